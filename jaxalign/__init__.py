@@ -1,0 +1,25 @@
+"""Aligns the embedding spaces of frozen encoders with affine maps, for all pairs of encoders at once."""
+
+from jaxalign.affine import AffineMap
+from jaxalign.errors import UserError
+from jaxalign.fit import fit_affine, fit_pair
+from jaxalign.moments import FoldMoments, Moments
+from jaxalign.pairwise import PairwiseMaps, fit_pairs
+from jaxalign.solvers import SOLVERS, Fit, SharedSpace, fit_shared_space
+from jaxalign.version import __version__
+
+__all__ = [
+    "SOLVERS",
+    "AffineMap",
+    "Fit",
+    "FoldMoments",
+    "Moments",
+    "PairwiseMaps",
+    "SharedSpace",
+    "UserError",
+    "__version__",
+    "fit_affine",
+    "fit_pair",
+    "fit_pairs",
+    "fit_shared_space",
+]

@@ -1,0 +1,9 @@
+"""The one exception for a user's mistake."""
+
+
+class UserError(ValueError):
+    """Bad input, described in one sentence: what was expected, what came, and where.
+
+    Library code raises it before any long work starts. The drivers turn it into that sentence and exit status 2;
+    any other exception is a defect of ours and keeps its traceback.
+    """

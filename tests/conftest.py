@@ -1,0 +1,26 @@
+"""What every test shares: eight simulated devices, and the way to the real data."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of real embeddings and photographs; biometric data, so never part of the project."""
+    folder = pathlib.Path(os.environ.get("JAXALIGN_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"real embeddings are not at {folder} (set JAXALIGN_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lfw_dev(shared: pathlib.Path) -> pathlib.Path:
+    """A store of 6,114 photographs of 1,897 people under seven real networks."""
+    return shared / "data" / "lfw_dev"
