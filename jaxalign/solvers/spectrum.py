@@ -1,0 +1,36 @@
+"""Eigendecompositions of scatter matrices, and what counts as zero in them."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxalign.blocks import OwnMoments
+from jaxalign.pytree import pytree
+
+
+@pytree
+class Spectrum:
+    """Eigendecomposition of a source's scatter matrix: values ascending, shape [p]; vectors, shape [p, p]."""
+
+    values: Float[Array, " p"]
+    vectors: Float[Array, "p p"]
+
+    @classmethod
+    def of(cls, own: OwnMoments) -> "Spectrum":
+        """Decomposes once for every penalty and every target."""
+        return cls.of_matrix(own.scatter)
+
+    @classmethod
+    def of_matrix(cls, scatter: Float[Array, "p p"]) -> "Spectrum":
+        """Decomposes a positive semi-definite matrix."""
+        return cls(*eigenpairs(scatter))
+
+
+def rank_cutoff(largest: Array, width: int) -> Array:
+    """What counts as zero among eigenvalues of a scatter matrix of this width, relative to the largest."""
+    return largest * jnp.finfo(largest.dtype).eps * width * 4
+
+
+def eigenpairs(symmetric: Float[Array, "p p"]) -> tuple[Float[Array, " p"], Float[Array, "p p"]]:
+    """Eigenvalues ≥ 0, ascending, and eigenvectors of a positive semi-definite matrix."""
+    values, vectors = jnp.linalg.eigh(symmetric, symmetrize_input=False)
+    return jnp.maximum(values, 0), vectors
