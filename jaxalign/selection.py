@@ -1,0 +1,258 @@
+"""Choosing a penalty and a rank by cross-validation on moments: the rows are never read again.
+
+With S, C the training moments of all folds but one and S', C' those of the fold (about the training means), the
+held-out squared error of a map W is tr(C'yy) − 2 tr(Wᵀ C') + tr(Wᵀ S' W). In the eigenbasis V of S and for
+A = Vᵀ C, ridge is W = V diag(d) A with d = 1 / (s + l2), so that the error of a *pair* at every penalty is a
+quadratic form of d in (Vᵀ S' V) ∘ (A Aᵀ), which is formed once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxalign import checks
+from jaxalign.blocks import own_moments
+from jaxalign.errors import UserError
+from jaxalign.moments import FoldMoments, Moments
+from jaxalign.precision import double_precision, multiply
+from jaxalign.pytree import pytree
+from jaxalign.solvers.reduced_rank import reduced_rank_factors
+from jaxalign.solvers.spectrum import Spectrum
+
+DEFAULT_GRID = 10.0 ** np.arange(-6, 2.5, 0.5)  # times the mean eigenvalue of the source's scatter matrix
+
+# The eigendecomposition stays in the moments' format; the products after it only rank penalties.
+PRODUCTS = jnp.float32
+
+
+@pytree
+class Scores:
+    """Held-out error of candidate settings.
+
+    Attributes:
+      candidates: the settings (penalties, or ranks), ascending, shape [L].
+      error: mean squared error by fold, candidate and unit, shape [F, L, units]. A unit is a target encoder or a
+        target column. One "fold" for generalised cross-validation.
+      rows: weight of each fold, shape [F].
+    """
+
+    candidates: np.ndarray
+    error: np.ndarray
+    rows: np.ndarray
+
+    def mean(self) -> np.ndarray:
+        """Mean over held-out rows, shape [L, units]."""
+        return np.tensordot(self.rows / self.rows.sum(), self.error, 1)
+
+    def choose(self, *, one_standard_error: bool = False, largest: bool = True) -> np.ndarray:
+        """The index of the best candidate for each unit, shape [units].
+
+        Args:
+          one_standard_error: take the simplest candidate whose error is within one standard error (over folds) of
+            the best one's (Breiman et al., "Classification and Regression Trees", 1984).
+          largest: whether the simplest candidate is the largest (penalties) or the smallest (ranks).
+        """
+        mean = self.mean()
+        best = np.argmin(mean, axis=0)
+        if not one_standard_error:
+            return best
+        folds = len(self.rows)
+        units = np.arange(mean.shape[1])
+        spread = self.error[:, best, units].std(axis=0, ddof=1) / np.sqrt(folds)
+        within = mean <= mean[best, units] + spread
+        return (len(mean) - 1 - np.argmax(within[::-1], axis=0)) if largest else np.argmax(within, axis=0)
+
+
+def penalty_grid(moments: FoldMoments, source: str, l2: str | float | Sequence[float]) -> np.ndarray:
+    """The penalties to compare, ascending: those given, or the default grid scaled to the source's variance."""
+    if not isinstance(l2, str):
+        grid = np.atleast_1d(np.asarray(l2, np.float64))
+        checks.penalty(grid)
+        return np.unique(grid)
+    with double_precision():
+        offset, width = moments.total.offset(source), _width(moments.total, source)
+        scale = float(_mean_eigenvalue(moments.total, offset, width=width))
+    return DEFAULT_GRID * (scale if scale > 0 else 1.0)
+
+
+def penalty_scores(
+    moments: FoldMoments,
+    source: str,
+    grid: np.ndarray,
+    *,
+    per_column: bool = False,
+    generalised: bool = False,
+) -> Scores:
+    """Held-out errors of ridge from one source to all targets, for every penalty.
+
+    Args:
+      moments: with folds, unless ``generalised``.
+      source: name of the source encoder.
+      grid: penalties (scikit-learn's ``alpha``), shape [L].
+      per_column: errors for each target column instead of each target encoder (costs a product per penalty).
+      generalised: generalised cross-validation n Σ‖y − xW‖² / (n − df)² on all rows, without folds.
+
+    Equivalent: ``sklearn.linear_model.RidgeCV(alphas=grid, cv=folds)`` with mean squared error, for each pair.
+
+    References:
+      Golub, Heath, Wahba, "Generalized cross-validation as a method for choosing a good ridge parameter", 1979.
+    """
+    total, width = moments.total, _width(moments.total, source)
+    options = {"width": width, "per_column": per_column}
+    with double_precision():
+        offset, penalties = total.offset(source), jnp.asarray(grid, total.scatter.dtype)
+        if generalised:
+            error = np.asarray(_generalised_scores(total, offset, penalties, **options))
+            return Scores(grid, error[None], np.ones(1))
+        _require_folds(moments)
+        errors = [_fold_errors(total, fold, offset, penalties, **options) for fold in moments.folds]
+        rows = np.array([float(fold.weight) for fold in moments.folds])
+        return Scores(grid, np.stack([np.asarray(error, np.float64) for error in errors]), rows)
+
+
+def rank_scores(moments: FoldMoments, source: str, target: str, l2: float) -> Scores:
+    """Held-out errors of reduced-rank ridge of one pair at every rank from 1 to min(p, q)."""
+    _require_folds(moments)
+    total = moments.total
+    p, q = _width(total, source), _width(total, target)
+    with double_precision():
+        errors = [
+            np.asarray(
+                _rank_errors(
+                    total, fold, total.offset(source), total.offset(target), jnp.asarray(l2), p=p, q=q
+                )
+            )
+            for fold in moments.folds
+        ]
+        rows = np.array([float(fold.weight) for fold in moments.folds])
+    return Scores(np.arange(1, min(p, q) + 1), np.stack(errors)[:, :, None], rows)
+
+
+def _require_folds(moments: FoldMoments) -> None:
+    if not moments.folds:
+        raise UserError("choosing by cross-validation needs moments of at least two folds, got none")
+
+
+def _width(total: Moments, name: str) -> int:
+    return total.widths[total.names.index(name)]
+
+
+@functools.partial(jax.jit, static_argnames="width")
+def _mean_eigenvalue(total: Moments, offset: Array, width: int) -> Array:
+    return jnp.trace(own_moments(total, offset, width).scatter) / width
+
+
+@pytree
+class _Fold:
+    """What one fold holds out, and what the others train on.
+
+    Attributes:
+      training: weight of the other folds over their total, the coefficient of the step between means.
+      step: mean of the fold minus mean of the others, shape [D].
+    """
+
+    total: Moments
+    fold: Moments
+    training: Array
+    step: Float[Array, " D"]
+
+    @classmethod
+    def of(cls, total: Moments, fold: Moments) -> _Fold:
+        weight = total.weight - fold.weight
+        mean = total.mean + (total.mean - fold.mean) * (fold.weight / weight)
+        return cls(total, fold, weight * fold.weight / total.weight, fold.mean - mean)
+
+    def block(self, rows: Array, columns: Array | int, shape: tuple[int, int]) -> tuple[Array, Array]:
+        """A block of the training scatter, and of the held-out scatter about the training means."""
+        between = jnp.outer(
+            jax.lax.dynamic_slice(self.step, (rows,), shape[:1]),
+            jax.lax.dynamic_slice(self.step, (columns,), shape[1:]),
+        )
+        held_out = jax.lax.dynamic_slice(self.fold.scatter, (rows, columns), shape)
+        whole = jax.lax.dynamic_slice(self.total.scatter, (rows, columns), shape)
+        return whole - held_out - self.training * between, held_out + self.fold.weight * between
+
+    def power(self) -> Float[Array, " D"]:
+        """Held-out sum of squares of each column about its training mean."""
+        return self.fold.scatter.diagonal() + self.fold.weight * self.step**2
+
+
+def _by_target(values: Float[Array, "*L D"], widths: tuple[int, ...]) -> Float[Array, "*L K"]:
+    edges = np.cumsum((0, *widths))
+    return jnp.stack([values[..., a:b].sum(-1) for a, b in zip(edges[:-1], edges[1:])], axis=-1)
+
+
+@functools.partial(jax.jit, static_argnames=("width", "per_column"))
+def _fold_errors(
+    total: Moments, fold: Moments, offset: Array, grid: Float[Array, " L"], *, width: int, per_column: bool
+) -> Float[Array, "L units"]:
+    split = _Fold.of(total, fold)
+    own, own_held_out = split.block(offset, offset, (width, width))
+    power = split.power()
+    spectrum = Spectrum.of_matrix(own)
+    basis = spectrum.vectors.astype(PRODUCTS)
+    both = split.block(offset, 0, (width, total.scatter.shape[1]))
+    basis, both = jax.lax.optimization_barrier((basis, [part.astype(PRODUCTS) for part in both]))
+    # The barriers keep conversions and slices out of the products, which are then a fifth faster on CPU.
+    rotated, rotated_held_out = jax.lax.optimization_barrier(
+        [multiply(basis.T, part) for part in both]
+    )  # A first
+    quadratic = multiply(basis.T, multiply(own_held_out.astype(PRODUCTS), basis))
+    scale = (1 / (spectrum.values[None, :] + grid[:, None])).astype(PRODUCTS)  # d, shape [L, p]
+    product = rotated * rotated_held_out
+    if per_column:
+
+        def one(d: Array) -> Array:
+            weight = d[:, None] * rotated
+            return jnp.sum(multiply(quadratic, weight) * weight, axis=0)
+
+        squared = jax.lax.map(one, scale)
+        return (power - 2 * multiply(scale, product) + squared) / fold.weight
+    edges = np.cumsum((0, *total.widths))
+    squared = []
+    for start, stop in zip(edges[:-1], edges[1:]):
+        part = rotated[:, start:stop]
+        form = quadratic * multiply(part, part.T)
+        squared.append(jnp.sum(multiply(scale, form) * scale, axis=1))
+    cross = multiply(scale, _by_target(product, total.widths))
+    return (_by_target(power, total.widths) - 2 * cross + jnp.stack(squared, axis=1)) / fold.weight
+
+
+@functools.partial(jax.jit, static_argnames=("width", "per_column"))
+def _generalised_scores(
+    total: Moments, offset: Array, grid: Float[Array, " L"], *, width: int, per_column: bool
+) -> Float[Array, "L units"]:
+    columns = total.scatter.shape[1]
+    rows = jax.lax.dynamic_slice(total.scatter, (offset, 0), (width, columns))
+    spectrum = Spectrum.of_matrix(jax.lax.dynamic_slice(rows, (0, offset), (width, width)))
+    squared = multiply(spectrum.vectors.T, rows) ** 2
+    power = total.scatter.diagonal()
+    if not per_column:
+        squared, power = _by_target(squared, total.widths), _by_target(power, total.widths)
+    scale = 1 / (spectrum.values[None, :] + grid[:, None])
+    explained = multiply(2 * scale - scale**2 * spectrum.values, squared)
+    freedom = jnp.sum(spectrum.values * scale, axis=1) + 1  # the mean costs one
+    left = jnp.maximum(total.weight - freedom, 1e-12 * total.weight)
+    return jnp.maximum(power - explained, 0) * (total.weight / left**2)[:, None]
+
+
+@functools.partial(jax.jit, static_argnames=("p", "q"))
+def _rank_errors(
+    total: Moments, fold: Moments, source: Array, target: Array, l2: Array, *, p: int, q: int
+) -> Float[Array, " k"]:
+    split = _Fold.of(total, fold)
+    own, own_held_out = split.block(source, source, (p, p))
+    xy, cross = split.block(source, target, (p, q))
+    power = split.power()
+    left, right, strengths = reduced_rank_factors(Spectrum.of_matrix(own), l2, xy)
+    # Rows of ``right`` are orthogonal with squared length ``strengths``, so every rank is a cumulative sum.
+    explained = jnp.sum(multiply(left.T, cross) * right, axis=1)
+    squared = strengths * jnp.sum(multiply(own_held_out, left) * left, axis=0)
+    target_power = jax.lax.dynamic_slice(power, (target,), (q,)).sum()
+    return (target_power - 2 * jnp.cumsum(explained) + jnp.cumsum(squared)) / fold.weight
