@@ -1,0 +1,260 @@
+"""Makes a store from embeddings that you have, or adds an encoder to one.
+
+  python -m experiments.import_embeddings --out=my_store --identities=people.csv \\
+      --embeddings=arcface=arcface.npy --embeddings=clip=clip.npz#features
+
+Row i of every array is the same photograph. The person of each row comes from --identities, or from an
+encoder's file that says so (.npz, .parquet). Where a file names its samples, its rows are matched by name.
+
+From a list of photographs in one folder per person (lines `person/photo.jpg`), in the order of the rows:
+
+  python -m experiments.import_embeddings --out=my_store --identities=photos.txt \\
+      --embeddings=arcface=arcface.npy
+
+One more encoder for a store, its rows in any order, named by --identities or by its own file:
+
+  python -m experiments.import_embeddings --out=my_store --add --embeddings=dino=dino.parquet
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from experiments import cli
+from jaxalign.embeddings import EmbeddingStore
+from jaxalign.embeddings.sources import Names, Samples, read_embeddings, read_samples
+from jaxalign.errors import UserError
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "out", None, "Directory of the store to make, or with --add to add to.", flag_values=FLAGS
+)
+flags.DEFINE_multi_string(
+    "embeddings",
+    [],
+    "An encoder and its file, as name=path: .npy, .npz, .safetensors or .parquet (a column of lists). "
+    "Where a file holds several arrays, name=path#array. Float16 and float32 stay, float64 becomes "
+    "float32. Files with pickled objects are refused. Example: --embeddings=arcface=arcface.npy",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "identities",
+    None,
+    "Who is on each row: .csv or .tsv with a column `identity` and, better, `sample_id` (further columns are "
+    "kept); .txt with lines `person/photo.jpg`; .parquet or .npz. Example: --identities=people.csv",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "identity_column",
+    None,
+    "Name of the column with the person. Without it, the first there is of identity, person, subject, label.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "sample_column",
+    None,
+    "Name of the column with the sample's name. Without it, the first there is of sample_id, path, file, "
+    "filename, image.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("dataset", None, "Name of the data set. Without it, the directory's.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "dtype",
+    "keep",
+    ["keep", "float16", "float32"],
+    "Type to store numbers in; float16 takes half the space.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean("add", False, "Add the encoders to the store that --out holds.", flag_values=FLAGS)
+flags.DEFINE_boolean("overwrite", False, "Replace the store that --out holds.", flag_values=FLAGS)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoder:
+    """An encoder as its file has it.
+
+    Attributes:
+      name: of the encoder.
+      path: of its file, for messages.
+      array: its embeddings, shape [n, d].
+      samples: what the file says of the rows.
+    """
+
+    name: str
+    path: pathlib.Path
+    array: np.ndarray
+    samples: Samples
+
+    def in_order_of(self, samples: Samples) -> np.ndarray:
+        """The embeddings of these samples, in this order; as they are where this file does not name its rows.
+
+        Raises:
+          UserError: the file lacks a sample, names one twice, has another number of rows, or other people.
+        """
+        ours, theirs = self.samples.sample_ids, samples.sample_ids
+        if ours is None or theirs is None:
+            rows = np.arange(len(self.array))
+            expected = next(len(x) for x in (samples.identities, theirs) if x is not None)
+            hint = " Is its first line a header? Call it identity." if expected == len(rows) + 1 else ""
+            _require_rows(self, expected, f"there are {expected:,} samples.{hint}")
+        else:
+            _require_rows(self, len(ours), f"its samples are {len(ours):,}.")
+            rows = self._rows_of(ours, theirs)
+        people = self.samples.identities
+        if people is not None and samples.identities is not None:
+            _require_same_people(self, people[rows], samples.identities)
+        return (
+            self.array if np.array_equal(rows, np.arange(len(self.array))) else np.asarray(self.array)[rows]
+        )
+
+    def _rows_of(self, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+        """The row of each of their samples among ours."""
+        row_of = {sample: row for row, sample in enumerate(ours.tolist())}
+        if len(row_of) < len(ours):
+            raise UserError(
+                f"encoder {self.name!r}: {self.path}: {len(ours) - len(row_of):,} names come twice."
+            )
+        missing = [sample for sample in theirs.tolist() if sample not in row_of]
+        if missing:
+            raise UserError(
+                f"encoder {self.name!r}: {self.path} lacks {len(missing):,} of {len(theirs):,} samples "
+                f"(first: {missing[0]!r}; its own first is {str(ours[0])!r})."
+            )
+        return np.array([row_of[sample] for sample in theirs.tolist()])
+
+
+def read_encoders(texts: list[str], names: Names) -> list[Encoder]:
+    """Reads every file of --embeddings.
+
+    Args:
+      texts: values of the flag, ``name=path`` or ``name=path#array``; ``path`` alone is named after the file.
+      names: of the columns with persons and samples.
+    """
+    if not texts:
+        raise UserError("--embeddings is missing: give at least one encoder as --embeddings=name=path.")
+    encoders: list[Encoder] = []
+    for text in texts:
+        name, equals, place = text.partition("=")
+        place = place if equals else text
+        file, hash_sign, key = place.rpartition("#")
+        if not hash_sign or pathlib.Path(place).exists():
+            file, key = place, ""
+        path = pathlib.Path(file)
+        name = name if equals else path.stem
+        if name in [encoder.name for encoder in encoders]:
+            raise UserError(f"--embeddings names the encoder {name!r} twice.")
+        array, samples = read_embeddings(path, key or None, names)
+        encoders.append(Encoder(name, path, array, samples))
+    return encoders
+
+
+def make(out: pathlib.Path, encoders: list[Encoder], samples: Samples | None) -> EmbeddingStore:
+    """Makes a store; samples come from --identities, else from the first file that names people."""
+    found = [encoder.samples for encoder in encoders if encoder.samples.identities is not None]
+    origin = samples or (found[0] if found else Samples())
+    people = origin.identities
+    if people is None:
+        raise UserError(
+            "who is on each row is not known: give --identities=people.csv with a column 'identity'."
+        )
+    if origin.sample_ids is None:
+        origin = dataclasses.replace(origin, sample_ids=_common_names(encoders))
+    return EmbeddingStore.create(
+        out,
+        {encoder.name: encoder.in_order_of(origin) for encoder in encoders},
+        people,
+        sample_ids=origin.sample_ids,
+        columns={name: values for name, values in origin.columns.items() if len(values) == len(people)},
+        dataset=FLAGS.dataset,
+        overwrite=FLAGS.overwrite,
+    )
+
+
+def add(out: pathlib.Path, encoders: list[Encoder], samples: Samples | None) -> EmbeddingStore:
+    """Adds encoders to a store, rows matched by sample name where it is known."""
+    store = EmbeddingStore.open(out)
+    there = Samples(store.identities, store.sample_ids)
+    for index, encoder in enumerate(encoders):
+        if samples is not None and encoder.samples.sample_ids is None:
+            encoders[index] = dataclasses.replace(encoder, samples=samples)
+    return store.add_encoders({encoder.name: encoder.in_order_of(there) for encoder in encoders})
+
+
+def _common_names(encoders: list[Encoder]) -> np.ndarray | None:
+    """The samples' names that the encoders' files agree on; None where no file has names."""
+    named = [encoder for encoder in encoders if encoder.samples.sample_ids is not None]
+    for encoder in named[1:]:
+        if not np.array_equal(encoder.samples.sample_ids, named[0].samples.sample_ids):  # pyright: ignore
+            raise UserError(
+                f"{named[0].path} and {encoder.path} name their samples in different orders, so the "
+                "identities need names too: give --identities a column 'sample_id'."
+            )
+    return named[0].samples.sample_ids if named else None
+
+
+def main(argv: list[str]) -> None:
+    if not FLAGS.out:
+        raise UserError("--out is missing: give the directory of the store, such as --out=my_store.")
+    out = pathlib.Path(FLAGS.out)
+    names = Names(FLAGS.identity_column, FLAGS.sample_column)
+    if FLAGS.add and (FLAGS.overwrite or FLAGS.dataset):
+        raise UserError("--add only adds encoders to the store; leave --overwrite and --dataset out.")
+    samples = read_samples(pathlib.Path(FLAGS.identities), names) if FLAGS.identities else None
+    encoders = [_converted(encoder, FLAGS.dtype) for encoder in read_encoders(FLAGS.embeddings, names)]
+    store = add(out, encoders, samples) if FLAGS.add else make(out, encoders, samples)
+    print("\n".join(summary(store)))
+    for encoder in encoders:
+        if len(encoder.array) > store.rows:
+            extra = len(encoder.array) - store.rows
+            print(f"note: {extra:,} rows of {encoder.path} are of no sample of the store and were left out.")
+
+
+def summary(store: EmbeddingStore) -> list[str]:
+    """What the store holds, and what a driver will ask about."""
+    people = len(np.unique(store.identities))
+    lines = [f"{store.path}: data set {store.dataset}, {store.rows:,} samples of {people:,} people"]
+    nonfinite = store.nonfinite_rows()
+    for name in store.encoders:
+        bad = f", {len(nonfinite[name]):,} rows with NaN or infinity" if name in nonfinite else ""
+        lines.append(f"  {name}: [{store.rows}, {store.dims[name]}] {store[name].dtype}{bad}")
+    if people == store.rows:
+        lines.append(
+            "note: nobody has two samples, so recognition cannot be measured; is the identity right?"
+        )
+    return lines
+
+
+def _converted(encoder: Encoder, dtype: str) -> Encoder:
+    """The encoder in the type of number asked for."""
+    array = encoder.array
+    if dtype == "keep" or array.dtype.kind != "f" or array.dtype == np.dtype(dtype):
+        return encoder
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    if (np.isinf(converted) & np.isfinite(array)).any():
+        raise UserError(
+            f"encoder {encoder.name!r}: some values are beyond what {dtype} holds; use --dtype=keep."
+        )
+    return dataclasses.replace(encoder, array=converted)
+
+
+def _require_rows(encoder: Encoder, rows: int, what: str) -> None:
+    if len(encoder.array) != rows:
+        raise UserError(f"encoder {encoder.name!r}: {encoder.path} has {len(encoder.array):,} rows, {what}")
+
+
+def _require_same_people(encoder: Encoder, ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Refuses rows that are grouped into other people; a person may be called otherwise."""
+    called = dict(zip(theirs.tolist(), ours.tolist()))
+    rows = np.array([called[person] for person in theirs.tolist()])
+    if len(set(called.values())) < len(called) or (rows != ours).any():
+        raise UserError(
+            f"encoder {encoder.name!r}: {encoder.path} has other people on its rows than the identities say. "
+            "Are the rows in another order? If its column is not the person, give --identity_column."
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main, values=FLAGS)

@@ -1,0 +1,6 @@
+"""Embeddings of one data set under many encoders, on disk and memory-mapped."""
+
+from jaxalign.embeddings.manifest import check_encoder_name
+from jaxalign.embeddings.store import EmbeddingStore
+
+__all__ = ["EmbeddingStore", "check_encoder_name"]
