@@ -95,8 +95,7 @@ class Moments:
             else:
                 moments = moments.update(chunk, part)
         assert moments is not None, "checks.embeddings lets no empty array through"
-        with double_precision():
-            checks.finite_moments(np.asarray(moments.mean), np.asarray(_diagonal(moments.scatter)), arrays)
+        checks.finite_moments(np.asarray(moments.mean), moments.power(), arrays)
         return moments
 
     def update(self, chunk: Sequence[ArrayLike], weights: ArrayLike | None = None) -> Moments:
@@ -116,6 +115,11 @@ class Moments:
         self._require_same_columns(other)
         with double_precision():
             return _subtract(self, other)
+
+    def power(self) -> np.ndarray:
+        """Σ w (z − mean)² of each column, on the host, shape [D]."""
+        with double_precision():
+            return np.asarray(_diagonal(self.scatter))
 
     def offset(self, name: str) -> int:
         """First column of an encoder."""

@@ -1,8 +1,8 @@
 """Which problems are solved together: few programs, each for many pairs, whatever the widths.
 
 Solvers that treat every target column alone take all targets of a source side by side: one program for each
-distinct source width. Other solvers factor all encoders of one width in one program, and solve all pairs whose
-source has that width in one more; pairs of like shape are stacked inside it, so nothing is padded.
+distinct source width. Other solvers factor all encoders in one program, and solve all pairs whose source has one
+width in one more; pairs of like shape are stacked inside it, so nothing is padded.
 """
 
 from __future__ import annotations
@@ -133,10 +133,8 @@ def _by_shape(total: Moments, solvers: Mapping[Pair, Solver]) -> Iterable[dict[P
             alike.setdefault(width, []).append(name)
     position = {name: k for names in alike.values() for k, name in enumerate(names)}
     widths = dict(zip(total.names, total.widths))
-    states = {
-        width: _factor(first, total, np.array([total.offset(name) for name in names]), width=width)
-        for width, names in alike.items()
-    }
+    offsets = {width: np.array([total.offset(name) for name in names]) for width, names in alike.items()}
+    states = _factor(first, total, offsets)
     pairs = _one_direction(solvers, total) if first.symmetric else list(solvers)
     for p in alike:
         shapes: dict[int, list[Pair]] = {}
@@ -183,10 +181,15 @@ def _group(
     )
 
 
-@functools.partial(jax.jit, static_argnames="width")
-def _factor(solver: Solver, total: Moments, offsets: Int[Array, " k"], *, width: int) -> Any:
+@jax.jit
+def _factor(solver: Solver, total: Moments, offsets: Mapping[int, Int[Leaf, " k"]]) -> dict[int, Any]:
     # One after the other: eigendecompositions do not batch well on GPU (jax issue 10180).
-    return jax.lax.map(lambda offset: solver.factor(own_moments(total, offset, width)), offsets)
+    return {
+        width: jax.lax.map(
+            lambda offset, width=width: solver.factor(own_moments(total, offset, width)), starts
+        )
+        for width, starts in offsets.items()
+    }
 
 
 @functools.partial(jax.jit, static_argnames=("p", "both"))

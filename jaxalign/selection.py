@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxalign import checks
-from jaxalign.blocks import own_moments
 from jaxalign.errors import UserError
 from jaxalign.moments import FoldMoments, Moments
 from jaxalign.precision import double_precision, multiply
@@ -75,9 +74,8 @@ def penalty_grid(moments: FoldMoments, source: str, l2: str | float | Sequence[f
         grid = np.atleast_1d(np.asarray(l2, np.float64))
         checks.penalty(grid)
         return np.unique(grid)
-    with double_precision():
-        offset, width = moments.total.offset(source), _width(moments.total, source)
-        scale = float(_mean_eigenvalue(moments.total, offset, width=width))
+    offset, width = moments.total.offset(source), _width(moments.total, source)
+    scale = float(moments.total.power()[offset : offset + width].mean())  # the trace over the width
     return DEFAULT_GRID * (scale if scale > 0 else 1.0)
 
 
@@ -141,11 +139,6 @@ def _require_folds(moments: FoldMoments) -> None:
 
 def _width(total: Moments, name: str) -> int:
     return total.widths[total.names.index(name)]
-
-
-@functools.partial(jax.jit, static_argnames="width")
-def _mean_eigenvalue(total: Moments, offset: Array, width: int) -> Array:
-    return jnp.trace(own_moments(total, offset, width).scatter) / width
 
 
 @pytree
