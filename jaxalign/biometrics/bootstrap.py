@@ -1,0 +1,204 @@
+"""Uncertainty by resampling people, not comparisons: comparisons that share a person are not independent.
+
+A resample draws as many people as there are, with replacement; a person drawn twice counts twice. Two
+evaluations of one test set are compared on the same resamples, so that what they share cancels:
+
+>>> people = Resampling.of(plan, resamples=1000)
+>>> gain = mean_of([people.tmr(a[p], 1e-4) - maximum([people.tmr(b[p], 1e-4) for b in others]) for p in pairs])
+>>> gain.estimate, gain.interval(0.95)
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Int
+
+from jaxalign.biometrics.evaluate import Evaluation
+from jaxalign.biometrics.layout import EvaluationPlan, padded
+from jaxalign.biometrics.operating_points import allowed
+from jaxalign.biometrics.tail import ImpostorTail
+from jaxalign.errors import UserError
+
+RESAMPLES_AT_ONCE = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sampled:
+    """A number and its values under resampling; arithmetic combines both, resample by resample.
+
+    Attributes:
+      estimate: the value on the people as they are.
+      samples: its value on each resample, shape [resamples].
+    """
+
+    estimate: float
+    samples: np.ndarray
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The percentile interval; NaN where any resample is undefined."""
+        low, high = np.quantile(self.samples, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+    def __sub__(self, other: "Sampled | float") -> "Sampled":
+        return combine(lambda values: values[0] - values[1], [self, other])
+
+    def __add__(self, other: "Sampled | float") -> "Sampled":
+        return combine(lambda values: values[0] + values[1], [self, other])
+
+
+def combine(function: Callable[[np.ndarray], np.ndarray], values: Sequence[Sampled | float]) -> Sampled:
+    """Applies a function of an array [values, ...] to the estimates and to each resample."""
+    sampled = [value for value in values if isinstance(value, Sampled)]
+    shapes = {value.samples.shape for value in sampled}
+    if len(shapes) != 1:
+        raise UserError(f"resampled values must come from the same resamples, got {sorted(shapes)}")
+    estimates = np.array([value.estimate if isinstance(value, Sampled) else value for value in values])
+    shape = shapes.pop()
+    samples = [value.samples if isinstance(value, Sampled) else np.full(shape, value) for value in values]
+    return Sampled(float(function(estimates)), function(np.stack(samples)))
+
+
+def mean_of(values: Sequence[Sampled]) -> Sampled:
+    """The mean, for example over pairs of encoders."""
+    return combine(functools.partial(np.mean, axis=0), values)
+
+
+def maximum(values: Sequence[Sampled]) -> Sampled:
+    """The largest, for example over methods: chosen with hindsight in each resample too."""
+    return combine(functools.partial(np.max, axis=0), values)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Resampling:
+    """Multiplicities of people, the same for every evaluation of one test set.
+
+    Attributes:
+      plan: the test set.
+      weights: how often each person is drawn, shape [resamples, people], integers.
+    """
+
+    plan: EvaluationPlan
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, plan: EvaluationPlan, *, resamples: int = 1000, seed: int = 0) -> Self:
+        """Draws the resamples: people of probes and gallery together, each draw of the number there are."""
+        if resamples < 1:
+            raise UserError(f"resamples: expected at least 1, got {resamples}")
+        people = int(max(plan.probe_codes.max(), plan.gallery_codes.max())) + 1
+        draws = np.random.default_rng(seed).integers(0, people, (resamples, people))
+        offsets = np.arange(resamples)[:, None] * people
+        counts = np.bincount((draws + offsets).ravel(), minlength=resamples * people)
+        return cls(plan, counts.reshape(resamples, people).astype(np.int32))
+
+    def rank(self, evaluation: Evaluation, k: int, own_photograph: str = "excluded") -> Sampled:
+        """Rank-k: probes weigh as often as their person is drawn, the gallery stays."""
+        self._same(evaluation)
+        result = evaluation.identification[own_photograph]
+        return self.probe_mean(result.probe, result.rank <= k)
+
+    def probe_mean(self, probe: np.ndarray, values: np.ndarray) -> Sampled:
+        """The mean of any value of probes (rank-k hits, average precision), by person."""
+        codes = self.plan.probe_codes[probe]
+        people = self.weights.shape[1]
+        total = np.bincount(codes, values.astype(np.float64), minlength=people)
+        count = np.bincount(codes, minlength=people)
+        weights = self.weights.astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            samples = (weights @ total) / (weights @ count)
+        return Sampled(float(np.mean(values)) if len(values) else float("nan"), samples)
+
+    def tmr(self, evaluation: Evaluation, fmr: float) -> Sampled:
+        """TMR at an FMR, its threshold found anew in each resample.
+
+        A genuine comparison of person p weighs m_p, an impostor comparison of p with q weighs m_p m_q, where m
+        counts how often a person is drawn.
+
+        Raises:
+          UserError: the evaluation kept no impostor tail (``evaluate(..., tail=5 * fmr)``), or too short a one.
+        """
+        self._same(evaluation)
+        tail = evaluation.tail
+        if tail is None:
+            raise UserError(f"the evaluation kept no impostor scores: evaluate(..., tail={5 * fmr:g})")
+        plan = self.plan
+        counted = ~plan.genuine_own
+        scores, codes = evaluation.genuine_scores[counted], plan.probe_codes[plan.genuine_probe[counted]]
+        number = len(tail.score) - np.searchsorted(tail.score[::-1], scores)  # impostors ≥ each genuine score
+        estimate = float(np.mean(number <= allowed(fmr, plan.impostor))) if len(scores) else float("nan")
+        limit = fmr * self._impostor_weight()
+        samples, enough = self._resampled(tail, codes, number, limit)
+        if not enough:
+            raise UserError(
+                f"the impostor tail of {len(tail.score):,} scores is too short for FMR {fmr:g} in some resample: "
+                f"evaluate(..., tail={2 * len(tail.score) / plan.impostor:.2g})"
+            )
+        return Sampled(estimate, samples)
+
+    def _same(self, evaluation: Evaluation) -> None:
+        mine, other = self.plan, evaluation.plan
+        same = mine is other or (
+            np.array_equal(mine.probe_codes, other.probe_codes)
+            and np.array_equal(mine.gallery_codes, other.gallery_codes)
+        )
+        if not same:
+            raise UserError("the evaluation is of another test set than the one that was resampled")
+
+    def _impostor_weight(self) -> np.ndarray:
+        """Impostor comparisons in each resample: Σ over p ≠ q of m_p m_q n_p n'_q."""
+        people = self.weights.shape[1]
+        weights = self.weights.astype(np.float64)
+        probes = weights * np.bincount(self.plan.probe_codes, minlength=people)
+        gallery = weights * np.bincount(self.plan.gallery_codes, minlength=people)
+        return probes.sum(axis=1) * gallery.sum(axis=1) - (probes * gallery).sum(axis=1)
+
+    def _resampled(
+        self, tail: ImpostorTail, codes: np.ndarray, number: np.ndarray, limit: np.ndarray
+    ) -> tuple[np.ndarray, bool]:
+        nobody = self.weights.shape[1]  # a person who is never drawn, for padding
+        fill = lambda array, value: _padded(array, value)  # noqa: E731
+        accepted, all_genuine, enough = _accepted(
+            jnp.asarray(np.pad(self.weights, ((0, -len(self.weights) % RESAMPLES_AT_ONCE), (0, 1)))),
+            fill(self.plan.probe_codes[tail.probe], nobody),
+            fill(self.plan.gallery_codes[tail.gallery], nobody),
+            fill(codes, nobody),
+            fill(number, 0),
+            jnp.asarray(np.pad(np.floor(limit + 1e-6), (0, -len(limit) % RESAMPLES_AT_ONCE)), jnp.int32),
+        )
+        rows = slice(len(self.weights))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shares = np.asarray(accepted)[rows] / np.asarray(all_genuine)[rows]
+        return shares, bool(np.asarray(enough)[rows].all())
+
+
+def _padded(array: np.ndarray, value: int) -> Int[Array, " padded"]:
+    result = np.full(padded(len(array) + 1), value, np.int32)
+    result[: len(array)] = array
+    return jnp.asarray(result)
+
+
+@jax.jit
+def _accepted(
+    weights: Int[Array, "resamples people"],
+    left: Int[Array, " tail"],
+    right: Int[Array, " tail"],
+    person: Int[Array, " genuine"],
+    number: Int[Array, " genuine"],
+    limit: Int[Array, " resamples"],
+) -> tuple[Int[Array, " resamples"], Int[Array, " resamples"], Bool[Array, " resamples"]]:
+    """Weight of accepted genuine comparisons and of all, and whether the tail reaches beyond the limit."""
+
+    def one(arguments):
+        weight, most = arguments
+        beyond = jnp.cumsum(weight[left] * weight[right], dtype=jnp.int32)
+        reached = jnp.concatenate([jnp.zeros(1, jnp.int32), beyond])[number]
+        genuine = weight[person]
+        return jnp.sum(genuine * (reached <= most)), jnp.sum(genuine), beyond[-1] > most
+
+    return lax.map(one, (weights, limit), batch_size=RESAMPLES_AT_ONCE)

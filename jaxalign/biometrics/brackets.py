@@ -1,0 +1,196 @@
+"""Where thresholds will lie, guessed from a sample, so that one pass can count every float there singly.
+
+A guess that fails costs another pass, never a wrong number.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxalign.biometrics import sweep as kernels
+from jaxalign.biometrics.floats import from_ordered, ordered
+
+SAMPLE_GROUPS = 8
+STANDARD_ERRORS = 6.0  # half the width of a bracket, in standard errors over groups of sampled probes
+MOST_FLOATS = 1 << 21  # widest bracket
+OUTERMOST = 2.0  # cosines stay within ±1 but for rounding; differences of orders must fit an int32
+
+
+@dataclasses.dataclass(frozen=True)
+class Binning:
+    """The bins of ``sweep.Bins``, with the same rounding, on the host."""
+
+    scale: np.ndarray
+    base: int
+
+    @classmethod
+    def of(cls, bins: kernels.Bins) -> "Binning":
+        """From the device's."""
+        return cls(np.asarray(bins.scale), int(bins.base))
+
+    def bin_of(self, scores: np.ndarray) -> np.ndarray:
+        """The bin of each score; as ``sweep.bin_of``."""
+        return np.clip(np.floor(scores * self.scale).astype(np.int64) - self.base, 0, kernels.BINS - 1)
+
+    def first(self, numbers: np.ndarray) -> np.ndarray:
+        """Order of the first float of some bins: the rounded edge, moved to where the bin really changes.
+
+        The number of bins stands for the float after the last one.
+        """
+        numbers = np.asarray(numbers)
+        dtype = self.scale.dtype
+        edges = ((numbers + float(self.base)) / float(self.scale)).astype(dtype)
+        near = ordered(edges)[:, None] + np.arange(-4, 5)
+        belongs = self.bin_of(from_ordered(near, dtype)) >= numbers[:, None]
+        starts = near[np.arange(len(near)), belongs.argmax(axis=1)]
+        outermost = int(ordered(np.array([OUTERMOST], dtype))[0])
+        starts = np.where(numbers <= 0, -outermost, starts)
+        return np.where(numbers >= kernels.BINS, outermost, starts)
+
+    def order_at(self, position: float) -> int:
+        """Order of the float at a fractional bin number."""
+        score = np.clip((position + self.base) / float(self.scale), -OUTERMOST, OUTERMOST)
+        return int(ordered(np.array([score], self.scale.dtype))[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Brackets:
+    """Disjoint runs of floats that are counted one by one, at most ``sweep.INTERVALS`` of them."""
+
+    first: np.ndarray
+    last: np.ndarray
+    slots: int
+
+    @property
+    def offset(self) -> np.ndarray:
+        """The first slot of each run."""
+        length = self.last - self.first + 1
+        return np.cumsum(length) - length
+
+    def intervals(self, dtype: np.dtype) -> kernels.Intervals:
+        """For the device; slots follow the bins."""
+        unused = kernels.INTERVALS - len(self.first)
+        integer = jnp.int64 if dtype == np.float64 else jnp.int32
+        return kernels.Intervals(
+            jnp.asarray(np.append(self.first, [1] * unused), integer),
+            jnp.asarray(np.append(self.last, [0] * unused), integer),
+            jnp.zeros(kernels.INTERVALS, integer),
+            jnp.asarray(np.append(self.offset + kernels.BINS, [0] * unused), jnp.int32),
+        )
+
+    def counted(self, totals: np.ndarray, genuine: np.ndarray, padding: int) -> "FineCounts":
+        """Impostors at each float: all scores less the mated ones and the zeros of padding rows."""
+        result = FineCounts(self.first, self.last, self.offset, totals)
+        inside = genuine[result.covers(genuine)]
+        np.subtract.at(totals, result.slot(inside), 1)
+        zero = np.zeros(1, np.int64)
+        if result.covers(zero)[0]:
+            totals[result.slot(zero)] -= padding
+        return result
+
+
+@dataclasses.dataclass(frozen=True)
+class FineCounts:
+    """Impostors at each float of the brackets."""
+
+    starts: np.ndarray
+    last: np.ndarray
+    offset: np.ndarray
+    impostor: np.ndarray
+
+    def _run(self, order: np.ndarray) -> np.ndarray:
+        return np.maximum(np.searchsorted(self.starts, order, "right") - 1, 0)
+
+    def covers(self, order: np.ndarray) -> np.ndarray:
+        """Which orders lie in a bracket."""
+        run = self._run(order)
+        return (order >= self.starts[run]) & (order <= self.last[run])
+
+    def slot(self, order: np.ndarray) -> np.ndarray:
+        """Slots of orders that lie in a bracket."""
+        run = self._run(order)
+        return self.offset[run] + order - self.starts[run]
+
+    def between(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Orders and counts of a stretch that one bracket holds; None if none does."""
+        run = int(self._run(np.asarray(first)))
+        if first < self.starts[run] or last > self.last[run]:
+            return None
+        start = int(self.offset[run] + first - self.starts[run])
+        return np.arange(first, last + 1), self.impostor[start : start + int(last - first) + 1]
+
+    def add_to(self, impostor: np.ndarray, binning: Binning) -> None:
+        """Adds the counts to those of the bins they belong to."""
+        for first, last, offset in zip(self.starts, self.last, self.offset):
+            edge = binning.bin_of(from_ordered(np.array([first, last]), binning.scale.dtype))
+            numbers = np.arange(edge[0], edge[1] + 1)
+            begins = np.maximum(binning.first(numbers), first) - first
+            counts = self.impostor[offset : offset + int(last - first) + 1]
+            impostor[numbers] += np.add.reduceat(counts, begins)
+
+
+def guessed_brackets(
+    impostor: np.ndarray, genuine: np.ndarray, fmr: Sequence[float], binning: Binning, comparisons: int
+) -> Brackets | None:
+    """Brackets for the thresholds of some false match rates and of the equal error rate.
+
+    Args:
+      impostor, genuine: comparisons of the sample by group and bin, shape [groups, bins].
+      fmr: the rates.
+      binning: the bins.
+      comparisons: scores of the whole test set; brackets of a small one are narrower, as they cost memory.
+
+    Returns:
+      The brackets; None where there is nothing to look for.
+    """
+    targets = [lambda i, g, rate=rate: _position(i, rate) for rate in fmr][: kernels.INTERVALS - 1]
+    if not targets or not genuine.sum():
+        return None
+    most = int(np.clip(1 << (comparisons // 64).bit_length(), 1 << 20, MOST_FLOATS))
+    runs = []
+    for target in [*targets, _crossing]:
+        kinds = (impostor, genuine)
+        centre = target(*(kind.sum(axis=0) for kind in kinds))
+        others = [target(*(kind.sum(axis=0) - kind[k] for kind in kinds)) for k in range(len(impostor))]
+        half = STANDARD_ERRORS * np.sqrt((len(impostor) - 1) * np.var(others)) + 2  # the jackknife's error
+        first, middle, last = (binning.order_at(centre + shift) for shift in (-half, 0, half))
+        runs.append(_limited(first, middle, last, most))
+    return _merged(sorted(runs), most * len(runs))
+
+
+def _position(impostor: np.ndarray, rate: float) -> float:
+    """Fractional bin of the threshold of a rate."""
+    accepted = impostor[::-1].cumsum()
+    wanted = rate * accepted[-1]
+    number = min(int(np.searchsorted(accepted, wanted)), len(accepted) - 1)
+    inside = accepted[number] - wanted
+    return len(accepted) - 1 - number + float(np.clip(inside / max(impostor[::-1][number], 1), 0, 1))
+
+
+def _crossing(impostor: np.ndarray, genuine: np.ndarray) -> float:
+    """Bin in which FMR and FNMR cross."""
+    rejected = genuine.cumsum() / max(genuine.sum(), 1)
+    accepted = 1 - impostor.cumsum() / max(impostor.sum(), 1)
+    return float(np.argmax(rejected >= accepted))
+
+
+def _limited(first: int, centre: int, last: int, most: int) -> tuple[int, int]:
+    """A run of at most so many floats around its centre."""
+    if last - first + 1 <= most:
+        return first, last
+    first = max(first, centre - most // 2)
+    return first, min(last, first + most - 1)
+
+
+def _merged(runs: list[tuple[int, int]], slots: int) -> Brackets:
+    """Overlapping runs become one."""
+    merged = [runs[0]]
+    for first, last in runs[1:]:
+        if first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    first, last = (np.array(side, np.int64) for side in zip(*merged))
+    return Brackets(first, last, slots)

@@ -1,0 +1,207 @@
+"""Exact numbers from counted scores: which float a threshold is, and how many comparisons lie above it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxalign.biometrics import rows as device_rows
+from jaxalign.biometrics import sweep as kernels
+from jaxalign.biometrics.brackets import SAMPLE_GROUPS, Binning, Brackets, FineCounts, guessed_brackets
+from jaxalign.biometrics.floats import ordered
+from jaxalign.biometrics.layout import EvaluationPlan
+from jaxalign.biometrics.resolving import SLOTS, Resolver
+
+SORTED_SCORES = 1 << 20  # up to so many scores are sorted instead of binned: everything is then exact
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """How many comparisons of each kind lie in each of many stretches of the score axis, in ascending order.
+
+    Attributes:
+      impostor, genuine: comparisons in each stretch, int64.
+      first: order of the first float of some stretches, given by number.
+      single: every stretch holds one distinct score only, so that ties are known exactly.
+    """
+
+    impostor: np.ndarray
+    genuine: np.ndarray
+    first: Callable[[np.ndarray], np.ndarray]
+    single: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """All that one pass over the scores leaves.
+
+    Attributes:
+      plan: who is who.
+      dtype: format of the scores.
+      genuine_scores: scores of the plan's genuine list, own photographs included.
+      above: for each of them, the scores of its probe's row that are ≥ it, mated ones included.
+      counts: genuine (own photographs not counted) and impostor comparisons along the score axis; None where
+        only identification is wanted.
+      resolve: counts the impostors between two orders more finely.
+      scores: the scores of all probes in the plan's order, padded, where they were kept; else None.
+    """
+
+    plan: EvaluationPlan
+    dtype: np.dtype
+    genuine_scores: np.ndarray
+    above: np.ndarray
+    counts: Counts | None
+    resolve: Resolver
+    scores: Float[Array, "padded_probes padded_gallery"] | None
+
+
+class Counter:
+    """Runs the passes over one pair of embeddings under one plan."""
+
+    def __init__(
+        self,
+        probes: np.ndarray,
+        gallery: np.ndarray,
+        plan: EvaluationPlan,
+        zero_rows: str = "refuse",
+        fmr: Sequence[float] | None = (),
+    ):
+        device_rows.same_width(probes, gallery)
+        self.plan, self.fmr = plan, fmr
+        self.dtype = device_rows.score_dtype(probes, gallery)
+        options = {"dtype": self.dtype, "zero_rows": zero_rows}
+        self.gallery = device_rows.unit_rows(gallery, "gallery", padded_rows=plan.gallery_padded, **options)
+        self._rows = lambda order, padded_rows: device_rows.unit_rows(
+            probes, "probes", padded_rows=padded_rows, order=order, **options
+        )
+
+    def segment(self, number: int) -> Float[Array, "segment width"]:
+        """A segment's probes in the plan's order, of unit length, padded."""
+        rows = slice(number * self.plan.segment, (number + 1) * self.plan.segment)
+        return self._rows(self.plan.order[rows], self.plan.segment)
+
+    def strips(self, number: int) -> int:
+        """Strips of a segment that hold probes."""
+        rows = min(self.plan.segment, self.plan.probes - number * self.plan.segment)
+        return -(-rows // self.plan.strip)
+
+    def padding(self) -> int:
+        """Scores that are counted but belong to padding rows: all are 0 exactly."""
+        rows = sum(self.strips(s) for s in range(len(self.plan.tables))) * self.plan.strip
+        return rows * self.plan.gallery_padded - self.plan.probes * self.plan.gallery
+
+    def run(self) -> Scored:
+        """The first pass: mated scores, what lies above them, and all scores in bins."""
+        plan = self.plan
+        bins, guess = self._guess()
+        slots = 0 if guess is None else guess.slots
+        totals, mated, above, scores = np.zeros(kernels.BINS + slots, np.int64), [], [], None
+        shape = {"strip": plan.strip, "block": plan.block, "keep": plan.kept, "slots": slots}
+        shape["axis"] = self.fmr is not None
+        intervals = None if guess is None else guess.intervals(self.dtype)
+        for number, table in enumerate(plan.tables):
+            probes, strips = self.segment(number), jnp.int32(self.strips(number))
+            swept = kernels.sweep(probes, self.gallery, table, strips, bins, intervals, **shape)
+            totals += np.asarray(swept.counts)
+            mated.append(np.asarray(swept.mated).reshape(-1))
+            above.append(np.asarray(swept.above).reshape(-1))
+            bins, scores = swept.bins, swept.scores if plan.kept else None
+        genuine = np.concatenate(mated)[plan.genuine_place]
+        above_row = np.concatenate(above)[plan.genuine_place].astype(np.int64)
+        above_row -= np.where(genuine <= 0, plan.gallery_padded - plan.gallery, 0)
+        fine = (
+            None if guess is None else guess.counted(totals[kernels.BINS :], ordered(genuine), self.padding())
+        )
+        count = functools.partial(self._count_slots, scores)
+        resolve = Resolver(ordered(genuine), self.padding(), fine, count)
+        if self.fmr is None:
+            return Scored(plan, self.dtype, genuine, above_row, None, resolve, scores)
+        counts = self._binned_counts(totals[: kernels.BINS], Binning.of(bins), genuine, fine)
+        scored = Scored(plan, self.dtype, genuine, above_row, counts, resolve, scores)
+        if scores is not None and plan.probes * plan.gallery <= SORTED_SCORES:
+            return dataclasses.replace(scored, counts=sorted_counts(scored))
+        return scored
+
+    def _guess(self) -> tuple[kernels.Bins, Brackets | None]:
+        """Bins, and where the thresholds will lie, from a sample of probes spread over all numbers of mates."""
+        if self.plan.kept or self.fmr is None:
+            return kernels.no_bins(self.dtype), None
+        plan, groups = self.plan, SAMPLE_GROUPS
+        spread = np.arange(plan.strip) * plan.probes // plan.strip
+        sample = plan.order[spread.reshape(-1, groups).T.ravel()]
+        scores, bins, counts = kernels.sample(self._rows(sample, plan.strip), self.gallery, groups=groups)
+        if plan.probes < plan.strip:
+            return bins, None
+        place = np.full(plan.probes, -1)
+        place[sample] = np.arange(plan.strip)
+        row = place[plan.genuine_probe]
+        row, column, own = row[row >= 0], plan.genuine_gallery[row >= 0], plan.genuine_own[row >= 0]
+        group = row // (plan.strip // groups)
+        binning = Binning.of(bins)
+        stretch = binning.bin_of(np.asarray(scores)[row, column])
+        impostor = np.asarray(counts, np.int64) - _by_group(group, stretch, groups)
+        zero = binning.bin_of(np.zeros(1, self.dtype))
+        impostor[:, zero] -= plan.strip // groups * (plan.gallery_padded - plan.gallery)
+        genuine = _by_group(group[~own], stretch[~own], groups)
+        return bins, guessed_brackets(impostor, genuine, self.fmr, binning, plan.probes * plan.gallery)
+
+    def _binned_counts(
+        self, totals: np.ndarray, binning: Binning, genuine: np.ndarray, fine: FineCounts | None
+    ) -> Counts:
+        place = binning.bin_of(genuine)
+        outside = np.ones(len(genuine), bool) if fine is None else ~fine.covers(ordered(genuine))
+        impostor = totals - np.bincount(place[outside], minlength=kernels.BINS)
+        if fine is None or not fine.covers(np.zeros(1, np.int64))[0]:
+            impostor[binning.bin_of(np.zeros(1, self.dtype))] -= self.padding()
+        if fine is not None:
+            fine.add_to(impostor, binning)
+        counted = np.bincount(place[~self.plan.genuine_own], minlength=kernels.BINS)
+        return Counts(impostor, counted, binning.first, single=False)
+
+    def _count_slots(self, scores, first, last, shift) -> np.ndarray:
+        """All scores in each slot, shape [intervals, SLOTS]."""
+        unused = kernels.INTERVALS - len(first)
+        integer = jnp.int64 if self.dtype == np.float64 else jnp.int32
+        fill = lambda array, value, kind: jnp.asarray(np.append(array, [value] * unused), kind)  # noqa: E731
+        intervals = kernels.Intervals(
+            fill(first, 1, integer),
+            fill(last, 0, integer),
+            fill(shift, 0, integer),
+            jnp.arange(kernels.INTERVALS, dtype=jnp.int32) * SLOTS,
+        )
+        slots = kernels.INTERVALS * SLOTS
+        if scores is not None:
+            total = np.asarray(
+                kernels.count_slots(scores, intervals, slots=slots, block=self.plan.block), np.int64
+            )
+        else:
+            total = np.zeros(slots + 1, np.int64)
+            shape = {"slots": slots, "strip": self.plan.strip, "block": self.plan.block}
+            for number in range(len(self.plan.tables)):
+                strips = jnp.int32(self.strips(number))
+                total += np.asarray(
+                    kernels.sweep_slots(self.segment(number), self.gallery, strips, intervals, **shape)
+                )
+        return total[:-1].reshape(kernels.INTERVALS, SLOTS)[: len(first)]
+
+
+def sorted_counts(scored: Scored) -> Counts:
+    """Counts at every distinct score, from all scores sorted; they must have been kept."""
+    plan = scored.plan
+    assert scored.scores is not None
+    every = np.sort(ordered(np.asarray(scored.scores)[: plan.probes, : plan.gallery]).ravel())
+    last = np.flatnonzero(np.append(every[1:] != every[:-1], True))
+    start = every[last]
+    place = np.searchsorted(start, ordered(scored.genuine_scores))
+    impostor = np.diff(last, prepend=-1) - np.bincount(place, minlength=len(start))
+    counted = np.bincount(place[~plan.genuine_own], minlength=len(start))
+    return Counts(impostor, counted, lambda numbers: start[numbers], single=True)
+
+
+def _by_group(group: np.ndarray, stretch: np.ndarray, groups: int) -> np.ndarray:
+    """Counts by group and bin, shape [groups, bins]."""
+    counts = np.bincount(group * kernels.BINS + stretch, minlength=groups * kernels.BINS)
+    return counts.reshape(groups, kernels.BINS)

@@ -1,0 +1,240 @@
+"""Verification and identification of two sets of embeddings in one pass over their scores."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxalign.biometrics import rows
+from jaxalign.biometrics.counting import Counter
+from jaxalign.biometrics.identification import Identification, identification
+from jaxalign.biometrics.layout import EvaluationPlan
+from jaxalign.biometrics.operating_points import check_rates
+from jaxalign.biometrics.pairs import (
+    CheckedPairs,
+    Pairs,
+    PairVerification,
+    rates_of_pairs,
+    scores_of,
+    verify_pairs,
+)
+from jaxalign.biometrics.tail import ImpostorTail, impostor_tail
+from jaxalign.biometrics.templates import first_rows, pooled
+from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification, verification
+from jaxalign.errors import UserError
+
+RATES = (1e-4, 1e-3, 1e-2, 1e-1)
+RANKS = (1, 5, 10, 20)
+MEASURES = ("identification", "verification")
+
+
+class Measure(NamedTuple):
+    """One number of an evaluation, as it stands in a table of results.
+
+    ``own_photograph`` is 'included' or 'excluded' for identification and empty for verification; ``threshold`` and
+    ``achieved`` are None where they do not apply. An operating point without support has the value NaN.
+    """
+
+    own_photograph: str
+    measure: str
+    value: float
+    threshold: float | None
+    achieved: float | None
+    comparisons: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What crosses from one set of embeddings to another.
+
+    Attributes:
+      identification: by whether the probe's own photograph counts as a mate, "included" (only where some probe
+        has its own photograph in the gallery) and "excluded"; empty where not asked for.
+      verification: over all comparisons; None where not asked for.
+      pairs: over a list of pairs; None where none was given.
+      plan: who is who.
+      genuine_scores: scores of the plan's genuine list, own photographs included.
+      tail: the highest impostor scores; None where not asked for.
+    """
+
+    identification: dict[str, Identification]
+    verification: Verification | None
+    pairs: PairVerification | None
+    plan: EvaluationPlan = dataclasses.field(repr=False)
+    genuine_scores: np.ndarray = dataclasses.field(repr=False)
+    tail: ImpostorTail | None = dataclasses.field(repr=False)
+
+    def measures(self) -> Iterator[Measure]:
+        """Every measure as a row: rank1, map, map50, auc, eer, tmr@fmr=0.001 and so on.
+
+        ``comparisons`` is the number of probes for identification, of genuine and impostor comparisons together
+        for AUC and EER, and of impostor comparisons for an operating point. Where a list of pairs was given instead
+        of verification over all comparisons, these are the list's.
+        """
+        for own, result in self.identification.items():
+            named = {f"rank{k}": share for k, share in result.rank_k.items()}
+            for name, value in {**named, "map": result.map, "map50": result.map50}.items():
+                yield Measure(own, name, value, None, None, result.probes)
+        verified = self.verification or self.pairs
+        if verified is not None:
+            yield from verification_measures(verified)
+
+
+def verification_measures(result: Verification) -> Iterator[Measure]:
+    """The rows of verification alone."""
+    both = result.genuine + result.impostor
+    yield Measure("", "auc", result.auc, None, None, both)
+    yield Measure("", "eer", result.eer, None, None, both)
+    for point in result.rates.points:
+        name = f"tmr@fmr={point.fmr:g}"
+        yield Measure("", name, point.tmr, point.threshold, point.achieved, result.impostor)
+    if isinstance(result, PairVerification) and len(result.fold_accuracy):
+        yield Measure("", "accuracy", result.accuracy, None, None, both)
+        yield Measure("", "accuracy_error", result.accuracy_error, None, None, both)
+
+
+def evaluate(
+    probes: ArrayLike,
+    gallery: ArrayLike,
+    probe_identities: Sequence | np.ndarray | EvaluationPlan,
+    gallery_identities: Sequence | np.ndarray | None = None,
+    *,
+    own: ArrayLike | None = None,
+    fmr: Sequence[float] = RATES,
+    ranks: Sequence[int] = RANKS,
+    cmc: int = 50,
+    measures: Sequence[str] = MEASURES,
+    templates: str = "all",
+    pairs: Pairs | None = None,
+    tail: float = 0.0,
+    least_false_matches: float = LEAST_FALSE_MATCHES,
+    zero_rows: str = "refuse",
+) -> Evaluation:
+    """Compares every probe with every gallery row by cosine and measures recognition.
+
+    The score is s_ij = ⟨p_i, g_j⟩ / (‖p_i‖ ‖g_j‖), in float32 (float64 where both inputs are float64 and the
+    caller has enabled it). No matrix of all scores is formed for large sets. Ranks, thresholds, achieved rates and
+    operating points are exact counts on these scores; a tie counts against recognition.
+
+    Args:
+      probes: embeddings, shape [n, d].
+      gallery: embeddings in the same space, shape [m, d].
+      probe_identities: one label for each probe, or an ``EvaluationPlan`` made once for many evaluations of the
+        same test set (``gallery_identities`` and ``own`` are then part of it).
+      gallery_identities: one for each gallery row; the probes' own where not given.
+      own: for each probe the gallery row that is the same photograph, −1 for none. Verification never compares a
+        photograph with itself; identification is measured with it in the gallery and without. 0 ... n − 1 where
+        ``gallery_identities`` is not given, else none.
+      fmr: false match rates of the operating points.
+      ranks, cmc: the ranks k, and the length of the CMC.
+      measures: "identification", "verification" or both.
+      templates: the gallery: "all" rows, the "first" row of each person, or one "pooled" template for each person.
+        With "pooled" a probe's own photograph is part of its template, which ``own`` then names.
+      pairs: a list of pairs to verify besides (see ``verify_pairs``), without scoring them again.
+      tail: share of the highest impostor scores to keep for a bootstrap over people; about 5 times the FMR.
+      least_false_matches: an operating point with fewer expected false matches is unsupported.
+      zero_rows: "refuse" rows of zeros, or "keep" them with cosine 0 to everything.
+
+    Returns:
+      The evaluation.
+
+    Raises:
+      UserError: shapes, identities, rates or rows that cannot be evaluated.
+
+    Equivalent: sort each row of ``normalize(probes) @ normalize(gallery).T`` and use ``sklearn.metrics``'
+    ``roc_curve``, ``roc_auc_score`` and ``average_precision_score``.
+
+    References:
+      ISO/IEC 19795-1:2021; Grother et al., "Face Recognition Technology Evaluation", NIST.
+    """
+    _check_options(measures, ranks, cmc, zero_rows)
+    rates = check_rates(fmr)
+    if isinstance(probe_identities, EvaluationPlan):
+        plan = probe_identities
+        if gallery_identities is not None or own is not None or templates != "all":
+            raise UserError(
+                "an EvaluationPlan holds gallery_identities, own and templates already: give them to it"
+            )
+    else:
+        gallery, gallery_identities, own = _gallery(
+            gallery, probe_identities, gallery_identities, own, templates
+        )
+        plan = EvaluationPlan.of(probe_identities, gallery_identities, own=own)
+    left = rows.checked(probes, "probes", plan.probes)
+    right = rows.checked(gallery, "gallery", plan.gallery)
+    listed = None if pairs is None else CheckedPairs.of(pairs, plan.probes, plan.gallery)
+    counter = Counter(left, right, plan, zero_rows, rates if tail > 0 or "verification" in measures else None)
+    scored = counter.run()
+    ranked = {}
+    if "identification" in measures:
+        kinds = ("included", "excluded") if plan.genuine_own.any() else ("excluded",)
+        ranked = {
+            k: identification(scored, own_included=k == "included", ranks=ranks, cmc=cmc) for k in kinds
+        }
+    verified = None
+    if "verification" in measures:
+        verified = verification(scored, fmr=rates, least_false_matches=least_false_matches)
+    over_pairs = None
+    if listed is not None:
+        scores = scores_of(scored, listed)
+        options = {"fmr": rates, "least_false_matches": least_false_matches}
+        if scores is None:
+            over_pairs = verify_pairs(left, right, listed, zero_rows=zero_rows, **options)
+        else:
+            over_pairs = rates_of_pairs(scores, listed, **options)
+    kept = impostor_tail(counter, scored, tail) if tail > 0 else None
+    return Evaluation(ranked, verified, over_pairs, plan, scored.genuine_scores, kept)
+
+
+def verify(
+    probes: ArrayLike, gallery: ArrayLike, probe_identities, gallery_identities=None, **options
+) -> Verification:
+    """Verification alone; the arguments are those of ``evaluate``."""
+    result = evaluate(
+        probes, gallery, probe_identities, gallery_identities, measures=("verification",), **options
+    )
+    assert result.verification is not None
+    return result.verification
+
+
+def identify(
+    probes: ArrayLike, gallery: ArrayLike, probe_identities, gallery_identities=None, **options
+) -> dict[str, Identification]:
+    """Identification alone, own photograph included and excluded; the arguments are those of ``evaluate``."""
+    return evaluate(
+        probes, gallery, probe_identities, gallery_identities, measures=("identification",), **options
+    ).identification
+
+
+def _check_options(measures: Sequence[str], ranks: Sequence[int], cmc: int, zero_rows: str) -> None:
+    unknown = [name for name in measures if name not in MEASURES]
+    if unknown:
+        raise UserError(f"measures: expected some of {', '.join(MEASURES)}, got {list(measures)}")
+    if any(int(k) != k or k < 1 for k in (*ranks, cmc)):
+        raise UserError(f"ranks and cmc: expected integers of at least 1, got {list(ranks)} and {cmc}")
+    if zero_rows not in ("refuse", "keep"):
+        raise UserError(f"zero_rows: expected 'refuse' or 'keep', got {zero_rows!r}")
+
+
+def _gallery(gallery: ArrayLike, probe_identities, gallery_identities, own, templates: str):
+    """The gallery that is searched, its identities and the probes' own photographs in it."""
+    if templates == "all":
+        return gallery, gallery_identities, own
+    if templates not in ("first", "pooled"):
+        raise UserError(f"templates: expected 'all', 'first' or 'pooled', got {templates!r}")
+    same = gallery_identities is None
+    labels = np.asarray(probe_identities if same else gallery_identities)
+    array = rows.checked(gallery, "gallery", len(labels))
+    own = np.arange(len(labels)) if same and own is None else own
+    chosen = first_rows(labels)
+    place = np.full(len(labels) + 1, -1)  # the last one stands for −1, no own photograph
+    if templates == "first":
+        place[chosen] = np.arange(len(chosen))
+        array = array[chosen]
+    else:
+        array, _ = pooled(array, labels)
+        people = {label: k for k, label in enumerate(labels[chosen].tolist())}
+        place[:-1] = [people[label] for label in labels.tolist()]
+    return array, labels[chosen], None if own is None else place[np.asarray(own)]

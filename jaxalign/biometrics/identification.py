@@ -1,0 +1,99 @@
+"""Closed-set identification: where each probe's mates stand in the list of all gallery rows.
+
+A probe's rank is 1 + the number of non-mated gallery scores ≥ its best mated score: ties count against us.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxalign.biometrics.counting import Scored
+from jaxalign.biometrics.layout import EvaluationPlan
+
+CUT = 50  # the published mean average precision looks at so many retrieved rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Identification:
+    """Ranks and retrieval precision over all probes that have a mate in the gallery.
+
+    Attributes:
+      probe: the probes' row numbers, shape [probes].
+      rank: rank of each probe's best mate, from 1, shape [probes].
+      average_precision: of each probe over the whole gallery, shape [probes].
+      average_precision_50: of each probe over the first 50 rows retrieved, divided by the mates among
+        them; NaN where there is none, shape [probes].
+      rank_k: share of probes of rank ≤ k, for the k asked for.
+      cmc: the same for k = 1 ... the length asked for.
+    """
+
+    probe: np.ndarray
+    rank: np.ndarray
+    average_precision: np.ndarray
+    average_precision_50: np.ndarray
+    rank_k: dict[int, float]
+    cmc: np.ndarray
+
+    @property
+    def probes(self) -> int:
+        """Probes that have a mate."""
+        return len(self.probe)
+
+    @property
+    def map(self) -> float:
+        """Mean average precision."""
+        return _mean(self.average_precision)
+
+    @property
+    def map50(self) -> float:
+        """As published: the mean over the probes with a mate among the first 50; NaN if there is none."""
+        return _mean(self.average_precision_50[~np.isnan(self.average_precision_50)])
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def identification(scored: Scored, *, own_included: bool, ranks: Sequence[int], cmc: int) -> Identification:
+    """Identification from the counts of one pass, with or without each probe's own photograph as a mate."""
+    probe, number, beaten = _mates_in_order(scored.plan, scored.above, own_included)
+    first = np.flatnonzero(number == 1)
+    retrieved = number + beaten
+    precision = number / retrieved
+    mates = np.diff(np.append(first, len(probe)))
+    hits = np.add.reduceat(precision, first) if len(first) else np.zeros(0)
+    within = retrieved <= CUT
+    hits_50 = np.add.reduceat(np.where(within, precision, 0), first) if len(first) else hits
+    mates_50 = np.add.reduceat(within.astype(np.int64), first) if len(first) else mates
+    rank = 1 + beaten[first]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cut = hits_50 / mates_50
+    counts = np.bincount(np.minimum(rank, cmc + 1), minlength=cmc + 2)[1:-1].cumsum()
+    share = {int(k): float(np.mean(rank <= k)) if len(rank) else float("nan") for k in ranks}
+    curve = counts / len(rank) if len(rank) else np.full(cmc, np.nan)
+    return Identification(probe[first], rank, hits / np.maximum(mates, 1), cut, share, curve)
+
+
+def _mates_in_order(
+    plan: EvaluationPlan, above: np.ndarray, own_included: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every mate, best first within its probe: probe, number among its mates, non-mated rows ranked above it.
+
+    ``above`` counts all rows of the gallery ≥ a mate's score, so it rises as the score falls, and mates of
+    equal score share it; the last of equal mates tells how many mates it includes.
+    """
+    key = np.sort((plan.genuine_probe << 33) | (above << 1) | plan.genuine_own)
+    own = (key & 1).astype(bool)
+    tied = key >> 1
+    probe, above = tied >> 32, tied & 0xFFFFFFFF
+    starts = np.flatnonzero(np.diff(probe, prepend=-1))
+    position = np.arange(len(key)) - np.repeat(starts, np.diff(np.append(starts, len(key))))
+    last_tied = np.flatnonzero(np.diff(tied, append=-1))
+    mates_at_least = position[np.repeat(last_tied, np.diff(last_tied, prepend=-1))] + 1
+    beaten = above - mates_at_least
+    if not own_included:
+        probe, beaten = probe[~own], beaten[~own]
+        starts = np.flatnonzero(np.diff(probe, prepend=-1))
+        position = np.arange(len(probe)) - np.repeat(starts, np.diff(np.append(starts, len(probe))))
+    return probe, position + 1, beaten

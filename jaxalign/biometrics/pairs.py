@@ -1,0 +1,190 @@
+"""Verification over a list of pairs: error rates and the 10-fold accuracy of Labeled Faces in the Wild."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from jaxalign.biometrics import rows as device_rows
+from jaxalign.biometrics.counting import Counts, Scored
+from jaxalign.biometrics.floats import ordered
+from jaxalign.biometrics.layout import padded
+from jaxalign.biometrics.operating_points import check_rates, error_rates
+from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification
+from jaxalign.errors import UserError
+
+PAIRS_AT_ONCE = 1024
+
+
+class Pairs(Protocol):
+    """Which rows are compared: ``left`` and ``right`` row numbers, ``genuine``, and ``fold`` (empty for none)."""
+
+    @property
+    def left(self) -> Any: ...
+    @property
+    def right(self) -> Any: ...
+    @property
+    def genuine(self) -> Any: ...
+    @property
+    def fold(self) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class PairVerification(Verification):
+    """Error rates over a list of pairs.
+
+    Attributes:
+      scores: cosine of each pair, shape [pairs].
+      accuracy: mean over folds of the accuracy at the threshold that is best on the other folds; NaN without folds.
+      accuracy_error: standard error of that mean over folds, σ / √folds with σ the sample standard deviation.
+      fold_accuracy: accuracy of each fold, shape [folds].
+    """
+
+    scores: np.ndarray
+    accuracy: float
+    accuracy_error: float
+    fold_accuracy: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedPairs:
+    """A list of pairs that fits two sets of rows."""
+
+    left: np.ndarray
+    right: np.ndarray
+    genuine: np.ndarray
+    fold: np.ndarray | None
+
+    @classmethod
+    def of(cls, pairs: Pairs, probes: int, gallery: int) -> "CheckedPairs":
+        """Checks lengths and ranges."""
+        left, right = np.asarray(pairs.left), np.asarray(pairs.right)
+        genuine, fold = np.asarray(pairs.genuine), getattr(pairs, "fold", None)
+        fold = None if fold is None or np.size(fold) == 0 else np.asarray(fold)
+        lengths = [len(array) for array in (left, right, genuine, fold) if array is not None]
+        if len(set(lengths)) != 1 or lengths[0] == 0:
+            raise UserError(
+                f"pairs: left, right, genuine and fold must have one length of at least 1, got {lengths}"
+            )
+        for numbers, most, name in ((left, probes, "left"), (right, gallery, "right")):
+            if numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() >= most:
+                raise UserError(f"pairs: {name} must be row numbers from 0 to {most - 1}")
+        return cls(left.astype(np.int64), right.astype(np.int64), genuine.astype(bool), fold)
+
+
+def verify_pairs(
+    probes: ArrayLike,
+    gallery: ArrayLike,
+    pairs: Pairs,
+    *,
+    fmr=(1e-4, 1e-3, 1e-2, 1e-1),
+    least_false_matches: float = LEAST_FALSE_MATCHES,
+    zero_rows: str = "refuse",
+) -> PairVerification:
+    """Cosine of listed pairs, their AUC, EER and TMR at FMR, and the k-fold accuracy where there are folds.
+
+    Args:
+      probes, gallery: embeddings, shapes [n, d] and [m, d].
+      pairs: an object with ``left`` (probe rows), ``right`` (gallery rows), ``genuine`` (booleans) and ``fold``
+        (integers; None or empty for none), all of one length.
+      fmr: false match rates of the operating points.
+      least_false_matches: an operating point with fewer expected false matches is unsupported.
+      zero_rows: "refuse" or "keep", as in ``evaluate``.
+
+    Raises:
+      UserError: pairs out of range or of unequal lengths; rows that cannot be compared.
+
+    Equivalent: ``roc_curve`` and ``roc_auc_score`` of scikit-learn on the pairs' cosines.
+
+    References:
+      Huang et al., "Labeled Faces in the Wild", 2007, for the accuracy over ten folds.
+    """
+    left, right = device_rows.checked(probes, "probes"), device_rows.checked(gallery, "gallery")
+    device_rows.same_width(left, right)
+    rates = check_rates(fmr)
+    listed = CheckedPairs.of(pairs, len(left), len(right))
+    options = {"dtype": device_rows.score_dtype(left, right), "zero_rows": zero_rows}
+    unit_left = device_rows.unit_rows(left, "probes", padded_rows=padded(len(left)), **options)
+    unit_right = device_rows.unit_rows(right, "gallery", padded_rows=padded(len(right)), **options)
+    count = padded(len(listed.left), PAIRS_AT_ONCE)
+    index = np.zeros((2, count), np.int32)
+    index[:, : len(listed.left)] = listed.left, listed.right
+    scores = np.asarray(_cosines(unit_left, unit_right, jnp.asarray(index)))[: len(listed.left)]
+    return rates_of_pairs(scores, listed, rates, least_false_matches)
+
+
+def scores_of(scored: Scored, pairs: CheckedPairs) -> np.ndarray | None:
+    """The pairs' scores from a pass that kept its scores; None where it did not."""
+    if scored.scores is None:
+        return None
+    position = np.empty(scored.plan.probes, np.int64)
+    position[scored.plan.order] = np.arange(scored.plan.probes)
+    return np.asarray(scored.scores)[position[pairs.left], pairs.right]
+
+
+@jax.jit
+def _cosines(
+    left: Float[Array, "n d"], right: Float[Array, "m d"], index: Int[Array, "2 pairs"]
+) -> Float[Array, " pairs"]:
+    def some(numbers):
+        return jnp.einsum("pd,pd->p", left[numbers[0]], right[numbers[1]], precision=lax.Precision.HIGHEST)
+
+    return lax.map(some, index.reshape(2, -1, PAIRS_AT_ONCE).swapaxes(0, 1)).reshape(-1)
+
+
+def rates_of_pairs(
+    scores: np.ndarray, pairs: CheckedPairs, fmr, least_false_matches: float
+) -> PairVerification:
+    """Error rates and accuracy of scored pairs."""
+    order = ordered(scores)
+    start, place = np.unique(order, return_inverse=True)
+    counts = Counts(
+        np.bincount(place[~pairs.genuine], minlength=len(start)),
+        np.bincount(place[pairs.genuine], minlength=len(start)),
+        lambda numbers: start[numbers],
+        single=True,
+    )
+    genuine = np.sort(order[pairs.genuine])
+    rates = error_rates(
+        counts, genuine, _never, scores.dtype, fmr=fmr, least_false_matches=least_false_matches
+    )
+    folds = fold_accuracy(scores, pairs)
+    mean = float(folds.mean()) if len(folds) else float("nan")
+    error = float(folds.std(ddof=1) / np.sqrt(len(folds))) if len(folds) > 1 else float("nan")
+    impostor = len(scores) - len(genuine)
+    return PairVerification(rates, len(genuine), impostor, scores, mean, error, folds)
+
+
+def _never(first: np.ndarray, last: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    raise AssertionError("sorted scores need no resolving")
+
+
+def fold_accuracy(scores: np.ndarray, pairs: CheckedPairs) -> np.ndarray:
+    """Accuracy of each fold at the threshold that is best on the other folds, in the order of fold numbers."""
+    if pairs.fold is None:
+        return np.zeros(0)
+    folds = np.unique(pairs.fold)
+    if len(folds) < 2:
+        raise UserError(f"pairs: accuracy over folds needs at least two folds, got {len(folds)}")
+    accuracy = []
+    for fold in folds:
+        test = pairs.fold == fold
+        accepted = scores[test] >= _best_threshold(scores[~test], pairs.genuine[~test])
+        accuracy.append(np.mean(accepted == pairs.genuine[test]))
+    return np.array(accuracy)
+
+
+def _best_threshold(scores: np.ndarray, genuine: np.ndarray) -> float:
+    """The threshold of highest accuracy, midway between two scores; the highest of equally good ones."""
+    value, place = np.unique(scores.astype(np.float64), return_inverse=True)
+    gain = np.bincount(place, np.where(genuine, 1.0, -1.0), minlength=len(value))
+    right = np.append(gain[::-1].cumsum()[::-1], 0)  # accepted genuine − accepted impostor from each score on
+    best = len(value) - int(np.argmax(right[::-1]))
+    if best == len(value):
+        return float(np.nextafter(value[-1], np.inf))
+    return float(value[best]) if best == 0 else float((value[best - 1] + value[best]) / 2)

@@ -1,0 +1,249 @@
+"""The one pass over all scores: strips of a matrix product, counted while they are in the cache.
+
+No matrix of all scores is ever formed for a large test set. What is counted needs no mask: every score of a
+strip is counted, and what does not belong (mated scores, whose values are known, and the exact zeros of
+padding rows) is subtracted afterwards, on the host, in whole numbers.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jaxalign.biometrics.layout import LANES, MATES_AT_ONCE, MateTable
+from jaxalign.precision import multiply
+
+BINS = 1 << 16  # equal bins over the range of the scores
+INTERVALS = (
+    8  # stretches of the score axis that can be resolved down to single floating-point numbers at once
+)
+
+
+class Bins(NamedTuple):
+    """Equal bins: a score s lies in bin clip(⌊s · scale⌋ − base, 0, BINS − 1), computed alike everywhere."""
+
+    scale: Float[Array, ""]
+    base: Int[Array, ""]
+
+
+class Intervals(NamedTuple):
+    """Stretches of the score axis, in the integer order of floating-point numbers (see ``ordered``).
+
+    A score of order o with first ≤ o ≤ last falls into slot offset + ((o − first) >> shift).
+    """
+
+    first: Int[Array, " intervals"]
+    last: Int[Array, " intervals"]
+    shift: Int[Array, " intervals"]
+    offset: Int[Array, " intervals"]
+
+
+class Swept(NamedTuple):
+    """What one segment gives.
+
+    Attributes:
+      counts: scores in each bin, then in each slot, shape [bins + slots].
+      mated: scores of the mates, in the mate table's places.
+      above: for each of these, the scores of the probe's whole row that are ≥ it, itself included.
+      bins: the bins used.
+      scores: the strip, shape [strip, gallery], where there is only one; else empty.
+    """
+
+    counts: Int[Array, " bins"]
+    mated: Float[Array, "chunks block four"]
+    above: Int[Array, "chunks block four"]
+    bins: Bins
+    scores: Float[Array, "strip gallery"]
+
+
+def ordered(scores: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
+    """Integers in the order of the floating-point numbers: neighbours differ by one."""
+    wide = scores.dtype == jnp.float64
+    bits = lax.bitcast_convert_type(scores, jnp.int64 if wide else jnp.int32)
+    top = jnp.iinfo(bits.dtype)
+    return bits ^ ((bits >> (top.bits - 1)) & top.max)
+
+
+def bin_of(scores: Float[Array, "*shape"], bins: Bins) -> Int[Array, "*shape"]:
+    """The bin of each score; one multiplication, so that host and device round alike."""
+    return jnp.clip(jnp.floor(scores * bins.scale).astype(jnp.int32) - bins.base, 0, BINS - 1)
+
+
+def slot_of(
+    scores: Float[Array, "*shape"], intervals: Intervals, elsewhere: Array | int
+) -> Int[Array, "*shape"]:
+    """The slot of each score that lies in an interval, ``elsewhere`` for the others."""
+    order = jnp.where(scores == 0, 0, ordered(scores))
+    slot = jnp.broadcast_to(jnp.asarray(elsewhere, jnp.int32), scores.shape)
+    for k in range(INTERVALS):
+        inside = (order >= intervals.first[k]) & (order <= intervals.last[k])
+        place = (order - intervals.first[k]) >> intervals.shift[k]
+        slot = jnp.where(inside, place.astype(jnp.int32) + intervals.offset[k], slot)
+    return slot
+
+
+def bins_over(scores: Float[Array, "rows columns"]) -> Bins:
+    """Bins over the range of some scores; the range is widened where int32 could not hold the bin numbers."""
+    low, high = scores.min(), scores.max()
+    largest = jnp.maximum(jnp.abs(low), jnp.abs(high))
+    span = jnp.maximum(jnp.maximum(high - low, largest * 2.0**-14), jnp.finfo(scores.dtype).tiny * 2.0**20)
+    scale = ((BINS - 2) / span).astype(scores.dtype)
+    return Bins(scale, jnp.floor(low * scale).astype(jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnames="groups")
+def sample(
+    probes: Float[Array, "sample width"], gallery: Float[Array, "gallery width"], *, groups: int
+) -> tuple[Float[Array, "sample gallery"], Bins, Int[Array, "groups bins"]]:
+    """Scores of a sample of probes, bins over their range and a quarter more, and counts by group of probes."""
+    scores = multiply(probes, gallery.T)
+    low, high = scores.min(), scores.max()
+    span = jnp.maximum(high - low, 2.0**-10)
+    low, high = jnp.maximum(low - span / 4, -1.001), jnp.minimum(high + span / 4, 1.001)
+    scale = ((BINS - 2) / (high - low)).astype(scores.dtype)
+    bins = Bins(scale, jnp.floor(low * scale).astype(jnp.int32))
+    grouped = scores.reshape(groups, -1, scores.shape[1])
+    return (
+        scores,
+        bins,
+        lax.map(lambda rows: _scatter(jnp.zeros(BINS, jnp.int32), bin_of(rows, bins)), grouped),
+    )
+
+
+def _scatter(counts: Int[Array, " bins"], place: Int[Array, "rows columns"]) -> Int[Array, " bins"]:
+    return counts.at[place.reshape(-1)].add(1, mode="promise_in_bounds")
+
+
+def _at_least(
+    row: Float[Array, "block gallery"], least: Float[Array, "block four"]
+) -> Int[Array, "block four"]:
+    """For each row and each of four limits, how many scores are ≥ it: four 8-bit counts in one int32."""
+    rows, columns = row.shape
+    groups = columns // LANES
+    depth = max(size for size in range(1, 256) if groups % size == 0)
+    packed = jnp.zeros_like(row, jnp.int32)
+    for k in range(MATES_AT_ONCE):
+        packed += (row >= least[:, k : k + 1]).astype(jnp.int32) << (8 * k)
+    packed = packed.reshape(rows, groups // depth, depth, LANES).sum(axis=2, dtype=jnp.int32)
+    return jnp.stack(
+        [((packed >> (8 * k)) & 255).sum(axis=(1, 2), dtype=jnp.int32) for k in range(MATES_AT_ONCE)], 1
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("strip", "block", "keep", "slots", "axis"))
+def sweep(
+    probes: Float[Array, "rows width"],
+    gallery: Float[Array, "gallery width"],
+    table: MateTable,
+    strips: Int[Array, ""],
+    bins: Bins,
+    intervals: Intervals | None = None,
+    *,
+    strip: int,
+    block: int,
+    keep: bool,
+    slots: int = 0,
+    axis: bool = True,
+) -> Swept:
+    """Scores a segment of probes against the gallery; counts scores per bin and scores above each mate.
+
+    Args:
+      probes, gallery: unit rows; padding rows are zero.
+      table: the segment's mates.
+      strips: strips that hold probes; the others are skipped.
+      bins: the bins; with ``keep`` they are taken from the scores instead.
+      intervals: scores in these are counted in slots, which follow the bins, and in no bin.
+      strip, block: rows of one product, and rows that are counted at once.
+      keep: there is one strip only and it is returned.
+      slots: slots of all intervals together.
+      axis: whether scores are counted along the axis at all; without, bins are not counted (identification).
+    """
+
+    def one_strip(number, carry):
+        rows = lax.dynamic_slice_in_dim(probes, number * strip, strip)
+        return _count_strip(
+            multiply(rows, gallery.T), number, bins if axis else None, intervals, table, block, carry
+        )
+
+    start = (
+        jnp.zeros(BINS + slots, jnp.int32),
+        jnp.zeros(table.index.shape, probes.dtype),
+        jnp.zeros_like(table.index),
+    )
+    if keep:
+        scores = multiply(probes, gallery.T)
+        bins = bins_over(scores)
+        counts, mated, above = _count_strip(scores, 0, bins if axis else None, intervals, table, block, start)
+    else:
+        scores = jnp.zeros((0, gallery.shape[0]), probes.dtype)
+        counts, mated, above = lax.fori_loop(0, strips, one_strip, start)
+    return Swept(counts, mated, above, bins, scores)
+
+
+def _count_strip(scores, number, bins, intervals, table, block, carry):
+    """Adds one strip's counts."""
+    blocks = scores.shape[0] // block
+
+    def one_block(i, carry):
+        counts, mated, above = carry
+        rows = lax.dynamic_slice_in_dim(scores, i * block, block)
+        b = number * blocks + i
+
+        def one_chunk(c, carry):
+            mated, above = carry
+            least = jnp.take_along_axis(rows, table.index[c], axis=1, mode="promise_in_bounds")
+            return mated.at[c].set(least), above.at[c].set(_at_least(rows, least))
+
+        mated, above = lax.fori_loop(
+            table.first[b], table.first[b] + table.chunks[b], one_chunk, (mated, above)
+        )
+        if bins is None:
+            return counts, mated, above
+        place = bin_of(rows, bins)
+        if intervals is not None:
+            place = slot_of(rows, intervals, place)
+        return _scatter(counts, place), mated, above
+
+    return lax.fori_loop(0, blocks, one_block, carry)
+
+
+@functools.partial(jax.jit, static_argnames=("slots", "block"))
+def count_slots(
+    scores: Float[Array, "rows gallery"], intervals: Intervals, *, slots: int, block: int
+) -> Int[Array, " slots_and_one"]:
+    """How many of the kept scores fall into each slot of the intervals (and, last, into none)."""
+
+    def one_block(i, counts):
+        rows = lax.dynamic_slice_in_dim(scores, i * block, block)
+        return _scatter(counts, slot_of(rows, intervals, slots))
+
+    return lax.fori_loop(0, scores.shape[0] // block, one_block, jnp.zeros(slots + 1, jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnames=("slots", "strip", "block"))
+def sweep_slots(
+    probes: Float[Array, "rows width"],
+    gallery: Float[Array, "gallery width"],
+    strips: Int[Array, ""],
+    intervals: Intervals,
+    *,
+    slots: int,
+    strip: int,
+    block: int,
+) -> Int[Array, " slots_and_one"]:
+    """As ``count_slots``, with the scores computed again strip by strip."""
+
+    def one_strip(number, counts):
+        rows = lax.dynamic_slice_in_dim(probes, number * strip, strip)
+        return counts + count_slots(multiply(rows, gallery.T), intervals, slots=slots, block=block)
+
+    return lax.fori_loop(0, strips, one_strip, jnp.zeros(slots + 1, jnp.int32))
+
+
+def no_bins(dtype: np.dtype) -> Bins:
+    """A placeholder where the bins are taken from the scores."""
+    return Bins(jnp.ones((), dtype), jnp.zeros((), jnp.int32))

@@ -1,0 +1,94 @@
+"""Verification: error rates over all genuine and all impostor comparisons of a test set."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxalign.biometrics.counting import Scored, sorted_counts
+from jaxalign.biometrics.floats import ordered
+from jaxalign.biometrics.operating_points import AUC_ERROR, ErrorRates, OperatingPoint, error_rates
+
+LEAST_FALSE_MATCHES = 10.0  # expected false matches an operating point must have to be reported
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """Error rates of a set of comparisons.
+
+    Attributes:
+      rates: AUC, EER, operating points, curve.
+      genuine, impostor: numbers of comparisons.
+    """
+
+    rates: ErrorRates
+    genuine: int
+    impostor: int
+
+    @property
+    def auc(self) -> float:
+        """Probability that a genuine score exceeds an impostor score; within ``auc_error``."""
+        return self.rates.auc
+
+    @property
+    def auc_error(self) -> float:
+        """Bound on the error of ``auc``."""
+        return self.rates.auc_error
+
+    @property
+    def eer(self) -> float:
+        """Equal error rate."""
+        return self.rates.eer
+
+    @property
+    def comparisons(self) -> tuple[int, int]:
+        """Genuine and impostor comparisons."""
+        return self.genuine, self.impostor
+
+    @property
+    def points(self) -> dict[float, OperatingPoint]:
+        """Operating points by the false match rate asked for."""
+        return {point.fmr: point for point in self.rates.points}
+
+    @property
+    def tmr(self) -> dict[float, float]:
+        """True match rate by false match rate asked for; NaN where that is not supported."""
+        return {point.fmr: point.tmr for point in self.rates.points}
+
+    @property
+    def threshold(self) -> dict[float, float]:
+        """Threshold by false match rate asked for."""
+        return {point.fmr: point.threshold for point in self.rates.points}
+
+    @property
+    def achieved(self) -> dict[float, float]:
+        """False match rate achieved, by the one asked for."""
+        return {point.fmr: point.achieved for point in self.rates.points}
+
+    @property
+    def supported(self) -> dict[float, bool]:
+        """Whether there are comparisons enough, by false match rate asked for."""
+        return {point.fmr: point.supported for point in self.rates.points}
+
+    def roc(self) -> np.ndarray:
+        """FMR, TMR and threshold, shape [3, points], FMR rising; each point is exact."""
+        return self.rates.curve
+
+    def det(self) -> np.ndarray:
+        """FMR, FNMR and threshold, shape [3, points], FMR rising."""
+        return np.stack([self.rates.curve[0], 1 - self.rates.curve[1], self.rates.curve[2]])
+
+
+def verification(
+    scored: Scored, *, fmr: Sequence[float], least_false_matches: float = LEAST_FALSE_MATCHES
+) -> Verification:
+    """Error rates from the counts of one pass; the same photograph is never compared with itself."""
+    assert scored.counts is not None
+    genuine = np.sort(ordered(scored.genuine_scores[~scored.plan.genuine_own]))
+    options = {"fmr": fmr, "least_false_matches": least_false_matches}
+    rates = error_rates(scored.counts, genuine, scored.resolve, scored.dtype, **options)
+    if (
+        rates.auc_error >= AUC_ERROR and scored.scores is not None
+    ):  # few distinct scores: sorting them all is exact
+        rates = error_rates(sorted_counts(scored), genuine, scored.resolve, scored.dtype, **options)
+    return Verification(rates, len(genuine), scored.plan.impostor)

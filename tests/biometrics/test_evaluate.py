@@ -1,0 +1,290 @@
+"""Identification and verification against brute force, on scores with and without ties."""
+
+import brute_force
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, top_k_accuracy_score
+
+from jaxalign import UserError, biometrics
+from jaxalign.biometrics import counting, sweep
+from jaxalign.biometrics.layout import EvaluationPlan
+
+RATES = (1e-4, 1e-3, 1e-2, 0.1, 0.5, 1.0)
+CUTOFF = 50
+
+
+def identities(kind: str, rows: int, seed: int = 0) -> np.ndarray:
+    """People of several distributions of photographs, in shuffled order."""
+    random = np.random.default_rng(seed)
+    if kind == "five each":
+        labels = np.arange(rows) // 5
+    elif kind == "one each but two":
+        labels = np.append(np.arange(rows - 1), 0)
+    elif kind == "one has most":
+        labels = np.where(np.arange(rows) < 2 * rows // 3, 0, np.arange(rows))
+    else:
+        labels = random.zipf(1.6, rows) % 40
+    return random.permutation(labels)
+
+
+CASES = {
+    # name: (kind of identities, probes, gallery rows (0: the same people as the probes), width)
+    "edge below": ("five each", 63, 0, 64),
+    "edge": ("five each", 64, 0, 64),
+    "edge above": ("five each", 65, 0, 64),
+    "singletons": ("one each but two", 64, 0, 64),
+    "huge person": ("one has most", 128, 0, 64),
+    "skewed": ("zipf", 300, 0, 64),
+    "fine scores": ("zipf", 300, 0, 1024),
+    "few ties": ("five each", 300, 0, 0),
+    "more gallery": ("zipf", 64, 300, 64),
+    "more probes": ("zipf", 300, 64, 64),
+    "one probe": ("zipf", 1, 64, 64),
+}
+WAYS = {
+    "sorted": {},  # small sets: every score sorted
+    "binned": {"sorted_scores": 0},
+    "strips": {"sorted_scores": 0, "kept_scores": 0},  # large sets: scores never kept
+}
+
+
+@pytest.fixture(params=WAYS, ids=str)
+def way(request, monkeypatch):
+    settings = dict(WAYS[request.param])
+    monkeypatch.setattr(counting, "SORTED_SCORES", settings.pop("sorted_scores", counting.SORTED_SCORES))
+    return settings
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request):
+    """Probes, gallery, their identities, own photographs and the scores, exact in float32."""
+    kind, probes, gallery, width = CASES[request.param]
+    labels = identities(kind, probes)
+    if width == 0:  # continuous: the scores are what the kernel gives; counts on them are exact all the same
+        random = np.random.default_rng(1)
+        people = random.standard_normal((labels.max() + 1, 64))
+        left, right = (
+            (people[labels] + random.standard_normal((probes, 64))).astype(np.float32) for _ in "ab"
+        )
+        plan = EvaluationPlan.of(labels)
+        scored = counting.Counter(left, right, plan).run()
+        scores = np.empty((probes, probes), np.float32)
+        scores[plan.order] = np.asarray(scored.scores)[:probes, :probes]
+        assert np.allclose(scores, brute_force.cosines(left, right), atol=1e-6)
+        return left, right, labels, None, np.arange(probes), scores
+    left = brute_force.signs(probes, 1, width)
+    if gallery:
+        right, other = brute_force.signs(gallery, 2, width), identities(kind, gallery, 5)
+        own = np.where(
+            np.arange(probes) % 3 == 0, np.array([first_mate(label, other) for label in labels]), -1
+        )
+        return left, right, labels, other, own, brute_force.cosines(left, right)
+    right = np.where(
+        np.random.default_rng(3).random(left.shape) < 0.3, brute_force.signs(probes, 2, width), left
+    )
+    right[probes // 2 :: 7] = right[0]  # duplicates, of other people too
+    return left, right, labels, None, np.arange(probes), brute_force.cosines(left, right)
+
+
+def first_mate(label, gallery) -> int:
+    places = np.flatnonzero(gallery == label)
+    return int(places[0]) if len(places) else -1
+
+
+def evaluate(case, way, **options):
+    left, right, labels, other, own, _ = case
+    plan = EvaluationPlan.of(labels, other, own=own, **way)
+    return biometrics.evaluate(left, right, plan, fmr=RATES, least_false_matches=0, **options)
+
+
+def test_agrees_with_brute_force(case, way):
+    _, _, labels, other, own, scores = case
+    result = evaluate(case, way)
+    mated = labels[:, None] == (labels if other is None else other)[None]
+    check_identification(result, scores, mated, own)
+    check_verification(result.verification, *brute_force.split(scores, mated, own))
+
+
+def check_identification(result, scores, mated, own):
+    for name, found in result.identification.items():
+        expected = brute_force.ranked(scores, mated, own, name == "included")
+        order = np.argsort(found.probe)
+        assert found.probe[order].tolist() == expected.probe.tolist()
+        assert found.rank[order].tolist() == expected.rank.tolist()
+        for ours, theirs in (
+            (found.average_precision, expected.average_precision),
+            (found.average_precision_50, expected.average_precision_50),
+        ):
+            np.testing.assert_allclose(ours[order], theirs, rtol=1e-12)
+        if found.probes:
+            assert found.cmc.tolist() == [np.mean(expected.rank <= k) for k in range(1, CUTOFF + 1)]
+            assert found.rank_k == {k: np.mean(expected.rank <= k) for k in (1, 5, 10, 20)}
+
+
+def check_verification(found, genuine, impostor):
+    assert found.comparisons == (len(genuine), len(impostor))
+    if not len(genuine) or not len(impostor):
+        assert np.isnan([found.auc, found.eer]).all()
+        assert not any(found.supported.values())
+        return
+    exact = brute_force.auc(genuine, impostor)
+    assert abs(found.auc - exact) <= found.auc_error + 1e-12
+    assert found.auc_error < 1e-4
+    assert found.eer == pytest.approx(brute_force.eer(genuine, impostor), abs=1e-12)
+    for fmr in RATES:
+        threshold, matches, false = brute_force.operating_point(genuine, impostor, fmr)
+        point = found.points[fmr]
+        assert (point.false_matches, point.tmr) == (false, matches / len(genuine))
+        assert point.achieved == false / len(impostor)
+        assert point.threshold <= threshold
+        assert np.sum(impostor >= point.threshold) == false
+        if np.isfinite(point.threshold):
+            below = np.nextafter(np.float32(point.threshold), np.float32(-2))
+            assert np.sum(impostor >= below) / len(impostor) > fmr
+    fmr, tmr, threshold = found.roc()
+    assert (np.diff(fmr) >= 0).all()
+    assert (np.diff(tmr) >= 0).all()
+    for k in range(0, len(fmr), 17):
+        assert fmr[k] == np.mean(impostor >= threshold[k])
+        assert tmr[k] == np.mean(genuine >= threshold[k])
+
+
+def test_brackets_find_every_threshold_in_one_pass(monkeypatch):
+    passes = []
+    count = counting.Counter._count_slots
+    monkeypatch.setattr(
+        counting.Counter, "_count_slots", lambda self, *a: passes.append(1) or count(self, *a)
+    )
+    random = np.random.default_rng(0)
+    labels = random.permutation(np.arange(1500) // 6)
+    people = random.standard_normal((250, 64))
+    left, right = (people[labels] + random.standard_normal((1500, 64)) for _ in "ab")
+    kept = biometrics.evaluate(left, right, EvaluationPlan.of(labels), tail=1e-3)
+    assert len(passes) == 1
+    swept = biometrics.evaluate(left, right, EvaluationPlan.of(labels, kept_scores=0), tail=1e-3)
+    assert len(passes) == 1
+    assert kept.verification is not None
+    assert swept.verification is not None
+    assert kept.verification.rates.points == swept.verification.rates.points
+    assert kept.verification.eer == swept.verification.eer
+    for name in ("included", "excluded"):
+        assert (kept.identification[name].rank == swept.identification[name].rank).all()
+    assert kept.tail is not None
+    assert swept.tail is not None
+    assert (kept.tail.score == swept.tail.score).all()
+
+
+def test_a_failed_bracket_costs_a_pass_and_nothing_else(monkeypatch):
+    labels = np.arange(600) // 4
+    left = np.random.default_rng(0).standard_normal((600, 64)).astype(np.float32)
+    expected = biometrics.evaluate(left, left, labels).verification
+    monkeypatch.setattr("jaxalign.biometrics.brackets.STANDARD_ERRORS", -1.0)
+    found = biometrics.evaluate(left, left, EvaluationPlan.of(labels, kept_scores=0)).verification
+    assert expected is not None
+    assert found is not None
+    assert found.rates.points == expected.rates.points
+
+
+def test_agrees_with_scikit_learn():
+    random = np.random.default_rng(0)
+    labels = random.permutation(np.arange(300) // 5)
+    left, right = (random.standard_normal((300, 64)) + random.standard_normal((60, 64))[labels] for _ in "ab")
+    result = biometrics.evaluate(left, right, labels)
+    scores = brute_force.cosines(left, right)
+    mated = labels[:, None] == labels[None]
+    expected = [average_precision_score(mated[i], scores[i]) for i in range(300)]
+    assert result.identification["included"].map == pytest.approx(np.mean(expected), abs=1e-6)
+    best = np.stack([scores[:, labels == person].max(axis=1) for person in range(60)], axis=1)
+    top = top_k_accuracy_score(labels, best, k=1)
+    assert result.identification["included"].rank_k[1] == pytest.approx(top, abs=1e-6)
+    assert result.verification is not None
+    assert result.verification.auc == pytest.approx(
+        brute_force.auc(*brute_force.split(scores, mated, np.arange(300))), abs=1e-6
+    )
+
+
+def test_no_impostor_and_no_genuine_comparison():
+    rows = brute_force.signs(5, 0)
+    alone = biometrics.evaluate(rows, rows, [0, 0, 0, 0, 0])
+    assert alone.verification is not None
+    assert np.isnan(alone.verification.auc)
+    assert alone.identification["included"].rank.tolist() == [1] * 5
+    strangers = biometrics.evaluate(rows, rows, [0, 1, 2, 3, 4])
+    assert strangers.verification is not None
+    assert np.isnan(strangers.verification.eer)
+    assert strangers.identification["excluded"].probes == 0
+    assert np.isnan(strangers.identification["excluded"].map)
+    for measure in [*alone.measures(), *strangers.measures()]:
+        assert measure.value is not None
+
+
+def test_too_few_false_matches_are_no_number():
+    rows, labels = brute_force.signs(40, 0), np.arange(40) // 2
+    result = biometrics.verify(rows, rows, labels, fmr=(1e-3, 0.1))
+    assert result.impostor == 40 * 38
+    assert result.supported == {1e-3: False, 0.1: True}
+    assert np.isnan([result.tmr[1e-3], result.threshold[1e-3], result.achieved[1e-3]]).all()
+    assert biometrics.verify(rows, rows, labels, fmr=(1e-3,), least_false_matches=1.5).supported[1e-3]
+
+
+def test_galleries_of_one_row_a_person():
+    labels = np.array(["b", "a", "b", "c", "a", "c", "c", "a"])
+    left, right = brute_force.signs(8, 0), brute_force.signs(8, 1)
+    first = np.array([0, 1, 3])
+    own = np.array([0, 1, -1, 2, -1, -1, -1, -1])
+    mated = labels[:, None] == labels[first][None]
+    found = biometrics.evaluate(left, right, labels, templates="first")
+    check_identification(found, brute_force.cosines(left, right[first]), mated, own)
+    assert found.identification["excluded"].probes == 5
+    pooled = np.stack([(right[labels == person] / 8).mean(axis=0) for person in "bac"])
+    found = biometrics.evaluate(left, right, labels, templates="pooled")
+    own = np.array([0, 1, 0, 2, 1, 2, 2, 1])
+    scores = brute_force.cosines(left, pooled)
+    np.testing.assert_allclose(
+        found.identification["included"].rank, brute_force.ranked(scores, mated, own, True).rank
+    )
+
+
+def test_compiles_once_for_test_sets_of_like_size():
+    count = sweep.sweep._cache_size  # pyright: ignore[reportAttributeAccessIssue]
+    for rows in (1000, 990, 1010):
+        labels = np.random.default_rng(rows).permutation(np.arange(rows) // 4)
+        before = count()
+        biometrics.evaluate(brute_force.signs(rows, 0), brute_force.signs(rows, 1), labels)
+    assert count() == before
+
+
+BAD = {
+    "width": (dict(gallery=np.ones((4, 3))), "width"),
+    "rows": (dict(probes=np.ones((3, 2))), "3"),
+    "identities": (dict(probe_identities=[1, 2]), "expected 2 rows"),
+    "nan": (dict(probes=np.array([[1, 0], [np.nan, 1], [1, 1], [2, 1]])), "1 of 4 rows are not finite.*: 1"),
+    "zero": (dict(gallery=np.array([[1, 0], [0, 1], [1, 1], [0, 0]])), "1 of 4 rows are zero.*: 3"),
+    "dimensions": (dict(probes=np.ones(4)), "shape"),
+    "text": (dict(probes=np.full((4, 2), "x")), "numbers"),
+    "own range": (dict(own=[0, 1, 2, 4]), "from −1 to 3"),
+    "own length": (dict(own=[0, 1]), "own"),
+    "own person": (dict(own=[1, 0, 3, 2], probe_identities=[0, 0, 1, 2]), "another person"),
+    "rate": (dict(fmr=(0.0,)), "fmr"),
+    "measure": (dict(measures=("speed",)), "speed"),
+    "rank": (dict(ranks=(0,)), "ranks"),
+    "templates": (dict(templates="best"), "best"),
+    "zero rows": (dict(zero_rows="drop"), "zero_rows"),
+    "nobody": (dict(probe_identities=[]), "at least one"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refuses_in_one_sentence(name):
+    change, words = BAD[name]
+    good = dict(probes=np.eye(4)[:, :2] + 1, gallery=np.eye(4)[:, :2] + 1, probe_identities=[0, 0, 1, 1])
+    with pytest.raises(UserError, match=words) as refused:
+        biometrics.evaluate(**{**good, **change})
+    assert "\n" not in str(refused.value)
+
+
+def test_zero_rows_may_be_kept():
+    rows = brute_force.signs(6, 0)
+    rows[2] = 0
+    result = biometrics.identify(rows, rows, [0, 0, 1, 1, 2, 2], zero_rows="keep")
+    assert result["included"].probes == 6
