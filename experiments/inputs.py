@@ -1,0 +1,136 @@
+"""From a store to the rows that one split trains and tests on; every check of them before any work starts."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from experiments.config import PairwiseConfig
+from jaxalign.embeddings import EmbeddingStore
+from jaxalign.errors import UserError
+from jaxalign.splits import Split, limit_per_person, published_split, require_repeated_identities
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The usable rows of a store.
+
+    Attributes:
+      store: opened with the encoders to align.
+      rows: numbers of the rows that every encoder can be compared on, ascending, shape [n].
+      identities: of those rows, shape [n].
+      normalize: "l2" or "none".
+    """
+
+    store: EmbeddingStore
+    rows: np.ndarray
+    identities: np.ndarray
+    normalize: str
+
+    @classmethod
+    def open(cls, config: PairwiseConfig) -> "Data":
+        """Opens and checks the store of a run.
+
+        Raises:
+          UserError: the store is not usable, an encoder is not in it, fewer than two are asked for, nobody
+            has two photographs, or there are rows that cannot be compared and they are not to be dropped.
+        """
+        store = EmbeddingStore.open(config.store, encoders=config.models)
+        if len(store.encoders) < 2:
+            raise UserError(
+                f"store {store.dataset!r}: aligning takes at least two encoders, "
+                f"got {', '.join(store.encoders)}."
+            )
+        unusable = unusable_rows(store)
+        if unusable and config.nonfinite == "fail":
+            raise UserError(
+                describe_unusable(store, unusable) + " --nonfinite=drop leaves them out of every encoder."
+            )
+        bad = np.unique(
+            np.concatenate([np.empty(0, np.int64), *(row for kinds in unusable.values() for row in kinds)])
+        )
+        rows = np.setdiff1d(np.arange(store.rows), bad)
+        identities = np.asarray(store.identities)[rows]
+        if len(rows) == 0:
+            raise UserError(
+                f"store {store.dataset!r}: no row is left after dropping those that cannot be compared."
+            )
+        require_repeated_identities(identities, f"store {store.dataset!r}")
+        return cls(store, rows, identities, config.protocol.normalize)
+
+    @property
+    def dropped(self) -> int:
+        """How many rows of the store are not used."""
+        return self.store.rows - len(self.rows)
+
+    def describe_dropped(self) -> str:
+        """One sentence about the rows that are not used."""
+        return (
+            f"{self.dropped:,} of {self.store.rows:,} rows were dropped from every encoder, because of NaN, "
+            "infinite or all-zero rows"
+        )
+
+    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows of every encoder as float32, of length 1 if asked for.
+
+        Args:
+          rows: positions among the usable rows.
+        """
+        taken = self.store.take(self.rows[rows])
+        return {name: prepare(array, self.normalize) for name, array in taken.items()}
+
+    def split(self, seed: int, train_fraction: float, max_per_person: int) -> Split:
+        """People split into training and test, as positions among the usable rows.
+
+        Raises:
+          UserError: a side is empty, or no test person has two photographs.
+        """
+        split = published_split(self.identities, seed, train_fraction)
+        test = split.test
+        if max_per_person:
+            test = limit_per_person(test, self.identities, max_per_person)
+        people = len(np.unique(self.identities))
+        counts = np.unique(self.identities[test], return_counts=True)[1]
+        if len(split.train) == 0 or len(test) == 0:
+            raise UserError(
+                f"store {self.store.dataset!r}: {people} people cannot be split into {train_fraction:g} for "
+                "training and the rest for testing; one side is empty."
+            )
+        if len(counts) < 2 or counts.max() < 2:
+            raise UserError(
+                f"store {self.store.dataset!r}, seed {seed}: the {len(counts)} test people have {len(test)} "
+                "photographs to test, which gives no genuine or no impostor comparison; at least two people "
+                "are needed, one of them with two photographs."
+            )
+        return dataclasses.replace(split, test=test)
+
+
+def prepare(array: np.ndarray, normalize: str) -> np.ndarray:
+    """Rows as float32, scaled to length 1 for "l2"; the scaling in float64. Zero rows must have been taken out."""
+    if normalize == "none":
+        return np.asarray(array, np.float32)
+    wide = np.asarray(array, np.float64)
+    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+
+
+def unusable_rows(store: EmbeddingStore) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+    """Per encoder that has some: rows with NaN or infinity, and rows of all zeros."""
+    nonfinite = store.nonfinite_rows()
+    found = {}
+    for name in store.encoders:
+        zero = np.flatnonzero(~np.asarray(store[name]).any(axis=1))
+        bad = np.asarray(nonfinite.get(name, ()), np.int64)
+        if len(bad) or len(zero):
+            found[name] = bad, zero
+    return found
+
+
+def describe_unusable(store: EmbeddingStore, unusable: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    """One sentence: which encoder, how many rows, which first."""
+    parts = []
+    for name, kinds in unusable.items():
+        for rows, what in zip(kinds, ("NaN or infinite values", "all zeros"), strict=True):
+            if len(rows):
+                noun = "row" if len(rows) == 1 else "rows"
+                parts.append(f"encoder {name!r} has {len(rows):,} {noun} of {what} (first: row {rows[0]})")
+    return f"store {store.dataset!r}: " + "; ".join(parts) + "."

@@ -1,0 +1,129 @@
+"""One split's test side: which rows are compared, and every number of one pair of encoders."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from experiments.config import PairwiseConfig
+from experiments.inputs import Data
+from jaxalign import Fit
+from jaxalign.biometrics import EvaluationPlan, evaluate
+from jaxalign.biometrics import Measure as Number
+from jaxalign.errors import UserError
+from jaxalign.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
+from jaxalign.splits import Split, identity_folds
+
+ROWS_STEP = 512  # test rows are filled up to a multiple, so that seeds share compiled programs
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measuring:
+    """How to measure on one split.
+
+    Attributes:
+      config: of the run.
+      split: positions among the usable rows.
+      fold: of the training rows, where something is chosen by cross-validation; else None.
+      identities: of the test rows, shape [m].
+      plan: who is who among the test rows, laid out once; None where the gallery is not all of them.
+      pairs: the comparisons of verification; None for all of them.
+    """
+
+    config: PairwiseConfig
+    split: Split
+    fold: np.ndarray | None
+    identities: np.ndarray
+    plan: EvaluationPlan | None
+    pairs: PairList | None
+
+    @classmethod
+    def of(cls, config: PairwiseConfig, data: Data, seed: int) -> "Measuring":
+        """Splits people for one seed, with every check that needs no embeddings.
+
+        Raises:
+          UserError: there are too few people or photographs, or a list of pairs cannot be used.
+        """
+        split = data.split(seed, config.protocol.train_fraction, config.max_per_person)
+        fold = None
+        if config.needs_folds():
+            fold = identity_folds(data.identities[split.train], config.folds)
+        pairs = None
+        if config.pair_list is not None:
+            pairs = read_pairs(config.pair_list, data).among(data.rows[split.test])
+            _require_both_kinds(pairs, config.pair_list, seed)
+        elif config.protocol.comparisons == "balanced" and "verification" in config.measures:
+            pairs = published_pairs(data.identities[split.test], seed)
+        identities = data.identities[split.test]
+        plan = EvaluationPlan.of(identities) if config.gallery == "all" else None
+        return cls(config, split, fold, identities, plan, pairs)
+
+    @property
+    def seed(self) -> int:
+        """Of the split."""
+        return self.split.seed
+
+    def test_rows(self, data: Data) -> dict[str, np.ndarray]:
+        """Test rows of every encoder, filled up with zero rows to a multiple of ``ROWS_STEP``."""
+        fill = -len(self.split.test) % ROWS_STEP
+        return {name: np.pad(rows, ((0, fill), (0, 0))) for name, rows in data.take(self.split.test).items()}
+
+    def evaluate(self, fit: Fit, source: np.ndarray, target: np.ndarray) -> list[Number] | None:
+        """Every number of one pair; None where a doubtful fit gave rows that cannot be compared.
+
+        Args:
+          fit: both sides' maps into the space where the cosine is taken.
+          source, target: rows as ``test_rows`` gives them.
+        """
+        count = len(self.split.test)
+        probes, gallery = np.asarray(fit.source(source))[:count], np.asarray(fit.target(target))[:count]
+        try:
+            return self._numbers(probes, gallery)
+        except UserError:
+            if bool(fit.ok):
+                raise
+            return None
+
+    def _numbers(self, probes: np.ndarray, gallery: np.ndarray) -> list[Number]:
+        config = self.config
+        kinds = tuple(kind for kind in config.measures if kind != "verification" or self.pairs is None)
+        options: dict[str, Any] = {
+            "fmr": config.fmr,
+            "ranks": config.rank_k,
+            "measures": kinds,
+            "pairs": self.pairs,
+        }
+        if self.plan is None:
+            result = evaluate(probes, gallery, self.identities, templates=config.gallery, **options)
+        else:
+            result = evaluate(probes, gallery, self.plan, **options)
+        wanted = ("", *config.protocol.own_photograph)
+        return [measure for measure in result.measures() if measure.own_photograph in wanted]
+
+    def record(self, data: Data) -> dict[str, Any]:
+        """How many people, photographs and listed comparisons there are on either side."""
+        people = [len(np.unique(data.identities[rows])) for rows in (self.split.train, self.split.test)]
+        listed = {} if self.pairs is None else {"listed_pairs": len(self.pairs)}
+        return {
+            "seed": self.seed,
+            "train_people": people[0],
+            "train_rows": len(self.split.train),
+            "test_people": people[1],
+            "test_rows": len(self.split.test),
+            **listed,
+        }
+
+
+def read_pairs(path: str, data: Data) -> PairList:
+    """Reads a CSV by its suffix, anything else as LFW's pairs.txt; rows are numbered as in the store."""
+    read = read_pairs_csv if path.lower().endswith(".csv") else read_lfw_pairs
+    return read(path, data.store.identities, data.store.sample_ids)
+
+
+def _require_both_kinds(pairs: PairList, path: str, seed: int) -> None:
+    genuine = int(np.sum(pairs.genuine))
+    if genuine == 0 or genuine == len(pairs):
+        raise UserError(
+            f"{path}: of its pairs, {genuine:,} genuine and {len(pairs) - genuine:,} impostor ones are among "
+            f"the test photographs of seed {seed}; some of either kind are needed."
+        )

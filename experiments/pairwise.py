@@ -1,0 +1,214 @@
+"""Aligns every ordered pair of encoders in a store and measures what crosses from one to the other.
+
+  python -m experiments.pairwise --store=my_store --models=arcface,clip --out=results/run1
+
+For every seed, people are split into training and test. On the training people a map is fitted from each
+encoder's space to each other's, by every method; on the test people it is measured how well a photograph
+under the one encoder, mapped, finds its person under the other. A table is printed; --out gets results.csv
+and results.parquet (one row for each number), config.json, table.txt and heat maps.
+
+To repeat the published protocol (arXiv 2604.07282):
+
+  python -m experiments.pairwise --store=my_store --protocol=published --out=results/published
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from experiments import cli, flags, results
+from experiments.config import PairwiseConfig
+from experiments.inputs import Data
+from experiments.measuring import Measuring, Number
+from experiments.progress import Progress, duration
+from jaxalign import Fit, FoldMoments, PairwiseMaps, fit_pairs
+from jaxalign.errors import UserError
+from jaxalign.report import ResultTable, Row, Setting, draw_heatmaps, render_table
+from jaxalign.report.heatmap import require_matplotlib
+
+FLAGS = flags.define(
+    *("store", "models", "sources", "targets", "nonfinite"),
+    *("protocol", "methods", "ranks", "l2", "normalize", "folds"),
+    *("seeds", "train_fraction", "max_per_person"),
+    *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons", "pair_list"),
+    *("out", "overwrite", "save_maps", "heatmaps", "compilation_cache"),
+)
+
+
+def main(_: list[str]) -> None:
+    """Reads the flags, runs, writes and prints."""
+    started = time.monotonic()
+    config = PairwiseConfig.from_flags(FLAGS)
+    if config.heatmaps != ():
+        require_matplotlib()
+    results.check_output(config.out, config.overwrite)
+    run = Run(config, Data.open(config))
+    flags.set_compilation_cache(FLAGS.compilation_cache)
+    with results.writer(config.out, overwrite=config.overwrite) as write, Progress(run.steps) as progress:
+        progress.note(run.headline())
+        run.measure(write, progress)
+        write.table(run.rows)
+        table = ResultTable(run.rows, merge_ranks=config.chosen_ranks(), doubtful=run.doubtful)
+        pictures = run.draw(table, write, progress)
+        text = render_table(table, title=run.headline(), width=terminal_width())
+        write.text("table.txt", text)
+        write.config("pairwise", config, **run.record(), seconds=round(time.monotonic() - started, 1))
+    for warning in run.warnings():
+        progress.note(f"warning: {warning}")
+    print(text)
+    took = duration(time.monotonic() - started)
+    print(f"Wrote {len(run.rows):,} results and {pictures} heat maps to {config.out} in {took}.")
+
+
+class Run:
+    """One run over every seed, method, pair and rank; no more than one method's maps are held at a time.
+
+    Attributes:
+      rows: what was measured so far.
+      doubtful: (source, target, setting) of fits that were not numerically sound.
+    """
+
+    def __init__(self, config: PairwiseConfig, data: Data):
+        self.config, self.data, self.protocol = config, data, config.protocol
+        self.encoders = data.store.encoders
+        self.pairs = config.pairs(self.encoders)
+        # Every split, with its checks, before any work starts.
+        self.measuring = [Measuring.of(config, data, seed) for seed in self.protocol.seeds]
+        self.rows: list[Row] = []
+        self.doubtful: set[tuple[str, str, Setting]] = set()
+        self._without_value: list[tuple[int, tuple[str, str], Setting]] = []
+
+    @property
+    def steps(self) -> int:
+        """How many evaluations there are to do."""
+        cuts = sum(len(self.config.cuts(method)) for method in self.protocol.methods)
+        return cuts * len(self.pairs) * len(self.protocol.seeds)
+
+    def measure(self, write: results.Writer, progress: Progress) -> None:
+        """Fills ``rows`` and ``doubtful``; keeps the maps if asked to."""
+        for number, measuring in enumerate(self.measuring):
+            seed, where = measuring.seed, f"seed {number + 1} of {len(self.measuring)}"
+            progress.show(f"{where}: second moments of {len(self.encoders)} encoders")
+            moments = self._moments(measuring)
+            test = measuring.test_rows(self.data)
+            for method in self.protocol.methods:
+                progress.show(f"{where}: fitting {method}")
+                maps = self._fit(moments, method)
+                for done, pair in enumerate(maps):
+                    label = f"{where}: {method}, pair {done + 1} of {len(maps)}, {pair[0]} → {pair[1]}"
+                    for rank, fit in self._cuts(method, maps, pair):
+                        numbers = measuring.evaluate(fit, test[pair[0]], test[pair[1]])
+                        self._keep(seed, pair, Setting(method, rank), bool(fit.ok), numbers)
+                        progress.step(label)
+                if self.config.save_maps:
+                    maps.save(write.directory / "maps" / f"seed{seed}" / method, {"seed": seed})
+        self._fill_in()
+
+    def _moments(self, measuring: Measuring) -> FoldMoments:
+        """One pass over the training rows, which serves every method."""
+        return FoldMoments.of(self.data.take(measuring.split.train), fold=measuring.fold)
+
+    def _fit(self, moments: FoldMoments, method: str) -> PairwiseMaps:
+        options = self.config.fit_options(method, max(self.data.store.dims[name] for name in self.encoders))
+        return fit_pairs(moments, self.protocol.fitted_as(method), pairs=self.pairs, **options)
+
+    def _cuts(
+        self, method: str, maps: PairwiseMaps, pair: tuple[str, str]
+    ) -> Iterator[tuple[int | None, Fit]]:
+        """The pair's fit at every rank to measure, each with what to write as its rank.
+
+        A rank is an upper limit: a pair whose narrower side has fewer dimensions keeps all of them.
+        """
+        fit = maps[pair]
+        for rank in self.config.cuts(method):
+            if rank is not None:
+                yield rank, fit.at_rank(rank)
+            else:
+                yield maps.settings[pair]["rank"] if self.config.rank_as_fitted(method) else None, fit
+
+    def _keep(
+        self, seed: int, pair: tuple[str, str], setting: Setting, ok: bool, numbers: list[Number] | None
+    ) -> None:
+        """Adds the rows of one evaluation; None means that the mapped rows could not be compared."""
+        if not ok:
+            merged = setting.method in self.config.chosen_ranks()
+            self.doubtful.add((*pair, Setting(setting.method) if merged else setting))
+        if numbers is None:
+            self._without_value.append((seed, pair, setting))
+            return
+        here = (self.data.store.dataset, *pair, setting.method, setting.rank, seed)
+        self.rows.extend(Row(*here, *number) for number in numbers)
+
+    def _fill_in(self) -> None:
+        """Pairs that could not be measured get their rows too, without a value."""
+        if not self.rows:
+            raise UserError("no pair could be measured: every fit gave NaN, infinite or all-zero rows.")
+        kinds = dict.fromkeys((row.own_photograph, row.measure) for row in self.rows)
+        for seed, pair, setting in self._without_value:
+            here = (self.data.store.dataset, *pair, setting.method, setting.rank, seed)
+            self.rows.extend(Row(*here, *kind, math.nan) for kind in kinds)
+
+    def draw(self, table: ResultTable, write: results.Writer, progress: Progress) -> int:
+        """Draws the heat maps that were asked for; returns how many."""
+        wanted = self.config.heatmaps
+        measures = [measure for measure in table.measures if wanted is None or measure.name in wanted]
+        if not measures:
+            return 0
+        directory = write.directory / "heatmaps"
+        show = lambda name: progress.show(f"drawing {name}")  # noqa: E731
+        return len(draw_heatmaps(table, directory, caption=self.headline(), measures=measures, progress=show))
+
+    def headline(self) -> str:
+        """What the run does, in one line."""
+        seeds, methods = self.protocol.seeds, self.protocol.methods
+        parts = [
+            f"{self.data.store.dataset}: {len(self.pairs)} ordered pairs of {len(self.encoders)} encoders",
+            f"{len(methods)} method{'s' * (len(methods) > 1)}",
+            f"protocol {self.protocol.name}",
+            f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
+        ]
+        return ", ".join(parts)
+
+    def warnings(self) -> list[str]:
+        """What a reader of the results must know."""
+        found = []
+        if self.data.dropped:
+            found.append(self.data.describe_dropped())
+        for setting in sorted({mark[2] for mark in self.doubtful}, key=str):
+            pairs = [
+                f"{source} → {target}"
+                for source, target, of in sorted(self.doubtful, key=str)
+                if of == setting
+            ]
+            more = f" and {len(pairs) - 4} more" if len(pairs) > 4 else ""
+            found.append(
+                f"{setting}: numerically doubtful for {', '.join(pairs[:4])}{more} (marked * in the table)"
+            )
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """What ``config.json`` says beside the configuration."""
+        store = self.data.store
+        return {
+            "store": {
+                "path": store.path,
+                "dataset": store.dataset,
+                "rows": store.rows,
+                "rows_used": len(self.data.rows),
+                "dims": {name: store.dims[name] for name in self.encoders},
+                "checksums": {name: store.checksums[name] for name in self.encoders},
+            },
+            "splits": [measuring.record(self.data) for measuring in self.measuring],
+            "warnings": self.warnings(),
+        }
+
+
+def terminal_width() -> int:
+    """Columns to write the table for."""
+    return max(60, shutil.get_terminal_size((100, 24)).columns)
+
+
+if __name__ == "__main__":
+    cli.run(main)

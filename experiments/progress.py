@@ -1,0 +1,91 @@
+"""Progress on standard error: what is done, for how long, and how long it will still take."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+QUIET_SECONDS = 30.0
+REDRAW_SECONDS = 0.1
+
+
+class Progress:
+    """Counts equal steps towards a total.
+
+    On a terminal one line is redrawn in place. Elsewhere (a log file, a pipe) a line is written at most every
+    ``QUIET_SECONDS``, and nothing at all for a run that is shorter.
+
+    Args:
+      total: number of steps.
+      stream: where to write; standard error by default.
+      clock: seconds, monotonic; tests bring their own.
+    """
+
+    def __init__(self, total: int, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
+        self.total = total
+        self.done = 0
+        self.stream = sys.stderr if stream is None else stream
+        self.clock = clock
+        self.started = clock()
+        self.terminal = self.stream.isatty()
+        self._last = self.started
+        self._width = 0
+
+    def step(self, label: str, steps: int = 1) -> None:
+        """Counts ``steps`` and shows ``label`` beside the times."""
+        self.done += steps
+        self.show(label)
+
+    def show(self, label: str) -> None:
+        """Shows ``label`` without counting."""
+        now = self.clock()
+        due = REDRAW_SECONDS if self.terminal else QUIET_SECONDS
+        if now - self._last < due:
+            return
+        self._last = now
+        self._write(self.line(label, now))
+
+    def note(self, sentence: str) -> None:
+        """A sentence that stays, such as a warning."""
+        self.clear()
+        print(sentence, file=self.stream, flush=True)
+
+    def clear(self) -> None:
+        """Takes the redrawn line off the terminal."""
+        if self.terminal and self._width:
+            self.stream.write("\r" + " " * self._width + "\r")
+            self.stream.flush()
+            self._width = 0
+
+    def line(self, label: str, now: float) -> str:
+        """The text of one progress line."""
+        elapsed = now - self.started
+        share = f"{100 * self.done / max(self.total, 1):3.0f} %"
+        left = ""
+        if 0 < self.done < self.total:
+            left = f", about {duration(elapsed / self.done * (self.total - self.done))} left"
+        return f"{share}  {label}  {duration(elapsed)} elapsed{left}"
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.clear()
+
+    def _write(self, line: str) -> None:
+        if self.terminal:
+            self.stream.write("\r" + line.ljust(self._width))
+            self._width = len(line)
+        else:
+            self.stream.write(line + "\n")
+        self.stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """As a person would say it: 42s, 3m05s, 2h10m."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -1,0 +1,217 @@
+"""The results directory: one tidy table, the exact configuration, and never a half-written state.
+
+Everything is written in a hidden sibling directory and renamed at the end, so that an error or Ctrl-C leaves
+the output path as it was.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import datetime
+import itertools
+import json
+import math
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from jaxalign.embeddings.atomic import new_directory
+from jaxalign.errors import UserError
+from jaxalign.report.rows import Row
+
+COLUMNS = Row._fields
+FORMAT = "jaxalign-results"
+OURS = frozenset({"config.json", "results.csv", "results.parquet", "table.txt", "maps", "heatmaps"})
+PACKAGES = ("jax", "jaxlib", "numpy", "jaxalign")
+
+
+class Writer:
+    """Writes into a directory that takes its final name when the block of ``writer`` ends well.
+
+    Attributes:
+      directory: where to put further files; one of ``OURS``, so that ``--overwrite`` knows them again.
+    """
+
+    def __init__(self, directory: pathlib.Path):
+        self.directory = directory
+
+    def table(self, rows: Sequence[Row]) -> None:
+        """Writes ``results.csv`` and ``results.parquet``; None and NaN become empty fields and nulls."""
+        write_csv(self.directory / "results.csv", rows)
+        write_parquet(self.directory / "results.parquet", rows)
+
+    def config(self, driver: str, config: Any, **more: Any) -> None:
+        """Writes ``config.json``: configuration, versions, devices and whatever else is given."""
+        content = {"format": FORMAT, "version": 1, "driver": driver, "command": sys.argv}
+        content |= {
+            "config": plain(config),
+            **environment(),
+            **{key: plain(value) for key, value in more.items()},
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        (self.directory / "config.json").write_text(text + "\n", encoding="utf-8")
+
+    def text(self, name: str, text: str) -> None:
+        """Writes a text file."""
+        (self.directory / name).write_text(text, encoding="utf-8")
+
+
+def check_output(out: str | os.PathLike, overwrite: bool) -> pathlib.Path:
+    """Says before any work starts whether results may be written to ``out``.
+
+    A path that is free, or an empty directory, always may. A directory that holds results is replaced only
+    with ``overwrite``; one that holds anything else never is, since replacing it would delete what is not
+    ours.
+
+    Returns:
+      The absolute path.
+
+    Raises:
+      UserError: it may not.
+    """
+    if not str(out):
+        raise UserError("--out is empty; give a directory for the results, such as --out=results/run1.")
+    path = pathlib.Path(os.path.abspath(os.path.expanduser(out)))
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise UserError(f"--out={out} exists and is not a directory; choose another place for the results.")
+    for parent in path.parents:
+        if parent.exists():
+            if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+                raise UserError(
+                    f"--out={out} cannot be made: {parent} is not a directory that you may write to."
+                )
+            break
+    entries = sorted(entry.name for entry in path.iterdir()) if path.exists() else []
+    if not entries:
+        return path
+    foreign = [name for name in entries if name not in OURS]
+    if foreign or not _is_results(path):
+        named = ", ".join((foreign or entries)[:3])
+        raise UserError(f"--out={out} holds files that are not results ({named}); choose another directory.")
+    if not overwrite:
+        raise UserError(f"--out={out} already holds results; choose another directory or add --overwrite.")
+    return path
+
+
+@contextlib.contextmanager
+def writer(out: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Writer]:
+    """A place to write results that becomes ``out`` when the block ends, and vanishes on any exception.
+
+    Raises:
+      UserError: ``out`` may not be written, see ``check_output``.
+    """
+    final = check_output(out, overwrite)
+    missing = list(itertools.takewhile(lambda parent: not parent.exists(), final.parents))
+    try:
+        with new_directory(final) as directory:
+            yield Writer(directory)
+            check_output(out, overwrite)  # another run may have come first
+    except BaseException:
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def write_csv(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """One line per row; numbers in the shortest spelling that reads back to the same float64."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(COLUMNS)
+        lines.writerows([_field(value) for value in row] for row in rows)
+
+
+def write_parquet(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """The same table with types; what is empty in CSV is null here."""
+    import pyarrow
+    import pyarrow.parquet
+
+    kinds = {"rank": pyarrow.int64(), "seed": pyarrow.int64(), "comparisons": pyarrow.int64()}
+    kinds |= {name: pyarrow.float64() for name in ("value", "threshold", "achieved")}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
+    columns = [[None if _is_empty(row[k]) else row[k] for row in rows] for k in range(len(COLUMNS))]
+    arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, schema=schema), path)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, source commit, machine and devices: what another would need to get the same numbers."""
+    import jax
+
+    devices = jax.devices()
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "git": _git(),
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+        "devices": {
+            "platform": devices[0].platform,
+            "count": len(devices),
+            "kinds": sorted({device.device_kind for device in devices}),
+        },
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def plain(value: Any) -> Any:
+    """Anything we configure with, as what JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _field(value: Any) -> str:
+    if _is_empty(value):
+        return ""
+    return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the source that runs, and whether it was changed since; None outside a repository."""
+    root = pathlib.Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+
+    def ask(*command: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = ask("rev-parse", "--verify", "HEAD")
+    return None if commit is None else {"commit": commit, "modified": bool(ask("status", "--porcelain"))}
+
+
+def _is_results(path: pathlib.Path) -> bool:
+    try:
+        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT

@@ -1,0 +1,172 @@
+"""The tidy results row, and how rows become means over pairs and matrices of source by target."""
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+PEOPLE_WORDS = {"included": "own photograph included", "excluded": "own photograph excluded"}
+
+
+class Row(NamedTuple):
+    """One measured number; the fields are the columns of ``results.csv``, in this order.
+
+    Attributes:
+      dataset, source, target, method: names.
+      rank: at most so many dimensions; None where the method has no rank or none was asked for.
+      seed: of the split.
+      own_photograph: "included", "excluded", or "" where the question does not arise.
+      measure: "rank1", "map50", "auc", "eer", "tmr@fmr=0.001", ...
+      value: the number, in [0, 1]; NaN where the comparisons do not support it.
+      threshold: similarity at and above which a comparison counts as a match; None where there is none.
+      achieved: the false match rate at that threshold; None where there is none.
+      comparisons: how many the number rests on; None where unknown.
+    """
+
+    dataset: str
+    source: str
+    target: str
+    method: str
+    rank: int | None
+    seed: int
+    own_photograph: str
+    measure: str
+    value: float
+    threshold: float | None = None
+    achieved: float | None = None
+    comparisons: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Setting:
+    """A method at a rank: what one heat map shows, and one line of the summary."""
+
+    method: str
+    rank: int | None = None
+
+    def __str__(self) -> str:
+        return self.method if self.rank is None else f"{self.method} r={self.rank}"
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Measure:
+    """A measure and whether the probe's own photograph was in the gallery."""
+
+    name: str
+    own_photograph: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.own_photograph})" if self.own_photograph else self.name
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Error rates, as opposed to hit rates."""
+        return self.name.startswith(("eer", "fmr", "fnmr"))
+
+    def describe(self) -> str:
+        """In words, for a title."""
+        name, _, at = self.name.partition("@fmr=")
+        if at:
+            words = f"{name.upper()} at FMR {float(at) * 100:g} %"
+        elif name.startswith("rank") and name[4:].isdigit():
+            words = f"rank-{name[4:]} identification rate"
+        elif name.startswith("map") and name[3:].isdigit():
+            words = f"mean average precision over the first {name[3:]}"
+        else:
+            known = {
+                "map": "mean average precision",
+                "auc": "area under the ROC curve",
+                "eer": "equal error rate",
+            }
+            words = known.get(name, name.replace("_", " "))
+        return f"{words}, {PEOPLE_WORDS[self.own_photograph]}" if self.own_photograph else words
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """Mean and population standard deviation over seeds; NaN where a seed's number is unsupported."""
+
+    mean: float
+    deviation: float
+    seeds: int
+
+
+class ResultTable:
+    """Rows, indexed by setting, measure and pair.
+
+    Args:
+      rows: what a driver measured.
+      merge_ranks: methods whose rank was chosen per pair: all their ranks are one setting.
+      doubtful: (source, target, setting) of fits that were not numerically sound in some seed.
+
+    Attributes:
+      settings, measures, sources, targets, encoders, seeds: what there is, in order of appearance;
+        ``encoders`` are the sources and then what is only a target, and ``targets`` follow the order of
+        ``encoders``.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        *,
+        merge_ranks: Collection[str] = (),
+        doubtful: Iterable[tuple[str, str, Setting]] = (),
+    ):
+        self.doubtful = set(doubtful)
+        self._values: dict[tuple[Setting, Measure, str, str], dict[int, float]] = {}
+        seeds: dict[int, None] = {}
+        for row in rows:
+            setting = Setting(row.method, None if row.method in merge_ranks else row.rank)
+            measure = Measure(row.measure, row.own_photograph)
+            self._values.setdefault((setting, measure, row.source, row.target), {})[row.seed] = row.value
+            seeds[row.seed] = None
+        self.seeds = list(seeds)
+        self.settings = list(dict.fromkeys(key[0] for key in self._values))
+        self.measures = list(dict.fromkeys(key[1] for key in self._values))
+        self.sources = list(dict.fromkeys(key[2] for key in self._values))
+        self.encoders = list(dict.fromkeys([*self.sources, *(key[3] for key in self._values)]))
+        self.targets = sorted({key[3] for key in self._values}, key=self.encoders.index)
+
+    def cell(self, setting: Setting, measure: Measure, source: str, target: str) -> Cell | None:
+        """One pair over all seeds; None where it was not measured."""
+        values = self._values.get((setting, measure, source, target))
+        return None if values is None else _over_seeds(list(values.values()))
+
+    def mean_over_pairs(self, setting: Setting, measure: Measure) -> Cell | None:
+        """Mean over the ordered pairs within each seed, then mean and deviation of that over seeds.
+
+        An encoder against itself is no pair and does not count.
+        """
+        per_seed: dict[int, list[float]] = {}
+        for (a_setting, a_measure, source, target), values in self._values.items():
+            if (a_setting, a_measure) == (setting, measure) and source != target:
+                for seed, value in values.items():
+                    per_seed.setdefault(seed, []).append(value)
+        return (
+            _over_seeds([math.fsum(values) / len(values) for values in per_seed.values()])
+            if per_seed
+            else None
+        )
+
+    def matrix(self, setting: Setting, measure: Measure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Source by target over ``sources`` and ``targets``.
+
+        Returns:
+          means [sources, targets], deviations [sources, targets] (NaN where unmeasured or unsupported) and
+          whether there is a measurement at all [sources, targets], bool.
+        """
+        shape = len(self.sources), len(self.targets)
+        means, deviations, measured = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, bool)
+        for i, source in enumerate(self.sources):
+            for j, target in enumerate(self.targets):
+                cell = self.cell(setting, measure, source, target)
+                if cell is not None:
+                    means[i, j], deviations[i, j], measured[i, j] = cell.mean, cell.deviation, True
+        return means, deviations, measured
+
+
+def _over_seeds(values: Sequence[float]) -> Cell:
+    array = np.asarray(values, np.float64)
+    return Cell(float(array.mean()), float(array.std()), len(array))
