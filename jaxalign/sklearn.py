@@ -1,0 +1,169 @@
+"""A scikit-learn estimator: alignment as a step of a pipeline. The only module that imports scikit-learn."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxalign.affine import AffineMap
+from jaxalign.errors import UserError
+from jaxalign.fit import fit_affine
+
+try:
+    from sklearn.base import (
+        BaseEstimator,
+        ClassNamePrefixFeaturesOutMixin,
+        MultiOutputMixin,
+        RegressorMixin,
+        TransformerMixin,
+    )
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError("jaxalign.sklearn needs scikit-learn: pip install 'jaxalign[sklearn]'") from error
+
+FORMATS = [np.float64, np.float32, np.float16]
+
+
+class AffineAligner(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, MultiOutputMixin, RegressorMixin, BaseEstimator
+):
+    """Carries rows of one encoder's space into another's by an affine map fitted on paired rows.
+
+    The map is ``fit_affine(X, y, method, ...)``: y ≈ (x − μx) W + μy, with W of the method's kind. ``transform`` gives
+    y's own coordinates; ``predict`` gives the same numbers (one-dimensional if y was), so that ``score`` is R².
+
+    Equivalent: ``sklearn.linear_model.Ridge(alpha=l2)`` for ``method="ridge"``, with ``transform`` besides.
+
+    Args:
+      method: a name in ``jaxalign.SOLVERS``.
+      l2: penalty of ``ridge`` and ``reduced_rank``: a number, a grid, "cv" or "gcv"; see ``fit_pair``. Without effect
+        on methods that have no penalty as long as it is "cv".
+      rank: rank of ``reduced_rank`` or ``canonical``; see ``fit_pair``.
+      folds: most folds of the cross-validation; fewer where there are fewer people.
+      seed: of the assignment of people to folds.
+      options: the method's own settings, such as ``{"whitening": 0.75}``; see ``fit_pair``.
+
+    Attributes:
+      map_: the fitted ``AffineMap``.
+      n_features_in_: width of the source encoder.
+      feature_names_in_: names of its columns, where X had names.
+
+    References:
+      Rubab, Tong, Ross, "Are Face Embeddings Compatible Across Deep Neural Network Models?", arXiv 2604.07282.
+    """
+
+    map_: AffineMap
+    n_features_in_: int
+    _y_columns: int | None
+    _n_features_out: int
+
+    def __init__(
+        self,
+        method: str = "ridge",
+        *,
+        l2: str | float | Sequence[float] = "cv",
+        rank: int | str | Sequence[int] | None = None,
+        folds: int = 5,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.method = method
+        self.l2 = l2
+        self.rank = rank
+        self.folds = folds
+        self.seed = seed
+        self.options = options
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.single_output = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        # A rotation or a shift predicts as well as such a map can, which the checks' regressions are not made for.
+        tags.regressor_tags.poor_score = self.method in (
+            "identity",
+            "translation",
+            "orthogonal",
+            "similarity",
+        )
+        return tags
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        groups: ArrayLike | None = None,
+    ) -> "AffineAligner":
+        """Fits the map from rows of X to rows of y.
+
+        Args:
+          X: source embeddings, shape [n, p], floating.
+          y: target embeddings of the same photographs, shape [n, q] or [n].
+          sample_weight: of rows, shape [n], ≥ 0.
+          groups: identity of each row, shape [n]: folds are over people. Without it every row is a person.
+
+        Raises:
+          ValueError: the arrays or settings are not usable.
+        """
+        x, target = self._paired(X, y)
+        self._y_columns = None if target.ndim == 1 else target.shape[1]
+        target = target.reshape(len(target), -1)
+        if sample_weight is not None:
+            sample_weight = np.asarray(sample_weight, np.float64)
+        map_ = fit_affine(
+            x,
+            target,
+            self.method,
+            l2=self.l2,
+            rank=self.rank,
+            folds=self._folds(groups, len(target)),
+            groups=groups,
+            weights=sample_weight,
+            seed=self.seed,
+            **(self.options or {}),
+        )
+        # Arrays of numpy, so that a copy or a pickle keeps float64 whatever JAX is set to.
+        self.map_ = jax.tree.map(np.asarray, map_)
+        self._n_features_out = target.shape[1]
+        return self
+
+    def transform(self, X: ArrayLike) -> np.ndarray:
+        """Rows of X in y's coordinates, shape [n, q]; float64 for float64 rows, float32 for narrower ones."""
+        check_is_fitted(self)
+        return np.asarray(self.map_(self._rows(X)))
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """The same as ``transform``, with the dimensions that y had."""
+        mapped = np.asarray(self.transform(X))
+        return mapped[:, 0] if self._y_columns is None else mapped
+
+    def inverse_transform(self, X: ArrayLike) -> np.ndarray:
+        """Rows of y's space in X's coordinates: by the transpose of a rotation, else by the pseudo-inverse.
+
+        Args:
+          X: rows of y's space, shape [n, q].
+        """
+        check_is_fitted(self)
+        rows = np.asarray(X)
+        if rows.ndim != 2 or rows.shape[1] != self._n_features_out:
+            raise UserError(f"expected rows of shape [n, {self._n_features_out}], got {rows.shape}")
+        return np.asarray(self.map_.inverse()(rows))
+
+    def _rows(self, X: Any) -> Any:
+        return validate_data(self, X, dtype=FORMATS, reset=False)
+
+    def _paired(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+        """Both sides as scikit-learn checks them, y in a floating format too."""
+        x, y = validate_data(self, X, y, dtype=FORMATS, multi_output=True, ensure_min_samples=2)
+        y = np.asarray(y)
+        return x, y if np.issubdtype(y.dtype, np.floating) else y.astype(np.float64)
+
+    def _folds(self, groups: ArrayLike | None, rows: int) -> int:
+        people = rows if groups is None else len(np.unique(np.asarray(groups)))
+        if not isinstance(self.folds, int | np.integer) or self.folds < 2:
+            raise UserError(f"folds: expected an integer of at least 2, got {self.folds!r}")
+        return min(int(self.folds), people)

@@ -1,0 +1,135 @@
+"""The scikit-learn estimator: scikit-learn's own checks, and what they do not ask."""
+
+import pickle
+from typing import Any
+
+import clouds
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+from sklearn.base import clone
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import jaxalign
+from jaxalign import UserError
+from jaxalign.sklearn import AffineAligner
+
+ESTIMATORS = [AffineAligner(), AffineAligner(l2=0.1), AffineAligner("orthogonal")]
+
+
+def expected_failures(estimator: AffineAligner) -> dict[str, str]:
+    """Checks that do not apply, with the reason."""
+    if estimator.method == "ridge" and estimator.l2 == "cv":
+        return {
+            "check_sample_weight_equivalence_on_dense_data": (
+                "a row repeated without groups counts as several people, who may fall into different folds, "
+                "so that another penalty is chosen than with a weight"
+            )
+        }
+    return {}
+
+
+@parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_failures)
+def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize("method", sorted(jaxalign.SOLVERS))
+def test_every_method_gives_what_fit_affine_gives(method: str) -> None:
+    rows = clouds.make("square", seed=0)
+    estimator = AffineAligner(method).fit(rows.x, rows.y, groups=rows.groups)
+    expected = np.asarray(jaxalign.fit_affine(rows.x, rows.y, method, groups=rows.groups)(rows.x_new))
+    np.testing.assert_array_equal(estimator.transform(rows.x_new), expected)
+    np.testing.assert_array_equal(estimator.predict(rows.x_new), expected)
+    assert estimator.n_features_in_ == rows.x.shape[1]
+
+
+def test_ridge_is_scikit_learns_own() -> None:
+    rows = clouds.make("tall", seed=1)
+    weights = rows.weights()
+    ours = AffineAligner(l2=0.7).fit(rows.x, rows.y, sample_weight=weights)
+    theirs = Ridge(alpha=0.7).fit(rows.x, rows.y, sample_weight=weights)
+    np.testing.assert_allclose(ours.transform(rows.x_new), theirs.predict(rows.x_new), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(ours.score(rows.x_new, rows.y_new), theirs.score(rows.x_new, rows.y_new))
+    assert ours.score(rows.x_new, rows.y_new) == r2_score(rows.y_new, ours.predict(rows.x_new))
+
+
+def test_one_column_without_a_second_dimension() -> None:
+    rows = clouds.make("tall", seed=2)
+    estimator = AffineAligner(l2=0.7).fit(rows.x, rows.y[:, 0])
+    assert estimator.predict(rows.x_new).shape == (len(rows.x_new),)
+    assert estimator.transform(rows.x_new).shape == (len(rows.x_new), 1)
+
+
+def test_way_back() -> None:
+    rows = clouds.planted("rotation", seed=3)
+    for method in ("orthogonal", "linear"):
+        estimator = AffineAligner(method).fit(rows.x, rows.y)
+        np.testing.assert_allclose(estimator.inverse_transform(rows.y_new), rows.x_new, atol=1e-8)
+    with pytest.raises(UserError, match=r"\[n, 12\].*\(20, 3\)"):
+        estimator.inverse_transform(rows.y_new[:, :3])
+
+
+@pytest.mark.parametrize("format_", ["float16", "float32", "float64"])
+def test_number_formats(format_: str) -> None:
+    rows = clouds.make("tall", seed=4)
+    x, y = rows.x.astype(format_), rows.y.astype(format_)
+    mapped = AffineAligner(l2=1.0).fit(x, y).transform(x)
+    assert isinstance(mapped, np.ndarray)
+    assert mapped.dtype == (np.float64 if format_ == "float64" else np.float32)
+
+
+def test_a_fitted_estimator_still_needs_y() -> None:
+    rows = clouds.make("tall", seed=4)
+    estimator = AffineAligner(l2=1.0).fit(rows.x, rows.y)
+    with pytest.raises(ValueError, match="y"):
+        estimator.fit(rows.x, None)  # type: ignore[arg-type]
+
+
+def test_names_of_the_columns() -> None:
+    rows = clouds.make("tall", seed=5)
+    estimator = AffineAligner(l2=1.0).fit(rows.x, rows.y)
+    assert list(estimator.get_feature_names_out()) == [f"affinealigner{column}" for column in range(8)]
+
+
+def test_settings_reach_the_method() -> None:
+    rows = clouds.make("square", seed=6)
+    options = {"whitening": 0.75, "weighting": 0.5}
+    estimator = AffineAligner("canonical", rank=4, options=options).fit(rows.x, rows.y)
+    expected = jaxalign.fit_affine(rows.x, rows.y, "canonical", rank=4, **options)
+    np.testing.assert_array_equal(estimator.transform(rows.x_new), np.asarray(expected(rows.x_new)))
+    copy = pickle.loads(pickle.dumps(estimator))
+    np.testing.assert_array_equal(copy.transform(rows.x_new), estimator.transform(rows.x_new))
+    fresh: Any = clone(estimator)
+    assert fresh.get_params() == estimator.get_params() and not hasattr(fresh, "map_")
+
+
+def test_in_a_pipeline_and_a_search() -> None:
+    rows = clouds.make("tall", seed=7)
+    pipeline = make_pipeline(Normalizer(), AffineAligner())
+    search = GridSearchCV(pipeline, {"affinealigner__l2": [1e-3, 1e-1, 1e3]}, cv=3).fit(rows.x, rows.y)
+    assert search.best_params_["affinealigner__l2"] != 1e3
+    assert search.predict(rows.x_new).shape == rows.y_new.shape
+
+
+@pytest.mark.parametrize(
+    ("settings", "pattern"),
+    [
+        ({"method": "procrustes"}, "procrustes.*ridge"),
+        ({"l2": -1.0}, "l2"),
+        ({"folds": 1}, "folds"),
+        ({"method": "canonical", "options": {"whitening": 3.0}}, "whitening"),
+        ({"method": "canonical", "rank": 99}, "rank"),
+    ],
+)
+def test_bad_settings_are_one_sentence_when_fitted(settings: dict[str, Any], pattern: str) -> None:
+    rows = clouds.make("tall", seed=8)
+    with pytest.raises(UserError, match=pattern):
+        AffineAligner(**settings).fit(rows.x, rows.y)
