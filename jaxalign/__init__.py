@@ -1,6 +1,8 @@
 """Aligns the embedding spaces of frozen encoders with affine maps, for all pairs of encoders at once."""
 
 from jaxalign.affine import AffineMap
+from jaxalign.biometrics import evaluate
+from jaxalign.embeddings import EmbeddingStore
 from jaxalign.errors import UserError
 from jaxalign.fit import fit_affine, fit_pair
 from jaxalign.moments import FoldMoments, Moments
@@ -11,6 +13,7 @@ from jaxalign.version import __version__
 __all__ = [
     "SOLVERS",
     "AffineMap",
+    "EmbeddingStore",
     "Fit",
     "FoldMoments",
     "Moments",
@@ -18,6 +21,7 @@ __all__ = [
     "SharedSpace",
     "UserError",
     "__version__",
+    "evaluate",
     "fit_affine",
     "fit_pair",
     "fit_pairs",

@@ -54,6 +54,7 @@ def tune(
     method: str = "canonical",
     *,
     candidates: Sequence[Mapping[str, Any]] | None = None,
+    fixed: Mapping[str, Any] | None = None,
     pairs: Sequence[Pair] | None = None,
     fmr: float = 1e-4,
     folds: int = 3,
@@ -67,6 +68,7 @@ def tune(
       identities: of the rows, shape [n].
       method: a method of ``fit_pairs``; ``CANDIDATES`` has the default candidates of "canonical" and "shared".
       candidates: options of that method to compare.
+      fixed: options that all candidates share, such as ``{"rank": 96}``.
       pairs: the ordered pairs to average over; all by default.
       fmr: the operating point.
       folds: of people.
@@ -79,7 +81,8 @@ def tune(
     Raises:
       UserError: no candidates, or too few people for the operating point.
     """
-    compared = tuple(CANDIDATES.get(method, ()) if candidates is None else candidates)
+    given = CANDIDATES.get(method, ()) if candidates is None else candidates
+    compared = tuple({**(fixed or {}), **options} for options in given)
     if not compared:
         raise UserError(f"method {method!r} has no candidate settings of its own; give some")
     arrays = {name: np.asarray(array) for name, array in embeddings.items()}

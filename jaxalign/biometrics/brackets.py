@@ -57,11 +57,18 @@ class Binning:
 
 @dataclasses.dataclass(frozen=True)
 class Brackets:
-    """Disjoint runs of floats that are counted one by one, at most ``sweep.INTERVALS`` of them."""
+    """Disjoint runs of floats that are counted one by one.
+
+    Attributes:
+      first, last: orders, inclusive.
+      slots: floats that all runs may hold together; with ``places`` it fixes the compiled program.
+      places: runs there may be; overlapping ones were merged.
+    """
 
     first: np.ndarray
     last: np.ndarray
     slots: int
+    places: int
 
     @property
     def offset(self) -> np.ndarray:
@@ -71,12 +78,12 @@ class Brackets:
 
     def intervals(self, dtype: np.dtype) -> kernels.Intervals:
         """For the device; slots follow the bins."""
-        unused = kernels.INTERVALS - len(self.first)
+        unused = self.places - len(self.first)
         integer = jnp.int64 if dtype == np.float64 else jnp.int32
         return kernels.Intervals(
             jnp.asarray(np.append(self.first, [1] * unused), integer),
             jnp.asarray(np.append(self.last, [0] * unused), integer),
-            jnp.zeros(kernels.INTERVALS, integer),
+            jnp.zeros(self.places, integer),
             jnp.asarray(np.append(self.offset + kernels.BINS, [0] * unused), jnp.int32),
         )
 
@@ -157,7 +164,7 @@ def guessed_brackets(
         half = STANDARD_ERRORS * np.sqrt((len(impostor) - 1) * np.var(others)) + 2  # the jackknife's error
         first, middle, last = (binning.order_at(centre + shift) for shift in (-half, 0, half))
         runs.append(_limited(first, middle, last, most))
-    return _merged(sorted(runs), most * len(runs))
+    return _merged(sorted(runs), most * len(runs), len(runs))
 
 
 def _position(impostor: np.ndarray, rate: float) -> float:
@@ -184,7 +191,7 @@ def _limited(first: int, centre: int, last: int, most: int) -> tuple[int, int]:
     return first, min(last, first + most - 1)
 
 
-def _merged(runs: list[tuple[int, int]], slots: int) -> Brackets:
+def _merged(runs: list[tuple[int, int]], slots: int, places: int) -> Brackets:
     """Overlapping runs become one."""
     merged = [runs[0]]
     for first, last in runs[1:]:
@@ -193,4 +200,4 @@ def _merged(runs: list[tuple[int, int]], slots: int) -> Brackets:
         else:
             merged.append((first, last))
     first, last = (np.array(side, np.int64) for side in zip(*merged))
-    return Brackets(first, last, slots)
+    return Brackets(first, last, slots, places)

@@ -79,7 +79,7 @@ def slot_of(
     """The slot of each score that lies in an interval, ``elsewhere`` for the others."""
     order = jnp.where(scores == 0, 0, ordered(scores))
     slot = jnp.broadcast_to(jnp.asarray(elsewhere, jnp.int32), scores.shape)
-    for k in range(INTERVALS):
+    for k in range(len(intervals.first)):
         inside = (order >= intervals.first[k]) & (order <= intervals.last[k])
         place = (order - intervals.first[k]) >> intervals.shift[k]
         slot = jnp.where(inside, place.astype(jnp.int32) + intervals.offset[k], slot)

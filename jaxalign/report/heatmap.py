@@ -1,5 +1,6 @@
 """Heat maps of source by target, one picture per setting and measure."""
 
+import concurrent.futures
 import dataclasses
 import os
 import pathlib
@@ -64,12 +65,16 @@ def draw_heatmaps(
     canvas = _Canvas(table, caption)
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
-    for setting, measure in _drawable(table, chosen):
-        path = directory / file_name(setting, measure)
-        if progress is not None:
-            progress(path.name)
-        canvas.draw(setting, measure, path)
-        paths.append(path)
+    with concurrent.futures.ThreadPoolExecutor(1) as compressing:  # beside the drawing of the next picture
+        written = []
+        for setting, measure in _drawable(table, chosen):
+            path = directory / file_name(setting, measure)
+            if progress is not None:
+                progress(path.name)
+            written.append(compressing.submit(_write, canvas.draw(setting, measure), path))
+            paths.append(path)
+        for each in written:
+            each.result()
     return paths
 
 
@@ -101,10 +106,16 @@ def _drawable(table: ResultTable, measures: list[Measure]) -> Iterator[tuple[Set
                 yield setting, measure
 
 
-class _Canvas:
-    """One figure, its labels laid out once, whose colours and numbers are changed from picture to picture.
+def _write(pixels: np.ndarray, path: pathlib.Path) -> None:
+    from PIL import Image  # comes with matplotlib
 
-    Laying out a figure takes several times as long as drawing it; a run draws a hundred.
+    Image.fromarray(pixels).save(path, dpi=(DOTS_PER_INCH, DOTS_PER_INCH), compress_level=4)
+
+
+class _Canvas:
+    """One figure, drawn once without colours and numbers, which are then drawn over it for each picture.
+
+    A run draws a hundred pictures of which only these differ.
     """
 
     def __init__(self, table: ResultTable, caption: str):
@@ -122,7 +133,8 @@ class _Canvas:
         width, height = left + cell * columns + 1.05, bottom + cell * rows + 0.95
         width = max(width, 6.4)
         self.figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
-        FigureCanvasAgg(self.figure)
+        self.canvas = FigureCanvasAgg(self.figure)
+        self.backgrounds: dict[Scale, Any] = {}
         shape = (left / width, bottom / height, cell * columns / width, cell * rows / height)
         self.axes: Any = self.figure.add_axes(shape)
         bar = self.figure.add_axes((shape[0] + shape[2] + 0.2 / width, shape[1], 0.16 / width, shape[3]))
@@ -152,27 +164,46 @@ class _Canvas:
         axes.set_facecolor("0.9")
         for side in axes.spines.values():
             side.set_visible(False)
-        for edge in range(1, columns):
-            axes.axvline(edge - 0.5, color="white", linewidth=5 if edge == columns - 1 else 0.8)
-        for edge in range(1, rows):
-            axes.axhline(edge - 0.5, color="white", linewidth=5 if edge == rows - 1 else 0.8)
+        self.lines = [
+            line(edge - 0.5, color="white", linewidth=5 if edge == count - 1 else 0.8)
+            for line, count in ((axes.axvline, columns), (axes.axhline, rows))
+            for edge in range(1, count)
+        ]
 
-    def draw(self, setting: Setting, measure: Measure, path: pathlib.Path) -> None:
-        """Writes one picture."""
+    def draw(self, setting: Setting, measure: Measure) -> np.ndarray:
+        """One picture, shape [height, width, 3]."""
         means, deviations, measured = self.table.matrix(setting, measure)
         values = 100 * _with_margins(means, self._pairs(measured))
-        scale = Scale.of(measure)
+        self._prepare(Scale.of(measure))
         self.image.set_data(np.ma.masked_invalid(values))
-        self.image.set_clim(scale.low, scale.high)
-        self.image.set_cmap(COLOURS + "_r" if scale.reverse else COLOURS)
-        self.bar.update_normal(self.image)
         several = len(self.table.seeds) > 1
         if self.annotate:
             self._numbers(setting, values, 100 * deviations if several else None, measured)
         self.title.set_text(f"{setting}: {measure.describe()}")
         self.footnote.set_text(self._footnote(setting, values[:-1, :-1], measured))
         self._fit_title()
-        self.figure.savefig(path, dpi=DOTS_PER_INCH)
+        for artist in self._changing():
+            self.figure.draw_artist(artist)
+        return np.array(self.canvas.buffer_rgba())[..., :3]
+
+    def _prepare(self, scale: Scale) -> None:
+        """Puts on the canvas what all pictures of one scale have in common."""
+        self.image.set_clim(scale.low, scale.high)
+        self.image.set_cmap(COLOURS + "_r" if scale.reverse else COLOURS)
+        if scale not in self.backgrounds:
+            self.bar.update_normal(self.image)
+            for artist in self._changing():
+                artist.set_animated(True)
+            self.canvas.draw()
+            self.backgrounds[scale] = self.canvas.copy_from_bbox(self.figure.bbox)
+        self.canvas.restore_region(self.backgrounds[scale])
+
+    def _changing(self) -> Iterator[Any]:
+        """What differs between pictures, from back to front."""
+        yield self.image
+        yield from self.lines
+        yield from (text for row in self.texts for text in row)
+        yield from (self.title, self.footnote)
 
     def _numbers(
         self, setting: Setting, values: np.ndarray, deviations: np.ndarray | None, measured: np.ndarray
