@@ -1,6 +1,6 @@
 """Compares `canonical` and `shared` with the best published map, with intervals over people.
 
-  python -m experiments.benchmark_accuracy --store=../shared/data/lfw_dev --models=mobilefacenet,dlib_resnet,faceres,mobileface
+  python -m experiments.benchmark_accuracy --store=my_store --models=arcface,clip,dinov2
 
 Settings of `canonical` and `shared` are chosen on training people only. The opponent is the best of orthogonal,
 linear and ridge (α = 0.1), chosen for each ordered pair with hindsight, in each resample anew. The figure is TMR at

@@ -33,7 +33,9 @@ SIZES = flags.DEFINE_list("sizes", ["1700", "10000", "20000"], "Rows of the test
 WIDTH = flags.DEFINE_integer("width", 512, "Width of the embeddings.", lower_bound=1)
 PHOTOGRAPHS = flags.DEFINE_integer("photographs", 5, "Photographs of each person.", lower_bound=1)
 RUNS = flags.DEFINE_integer("runs", 3, "Timed runs of each; the fastest counts.", lower_bound=1)
-MEMORY_ROWS = flags.DEFINE_integer("memory_rows", 50_000, "Rows of the comparison whose memory is measured; 0: none.")
+MEMORY_ROWS = flags.DEFINE_integer(
+    "memory_rows", 50_000, "Rows of the comparison whose memory is measured; 0: none."
+)
 OUT = flags.DEFINE_string("out", None, "A JSON file for the results.")
 
 
@@ -85,7 +87,9 @@ def timed(rows: int, width: int, photographs: int, runs: int) -> dict[str, float
 
 def peak_memory(rows: int, width: int, photographs: int) -> dict[str, float]:
     """Evaluates once in a new process and reads its peak resident memory."""
-    code = f"from experiments import benchmark_evaluation as b; b.measure_memory({rows}, {width}, {photographs})"
+    code = (
+        f"from experiments import benchmark_evaluation as b; b.measure_memory({rows}, {width}, {photographs})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"the process that measures memory failed: {done.stderr.strip().splitlines()[-1:]}")
@@ -134,7 +138,9 @@ def main(argv: list[str]) -> None:
         )
     if MEMORY_ROWS.value:
         results["memory"] = peak_memory(MEMORY_ROWS.value, WIDTH.value, PHOTOGRAPHS.value)
-        print(f"{MEMORY_ROWS.value:,} rows: peak resident memory {results['memory']['peak_gigabytes']:.2f} GB")
+        print(
+            f"{MEMORY_ROWS.value:,} rows: peak resident memory {results['memory']['peak_gigabytes']:.2f} GB"
+        )
     if OUT.value:
         path = pathlib.Path(OUT.value)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -108,7 +108,7 @@ def our_figures(
         "product_float64": seconds(double, repeats),
         "ridge_one_penalty": seconds(lambda: fetched(jaxalign.fit_pairs(embeddings, l2=0.1)), repeats),
         "ridge_cross_validated": seconds(
-            lambda: fetched(jaxalign.fit_pairs(embeddings, l2=grid, folds=FOLDS.value, groups=identities)),
+            lambda: fetched(jaxalign.fit_pairs(embeddings, l2=list(grid), folds=FOLDS.value, groups=identities)),
             repeats,
         ),
         "reduced_rank_one_rank": seconds(lambda: sweep(ranks[:1]), max(2, repeats // 2)),
@@ -121,7 +121,8 @@ def sklearn_loop(embeddings: dict[str, np.ndarray], grid: np.ndarray) -> float:
     from sklearn.linear_model import RidgeCV
 
     pairs = [(s, t) for s in embeddings for t in embeddings if s != t]
-    chosen = pairs[:: max(1, len(pairs) // SAMPLE.value)][: SAMPLE.value]
+    order = np.random.default_rng(0).permutation(len(pairs))  # a mixture of widths on both sides
+    chosen = [pairs[k] for k in order[: SAMPLE.value]]
     start = time.perf_counter()
     for source, target in chosen:
         RidgeCV(alphas=grid, cv=FOLDS.value).fit(embeddings[source], embeddings[target])
@@ -150,7 +151,7 @@ def programs() -> dict[str, int]:
     for method in (*SOLVERS, "shared"):
         jax.clear_caches()
         seen.clear()
-        options = {"groups": identities} if "l2" in settings.options_of(method) else {}
+        options: dict[str, Any] = {"groups": identities} if "l2" in settings.options_of(method) else {}
         fetched(jaxalign.fit_pairs(embeddings, method, **options))
         counts[method] = seen.count("/jax/core/compile/backend_compile_duration")
     return counts

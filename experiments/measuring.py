@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import PairwiseConfig
@@ -14,7 +16,7 @@ from jaxalign.errors import UserError
 from jaxalign.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.splits import Split, identity_folds
 
-ROWS_STEP = 512  # test rows are filled up to a multiple, so that seeds share compiled programs
+ROWS_STEP = 256  # test rows are filled up to a multiple, so that seeds share compiled programs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,12 +65,13 @@ class Measuring:
         """Of the split."""
         return self.split.seed
 
-    def test_rows(self, data: Data) -> dict[str, np.ndarray]:
-        """Test rows of every encoder, filled up with zero rows to a multiple of ``ROWS_STEP``."""
+    def test_rows(self, data: Data) -> dict[str, jax.Array]:
+        """Test rows of every encoder on the device, filled up with zero rows to a multiple of ``ROWS_STEP``."""
         fill = -len(self.split.test) % ROWS_STEP
-        return {name: np.pad(rows, ((0, fill), (0, 0))) for name, rows in data.take(self.split.test).items()}
+        taken = data.take(self.split.test)
+        return {name: jnp.asarray(np.pad(rows, ((0, fill), (0, 0)))) for name, rows in taken.items()}
 
-    def evaluate(self, fit: Fit, source: np.ndarray, target: np.ndarray) -> list[Number] | None:
+    def evaluate(self, fit: Fit, source: jax.Array, target: jax.Array) -> list[Number] | None:
         """Every number of one pair; None where a doubtful fit gave rows that cannot be compared.
 
         Args:

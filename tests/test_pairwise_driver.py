@@ -292,6 +292,7 @@ def drive_here(capsys, monkeypatch, tmp_path):
         with pytest.raises(SystemExit) as ended:
             cli.run(pairwise.main, ["pairwise", *map(str, flags)])
         out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
         return subprocess.CompletedProcess([], ended.value.code, out, err)
 
     return drive

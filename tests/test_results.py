@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import math
 
@@ -156,8 +157,9 @@ class _Clock:
         return self.now
 
 
-class _Stream:
+class _Stream(io.StringIO):
     def __init__(self, terminal):
+        super().__init__()
         self.terminal, self.text = terminal, ""
 
     def isatty(self):
@@ -165,6 +167,7 @@ class _Stream:
 
     def write(self, text):
         self.text += text
+        return len(text)
 
     def flush(self):
         pass
