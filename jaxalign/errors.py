@@ -7,3 +7,9 @@ class UserError(ValueError):
     Library code raises it before any long work starts. The drivers turn it into that sentence and exit status 2;
     any other exception is a defect of ours and keeps its traceback.
     """
+
+
+class UnknownNameError(UserError, KeyError):
+    """A name that is not there; also a ``KeyError``, as mappings promise."""
+
+    __str__ = Exception.__str__

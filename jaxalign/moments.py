@@ -83,18 +83,9 @@ class Moments:
           UserError: shapes, formats, weights or values are not usable.
         """
         arrays = checks.embeddings(embeddings)
-        rows = next(iter(arrays.values())).shape[0]
-        weight = checks.weights(weights, rows)
-        names, widths = tuple(arrays), tuple(array.shape[1] for array in arrays.values())
-        dtype = np.dtype(dtype or moment_dtype())
-        moments = None
-        for chunk, part in _chunks(list(arrays.values()), weight):
-            if moments is None:  # a merge with the moments of no rows would be one more pass over [D, D]
-                with double_precision():
-                    moments = _first(tuple(chunk), jnp.asarray(part, dtype), names, widths, dtype)
-            else:
-                moments = moments.update(chunk, part)
-        assert moments is not None, "checks.embeddings lets no empty array through"
+        moments = _accumulate(
+            arrays, checks.weights(weights, _rows(arrays)), np.dtype(dtype or moment_dtype())
+        )
         checks.finite_moments(np.asarray(moments.mean), moments.power(), arrays)
         return moments
 
@@ -163,20 +154,40 @@ class FoldMoments:
         arrays = checks.embeddings(embeddings)
         if fold is None:
             return cls(Moments.of(arrays, weights), ())
-        rows = next(iter(arrays.values())).shape[0]
+        rows, dtype = _rows(arrays), moment_dtype()
         fold, weight = checks.folds(fold, rows), checks.weights(weights, rows)
         members = [np.flatnonzero(fold == k) for k in range(int(fold.max()) + 1)]
         parts = tuple(
-            Moments.of({name: array[rows] for name, array in arrays.items()}, weight[rows])
+            _accumulate({name: array[rows] for name, array in arrays.items()}, weight[rows], dtype)
             for rows in members
         )
         with double_precision():
-            return cls(_merge_all(parts), parts)
+            total = _merge_all(parts)
+        checks.finite_moments(np.asarray(total.mean), total.power(), arrays)
+        return cls(total, parts)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The encoders, in column order."""
         return self.total.names
+
+
+def _rows(arrays: Mapping[str, np.ndarray]) -> int:
+    return next(iter(arrays.values())).shape[0]
+
+
+def _accumulate(arrays: Mapping[str, np.ndarray], weights: np.ndarray, dtype: np.dtype) -> Moments:
+    """Moments of rows that were checked, not yet looked at for NaN."""
+    names, widths = tuple(arrays), tuple(array.shape[1] for array in arrays.values())
+    moments = None
+    for chunk, part in _chunks(list(arrays.values()), weights):
+        if moments is None:  # a merge with the moments of no rows would be one more pass over [D, D]
+            with double_precision():
+                moments = _first(tuple(chunk), jnp.asarray(part, dtype), names, widths, dtype)
+        else:
+            moments = moments.update(chunk, part)
+    assert moments is not None, "checks.embeddings lets no empty array through"
+    return moments
 
 
 def _chunks(

@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxalign.affine import AffineMap
-from jaxalign.errors import UserError
+from jaxalign.errors import UnknownNameError, UserError
 from jaxalign.fit import accumulate
 from jaxalign.moments import FoldMoments
 from jaxalign.schedule import solve
@@ -42,7 +42,7 @@ class PairwiseMaps(Mapping[Pair, Fit]):
     def __getitem__(self, pair: Pair) -> Fit:
         if pair not in self.fits:
             names = sorted({name for known in self.fits for name in known})
-            raise UserError(f"no map for {pair!r}; pairs are (source, target) of {', '.join(names)}")
+            raise UnknownNameError(f"no map for {pair!r}; pairs are (source, target) of {', '.join(names)}")
         return self.fits[pair]()
 
     def __iter__(self) -> Iterator[Pair]:

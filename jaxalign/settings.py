@@ -128,6 +128,8 @@ class Settings:
     def _penalties(self, moments: FoldMoments, pairs: Sequence[Pair]) -> dict[Pair, Any]:
         assert self.l2 is not None
         total, chosen = moments.total, {}
+        edges = np.cumsum((0, *total.widths))[:-1]
+        variance = np.add.reduceat(total.power(), edges)
         for source in dict.fromkeys(source for source, _ in pairs):
             grid = penalty_grid(moments, source, self.l2)
             scores = penalty_scores(
@@ -136,7 +138,9 @@ class Settings:
             targets = [target for name, target in pairs if name == source]
             if self.penalty_per == "source":
                 units = [total.names.index(target) for target in targets]
-                scores = dataclasses.replace(scores, error=scores.error[:, :, units].sum(-1, keepdims=True))
+                # Relative to each target's variance, so that the one with the longest vectors does not decide alone.
+                relative = scores.error[:, :, units] / np.maximum(variance[units], np.finfo(float).tiny)
+                scores = dataclasses.replace(scores, error=relative.sum(-1, keepdims=True))
             best = grid[scores.choose(one_standard_error=self.one_standard_error and self.l2 != "gcv")]
             for target in targets:
                 if self.penalty_per == "column":

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxalign import checks
 from jaxalign.blocks import CrossMoments, OwnMoments
+from jaxalign.errors import UserError
 from jaxalign.precision import multiply
 from jaxalign.pytree import Leaf, pytree
 from jaxalign.solvers.base import Fit, one_sided
@@ -98,7 +99,12 @@ class Ridge:
         asked = [np.asarray(solver.l2, np.float64) for solver in solvers if solver is not None]
         if all(penalty.ndim == 0 and penalty == asked[0] for penalty in asked):
             return cls(asked[0])
-        penalties = [np.float64(1) if solver is None else solver.l2 for solver in solvers]
+        penalties = [np.asarray(1.0 if solver is None else solver.l2) for solver in solvers]
+        for penalty, width in zip(penalties, widths):
+            if penalty.shape not in ((), (width,)):
+                raise UserError(
+                    f"l2: expected one penalty, or {width} for {width} target columns, got {penalty.shape}"
+                )
         return cls(np.concatenate([np.broadcast_to(l2, (width,)) for l2, width in zip(penalties, widths)]))
 
     def factor(self, own: OwnMoments) -> "Spectrum | Factorised":
