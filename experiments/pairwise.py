@@ -50,6 +50,7 @@ def main(_: list[str]) -> None:
         progress.note(run.headline())
         run.measure(write, progress)
         write.table(run.rows)
+        write.fits(run.fits)
         table = ResultTable(run.rows, merge_ranks=config.chosen_ranks(), doubtful=run.doubtful)
         pictures = run.draw(table, write, progress)
         text = render_table(table, title=run.headline(), width=terminal_width())
@@ -67,6 +68,7 @@ class Run:
 
     Attributes:
       rows: what was measured so far.
+      fits: the statistics of the fits so far.
       doubtful: (source, target, setting) of fits that were not numerically sound.
     """
 
@@ -77,6 +79,7 @@ class Run:
         # Every split, with its checks, before any work starts.
         self.measuring = [Measuring.of(config, data, seed) for seed in self.protocol.seeds]
         self.rows: list[Row] = []
+        self.fits: list[results.FitRow] = []
         self.doubtful: set[tuple[str, str, Setting]] = set()
         self._without_value: list[tuple[int, tuple[str, str], Setting]] = []
 
@@ -96,6 +99,7 @@ class Run:
             for method in self.protocol.methods:
                 progress.show(f"{where}: fitting {method}")
                 maps = self._fit(moments, method)
+                self.fits += [self._statistics(seed, method, maps, pair) for pair in maps]
                 for done, pair in enumerate(maps):
                     label = f"{where}: {method}, pair {done + 1} of {len(maps)}, {pair[0]} → {pair[1]}"
                     for rank, fit in self._cuts(method, maps, pair):
@@ -113,6 +117,15 @@ class Run:
     def _fit(self, moments: FoldMoments, method: str) -> PairwiseMaps:
         options = self.config.fit_options(method, max(self.data.store.dims[name] for name in self.encoders))
         return fit_pairs(moments, self.protocol.fitted_as(method), pairs=self.pairs, **options)
+
+    def _statistics(
+        self, seed: int, method: str, maps: PairwiseMaps, pair: tuple[str, str]
+    ) -> results.FitRow:
+        """What was chosen for a fit, and how well it fits the training rows."""
+        fit, chosen = maps[pair], maps.settings[pair]
+        numbers = (float(fit.r2), float(fit.effective_rank), float(fit.condition))
+        here = (self.data.store.dataset, *pair, method, seed)
+        return results.FitRow(*here, chosen.get("l2"), chosen.get("rank"), *numbers, bool(fit.ok))
 
     def _cuts(
         self, method: str, maps: PairwiseMaps, pair: tuple[str, str]

@@ -18,18 +18,47 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxalign.embeddings.atomic import new_directory
 from jaxalign.errors import UserError
 from jaxalign.report.rows import Row
+from jaxalign.version import __version__
 
 COLUMNS = Row._fields
 FORMAT = "jaxalign-results"
-OURS = frozenset({"config.json", "results.csv", "results.parquet", "table.txt", "maps", "heatmaps"})
-PACKAGES = ("jax", "jaxlib", "numpy", "jaxalign")
+OURS = frozenset(
+    {"config.json", "fits.csv", "results.csv", "results.parquet", "table.txt", "maps", "heatmaps"}
+)
+PACKAGES = ("jax", "jaxlib", "numpy")
+
+
+class FitRow(NamedTuple):
+    """One fit; the fields are the columns of ``fits.csv``.
+
+    Attributes:
+      dataset, source, target, method, seed: as in ``results.csv``.
+      l2: penalty, given or chosen; None where the method has none.
+      rank: chosen for this pair; None where the method has none or none was chosen.
+      r2: share of the target's variance that the source explains, on training rows.
+      effective_rank: directions of the source that the map uses.
+      condition: condition number of the problem solved.
+      ok: whether the numbers can be trusted.
+    """
+
+    dataset: str
+    source: str
+    target: str
+    method: str
+    seed: int
+    l2: float | None
+    rank: int | None
+    r2: float
+    effective_rank: float
+    condition: float
+    ok: bool
 
 
 class Writer:
@@ -44,8 +73,12 @@ class Writer:
 
     def table(self, rows: Sequence[Row]) -> None:
         """Writes ``results.csv`` and ``results.parquet``; None and NaN become empty fields and nulls."""
-        write_csv(self.directory / "results.csv", rows)
+        write_csv(self.directory / "results.csv", COLUMNS, rows)
         write_parquet(self.directory / "results.parquet", rows)
+
+    def fits(self, rows: Sequence[FitRow]) -> None:
+        """Writes ``fits.csv``: what was chosen for each fit, and its statistics on the training rows."""
+        write_csv(self.directory / "fits.csv", FitRow._fields, rows)
 
     def config(self, driver: str, config: Any, **more: Any) -> None:
         """Writes ``config.json``: configuration, versions, devices and whatever else is given."""
@@ -120,11 +153,11 @@ def writer(out: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Write
         raise
 
 
-def write_csv(path: pathlib.Path, rows: Sequence[Row]) -> None:
+def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """One line per row; numbers in the shortest spelling that reads back to the same float64."""
     with path.open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(COLUMNS)
+        lines.writerow(columns)
         lines.writerows([_field(value) for value in row] for row in rows)
 
 
@@ -145,9 +178,10 @@ def environment() -> dict[str, Any]:
     """Versions, source commit, machine and devices: what another would need to get the same numbers."""
     import jax
 
+    versions = {name: metadata.version(name) for name in PACKAGES} | {"jaxalign": __version__}
     devices = jax.devices()
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **versions},
         "git": _git(),
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
         "devices": {
@@ -182,12 +216,6 @@ def _field(value: Any) -> str:
     if _is_empty(value):
         return ""
     return repr(float(value)) if isinstance(value, float) else str(value)
-
-
-def _version(package: str) -> str | None:
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version(package)
-    return None
 
 
 def _git() -> dict[str, Any] | None:

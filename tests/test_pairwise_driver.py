@@ -175,6 +175,16 @@ def test_config_holds_what_another_would_need(default_run, store):
     assert [split["train_people"] + split["test_people"] for split in config["splits"]] == [PEOPLE, PEOPLE]
 
 
+def test_every_fit_has_its_statistics(default_run):
+    with (default_run[0] / "fits.csv").open(newline="", encoding="utf-8") as file:
+        fits = list(csv.DictReader(file))
+    assert len(fits) == 6 * 7 * 2
+    for row in fits:
+        assert (float(row["l2"] or 0) > 0) == (row["method"] == "ridge")  # chosen by cross-validation
+        assert row["ok"] == "True"
+        assert float(row["r2"]) > 0.8 or row["method"] in ("identity", "translation")
+
+
 def test_heat_maps_are_one_for_each_method_and_measure(default_run):
     out, _ = default_run
     settings = {(row["method"], row["rank"]) for row in read(out)}
@@ -218,7 +228,7 @@ def test_output_is_a_readable_table_and_nothing_is_left_beside_it(default_run):
     assert str(out) in done.stdout
     assert len(done.stderr.splitlines()) < 12, done.stderr  # no terminal: quiet
     assert not [path for path in out.parent.iterdir() if path.name.startswith(".")]
-    kept = {"config.json", "heatmaps", "maps", "results.csv", "results.parquet", "table.txt"}
+    kept = {"config.json", "fits.csv", "heatmaps", "maps", "results.csv", "results.parquet", "table.txt"}
     assert {path.name for path in out.iterdir()} == kept
 
 
@@ -261,6 +271,45 @@ def test_ranks_penalties_and_pairs_are_flags(store, cache, tmp_path):
         (r["method"], r["rank"], r["target"]): float(r["value"]) for r in rows if r["measure"] == "rank1"
     }
     assert value["canonical", "2", "alpha"] < value["canonical", "6", "alpha"] <= 1
+
+
+def _pair_list(path, identities):
+    """Every genuine and as many impostor pairs within folds of people, as a CSV."""
+    lines = ["left,right,genuine,fold"]
+    for row in range(0, len(identities) - 4, 4):
+        fold = (row // 12) % 3
+        lines += [f"{row:03d},{row + 1:03d},1,{fold}", f"{row:03d},{row + 5:03d},0,{fold}"]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("kind", ["pair list", "balanced", "pooled", "first"])
+def test_other_comparisons(kind, store, cache, tmp_path):
+    _pair_list(tmp_path / "pairs.csv", planted()[1])
+    flag = {"pair list": f"--pair_list={tmp_path / 'pairs.csv'}", "balanced": "--comparisons=balanced"}
+    flags = [f"--out={tmp_path / 'out'}", "--methods=orthogonal", "--seeds=1", "--heatmaps=none", "--fmr=0.5"]
+    flags += ["--models=alpha,beta", "--train_fraction=0.4"]
+    done = drive(f"--store={store}", *flags, flag.get(kind, f"--gallery={kind}"), cache=cache)
+    assert done.returncode == 0, done.stderr
+    rows = {
+        (row["measure"], row["own_photograph"]): row
+        for row in read(tmp_path / "out")
+        if row["source"] == "alpha"
+    }
+    assert {("auc", ""), ("eer", ""), ("rank1", "excluded"), ("tmr@fmr=0.5", "")} <= set(rows)
+    assert (("accuracy", "") in rows) == (kind == "pair list")
+    comparisons = int(rows["auc", ""]["comparisons"])
+    people = 18
+    expected = {
+        "balanced": people * 6 * 2,  # every genuine pair once and as many impostors
+        "pooled": people * 4 * people,
+        "first": people * 4 * people - people,  # less each first photograph with itself
+    }
+    if kind in expected:
+        assert comparisons == expected[kind]
+    else:
+        split = json.loads((tmp_path / "out" / "config.json").read_text())["splits"][0]
+        assert comparisons == split["listed_pairs"] < 58
+    assert float(rows["rank1", "excluded"]["value"]) > 0.8
 
 
 def test_nonfinite_rows_are_dropped_from_all_encoders_when_asked(cache, tmp_path):

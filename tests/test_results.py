@@ -31,7 +31,7 @@ def test_columns_are_the_contract():
 
 
 def test_csv_reads_back_and_nothing_unsupported_is_a_number(tmp_path):
-    results.write_csv(tmp_path / "r.csv", ROWS)
+    results.write_csv(tmp_path / "r.csv", results.COLUMNS, ROWS)
     with (tmp_path / "r.csv").open(newline="", encoding="utf-8") as file:
         first, second, third = csv.DictReader(file)
     assert first["value"] == "0.30000000000000004"
@@ -65,7 +65,7 @@ def test_parquet_has_types_and_nulls(tmp_path):
 
 
 def test_an_empty_table_still_has_columns(tmp_path):
-    results.write_csv(tmp_path / "r.csv", [])
+    results.write_csv(tmp_path / "r.csv", results.COLUMNS, [])
     results.write_parquet(tmp_path / "r.parquet", [])
     assert (tmp_path / "r.csv").read_text() == ",".join(results.COLUMNS) + "\n"
     assert pyarrow.parquet.read_table(tmp_path / "r.parquet").num_rows == 0

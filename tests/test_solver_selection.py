@@ -151,6 +151,20 @@ def test_rank_chosen_for_a_pair(cloud: str, one_standard_error: bool) -> None:
     np.testing.assert_allclose(maps["x", "y"].source(rows.x_new), predicted, rtol=1e-5, atol=1e-5)
 
 
+def test_rank_and_penalty_chosen_together() -> None:
+    """The penalty is the one that ridge would take; the rank is then chosen at that penalty."""
+    rows = clouds.make("tall", seed=13)
+    folds, ranks = folds_of(rows), np.arange(1, 9)
+    penalties = oracles.ridge_fold_errors(rows.x, rows.y, folds, GRID).sum(-1)
+    l2 = float(GRID[oracles.best(penalties, np.bincount(folds))])
+    errors = oracles.rank_fold_errors(rows.x, rows.y, folds, ranks, l2).sum(-1)
+    rank = int(ranks[oracles.best(errors, np.bincount(folds))])
+    maps = jaxalign.fit_pairs(moments_of(rows), "reduced_rank", l2=list(GRID), rank="cv")
+    assert maps["x", "y"].source.rank == rank
+    predicted = oracles.reduced_rank(rows.x, rows.y, l2=l2, rank=rank)[0](rows.x_new)
+    np.testing.assert_allclose(maps["x", "y"].source(rows.x_new), predicted, rtol=1e-5, atol=1e-5)
+
+
 def test_rank_chosen_from_a_list() -> None:
     rows = clouds.make("tall", seed=8)
     folds, ranks = folds_of(rows), [1, 2, 6, 8]

@@ -6,14 +6,13 @@ A guess that fails costs another pass, never a wrong number.
 import dataclasses
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxalign.biometrics import sweep as kernels
 from jaxalign.biometrics.floats import from_ordered, ordered
 
-SAMPLE_GROUPS = 8
-STANDARD_ERRORS = 6.0  # half the width of a bracket, in standard errors over groups of sampled probes
+SAMPLE_GROUPS = 16
+STANDARD_ERRORS = 5.0  # half the width of a bracket, in standard errors over groups of sampled probes
 MOST_FLOATS = 1 << 21  # widest bracket
 OUTERMOST = 2.0  # cosines stay within ±1 but for rounding; differences of orders must fit an int32
 
@@ -78,14 +77,8 @@ class Brackets:
 
     def intervals(self, dtype: np.dtype) -> kernels.Intervals:
         """For the device; slots follow the bins."""
-        unused = self.places - len(self.first)
-        integer = jnp.int64 if dtype == np.float64 else jnp.int32
-        return kernels.Intervals(
-            jnp.asarray(np.append(self.first, [1] * unused), integer),
-            jnp.asarray(np.append(self.last, [0] * unused), integer),
-            jnp.zeros(self.places, integer),
-            jnp.asarray(np.append(self.offset + kernels.BINS, [0] * unused), jnp.int32),
-        )
+        offset = self.offset + kernels.BINS
+        return kernels.Intervals.of(self.first, self.last, offset, None, places=self.places, dtype=dtype)
 
     def counted(self, totals: np.ndarray, genuine: np.ndarray, padding: int) -> "FineCounts":
         """Impostors at each float: all scores less the mated ones and the zeros of padding rows."""
@@ -155,7 +148,7 @@ def guessed_brackets(
     targets = [lambda i, g, rate=rate: _position(i, rate) for rate in fmr][: kernels.INTERVALS - 1]
     if not targets or not genuine.sum():
         return None
-    most = int(np.clip(1 << (comparisons // 64).bit_length(), 1 << 20, MOST_FLOATS))
+    most = int(np.clip(1 << (comparisons // 64).bit_length(), 1 << 21, MOST_FLOATS))
     runs = []
     for target in [*targets, _crossing]:
         kinds = (impostor, genuine)

@@ -129,22 +129,22 @@ class Counter:
         """Bins, and where the thresholds will lie, from a sample of probes spread over all numbers of mates."""
         if self.plan.kept or self.fmr is None:
             return kernels.no_bins(self.dtype), None
-        plan, groups = self.plan, SAMPLE_GROUPS
-        spread = np.arange(plan.strip) * plan.probes // plan.strip
+        plan, groups, rows = self.plan, SAMPLE_GROUPS, self.plan.sample
+        spread = np.arange(rows) * plan.probes // rows
         sample = plan.order[spread.reshape(-1, groups).T.ravel()]
-        scores, bins, counts = kernels.sample(self._rows(sample, plan.strip), self.gallery, groups=groups)
-        if plan.probes < plan.strip:
+        scores, bins, counts = kernels.sample(self._rows(sample, rows), self.gallery, groups=groups)
+        if plan.probes < rows:
             return bins, None
         place = np.full(plan.probes, -1)
-        place[sample] = np.arange(plan.strip)
+        place[sample] = np.arange(rows)
         row = place[plan.genuine_probe]
         row, column, own = row[row >= 0], plan.genuine_gallery[row >= 0], plan.genuine_own[row >= 0]
-        group = row // (plan.strip // groups)
+        group = row // (rows // groups)
         binning = Binning.of(bins)
         stretch = binning.bin_of(np.asarray(scores)[row, column])
         impostor = np.asarray(counts, np.int64) - _by_group(group, stretch, groups)
         zero = binning.bin_of(np.zeros(1, self.dtype))
-        impostor[:, zero] -= plan.strip // groups * (plan.gallery_padded - plan.gallery)
+        impostor[:, zero] -= rows // groups * (plan.gallery_padded - plan.gallery)
         genuine = _by_group(group[~own], stretch[~own], groups)
         return bins, guessed_brackets(impostor, genuine, self.fmr, binning, plan.probes * plan.gallery)
 
@@ -163,15 +163,8 @@ class Counter:
 
     def _count_slots(self, scores, first, last, shift) -> np.ndarray:
         """All scores in each slot, shape [intervals, SLOTS]."""
-        unused = kernels.INTERVALS - len(first)
-        integer = jnp.int64 if self.dtype == np.float64 else jnp.int32
-        fill = lambda array, value, kind: jnp.asarray(np.append(array, [value] * unused), kind)  # noqa: E731
-        intervals = kernels.Intervals(
-            fill(first, 1, integer),
-            fill(last, 0, integer),
-            fill(shift, 0, integer),
-            jnp.arange(kernels.INTERVALS, dtype=jnp.int32) * SLOTS,
-        )
+        offset, places = np.arange(len(first)) * SLOTS, kernels.INTERVALS
+        intervals = kernels.Intervals.of(first, last, offset, shift, places=places, dtype=self.dtype)
         slots = kernels.INTERVALS * SLOTS
         if scores is not None:
             total = np.asarray(

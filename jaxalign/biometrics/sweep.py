@@ -31,15 +31,45 @@ class Bins(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """Stretches of the score axis, in the integer order of floating-point numbers (see ``ordered``).
+    """Disjoint stretches of the score axis, ascending, in the integer order of floats (see ``ordered``).
 
-    A score of order o with first ≤ o ≤ last falls into slot offset + ((o − first) >> shift).
+    A score of order o with first ≤ o ≤ last falls into slot offset + ((o − first) >> shift). A place that is not
+    used has the largest integer as ``first``.
+
+    Attributes:
+      first, last, offset: shape [intervals].
+      shift: shape [intervals]; None where each float has its own slot.
     """
 
     first: Int[Array, " intervals"]
     last: Int[Array, " intervals"]
-    shift: Int[Array, " intervals"]
     offset: Int[Array, " intervals"]
+    shift: Int[Array, " intervals"] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        first: np.ndarray,
+        last: np.ndarray,
+        offset: np.ndarray,
+        shift: np.ndarray | None,
+        *,
+        places: int,
+        dtype,
+    ) -> "Intervals":
+        """On the device, filled up to a fixed number of places, so that programs are shared."""
+        integer = np.dtype(np.int64 if dtype == np.float64 else np.int32)
+        most = np.iinfo(integer).max
+
+        def filled(values: np.ndarray, fill: int) -> Int[Array, " intervals"]:
+            return jnp.asarray(np.append(values, [fill] * (places - len(values))).astype(integer))
+
+        return cls(
+            filled(first, most),
+            filled(last, 0),
+            filled(offset, 0),
+            None if shift is None else filled(shift, 0),
+        )
 
 
 class Swept(NamedTuple):
@@ -78,12 +108,19 @@ def slot_of(
 ) -> Int[Array, "*shape"]:
     """The slot of each score that lies in an interval, ``elsewhere`` for the others."""
     order = jnp.where(scores == 0, 0, ordered(scores))
-    slot = jnp.broadcast_to(jnp.asarray(elsewhere, jnp.int32), scores.shape)
+    last = jnp.full_like(order, jnp.iinfo(order.dtype).min)
+    first, shift, offset = (jnp.zeros_like(order) for _ in range(3))
     for k in range(len(intervals.first)):
-        inside = (order >= intervals.first[k]) & (order <= intervals.last[k])
-        place = (order - intervals.first[k]) >> intervals.shift[k]
-        slot = jnp.where(inside, place.astype(jnp.int32) + intervals.offset[k], slot)
-    return slot
+        reached = order >= intervals.first[k]
+        last = jnp.where(reached, intervals.last[k], last)
+        if intervals.shift is None:
+            offset = jnp.where(reached, intervals.offset[k] - intervals.first[k], offset)
+        else:
+            first = jnp.where(reached, intervals.first[k], first)
+            shift = jnp.where(reached, intervals.shift[k], shift)
+            offset = jnp.where(reached, intervals.offset[k], offset)
+    slot = offset + (order if intervals.shift is None else (order - first) >> shift)
+    return jnp.where(order <= last, slot.astype(jnp.int32), elsewhere)
 
 
 def bins_over(scores: Float[Array, "rows columns"]) -> Bins:
