@@ -108,7 +108,9 @@ def our_figures(
         "product_float64": seconds(double, repeats),
         "ridge_one_penalty": seconds(lambda: fetched(jaxalign.fit_pairs(embeddings, l2=0.1)), repeats),
         "ridge_cross_validated": seconds(
-            lambda: fetched(jaxalign.fit_pairs(embeddings, l2=list(grid), folds=FOLDS.value, groups=identities)),
+            lambda: fetched(
+                jaxalign.fit_pairs(embeddings, l2=list(grid), folds=FOLDS.value, groups=identities)
+            ),
             repeats,
         ),
         "reduced_rank_one_rank": seconds(lambda: sweep(ranks[:1]), max(2, repeats // 2)),
