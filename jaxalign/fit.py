@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -34,7 +35,8 @@ def fit_affine(x: ArrayLike, y: ArrayLike, method: str | Solver = "ridge", **opt
 
     Equivalent: ``sklearn.linear_model.Ridge(alpha=l2).fit(x, y).predict`` for ``method="ridge"``.
     """
-    return fit_pair(x, y, method, **options).to_target()
+    map_ = fit_pair(x, y, method, **options).to_target()
+    return jax.tree.map(np.asarray, map_)  # numpy leaves keep float64 where the caller has not enabled it
 
 
 def fit_pair(
