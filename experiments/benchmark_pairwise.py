@@ -3,15 +3,16 @@
   python -m experiments.benchmark_pairwise --out=results/benchmark_pairwise.json
 
 Rows are made up: encoders of the given widths see noisy linear images of common identity vectors. Every figure of
-one run is from the same machine at the same time, so the ratios are what to quote. Peers are timed on a sample and
-scaled, where they are installed (pip install 'jaxalign[benchmark]'); --peers= leaves them out.
+one run is from the same machine at the same time, so the ratios are what to quote; our own are timed in turn, round
+by round. himalaya is timed on every source; scikit-learn on a cycle of pairs in which every encoder is source once and
+target once, scaled to all pairs (pip install 'jaxalign[benchmark]'; --peers= leaves them out).
 """
 
 import json
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,7 +43,6 @@ REPEATS = flags.DEFINE_integer(
 PEERS = flags.DEFINE_list(
     "peers", ["sklearn", "himalaya"], "Peers to time: sklearn, himalaya.", flag_values=VALUES
 )
-SAMPLE = flags.DEFINE_integer("sample", 6, "Pairs that scikit-learn is timed on.", flag_values=VALUES)
 OUT = flags.DEFINE_string("out", None, "File to write the figures to, as JSON.", flag_values=VALUES)
 
 # Nine distinct widths among fourteen encoders, as in the paper; small, since only programs are counted.
@@ -63,15 +63,17 @@ def synthetic(rows: int, widths: Sequence[int], seed: int = 0) -> tuple[dict[str
     return {f"encoder{k}_{width}": view(width) for k, width in enumerate(widths)}, identities
 
 
-def seconds(function: Callable[[], Any], repeats: int) -> float:
-    """Median of several runs after one that compiles."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
+def seconds(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median of each function's runs, one of each a round, after one that compiles: what slows one slows all."""
+    for function in functions.values():
         function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(all_) for name, all_ in times.items()}
 
 
 def fetched(maps: jaxalign.PairwiseMaps) -> None:
@@ -92,7 +94,6 @@ def our_figures(
         transposed = jnp.asarray(np.ascontiguousarray(np.asarray(wide).T))
     moments = jaxalign.FoldMoments.of(embeddings)
     ranks = [2**k for k in range(1, 7)] + [12, 24, 48, 80, 96, 112]
-    repeats = REPEATS.value
 
     def double() -> None:
         with double_precision():
@@ -103,45 +104,43 @@ def our_figures(
         for rank in chosen:
             fetched(maps.at_rank(rank))
 
-    return {
-        "product_float32": seconds(lambda: jax.block_until_ready(product(side_by_side)), repeats),
-        "product_float64": seconds(double, repeats),
-        "ridge_one_penalty": seconds(lambda: fetched(jaxalign.fit_pairs(embeddings, l2=0.1)), repeats),
-        "ridge_cross_validated": seconds(
-            lambda: fetched(
-                jaxalign.fit_pairs(embeddings, l2=list(grid), folds=FOLDS.value, groups=identities)
-            ),
-            repeats,
-        ),
-        "reduced_rank_one_rank": seconds(lambda: sweep(ranks[:1]), max(2, repeats // 2)),
-        "reduced_rank_12_ranks": seconds(lambda: sweep(ranks), max(2, repeats // 2)),
-    }
+    def cross_validated() -> None:
+        fetched(jaxalign.fit_pairs(embeddings, l2=list(grid), folds=FOLDS.value, groups=identities))
+
+    return seconds(
+        {
+            "product_float32": lambda: jax.block_until_ready(product(side_by_side)),
+            "product_float64": double,
+            "ridge_one_penalty": lambda: fetched(jaxalign.fit_pairs(embeddings, l2=0.1)),
+            "ridge_cross_validated": cross_validated,
+            "reduced_rank_one_rank": lambda: sweep(ranks[:1]),
+            "reduced_rank_12_ranks": lambda: sweep(ranks),
+        },
+        REPEATS.value,
+    )
 
 
 def sklearn_loop(embeddings: dict[str, np.ndarray], grid: np.ndarray) -> float:
-    """Seconds of ``RidgeCV(alphas, cv)`` for every ordered pair: a spread of pairs is timed and scaled."""
+    """Seconds of ``RidgeCV(alphas, cv)`` for every ordered pair, from those of the encoders two places apart."""
     from sklearn.linear_model import RidgeCV
 
-    pairs = [(s, t) for s in embeddings for t in embeddings if s != t]
-    order = np.random.default_rng(0).permutation(len(pairs))  # a mixture of widths on both sides
-    chosen = [pairs[k] for k in order[: SAMPLE.value]]
+    names = list(embeddings)
     start = time.perf_counter()
-    for source, target in chosen:
+    for k, source in enumerate(names):
+        target = names[(k + 2) % len(names)]
         RidgeCV(alphas=grid, cv=FOLDS.value).fit(embeddings[source], embeddings[target])
-    return (time.perf_counter() - start) * len(pairs) / len(chosen)
+    return (time.perf_counter() - start) * (len(names) - 1)
 
 
 def himalaya_loop(embeddings: dict[str, np.ndarray], grid: np.ndarray) -> float:
-    """Seconds of himalaya's ``RidgeCV`` for every source on all targets at once: two sources timed, scaled."""
+    """Seconds of himalaya's ``RidgeCV``, once for each source on all targets at once."""
     from himalaya.ridge import RidgeCV
 
-    names = list(embeddings)
-    chosen = names[:: max(1, len(names) - 1)]
     start = time.perf_counter()
-    for source in chosen:
+    for source in embeddings:
         targets = np.concatenate([array for name, array in embeddings.items() if name != source], axis=1)
         RidgeCV(alphas=grid, cv=FOLDS.value, fit_intercept=True).fit(embeddings[source], targets)
-    return (time.perf_counter() - start) * len(names) / len(chosen)
+    return time.perf_counter() - start
 
 
 def programs() -> dict[str, int]:

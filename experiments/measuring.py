@@ -16,6 +16,7 @@ from jaxalign.errors import UserError
 from jaxalign.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.splits import Split, identity_folds
 
+TestRows = dict[str, jax.Array]  # of every encoder
 ROWS_STEP = 256  # test rows are filled up to a multiple, so that seeds share compiled programs
 
 
@@ -65,29 +66,24 @@ class Measuring:
         """Of the split."""
         return self.split.seed
 
-    def test_rows(self, data: Data) -> dict[str, jax.Array]:
+    def test_rows(self, data: Data) -> TestRows:
         """Test rows of every encoder on the device, filled up with zero rows to a multiple of ``ROWS_STEP``."""
         fill = -len(self.split.test) % ROWS_STEP
         taken = data.take(self.split.test)
         return {name: jnp.asarray(np.pad(rows, ((0, fill), (0, 0)))) for name, rows in taken.items()}
 
-    def evaluate(self, fit: Fit, source: jax.Array, target: jax.Array) -> list[Number] | None:
-        """Every number of one pair; None where a doubtful fit gave rows that cannot be compared.
+    def evaluate(self, fit: Fit, source: jax.Array, target: jax.Array) -> list[Number]:
+        """Every number of one pair.
 
         Args:
           fit: both sides' maps into the space where the cosine is taken.
           source, target: rows as ``test_rows`` gives them.
+
+        Raises:
+          UserError: mapped rows cannot be compared, because they are zero or not finite.
         """
         count = len(self.split.test)
         probes, gallery = np.asarray(fit.source(source))[:count], np.asarray(fit.target(target))[:count]
-        try:
-            return self._numbers(probes, gallery)
-        except UserError:
-            if bool(fit.ok):
-                raise
-            return None
-
-    def _numbers(self, probes: np.ndarray, gallery: np.ndarray) -> list[Number]:
         config = self.config
         kinds = tuple(kind for kind in config.measures if kind != "verification" or self.pairs is None)
         options: dict[str, Any] = {

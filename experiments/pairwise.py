@@ -21,7 +21,7 @@ from typing import Any
 from experiments import cli, flags, results
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
-from experiments.measuring import Measuring, Number
+from experiments.measuring import Measuring, TestRows
 from experiments.progress import Progress, duration
 from jaxalign import Fit, FoldMoments, PairwiseMaps, fit_pairs
 from jaxalign.errors import UserError
@@ -81,7 +81,7 @@ class Run:
         self.rows: list[Row] = []
         self.fits: list[results.FitRow] = []
         self.doubtful: set[tuple[str, str, Setting]] = set()
-        self._without_value: list[tuple[int, tuple[str, str], Setting]] = []
+        self._without_value: dict[tuple[str, str, str, str, int | None, int], str] = {}
 
     @property
     def steps(self) -> int:
@@ -103,8 +103,7 @@ class Run:
                 for done, pair in enumerate(maps):
                     label = f"{where}: {method}, pair {done + 1} of {len(maps)}, {pair[0]} → {pair[1]}"
                     for rank, fit in self._cuts(method, maps, pair):
-                        numbers = measuring.evaluate(fit, test[pair[0]], test[pair[1]])
-                        self._keep(seed, pair, Setting(method, rank), bool(fit.ok), numbers)
+                        self._evaluate(measuring, test, pair, Setting(method, rank), fit)
                         progress.step(label)
                 if self.config.save_maps:
                     maps.save(write.directory / "maps" / f"seed{seed}" / method, {"seed": seed})
@@ -141,26 +140,30 @@ class Run:
             else:
                 yield maps.settings[pair]["rank"] if self.config.rank_as_fitted(method) else None, fit
 
-    def _keep(
-        self, seed: int, pair: tuple[str, str], setting: Setting, ok: bool, numbers: list[Number] | None
+    def _evaluate(
+        self, measuring: Measuring, test: TestRows, pair: tuple[str, str], setting: Setting, fit: Fit
     ) -> None:
-        """Adds the rows of one evaluation; None means that the mapped rows could not be compared."""
-        if not ok:
+        """Adds the rows of one evaluation. A pair that cannot be compared never stops a sweep."""
+        here = (self.data.store.dataset, *pair, setting.method, setting.rank, measuring.seed)
+        sound = bool(fit.ok)
+        try:
+            numbers = measuring.evaluate(fit, test[pair[0]], test[pair[1]])
+            self.rows.extend(Row(*here, *number) for number in numbers)
+        except UserError as error:
+            self._without_value[here] = str(error)
+            sound = False
+        if not sound:
             merged = setting.method in self.config.chosen_ranks()
             self.doubtful.add((*pair, Setting(setting.method) if merged else setting))
-        if numbers is None:
-            self._without_value.append((seed, pair, setting))
-            return
-        here = (self.data.store.dataset, *pair, setting.method, setting.rank, seed)
-        self.rows.extend(Row(*here, *number) for number in numbers)
 
     def _fill_in(self) -> None:
-        """Pairs that could not be measured get their rows too, without a value."""
+        """Pairs that could not be compared get their rows too, without a value."""
         if not self.rows:
-            raise UserError("no pair could be measured: every fit gave NaN, infinite or all-zero rows.")
+            raise UserError(
+                f"no pair could be measured; the first: {next(iter(self._without_value.values()))}"
+            )
         kinds = dict.fromkeys((row.own_photograph, row.measure) for row in self.rows)
-        for seed, pair, setting in self._without_value:
-            here = (self.data.store.dataset, *pair, setting.method, setting.rank, seed)
+        for here in self._without_value:
             self.rows.extend(Row(*here, *kind, math.nan) for kind in kinds)
 
     def draw(self, table: ResultTable, write: results.Writer, progress: Progress) -> int:
@@ -189,6 +192,12 @@ class Run:
         found = []
         if self.data.dropped:
             found.append(self.data.describe_dropped())
+        if self._without_value:
+            (_, source, target, method, _, seed), reason = next(iter(self._without_value.items()))
+            found.append(
+                f"{len(self._without_value)} comparisons of spaces have no value; the first is {source} → "
+                f"{target} by {method}, seed {seed}: {reason}"
+            )
         for setting in sorted({mark[2] for mark in self.doubtful}, key=str):
             pairs = [
                 f"{source} → {target}"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxalign.moments import Moments
@@ -60,9 +65,42 @@ def cross_moments(total: Moments, source: Offset, target: Offset, p: int, q: int
     return CrossMoments(xy, power, _part(total.mean, source, p), _part(total.mean, target, q), total.weight)
 
 
-def all_targets(total: Moments, source: Offset, p: int) -> CrossMoments:
-    """Moments between one encoder and the columns of all, its own included."""
-    return cross_moments(total, source, 0, p, total.mean.shape[0])
+class Beside(NamedTuple):
+    """Several encoders' columns side by side, the narrowest encoder first, so that programs are shared.
+
+    Attributes:
+      names: the encoders.
+      starts: first columns among all columns, shape [K].
+      widths: of the encoders.
+    """
+
+    names: tuple[str, ...]
+    starts: Int[Leaf, " K"]
+    widths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, total: Moments, names: Iterable[str]) -> Beside:
+        """Orders encoders by width."""
+        ordered = tuple(sorted(names, key=total.width))
+        return cls(
+            ordered, np.array([total.offset(name) for name in ordered]), tuple(map(total.width, ordered))
+        )
+
+    @property
+    def spans(self) -> dict[str, slice]:
+        """Where each encoder's columns stand."""
+        edges = np.cumsum((0, *self.widths)).tolist()
+        return {name: slice(start, stop) for name, start, stop in zip(self.names, edges[:-1], edges[1:])}
+
+
+def cross_moments_beside(
+    total: Moments, source: Offset, starts: Int[Array, " K"], p: int, widths: tuple[int, ...]
+) -> CrossMoments:
+    """Moments between one encoder and several targets side by side."""
+    parts = [cross_moments(total, source, start, p, q) for start, q in zip(starts, widths)]
+    xy = jnp.concatenate([part.xy for part in parts], axis=1)
+    power, mean = (jnp.concatenate([getattr(part, name) for part in parts]) for name in ("power_y", "mean_y"))
+    return CrossMoments(xy, power, parts[0].mean_x, mean, total.weight)
 
 
 def _part(vector: Float[Array, " D"], offset: Offset, width: int) -> Float[Array, " w"]:

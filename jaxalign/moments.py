@@ -28,7 +28,7 @@ from jaxalign.pytree import pytree, static
 CHUNK_ELEMENTS = 2**26  # of the rows sent to the device at once; larger chunks save passes over [D, D]
 SLICE_ROWS = 2048  # of a chunk that are centred and multiplied at once
 # The scatter matrix is cut into tiles of which only those on and above the diagonal are computed.
-MOST_BLOCKS, LEAST_BLOCK = 8, 128
+MOST_BLOCKS, LEAST_BLOCK = 12, 128
 
 
 @pytree
@@ -115,6 +115,10 @@ class Moments:
     def offset(self, name: str) -> int:
         """First column of an encoder."""
         return sum(self.widths[: self.names.index(name)])
+
+    def width(self, name: str) -> int:
+        """Width of an encoder."""
+        return self.widths[self.names.index(name)]
 
     def _require_same_columns(self, other: Moments) -> None:
         if (self.names, self.widths) != (other.names, other.widths):
@@ -249,11 +253,14 @@ def _scatter(chunk: tuple[jax.Array, ...], means: list[jax.Array], root: jax.Arr
     edges = [width * k // blocks for k in range(blocks + 1)]
     upper = [(i, j) for i in range(blocks) for j in range(i, blocks)]
 
+    mean = jnp.concatenate(means)
+
     def products(rows: tuple[jax.Array, ...], root: jax.Array) -> list[jax.Array]:
-        centred = [((part.astype(mean.dtype) - mean) * root[:, None]).T for part, mean in zip(rows, means)]
-        # [D, rows]: the layout in which a product with the transpose is fast on CPU. Without the barrier the
-        # transposition is folded into the product, which then runs on one core.
-        columns = jax.lax.optimization_barrier(jnp.concatenate(centred))
+        narrow = jnp.result_type(*rows, jnp.float32)
+        beside = jax.lax.optimization_barrier(jnp.concatenate([part.astype(narrow) for part in rows], axis=1))
+        # [D, rows]: the layout in which a product with the transpose is fast on CPU. Without the barriers the
+        # transposition is folded into the product, which then runs on one core, or is done encoder by encoder.
+        columns = jax.lax.optimization_barrier((beside.T.astype(mean.dtype) - mean[:, None]) * root)
         tiles = [columns[start:stop] for start, stop in zip(edges[:-1], edges[1:])]
         return [multiply(tiles[i], tiles[j].T) for i, j in upper]
 

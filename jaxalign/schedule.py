@@ -18,11 +18,12 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jaxalign.affine import AffineMap
-from jaxalign.blocks import all_targets, cross_moments, own_moments
+from jaxalign.blocks import Beside, cross_moments, cross_moments_beside, own_moments
 from jaxalign.moments import Moments
 from jaxalign.precision import double_precision
 from jaxalign.pytree import Leaf, pytree
 from jaxalign.solvers import ColumnwiseSolver, Fit, Solver, SymmetricSolver
+from jaxalign.workers import concurrently
 
 Pair = tuple[str, str]
 ACCELERATOR_BATCH = (
@@ -81,21 +82,36 @@ def solve(
 
 def _by_columns(total: Moments, solvers: Mapping[Pair, Solver]) -> Iterable[dict[Pair, Location]]:
     kind = cast(type[ColumnwiseSolver], type(next(iter(solvers.values()))))
-    edges = np.cumsum((0, *total.widths))
-    spans = {name: slice(int(a), int(b)) for name, a, b in zip(total.names, edges[:-1], edges[1:])}
-    for source in dict.fromkeys(pair[0] for pair in solvers):
-        mine = {target: solver for (name, target), solver in solvers.items() if name == source}
-        combined = kind.side_by_side([mine.get(name) for name in total.names], total.widths)
-        span = spans[source]
-        fits = _solve_columns(combined, total, span.start, width=span.stop - span.start)
+    targets: dict[str, list[str]] = {}
+    for source, target in solvers:
+        targets.setdefault(source, []).append(target)
+    beside = {source: Beside.of(total, names) for source, names in targets.items()}
+
+    def solve_source(source: str) -> Fit:
+        names, starts, widths = beside[source]
+        combined = kind.side_by_side([solvers[source, name] for name in names], widths)
+        return _solve_columns(
+            combined, total, total.offset(source), starts, width=total.width(source), widths=widths
+        )
+
+    sources = sorted(targets, key=lambda name: -total.width(name))
+    for source, fits in zip(sources, concurrently(solve_source, sources)):
         batch = Batch(fits)
-        yield {(source, target): Location(batch, spans[target]) for target in mine}
+        yield {(source, target): Location(batch, span) for target, span in beside[source].spans.items()}
 
 
-@functools.partial(jax.jit, static_argnames="width")
-def _solve_columns(solver: Solver, total: Moments, offset: Array, *, width: int) -> Fit:
+@functools.partial(jax.jit, static_argnames=("width", "widths"))
+def _solve_columns(
+    solver: Solver,
+    total: Moments,
+    offset: Array,
+    starts: Int[Array, " K"],
+    *,
+    width: int,
+    widths: tuple[int, ...],
+) -> Fit:
     state = solver.factor(own_moments(total, offset, width))
-    return solver.solve(state, None, all_targets(total, offset, width))
+    return solver.solve(state, None, cross_moments_beside(total, offset, starts, width, widths))
 
 
 def _columns(fit: Fit, span: slice) -> Fit:

@@ -9,20 +9,22 @@ quadratic form of d in (Vᵀ S' V) ∘ (A Aᵀ), which is formed once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxalign import checks
+from jaxalign.blocks import Beside
 from jaxalign.errors import UserError
 from jaxalign.moments import FoldMoments, Moments
 from jaxalign.precision import double_precision, multiply
 from jaxalign.pytree import pytree
 from jaxalign.solvers.reduced_rank import reduced_rank_factors
 from jaxalign.solvers.spectrum import Spectrum
+from jaxalign.workers import concurrently
 
 DEFAULT_GRID = 10.0 ** np.arange(-6, 2.5, 0.5)  # times the mean eigenvalue of the source's scatter matrix
 
@@ -74,25 +76,25 @@ def penalty_grid(moments: FoldMoments, source: str, l2: str | float | Sequence[f
         grid = np.atleast_1d(np.asarray(l2, np.float64))
         checks.penalty(grid)
         return np.unique(grid)
-    offset, width = moments.total.offset(source), _width(moments.total, source)
+    offset, width = moments.total.offset(source), moments.total.width(source)
     scale = float(moments.total.power()[offset : offset + width].mean())  # the trace over the width
     return DEFAULT_GRID * (scale if scale > 0 else 1.0)
 
 
 def penalty_scores(
     moments: FoldMoments,
-    source: str,
-    grid: np.ndarray,
+    grids: Mapping[str, np.ndarray],
+    targets: Mapping[str, Sequence[str]],
     *,
     per_column: bool = False,
     generalised: bool = False,
-) -> Scores:
-    """Held-out errors of ridge from one source to all targets, for every penalty.
+) -> dict[str, Scores]:
+    """Held-out errors of ridge from each source to its targets, for every penalty.
 
     Args:
       moments: with folds, unless ``generalised``.
-      source: name of the source encoder.
-      grid: penalties (scikit-learn's ``alpha``), shape [L].
+      grids: for each source its penalties (scikit-learn's ``alpha``), shape [L].
+      targets: for each source the encoders to map to. They, or their columns side by side, are the units.
       per_column: errors for each target column instead of each target encoder (costs a product per penalty).
       generalised: generalised cross-validation n Σ‖y − xW‖² / (n − df)² on all rows, without folds.
 
@@ -101,24 +103,40 @@ def penalty_scores(
     References:
       Golub, Heath, Wahba, "Generalized cross-validation as a method for choosing a good ridge parameter", 1979.
     """
-    total, width = moments.total, _width(moments.total, source)
-    options = {"width": width, "per_column": per_column}
-    with double_precision():
-        offset, penalties = total.offset(source), jnp.asarray(grid, total.scatter.dtype)
-        if generalised:
-            error = np.asarray(_generalised_scores(total, offset, penalties, **options))
-            return Scores(grid, error[None], np.ones(1))
+    total = moments.total
+    if not generalised:
         _require_folds(moments)
-        errors = [_fold_errors(total, fold, offset, penalties, **options) for fold in moments.folds]
-        rows = np.array([float(fold.weight) for fold in moments.folds])
-        return Scores(grid, np.stack([np.asarray(error, np.float64) for error in errors]), rows)
+    folds = (None,) if generalised else moments.folds
+    tasks = [(source, fold) for source in grids for fold in folds]
+    tasks.sort(
+        key=lambda task: -total.width(task[0])
+    )  # the longest first: no core then waits for it at the end
+    beside = {source: Beside.of(total, names) for source, names in targets.items()}
+
+    def errors(task: tuple[str, Moments | None]) -> Array:
+        source, fold = task
+        _, starts, widths = beside[source]
+        arguments = (total.offset(source), starts, jnp.asarray(grids[source], total.scatter.dtype))
+        options = {"width": total.width(source), "widths": widths, "per_column": per_column}
+        if fold is None:
+            return _generalised_errors(total, *arguments, **options)
+        return _fold_errors(total, fold, *arguments, **options)
+
+    found: dict[str, list[np.ndarray]] = {source: [] for source in grids}
+    for (source, _), error in zip(tasks, concurrently(errors, tasks)):
+        error = np.asarray(error, np.float64)
+        spans, names = beside[source].spans, beside[source].names
+        units = [error[:, spans[name] if per_column else [names.index(name)]] for name in targets[source]]
+        found[source].append(np.concatenate(units, axis=1))
+    rows = np.array([1.0 if fold is None else float(fold.weight) for fold in folds])
+    return {source: Scores(grids[source], np.stack(error), rows) for source, error in found.items()}
 
 
 def rank_scores(moments: FoldMoments, source: str, target: str, l2: float) -> Scores:
     """Held-out errors of reduced-rank ridge of one pair at every rank from 1 to min(p, q)."""
     _require_folds(moments)
     total = moments.total
-    p, q = _width(total, source), _width(total, target)
+    p, q = total.width(source), total.width(target)
     with double_precision():
         errors = [
             np.asarray(
@@ -135,10 +153,6 @@ def rank_scores(moments: FoldMoments, source: str, target: str, l2: float) -> Sc
 def _require_folds(moments: FoldMoments) -> None:
     if not moments.folds:
         raise UserError("choosing by cross-validation needs moments of at least two folds, got none")
-
-
-def _width(total: Moments, name: str) -> int:
-    return total.widths[total.names.index(name)]
 
 
 @pytree
@@ -176,63 +190,92 @@ class _Fold:
         return self.fold.scatter.diagonal() + self.fold.weight * self.step**2
 
 
-def _by_target(values: Float[Array, "*L D"], widths: tuple[int, ...]) -> Float[Array, "*L K"]:
-    edges = np.cumsum((0, *widths))
-    return jnp.stack([values[..., a:b].sum(-1) for a, b in zip(edges[:-1], edges[1:])], axis=-1)
-
-
-@functools.partial(jax.jit, static_argnames=("width", "per_column"))
+@functools.partial(jax.jit, static_argnames=("width", "widths", "per_column"))
 def _fold_errors(
-    total: Moments, fold: Moments, offset: Array, grid: Float[Array, " L"], *, width: int, per_column: bool
+    total: Moments,
+    fold: Moments,
+    source: Array,
+    targets: Int[Array, " K"],
+    grid: Float[Array, " L"],
+    *,
+    width: int,
+    widths: tuple[int, ...],
+    per_column: bool,
 ) -> Float[Array, "L units"]:
     split = _Fold.of(total, fold)
-    own, own_held_out = split.block(offset, offset, (width, width))
-    power = split.power()
+    own, own_held_out = split.block(source, source, (width, width))
     spectrum = Spectrum.of_matrix(own)
-    basis = spectrum.vectors.astype(PRODUCTS)
-    both = split.block(offset, 0, (width, total.scatter.shape[1]))
-    basis, both = jax.lax.optimization_barrier((basis, [part.astype(PRODUCTS) for part in both]))
-    # The barriers keep conversions and slices out of the products, which are then a fifth faster on CPU.
+    scale = 1 / (spectrum.values[:, None] + grid)  # d, shape [p, L]
+    blocks = [split.block(source, start, (width, size)) for start, size in zip(targets, widths)]
+    # The barriers keep conversions and slices out of the products, which are then faster on CPU.
+    turned, both = jax.lax.optimization_barrier(
+        (spectrum.vectors.astype(PRODUCTS).T, [_beside([pair[k] for pair in blocks]) for k in (0, 1)])
+    )
     rotated, rotated_held_out = jax.lax.optimization_barrier(
-        [multiply(basis.T, part) for part in both]
+        [multiply(turned, part) for part in both]
     )  # A first
-    quadratic = multiply(basis.T, multiply(own_held_out.astype(PRODUCTS), basis))
-    scale = (1 / (spectrum.values[None, :] + grid[:, None])).astype(PRODUCTS)  # d, shape [L, p]
+    quadratic = multiply(turned, multiply(own_held_out.astype(PRODUCTS), turned.T))
     product = rotated * rotated_held_out
+    power = [jax.lax.dynamic_slice(split.power(), (start,), (size,)) for start, size in zip(targets, widths)]
     if per_column:
 
         def one(d: Array) -> Array:
             weight = d[:, None] * rotated
             return jnp.sum(multiply(quadratic, weight) * weight, axis=0)
 
-        squared = jax.lax.map(one, scale)
-        return (power - 2 * multiply(scale, product) + squared) / fold.weight
-    edges = np.cumsum((0, *total.widths))
-    squared = []
-    for start, stop in zip(edges[:-1], edges[1:]):
-        part = rotated[:, start:stop]
-        form = quadratic * multiply(part, part.T)
-        squared.append(jnp.sum(multiply(scale, form) * scale, axis=1))
-    cross = multiply(scale, _by_target(product, total.widths))
-    return (_by_target(power, total.widths) - 2 * cross + jnp.stack(squared, axis=1)) / fold.weight
+        narrow = scale.astype(PRODUCTS)
+        squared = jax.lax.map(one, narrow.T)
+        return (jnp.concatenate(power) - 2 * multiply(narrow.T, product) + squared) / fold.weight
+    edges = np.cumsum((0, *widths))
+    errors = []
+    for start, stop, square in zip(edges[:-1], edges[1:], power):
+        cross = multiply(jnp.sum(product[:, start:stop], axis=1, dtype=scale.dtype), scale)
+        errors.append(square.sum() - 2 * cross + _quadratic_form(quadratic, rotated[:, start:stop], scale))
+    return jnp.stack(errors, axis=1) / fold.weight
 
 
-@functools.partial(jax.jit, static_argnames=("width", "per_column"))
-def _generalised_scores(
-    total: Moments, offset: Array, grid: Float[Array, " L"], *, width: int, per_column: bool
+def _beside(blocks: list[Array]) -> Array:
+    return jnp.concatenate([block.astype(PRODUCTS) for block in blocks], axis=1)
+
+
+def _quadratic_form(
+    quadratic: Float[Array, "p p"], rotated: Float[Array, "p q"], scale: Float[Array, "p L"]
+) -> Float[Array, " L"]:
+    """dᵀ (Q ∘ A Aᵀ) d for each column d of ``scale``, without the block above the diagonal of the symmetric matrix."""
+    half, narrow = rotated.shape[0] // 2, scale.astype(PRODUCTS)
+    total = jnp.zeros(scale.shape[1], scale.dtype)
+    for times, i, j in ((1, slice(0, half), slice(0, half)), (2, slice(half, None), slice(0, half)),
+                        (1, slice(half, None), slice(half, None))):  # fmt: skip
+        form = quadratic[i, j] * multiply(rotated[i], rotated[j].T)
+        total += times * jnp.sum(multiply(form, narrow[j]) * narrow[i], axis=0, dtype=scale.dtype)
+    return total
+
+
+@functools.partial(jax.jit, static_argnames=("width", "widths", "per_column"))
+def _generalised_errors(
+    total: Moments,
+    source: Array,
+    targets: Int[Array, " K"],
+    grid: Float[Array, " L"],
+    *,
+    width: int,
+    widths: tuple[int, ...],
+    per_column: bool,
 ) -> Float[Array, "L units"]:
-    columns = total.scatter.shape[1]
-    rows = jax.lax.dynamic_slice(total.scatter, (offset, 0), (width, columns))
-    spectrum = Spectrum.of_matrix(jax.lax.dynamic_slice(rows, (0, offset), (width, width)))
-    squared = multiply(spectrum.vectors.T, rows) ** 2
-    power = total.scatter.diagonal()
-    if not per_column:
-        squared, power = _by_target(squared, total.widths), _by_target(power, total.widths)
+    spectrum = Spectrum.of_matrix(jax.lax.dynamic_slice(total.scatter, (source, source), (width, width)))
     scale = 1 / (spectrum.values[None, :] + grid[:, None])
-    explained = multiply(2 * scale - scale**2 * spectrum.values, squared)
+    explaining = 2 * scale - scale**2 * spectrum.values
+    errors = []
+    for start, size in zip(targets, widths):
+        block = jax.lax.dynamic_slice(total.scatter, (source, start), (width, size))
+        squared = multiply(spectrum.vectors.T, block) ** 2
+        power = jax.lax.dynamic_slice(total.scatter.diagonal(), (start,), (size,))
+        if not per_column:
+            squared, power = squared.sum(1, keepdims=True), power.sum(keepdims=True)
+        errors.append(jnp.maximum(power - multiply(explaining, squared), 0))
     freedom = jnp.sum(spectrum.values * scale, axis=1) + 1  # the mean costs one
     left = jnp.maximum(total.weight - freedom, 1e-12 * total.weight)
-    return jnp.maximum(power - explained, 0) * (total.weight / left**2)[:, None]
+    return jnp.concatenate(errors, axis=1) * (total.weight / left**2)[:, None]
 
 
 @functools.partial(jax.jit, static_argnames=("p", "q"))

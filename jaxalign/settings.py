@@ -127,29 +127,31 @@ class Settings:
 
     def _penalties(self, moments: FoldMoments, pairs: Sequence[Pair]) -> dict[Pair, Any]:
         assert self.l2 is not None
-        total, chosen = moments.total, {}
-        edges = np.cumsum((0, *total.widths))[:-1]
-        variance = np.add.reduceat(total.power(), edges)
-        for source in dict.fromkeys(source for source, _ in pairs):
-            grid = penalty_grid(moments, source, self.l2)
-            scores = penalty_scores(
-                moments, source, grid, per_column=self.penalty_per == "column", generalised=self.l2 == "gcv"
-            )
-            targets = [target for name, target in pairs if name == source]
+        total, chosen, power = moments.total, {}, moments.total.power()
+        targets: dict[str, list[str]] = {}
+        for source, target in pairs:
+            targets.setdefault(source, []).append(target)
+        grids = {source: penalty_grid(moments, source, self.l2) for source in targets}
+        per_column, generalised = self.penalty_per == "column", self.l2 == "gcv"
+        every = penalty_scores(moments, grids, targets, per_column=per_column, generalised=generalised)
+        for source, scores in every.items():
+            widths = [total.width(target) for target in targets[source]]
             if self.penalty_per == "source":
-                units = [total.names.index(target) for target in targets]
+                starts = [total.offset(target) for target in targets[source]]
+                variance = np.array(
+                    [power[start : start + width].sum() for start, width in zip(starts, widths)]
+                )
                 # Relative to each target's variance, so that the one with the longest vectors does not decide alone.
-                relative = scores.error[:, :, units] / np.maximum(variance[units], np.finfo(float).tiny)
-                scores = dataclasses.replace(scores, error=relative.sum(-1, keepdims=True))
-            best = grid[scores.choose(one_standard_error=self.one_standard_error and self.l2 != "gcv")]
-            for target in targets:
-                if self.penalty_per == "column":
-                    start = total.offset(target)
-                    chosen[source, target] = best[start : start + total.widths[total.names.index(target)]]
-                else:
-                    chosen[source, target] = best[
-                        0 if self.penalty_per == "source" else total.names.index(target)
-                    ]
+                error = scores.error / np.maximum(variance, np.finfo(float).tiny)
+                scores = dataclasses.replace(scores, error=error.sum(-1, keepdims=True))
+            best = grids[source][
+                scores.choose(one_standard_error=self.one_standard_error and not generalised)
+            ]
+            each = (
+                np.split(best, np.cumsum(widths)[:-1]) if per_column else np.broadcast_to(best, len(widths))
+            )
+            parts = zip(targets[source], each)
+            chosen.update({(source, target): part for target, part in parts})
         return chosen
 
     def _chosen_rank(self, moments: FoldMoments, pair: Pair, solver: Any) -> int:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -525,3 +526,53 @@ def test_agrees_with_the_independent_float64_reference(shared, cache, tmp_path):
             )
             compared += 1
     assert compared == 6 * 4 * 15
+
+
+def test_one_dead_encoder_does_not_stop_the_sweep(cache, tmp_path):
+    embeddings, _ = planted()
+    embeddings["dead"] = np.ones((PEOPLE * PER_PERSON, 5), np.float32)
+    make_store(tmp_path / "store", embeddings)
+    flags = [
+        "--models=alpha,beta,dead",
+        "--methods=orthogonal,ridge",
+        "--seeds=1",
+        "--measures=identification",
+    ]
+    done = drive(f"--store={tmp_path / 'store'}", f"--out={tmp_path / 'out'}", *flags, cache=cache)
+    assert done.returncode == 0, done.stderr
+    rows = read(tmp_path / "out")
+    names = {(row["source"], row["target"], row["method"], row["measure"]) for row in rows}
+    assert len(names) == len(rows) == 6 * 2 * 6
+    for row in rows:
+        assert (row["value"] == "") == ("dead" in (row["source"], row["target"]))
+    assert "*: at least one fit was numerically doubtful (4 pairs)" in done.stdout
+    assert "leave out 4 pairs" in done.stdout
+    assert "warning: 8 comparisons of spaces have no value" in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_an_interrupted_run_leaves_nothing(store, cache, tmp_path):
+    seeds = ",".join(map(str, range(400)))
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.pairwise",
+        f"--store={store}",
+        "--out=deep/out",
+        f"--seeds={seeds}",
+    ]
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(cache),
+        "PYTHONPATH": str(REPOSITORY),
+        "JAX_PLATFORMS": "cpu",
+    }
+    run = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    assert run.stderr is not None
+    assert "planted: 6 ordered pairs" in run.stderr.readline()
+    assert (tmp_path / "deep").exists()
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=120)
+    assert run.returncode == 130
+    assert err.splitlines()[-1] == "interrupted"
+    assert list(tmp_path.iterdir()) == []

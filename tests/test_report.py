@@ -65,6 +65,25 @@ def test_an_unsupported_number_is_never_averaged_away():
     assert table.mean_over_pairs(Setting("nothing"), TMR) is None
 
 
+def test_a_pair_without_any_number_is_left_out_of_every_mean():
+    rows = _rows(["a", "b", "c"])
+    broken = [
+        row._replace(value=NAN) if (row.source, row.target, row.method) == ("a", "b", "canonical") else row
+        for row in rows
+    ]
+    table = ResultTable(broken)
+    assert table.left_out == {("a", "b")}
+    for setting in table.settings:
+        mean = table.mean_over_pairs(setting, RANK1)
+        rest = [r.value for r in rows if (r.method, r.measure) == (setting.method, "rank1")
+                and (r.source, r.target) != ("a", "b")]  # fmt: skip
+        assert mean is not None
+        assert mean.mean == pytest.approx(np.mean(rest))
+    text = render_table(table)
+    assert "leave out 1 pair that" in text
+    assert text.count("n/a") > 1
+
+
 def test_targets_follow_the_order_of_sources():
     table = ResultTable(_rows(["z", "m", "a"]))
     assert table.sources == table.targets == table.encoders == ["z", "m", "a"]

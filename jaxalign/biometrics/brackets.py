@@ -4,7 +4,7 @@ A guess that fails costs another pass, never a wrong number.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from jaxalign.biometrics.floats import from_ordered, ordered
 
 SAMPLE_GROUPS = 16
 STANDARD_ERRORS = 5.0  # half the width of a bracket, in standard errors over groups of sampled probes
-MOST_FLOATS = 1 << 21  # widest bracket
+FLOATS = 1 << 22  # in all brackets together
 OUTERMOST = 2.0  # cosines stay within ±1 but for rounding; differences of orders must fit an int32
 
 
@@ -132,59 +132,64 @@ class FineCounts:
 
 
 def guessed_brackets(
-    impostor: np.ndarray, genuine: np.ndarray, fmr: Sequence[float], binning: Binning, comparisons: int
+    impostor: np.ndarray, genuine: np.ndarray, fmr: Sequence[float], binning: Binning
 ) -> Brackets | None:
     """Brackets for the thresholds of some false match rates and of the equal error rate.
+
+    A bracket is as wide as the jackknife over groups of sampled probes says it must be.
 
     Args:
       impostor, genuine: comparisons of the sample by group and bin, shape [groups, bins].
       fmr: the rates.
       binning: the bins.
-      comparisons: scores of the whole test set; brackets of a small one are narrower, as they cost memory.
 
     Returns:
       The brackets; None where there is nothing to look for.
     """
-    targets = [lambda i, g, rate=rate: _position(i, rate) for rate in fmr][: kernels.INTERVALS - 1]
-    if not targets or not genuine.sum():
+    rates = tuple(fmr)[: kernels.INTERVALS - 1]
+    if not rates or not genuine.sum():
         return None
-    most = int(np.clip(1 << (comparisons // 64).bit_length(), 1 << 21, MOST_FLOATS))
-    runs = []
-    for target in [*targets, _crossing]:
-        kinds = (impostor, genuine)
-        centre = target(*(kind.sum(axis=0) for kind in kinds))
-        others = [target(*(kind.sum(axis=0) - kind[k] for kind in kinds)) for k in range(len(impostor))]
-        half = STANDARD_ERRORS * np.sqrt((len(impostor) - 1) * np.var(others)) + 2  # the jackknife's error
-        first, middle, last = (binning.order_at(centre + shift) for shift in (-half, 0, half))
-        runs.append(_limited(first, middle, last, most))
-    return _merged(sorted(runs), most * len(runs), len(runs))
+    samples = [_positions(*sums, rates) for sums in _left_out(impostor, genuine)]
+    centres, others = samples[0], np.array(samples[1:])
+    halves = STANDARD_ERRORS * np.sqrt((len(others) - 1) * others.var(axis=0)) + 2
+    runs = [
+        [binning.order_at(centre + shift) for shift in (-half, 0, half)]
+        for centre, half in zip(centres, halves)
+    ]
+    first, centre, last = np.array(runs).T
+    most = FLOATS
+    while np.minimum(last - first + 1, most).sum() > FLOATS:
+        most = most * 7 // 8
+    first = np.maximum(first, np.minimum(centre - most // 2, last - most + 1))
+    last = np.minimum(last, first + most - 1)
+    return _merged(sorted(zip(first.tolist(), last.tolist())), len(rates) + 1)
 
 
-def _position(impostor: np.ndarray, rate: float) -> float:
-    """Fractional bin of the threshold of a rate."""
-    accepted = impostor[::-1].cumsum()
-    wanted = rate * accepted[-1]
-    number = min(int(np.searchsorted(accepted, wanted)), len(accepted) - 1)
-    inside = accepted[number] - wanted
-    return len(accepted) - 1 - number + float(np.clip(inside / max(impostor[::-1][number], 1), 0, 1))
+def _left_out(impostor: np.ndarray, genuine: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Impostors accepted from each bin on, from the top, and the share of genuine ones rejected below each bin.
+
+    First for all groups together, then without each in turn.
+    """
+    accepted = impostor[:, ::-1].cumsum(axis=1)
+    rejected = genuine.cumsum(axis=1) - genuine
+    both = accepted.sum(axis=0), rejected.sum(axis=0)
+    matched = genuine.sum()
+    yield both[0], both[1] / max(matched, 1)
+    for k in range(len(impostor)):
+        yield both[0] - accepted[k], (both[1] - rejected[k]) / max(matched - genuine[k].sum(), 1)
 
 
-def _crossing(impostor: np.ndarray, genuine: np.ndarray) -> float:
-    """Bin in which FMR and FNMR cross."""
-    rejected = genuine.cumsum() / max(genuine.sum(), 1)
-    accepted = 1 - impostor.cumsum() / max(impostor.sum(), 1)
-    return float(np.argmax(rejected >= accepted))
+def _positions(accepted: np.ndarray, rejected: np.ndarray, rates: Sequence[float]) -> np.ndarray:
+    """Fractional bins of the rates' thresholds, and the bin in which FMR and FNMR cross."""
+    wanted = np.array(rates) * accepted[-1]
+    number = np.minimum(np.searchsorted(accepted, wanted), len(accepted) - 1)
+    here = accepted[number] - np.where(number > 0, accepted[number - 1], 0)
+    inside = np.clip((accepted[number] - wanted) / np.maximum(here, 1), 0, 1)
+    crossing = np.argmax(rejected * accepted[-1] > accepted[::-1])
+    return np.append(len(accepted) - 1 - number + inside, crossing - 1)
 
 
-def _limited(first: int, centre: int, last: int, most: int) -> tuple[int, int]:
-    """A run of at most so many floats around its centre."""
-    if last - first + 1 <= most:
-        return first, last
-    first = max(first, centre - most // 2)
-    return first, min(last, first + most - 1)
-
-
-def _merged(runs: list[tuple[int, int]], slots: int, places: int) -> Brackets:
+def _merged(runs: list[tuple[int, int]], places: int) -> Brackets:
     """Overlapping runs become one."""
     merged = [runs[0]]
     for first, last in runs[1:]:
@@ -193,4 +198,4 @@ def _merged(runs: list[tuple[int, int]], slots: int, places: int) -> Brackets:
         else:
             merged.append((first, last))
     first, last = (np.array(side, np.int64) for side in zip(*merged))
-    return Brackets(first, last, slots, places)
+    return Brackets(first, last, FLOATS, places)

@@ -46,6 +46,7 @@ class Scored:
       counts: genuine (own photographs not counted) and impostor comparisons along the score axis; None where
         only identification is wanted.
       resolve: counts the impostors between two orders more finely.
+      left_out: further genuine scores, of templates without the probe's own photograph.
       scores: the scores of all probes in the plan's order, padded, where they were kept; else None.
     """
 
@@ -56,6 +57,12 @@ class Scored:
     counts: Counts | None
     resolve: Resolver
     scores: Float[Array, "padded_probes padded_gallery"] | None
+    left_out: np.ndarray
+
+    @property
+    def genuine(self) -> np.ndarray:
+        """Orders of the genuine scores that verification counts, ascending."""
+        return np.sort(ordered(np.append(self.genuine_scores[~self.plan.genuine_own], self.left_out)))
 
 
 class Counter:
@@ -68,10 +75,12 @@ class Counter:
         plan: EvaluationPlan,
         zero_rows: str = "refuse",
         fmr: Sequence[float] | None = (),
+        left_out: np.ndarray | None = None,
     ):
         device_rows.same_width(probes, gallery)
         self.plan, self.fmr = plan, fmr
         self.dtype = device_rows.score_dtype(probes, gallery)
+        self.left_out = np.zeros(0, self.dtype) if left_out is None else left_out.astype(self.dtype)
         options = {"dtype": self.dtype, "zero_rows": zero_rows}
         self.gallery = device_rows.unit_rows(gallery, "gallery", padded_rows=plan.gallery_padded, **options)
         self._rows = lambda order, padded_rows: device_rows.unit_rows(
@@ -118,9 +127,9 @@ class Counter:
         count = functools.partial(self._count_slots, scores)
         resolve = Resolver(ordered(genuine), self.padding(), fine, count)
         if self.fmr is None:
-            return Scored(plan, self.dtype, genuine, above_row, None, resolve, scores)
+            return Scored(plan, self.dtype, genuine, above_row, None, resolve, scores, self.left_out)
         counts = self._binned_counts(totals[: kernels.BINS], Binning.of(bins), genuine, fine)
-        scored = Scored(plan, self.dtype, genuine, above_row, counts, resolve, scores)
+        scored = Scored(plan, self.dtype, genuine, above_row, counts, resolve, scores, self.left_out)
         if scores is not None and plan.probes * plan.gallery <= SORTED_SCORES:
             return dataclasses.replace(scored, counts=sorted_counts(scored))
         return scored
@@ -146,7 +155,7 @@ class Counter:
         zero = binning.bin_of(np.zeros(1, self.dtype))
         impostor[:, zero] -= rows // groups * (plan.gallery_padded - plan.gallery)
         genuine = _by_group(group[~own], stretch[~own], groups)
-        return bins, guessed_brackets(impostor, genuine, self.fmr, binning, plan.probes * plan.gallery)
+        return bins, guessed_brackets(impostor, genuine, self.fmr, binning)
 
     def _binned_counts(
         self, totals: np.ndarray, binning: Binning, genuine: np.ndarray, fine: FineCounts | None
@@ -159,6 +168,7 @@ class Counter:
         if fine is not None:
             fine.add_to(impostor, binning)
         counted = np.bincount(place[~self.plan.genuine_own], minlength=kernels.BINS)
+        counted += np.bincount(binning.bin_of(self.left_out), minlength=kernels.BINS)
         return Counts(impostor, counted, binning.first, single=False)
 
     def _count_slots(self, scores, first, last, shift) -> np.ndarray:
@@ -185,13 +195,19 @@ def sorted_counts(scored: Scored) -> Counts:
     """Counts at every distinct score, from all scores sorted; they must have been kept."""
     plan = scored.plan
     assert scored.scores is not None
-    every = np.sort(ordered(np.asarray(scored.scores)[: plan.probes, : plan.gallery]).ravel())
-    last = np.flatnonzero(np.append(every[1:] != every[:-1], True))
-    start = every[last]
-    place = np.searchsorted(start, ordered(scored.genuine_scores))
-    impostor = np.diff(last, prepend=-1) - np.bincount(place, minlength=len(start))
-    counted = np.bincount(place[~plan.genuine_own], minlength=len(start))
+    every = ordered(np.asarray(scored.scores)[: plan.probes, : plan.gallery]).ravel()
+    start, total = _distinct(np.append(every, ordered(scored.left_out)))
+    mated = np.append(ordered(scored.genuine_scores), ordered(scored.left_out))
+    impostor = total - np.bincount(np.searchsorted(start, mated), minlength=len(start))
+    counted = np.bincount(np.searchsorted(start, scored.genuine), minlength=len(start))
     return Counts(impostor, counted, lambda numbers: start[numbers], single=True)
+
+
+def _distinct(orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values, ascending, and how often each occurs; as ``numpy.unique`` but by the faster sort."""
+    orders = np.sort(orders)
+    last = np.flatnonzero(np.append(orders[1:] != orders[:-1], True))
+    return orders[last], np.diff(last, prepend=-1)
 
 
 def _by_group(group: np.ndarray, stretch: np.ndarray, groups: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from jaxalign.biometrics import rows
 from jaxalign.biometrics.counting import Counter
 from jaxalign.biometrics.identification import Identification, identification
 from jaxalign.biometrics.layout import EvaluationPlan
+from jaxalign.biometrics.leave_one_out import identification_without_own
 from jaxalign.biometrics.operating_points import check_rates
 from jaxalign.biometrics.pairs import (
     CheckedPairs,
@@ -21,7 +22,7 @@ from jaxalign.biometrics.pairs import (
     verify_pairs,
 )
 from jaxalign.biometrics.tail import ImpostorTail, impostor_tail
-from jaxalign.biometrics.templates import first_rows, pooled
+from jaxalign.biometrics.templates import Gallery
 from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification, verification
 from jaxalign.errors import UserError
 
@@ -131,8 +132,9 @@ def evaluate(
       ranks, cmc: the ranks k, and the length of the CMC.
       measures: "identification", "verification" or both.
       templates: the gallery: "all" rows, the "first" row of each person, or one "pooled" template for each person.
-        With "pooled" a probe's own photograph is part of its template, which ``own`` then names.
-      pairs: a list of pairs to verify besides (see ``verify_pairs``), without scoring them again.
+        ``own`` numbers photographs, as always. A probe whose own photograph is in a pooled template is compared
+        with the template of the person's other photographs where the own photograph is excluded.
+      pairs: a list of pairs of photographs to verify besides (see ``verify_pairs``), not scored again if it can be.
       tail: share of the highest impostor scores to keep for a bootstrap over people; about 5 times the FMR.
       least_false_matches: an operating point with fewer expected false matches is unsupported.
       zero_rows: "refuse" rows of zeros, or "keep" them with cosine 0 to everything.
@@ -151,37 +153,45 @@ def evaluate(
     """
     _check_options(measures, ranks, cmc, zero_rows)
     rates = check_rates(fmr)
+    left_out, photographs = None, gallery
     if isinstance(probe_identities, EvaluationPlan):
         plan = probe_identities
         if gallery_identities is not None or own is not None or templates != "all":
             raise UserError(
-                "an EvaluationPlan holds gallery_identities, own and templates already: give them to it"
+                "an EvaluationPlan holds gallery_identities and own already, and templates need identities"
             )
     else:
-        gallery, gallery_identities, own = _gallery(
-            gallery, probe_identities, gallery_identities, own, templates
-        )
-        plan = EvaluationPlan.of(probe_identities, gallery_identities, own=own)
+        searched = Gallery.of(gallery, probe_identities, gallery_identities, own, templates)
+        plan = EvaluationPlan.of(probe_identities, searched.identities, own=searched.own)
+        if templates == "pooled":
+            left_out = searched.left_out(rows.checked(probes, "probes", plan.probes))
+        gallery = searched.rows
     left = rows.checked(probes, "probes", plan.probes)
     right = rows.checked(gallery, "gallery", plan.gallery)
-    listed = None if pairs is None else CheckedPairs.of(pairs, plan.probes, plan.gallery)
-    counter = Counter(left, right, plan, zero_rows, rates if tail > 0 or "verification" in measures else None)
+    photographs = right if templates == "all" else rows.checked(photographs, "gallery")
+    listed = None if pairs is None else CheckedPairs.of(pairs, plan.probes, len(photographs))
+    wanted = rates if tail > 0 or "verification" in measures else None
+    others = None if left_out is None else left_out[~np.isnan(left_out)]
+    counter = Counter(left, right, plan, zero_rows, wanted, others)
     scored = counter.run()
     ranked = {}
     if "identification" in measures:
-        kinds = ("included", "excluded") if plan.genuine_own.any() else ("excluded",)
-        ranked = {
-            k: identification(scored, own_included=k == "included", ranks=ranks, cmc=cmc) for k in kinds
-        }
+        options = {"ranks": ranks, "cmc": cmc}
+        if plan.genuine_own.any():
+            ranked["included"] = identification(scored, own_included=True, **options)
+        if left_out is None:
+            ranked["excluded"] = identification(scored, own_included=False, **options)
+        else:
+            ranked["excluded"] = identification_without_own(counter, scored, left_out, **options)
     verified = None
     if "verification" in measures:
         verified = verification(scored, fmr=rates, least_false_matches=least_false_matches)
     over_pairs = None
     if listed is not None:
-        scores = scores_of(scored, listed)
+        scores = scores_of(scored, listed) if templates == "all" else None
         options = {"fmr": rates, "least_false_matches": least_false_matches}
         if scores is None:
-            over_pairs = verify_pairs(left, right, listed, zero_rows=zero_rows, **options)
+            over_pairs = verify_pairs(left, photographs, listed, zero_rows=zero_rows, **options)
         else:
             over_pairs = rates_of_pairs(scores, listed, **options)
     kept = impostor_tail(counter, scored, tail) if tail > 0 else None
@@ -216,25 +226,3 @@ def _check_options(measures: Sequence[str], ranks: Sequence[int], cmc: int, zero
         raise UserError(f"ranks and cmc: expected integers of at least 1, got {list(ranks)} and {cmc}")
     if zero_rows not in ("refuse", "keep"):
         raise UserError(f"zero_rows: expected 'refuse' or 'keep', got {zero_rows!r}")
-
-
-def _gallery(gallery: ArrayLike, probe_identities, gallery_identities, own, templates: str):
-    """The gallery that is searched, its identities and the probes' own photographs in it."""
-    if templates == "all":
-        return gallery, gallery_identities, own
-    if templates not in ("first", "pooled"):
-        raise UserError(f"templates: expected 'all', 'first' or 'pooled', got {templates!r}")
-    same = gallery_identities is None
-    labels = np.asarray(probe_identities if same else gallery_identities)
-    array = rows.checked(gallery, "gallery", len(labels))
-    own = np.arange(len(labels)) if same and own is None else own
-    chosen = first_rows(labels)
-    place = np.full(len(labels) + 1, -1)  # the last one stands for −1, no own photograph
-    if templates == "first":
-        place[chosen] = np.arange(len(chosen))
-        array = array[chosen]
-    else:
-        array, _ = pooled(array, labels)
-        people = {label: k for k, label in enumerate(labels[chosen].tolist())}
-        place[:-1] = [people[label] for label in labels.tolist()]
-    return array, labels[chosen], None if own is None else place[np.asarray(own)]

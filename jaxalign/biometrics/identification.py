@@ -69,10 +69,15 @@ def identification(scored: Scored, *, own_included: bool, ranks: Sequence[int], 
     rank = 1 + beaten[first]
     with np.errstate(invalid="ignore", divide="ignore"):
         cut = hits_50 / mates_50
+    return Identification(probe[first], rank, hits / np.maximum(mates, 1), cut, *shares(rank, ranks, cmc))
+
+
+def shares(rank: np.ndarray, ranks: Sequence[int], cmc: int) -> tuple[dict[int, float], np.ndarray]:
+    """Rank-k for some k, and the CMC from 1 to its length; NaN without probes."""
+    if not len(rank):
+        return {int(k): float("nan") for k in ranks}, np.full(cmc, np.nan)
     counts = np.bincount(np.minimum(rank, cmc + 1), minlength=cmc + 2)[1:-1].cumsum()
-    share = {int(k): float(np.mean(rank <= k)) if len(rank) else float("nan") for k in ranks}
-    curve = counts / len(rank) if len(rank) else np.full(cmc, np.nan)
-    return Identification(probe[first], rank, hits / np.maximum(mates, 1), cut, share, curve)
+    return {int(k): float(np.mean(rank <= k)) for k in ranks}, counts / len(rank)
 
 
 def _mates_in_order(

@@ -35,8 +35,8 @@ def same_width(probes: np.ndarray, gallery: np.ndarray) -> None:
 
 def score_dtype(probes: np.ndarray, gallery: np.ndarray) -> np.dtype:
     """float64 where both inputs are and the caller has enabled it, else float32."""
-    double = probes.dtype == gallery.dtype == np.float64 and jax.config.read("jax_enable_x64")
-    return np.dtype(np.float64 if double else np.float32)
+    double = probes.dtype == gallery.dtype == np.float64
+    return np.dtype(jax.dtypes.canonicalize_dtype(np.float64) if double else np.float32)
 
 
 @jax.jit

@@ -14,13 +14,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxalign.biometrics.layout import LANES, MATES_AT_ONCE, MateTable
+from jaxalign.biometrics.layout import MATES_AT_ONCE, MateTable
 from jaxalign.precision import multiply
 
 BINS = 1 << 16  # equal bins over the range of the scores
-INTERVALS = (
-    8  # stretches of the score axis that can be resolved down to single floating-point numbers at once
-)
+INTERVALS = 8  # stretches of the score axis that can be resolved to single floats at once
+COUNTED_LANES = 32  # columns counted side by side
+MOST_DEEP = 32  # XLA splits deeper sums in two and stores what lies between; an 8-bit count allows 255
 
 
 class Bins(NamedTuple):
@@ -160,12 +160,12 @@ def _at_least(
 ) -> Int[Array, "block four"]:
     """For each row and each of four limits, how many scores are ≥ it: four 8-bit counts in one int32."""
     rows, columns = row.shape
-    groups = columns // LANES
-    depth = max(size for size in range(1, 256) if groups % size == 0)
+    groups = columns // COUNTED_LANES
+    depth = max(size for size in range(1, MOST_DEEP + 1) if groups % size == 0)
     packed = jnp.zeros_like(row, jnp.int32)
     for k in range(MATES_AT_ONCE):
         packed += (row >= least[:, k : k + 1]).astype(jnp.int32) << (8 * k)
-    packed = packed.reshape(rows, groups // depth, depth, LANES).sum(axis=2, dtype=jnp.int32)
+    packed = packed.reshape(rows, groups // depth, depth, COUNTED_LANES).sum(axis=2, dtype=jnp.int32)
     return jnp.stack(
         [((packed >> (8 * k)) & 255).sum(axis=(1, 2), dtype=jnp.int32) for k in range(MATES_AT_ONCE)], 1
     )
@@ -284,3 +284,25 @@ def sweep_slots(
 def no_bins(dtype: np.dtype) -> Bins:
     """A placeholder where the bins are taken from the scores."""
     return Bins(jnp.ones((), dtype), jnp.zeros((), jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnames=("strip", "block"))
+def count_at_least(
+    probes: Float[Array, "rows width"],
+    gallery: Float[Array, "gallery width"],
+    least: Float[Array, " rows"],
+    strips: Int[Array, ""],
+    *,
+    strip: int,
+    block: int,
+) -> Int[Array, " rows"]:
+    """For each probe, how many gallery rows score at least its limit."""
+    limits = jnp.broadcast_to(least[:, None], (len(least), MATES_AT_ONCE))
+
+    def one_block(i, above):
+        rows = lax.dynamic_slice_in_dim(probes, i * block, block)
+        limit = lax.dynamic_slice_in_dim(limits, i * block, block)
+        found = _at_least(multiply(rows, gallery.T), limit)[:, 0]
+        return lax.dynamic_update_slice_in_dim(above, found, i * block, 0)
+
+    return lax.fori_loop(0, strips * (strip // block), one_block, jnp.zeros(len(least), jnp.int32))

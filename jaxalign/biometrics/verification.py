@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxalign.biometrics.counting import Scored, sorted_counts
-from jaxalign.biometrics.floats import ordered
 from jaxalign.biometrics.operating_points import AUC_ERROR, ErrorRates, OperatingPoint, error_rates
 
 LEAST_FALSE_MATCHES = 10.0  # expected false matches an operating point must have to be reported
@@ -84,7 +83,7 @@ def verification(
 ) -> Verification:
     """Error rates from the counts of one pass; the same photograph is never compared with itself."""
     assert scored.counts is not None
-    genuine = np.sort(ordered(scored.genuine_scores[~scored.plan.genuine_own]))
+    genuine = scored.genuine
     options = {"fmr": fmr, "least_false_matches": least_false_matches}
     rates = error_rates(scored.counts, genuine, scored.resolve, scored.dtype, **options)
     if (

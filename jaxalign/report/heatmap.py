@@ -225,7 +225,10 @@ class _Canvas:
         return (self.table.sources[i], self.table.targets[j], setting) in self.table.doubtful
 
     def _pairs(self, measured: np.ndarray) -> np.ndarray:
-        other = np.array([[s != t for t in self.table.targets] for s in self.table.sources])
+        left_out = self.table.left_out
+        other = np.array(
+            [[s != t and (s, t) not in left_out for t in self.table.targets] for s in self.table.sources]
+        )
         return measured & other
 
     def _footnote(self, setting: Setting, values: np.ndarray, measured: np.ndarray) -> str:
@@ -233,7 +236,7 @@ class _Canvas:
         if len(self.table.seeds) > 1:
             notes.append(f"mean ± standard deviation over {len(self.table.seeds)} seeds")
         if np.isnan(values[measured]).any():
-            notes.append("n/a: too few comparisons to support the number")
+            notes.append("n/a: too few comparisons to support a number, or none possible")
         if any(mark[2] == setting for mark in self.table.doubtful):
             notes.append("*: the fit was numerically doubtful")
         return "; ".join(notes)

@@ -128,6 +128,16 @@ class ResultTable:
         self.sources = list(dict.fromkeys(key[2] for key in self._values))
         self.encoders = list(dict.fromkeys([*self.sources, *(key[3] for key in self._values)]))
         self.targets = sorted({key[3] for key in self._values}, key=self.encoders.index)
+        self.left_out = self._without_any_value()
+
+    def _without_any_value(self) -> set[tuple[str, str]]:
+        """Pairs that some setting and seed gave not one number for."""
+        found: dict[tuple[Setting, str, str, int], bool] = {}
+        for (setting, _, source, target), values in self._values.items():
+            for seed, value in values.items():
+                key = (setting, source, target, seed)
+                found[key] = found.get(key, False) or not math.isnan(value)
+        return {(source, target) for (_, source, target, _), any_value in found.items() if not any_value}
 
     def cell(self, setting: Setting, measure: Measure, source: str, target: str) -> Cell | None:
         """One pair over all seeds; None where it was not measured."""
@@ -137,11 +147,13 @@ class ResultTable:
     def mean_over_pairs(self, setting: Setting, measure: Measure) -> Cell | None:
         """Mean over the ordered pairs within each seed, then mean and deviation of that over seeds.
 
-        An encoder against itself is no pair and does not count.
+        An encoder against itself is no pair and does not count; pairs in ``left_out`` do not count for any setting,
+        so that the means of settings stay comparable.
         """
         per_seed: dict[int, list[float]] = {}
         for (a_setting, a_measure, source, target), values in self._values.items():
-            if (a_setting, a_measure) == (setting, measure) and source != target:
+            counts = source != target and (source, target) not in self.left_out
+            if (a_setting, a_measure) == (setting, measure) and counts:
                 for seed, value in values.items():
                     per_seed.setdefault(seed, []).append(value)
         return (

@@ -145,7 +145,10 @@ def _footnotes(table: ResultTable) -> list[str]:
         table.mean_over_pairs(setting, measure) for setting in table.settings for measure in table.measures
     ]
     if any(cell is not None and np.isnan(cell.mean) for cell in cells):
-        lines.append("n/a: too few comparisons to support the number.")
+        lines.append("n/a: too few comparisons to support a number, or none possible.")
+    if table.left_out:
+        count = len(table.left_out)
+        lines.append(f"Means leave out {count} pair{'s' * (count > 1)} that some method gave no number for.")
     if table.doubtful:
         pairs = {mark[:2] for mark in table.doubtful}
         lines.append(

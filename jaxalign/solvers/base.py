@@ -114,7 +114,7 @@ class ColumnwiseSolver(Solver, Protocol):
 
     @classmethod
     def side_by_side(cls, solvers: Sequence[Any], widths: Sequence[int]) -> Solver:
-        """One solver for the columns of several targets, of these widths; None for a target that nobody asks for."""
+        """One solver for the columns of several targets, of these widths."""
         ...
 
 

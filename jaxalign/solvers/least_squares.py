@@ -36,7 +36,7 @@ class Linear:
         """Has no settings."""
 
     @classmethod
-    def side_by_side(cls, solvers: Sequence["Linear | None"], widths: Sequence[int]) -> "Linear":
+    def side_by_side(cls, solvers: Sequence["Linear"], widths: Sequence[int]) -> "Linear":
         """One solver for several targets' columns; there are no settings to tell them apart."""
         return cls()
 
@@ -89,17 +89,16 @@ class Ridge:
         checks.penalty(self.l2)
 
     @classmethod
-    def side_by_side(cls, solvers: Sequence["Ridge | None"], widths: Sequence[int]) -> "Ridge":
+    def side_by_side(cls, solvers: Sequence["Ridge"], widths: Sequence[int]) -> "Ridge":
         """One solver for several targets' columns: one penalty if they share it, one for each column if not.
 
         Args:
-          solvers: one for each target; None where nobody asks for that target.
+          solvers: one for each target.
           widths: of the targets.
         """
-        asked = [np.asarray(solver.l2, np.float64) for solver in solvers if solver is not None]
-        if all(penalty.ndim == 0 and penalty == asked[0] for penalty in asked):
-            return cls(asked[0])
-        penalties = [np.asarray(1.0 if solver is None else solver.l2) for solver in solvers]
+        penalties = [np.asarray(solver.l2, np.float64) for solver in solvers]
+        if all(penalty.ndim == 0 and penalty == penalties[0] for penalty in penalties):
+            return cls(penalties[0])
         for penalty, width in zip(penalties, widths):
             if penalty.shape not in ((), (width,)):
                 raise UserError(

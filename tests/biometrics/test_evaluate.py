@@ -1,6 +1,8 @@
 """Identification and verification against brute force, on scores with and without ties."""
 
 import brute_force
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
@@ -227,7 +229,7 @@ def test_too_few_false_matches_are_no_number():
     assert biometrics.verify(rows, rows, labels, fmr=(1e-3,), least_false_matches=1.5).supported[1e-3]
 
 
-def test_galleries_of_one_row_a_person():
+def test_galleries_of_one_row_a_person(monkeypatch):
     labels = np.array(["b", "a", "b", "c", "a", "c", "c", "a"])
     left, right = brute_force.signs(8, 0), brute_force.signs(8, 1)
     first = np.array([0, 1, 3])
@@ -237,11 +239,53 @@ def test_galleries_of_one_row_a_person():
     check_identification(found, brute_force.cosines(left, right[first]), mated, own)
     assert found.identification["excluded"].probes == 5
     pooled = np.stack([(right[labels == person] / 8).mean(axis=0) for person in "bac"])
-    found = biometrics.evaluate(left, right, labels, templates="pooled")
     own = np.array([0, 1, 0, 2, 1, 2, 2, 1])
     scores = brute_force.cosines(left, pooled)
-    np.testing.assert_allclose(
-        found.identification["included"].rank, brute_force.ranked(scores, mated, own, True).rank
+    for sorted_scores in (0, 1 << 20):
+        monkeypatch.setattr(counting, "SORTED_SCORES", sorted_scores)
+        found = biometrics.evaluate(left, right, labels, templates="pooled", least_false_matches=0)
+        expected = brute_force.ranked(scores, mated, own, True)
+        order = np.argsort(found.identification["included"].probe)
+        assert found.identification["included"].rank[order].tolist() == expected.rank.tolist()
+        others = [
+            np.mean([right[j] / 8 for j in range(8) if labels[j] == labels[i] and j != i], axis=0)
+            for i in range(8)
+        ]
+        without = scores.copy()
+        without[mated] = [brute_force.cosines(left[i : i + 1], others[i][None])[0, 0] for i in range(8)]
+        expected = brute_force.ranked(without, mated, np.full(8, -1), True)
+        assert found.identification["excluded"].rank.tolist() == expected.rank.tolist()
+        assert found.verification is not None
+        assert found.verification.comparisons == (8, 16)
+        assert found.verification.auc == pytest.approx(brute_force.auc(without[mated], without[~mated]))
+
+
+@pytest.mark.parametrize("kept_scores", [0, 1 << 25])
+def test_float64_where_the_caller_enabled_it(kept_scores):
+    random = np.random.default_rng(0)
+    labels = random.permutation(np.arange(300) // 5)
+    left, right = (random.standard_normal((300, 64)) + random.standard_normal((60, 64))[labels] for _ in "ab")
+    with jax.enable_x64(True):
+        plan = EvaluationPlan.of(labels, kept_scores=kept_scores)
+        result = biometrics.evaluate(left, right, plan, fmr=RATES, least_false_matches=0)
+    assert result.genuine_scores.dtype == np.float64
+    scores = brute_force.cosines(left, right)
+    mated = labels[:, None] == labels[None]
+    genuine, impostor = brute_force.split(scores, mated, np.arange(300))
+    assert result.verification is not None
+    for fmr in RATES:
+        _, matches, false = brute_force.operating_point(genuine, impostor, fmr)
+        point = result.verification.points[fmr]
+        assert (point.false_matches, point.tmr) == (false, matches / len(genuine))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+def test_other_formats_are_compared_in_float32(dtype):
+    rows, labels = brute_force.signs(60, 0), np.arange(60) // 3
+    expected = [row.value for row in biometrics.evaluate(rows, rows, labels).measures()]
+    other = jnp.asarray(rows).astype(dtype)
+    np.testing.assert_equal(
+        [row.value for row in biometrics.evaluate(other, other, labels).measures()], expected
     )
 
 
