@@ -28,7 +28,7 @@ ALLOWED = {
     "schedule": {"affine", "blocks", "moments", "solvers", "workers"},
     "splits": set(),
     "fit": {"affine", "checks", "moments", "schedule", "settings", "solvers", "splits"},
-    "pairwise": {"affine", "fit", "moments", "schedule", "settings", "solvers"},
+    "pairwise": {"affine", "checks", "fit", "moments", "schedule", "settings", "solvers"},
     "tuning": {"biometrics", "moments", "pairwise", "splits"},
     "sklearn": {"affine", "checks", "fit", "settings"},
     "biometrics": set(),
