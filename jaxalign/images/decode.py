@@ -51,11 +51,14 @@ def decode_picture(content: Content, background: tuple[int, int, int] = WHITE) -
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             image.load()
-            return _rgb(_upright(image), background)
+            _turn_upright(image)
+            return _rgb(image, background)
     except BadImageError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise BadImageError(f"it is not an image in {', '.join(FORMATS)}") from error
+        raise BadImageError(
+            f"it is not an image, or damaged at its start (expected {', '.join(FORMATS)})"
+        ) from error
     except MemoryError:
         raise
     except (
@@ -73,14 +76,13 @@ def pillow():
     return PIL.Image
 
 
-def _upright(image: "PIL.Image.Image") -> "PIL.Image.Image":
+def _turn_upright(image: "PIL.Image.Image") -> None:
     import PIL.ImageOps
 
     with contextlib.suppress(
         Exception
     ):  # an EXIF block is not the picture: damage there loses the rotation only
-        return PIL.ImageOps.exif_transpose(image)
-    return image
+        PIL.ImageOps.exif_transpose(image, in_place=True)
 
 
 def _rgb(image: "PIL.Image.Image", background: tuple[int, int, int]) -> "PIL.Image.Image":

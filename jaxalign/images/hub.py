@@ -92,7 +92,7 @@ class HubSource:
                 yield Picture(sample, lambda value=value: _content(value), points)
         except UserError:
             raise
-        except OSError as error:
+        except (OSError, ValueError) as error:  # of the network, of damaged files, of labels without a class
             raise UserError(f"{self._where} broke off after row {row:,}: {_reason(error)}.") from error
 
     def _sample(self, row: int, values: Mapping[str, Any]) -> Sample:
@@ -177,7 +177,7 @@ def _explained(error: Exception, place: str, where: str) -> UserError:
     if name == "EmptyDatasetError":
         expected = "expected what save_to_disk writes, Parquet files or images"
         return UserError(f"{pathlib.Path(place)} holds no data set: {expected}.")
-    return UserError(f"{where} cannot be opened ({_reason(error)}).")
+    return UserError(f"{where} cannot be opened ({_reason(error.__cause__ or error)}).")
 
 
 def _content(value: Any) -> Content:

@@ -126,12 +126,13 @@ def five_points(values: Any, where: str) -> np.ndarray:
     Raises:
       UserError: they are not ten finite numbers.
     """
-    if isinstance(values, str):
-        values = re.split(r"[\s,;]+", values.strip(" \t[]()"))
-    if len(values) == 1:
-        return five_points(values[0], where)
+    found = values
+    while isinstance(found, list | tuple) and len(found) == 1:
+        found = found[0]
+    if isinstance(found, str):
+        found = re.split(r"[\s,;]+", found.strip(" \t[]()"))
     try:
-        numbers = np.array(values, dtype=np.float64).reshape(-1)
+        numbers = np.array(found, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):
         numbers = np.empty(0)
     if len(numbers) != 10 or not np.isfinite(numbers).all():
