@@ -41,7 +41,6 @@ ONLY_IN = {
     "transformers": "jaxalign/encoders",
     "onnxruntime": "jaxalign/encoders",
     "datasets": "jaxalign/images",
-    "PIL": "jaxalign/images",
     "matplotlib": "jaxalign/report",
     "sklearn": "jaxalign/sklearn.py",
 }

@@ -63,7 +63,7 @@ def load_batches(
     background: tuple[int, int, int] = WHITE,
     workers: int | None = None,
     prefetch: int | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Goes through the photographs of a source, each decoded once for all views.
 
     Reading, decoding, cropping and resizing happen in threads, ahead of the consumer; what is ahead is bounded, so
@@ -186,7 +186,7 @@ def _batches(
     batch_size: int,
     bad_images: str,
     start: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     done, seen = start, 0
     good: list[Prepared] = []
     bad: list[BadImage] = []

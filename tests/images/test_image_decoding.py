@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -49,8 +50,9 @@ def test_exif_orientation(orientation: int) -> None:
         for candidate in (turn(upright) for turn in ORIENTATIONS.values())
         if np.array_equal(ORIENTATIONS[orientation](candidate), upright)
     )
-    content = encoded(np.ascontiguousarray(stored), exif=_exif(orientation))
-    np.testing.assert_array_equal(decode(content), upright)
+    for format, options in (("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})):
+        content = encoded(np.ascontiguousarray(stored), format, exif=_exif(orientation), **options)
+        np.testing.assert_array_equal(decode(content), upright)
 
 
 def test_exif_orientation_of_a_jpeg() -> None:
@@ -71,6 +73,27 @@ def test_sixteen_bit_grey_is_scaled(format: str) -> None:
     values = np.array([[0, 1, 128, 129, 256, 257], [385, 386, 32767, 32896, 65534, 65535]], np.uint16)
     expected = np.rint(values / 257).astype(np.uint8)
     np.testing.assert_array_equal(decode(encoded(values, format)), np.repeat(expected[..., None], 3, axis=2))
+
+
+def _png(values: np.ndarray, colour_type: int) -> bytes:
+    """A PNG file of 16 bits a channel, which Pillow does not write."""
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0),
+              b"IDAT": zlib.compress(rows), b"IEND": b""}  # fmt: skip
+    parts = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_with_colour_and_with_alpha(colour_type: int, channels: int) -> None:
+    values = np.random.default_rng(3).integers(0, 65536, (6, 7, channels)).astype(np.float64)
+    colour, alpha = (values[..., :-1], values[..., -1:] / 65535) if channels in (2, 4) else (values, 1.0)
+    expected = alpha * colour / 257 + (1 - alpha) * 255
+    assert np.abs(decode(_png(values, colour_type)) - expected).max() <= 2
 
 
 def test_sixteen_bit_grey_of_a_big_endian_tiff() -> None:

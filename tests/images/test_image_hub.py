@@ -14,7 +14,7 @@ import pytest
 from pictures import encoded, people_folder
 
 from jaxalign.errors import UserError
-from jaxalign.images import ImageSource, SourceOptions, View, decode, load_batches, open_images
+from jaxalign.images import ImageSource, Resize, SourceOptions, View, decode, load_batches, open_images
 from jaxalign.images.hub_columns import find_columns
 
 datasets = pytest.importorskip("datasets")
@@ -119,6 +119,16 @@ def test_images_in_an_archive_that_is_streamed(tmp_path: pathlib.Path) -> None:
         archive.writestr("metadata.csv", "\n".join(["file_name,identity", *rows]))
     source = open_images(f"hub:{tmp_path / 'zipped'}", SourceOptions(streaming=True))
     assert [seen[1:] for seen in _seen(source)] == [("p0", 0), ("p0", 1), ("p1", 10), ("p1", 11)]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_many_rows_in_threads_keep_their_order(tmp_path: pathlib.Path, streaming: bool) -> None:
+    big = datasets.concatenate_datasets([_table()] * 50)
+    source = open_images(_parquet(tmp_path / "faces", big), SourceOptions(streaming=streaming))
+    batches = list(load_batches(source, [View(resize=Resize(3, 3))], 64, start=7, workers=6))
+    assert [int(image[0, 0, 0]) for batch in batches for image in batch.images[0]] == (list(SHADES) * 50)[7:]
+    assert [sample.sample_id for batch in batches for sample in batch.samples][0] == "train/00000007"
+    assert batches[-1].stop == 300
 
 
 def test_numbers_and_texts_as_people(tmp_path: pathlib.Path) -> None:

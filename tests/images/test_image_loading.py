@@ -152,7 +152,7 @@ def test_leaving_early_stops_the_threads(end: str) -> None:
     next(batches)
     assert _threads()
     if end == "close":
-        batches.close()  # type: ignore[attr-defined]
+        batches.close()
     del batches
     assert not _threads()
 
