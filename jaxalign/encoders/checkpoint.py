@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxalign.encoders.hub import FLAX, SAFETENSORS, SAFETENSORS_INDEX
-from jaxalign.encoders.specification import Specification
+from jaxalign.encoders.specification import Specification, first_line
 
 Flat = dict[tuple[str, ...], Any]
 
@@ -77,7 +77,9 @@ class Weights:
                 return cls(_msgpack(files[0]), flax=True)
             return cls._safetensors(files, prefixes)
         except Exception as error:  # each reader has its own exceptions for a damaged file
-            specification.refuse(f"{files[0].parent} holds weights that cannot be read ({error}).")
+            specification.refuse(
+                f"{files[0].parent} holds weights that cannot be read ({first_line(error)})."
+            )
 
     @classmethod
     def _safetensors(cls, files: list[pathlib.Path], prefixes: tuple[str, ...]) -> "Weights":

@@ -18,7 +18,7 @@ from jaxalign.encoders.hub import CONFIG, checkpoint_directory, read_json
 from jaxalign.encoders.jax_encoder import DEFAULT_BATCH, JaxEncoder
 from jaxalign.encoders.positions import resample_positions
 from jaxalign.encoders.processors import preprocessing_of
-from jaxalign.encoders.specification import Settings, Specification
+from jaxalign.encoders.specification import Settings, Specification, first_line
 
 POOLINGS = ("cls", "mean", "pooler", "projected")
 # transformers' Flax class for each kind of vision network, and what its users take as the embedding.
@@ -107,7 +107,7 @@ def _read_config(specification: Specification, directory: pathlib.Path) -> tuple
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except Exception as error:
-        specification.refuse(f"{CONFIG} is not understood by transformers ({error}).")
+        specification.refuse(f"{CONFIG} is not understood by transformers ({first_line(error)}).")
     wrapper = kind if kind in WRAPPERS else None
     inside = _vision(config, wrapper).model_type
     if inside not in CLASSES:
@@ -150,8 +150,14 @@ def _load_tower(
     _, below, head = WRAPPERS[wrapper] if wrapper else (None, "", "visual_projection")
     body = below or ("vision_model" if kind == "clip_vision_model" else "")
     flax_class = getattr(transformers, CLASSES[kind][0])
-    with _no_deprecation_warning():
-        model = flax_class(vision, dtype=jnp.dtype(dtype), _do_init=False)
+    try:
+        with _no_deprecation_warning():
+            model = flax_class(vision, dtype=jnp.dtype(dtype), _do_init=False)
+    except Exception as error:  # transformers' own class fails on RegNet's X layers, for one
+        specification.refuse(
+            f"transformers cannot build {CLASSES[kind][0]} from this {CONFIG} ({first_line(error)}); another way is to "
+            "export the checkpoint to ONNX and give onnx:<file>."
+        )
     prefixes = (f"{body}.", f"{head}.") if body else ("",)  # text towers and decoders are not read
     weights = Weights.read(specification, files, prefixes)
     try:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxalign.encoders.checkpoint import digest
 from jaxalign.encoders.onnx_graph import normalises_itself
 from jaxalign.encoders.preprocessing import BILINEAR, Preprocessing, check_images
-from jaxalign.encoders.specification import Settings, Specification
+from jaxalign.encoders.specification import Settings, Specification, first_line
 from jaxalign.errors import UserError
 
 FACE_SIZE = 112  # of ArcFace and its kin; taken where the graph leaves height and width open
@@ -102,7 +102,7 @@ class OnnxEncoder:
             (result,) = self._session.run([self._output], {self._input.name: self._pixels(images)})
         except Exception as error:  # onnxruntime's own classes share no base but Exception
             self._specification.refuse(
-                f"the graph failed on a batch of {len(images)} ({_first_line(error)}); where it was exported for one "
+                f"the graph failed on a batch of {len(images)} ({first_line(error)}); where it was exported for one "
                 "picture at a time, add the option batch=1."
             )
         if result.ndim < 2 or result.shape[0] != len(images):
@@ -161,7 +161,7 @@ def _session(specification: Specification, path: pathlib.Path) -> Any:
             path, options, providers=[name for name in names if name in there]
         )
     except Exception as error:
-        specification.refuse(f"{path} cannot be loaded as an ONNX graph ({_first_line(error)}).")
+        specification.refuse(f"{path} cannot be loaded as an ONNX graph ({first_line(error)}).")
 
 
 def _picture_input(specification: Specification, inputs: list[Any]) -> _Input:
@@ -233,7 +233,3 @@ def _preprocessing(
 
 def _shape(node: Any) -> str:
     return "[" + ", ".join(str(size) for size in node.shape) + "]"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

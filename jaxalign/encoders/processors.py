@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxalign.encoders.hub import PREPROCESSOR, read_json
 from jaxalign.encoders.preprocessing import Preprocessing
-from jaxalign.encoders.specification import Specification
+from jaxalign.encoders.specification import Specification, first_line
 from jaxalign.errors import UserError
 
 # Slow image processors of transformers that do nothing but resize, crop, rescale and normalise, in this order.
@@ -86,7 +86,7 @@ def preprocessing_of(
             std=_channels(processor.image_std) if processor.do_normalize else (1.0, 1.0, 1.0),
         )
     except (ValueError, OSError, TypeError, KeyError, AttributeError) as error:
-        specification.refuse(f"{PREPROCESSOR} is not understood: {_first_line(error)}")
+        specification.refuse(f"{PREPROCESSOR} is not understood: {first_line(error)}")
 
 
 def _steps(processor: Any, kind: str) -> tuple[int | tuple[int, int] | None, tuple[int, int] | None]:
@@ -133,7 +133,3 @@ def _channels(values: Any) -> tuple[float, float, float]:
     """One number stands for all three channels."""
     red, green, blue = values if isinstance(values, (list, tuple)) else [values] * 3
     return float(red), float(green), float(blue)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

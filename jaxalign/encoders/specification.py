@@ -130,3 +130,9 @@ def parse(text: str, forms: Sequence[str]) -> Specification | None:
             specification.refuse(f"option {key!r} is given twice.")
         options[key] = value
     return dataclasses.replace(specification, options=options)
+
+
+def first_line(error: Exception) -> str:
+    """What another library says, short enough for a sentence of ours."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines[0] else type(error).__name__
