@@ -81,18 +81,18 @@ class Conditions:
       noise: largest standard deviation of the noise, as a share of white.
     """
 
-    shift: float = 0.05
-    roll: float = 0.10
-    scale: float = 0.06
-    yaw: float = 0.28
-    pitch: float = 0.10
-    expression: float = 0.7
-    light: float = 0.75
-    colour: float = 0.55
-    glasses: float = 0.12
-    bar: float = 0.12
+    shift: float = 0.04
+    roll: float = 0.08
+    scale: float = 0.05
+    yaw: float = 0.16
+    pitch: float = 0.07
+    expression: float = 0.50
+    light: float = 0.50
+    colour: float = 0.45
+    glasses: float = 0.10
+    bar: float = 0.10
     background: float = 1.0
-    blur: float = 0.8
+    blur: float = 0.50
     noise: float = 0.02
 
     @classmethod
@@ -126,8 +126,8 @@ def draw(key: PRNGKeyArray, conditions: Conditions) -> Nuisance:
         light=c.light * normal.take(2),
         colour=_gain(c.colour, normal.one(), normal.take(3)),
         hair=0.35 + c.colour * (0.75 * (uniform.one() - 0.5) + 0.5 * (uniform.take(3) - 0.5)),
-        brow_tone=0.40 + c.colour * (0.75 * normal.one()),
-        lip_tone=0.22 + c.colour * (0.55 * normal.one()),
+        brow_tone=0.55 + c.colour * 0.30 * normal.one(),
+        lip_tone=0.30 + c.colour * 0.30 * normal.one(),
         lip_hue=0.08 + c.colour * 0.25 * normal.one(),
         hair_volume=0.06 + 0.08 * c.colour * uniform.one(),
         glasses=(uniform.one() < c.glasses).astype(jnp.float32),

@@ -1,0 +1,1 @@
+"""Frozen encoders: images in, embeddings out."""
