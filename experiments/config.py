@@ -9,6 +9,7 @@ from jaxalign.errors import UserError
 
 LARGEST_SEED = 2**32 - 1  # of NumPy's legacy generator, which the published split uses
 KINDS = ("identification", "verification")
+DEFAULT_IMAGES = "faces:300x8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,7 @@ class PairwiseConfig:
       store, out: paths; the store is None where only photographs are given.
       images: specification of photographs to embed, or None; ``crop`` and ``bad_images`` say how, ``embedding_cache``
         where to keep them.
-      models: encoders, or None for all of the store; ``sources`` and ``targets`` likewise, among the models.
+      models: encoders, or None for all of the store, or all bundled ones; ``sources`` and ``targets`` likewise, among the models.
       protocol: with every setting that a flag changed.
       ranks: of the methods in ``RANKED``: None for the methods' own choice, "cv", or numbers where None is no
         limit.
@@ -65,8 +66,8 @@ class PairwiseConfig:
           UserError: a value is not usable, or two contradict each other.
         """
         config = cls(
-            store=values.store or None,
-            images=values.images or None,
+            store=values.store,
+            images=DEFAULT_IMAGES if values.store is None and values.images is None else values.images,
             crop=values.crop,
             bad_images=values.bad_images,
             embedding_cache=values.embedding_cache,
@@ -93,9 +94,10 @@ class PairwiseConfig:
 
     def _check(self) -> None:
         methods = self.protocol.methods
-        if self.store is None and self.images is None:
-            raise UserError(f"--store is missing, and --images too. {flags.DEFINITIONS['store'].help}")
-        if self.images is not None and self.models is None:
+        for name in ("store", "images"):
+            if getattr(self, name) == "":
+                raise UserError(f"--{name} is empty. {flags.DEFINITIONS[name].help}")
+        if self.images and self.models is None and (self.store or not self.images.startswith("faces:")):
             raise UserError("--images needs --models: the encoders to embed with, separated by commas.")
         if self.ranks is not None and not RANKED & set(methods):
             raise UserError(f"--ranks applies to {', '.join(sorted(RANKED))}; --methods has none of them.")

@@ -46,12 +46,14 @@ DEFINITIONS: dict[str, Flag] = {
         None,
         "Photographs to embed and align, instead of a store or beside one: `folder:DIR` (a folder per person), "
         "`csv:FILE` (columns path and identity) or `hub:NAME_OR_DIR` (a Hugging Face data set). Embeddings are kept, "
-        "so that the next run need not make them again. Example: --images=folder:faces",
+        "so that the next run need not make them again. Without --store and --images: faces:300x8, made "
+        "photographs of 300 people who do not exist, 8 of each. Example: --images=folder:faces",
     ),
     "models": Flag(
         "all",
         "Encoders to align, separated by commas: names in --store, or `all` of it; with --images also encoders to "
-        "embed with, such as clip, hf:DIR or onnx:FILE. Example: --models=arcface,clip",
+        "embed with, such as clip, hf:DIR, onnx:FILE or zoo:NAME (bundled; all of them where photographs are made). "
+        "Example: --models=arcface,clip",
     ),
     "crop": Flag(
         "none",

@@ -111,9 +111,9 @@ def open_store(config: PairwiseConfig) -> EmbeddingStore:
     if config.images is None:
         assert config.store is not None
         return EmbeddingStore.open(config.store, encoders=config.models)
-    from experiments.photographs import cached_store  # encoders take a while to import
+    from experiments.photographs import bundled_models, cached_store  # encoders take a while to import
 
-    models, stores = config.models or (), []
+    models, stores = config.models or bundled_models(), []
     if config.store is not None:
         there = EmbeddingStore.open(config.store, verify=False).encoders
         if given := [name for name in models if name in there]:

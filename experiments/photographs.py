@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from experiments.progress import Progress
 from jaxalign.embeddings import EmbeddingStore
 from jaxalign.encoders import load_encoder
+from jaxalign.encoders.zoo import shipped
 from jaxalign.extraction import extract
 from jaxalign.images import BadImage, ImageSource, Sample, SourceOptions, open_images, parse_crop
 
@@ -42,6 +43,11 @@ def cached_store(
             progress=report,
         )
     return EmbeddingStore.open(store.path, encoders=[encoder.name for encoder in encoders], verify=False)
+
+
+def bundled_models() -> tuple[str, ...]:
+    """Specifications of the encoders whose weights ship with the package."""
+    return tuple(f"zoo:{name}" for name in shipped())
 
 
 def _state(sample: Sample) -> str:

@@ -388,7 +388,7 @@ BAD_FLAGS = {
     "missing pair list": (["--pair_list=nothing.txt"], "nothing.txt"),
     "pair list without verification": (["--pair_list=x.csv", "--measures=identification"], "--pair_list"),
     "missing store": (["--store=nowhere"], "nowhere"),
-    "empty store": (["--store="], "--store is missing"),
+    "empty store": (["--store="], "--store is empty"),
 }
 
 

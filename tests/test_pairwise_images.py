@@ -145,7 +145,9 @@ def test_a_store_stands_beside_photographs(place):
         (["--images=folder:faces", f"--models={FIRST},nothing"], "encoder 'nothing' is not known"),
         (["--images=folder:faces", f"--models={FIRST}"], "at least two encoders"),
         (["--images=folder:faces", f"--models={FIRST},{SECOND}", "--crop=round"], "round"),
-        (["--models=a,b"], "--store is missing, and --images too"),
+        (["--images=", f"--models={FIRST},{SECOND}"], "--images is empty"),
+        (["--images=faces:1x8", f"--models={FIRST},{SECOND}"], "2 people or more; got faces:1x8"),
+        (["--models=a,b"], "encoder 'a' is not known"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(place, flags, words):

@@ -11,6 +11,7 @@ from jaxalign.encoders.zoo.weights import (
     describe,
     load,
     pack,
+    shipped,
     weights_path,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "describe",
     "load",
     "pack",
+    "shipped",
     "train",
     "weights_path",
 ]

@@ -159,3 +159,8 @@ def weights_path(name: str, folder: pathlib.Path = FOLDER) -> pathlib.Path:
 
 def card_path(name: str, folder: pathlib.Path = FOLDER) -> pathlib.Path:
     return folder / f"{name}.json"
+
+
+def shipped(folder: pathlib.Path = FOLDER) -> tuple[str, ...]:
+    """Names of the encoders whose weights are there, in the order of ``ZOO``."""
+    return tuple(name for name in ZOO if weights_path(name, folder).exists())
