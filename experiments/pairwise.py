@@ -7,11 +7,16 @@ encoder's space to each other's, by every method; on the test people it is measu
 under the one encoder, mapped, finds its person under the other. A table is printed; --out gets results.csv
 and results.parquet (one row for each number), config.json, table.txt and heat maps.
 
+Photographs can be given instead of a store, or beside one; they are embedded first, and kept for the next run:
+
+  python -m experiments.pairwise --images=folder:faces --models=clip,onnx:w600k_r50.onnx --out=results/run2
+
 To repeat the published protocol (arXiv 2604.07282):
 
   python -m experiments.pairwise --store=my_store --protocol=published --out=results/published
 """
 
+import functools
 import math
 import shutil
 import time
@@ -21,15 +26,19 @@ from typing import Any
 from experiments import cli, flags, results
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
-from experiments.measuring import Measuring, TestRows
+from experiments.measuring import Measuring, Number, TestRows
 from experiments.progress import Progress, duration
 from jaxalign import Fit, FoldMoments, PairwiseMaps, fit_pairs
 from jaxalign.errors import UserError
 from jaxalign.report import ResultTable, Row, Setting, draw_heatmaps, render_table
 from jaxalign.report.heatmap import require_matplotlib
+from jaxalign.workers import concurrently
+
+Task = tuple[tuple[str, str], int | None, Fit]  # a pair, the rank to measure it at, and its maps
 
 FLAGS = flags.define(
-    *("store", "models", "sources", "targets", "nonfinite"),
+    *("store", "images", "models", "sources", "targets", "nonfinite"),
+    *("crop", "bad_images", "embedding_cache"),
     *("protocol", "methods", "ranks", "l2", "normalize", "folds"),
     *("seeds", "train_fraction", "max_per_person"),
     *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons", "pair_list"),
@@ -44,8 +53,8 @@ def main(_: list[str]) -> None:
     if config.heatmaps != ():
         require_matplotlib()
     results.check_output(config.out, config.overwrite)
-    run = Run(config, Data.open(config))
     flags.set_compilation_cache(FLAGS.compilation_cache)
+    run = Run(config, Data.open(config))
     with results.writer(config.out, overwrite=config.overwrite) as write, Progress(run.steps) as progress:
         progress.note(run.headline())
         run.measure(write, progress)
@@ -100,11 +109,12 @@ class Run:
                 progress.show(f"{where}: fitting {method}")
                 maps = self._fit(moments, method)
                 self.fits += [self._statistics(seed, method, maps, pair) for pair in maps]
-                for done, pair in enumerate(maps):
-                    label = f"{where}: {method}, pair {done + 1} of {len(maps)}, {pair[0]} → {pair[1]}"
-                    for rank, fit in self._cuts(method, maps, pair):
-                        self._evaluate(measuring, test, pair, Setting(method, rank), fit)
-                        progress.step(label)
+                tasks = [(pair, rank, fit) for pair in maps for rank, fit in self._cuts(method, maps, pair)]
+                compare = functools.partial(self._compare, measuring, test)
+                for done, (task, numbers) in enumerate(zip(tasks, concurrently(compare, tasks))):
+                    self._keep(measuring.seed, method, task, numbers)
+                    (source, target), *_ = task
+                    progress.step(f"{where}: {method}, {done + 1} of {len(tasks)}, {source} → {target}")
                 if self.config.save_maps:
                     maps.save(write.directory / "maps" / f"seed{seed}" / method, {"seed": seed})
         self._fill_in()
@@ -140,21 +150,25 @@ class Run:
             else:
                 yield maps.settings[pair]["rank"] if self.config.rank_as_fitted(method) else None, fit
 
-    def _evaluate(
-        self, measuring: Measuring, test: TestRows, pair: tuple[str, str], setting: Setting, fit: Fit
-    ) -> None:
-        """Adds the rows of one evaluation. A pair that cannot be compared never stops a sweep."""
-        here = (self.data.store.dataset, *pair, setting.method, setting.rank, measuring.seed)
-        sound = bool(fit.ok)
+    def _compare(self, measuring: Measuring, test: TestRows, task: Task) -> list[Number] | str:
+        """The numbers of one pair at one rank, or why it has none."""
+        (source, target), _, fit = task
         try:
-            numbers = measuring.evaluate(fit, test[pair[0]], test[pair[1]])
-            self.rows.extend(Row(*here, *number) for number in numbers)
+            return measuring.evaluate(fit, test[source], test[target])
         except UserError as error:
-            self._without_value[here] = str(error)
-            sound = False
-        if not sound:
-            merged = setting.method in self.config.chosen_ranks()
-            self.doubtful.add((*pair, Setting(setting.method) if merged else setting))
+            return str(error)
+
+    def _keep(self, seed: int, method: str, task: Task, numbers: list[Number] | str) -> None:
+        """Adds the rows of one evaluation. A pair that cannot be compared never stops a sweep."""
+        pair, rank, fit = task
+        here = (self.data.store.dataset, *pair, method, rank, seed)
+        if isinstance(numbers, str):
+            self._without_value[here] = numbers
+        else:
+            self.rows.extend(Row(*here, *number) for number in numbers)
+        if isinstance(numbers, str) or not bool(fit.ok):
+            merged = method in self.config.chosen_ranks()
+            self.doubtful.add((*pair, Setting(method) if merged else Setting(method, rank)))
 
     def _fill_in(self) -> None:
         """Pairs that could not be compared get their rows too, without a value."""

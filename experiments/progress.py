@@ -16,7 +16,7 @@ class Progress:
     ``QUIET_SECONDS``, and nothing at all for a run that is shorter.
 
     Args:
-      total: number of steps.
+      total: number of steps; 0 where it is unknown.
       stream: where to write; standard error by default.
       clock: seconds, monotonic; tests bring their own.
     """
@@ -60,11 +60,11 @@ class Progress:
     def line(self, label: str, now: float) -> str:
         """The text of one progress line."""
         elapsed = now - self.started
-        share = f"{100 * self.done / max(self.total, 1):3.0f} %"
+        share = f"{100 * self.done / self.total:3.0f} %  " if self.total else ""
         left = ""
         if 0 < self.done < self.total:
             left = f", about {duration(elapsed / self.done * (self.total - self.done))} left"
-        return f"{share}  {label}  {duration(elapsed)} elapsed{left}"
+        return f"{share}{label}  {duration(elapsed)} elapsed{left}"
 
     def __enter__(self) -> "Progress":
         return self

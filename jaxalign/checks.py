@@ -9,9 +9,23 @@ from jax.typing import ArrayLike
 from jaxalign.errors import UserError
 
 
+def array_of(values: object, name: str) -> np.ndarray:
+    """Values as an array (memory-mapped arrays stay so), refusing what numpy cannot make one of."""
+    try:
+        return np.asanyarray(values)
+    except ValueError as error:
+        raise UserError(f"{name}: expected an array, got rows of unequal length") from error
+
+
+def seed(value: object) -> None:
+    """Refuses a seed that is not a whole number ≥ 0."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
+        raise UserError(f"seed: expected a whole number of at least 0, got {value!r}")
+
+
 def embedding(array: ArrayLike, name: str) -> np.ndarray:
     """One encoder's rows as a two-dimensional floating array (memory-mapped arrays stay so)."""
-    array = np.asanyarray(array)
+    array = array_of(array, name)
     if array.ndim != 2 or min(array.shape) == 0:
         raise UserError(
             f"{name}: expected an array of shape [rows, width] with at least one of each, got {array.shape}"
@@ -25,6 +39,8 @@ def embedding(array: ArrayLike, name: str) -> np.ndarray:
 
 def embeddings(arrays: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     """Several encoders' rows of the same photographs."""
+    if not isinstance(arrays, Mapping):
+        raise UserError(f"expected a mapping from encoders to their embeddings, got {type(arrays).__name__}")
     if not arrays:
         raise UserError("expected the embeddings of at least one encoder, got none")
     checked = {str(name): embedding(array, f"embeddings of {str(name)!r}") for name, array in arrays.items()}
@@ -38,7 +54,10 @@ def weights(values: ArrayLike | None, rows: int) -> np.ndarray:
     """Row weights as float64, shape [rows]; ones where there are none."""
     if values is None:
         return np.ones(rows)
-    array = np.asarray(values, np.float64)
+    array = array_of(values, "weights")
+    if array.dtype.kind not in "iuf":
+        raise UserError(f"weights: expected numbers, got {array.dtype}")
+    array = array.astype(np.float64)
     if array.shape != (rows,):
         raise UserError(f"weights: expected shape [{rows}], one for each row, got {array.shape}")
     bad = int(np.sum(~(np.isfinite(array) & (array >= 0))))
@@ -109,7 +128,7 @@ def whitening_settings(whitening: object, weighting: object, shrinkage: object) 
 
 def groups(values: ArrayLike, rows: int) -> np.ndarray:
     """Identities of rows, shape [rows], any type that can be compared."""
-    array = np.asarray(values)
+    array = array_of(values, "groups")
     if array.shape != (rows,):
         raise UserError(f"groups: expected one identity for each of {rows} rows, got shape {array.shape}")
     return array

@@ -1,5 +1,6 @@
 """Two arrays in, one map out."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -79,7 +80,7 @@ def fit_pair(
 
 
 def accumulate(
-    embeddings: dict[str, ArrayLike],
+    embeddings: Mapping[str, ArrayLike],
     settings: Settings | None,
     *,
     folds: int,
@@ -88,6 +89,7 @@ def accumulate(
     seed: int,
 ) -> FoldMoments:
     """Moments of the rows, by fold if the settings are chosen by cross-validation (or are not known yet)."""
+    checks.seed(seed)
     arrays = checks.embeddings(embeddings)
     rows = next(iter(arrays.values())).shape[0]
     groups = None if groups is None else checks.groups(groups, rows)

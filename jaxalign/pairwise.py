@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxalign import checks
 from jaxalign.affine import AffineMap
 from jaxalign.errors import UnknownNameError, UserError
 from jaxalign.fit import accumulate
@@ -140,14 +141,12 @@ def fit_pairs(
       UserError: arrays, names or options are not usable.
     """
     settings = None if method == "shared" else Settings.of(method, l2=l2, rank=rank, **options)
-    names = (
-        embeddings.names if isinstance(embeddings, FoldMoments) else tuple(str(name) for name in embeddings)
-    )
+    given = embeddings if isinstance(embeddings, FoldMoments) else checks.embeddings(embeddings)
+    names = given.names if isinstance(given, FoldMoments) else tuple(given)
     chosen = _chosen_pairs(names, sources, targets, pairs)
-    if isinstance(embeddings, FoldMoments):
-        moments = embeddings
+    if isinstance(given, FoldMoments):
+        moments = given
     else:
-        given: dict[str, ArrayLike] = {str(name): array for name, array in embeddings.items()}
         if settings is None:
             moments = FoldMoments.of(given, weights=weights)
         else:
@@ -194,8 +193,13 @@ def _chosen_pairs(
     if pairs is not None:
         if sources is not None or targets is not None:
             raise UserError("give either pairs, or sources and targets")
+        if any(isinstance(pair, str) or len(pair) != 2 for pair in pairs):
+            raise UserError(f"pairs: expected a list of (source, target), got {pairs!r}")
         chosen = [(str(source), str(target)) for source, target in pairs]
     else:
+        for side, given in (("sources", sources), ("targets", targets)):
+            if isinstance(given, str):
+                raise UserError(f"{side}: expected a list of encoders, got {given!r}; write [{given!r}]")
         chosen = [(s, t) for s in sources or names for t in targets or names if s != t]
     unknown = sorted({name for pair in chosen for name in pair} - set(names))
     if unknown:

@@ -90,9 +90,9 @@ def _by_columns(total: Moments, solvers: Mapping[Pair, Solver]) -> Iterable[dict
     def solve_source(source: str) -> Fit:
         names, starts, widths = beside[source]
         combined = kind.side_by_side([solvers[source, name] for name in names], widths)
-        return _solve_columns(
-            combined, total, total.offset(source), starts, width=total.width(source), widths=widths
-        )
+        shape = {"width": total.width(source), "widths": widths}
+        with double_precision():
+            return _solve_columns(combined, total, total.offset(source), starts, **shape)
 
     sources = sorted(targets, key=lambda name: -total.width(name))
     for source, fits in zip(sources, concurrently(solve_source, sources)):

@@ -116,11 +116,12 @@ def penalty_scores(
     def errors(task: tuple[str, Moments | None]) -> Array:
         source, fold = task
         _, starts, widths = beside[source]
-        arguments = (total.offset(source), starts, jnp.asarray(grids[source], total.scatter.dtype))
         options = {"width": total.width(source), "widths": widths, "per_column": per_column}
-        if fold is None:
-            return _generalised_errors(total, *arguments, **options)
-        return _fold_errors(total, fold, *arguments, **options)
+        with double_precision():
+            arguments = (total.offset(source), starts, jnp.asarray(grids[source], total.scatter.dtype))
+            if fold is None:
+                return _generalised_errors(total, *arguments, **options)
+            return _fold_errors(total, fold, *arguments, **options)
 
     found: dict[str, list[np.ndarray]] = {source: [] for source in grids}
     for (source, _), error in zip(tasks, concurrently(errors, tasks)):

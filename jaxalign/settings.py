@@ -79,6 +79,9 @@ class Settings:
           UserError: an unknown method, or an option that the method does not take or that is out of its range.
         """
         if not isinstance(method, str):
+            phases = ("validate", "factor", "solve")
+            if isinstance(method, type) or not all(hasattr(method, phase) for phase in phases):
+                raise UserError(f"method: expected one of {', '.join(SOLVERS)}, or a solver, got {method!r}")
             if options:
                 raise UserError(f"options {', '.join(options)} go with a method's name, not with a solver")
             method.validate()

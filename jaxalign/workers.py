@@ -8,23 +8,20 @@ from typing import Any, TypeVar
 import jax
 from threadpoolctl import threadpool_limits
 
-from jaxalign.precision import double_precision
-
 Item = TypeVar("Item")
 MOST_WORKERS = 16  # each holds a source's blocks of the moments
 
 
 def concurrently(function: Callable[[Item], Any], items: Sequence[Item]) -> Iterator[Any]:
-    """``map(function, items)`` in float64, several items at a time on a CPU.
+    """``map(function, items)``, several items at a time on a CPU; the results come in order.
 
     Decompositions run in LAPACK, whose threads spin for a while after every call and keep the products that follow
     from their cores; one LAPACK thread for each of several programs is faster. The limit holds until the last item
-    and is taken back then.
+    and is taken back then. Settings of JAX that hold on the caller's thread only do not reach ``function``.
     """
 
     def work(item: Item) -> Any:
-        with double_precision():
-            return jax.block_until_ready(function(item))
+        return jax.block_until_ready(function(item))
 
     cores = min(_cores(), len(items), MOST_WORKERS)
     if jax.default_backend() != "cpu" or cores < 2:

@@ -283,7 +283,7 @@ def _pair_list(path, identities):
     path.write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize("kind", ["pair list", "balanced", "first"])
+@pytest.mark.parametrize("kind", ["pair list", "balanced", "first", "pooled"])
 def test_other_comparisons(kind, store, cache, tmp_path):
     _pair_list(tmp_path / "pairs.csv", planted()[1])
     flag = {"pair list": f"--pair_list={tmp_path / 'pairs.csv'}", "balanced": "--comparisons=balanced"}
@@ -303,6 +303,9 @@ def test_other_comparisons(kind, store, cache, tmp_path):
     expected = {
         "balanced": people * 6 * 2,  # every genuine pair once and as many impostors
         "first": people * 4 * people - people,  # less each first photograph with itself
+        "pooled": people
+        * 4
+        * people,  # of its own person a probe meets the template of the other photographs
     }
     if kind in expected:
         assert comparisons == expected[kind]
@@ -385,7 +388,7 @@ BAD_FLAGS = {
     "missing pair list": (["--pair_list=nothing.txt"], "nothing.txt"),
     "pair list without verification": (["--pair_list=x.csv", "--measures=identification"], "--pair_list"),
     "missing store": (["--store=nowhere"], "nowhere"),
-    "empty store": (["--store="], "--store is missing"),
+    "empty store": (["--store="], "--store is empty"),
 }
 
 

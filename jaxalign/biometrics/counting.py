@@ -1,8 +1,7 @@
-"""Exact numbers from counted scores: which float a threshold is, and how many comparisons lie above it."""
+"""Scores every probe with every gallery row: all kept and sorted, or counted strip by strip."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,27 +10,14 @@ from jaxtyping import Array, Float
 from jaxalign.biometrics import rows as device_rows
 from jaxalign.biometrics import sweep as kernels
 from jaxalign.biometrics.brackets import SAMPLE_GROUPS, Binning, Brackets, FineCounts, guessed_brackets
+from jaxalign.biometrics.counted_scores import CountedScores, Counts
 from jaxalign.biometrics.floats import ordered
 from jaxalign.biometrics.layout import EvaluationPlan
+from jaxalign.biometrics.operating_points import ScoreAxis
 from jaxalign.biometrics.resolving import SLOTS, Resolver
+from jaxalign.biometrics.sorted_scores import SortedScores
 
-SORTED_SCORES = 1 << 20  # up to so many scores are sorted instead of binned: everything is then exact
-
-
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """How many comparisons of each kind lie in each of many stretches of the score axis, in ascending order.
-
-    Attributes:
-      impostor, genuine: comparisons in each stretch, int64.
-      first: order of the first float of some stretches, given by number.
-      single: every stretch holds one distinct score only, so that ties are known exactly.
-    """
-
-    impostor: np.ndarray
-    genuine: np.ndarray
-    first: Callable[[np.ndarray], np.ndarray]
-    single: bool
+SORTED_ROWS = 1024  # of kept scores that are sorted at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +29,7 @@ class Scored:
       dtype: format of the scores.
       genuine_scores: scores of the plan's genuine list, own photographs included.
       above: for each of them, the scores of its probe's row that are ≥ it, mated ones included.
-      counts: genuine (own photographs not counted) and impostor comparisons along the score axis; None where
-        only identification is wanted.
-      resolve: counts the impostors between two orders more finely.
-      left_out: further genuine scores, of templates without the probe's own photograph.
+      axis: genuine (own photographs not counted) and impostor scores; None where only identification is wanted.
       scores: the scores of all probes in the plan's order, padded, where they were kept; else None.
     """
 
@@ -54,15 +37,8 @@ class Scored:
     dtype: np.dtype
     genuine_scores: np.ndarray
     above: np.ndarray
-    counts: Counts | None
-    resolve: Resolver
-    scores: Float[Array, "padded_probes padded_gallery"] | None
-    left_out: np.ndarray
-
-    @property
-    def genuine(self) -> np.ndarray:
-        """Orders of the genuine scores that verification counts, ascending."""
-        return np.sort(ordered(np.append(self.genuine_scores[~self.plan.genuine_own], self.left_out)))
+    axis: ScoreAxis | None
+    scores: np.ndarray | None
 
 
 class Counter:
@@ -76,9 +52,10 @@ class Counter:
         zero_rows: str = "refuse",
         fmr: Sequence[float] | None = (),
         left_out: np.ndarray | None = None,
+        ranked: bool = True,
     ):
         device_rows.same_width(probes, gallery)
-        self.plan, self.fmr = plan, fmr
+        self.plan, self.fmr, self.ranked = plan, fmr, ranked
         self.dtype = device_rows.score_dtype(probes, gallery)
         self.left_out = np.zeros(0, self.dtype) if left_out is None else left_out.astype(self.dtype)
         options = {"dtype": self.dtype, "zero_rows": zero_rows}
@@ -103,13 +80,37 @@ class Counter:
         return rows * self.plan.gallery_padded - self.plan.probes * self.plan.gallery
 
     def run(self) -> Scored:
-        """The first pass: mated scores, what lies above them, and all scores in bins."""
+        """Scores every probe with every gallery row, once."""
+        return self._kept() if self.plan.kept else self._swept()
+
+    def _genuine(self, mated: np.ndarray) -> np.ndarray:
+        """The genuine scores that verification counts, ascending."""
+        return np.sort(np.append(mated[~self.plan.genuine_own], self.left_out))
+
+    def _kept(self) -> Scored:
+        """All scores at once, sorted on the host: exact, and for so few faster than counting."""
+        plan = self.plan
+        scores = np.asarray(kernels.product(self.segment(0), self.gallery))[: plan.probes, : plan.gallery]
+        mated = scores[plan.genuine_position, plan.genuine_gallery]
+        above = np.empty(len(mated), np.int64)
+        for rows in range(0, plan.probes if self.ranked else 0, SORTED_ROWS):
+            ascending = np.sort(scores[rows : rows + SORTED_ROWS], axis=1)
+            for row, (start, stop) in enumerate(plan.genuine_spans[rows : rows + SORTED_ROWS].tolist()):
+                above[start:stop] = plan.gallery - np.searchsorted(ascending[row], mated[start:stop])
+        axis = None
+        if self.fmr is not None:
+            impostor = scores[plan.impostor_mask]
+            impostor.sort()
+            axis = SortedScores(self._genuine(mated), impostor)
+        return Scored(plan, self.dtype, mated, above, axis, scores)
+
+    def _swept(self) -> Scored:
+        """Strip by strip: mated scores, what lies above them, and all scores in bins."""
         plan = self.plan
         bins, guess = self._guess()
         slots = 0 if guess is None else guess.slots
-        totals, mated, above, scores = np.zeros(kernels.BINS + slots, np.int64), [], [], None
-        shape = {"strip": plan.strip, "block": plan.block, "keep": plan.kept, "slots": slots}
-        shape["axis"] = self.fmr is not None
+        totals, mated, above = np.zeros(kernels.BINS + slots, np.int64), [], []
+        shape = {"strip": plan.strip, "block": plan.block, "slots": slots, "axis": self.fmr is not None}
         intervals = None if guess is None else guess.intervals(self.dtype)
         for number, table in enumerate(plan.tables):
             probes, strips = self.segment(number), jnp.int32(self.strips(number))
@@ -117,26 +118,22 @@ class Counter:
             totals += np.asarray(swept.counts)
             mated.append(np.asarray(swept.mated).reshape(-1))
             above.append(np.asarray(swept.above).reshape(-1))
-            bins, scores = swept.bins, swept.scores if plan.kept else None
         genuine = np.concatenate(mated)[plan.genuine_place]
         above_row = np.concatenate(above)[plan.genuine_place].astype(np.int64)
         above_row -= np.where(genuine <= 0, plan.gallery_padded - plan.gallery, 0)
+        if self.fmr is None:
+            return Scored(plan, self.dtype, genuine, above_row, None, None)
         fine = (
             None if guess is None else guess.counted(totals[kernels.BINS :], ordered(genuine), self.padding())
         )
-        count = functools.partial(self._count_slots, scores)
-        resolve = Resolver(ordered(genuine), self.padding(), fine, count)
-        if self.fmr is None:
-            return Scored(plan, self.dtype, genuine, above_row, None, resolve, scores, self.left_out)
         counts = self._binned_counts(totals[: kernels.BINS], Binning.of(bins), genuine, fine)
-        scored = Scored(plan, self.dtype, genuine, above_row, counts, resolve, scores, self.left_out)
-        if scores is not None and plan.probes * plan.gallery <= SORTED_SCORES:
-            return dataclasses.replace(scored, counts=sorted_counts(scored))
-        return scored
+        resolve = Resolver(ordered(genuine), self.padding(), fine, self._count_slots)
+        axis = CountedScores(counts, ordered(self._genuine(genuine)), resolve, self.dtype)
+        return Scored(plan, self.dtype, genuine, above_row, axis, None)
 
     def _guess(self) -> tuple[kernels.Bins, Brackets | None]:
         """Bins, and where the thresholds will lie, from a sample of probes spread over all numbers of mates."""
-        if self.plan.kept or self.fmr is None:
+        if self.fmr is None:
             return kernels.no_bins(self.dtype), None
         plan, groups, rows = self.plan, SAMPLE_GROUPS, self.plan.sample
         spread = np.arange(rows) * plan.probes // rows
@@ -169,45 +166,20 @@ class Counter:
             fine.add_to(impostor, binning)
         counted = np.bincount(place[~self.plan.genuine_own], minlength=kernels.BINS)
         counted += np.bincount(binning.bin_of(self.left_out), minlength=kernels.BINS)
-        return Counts(impostor, counted, binning.first, single=False)
+        return Counts(impostor, counted, binning.first)
 
-    def _count_slots(self, scores, first, last, shift) -> np.ndarray:
-        """All scores in each slot, shape [intervals, SLOTS]."""
+    def _count_slots(self, first: np.ndarray, last: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """All scores in each slot, shape [intervals, SLOTS]; the scores are computed again."""
         offset, places = np.arange(len(first)) * SLOTS, kernels.INTERVALS
         intervals = kernels.Intervals.of(first, last, offset, shift, places=places, dtype=self.dtype)
         slots = kernels.INTERVALS * SLOTS
-        if scores is not None:
-            total = np.asarray(
-                kernels.count_slots(scores, intervals, slots=slots, block=self.plan.block), np.int64
-            )
-        else:
-            total = np.zeros(slots + 1, np.int64)
-            shape = {"slots": slots, "strip": self.plan.strip, "block": self.plan.block}
-            for number in range(len(self.plan.tables)):
-                strips = jnp.int32(self.strips(number))
-                total += np.asarray(
-                    kernels.sweep_slots(self.segment(number), self.gallery, strips, intervals, **shape)
-                )
+        total = np.zeros(slots + 1, np.int64)
+        shape = {"slots": slots, "strip": self.plan.strip, "block": self.plan.block}
+        for number in range(len(self.plan.tables)):
+            strips = jnp.int32(self.strips(number))
+            found = kernels.sweep_slots(self.segment(number), self.gallery, strips, intervals, **shape)
+            total += np.asarray(found)
         return total[:-1].reshape(kernels.INTERVALS, SLOTS)[: len(first)]
-
-
-def sorted_counts(scored: Scored) -> Counts:
-    """Counts at every distinct score, from all scores sorted; they must have been kept."""
-    plan = scored.plan
-    assert scored.scores is not None
-    every = ordered(np.asarray(scored.scores)[: plan.probes, : plan.gallery]).ravel()
-    start, total = _distinct(np.append(every, ordered(scored.left_out)))
-    mated = np.append(ordered(scored.genuine_scores), ordered(scored.left_out))
-    impostor = total - np.bincount(np.searchsorted(start, mated), minlength=len(start))
-    counted = np.bincount(np.searchsorted(start, scored.genuine), minlength=len(start))
-    return Counts(impostor, counted, lambda numbers: start[numbers], single=True)
-
-
-def _distinct(orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values, ascending, and how often each occurs; as ``numpy.unique`` but by the faster sort."""
-    orders = np.sort(orders)
-    last = np.flatnonzero(np.append(orders[1:] != orders[:-1], True))
-    return orders[last], np.diff(last, prepend=-1)
 
 
 def _by_group(group: np.ndarray, stretch: np.ndarray, groups: int) -> np.ndarray:

@@ -172,7 +172,7 @@ def evaluate(
     listed = None if pairs is None else CheckedPairs.of(pairs, plan.probes, len(photographs))
     wanted = rates if tail > 0 or "verification" in measures else None
     others = None if left_out is None else left_out[~np.isnan(left_out)]
-    counter = Counter(left, right, plan, zero_rows, wanted, others)
+    counter = Counter(left, right, plan, zero_rows, wanted, others, ranked="identification" in measures)
     scored = counter.run()
     ranked = {}
     if "identification" in measures:

@@ -1,6 +1,7 @@
 """The identity structure of one test set, laid out once for every embedding that is evaluated on it."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
@@ -17,7 +18,7 @@ MATES_AT_ONCE = (
     4  # mated scores of a probe that are compared with its row in one go; four counts share an int32
 )
 STRIP_ROWS = 256  # probes of one matrix product when the scores are not kept
-KEPT_SCORES = 1 << 25  # up to so many scores (128 MiB in float32) stay in memory for a second look
+KEPT_SCORES = 1 << 25  # up to so many scores (128 MiB in float32) are kept and sorted
 BLOCK_SCORES = 1 << 19  # scores that are counted at once: they stay in the cache
 SEGMENT_SCORES = 1 << 30  # scores of one call, so that an int32 count cannot overflow
 
@@ -77,6 +78,29 @@ class EvaluationPlan:
     gallery_padded: int
     kept: bool
 
+    @functools.cached_property
+    def position(self) -> np.ndarray:
+        """Where each probe stands in the order, shape [n]."""
+        position = np.empty(self.probes, np.int64)
+        position[self.order] = np.arange(self.probes)
+        return position
+
+    @functools.cached_property
+    def genuine_position(self) -> np.ndarray:
+        """Positions of the genuine list's probes, ascending."""
+        return self.position[self.genuine_probe]
+
+    @functools.cached_property
+    def genuine_spans(self) -> np.ndarray:
+        """First entry of the genuine list, and the one after the last, of the probe at each position, shape [n, 2]."""
+        edges = np.searchsorted(self.genuine_position, np.arange(self.probes + 1))
+        return np.stack([edges[:-1], edges[1:]], axis=1)
+
+    @functools.cached_property
+    def impostor_mask(self) -> np.ndarray:
+        """Which comparisons are of two people, shape [n, m], probes in the order."""
+        return self.probe_codes[self.order][:, None] != self.gallery_codes
+
     @property
     def sample(self) -> int:
         """Probes whose scores are looked at beforehand where scores are not kept: about one in sixteen."""
@@ -99,7 +123,7 @@ class EvaluationPlan:
         gallery_identities: Sequence | np.ndarray | None = None,
         *,
         own: ArrayLike | None = None,
-        kept_scores: int = KEPT_SCORES,
+        kept_scores: int | None = None,
     ) -> Self:
         """Lays a test set out.
 
@@ -108,7 +132,7 @@ class EvaluationPlan:
           gallery_identities: one for each gallery row, length m; the probes' own where not given.
           own: for each probe the gallery row that is the same photograph, −1 for none; 0 ... n − 1 where
             ``gallery_identities`` is not given, else none.
-          kept_scores: up to so many scores are kept in memory between the passes (128 MiB by default).
+          kept_scores: up to so many scores are kept in memory and sorted (128 MiB by default).
 
         Raises:
           UserError: no rows, or ``own`` of a wrong shape, out of range or naming another person's photograph.
@@ -116,7 +140,7 @@ class EvaluationPlan:
         codes_p, codes_g, own_rows = _identities(probe_identities, gallery_identities, own)
         n, m = len(codes_p), len(codes_g)
         m_padded = padded(m)
-        kept = padded(n) * m_padded <= kept_scores
+        kept = padded(n) * m_padded <= (KEPT_SCORES if kept_scores is None else kept_scores)
         block = _power_of_two(BLOCK_SCORES // m_padded, 8, STRIP_ROWS)
         if kept:
             block = min(block, _power_of_two(n, 8, STRIP_ROWS))

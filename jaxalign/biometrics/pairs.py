@@ -11,10 +11,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from jaxalign.biometrics import rows as device_rows
-from jaxalign.biometrics.counting import Counts, Scored
-from jaxalign.biometrics.floats import ordered
+from jaxalign.biometrics.counting import Scored
 from jaxalign.biometrics.layout import padded
-from jaxalign.biometrics.operating_points import check_rates, error_rates
+from jaxalign.biometrics.operating_points import check_rates
+from jaxalign.biometrics.sorted_scores import SortedScores
 from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification
 from jaxalign.errors import UserError
 
@@ -122,9 +122,7 @@ def scores_of(scored: Scored, pairs: CheckedPairs) -> np.ndarray | None:
     """The pairs' scores from a pass that kept its scores; None where it did not."""
     if scored.scores is None:
         return None
-    position = np.empty(scored.plan.probes, np.int64)
-    position[scored.plan.order] = np.arange(scored.plan.probes)
-    return np.asarray(scored.scores)[position[pairs.left], pairs.right]
+    return scored.scores[scored.plan.position[pairs.left], pairs.right]
 
 
 @jax.jit
@@ -141,27 +139,12 @@ def rates_of_pairs(
     scores: np.ndarray, pairs: CheckedPairs, fmr, least_false_matches: float
 ) -> PairVerification:
     """Error rates and accuracy of scored pairs."""
-    order = ordered(scores)
-    start, place = np.unique(order, return_inverse=True)
-    counts = Counts(
-        np.bincount(place[~pairs.genuine], minlength=len(start)),
-        np.bincount(place[pairs.genuine], minlength=len(start)),
-        lambda numbers: start[numbers],
-        single=True,
-    )
-    genuine = np.sort(order[pairs.genuine])
-    rates = error_rates(
-        counts, genuine, _never, scores.dtype, fmr=fmr, least_false_matches=least_false_matches
-    )
+    genuine, impostor = (np.sort(scores[kind]) for kind in (pairs.genuine, ~pairs.genuine))
+    rates = SortedScores(genuine, impostor).rates(fmr, least_false_matches)
     folds = fold_accuracy(scores, pairs)
     mean = float(folds.mean()) if len(folds) else float("nan")
     error = float(folds.std(ddof=1) / np.sqrt(len(folds))) if len(folds) > 1 else float("nan")
-    impostor = len(scores) - len(genuine)
-    return PairVerification(rates, len(genuine), impostor, scores, mean, error, folds)
-
-
-def _never(first: np.ndarray, last: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    raise AssertionError("sorted scores need no resolving")
+    return PairVerification(rates, len(genuine), len(impostor), scores, mean, error, folds)
 
 
 def fold_accuracy(scores: np.ndarray, pairs: CheckedPairs) -> np.ndarray:

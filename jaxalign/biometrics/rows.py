@@ -13,7 +13,10 @@ WIDTH_MULTIPLE = 128
 
 def checked(array: ArrayLike, name: str, rows: int | None = None) -> np.ndarray:
     """A two-dimensional floating array of the expected number of rows; arrays on a CPU are not copied."""
-    values = np.asarray(array)
+    try:
+        values = np.asarray(array)
+    except ValueError as error:
+        raise UserError(f"{name}: expected an array, got rows of unequal length") from error
     if values.ndim != 2 or min(values.shape) == 0:
         raise UserError(f"{name}: expected an array of shape [rows, width], got shape {values.shape}")
     if rows is not None and len(values) != rows:

@@ -79,15 +79,11 @@ class Swept(NamedTuple):
       counts: scores in each bin, then in each slot, shape [bins + slots].
       mated: scores of the mates, in the mate table's places.
       above: for each of these, the scores of the probe's whole row that are ≥ it, itself included.
-      bins: the bins used.
-      scores: the strip, shape [strip, gallery], where there is only one; else empty.
     """
 
     counts: Int[Array, " bins"]
     mated: Float[Array, "chunks block four"]
     above: Int[Array, "chunks block four"]
-    bins: Bins
-    scores: Float[Array, "strip gallery"]
 
 
 def ordered(scores: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
@@ -123,13 +119,12 @@ def slot_of(
     return jnp.where(order <= last, slot.astype(jnp.int32), elsewhere)
 
 
-def bins_over(scores: Float[Array, "rows columns"]) -> Bins:
-    """Bins over the range of some scores; the range is widened where int32 could not hold the bin numbers."""
-    low, high = scores.min(), scores.max()
-    largest = jnp.maximum(jnp.abs(low), jnp.abs(high))
-    span = jnp.maximum(jnp.maximum(high - low, largest * 2.0**-14), jnp.finfo(scores.dtype).tiny * 2.0**20)
-    scale = ((BINS - 2) / span).astype(scores.dtype)
-    return Bins(scale, jnp.floor(low * scale).astype(jnp.int32))
+@jax.jit
+def product(
+    probes: Float[Array, "rows width"], gallery: Float[Array, "gallery width"]
+) -> Float[Array, "rows gallery"]:
+    """All scores at once."""
+    return multiply(probes, gallery.T)
 
 
 @functools.partial(jax.jit, static_argnames="groups")
@@ -171,7 +166,7 @@ def _at_least(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("strip", "block", "keep", "slots", "axis"))
+@functools.partial(jax.jit, static_argnames=("strip", "block", "slots", "axis"))
 def sweep(
     probes: Float[Array, "rows width"],
     gallery: Float[Array, "gallery width"],
@@ -182,7 +177,6 @@ def sweep(
     *,
     strip: int,
     block: int,
-    keep: bool,
     slots: int = 0,
     axis: bool = True,
 ) -> Swept:
@@ -192,10 +186,9 @@ def sweep(
       probes, gallery: unit rows; padding rows are zero.
       table: the segment's mates.
       strips: strips that hold probes; the others are skipped.
-      bins: the bins; with ``keep`` they are taken from the scores instead.
+      bins: the bins.
       intervals: scores in these are counted in slots, which follow the bins, and in no bin.
       strip, block: rows of one product, and rows that are counted at once.
-      keep: there is one strip only and it is returned.
       slots: slots of all intervals together.
       axis: whether scores are counted along the axis at all; without, bins are not counted (identification).
     """
@@ -211,14 +204,7 @@ def sweep(
         jnp.zeros(table.index.shape, probes.dtype),
         jnp.zeros_like(table.index),
     )
-    if keep:
-        scores = multiply(probes, gallery.T)
-        bins = bins_over(scores)
-        counts, mated, above = _count_strip(scores, 0, bins if axis else None, intervals, table, block, start)
-    else:
-        scores = jnp.zeros((0, gallery.shape[0]), probes.dtype)
-        counts, mated, above = lax.fori_loop(0, strips, one_strip, start)
-    return Swept(counts, mated, above, bins, scores)
+    return Swept(*lax.fori_loop(0, strips, one_strip, start))
 
 
 def _count_strip(scores, number, bins, intervals, table, block, carry):
@@ -248,11 +234,9 @@ def _count_strip(scores, number, bins, intervals, table, block, carry):
     return lax.fori_loop(0, blocks, one_block, carry)
 
 
-@functools.partial(jax.jit, static_argnames=("slots", "block"))
-def count_slots(
-    scores: Float[Array, "rows gallery"], intervals: Intervals, *, slots: int, block: int
+def _count_slots(
+    scores: Float[Array, "rows gallery"], intervals: Intervals, slots: int, block: int
 ) -> Int[Array, " slots_and_one"]:
-    """How many of the kept scores fall into each slot of the intervals (and, last, into none)."""
 
     def one_block(i, counts):
         rows = lax.dynamic_slice_in_dim(scores, i * block, block)
@@ -272,17 +256,17 @@ def sweep_slots(
     strip: int,
     block: int,
 ) -> Int[Array, " slots_and_one"]:
-    """As ``count_slots``, with the scores computed again strip by strip."""
+    """How many scores fall into each slot of the intervals (and, last, into none), computed again strip by strip."""
 
     def one_strip(number, counts):
         rows = lax.dynamic_slice_in_dim(probes, number * strip, strip)
-        return counts + count_slots(multiply(rows, gallery.T), intervals, slots=slots, block=block)
+        return counts + _count_slots(multiply(rows, gallery.T), intervals, slots, block)
 
     return lax.fori_loop(0, strips, one_strip, jnp.zeros(slots + 1, jnp.int32))
 
 
 def no_bins(dtype: np.dtype) -> Bins:
-    """A placeholder where the bins are taken from the scores."""
+    """A placeholder where nothing is counted along the axis."""
     return Bins(jnp.ones((), dtype), jnp.zeros((), jnp.int32))
 
 

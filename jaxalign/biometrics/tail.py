@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxalign.biometrics.counting import Counter, Scored
-from jaxalign.biometrics.floats import from_ordered
 from jaxalign.precision import multiply
 
 
@@ -35,10 +34,8 @@ def impostor_tail(counter: Counter, scored: Scored, share: float) -> ImpostorTai
     wanted = max(1, min(plan.impostor, int(np.ceil(share * plan.impostor))))
     if not plan.impostor:
         return ImpostorTail(np.zeros(0, scored.dtype), np.zeros(0, np.int64), np.zeros(0, np.int64))
-    assert scored.counts is not None
-    accepted = scored.counts.impostor[::-1].cumsum()
-    stretch = len(accepted) - 1 - int(np.searchsorted(accepted, wanted))
-    least = from_ordered(scored.counts.first(np.array([max(0, stretch)])), scored.dtype)[0]
+    assert scored.axis is not None
+    least = scored.axis.exceeded_by(wanted)
     found = []
     for start, scores in _strips(counter, scored):
         rows = min(len(scores), plan.probes - start)
@@ -56,7 +53,7 @@ def impostor_tail(counter: Counter, scored: Scored, share: float) -> ImpostorTai
 def _strips(counter: Counter, scored: Scored):
     """First position and scores of each strip of probes."""
     if scored.scores is not None:
-        yield 0, np.asarray(scored.scores)
+        yield 0, scored.scores
         return
     strip = counter.plan.strip
     for number in range(len(counter.plan.tables)):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxalign.biometrics.counting import Scored, sorted_counts
-from jaxalign.biometrics.operating_points import AUC_ERROR, ErrorRates, OperatingPoint, error_rates
+from jaxalign.biometrics.counting import Scored
+from jaxalign.biometrics.operating_points import ErrorRates, OperatingPoint
 
 LEAST_FALSE_MATCHES = 10.0  # expected false matches an operating point must have to be reported
 
@@ -81,13 +81,7 @@ class Verification:
 def verification(
     scored: Scored, *, fmr: Sequence[float], least_false_matches: float = LEAST_FALSE_MATCHES
 ) -> Verification:
-    """Error rates from the counts of one pass; the same photograph is never compared with itself."""
-    assert scored.counts is not None
-    genuine = scored.genuine
-    options = {"fmr": fmr, "least_false_matches": least_false_matches}
-    rates = error_rates(scored.counts, genuine, scored.resolve, scored.dtype, **options)
-    if (
-        rates.auc_error >= AUC_ERROR and scored.scores is not None
-    ):  # few distinct scores: sorting them all is exact
-        rates = error_rates(sorted_counts(scored), genuine, scored.resolve, scored.dtype, **options)
-    return Verification(rates, len(genuine), scored.plan.impostor)
+    """Error rates from the scores of one pass; the same photograph is never compared with itself."""
+    assert scored.axis is not None
+    rates = scored.axis.rates(fmr, least_false_matches)
+    return Verification(rates, len(scored.axis.genuine), scored.plan.impostor)

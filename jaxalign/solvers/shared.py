@@ -82,7 +82,8 @@ def fit_shared_space(
 
     Args:
       moments: of at least two encoders.
-      rank: dimensions of the space, at most the sum of the widths; None for the largest width.
+      rank: the largest number of dimensions of the space, which has no more than the sum of the widths; None for
+        the largest width.
       whitening: q, from 0 to 1.
       weighting: p ≥ 0.
       shrinkage: of every covariance towards its mean variance, from 0 to 1.

@@ -1,0 +1,131 @@
+"""Makes a store of embeddings from photographs, or adds encoders to one; each photograph is decoded once for all.
+
+  python -m experiments.embed --images=folder:faces --models=clip,onnx:w600k_r50.onnx --out=my_store
+
+A killed run goes on at its last checkpoint when the same command is given again. Encoders that the store has
+already are not run again; new ones are added, after the photographs were found to be the same.
+
+Photographs: `folder:DIR` (a folder per person), `csv:FILE` (columns path, identity), `hub:NAME_OR_DIR` (a Hugging
+Face data set). Encoders: `hf:<hub id or directory>`, `onnx:<file>`, `python:<module>:<callable>`, a bare hub id, or
+a name such as `clip`; docs/encoders.md has all forms and options.
+"""
+
+import time
+from collections.abc import Sequence
+
+from absl import flags
+
+from experiments import cli
+from experiments.flags import set_compilation_cache
+from experiments.progress import Progress, duration
+from jaxalign.embeddings.manifest import DTYPES
+from jaxalign.encoders import Encoder, load_encoder
+from jaxalign.errors import UserError
+from jaxalign.extraction import extract
+from jaxalign.images import BAD_IMAGES, BadImage, ImageSource, SourceOptions, open_images, parse_crop
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("images", None, "Photographs. Example: --images=folder:faces", flag_values=FLAGS)
+flags.DEFINE_string(
+    "models", None, "Encoders, separated by commas. Example: --models=clip,onnx:r50.onnx", flag_values=FLAGS
+)
+flags.DEFINE_string("out", None, "Directory of the store to make or to add to.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "crop",
+    "none",
+    "What to cut from each photograph before an encoder's own preprocessing: `none`, `center:0.6` (that share of each "
+    "side), `landmarks` or `landmarks:FILE.csv` (five points, aligned as for ArcFace).",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "bad_images",
+    "fail",
+    list(BAD_IMAGES),
+    "A photograph that cannot be read stops the run (`fail`) or is left out and named (`skip`).",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum("dtype", "float16", list(DTYPES), "Type to store numbers in.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "precision", "float32", ["float32", "bfloat16"], "Type that networks in JAX compute in.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "batch_size", None, "Photographs a network takes at once; its own default without.", 1, flag_values=FLAGS
+)
+flags.DEFINE_string("split", None, "Split of a hub data set, such as train.", flag_values=FLAGS)
+flags.DEFINE_boolean("streaming", False, "Read a hub data set while it comes in.", flag_values=FLAGS)
+for _what in ("image", "identity", "sample_id", "landmarks"):
+    flags.DEFINE_string(
+        f"{_what}_column", None, f"Column of the {_what}, where it has not the usual name.", flag_values=FLAGS
+    )
+flags.DEFINE_boolean("overwrite", False, "Replace the store that --out holds.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "compilation_cache", "default", "Directory of compiled programs, `default` or `none`.", flag_values=FLAGS
+)
+
+
+def main(_: Sequence[str]) -> None:
+    """Opens the photographs, loads the encoders, embeds."""
+    started = time.monotonic()
+    images, models = (_given(name) for name in ("images", "models"))
+    out, crop = _given("out"), parse_crop(FLAGS.crop)
+    source = open_images(images, _options())
+    set_compilation_cache(FLAGS.compilation_cache)
+    encoders = load_encoders(models)
+    report = Report(source)
+    with report.progress:
+        store = extract(
+            source,
+            encoders,
+            out,
+            crop=crop,
+            dtype=FLAGS.dtype,
+            bad_images=FLAGS.bad_images,
+            overwrite=FLAGS.overwrite,
+            progress=report,
+        )
+    skipped = f", {report.skipped:,} skipped" if report.skipped else ""
+    print(
+        f"{out}: {store.rows:,} photographs under {len(store.encoders)} encoders ({report.embedded:,} embedded now"
+        f"{skipped}) in {duration(time.monotonic() - started)}."
+    )
+
+
+def load_encoders(models: str) -> list[Encoder]:
+    """Loads encoders named by specifications separated by commas."""
+    names = [name.strip() for name in models.split(",")]
+    if not all(names):
+        raise UserError(f"--models={models} has an empty item; give encoders separated by single commas.")
+    return [load_encoder(name, batch_size=FLAGS.batch_size, dtype=FLAGS.precision) for name in names]
+
+
+class Report:
+    """Tells how far a run is: photographs a second, time left, and each photograph that is skipped."""
+
+    def __init__(self, source: ImageSource):
+        self.progress = Progress(0 if source.samples is None else len(source.samples))
+        self.embedded = self.skipped = 0
+        self._started = time.monotonic()
+
+    def __call__(self, done: int, embedded: int, bad: Sequence[BadImage]) -> None:
+        for image in bad:
+            self.progress.note(f"skipped {image.sample.sample_id}: {image.reason}")
+        self.embedded, self.skipped = embedded, self.skipped + len(bad)
+        rate = embedded / max(time.monotonic() - self._started, 1e-9)
+        label = f"{done:,} photographs, {rate:,.0f} a second"
+        self.progress.step(label, done - self.progress.done)
+
+
+def _given(name: str) -> str:
+    value = getattr(FLAGS, name)
+    if not value:
+        raise UserError(f"--{name} is missing. {FLAGS[name].help}")
+    return value
+
+
+def _options() -> SourceOptions:
+    columns = {f"{name}_column": getattr(FLAGS, f"{name}_column") for name in ("image", "identity", "sample_id", "landmarks")}
+    return SourceOptions(**columns, split=FLAGS.split, streaming=FLAGS.streaming)
+
+
+if __name__ == "__main__":
+    cli.run(main, values=FLAGS)
