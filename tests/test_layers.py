@@ -92,6 +92,7 @@ def test_heavy_libraries_stay_in_their_room(library: str) -> None:
 def test_import_pulls_in_no_heavy_library() -> None:
     heavy = (
         "transformers",
+        "onnxruntime",
         "datasets",
         "PIL",
         "matplotlib",

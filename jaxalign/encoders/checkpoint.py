@@ -1,7 +1,6 @@
 """Weights on disk, as parameters of a Flax module: PyTorch's or Flax's names, without PyTorch."""
 
 import hashlib
-import json
 import pathlib
 import types
 from collections.abc import Iterable, Mapping
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.encoders.hub import FLAX, SAFETENSORS, SAFETENSORS_INDEX
+from jaxalign.encoders.hub import FLAX, SAFETENSORS, SAFETENSORS_INDEX, read_json
 from jaxalign.encoders.specification import Specification, first_line
 
 Flat = dict[tuple[str, ...], Any]
@@ -24,7 +23,7 @@ def weight_files(specification: Specification, directory: pathlib.Path) -> list[
     if (directory / SAFETENSORS).is_file():
         return [directory / SAFETENSORS]
     if (directory / SAFETENSORS_INDEX).is_file():
-        index = json.loads((directory / SAFETENSORS_INDEX).read_text(encoding="utf-8"))
+        index = read_json(specification, directory, SAFETENSORS_INDEX, "it names the files of the weights.")
         files = [directory / file for file in sorted(set(index.get("weight_map", {}).values()))]
         missing = [file.name for file in files if not file.is_file()]
         if missing or not files:

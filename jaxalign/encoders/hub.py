@@ -5,7 +5,7 @@ import pathlib
 import re
 from typing import Any, NoReturn
 
-from jaxalign.encoders.specification import Specification
+from jaxalign.encoders.specification import Specification, first_line
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -93,9 +93,18 @@ def _explain(specification: Specification, revision: str | None, error: Exceptio
             f"the Hugging Face hub has no public repository {target}, and there is no such directory here; check the "
             "spelling, or log in with huggingface-cli login if it is private."
         )
-    if isinstance(error, (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, RequestException, OSError)):
+    unreached = (
+        errors.HfHubHTTPError,
+        errors.LocalEntryNotFoundError,
+        RequestException,
+        ConnectionError,
+        TimeoutError,
+    )
+    if isinstance(error, unreached):
         specification.refuse(
             f"the Hugging Face hub cannot be reached and its cache here does not hold {target}; "
             + _INSTEAD.format(target=target)
         )
+    if isinstance(error, OSError):
+        specification.refuse(f"{target} cannot be stored in the hub's cache ({first_line(error)}).")
     raise error

@@ -86,6 +86,7 @@ def load_huggingface(specification: Specification, settings: Settings) -> JaxEnc
             "class": CLASSES[tower.kind][0],
             "pooling": pooling,
             "weights_sha256": digest(files),
+            "config_sha256": digest([directory / CONFIG]),
         },
     )
 

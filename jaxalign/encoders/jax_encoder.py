@@ -124,9 +124,11 @@ class JaxEncoder:
 
     def _cast(self, path: tuple[Any, ...], leaf: Any) -> Any:
         """Running statistics of batch normalisation keep float32: their variances span too many powers of two."""
-        array = jnp.asarray(leaf)
+        if not jnp.issubdtype(getattr(leaf, "dtype", None) or np.asarray(leaf).dtype, jnp.floating):
+            return leaf
         keep = any(getattr(key, "key", None) == "batch_stats" for key in path)
-        return array.astype(self._dtype) if jnp.issubdtype(array.dtype, jnp.floating) and not keep else array
+        # By numpy: on the device each shape of weights would be a program of its own.
+        return np.asarray(leaf).astype(np.float32 if keep else self._dtype)
 
     def _normalised(self, images: UInt8[Array, "n height width 3"]) -> Float[Array, "n height width 3"]:
         given = self.preprocessing

@@ -38,7 +38,7 @@ def load_python(specification: Specification, settings: Settings) -> Encoder:
         pass  # a callable that has no signature to look at
     made = factory(**own)
     if isinstance(made, tuple):
-        return _jax_encoder(specification, settings, made, attribute)
+        return _jax_encoder(specification, settings, made, attribute, own)
     missing = [member for member in _MEMBERS if not hasattr(made, member)]
     if missing:
         specification.refuse(
@@ -70,7 +70,11 @@ def _find(specification: Specification, module_name: str, attribute: str) -> Any
 
 
 def _jax_encoder(
-    specification: Specification, settings: Settings, made: tuple[Any, ...], attribute: str
+    specification: Specification,
+    settings: Settings,
+    made: tuple[Any, ...],
+    attribute: str,
+    own: dict[str, str],
 ) -> JaxEncoder:
     if len(made) != 3 or not callable(made[0]):
         specification.refuse(
@@ -96,6 +100,6 @@ def _jax_encoder(
         facts=lambda: {
             "form": "python",
             "source": specification.target,
-            "options": dict(specification.options),
+            "options": own,
         },
     )

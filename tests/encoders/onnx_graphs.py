@@ -49,7 +49,9 @@ def write(
 
     def arithmetic(pairs: tuple[tuple[str, float], ...]) -> None:
         for operator, value in pairs:
-            constants.append(numpy_helper.from_array(np.float32(value), f"constant{len(constants)}"))
+            constants.append(
+                numpy_helper.from_array(np.asarray(value, np.float32), f"constant{len(constants)}")
+            )
             add(operator, constants[-1].name)
 
     if dtype != TensorProto.FLOAT:

@@ -1,5 +1,6 @@
 """Checkpoints that are not there, or not what hf: can run."""
 
+import importlib.util
 import json
 import shutil
 import time
@@ -35,6 +36,19 @@ def test_no_network_is_said_with_what_to_do(monkeypatch, tmp_path):
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.parametrize(
+    "text, package",
+    [("hf:org/name", "transformers"), ("hf:org/name", "flax"), ("onnx:f.onnx", "onnxruntime")],
+)
+def test_libraries_that_are_not_installed(text, package, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
+    with pytest.raises(
+        UserError, match=rf"{package} is not installed; .* pip install 'jaxalign\[encoders\]'"
+    ):
+        load_encoder(text)
+
+
 def response(status):
     made = requests.Response()
     made.status_code = status
@@ -46,6 +60,7 @@ def response(status):
     [
         (requests.exceptions.ConnectionError("no route"), "hub cannot be reached"),
         (errors.LocalEntryNotFoundError("not cached"), "hub cannot be reached"),
+        (OSError(28, "No space left on device"), "cannot be stored in the hub's cache .*No space left"),
         (errors.GatedRepoError("gated", response=response(403)), "asks for a licence to be accepted"),
         (errors.RepositoryNotFoundError("404", response=response(404)), "has no public repository org/name"),
         (errors.RevisionNotFoundError("404", response=response(404)), "has no revision 'v2'"),

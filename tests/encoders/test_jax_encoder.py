@@ -52,6 +52,16 @@ def test_one_program_serves_all_batches():
         jax.monitoring.unregister_event_duration_listener(note_compilation)
 
 
+def test_putting_weights_on_devices_compiles_nothing():
+    jax.monitoring.register_event_duration_secs_listener(note_compilation)
+    try:
+        compilations.clear()
+        make(dtype="bfloat16", batch_size=24)
+        assert not compilations
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note_compilation)
+
+
 def test_many_devices_give_the_numbers_of_one():
     many, one = make(batch_size=16), make(batch_size=16, devices=jax.local_devices()[:1])
     assert len(jax.local_devices()) == 8

@@ -207,4 +207,4 @@ def by_hand(path, images):
     notes = session.get_modelmeta().custom_metadata_map
     mean, std = (np.array(notes[key].split(","), np.float32) for key in ("input_mean", "input_std"))
     pixels = ((images.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2)
-    return session.run(None, {"input": pixels})[0]
+    return np.asarray(session.run(None, {"input": pixels})[0])

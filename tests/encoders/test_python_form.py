@@ -1,11 +1,13 @@
 """``python:<module>:<callable>``, with the module that docs/encoders.md shows."""
 
 import re
+import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
+from documentation import documented
 
 from jaxalign.encoders import Encoder, load_encoder
 from jaxalign.errors import UserError
@@ -108,3 +110,20 @@ def test_modules_that_are_not_there(module):
 def test_the_users_own_exceptions_keep_their_traceback(module):
     with pytest.raises(RuntimeError, match="of the user's own"):
         load_encoder(f"{module}:broken")
+
+
+def test_the_example_in_the_documentation_works(tmp_path, monkeypatch):
+    (tmp_path / "my_encoders_in_docs.py").write_text(documented("test_python_form.py"))
+    monkeypatch.syspath_prepend(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    encoder = load_encoder("python:my_encoders_in_docs:projection?seed=3")
+    weights = np.random.default_rng(3).normal(size=(32 * 32 * 3, 64)) / 32
+    expected = ((images / 255 - 0.5) / 0.5).reshape(3, -1) @ weights
+    np.testing.assert_allclose(encoder.encode(images), expected, atol=1e-4)
+
+
+def test_importing_the_room_imports_no_framework():
+    heavy = ("transformers", "onnxruntime", "flax", "PIL")
+    code = f"import sys, jaxalign.encoders; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
