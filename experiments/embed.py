@@ -24,6 +24,7 @@ from jaxalign.errors import UserError
 from jaxalign.extraction import extract
 from jaxalign.images import BAD_IMAGES, BadImage, ImageSource, SourceOptions, open_images, parse_crop
 
+COLUMNS = ("image", "identity", "sample_id", "landmarks")
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("images", None, "Photographs. Example: --images=folder:faces", flag_values=FLAGS)
 flags.DEFINE_string(
@@ -46,14 +47,20 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum("dtype", "float16", list(DTYPES), "Type to store numbers in.", flag_values=FLAGS)
 flags.DEFINE_enum(
-    "precision", "float32", ["float32", "bfloat16"], "Type that networks in JAX compute in.", flag_values=FLAGS
+    "precision",
+    "float32",
+    ["float32", "bfloat16"],
+    "Type that networks in JAX compute in.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "batch_size", None, "Photographs a network takes at once; its own default without.", 1, flag_values=FLAGS
 )
 flags.DEFINE_string("split", None, "Split of a hub data set, such as train.", flag_values=FLAGS)
+flags.DEFINE_string("config", None, "Configuration of a hub data set that has several.", flag_values=FLAGS)
+flags.DEFINE_string("revision", None, "Branch, tag or commit of a hub data set.", flag_values=FLAGS)
 flags.DEFINE_boolean("streaming", False, "Read a hub data set while it comes in.", flag_values=FLAGS)
-for _what in ("image", "identity", "sample_id", "landmarks"):
+for _what in COLUMNS:
     flags.DEFINE_string(
         f"{_what}_column", None, f"Column of the {_what}, where it has not the usual name.", flag_values=FLAGS
     )
@@ -102,17 +109,24 @@ class Report:
     """Tells how far a run is: photographs a second, time left, and each photograph that is skipped."""
 
     def __init__(self, source: ImageSource):
-        self.progress = Progress(0 if source.samples is None else len(source.samples))
+        self.progress = Progress(0)
         self.embedded = self.skipped = 0
+        self._all = None if source.samples is None else len(source.samples)
         self._started = time.monotonic()
 
     def __call__(self, done: int, embedded: int, bad: Sequence[BadImage]) -> None:
+        """Takes what ``extract`` tells. Shares and times are of this run, without what an earlier one did."""
         for image in bad:
             self.progress.note(f"skipped {image.sample.sample_id}: {image.reason}")
         self.embedded, self.skipped = embedded, self.skipped + len(bad)
+        now = self.embedded + self.skipped
+        of = ""
+        if self._all is not None:
+            self.progress.total = self._all - (done - now)
+            of = f" of {self._all:,}"
         rate = embedded / max(time.monotonic() - self._started, 1e-9)
-        label = f"{done:,} photographs, {rate:,.0f} a second"
-        self.progress.step(label, done - self.progress.done)
+        label = f"{done:,}{of} photographs, {rate:,.0f} a second"
+        self.progress.step(label, now - self.progress.done)
 
 
 def _given(name: str) -> str:
@@ -123,8 +137,8 @@ def _given(name: str) -> str:
 
 
 def _options() -> SourceOptions:
-    columns = {f"{name}_column": getattr(FLAGS, f"{name}_column") for name in ("image", "identity", "sample_id", "landmarks")}
-    return SourceOptions(**columns, split=FLAGS.split, streaming=FLAGS.streaming)
+    names = (*(f"{what}_column" for what in COLUMNS), "split", "config", "revision", "streaming")
+    return SourceOptions(**{name: getattr(FLAGS, name) for name in names})
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ ALLOWED = {
     "sklearn": {"affine", "checks", "fit", "settings"},
     "biometrics": set(),
     "embeddings": set(),
+    "encoders": set(),
+    "extraction": {"embeddings", "encoders", "images"},
     "images": set(),
     "pair_lists": {"splits"},
     "report": set(),
