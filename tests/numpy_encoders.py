@@ -82,7 +82,9 @@ def wide() -> NumpyEncoder:
 def write_people(folder: pathlib.Path, people: int = 3, each: int = 50) -> list[pathlib.Path]:
     """Photographs of random colours, 16 × 20 pixels, a folder per person; the files in the order of their names."""
     random = np.random.default_rng(people)
-    files = [folder / f"p{person}" / f"{number:02d}.png" for person in range(people) for number in range(each)]
+    files = [
+        folder / f"p{person}" / f"{number:02d}.png" for person in range(people) for number in range(each)
+    ]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(random.integers(0, 256, (16, 20, 3), np.uint8)).save(file)

@@ -61,10 +61,14 @@ def test_photographs_become_a_store(run, files):
 def test_a_second_run_embeds_nothing_and_another_encoder_is_added(run, files):
     run()
     assert run()[1].startswith("store: 150 photographs under 1 encoders (0 embedded now) in ")
-    assert run(f"--models={SMALL},{WIDE}")[1].startswith("store: 150 photographs under 2 encoders (150 embedded")
+    assert run(f"--models={SMALL},{WIDE}")[1].startswith(
+        "store: 150 photographs under 2 encoders (150 embedded"
+    )
     assert EmbeddingStore.open("store").encoders == ("small", "wide")
     status, _, err = run(f"--models={SMALL}?scale=2")
-    assert status == 2 and err.startswith("error: store 'faces' has an encoder 'small' that was loaded or fed other")
+    assert status == 2 and err.startswith(
+        "error: store 'faces' has an encoder 'small' that was loaded or fed other"
+    )
     assert run(f"--models={SMALL}?scale=2", "--overwrite")[0] == 0
     assert EmbeddingStore.open("store").encoders == ("small",)
 
@@ -78,10 +82,18 @@ def test_a_second_run_embeds_nothing_and_another_encoder_is_added(run, files):
         (("--images=faces",), (), "images are given as folder:DIR (a folder per person), csv:FILE"),
         (("--images=zip:faces",), (), "images are given as folder:DIR (a folder per person), csv:FILE"),
         (("--images=folder:nowhere",), (), "nowhere is missing: expected a folder that holds a folder"),
-        (("--models=magic:1",), (), "encoder 'magic:1' is not known; the forms are hf:<hub id or local directory>"),
+        (
+            ("--models=magic:1",),
+            (),
+            "encoder 'magic:1' is not known; the forms are hf:<hub id or local directory>",
+        ),
         (("--models=onnx:nowhere.onnx",), (), "encoder 'onnx:nowhere.onnx': there is no file nowhere.onnx."),
         ((f"--models={SMALL},,{WIDE}",), (), f"--models={SMALL},,{WIDE} has an empty item; give encoders"),
-        ((f"--models={SMALL},",), (), f"--models={SMALL}, has an empty item; give encoders separated by single"),
+        (
+            (f"--models={SMALL},",),
+            (),
+            f"--models={SMALL}, has an empty item; give encoders separated by single",
+        ),
         ((f"--models={SMALL},{SMALL}",), (), "encoder 'small': there is already an encoder 'small'."),
         (("--crop=center:2",), (), "the fraction of a centre crop must be above 0 and at most 1, got 2.0."),
         (("--crop=landmarks",), (), "faces has no landmarks for 150 of 150 photographs"),
@@ -91,7 +103,11 @@ def test_a_second_run_embeds_nothing_and_another_encoder_is_added(run, files):
         (("--split=train",), (), "the option split means nothing to images given as folder:DIR."),
         (("--config=aligned",), (), "the option config means nothing to images given as folder:DIR."),
         (("--out=faces",), (), "faces exists and is not a store, so it is left alone; choose another path."),
-        (("--out=faces/p0/00.png",), (), "00.png exists and is not a store, so it is left alone; choose another"),
+        (
+            ("--out=faces/p0/00.png",),
+            (),
+            "00.png exists and is not a store, so it is left alone; choose another",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(run, files, tmp_path, arguments, without, sentence):
@@ -128,7 +144,10 @@ def test_progress_goes_to_standard_error(run, files, monkeypatch):
     status, out, err = run()
     lines = err.splitlines()
     assert status == 0 and len(out.splitlines()) == 1
-    assert lines[0].startswith(" 43 %  64 of 150 photographs, ") and "a second  0s elapsed, about 0s left" in lines[0]
+    assert (
+        lines[0].startswith(" 43 %  64 of 150 photographs, ")
+        and "a second  0s elapsed, about 0s left" in lines[0]
+    )
     assert lines[-1].startswith("100 %  150 of 150 photographs, ") and "left" not in lines[-1]
 
 
@@ -153,7 +172,11 @@ def test_a_killed_run_is_taken_up_by_the_same_command(tmp_path, files):
     assert done.stdout.startswith("store: 150 photographs under 1 encoders (150 embedded now) in ")
     assert in_a_process("embed", *flags, f"--models={SMALL}", "--out=whole", cwd=tmp_path).returncode == 0
     assert content(tmp_path / "store") == content(tmp_path / "whole")
-    assert sorted(file.name for file in tmp_path.iterdir() if file.name != "cache") == ["faces", "store", "whole"]
+    assert sorted(file.name for file in tmp_path.iterdir() if file.name != "cache") == [
+        "faces",
+        "store",
+        "whole",
+    ]
 
 
 def test_three_real_networks_on_real_photographs(tmp_path, shared):
@@ -174,6 +197,7 @@ def test_three_real_networks_on_real_photographs(tmp_path, shared):
         ours, wanted = store[name].astype(np.float64), reference[name][order].astype(np.float64)
         norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(wanted, axis=1)
         assert ((ours * wanted).sum(axis=1) / norms).min() > 0.99
-    aligned = in_a_process("pairwise", "--store=att", "--out=results", cwd=tmp_path)
+    quick = ("--methods=orthogonal", "--seeds=0", "--heatmaps=none")
+    aligned = in_a_process("pairwise", "--store=att", "--out=results", *quick, cwd=tmp_path)
     assert aligned.returncode == 0, aligned.stderr
     assert (tmp_path / "results" / "results.csv").exists()

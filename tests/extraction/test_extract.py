@@ -124,7 +124,10 @@ def test_crops_are_for_all_or_for_each(faces, files, out, tmp_path):
     np.testing.assert_allclose(store["small"], small.expected(files, 0.5), atol=1e-5)
     np.testing.assert_allclose(store["wide"], wide.expected(files), atol=1e-5)
     assert store.info["small"]["view"]["crop"] == {"kind": "center", "fraction": 0.5}
-    assert store.info["wide"]["view"] == {"crop": {"kind": "none"}, "preprocessing": wide.preprocessing.describe()}
+    assert store.info["wide"]["view"] == {
+        "crop": {"kind": "none"},
+        "preprocessing": wide.preprocessing.describe(),
+    }
     with pytest.raises(UserError, match=r"crop names big; the encoders are small, wide, tall\."):
         extract(faces, encoders, tmp_path / "unknown", crop={"big": CenterCrop(0.5)})
 
@@ -191,7 +194,12 @@ def test_batches_waste_nothing_where_they_can(tmp_path, out, taken, given):
     write_people(tmp_path / "many", 2, 100)
     encoders = [NumpyEncoder(f"e{size}", batch_size=size) for size in taken]
     stops: list[int] = []
-    extract(open_images(f"folder:{tmp_path / 'many'}"), encoders, out, progress=lambda done, *_: stops.append(done))
+    extract(
+        open_images(f"folder:{tmp_path / 'many'}"),
+        encoders,
+        out,
+        progress=lambda done, *_: stops.append(done),
+    )
     assert stops[0] == given and stops[-1] == 200
 
 
@@ -237,7 +245,9 @@ def test_a_killed_run_goes_on_at_its_last_checkpoint(faces, files, out, tmp_path
         f"extract(open_images('folder:{files[0].parents[1]}'), [NumpyEncoder(killed_at=3)], {str(out)!r})\n"
     )
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu"}
-    killed = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=120)
+    killed = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=120
+    )
     assert killed.returncode == -9, killed.stderr
     assert not out.exists() and unfinished(out).exists()
     encoder, sizes = NumpyEncoder(), []
@@ -251,7 +261,9 @@ def test_a_killed_run_goes_on_at_its_last_checkpoint(faces, files, out, tmp_path
 
 def test_a_run_that_failed_as_it_wrote_the_store_embeds_nothing_again(faces, out, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(EmbeddingStore, "create", lambda *_, **__: (_ for _ in ()).throw(UserError("disk full")))
+        patch.setattr(
+            EmbeddingStore, "create", lambda *_, **__: (_ for _ in ()).throw(UserError("disk full"))
+        )
         with pytest.raises(UserError, match="disk full"):
             extract(faces, [NumpyEncoder()], out)
     encoder = NumpyEncoder()
@@ -283,7 +295,9 @@ def test_an_unfinished_run_with_other_settings_is_refused(faces, out, begun, oth
     settings = {"encoders": [NumpyEncoder()], **other}
     source = Source(faces, reverse=settings.pop("reverse", False))
     run = functools.partial(extract, source, settings.pop("encoders"), out, **settings)
-    with pytest.raises(UserError, match="holds an unfinished run with other photographs, encoders or settings"):
+    with pytest.raises(
+        UserError, match="holds an unfinished run with other photographs, encoders or settings"
+    ):
         run()
     assert (unfinished(out) / "small.rows").read_bytes() == begun
     assert run(overwrite=True).rows == 150
@@ -361,9 +375,7 @@ def test_other_photographs_add_no_encoder(faces, files, out, change, sentence, s
         files[149].unlink()
     source = open_images(f"folder:{files[0].parents[1]}")
     with pytest.raises(UserError) as refused:
-        extract(
-            Source(source, reverse=change == "order", streamed=streamed), [NumpyEncoder("wide")], out
-        )
+        extract(Source(source, reverse=change == "order", streamed=streamed), [NumpyEncoder("wide")], out)
     assert str(refused.value) == (
         f"{sentence}; an encoder can only be added with the same photographs in the same order."
     )
@@ -371,12 +383,16 @@ def test_other_photographs_add_no_encoder(faces, files, out, change, sentence, s
 
 
 @pytest.mark.parametrize(
-    ("encoder", "crop"), [(NumpyEncoder(scale=2), None), (NumpyEncoder(), CenterCrop(0.5))], ids=["weights", "crop"]
+    ("encoder", "crop"),
+    [(NumpyEncoder(scale=2), None), (NumpyEncoder(), CenterCrop(0.5))],
+    ids=["weights", "crop"],
 )
 def test_another_encoder_of_the_same_name_is_refused(faces, out, encoder, crop):
     extract(faces, [NumpyEncoder()], out)
     before = content(out)
-    with pytest.raises(UserError, match="store 'faces' has an encoder 'small' that was loaded or fed otherwise"):
+    with pytest.raises(
+        UserError, match="store 'faces' has an encoder 'small' that was loaded or fed otherwise"
+    ):
         extract(faces, [encoder, NumpyEncoder("wide")], out, crop=crop)
     assert content(out) == before
 
@@ -407,7 +423,9 @@ def test_an_unfinished_overwriting_does_not_end_as_an_addition(faces, files, out
     PIL.Image.new("RGB", (16, 20)).save(files[0])
     with pytest.raises(RuntimeError):
         extract(faces, [NumpyEncoder("wide", fails_at=3)], out, overwrite=True)
-    with pytest.raises(UserError, match="holds an unfinished run with other photographs, encoders or settings"):
+    with pytest.raises(
+        UserError, match="holds an unfinished run with other photographs, encoders or settings"
+    ):
         extract(faces, [NumpyEncoder("wide")], out)
     assert content(out) == before
     assert extract(faces, [NumpyEncoder("wide")], out, overwrite=True).encoders == ("wide",)
@@ -448,7 +466,9 @@ def test_bad_photographs_are_skipped_named_and_counted_also_when_an_encoder_is_a
 def test_a_photograph_that_became_bad_adds_no_encoder(faces, files, out):
     extract(faces, [NumpyEncoder()], out)
     files[5].write_bytes(b"")
-    with pytest.raises(UserError, match=r"row 5 of store 'faces' is 'p0/05\.png', the images have there 'p0/06"):
+    with pytest.raises(
+        UserError, match=r"row 5 of store 'faces' is 'p0/05\.png', the images have there 'p0/06"
+    ):
         extract(faces, [NumpyEncoder("wide")], out, bad_images="skip")
 
 
