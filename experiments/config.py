@@ -9,6 +9,7 @@ from jaxalign.errors import UserError
 
 LARGEST_SEED = 2**32 - 1  # of NumPy's legacy generator, which the published split uses
 KINDS = ("identification", "verification")
+DEFAULT_IMAGES = "faces:300x8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +17,10 @@ class PairwiseConfig:
     """The exact configuration of a run; ``config.json`` holds it.
 
     Attributes:
-      store, out: paths.
-      models: encoders, or None for all of the store; ``sources`` and ``targets`` likewise, among the models.
+      store, out: paths; the store is None where only photographs are given.
+      images: specification of photographs to embed, or None; ``crop`` and ``bad_images`` say how, ``embedding_cache``
+        where to keep them.
+      models: encoders, or None for all of the store, or all bundled ones; ``sources`` and ``targets`` likewise, among the models.
       protocol: with every setting that a flag changed.
       ranks: of the methods in ``RANKED``: None for the methods' own choice, "cv", or numbers where None is no
         limit.
@@ -32,7 +35,11 @@ class PairwiseConfig:
       nonfinite, overwrite, save_maps: as the flags.
     """
 
-    store: str
+    store: str | None
+    images: str | None
+    crop: str
+    bad_images: str
+    embedding_cache: str
     out: str
     models: tuple[str, ...] | None
     sources: tuple[str, ...] | None
@@ -59,7 +66,11 @@ class PairwiseConfig:
           UserError: a value is not usable, or two contradict each other.
         """
         config = cls(
-            store=flags.required("store", values.store),
+            store=values.store,
+            images=DEFAULT_IMAGES if values.store is None and values.images is None else values.images,
+            crop=values.crop,
+            bad_images=values.bad_images,
+            embedding_cache=values.embedding_cache,
             out=values.out,
             models=_encoders("models", values.models),
             sources=_encoders("sources", values.sources),
@@ -83,6 +94,11 @@ class PairwiseConfig:
 
     def _check(self) -> None:
         methods = self.protocol.methods
+        for name in ("store", "images"):
+            if getattr(self, name) == "":
+                raise UserError(f"--{name} is empty. {flags.DEFINITIONS[name].help}")
+        if self.images and self.models is None and (self.store or not self.images.startswith("faces:")):
+            raise UserError("--images needs --models: the encoders to embed with, separated by commas.")
         if self.ranks is not None and not RANKED & set(methods):
             raise UserError(f"--ranks applies to {', '.join(sorted(RANKED))}; --methods has none of them.")
         if self.ranks == "cv" and "reduced_rank" not in methods:

@@ -17,15 +17,13 @@ from absl import flags as absl_flags
 from experiments.protocols import METHODS, PROTOCOLS, Penalty
 from jaxalign.errors import UserError
 
-REQUIRED = object()
-
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
     """One flag.
 
     Attributes:
-      default: its value when it is not given; ``REQUIRED`` where it must be.
+      default: its value when it is not given.
       help: for ``--help``: what it is, what happens without it, an example.
       kind: "text", "yes_no", "whole" or "fraction".
       choices: the values allowed, where they are few.
@@ -40,12 +38,37 @@ class Flag:
 DEFINITIONS: dict[str, Flag] = {
     # What to align.
     "store": Flag(
-        REQUIRED,
+        None,
         "Directory of embeddings: one data set under several encoders. Make one from your own files with "
         "`python -m experiments.import_embeddings --help`. Example: --store=my_store",
     ),
+    "images": Flag(
+        None,
+        "Photographs to embed and align, instead of a store or beside one: `folder:DIR` (a folder per person), "
+        "`csv:FILE` (columns path and identity) or `hub:NAME_OR_DIR` (a Hugging Face data set). Embeddings are kept, "
+        "so that the next run need not make them again. Without --store and --images: faces:300x8, made "
+        "photographs of 300 people who do not exist, 8 of each. Example: --images=folder:faces",
+    ),
     "models": Flag(
-        "all", "Encoders to align, separated by commas, or `all` of the store. Example: --models=arcface,clip"
+        "all",
+        "Encoders to align, separated by commas: names in --store, or `all` of it; with --images also encoders to "
+        "embed with, such as clip, hf:DIR, onnx:FILE or zoo:NAME (bundled; all of them where photographs are made). "
+        "Example: --models=arcface,clip",
+    ),
+    "crop": Flag(
+        "none",
+        "What to cut from each of --images before an encoder's own preprocessing: `none`, `center:0.6` (that share "
+        "of each side), `landmarks` or `landmarks:FILE.csv` (five points, aligned as for ArcFace).",
+    ),
+    "bad_images": Flag(
+        "fail",
+        "A photograph that cannot be read stops the run (`fail`) or is left out and named (`skip`).",
+        choices=("fail", "skip"),
+    ),
+    "embedding_cache": Flag(
+        "default",
+        "Directory that keeps the embeddings of --images. `default` is one per user (~/.cache/jaxalign, or under "
+        "XDG_CACHE_HOME).",
     ),
     "sources": Flag("all", "Map only from these of the models. Example: --sources=clip"),
     "targets": Flag("all", "Map only into these of the models. Example: --targets=arcface,adaface"),
@@ -187,7 +210,6 @@ def define(*names: str, **defaults: Any) -> absl_flags.FlagValues:
 
 
 def _register(name: str, flag: Flag, default: Any) -> None:
-    default = None if default is REQUIRED else default
     if flag.choices:
         absl_flags.DEFINE_enum(name, default, list(flag.choices), flag.help)
     elif flag.kind == "yes_no":
@@ -198,13 +220,6 @@ def _register(name: str, flag: Flag, default: Any) -> None:
         absl_flags.DEFINE_float(name, default, flag.help)
     else:
         absl_flags.DEFINE_string(name, default, flag.help)
-
-
-def required(name: str, value: str | None) -> str:
-    """The value of a flag that must be given."""
-    if not value:
-        raise UserError(f"--{name} is missing. {DEFINITIONS[name].help}")
-    return value
 
 
 def words(name: str, text: str, known: Collection[str], what: str) -> tuple[str, ...]:
@@ -306,7 +321,7 @@ def set_compilation_cache(value: str) -> pathlib.Path | None:
     if value in ("none", ""):
         jax.config.update("jax_enable_compilation_cache", False)
         return None
-    directory = _default_cache() if value == "default" else pathlib.Path(value).expanduser().absolute()
+    directory = cache_directory(value, "compiled")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         usable = os.access(directory, os.W_OK | os.X_OK)
@@ -322,9 +337,12 @@ def set_compilation_cache(value: str) -> pathlib.Path | None:
     return directory
 
 
-def _default_cache() -> pathlib.Path:
+def cache_directory(value: str, kind: str) -> pathlib.Path:
+    """The directory that a flag names, or the user's own for what is kept of one kind."""
+    if value != "default":
+        return pathlib.Path(value).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "jaxalign" / "compiled"
+    return pathlib.Path(base) / "jaxalign" / kind
 
 
 def _items(name: str, text: str) -> list[str]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from experiments.config import PairwiseConfig
-from jaxalign.embeddings import EmbeddingStore
+from experiments.flags import cache_directory
+from jaxalign.embeddings import EmbeddingStore, join
 from jaxalign.errors import UserError
 from jaxalign.splits import Split, limit_per_person, published_split, require_repeated_identities
 
@@ -35,7 +36,7 @@ class Data:
           UserError: the store is not usable, an encoder is not in it, fewer than two are asked for, nobody
             has two photographs, or there are rows that cannot be compared and they are not to be dropped.
         """
-        store = EmbeddingStore.open(config.store, encoders=config.models)
+        store = open_store(config)
         if len(store.encoders) < 2:
             raise UserError(
                 f"store {store.dataset!r}: aligning takes at least two encoders, "
@@ -103,6 +104,26 @@ class Data:
                 "are needed, one of them with two photographs."
             )
         return dataclasses.replace(split, test=test)
+
+
+def open_store(config: PairwiseConfig) -> EmbeddingStore:
+    """The store of a run: the one given, photographs embedded now, or both side by side."""
+    if config.images is None:
+        assert config.store is not None
+        return EmbeddingStore.open(config.store, encoders=config.models)
+    from experiments.photographs import bundled_models, cached_store  # encoders take a while to import
+
+    models, stores = config.models or bundled_models(), []
+    if config.store is not None:
+        there = EmbeddingStore.open(config.store, verify=False).encoders
+        if given := [name for name in models if name in there]:
+            stores.append(EmbeddingStore.open(config.store, encoders=given))
+        models = tuple(name for name in models if name not in there)
+    if models:
+        cache = cache_directory(config.embedding_cache, "embeddings")
+        how = {"crop": config.crop, "bad_images": config.bad_images, "cache": cache}
+        stores.append(cached_store(config.images, models, **how))
+    return join(stores)
 
 
 def prepare(array: np.ndarray, normalize: str) -> np.ndarray:

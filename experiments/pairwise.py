@@ -7,6 +7,10 @@ encoder's space to each other's, by every method; on the test people it is measu
 under the one encoder, mapped, finds its person under the other. A table is printed; --out gets results.csv
 and results.parquet (one row for each number), config.json, table.txt and heat maps.
 
+Photographs can be given instead of a store, or beside one; they are embedded first, and kept for the next run:
+
+  python -m experiments.pairwise --images=folder:faces --models=clip,onnx:w600k_r50.onnx --out=results/run2
+
 To repeat the published protocol (arXiv 2604.07282):
 
   python -m experiments.pairwise --store=my_store --protocol=published --out=results/published
@@ -33,7 +37,8 @@ from jaxalign.workers import concurrently
 Task = tuple[tuple[str, str], int | None, Fit]  # a pair, the rank to measure it at, and its maps
 
 FLAGS = flags.define(
-    *("store", "models", "sources", "targets", "nonfinite"),
+    *("store", "images", "models", "sources", "targets", "nonfinite"),
+    *("crop", "bad_images", "embedding_cache"),
     *("protocol", "methods", "ranks", "l2", "normalize", "folds"),
     *("seeds", "train_fraction", "max_per_person"),
     *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons", "pair_list"),
@@ -48,8 +53,8 @@ def main(_: list[str]) -> None:
     if config.heatmaps != ():
         require_matplotlib()
     results.check_output(config.out, config.overwrite)
-    run = Run(config, Data.open(config))
     flags.set_compilation_cache(FLAGS.compilation_cache)
+    run = Run(config, Data.open(config))
     with results.writer(config.out, overwrite=config.overwrite) as write, Progress(run.steps) as progress:
         progress.note(run.headline())
         run.measure(write, progress)

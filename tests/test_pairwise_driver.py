@@ -303,7 +303,9 @@ def test_other_comparisons(kind, store, cache, tmp_path):
     expected = {
         "balanced": people * 6 * 2,  # every genuine pair once and as many impostors
         "first": people * 4 * people - people,  # less each first photograph with itself
-        "pooled": people * 4 * people,  # of its own person a probe meets the template of the other photographs
+        "pooled": people
+        * 4
+        * people,  # of its own person a probe meets the template of the other photographs
     }
     if kind in expected:
         assert comparisons == expected[kind]
@@ -386,7 +388,7 @@ BAD_FLAGS = {
     "missing pair list": (["--pair_list=nothing.txt"], "nothing.txt"),
     "pair list without verification": (["--pair_list=x.csv", "--measures=identification"], "--pair_list"),
     "missing store": (["--store=nowhere"], "nowhere"),
-    "empty store": (["--store="], "--store is missing"),
+    "empty store": (["--store="], "--store is empty"),
 }
 
 

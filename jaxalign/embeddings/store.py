@@ -44,6 +44,7 @@ class EmbeddingStore:
       info: what else the manifest notes of each opened encoder.
       sample_ids: name of each row, text, shape [n].
       identities: person of each row, text, shape [n].
+      table: samples.parquet as a pyarrow table.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class EmbeddingStore:
         self.info = types.MappingProxyType({name: manifest.encoders[name].info for name in mapped})
         self.sample_ids = samples.column(table, "sample_id")
         self.identities = samples.column(table, "identity")
-        self._table = table
+        self.table = table
         self._mapped = dict(mapped)
 
     @classmethod
@@ -214,7 +215,7 @@ class EmbeddingStore:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of samples.parquet."""
-        return tuple(self._table.column_names)
+        return tuple(self.table.column_names)
 
     def column(self, name: str) -> np.ndarray:
         """One column of samples.parquet, shape [n]; a text column with gaps has objects, None in the gaps.
@@ -222,11 +223,11 @@ class EmbeddingStore:
         Raises:
           UserError: there is no such column.
         """
-        if name not in self._table.column_names:
+        if name not in self.table.column_names:
             raise UserError(
                 f"store {self.dataset!r}: there is no column {name!r}; there are {', '.join(self.columns)}."
             )
-        return samples.column(self._table, name)
+        return samples.column(self.table, name)
 
     def take(self, rows: ArrayLike) -> dict[str, np.ndarray]:
         """The chosen rows of every open encoder, in memory, type as stored.

@@ -8,6 +8,7 @@ from jaxalign.errors import UserError
 from jaxalign.images.csv_files import open_csv
 from jaxalign.images.folders import open_folder
 from jaxalign.images.hub import open_hub
+from jaxalign.images.made import MadeFaces
 from jaxalign.images.source import ImageSource, SourceOptions
 
 
@@ -22,6 +23,7 @@ SOURCES: Mapping[str, SourceKind] = {
     "folder": SourceKind("folder:DIR (a folder per person)", open_folder),
     "csv": SourceKind("csv:FILE (columns path and identity)", open_csv),
     "hub": SourceKind("hub:NAME or hub:DIR (a Hugging Face data set)", open_hub),
+    "faces": SourceKind("faces:PEOPLExPHOTOGRAPHS (made ones, of nobody)", MadeFaces.open),
 }
 
 
@@ -29,7 +31,7 @@ def open_images(spec: str, options: SourceOptions | None = None) -> ImageSource:
     """Opens a data set of photographs; reads none of them.
 
     Args:
-      spec: ``folder:DIR``, ``csv:FILE`` or ``hub:NAME_OR_DIR``; see ``SOURCES``.
+      spec: ``folder:DIR``, ``csv:FILE``, ``hub:NAME_OR_DIR`` or ``faces:300x8``; see ``SOURCES``.
       options: names of columns and the like.
 
     Returns:

@@ -1,0 +1,72 @@
+"""What training changes about a photograph before the encoder sees it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+Images = Float[Array, "n 64 64 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Random changes, drawn anew for each image.
+
+    Little by default: photographs differ in place and colour already. Shifts of 3 pixels and a gain of 0.15 made
+    600 steps of the first encoder end at a rank-1 of 0.54, none at all at 0.73 (200 people of the choosing range).
+
+    Attributes:
+      shift: largest shift in pixels; the border repeats.
+      gain: standard deviation of the logarithm of each channel's gain.
+      grain: standard deviation of added noise, in levels of 255.
+      cutout: side of a square that is replaced by noise, pixels; 0 for none.
+      masked: share of the 8 × 8 pixel patches that the encoder does not see (the loss does).
+      views: how many differently changed copies of each photograph.
+    """
+
+    shift: int = 1
+    gain: float = 0.05
+    grain: float = 0.0
+    cutout: int = 0
+    masked: float = 0.0
+    views: int = 1
+
+    def __call__(self, key: PRNGKeyArray, images: UInt8[Array, "n 64 64 3"]) -> tuple[Images, Images]:
+        """Changes a batch.
+
+        Args:
+          key: of all changes.
+          images: uint8.
+
+        Returns:
+          What the encoder sees, and the same before masking; [views · n, 64, 64, 3], values 0 to 255, all first
+          views before all second ones.
+        """
+        copies = jnp.concatenate([images] * self.views)
+        keys = jax.random.split(key, len(copies))
+        clean = jax.vmap(self._changed)(keys, copies)
+        seen = clean
+        if self.masked:
+            seen = seen * jax.vmap(self._mask)(keys)
+        return seen, clean
+
+    def _changed(self, key: PRNGKeyArray, image: UInt8[Array, "64 64 3"]) -> Float[Array, "64 64 3"]:
+        shift_key, gain_key, grain_key, cutout_key = jax.random.split(key, 4)
+        room = ((self.shift, self.shift), (self.shift, self.shift), (0, 0))
+        down, across = jax.random.randint(shift_key, (2,), 0, 2 * self.shift + 1)
+        moved = jax.lax.dynamic_slice(jnp.pad(image, room, mode="edge"), (down, across, 0), (64, 64, 3))
+        gain = jnp.exp(self.gain * jax.random.normal(gain_key, (3,), jnp.float32))
+        changed = jnp.clip(moved.astype(jnp.float32) * gain, 0.0, 255.0)
+        if self.grain:
+            changed = changed + self.grain * jax.random.normal(grain_key, (64, 64, 3), jnp.float32)
+        if self.cutout:
+            corner = jax.random.randint(cutout_key, (2, 1), 0, 64 - self.cutout)
+            place = jnp.arange(64)
+            inside = (place >= corner) & (place < corner + self.cutout)
+            changed = jnp.where((inside[0][:, None] & inside[1][None, :])[:, :, None], 127.5, changed)
+        return changed
+
+    def _mask(self, key: PRNGKeyArray) -> Float[Array, "64 64 1"]:
+        kept = jax.random.uniform(jax.random.fold_in(key, 1), (8, 8)) >= self.masked
+        return jnp.repeat(jnp.repeat(kept.astype(jnp.float32), 8, 0), 8, 1)[:, :, None]

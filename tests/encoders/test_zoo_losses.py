@@ -1,0 +1,165 @@
+"""The zoo's losses against numpy written from their papers, and what each must prefer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxalign.encoders.zoo.augment import Augmentation
+from jaxalign.encoders.zoo.losses import (
+    Attributes,
+    Batch,
+    Contrastive,
+    Margin,
+    Reconstruction,
+    Triplet,
+    unit,
+)
+
+CLASSES, WIDTH, TRAITS = 7, 12, 5
+
+
+def rows(count: int, width: int = WIDTH, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
+
+
+def batch_of(labels: np.ndarray, progress: float = 1.0) -> Batch:
+    count = len(labels)
+    clean = np.random.default_rng(2).uniform(0, 255, (count, 64, 64, 3)).astype(np.float32)
+    return Batch(
+        jnp.asarray(labels, jnp.int32), jnp.asarray(rows(count, TRAITS, 3)), jnp.asarray(clean), progress
+    )
+
+
+def normalized(array: np.ndarray) -> np.ndarray:
+    array = array.astype(np.float64)
+    return array / np.linalg.norm(array, axis=1, keepdims=True)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    logits = logits - logits.max(1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("angular", [True, False])
+@pytest.mark.parametrize(
+    ("progress", "share"), [(0.0, 0.0), (0.15, 0.0), (0.375, 0.5), (0.6, 1.0), (1.0, 1.0)]
+)
+def test_margin_softmax(angular: bool, progress: float, share: float) -> None:
+    embeddings, centres = rows(20), rows(CLASSES, seed=1)
+    labels = np.arange(20) % CLASSES
+    cosine = normalized(embeddings - embeddings.mean(0)) @ normalized(centres).T
+    logits = cosine.copy()
+    own = cosine[np.arange(20), labels]
+    logits[np.arange(20), labels] = np.cos(np.arccos(own) + 0.35 * share) if angular else own - 0.35 * share
+    expected = -log_softmax(20.0 * logits)[np.arange(20), labels].mean()
+    loss = Margin(angular, 0.35)(jnp.asarray(centres), jnp.asarray(embeddings), batch_of(labels, progress))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_angular_margin_never_rewards_the_far_side() -> None:
+    """Beyond π − margin the plain formula would fall again; the slope must keep its sign, and be finite at ±1."""
+    centres = jnp.zeros((2, WIDTH)).at[:, 0].set(jnp.array([1.0, -1.0]))
+
+    def loss(angle: jax.Array) -> jax.Array:
+        turned = jnp.array([jnp.cos(angle), jnp.sin(angle)])
+        embeddings = jnp.zeros((2, WIDTH)).at[:, :2].set(jnp.stack([turned, -turned]))
+        return Margin(True, 0.35)(centres, embeddings, batch_of(np.array([0, 1])))
+
+    angles = jnp.linspace(0.0, jnp.pi, 50)
+    slopes = jax.vmap(jax.grad(loss))(angles)
+    assert np.isfinite(slopes).all()
+    assert np.isfinite(jax.vmap(loss)(angles)).all()
+    assert (np.diff(jax.vmap(loss)(angles)[26:]) > -1e-4).all()
+
+
+def test_triplet_is_semi_hard() -> None:
+    embeddings, labels = rows(12), np.repeat(np.arange(4), 3)
+    points = normalized(embeddings - embeddings.mean(0))
+    distance = ((points[:, None] - points[None]) ** 2).sum(2)
+    costs = []
+    for anchor in range(12):
+        for positive in range(12):
+            if labels[anchor] != labels[positive] or anchor == positive:
+                continue
+            strangers = distance[anchor][labels != labels[anchor]]
+            further = strangers[strangers > distance[anchor, positive]]
+            negative = further.min() if len(further) else strangers.max()
+            costs.append(max(0.0, distance[anchor, positive] - negative + 0.2))
+    loss = Triplet()((), jnp.asarray(embeddings), batch_of(labels))
+    np.testing.assert_allclose(loss, np.mean(costs), rtol=1e-5)
+
+
+def test_contrastive() -> None:
+    embeddings, head = rows(10), rows(WIDTH, 6, seed=1)
+    projected = normalized(np.maximum(embeddings, 0.0) @ head)
+    scores = projected @ projected.T / 0.2
+    np.fill_diagonal(scores, -np.inf)
+    partner = (np.arange(10) + 5) % 10
+    expected = -log_softmax(scores)[np.arange(10), partner].mean()
+    loss = Contrastive()(jnp.asarray(head), jnp.asarray(embeddings), batch_of(np.zeros(10)))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_contrastive_ignores_labels_and_traits() -> None:
+    head, embeddings = jnp.asarray(rows(WIDTH, 6, seed=1)), jnp.asarray(rows(10))
+    first, second = (
+        Contrastive()(head, embeddings, batch_of(labels)) for labels in (np.zeros(10), np.arange(10))
+    )
+    assert first == second
+
+
+def test_reconstruction() -> None:
+    loss = Reconstruction()
+    head = loss.init(jax.random.key(0), WIDTH, CLASSES, TRAITS)
+    batch = batch_of(np.zeros(3))
+    embeddings = jnp.asarray(rows(3))
+    from jaxalign.encoders.zoo.losses import Decoder
+
+    picture = np.asarray(Decoder().apply(head, embeddings))
+    assert picture.shape == (3, 32, 32, 3)
+    small = np.zeros((3, 32, 32, 3))
+    for down in (0, 1):
+        for across in (0, 1):
+            small += np.asarray(batch.clean)[:, down::2, across::2] / 4
+    expected = np.mean((picture - (small / 127.5 - 1.0)) ** 2)
+    np.testing.assert_allclose(loss(head, embeddings, batch), expected, rtol=1e-5)
+
+
+def test_attributes() -> None:
+    loss = Attributes(columns=(1, 4))
+    head, embeddings, batch = rows(WIDTH, 2, seed=1), rows(6), batch_of(np.zeros(6))
+    expected = np.mean((np.maximum(embeddings, 0.0) @ head - np.asarray(batch.traits)[:, [1, 4]]) ** 2)
+    np.testing.assert_allclose(loss(jnp.asarray(head), jnp.asarray(embeddings), batch), expected, rtol=1e-5)
+
+
+def test_unit_keeps_zeros() -> None:
+    assert np.array_equal(unit(jnp.zeros((2, 3))), np.zeros((2, 3)))
+
+
+def test_augmentation_of_nothing_is_the_image() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    seen, clean = Augmentation(shift=0, gain=0.0)(jax.random.key(0), jnp.asarray(images))
+    assert np.array_equal(seen, images) and np.array_equal(clean, images)
+
+
+def test_augmentation_shifts_by_at_most_so_many_pixels() -> None:
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    image[0, 32, 32] = 255
+    copies = jnp.asarray(np.repeat(image, 200, 0))
+    seen, _ = Augmentation(shift=3, gain=0.0)(jax.random.key(0), copies)
+    _, down, across = np.nonzero(np.asarray(seen)[..., 0])
+    assert set(down.tolist()) == set(across.tolist()) == set(range(29, 36))
+
+
+def test_views_differ_and_masks_hide_from_the_encoder_only() -> None:
+    images = jnp.asarray(np.random.default_rng(0).integers(1, 256, (4, 64, 64, 3), np.uint8))
+    seen, clean = Augmentation(shift=0, gain=0.2, grain=4.0, cutout=16, masked=0.5, views=2)(
+        jax.random.key(1), images
+    )
+    assert seen.shape == clean.shape == (8, 64, 64, 3)
+    assert not np.array_equal(clean[:4], clean[4:])
+    patches = np.asarray(seen).reshape(8, 8, 8, 8, 8, 3).transpose(0, 1, 3, 2, 4, 5)
+    hidden = (patches == 0).all((3, 4, 5))
+    assert 0.3 < hidden.mean() < 0.7
+    assert not (np.asarray(clean) == 0).all(axis=3).any(axis=(1, 2)).all()
