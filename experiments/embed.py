@@ -6,8 +6,9 @@ A killed run goes on at its last checkpoint when the same command is given again
 already are not run again; new ones are added, after the photographs were found to be the same.
 
 Photographs: `folder:DIR` (a folder per person), `csv:FILE` (columns path, identity), `hub:NAME_OR_DIR` (a Hugging
-Face data set). Encoders: `hf:<hub id or directory>`, `onnx:<file>`, `python:<module>:<callable>`, a bare hub id, or
-a name such as `clip`; docs/encoders.md has all forms and options.
+Face data set), `faces:300x8` (made faces of nobody). Encoders: `hf:<hub id or directory>`, `onnx:<file>`,
+`zoo:<name>`, `python:<module>:<callable>`, a bare hub id, or a name such as `clip`; docs/encoders.md has all forms and
+options.
 """
 
 import time
@@ -17,12 +18,13 @@ from absl import flags
 
 from experiments import cli
 from experiments.flags import set_compilation_cache
-from experiments.progress import Progress, duration
+from experiments.photographs import Report
+from experiments.progress import duration
 from jaxalign.embeddings.manifest import DTYPES
 from jaxalign.encoders import Encoder, load_encoder
 from jaxalign.errors import UserError
 from jaxalign.extraction import extract
-from jaxalign.images import BAD_IMAGES, BadImage, ImageSource, SourceOptions, open_images, parse_crop
+from jaxalign.images import BAD_IMAGES, SourceOptions, open_images, parse_crop
 
 COLUMNS = ("image", "identity", "sample_id", "landmarks")
 FLAGS = flags.FlagValues()
@@ -103,30 +105,6 @@ def load_encoders(models: str) -> list[Encoder]:
     if not all(names):
         raise UserError(f"--models={models} has an empty item; give encoders separated by single commas.")
     return [load_encoder(name, batch_size=FLAGS.batch_size, dtype=FLAGS.precision) for name in names]
-
-
-class Report:
-    """Tells how far a run is: photographs a second, time left, and each photograph that is skipped."""
-
-    def __init__(self, source: ImageSource):
-        self.progress = Progress(0)
-        self.embedded = self.skipped = 0
-        self._all = None if source.samples is None else len(source.samples)
-        self._started = time.monotonic()
-
-    def __call__(self, done: int, embedded: int, bad: Sequence[BadImage]) -> None:
-        """Takes what ``extract`` tells. Shares and times are of this run, without what an earlier one did."""
-        for image in bad:
-            self.progress.note(f"skipped {image.sample.sample_id}: {image.reason}")
-        self.embedded, self.skipped = embedded, self.skipped + len(bad)
-        now = self.embedded + self.skipped
-        of = ""
-        if self._all is not None:
-            self.progress.total = self._all - (done - now)
-            of = f" of {self._all:,}"
-        rate = embedded / max(time.monotonic() - self._started, 1e-9)
-        label = f"{done:,}{of} photographs, {rate:,.0f} a second"
-        self.progress.step(label, now - self.progress.done)
 
 
 def _given(name: str) -> str:

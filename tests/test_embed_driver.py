@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy_encoders import content, small, wide, write_people
 
-from experiments import cli, embed, progress
+from experiments import cli, embed, photographs, progress
 from jaxalign.embeddings import EmbeddingStore
+from jaxalign.images import open_images
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 SMALL, WIDE = "python:numpy_encoders:small", "python:numpy_encoders:wide"
@@ -154,7 +155,7 @@ def test_progress_goes_to_standard_error(run, files, monkeypatch):
 def test_times_and_shares_are_of_this_run(files, monkeypatch):
     """After a kill, what an earlier run did must not make the time left look short."""
     now = [0.0]
-    report = embed.Report(embed.open_images(f"folder:{files[0].parents[1]}"))
+    report = photographs.Report(open_images(f"folder:{files[0].parents[1]}"))
     report.progress.clock, report.progress.started = (lambda: now[0]), 0.0
     now[0] = 10.0
     report(110, 10, [])  # the first hundred were there

@@ -33,8 +33,6 @@ ALLOWED = {
     "sklearn": {"affine", "checks", "fit", "settings"},
     "biometrics": set(),
     "embeddings": set(),
-    "encoders": set(),
-    "extraction": {"embeddings", "encoders", "images"},
     "images": set(),
     "encoders": set(),
     "extraction": {"embeddings", "encoders", "images"},
