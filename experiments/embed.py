@@ -6,8 +6,9 @@ A killed run goes on at its last checkpoint when the same command is given again
 already are not run again; new ones are added, after the photographs were found to be the same.
 
 Photographs: `folder:DIR` (a folder per person), `csv:FILE` (columns path, identity), `hub:NAME_OR_DIR` (a Hugging
-Face data set). Encoders: `hf:<hub id or directory>`, `onnx:<file>`, `python:<module>:<callable>`, a bare hub id, or
-a name such as `clip`; docs/encoders.md has all forms and options.
+Face data set), `faces:300x8` (made faces of nobody). Encoders: `hf:<hub id or directory>`, `onnx:<file>`,
+`zoo:<name>`, `python:<module>:<callable>`, a bare hub id, or a name such as `clip`; docs/encoders.md has all forms and
+options.
 """
 
 import time
@@ -17,13 +18,15 @@ from absl import flags
 
 from experiments import cli
 from experiments.flags import set_compilation_cache
-from experiments.progress import Progress, duration
+from experiments.photographs import Report
+from experiments.progress import duration
 from jaxalign.embeddings.manifest import DTYPES
 from jaxalign.encoders import Encoder, load_encoder
 from jaxalign.errors import UserError
 from jaxalign.extraction import extract
-from jaxalign.images import BAD_IMAGES, BadImage, ImageSource, SourceOptions, open_images, parse_crop
+from jaxalign.images import BAD_IMAGES, SourceOptions, open_images, parse_crop
 
+COLUMNS = ("image", "identity", "sample_id", "landmarks")
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("images", None, "Photographs. Example: --images=folder:faces", flag_values=FLAGS)
 flags.DEFINE_string(
@@ -46,14 +49,20 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum("dtype", "float16", list(DTYPES), "Type to store numbers in.", flag_values=FLAGS)
 flags.DEFINE_enum(
-    "precision", "float32", ["float32", "bfloat16"], "Type that networks in JAX compute in.", flag_values=FLAGS
+    "precision",
+    "float32",
+    ["float32", "bfloat16"],
+    "Type that networks in JAX compute in.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "batch_size", None, "Photographs a network takes at once; its own default without.", 1, flag_values=FLAGS
 )
 flags.DEFINE_string("split", None, "Split of a hub data set, such as train.", flag_values=FLAGS)
+flags.DEFINE_string("config", None, "Configuration of a hub data set that has several.", flag_values=FLAGS)
+flags.DEFINE_string("revision", None, "Branch, tag or commit of a hub data set.", flag_values=FLAGS)
 flags.DEFINE_boolean("streaming", False, "Read a hub data set while it comes in.", flag_values=FLAGS)
-for _what in ("image", "identity", "sample_id", "landmarks"):
+for _what in COLUMNS:
     flags.DEFINE_string(
         f"{_what}_column", None, f"Column of the {_what}, where it has not the usual name.", flag_values=FLAGS
     )
@@ -98,23 +107,6 @@ def load_encoders(models: str) -> list[Encoder]:
     return [load_encoder(name, batch_size=FLAGS.batch_size, dtype=FLAGS.precision) for name in names]
 
 
-class Report:
-    """Tells how far a run is: photographs a second, time left, and each photograph that is skipped."""
-
-    def __init__(self, source: ImageSource):
-        self.progress = Progress(0 if source.samples is None else len(source.samples))
-        self.embedded = self.skipped = 0
-        self._started = time.monotonic()
-
-    def __call__(self, done: int, embedded: int, bad: Sequence[BadImage]) -> None:
-        for image in bad:
-            self.progress.note(f"skipped {image.sample.sample_id}: {image.reason}")
-        self.embedded, self.skipped = embedded, self.skipped + len(bad)
-        rate = embedded / max(time.monotonic() - self._started, 1e-9)
-        label = f"{done:,} photographs, {rate:,.0f} a second"
-        self.progress.step(label, done - self.progress.done)
-
-
 def _given(name: str) -> str:
     value = getattr(FLAGS, name)
     if not value:
@@ -123,8 +115,8 @@ def _given(name: str) -> str:
 
 
 def _options() -> SourceOptions:
-    columns = {f"{name}_column": getattr(FLAGS, f"{name}_column") for name in ("image", "identity", "sample_id", "landmarks")}
-    return SourceOptions(**columns, split=FLAGS.split, streaming=FLAGS.streaming)
+    names = (*(f"{what}_column" for what in COLUMNS), "split", "config", "revision", "streaming")
+    return SourceOptions(**{name: getattr(FLAGS, name) for name in names})
 
 
 if __name__ == "__main__":

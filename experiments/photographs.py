@@ -59,17 +59,24 @@ def _state(sample: Sample) -> str:
 
 
 class Report:
-    """Tells how far embedding is: photographs a second, time left, and each photograph that is skipped."""
+    """Tells how far a run is: photographs a second, time left, and each photograph that is skipped."""
 
     def __init__(self, source: ImageSource):
-        self.progress = Progress(0 if source.samples is None else len(source.samples))
+        self.progress = Progress(0)
         self.embedded = self.skipped = 0
+        self._all = None if source.samples is None else len(source.samples)
         self._started = time.monotonic()
 
     def __call__(self, done: int, embedded: int, bad: Sequence[BadImage]) -> None:
+        """Takes what ``extract`` tells. Shares and times are of this run, without what an earlier one did."""
         for image in bad:
             self.progress.note(f"skipped {image.sample.sample_id}: {image.reason}")
         self.embedded, self.skipped = embedded, self.skipped + len(bad)
+        now = self.embedded + self.skipped
+        of = ""
+        if self._all is not None:
+            self.progress.total = self._all - (done - now)
+            of = f" of {self._all:,}"
         rate = embedded / max(time.monotonic() - self._started, 1e-9)
-        label = f"{done:,} photographs, {rate:,.0f} a second"
-        self.progress.step(label, done - self.progress.done)
+        label = f"{done:,}{of} photographs, {rate:,.0f} a second"
+        self.progress.step(label, now - self.progress.done)

@@ -129,7 +129,7 @@ class EmbeddingStore:
           UserError: the arrays do not fit each other, something is there already, or the disk refuses.
         """
         path = pathlib.Path(path)
-        _require_free(path, overwrite)
+        require_free(path, overwrite)
         people = samples.text_column(identities, "identity")
         if not embeddings:
             raise UserError("a store needs the embeddings of at least one encoder, got none.")
@@ -299,7 +299,7 @@ def _chosen(encoders: Sequence[str] | None, manifest: Manifest, store: str) -> t
     return tuple(encoders)
 
 
-def _require_free(path: pathlib.Path, overwrite: bool) -> None:
+def require_free(path: pathlib.Path, overwrite: bool) -> None:
     """Refuses to write over what is there, except over a store, if asked to."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return

@@ -31,7 +31,10 @@ class Encoder(Protocol):
     def preprocessing(self) -> Preprocessing: ...
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        """One RGB picture of any size, uint8 [h, w, 3], as uint8 [height, width, 3]; safe to call from threads."""
+        """One RGB picture of any size, uint8 [h, w, 3], as uint8 [height, width, 3]; safe to call from threads.
+
+        It does what ``preprocessing`` says: encoders of equal preprocessing may be given one another's pictures.
+        """
         ...
 
     def encode(self, images: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import json
+import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxalign.embeddings import EmbeddingStore
-from jaxalign.embeddings.manifest import DTYPES, check_new_names
+from jaxalign.embeddings.manifest import DTYPES, check_info, check_new_names
+from jaxalign.embeddings.manifest import FILE as MANIFEST
+from jaxalign.embeddings.store import require_free
 from jaxalign.encoders import Encoder
 from jaxalign.errors import UserError
 from jaxalign.extraction.journal import Journal
@@ -18,7 +22,7 @@ from jaxalign.extraction.view import EncoderView
 from jaxalign.images import BadImage, Batch, Crop, ImageSource, NoCrop, load_batches
 
 DIGEST = "digest"  # column of samples.parquet: equal digests, equal photographs
-LEAST_BATCH = 64  # photographs decoded ahead, whatever the encoders take at once
+LEAST_BATCH, MOST_BATCH = 64, 256  # photographs handed over at once, where the encoders leave a choice
 
 Told = Callable[[int, int, Sequence[BadImage]], None]
 
@@ -36,7 +40,8 @@ def extract(
 ) -> EmbeddingStore:
     """Embeds every photograph of a source with every encoder, decoding each photograph once.
 
-    A run that was killed goes on at its last checkpoint when it is repeated. Where ``out`` is a store already, the
+    A run that failed or was killed goes on at its last checkpoint (5 s, at most, before a kill) when it is repeated;
+    one that stopped at a bad photograph may go on by skipping it. Where ``out`` is a store already, the
     encoders that it lacks are added, after the photographs were found to be the same ones.
 
     Args:
@@ -57,27 +62,41 @@ def extract(
     Raises:
       UserError: the photographs, encoders or files cannot be used, or the store's rows are other photographs.
     """
-    path = pathlib.Path(out)
+    path = pathlib.Path(os.path.realpath(out))
     if dtype not in DTYPES:
         raise UserError(f"dtype is one of {', '.join(DTYPES)}, got {dtype!r}.")
+    if not encoders:
+        raise UserError("extracting needs at least one encoder, got none.")
     check_new_names([encoder.name for encoder in encoders])
     views = _views(encoders, crop)
-    there = EmbeddingStore.open(path, verify=False) if (path / "manifest.json").exists() and not overwrite else None
-    views = {name: view for name, view in views.items() if there is None or not _is_there(there, view)}
-    if there is not None and not views:
-        return there
+    infos = {name: _info(view) for name, view in views.items()}
+    there = None
+    if (path / MANIFEST).exists() and not overwrite:
+        there = EmbeddingStore.open(path, verify=False)
+        views = {name: view for name, view in views.items() if not _is_there(there, name, infos[name])}
+        if not views:
+            return there
+        check_new_names(views, there.encoders)
+    else:
+        require_free(path, overwrite)
+    known = None if there is None else _Known(there)
     plan = {
         "dataset": source.dataset,
         "samples": _digest_of_samples(source),
-        "encoders": {name: _info(view) for name, view in views.items()},
+        "adds_to": None if known is None else known.digest(),
+        "encoders": {name: infos[name] for name in views},
         "dtype": dtype,
-        "bad_images": bad_images,
     }
     dims = {name: view.encoder.dim for name, view in views.items()}
     journal = Journal.open(path, plan, dims, np.dtype(dtype), afresh=overwrite)
     with contextlib.closing(journal):
-        _fill(journal, source, list(views.values()), there, bad_images, progress)
-        notes = {name: {**_info(view), "skipped": journal.bad} for name, view in views.items()}
+        if journal.bad and bad_images == "fail":
+            raise UserError(
+                f"{journal.directory} holds an unfinished run that skipped {journal.bad:,} bad photographs: go on "
+                "skipping them (bad_images=skip), or delete that directory to begin again."
+            )
+        _fill(journal, source, list(views.values()), known, bad_images, progress)
+        notes = {name: {**infos[name], "skipped": journal.bad} for name in views}
         store = _finished(journal, path, source, notes, there, overwrite)
         journal.remove()
     return store
@@ -87,26 +106,27 @@ def _views(encoders: Sequence[Encoder], crop: Crop | Mapping[str, Crop] | None) 
     crops = crop if isinstance(crop, Mapping) else {encoder.name: crop or NoCrop() for encoder in encoders}
     unknown = set(crops) - {encoder.name for encoder in encoders}
     if unknown:
-        raise UserError(f"crop names {', '.join(sorted(unknown))}; the encoders are {', '.join(e.name for e in encoders)}.")
+        names = ", ".join(encoder.name for encoder in encoders)
+        raise UserError(f"crop names {', '.join(sorted(unknown))}; the encoders are {names}.")
     return {
-        encoder.name: EncoderView(crop=crops.get(encoder.name, NoCrop()), encoder=encoder) for encoder in encoders
+        encoder.name: EncoderView(crop=crops.get(encoder.name, NoCrop()), encoder=encoder)
+        for encoder in encoders
     }
 
 
 def _info(view: EncoderView) -> dict[str, Any]:
-    return {"encoder": view.encoder.describe(), "view": view.facts()}
+    """What the manifest says of an encoder: how it was loaded and what it sees, as JSON gives it back."""
+    return check_info(view.encoder.name, {"encoder": view.encoder.describe(), "view": view.facts()})
 
 
-def _is_there(store: EmbeddingStore, view: EncoderView) -> bool:
+def _is_there(store: EmbeddingStore, name: str, info: Mapping[str, Any]) -> bool:
     """Whether the store has this encoder's rows already; refuses an encoder of the same name that is another."""
-    name = view.encoder.name
     if name not in store:
         return False
-    noted = {key: store.info[name].get(key) for key in ("encoder", "view")}
-    if noted != _info(view):
+    if {key: store.info[name].get(key) for key in info} != info:
         raise UserError(
-            f"store {store.dataset!r} has an encoder {name!r} that was loaded or fed otherwise; give this one another "
-            "name (?name=...), or write to another store."
+            f"store {store.dataset!r} has an encoder {name!r} that was loaded or fed otherwise; give this one "
+            "another name (?name=...), or write to another store."
         )
     return True
 
@@ -119,62 +139,95 @@ def _digest_of_samples(source: ImageSource) -> str | None:
     return hashlib.sha256(names.encode()).hexdigest()
 
 
+class _Known:
+    """The photographs of a store that encoders are added to."""
+
+    def __init__(self, store: EmbeddingStore):
+        self.store = f"store {store.dataset!r}"
+        digests = store.column(DIGEST).tolist() if DIGEST in store.columns else [None] * store.rows
+        self.rows: list[tuple[str, str | None]] = list(zip(store.sample_ids.tolist(), digests))
+
+    def digest(self) -> str:
+        """Stands for all of them, so that an unfinished run does not go on with another store."""
+        return hashlib.sha256(json.dumps(self.rows).encode()).hexdigest()
+
+    def require(self, batch: Batch, row: int) -> None:
+        """Refuses a batch, its first photograph at ``row``, that is not what the store has there."""
+        for number, (sample, digest) in enumerate(zip(batch.samples, batch.digests), start=row):
+            if number >= len(self.rows):
+                what = f"{self.store} ends after {len(self.rows):,} rows, the images go on with"
+            elif self.rows[number][0] != sample.sample_id:
+                what = f"row {number} of {self.store} is {self.rows[number][0]!r}, the images have there"
+            elif self.rows[number][1] not in (None, digest):
+                what = f"row {number} of {self.store} was made from another version of"
+            else:
+                continue
+            raise UserError(f"{what} {sample.sample_id!r}; {_ONLY_THE_SAME}.")
+
+    def require_end(self, rows: int) -> None:
+        """Refuses to end before the store does."""
+        if rows != len(self.rows):
+            raise UserError(
+                f"{self.store} has {len(self.rows):,} rows, the images {rows:,}; {_ONLY_THE_SAME}."
+            )
+
+
+_ONLY_THE_SAME = "an encoder can only be added with the same photographs in the same order"
+
+
 def _fill(
     journal: Journal,
     source: ImageSource,
     views: Sequence[EncoderView],
-    there: EmbeddingStore | None,
+    known: _Known | None,
     bad_images: Literal["fail", "skip"],
     progress: Told | None,
 ) -> None:
-    """Embeds what the journal lacks."""
-    size = max(LEAST_BATCH, *(view.encoder.batch_size for view in views))
+    """Embeds what the journal lacks; what is done when something fails is kept."""
+    size = _batch_size([view.encoder.batch_size for view in views])
     batches = load_batches(source, views, size, bad_images=bad_images, start=journal.stop)
-    known = None if there is None else _photographs(there)
     embedded = 0
     with contextlib.closing(batches):
-        for batch in batches:
-            if known is not None:
-                _require_same(batch, journal.rows, known, there)
-            rows = {
-                view.encoder.name: _stored(view.encoder, images, journal.dtype)
-                for view, images in zip(views, batch.images)
-                if len(batch.samples)
-            }
-            journal.append(batch.samples, batch.digests, rows, batch.bad, batch.stop)
-            embedded += len(batch.samples)
-            if progress is not None:
-                progress(journal.stop, embedded, batch.bad)
-    if known is not None and there is not None and journal.rows != there.rows:
-        raise UserError(
-            f"store {there.dataset!r} has {there.rows:,} rows, the images {journal.rows:,}; an encoder can only be "
-            "added with the same photographs."
-        )
+        try:
+            for batch in batches:
+                if known is not None:
+                    known.require(batch, journal.rows)
+                rows = {
+                    view.encoder.name: _stored(view.encoder, images, journal.dtype)
+                    for view, images in zip(views, batch.images)
+                    if len(batch.samples)
+                }
+                journal.append(batch.samples, batch.digests, rows, batch.bad, batch.stop)
+                embedded += len(batch.samples)
+                if progress is not None:
+                    progress(journal.stop, embedded, batch.bad)
+        finally:
+            journal.checkpoint()
+    if known is not None:
+        known.require_end(journal.rows)
 
 
-def _photographs(store: EmbeddingStore) -> list[tuple[str, str | None]]:
-    digests = store.column(DIGEST) if DIGEST in store.columns else [None] * store.rows
-    return list(zip(store.sample_ids.tolist(), list(digests)))
-
-
-def _require_same(batch: Batch, row: int, known: list[tuple[str, str | None]], store: EmbeddingStore | None) -> None:
-    for number, (sample, digest) in enumerate(zip(batch.samples, batch.digests), start=row):
-        name, noted = known[number] if number < len(known) else (None, None)
-        if sample.sample_id != name or (noted is not None and digest != noted):
-            what = f"{name!r}" if name != sample.sample_id else "another version of it"
-            dataset = "" if store is None else repr(store.dataset)
-            raise UserError(
-                f"row {number} of store {dataset} is {what}, the images have {sample.sample_id!r} there; an encoder can "
-                "only be added with the same photographs in the same order."
-            )
+def _batch_size(taken: Sequence[int]) -> int:
+    """Photographs to hand over at once: a multiple of what each encoder takes, or of the largest."""
+    common = math.lcm(*taken)
+    unit = common if common <= MOST_BATCH else max(taken)
+    return unit * math.ceil(LEAST_BATCH / unit)
 
 
 def _stored(encoder: Encoder, images: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Embeddings in the store's format."""
-    rows = encoder.encode(images)
-    if dtype == np.float16 and np.abs(rows[np.isfinite(rows)]).max(initial=0) > np.finfo(np.float16).max:
-        raise UserError(f"encoder {encoder.name!r} gives values too large for float16; choose dtype float32.")
-    return rows.astype(dtype)
+    rows = np.asarray(encoder.encode(images))
+    if rows.shape != (len(images), encoder.dim) or rows.dtype.kind != "f":
+        raise UserError(
+            f"encoder {encoder.name!r} gives {rows.dtype} {list(rows.shape)} for {len(images)} photographs; expected "
+            f"floats [{len(images)}, {encoder.dim}]."
+        )
+    with np.errstate(over="ignore"):
+        stored = rows.astype(dtype)
+    if (np.isinf(stored) & np.isfinite(rows)).any():
+        remedy = "; choose dtype float32" if dtype == np.float16 else ""
+        raise UserError(f"encoder {encoder.name!r} gives values too large for {dtype}{remedy}.")
+    return stored
 
 
 def _finished(

@@ -32,12 +32,19 @@ class Journal:
     def __init__(self, directory: pathlib.Path, dims: Mapping[str, int], dtype: np.dtype):
         self.directory, self.dims, self.dtype = directory, dict(dims), dtype
         self.stop, self.rows, self.bad = 0, 0, 0
+        self._length = 0  # of the file of samples, as far as it counts
         self._saved = time.monotonic()
         self._files: dict[str, Any] = {}
 
     @classmethod
     def open(
-        cls, out: pathlib.Path, plan: Mapping[str, Any], dims: Mapping[str, int], dtype: np.dtype, *, afresh: bool
+        cls,
+        out: pathlib.Path,
+        plan: Mapping[str, Any],
+        dims: Mapping[str, int],
+        dtype: np.dtype,
+        *,
+        afresh: bool,
     ) -> "Journal":
         """Begins, or takes up what a run of the same plan left.
 
@@ -49,23 +56,17 @@ class Journal:
           afresh: throw away what is there.
 
         Raises:
-          UserError: what is there was begun by another plan, or another program is at it.
+          UserError: what is there was begun by another plan or is damaged, or another program is at it.
         """
         journal = cls(out.with_name(f".{out.name}.unfinished"), dims, dtype)
-        with writing(journal.directory):
-            if afresh:
-                shutil.rmtree(journal.directory, ignore_errors=True)
-            journal.directory.mkdir(parents=True, exist_ok=True)
-            journal._hold()
-            text = json.dumps(plan, indent=1, sort_keys=True, allow_nan=False)
-            if not (journal.directory / PLAN).exists():
-                write_atomically(journal.directory / PLAN, lambda file: file.write(text.encode()))
-            elif json.loads((journal.directory / PLAN).read_text()) != json.loads(text):
-                raise UserError(
-                    f"{journal.directory} holds an unfinished run with other photographs, encoders or settings: "
-                    "repeat that command, or throw it away (--overwrite)."
-                )
-            journal._take_up()
+        try:
+            with writing(journal.directory):
+                journal.directory.mkdir(parents=True, exist_ok=True)
+                journal._hold()
+                journal._take_up(json.loads(json.dumps(plan, allow_nan=False)), afresh)
+        except BaseException:
+            journal._close_files()
+            raise
         return journal
 
     def _hold(self) -> None:
@@ -78,20 +79,57 @@ class Journal:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{self.directory}: another program is embedding into it; wait until it ends.") from None
+            raise UserError(
+                f"{self.directory}: another program is embedding into it; wait until it ends."
+            ) from None
+        except OSError:  # a file system without locks
+            return
 
-    def _take_up(self) -> None:
-        state: dict[str, Any] = {"stop": 0, "rows": 0, "bad": 0, "samples": 0}
-        with contextlib.suppress(FileNotFoundError):
-            state = json.loads((self.directory / STATE).read_text())
-        self.stop, self.rows, self.bad = state["stop"], state["rows"], state["bad"]
-        lengths = {f"{name}.rows": self.rows * width * self.dtype.itemsize for name, width in self.dims.items()}
-        for name, length in {SAMPLES: state["samples"], **lengths}.items():
+    def _take_up(self, plan: Mapping[str, Any], afresh: bool) -> None:
+        """Opens the files where the state says they end."""
+        state, begun = (None, None) if afresh else (self._read(STATE), self._read(PLAN))
+        if state is None or begun is None:
+            self._clear()
+            state = {"stop": 0, "rows": 0, "bad": 0, "samples": 0}
+            text = json.dumps(plan, indent=1, sort_keys=True)
+            write_atomically(self.directory / PLAN, lambda file: file.write(text.encode()))
+        elif begun != plan:
+            raise UserError(
+                f"{self.directory} holds an unfinished run with other photographs, encoders or settings: repeat that "
+                "command, or delete that directory to give it up."
+            )
+        self.stop, self.rows, self.bad, self._length = (
+            state[key] for key in ("stop", "rows", "bad", "samples")
+        )
+        lengths = {
+            f"{name}.rows": self.rows * width * self.dtype.itemsize for name, width in self.dims.items()
+        }
+        for name, length in {SAMPLES: self._length, **lengths}.items():
             file = self._files[name] = open(self.directory / name, "ab")  # noqa: SIM115  # closed by ``close``
             if file.tell() < length:
-                raise UserError(f"{self.directory / name} was cut short; throw the unfinished run away (--overwrite).")
+                raise UserError(
+                    f"{self.directory / name} was cut short; delete that directory to begin again."
+                )
             file.truncate(length)
-            file.seek(length)
+
+    def _read(self, name: str) -> Any:
+        """What one of the small files holds; None where it is missing."""
+        path = self.directory / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise UserError(
+                f"{path} is damaged: it is not JSON ({error}); delete that directory to begin again."
+            ) from error
+
+    def _clear(self) -> None:
+        """Removes all but the lock; the state first, without which the rest means nothing."""
+        (self.directory / STATE).unlink(missing_ok=True)
+        for path in self.directory.iterdir():
+            if path.name != "lock":
+                path.unlink()
 
     def append(
         self,
@@ -102,23 +140,34 @@ class Journal:
         stop: int,
     ) -> None:
         """Adds a batch; every few seconds it is made to last."""
+        lines = [
+            json.dumps([sample.sample_id, sample.identity, sample.path, digest]) + "\n"
+            for sample, digest in zip(samples, digests, strict=True)
+        ]
         with writing(self.directory):
-            for sample, digest in zip(samples, digests, strict=True):
-                line = json.dumps([sample.sample_id, sample.identity, sample.path, digest])
-                self._files[SAMPLES].write(line.encode() + b"\n")
+            self._files[SAMPLES].write("".join(lines).encode())
             for name, array in rows.items():
                 self._files[f"{name}.rows"].write(np.ascontiguousarray(array, self.dtype).tobytes())
-        self.stop, self.rows, self.bad = stop, self.rows + len(samples), self.bad + len(bad)
+        added, skipped, length = len(samples), len(bad), sum(map(len, lines))
+        # In one statement, so that Ctrl-C finds all of it done or nothing.
+        self.stop, self.rows, self.bad, self._length = (
+            stop,
+            self.rows + added,
+            self.bad + skipped,
+            self._length + length,
+        )
         if time.monotonic() - self._saved >= SECONDS:
             self.checkpoint()
 
     def checkpoint(self) -> None:
         """Makes sure that what was added survives a kill."""
+        if self.stop == 0:
+            return
         with writing(self.directory):
             for file in self._files.values():
                 file.flush()
                 os.fsync(file.fileno())
-            state = {"stop": self.stop, "rows": self.rows, "bad": self.bad, "samples": self._files[SAMPLES].tell()}
+            state = {"stop": self.stop, "rows": self.rows, "bad": self.bad, "samples": self._length}
             write_atomically(self.directory / STATE, lambda file: file.write(json.dumps(state).encode()))
         self._saved = time.monotonic()
 
@@ -137,11 +186,19 @@ class Journal:
         }
 
     def close(self) -> None:
-        """Closes the files; what was added stays for the next run."""
-        for file in self._files.values():
-            file.close()
+        """Closes the files; what was added stays for the next run, and where nothing was, nothing stays."""
+        if self.stop == 0:
+            self.remove()
+        self._close_files()
 
     def remove(self) -> None:
-        """Throws everything away, once the store is there."""
-        self.close()
+        """Throws everything away, once the store is there; the lock is the last to go."""
+        self._close_files(keep=("lock",))
+        (self.directory / STATE).unlink(missing_ok=True)
         shutil.rmtree(self.directory, ignore_errors=True)
+        self._close_files()
+
+    def _close_files(self, keep: Sequence[str] = ()) -> None:
+        for name in self._files.keys() - set(keep):
+            with contextlib.suppress(OSError):  # what a full disk did not take does not count
+                self._files.pop(name).close()

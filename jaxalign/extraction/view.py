@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxalign.encoders import Encoder
-from jaxalign.images import LandmarkCrop, Resize, View
+from jaxalign.errors import UserError
+from jaxalign.images import BadImageError, LandmarkCrop, Resize, View
+from jaxalign.images.resize import LONGEST
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -37,4 +39,13 @@ class EncoderView(View):
         """Crops and prepares an upright RGB picture: uint8 [height, width, 3]."""
         if isinstance(self.crop, LandmarkCrop):
             return np.asarray(self.crop.apply(image, Resize(*self.size), points))
-        return self.encoder.prepare(np.asarray(self.crop.apply(image, None, points)))
+        cropped = self.crop.apply(image, None, points)
+        short, long = sorted(cropped.size)
+        if isinstance(self.encoder.preprocessing.resize, int) and long > LONGEST * short:
+            raise BadImageError(
+                f"it is {cropped.width:,} × {cropped.height:,} pixels, far too narrow for a photograph"
+            )
+        try:
+            return self.encoder.prepare(np.asarray(cropped))
+        except UserError as error:
+            raise BadImageError(f"encoder {self.encoder.name!r}: {error}") from error

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # Numbers as in Pillow and in the `resample` of a checkpoint's preprocessor_config.json.
 RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 _LARGEST = 8192
-_LONGEST = 64  # times the shorter side: scaled by its shorter side, a thread of pixels would fill the memory
+LONGEST = 64  # times the shorter side: scaled by its shorter side, a thread of pixels would fill the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Resize:
         if self.shortest_edge is None:
             return _resized(image, self.width, self.height, resample)
         short, long = sorted(image.size)
-        if long > _LONGEST * short:
+        if long > LONGEST * short:
             raise BadImageError(
                 f"it is {image.width:,} × {image.height:,} pixels, far too narrow for a photograph"
             )
