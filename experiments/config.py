@@ -20,7 +20,8 @@ class PairwiseConfig:
       store, out: paths; the store is None where only photographs are given.
       images: specification of photographs to embed, or None; ``crop`` and ``bad_images`` say how, ``embedding_cache``
         where to keep them.
-      models: encoders, or None for all of the store, or all bundled ones; ``sources`` and ``targets`` likewise, among the models.
+      models: encoders, or None for all of the store or all bundled ones; ``sources`` and ``targets`` likewise, among
+        the models.
       protocol: with every setting that a flag changed.
       ranks: of the methods in ``RANKED``: None for the methods' own choice, "cv", or numbers where None is no
         limit.

@@ -1,16 +1,19 @@
 """Photographs as the input of an experiment: embedded once, into a store kept in a cache."""
 
 import hashlib
+import json
 import os
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from experiments.progress import Progress
-from jaxalign.embeddings import EmbeddingStore
+from jaxalign.embeddings import EmbeddingStore, join
+from jaxalign.embeddings.manifest import check_new_names
 from jaxalign.encoders import load_encoder
 from jaxalign.encoders.zoo import shipped
-from jaxalign.extraction import extract
+from jaxalign.extraction import EncoderView, extract
 from jaxalign.images import BadImage, ImageSource, Sample, SourceOptions, open_images, parse_crop
 
 
@@ -23,26 +26,47 @@ def cached_store(
       images: specification of the photographs.
       models: specifications of the encoders.
       crop, bad_images: as the flags.
-      cache: directory of such stores, one for each set of photographs and way to crop.
+      cache: directory of such stores: one directory for each set of photographs and way to crop, in it one store for
+        each set of encoders that was missing.
 
     Raises:
       UserError: the photographs or encoders cannot be used.
     """
     cut, source = parse_crop(crop), open_images(images, SourceOptions())
     encoders = [load_encoder(model) for model in models]
+    check_new_names([encoder.name for encoder in encoders])
+    infos = {encoder.name: EncoderView(crop=cut, encoder=encoder).info() for encoder in encoders}
     what = [images, crop, bad_images, *map(_state, source.samples or ())]
-    key = hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
-    report = Report(source)
-    with report.progress:
-        store = extract(
-            source,
-            encoders,
-            cache / f"{source.dataset}-{key}",
-            crop=cut,
-            bad_images=bad_images,  # pyright: ignore[reportArgumentType]
-            progress=report,
-        )
-    return EmbeddingStore.open(store.path, encoders=[encoder.name for encoder in encoders], verify=False)
+    place = cache / f"{source.dataset}-{_digest(what)}"
+    there = _kept(place, infos)
+    missing = [encoder for encoder in encoders if encoder.name not in there]
+    if missing:
+        new = place / _digest(json.dumps(infos[encoder.name], sort_keys=True) for encoder in missing)
+        options: dict[str, Any] = {"crop": cut, "bad_images": bad_images}
+        report = Report(source)
+        with report.progress:
+            extract(source, missing, new, progress=report, **options)
+        there |= {encoder.name: new for encoder in missing}
+    stores = [
+        EmbeddingStore.open(path, encoders=[name for name in there if there[name] == path], verify=False)
+        for path in dict.fromkeys(there.values())
+    ]
+    return join(stores, encoders=list(infos))
+
+
+def _kept(place: pathlib.Path, infos: Mapping[str, Mapping[str, Any]]) -> dict[str, pathlib.Path]:
+    """The store that holds each encoder, of those that some store holds as it would be loaded and fed now."""
+    found: dict[str, pathlib.Path] = {}
+    for path in sorted(place.glob("[!.]*/manifest.json")):
+        noted = EmbeddingStore.open(path.parent, verify=False).info
+        for name, info in infos.items():
+            if name in noted and {key: noted[name].get(key) for key in info} == info:
+                found[name] = path.parent
+    return found
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def bundled_models() -> tuple[str, ...]:

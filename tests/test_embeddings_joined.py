@@ -31,6 +31,7 @@ def test_rows_are_matched_by_sample_id(tmp_path):
     assert both.checksums == {**first.checksums, **second.checksums}
     for name, width in both.dims.items():
         assert both[name].tolist() == [[k + 10.0 * width] * width for k in (0, 2, 3, 4)]
+    assert join([first, second], encoders=["r", "p", "q"]).encoders == ("r", "p", "q")
     taken = both.take([3, 0])
     assert {name: rows[:, 0].tolist() for name, rows in taken.items()} == {
         "p": [24.0, 20.0],

@@ -9,12 +9,14 @@ from jaxalign.embeddings.store import EmbeddingStore
 from jaxalign.errors import UserError
 
 
-def join(stores: Sequence[EmbeddingStore]) -> EmbeddingStore:
+def join(stores: Sequence[EmbeddingStore], encoders: Sequence[str] | None = None) -> EmbeddingStore:
     """The encoders of several stores side by side, rows matched by sample id.
 
     Args:
       stores: open ones; the first gives the name, the other columns and the order of rows. Photographs that one of
         them lacks are left out.
+
+      encoders: their order; without it, store by store.
 
     Returns:
       A store that is on disk nowhere as a whole: where stores have other rows than the first, theirs are in memory.
@@ -23,7 +25,7 @@ def join(stores: Sequence[EmbeddingStore]) -> EmbeddingStore:
       UserError: an encoder's name occurs twice, a photograph has two people, or no photograph is in all stores.
     """
     first = stores[0]
-    if len(stores) == 1:
+    if len(stores) == 1 and encoders is None:
         return first
     for number, store in enumerate(stores):
         check_new_names(store.encoders, [name for other in stores[:number] for name in other.encoders])
@@ -53,4 +55,5 @@ def join(stores: Sequence[EmbeddingStore]) -> EmbeddingStore:
             info = dict(store.info[name])
             entries[name] = EncoderEntry(store.dims[name], str(array.dtype), store.checksums[name], info)
     manifest = Manifest(first.dataset, len(common), entries)
-    return EmbeddingStore(first.path, manifest, first.table.take(chosen[0]), mapped)
+    ordered = {name: mapped[name] for name in encoders or mapped}
+    return EmbeddingStore(first.path, manifest, first.table.take(chosen[0]), ordered)

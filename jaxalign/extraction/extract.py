@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxalign.embeddings import EmbeddingStore
-from jaxalign.embeddings.manifest import DTYPES, check_info, check_new_names
+from jaxalign.embeddings.manifest import DTYPES, check_new_names
 from jaxalign.embeddings.manifest import FILE as MANIFEST
 from jaxalign.embeddings.store import require_free
 from jaxalign.encoders import Encoder
@@ -69,7 +69,7 @@ def extract(
         raise UserError("extracting needs at least one encoder, got none.")
     check_new_names([encoder.name for encoder in encoders])
     views = _views(encoders, crop)
-    infos = {name: _info(view) for name, view in views.items()}
+    infos = {name: view.info() for name, view in views.items()}
     there = None
     if (path / MANIFEST).exists() and not overwrite:
         there = EmbeddingStore.open(path, verify=False)
@@ -112,11 +112,6 @@ def _views(encoders: Sequence[Encoder], crop: Crop | Mapping[str, Crop] | None) 
         encoder.name: EncoderView(crop=crops.get(encoder.name, NoCrop()), encoder=encoder)
         for encoder in encoders
     }
-
-
-def _info(view: EncoderView) -> dict[str, Any]:
-    """What the manifest says of an encoder: how it was loaded and what it sees, as JSON gives it back."""
-    return check_info(view.encoder.name, {"encoder": view.encoder.describe(), "view": view.facts()})
 
 
 def _is_there(store: EmbeddingStore, name: str, info: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxalign.embeddings.manifest import check_info
 from jaxalign.encoders import Encoder
 from jaxalign.errors import UserError
 from jaxalign.images import BadImageError, LandmarkCrop, Resize, View
@@ -34,6 +35,10 @@ class EncoderView(View):
     def facts(self) -> dict[str, Any]:
         """The settings as plain values; equal facts mean equal pixels."""
         return {"crop": self.crop.facts(), "preprocessing": self.encoder.preprocessing.describe()}
+
+    def info(self) -> dict[str, Any]:
+        """What a store's manifest says of the encoder: how it was loaded and what it sees, as JSON gives it back."""
+        return check_info(self.encoder.name, {"encoder": self.encoder.describe(), "view": self.facts()})
 
     def apply(self, image: "PIL.Image.Image", points: np.ndarray | None = None) -> np.ndarray:
         """Crops and prepares an upright RGB picture: uint8 [height, width, 3]."""
