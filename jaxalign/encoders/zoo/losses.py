@@ -159,7 +159,7 @@ class Reconstruction:
 
     def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: Batch) -> Float[Array, ""]:
         clean = batch.clean.reshape(len(batch.clean), 32, 2, 32, 2, 3).mean((2, 4)) / 127.5 - 1.0
-        return jnp.mean((Decoder().apply(head, embeddings) - clean) ** 2)
+        return jnp.mean((jnp.asarray(Decoder().apply(head, embeddings)) - clean) ** 2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,8 @@ from jaxalign.encoders.zoo import bodies
 from jaxalign.encoders.zoo.augment import Augmentation
 from jaxalign.encoders.zoo.losses import Attributes, Contrastive, Loss, Margin, Reconstruction, Triplet
 
+GENTLE = Augmentation()
+
 
 @dataclasses.dataclass(frozen=True)
 class Specification:
@@ -34,7 +36,7 @@ class Specification:
     batch: int = 64
     rate: float = 3e-3
     each: int = 1
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = GENTLE
 
     @property
     def width(self) -> int:
@@ -69,13 +71,13 @@ ZOO: dict[str, Specification] = {
         Margin(angular=False, margin=0.30),
         seed=53,
         rate=1.5e-3,
-        steps=3000,
     ),
     "simclr_plain": Specification(
         bodies.Plain(160, ((32, 2), (48, 2), (64, 2))),
         "self-supervised, contrastive",
         Contrastive(),
         seed=67,
+        steps=1400,
         rate=2e-3,
         augmentation=VIEWS,
     ),

@@ -19,7 +19,7 @@ BLOCK = 256  # photographs in one program; memory does not grow with how many ar
 
 # Who is for what, under ``SEED``. The ranges do not meet: an encoder is never shown, trained on or chosen by
 # the people it is measured on, and the default data set holds none of those.
-DEFAULT_PEOPLE = range(0, 1_000_000)
+DEFAULT_PEOPLE = range(1_000_000)
 TRAINING_PEOPLE = range(1_000_000, 2_000_000)
 CHOOSING_PEOPLE = range(2_000_000, 3_000_000)
 HELD_OUT_PEOPLE = range(3_000_000, 4_000_000)
