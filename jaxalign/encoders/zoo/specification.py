@@ -48,7 +48,8 @@ class Specification:
         return dataclasses.replace(self, steps=steps)
 
 
-# Head, eye and mouth shape in broad strokes, as an annotator would note them; half of what a face is known by.
+# Fourteen of the forty traits: head, eyes, brows, nose, mouth and ears in broad strokes, as an annotator would note
+# them. A test holds their names.
 ATTRIBUTES = Attributes(columns=(0, 1, 2, 3, 5, 7, 9, 13, 16, 18, 20, 21, 25, 29))
 VIEWS = Augmentation(shift=6, gain=0.4, grain=8.0, cutout=20, views=2)
 
