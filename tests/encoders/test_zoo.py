@@ -11,8 +11,9 @@ import safetensors.numpy
 
 from jaxalign import biometrics
 from jaxalign.encoders import zoo
+from jaxalign.encoders.zoo.specification import ATTRIBUTES
 from jaxalign.encoders.zoo.training import initial, schedule
-from jaxalign.encoders.zoo.weights import apply_of
+from jaxalign.encoders.zoo.weights import apply_of, unpack
 from jaxalign.errors import UnknownNameError, UserError
 from jaxalign.images import procedural
 
@@ -64,6 +65,26 @@ def test_no_two_encoders_start_alike() -> None:
         assert not any(np.array_equal(one, other) for other in first[:index])
 
 
+def test_attributes_are_what_they_were_trained_as() -> None:
+    traits = list(procedural.TRAITS)
+    assert [traits[column] for column in ATTRIBUTES.columns] == [
+        "head_width",
+        "head_height",
+        "jaw_width",
+        "chin_taper",
+        "hairline",
+        "eye_distance",
+        "eye_width",
+        "lid_weight",
+        "brow_length",
+        "brow_tilt",
+        "nose_length",
+        "nose_width",
+        "mouth_width",
+        "ear_size",
+    ]
+
+
 def test_all_weights_are_shipped() -> None:
     assert sorted(SHIPPED) == sorted(zoo.ZOO)
 
@@ -96,10 +117,7 @@ def test_embedding_depends_on_its_image_alone(name: str, held_out: procedural.Ph
 def test_weights_survive_storage() -> None:
     specification = zoo.ZOO["untrained_residual"]
     params = initial(specification)
-    content = zoo.pack(params)
-    from jaxalign.encoders.zoo.weights import unpack
-
-    back = unpack(content, specification, "here")
+    back = unpack(zoo.pack(params), specification, "here")
     assert jax.tree.structure(back) == jax.tree.structure(params)
     for before, after in zip(jax.tree.leaves(params), jax.tree.leaves(back)):
         assert after.dtype == np.float32
@@ -129,10 +147,10 @@ def test_missing_cut_and_foreign_weights_are_one_sentence(tmp_path: pathlib.Path
 def test_schedule_warms_up_and_ends_at_zero() -> None:
     rate = schedule(zoo.ZOO["arcface_plain"])
     steps = zoo.ZOO["arcface_plain"].steps
-    assert float(rate(0)) == 0.0 and float(rate(steps)) < 1e-8
-    np.testing.assert_allclose(rate(50), 1.5e-3, rtol=1e-5)
-    np.testing.assert_allclose(rate(100), 3e-3, rtol=1e-5)
-    assert float(rate(100 + (steps - 100) // 2)) == pytest.approx(1.5e-3, rel=1e-3)
+    np.testing.assert_allclose([np.asarray(rate(0)), np.asarray(rate(steps))], 0.0, atol=1e-8)
+    np.testing.assert_allclose(np.asarray(rate(50)), 1.5e-3, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(rate(100)), 3e-3, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(rate(100 + (steps - 100) // 2)), 1.5e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["arcface_plain", "triplet_dense", "simclr_plain", "masked_autoencoder"])

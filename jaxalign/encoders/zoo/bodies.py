@@ -95,12 +95,12 @@ class Dense(nn.Module):
     """
 
     width: int
-    growth: int = 24
+    growth: int = 16
 
     @nn.compact
     def __call__(self, images: Images) -> Float[Array, "n width"]:
         x = nn.relu(normalized(convolution(folded(pixels(images), 2), 32, 2)))
-        for channels in (48, 64):
+        for channels in (40, 64):
             for _ in range(2):
                 new = nn.relu(normalized(convolution(x, self.growth, 1)))
                 x = jnp.concatenate([x, new], axis=-1)

@@ -116,7 +116,7 @@ class Contrastive:
     """Two views of each photograph must find each other among all views (NT-Xent); no labels.
 
     Row i and row i + n/2 are views of one photograph. Similarities are cosines over the temperature, after a projection
-    that is thrown away after training.
+    that is thrown away after training (its rectifier leaks: with a plain one, embeddings ended negative and dead).
 
     References:
       Chen et al., "A Simple Framework for Contrastive Learning", ICML 2020.
@@ -129,7 +129,7 @@ class Contrastive:
         return jax.random.normal(key, (width, self.projection), jnp.float32) / jnp.sqrt(width)
 
     def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: Batch) -> Float[Array, ""]:
-        rows = unit(jax.nn.relu(embeddings) @ head)
+        rows = unit(jax.nn.leaky_relu(centred(embeddings), 0.2) @ head)
         count = len(rows)
         logits = jnp.where(jnp.eye(count, dtype=bool), -jnp.inf, rows @ rows.T / self.temperature)
         partner = (jnp.arange(count) + count // 2) % count
@@ -159,7 +159,7 @@ class Reconstruction:
 
     def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: Batch) -> Float[Array, ""]:
         clean = batch.clean.reshape(len(batch.clean), 32, 2, 32, 2, 3).mean((2, 4)) / 127.5 - 1.0
-        return jnp.mean((Decoder().apply(head, embeddings) - clean) ** 2)
+        return jnp.mean((jnp.asarray(Decoder().apply(head, embeddings)) - clean) ** 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Attributes:
 
     def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: Batch) -> Float[Array, ""]:
         wanted = batch.traits[:, jnp.array(self.columns)]
-        return jnp.mean((jax.nn.relu(embeddings) @ head - wanted) ** 2)
+        return jnp.mean((centred(embeddings) @ head - wanted) ** 2)
 
 
 def centred(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:

@@ -84,8 +84,8 @@ def apply_of(specification: Specification) -> Apply:
 
 def pack(params: Params) -> bytes:
     """Weights as a safetensors file in float16, which halves it; ``unpack`` gives float32 again."""
-    flat = flax.traverse_util.flatten_dict(params, sep="/")
-    return safetensors.numpy.save({key: np.asarray(value, np.float16) for key, value in flat.items()})
+    flat = {key: np.asarray(value, np.float16) for key, value in _flat(params).items()}
+    return safetensors.numpy.save(flat)
 
 
 def unpack(content: bytes, specification: Specification, what: str) -> Params:
@@ -101,7 +101,7 @@ def unpack(content: bytes, specification: Specification, what: str) -> Params:
     except safetensors.SafetensorError as error:
         raise UserError(f"{what} is not a safetensors file or is cut short: {error}.") from error
     expected = jax.eval_shape(lambda: initial(specification))
-    shapes = {key: value.shape for key, value in flax.traverse_util.flatten_dict(expected, sep="/").items()}
+    shapes = {key: value.shape for key, value in _flat(expected).items()}
     found = {key: value.shape for key, value in flat.items()}
     if shapes != found:
         differing = sorted(key for key in shapes | found if shapes.get(key) != found.get(key))
@@ -112,6 +112,10 @@ def unpack(content: bytes, specification: Specification, what: str) -> Params:
     return flax.traverse_util.unflatten_dict(
         {key: jnp.asarray(value.astype(np.float32)) for key, value in flat.items()}, sep="/"
     )
+
+
+def _flat(params: Params) -> dict[str, Any]:
+    return dict(flax.traverse_util.flatten_dict(params, sep="/"))  # pyright: ignore[reportArgumentType]
 
 
 def card(name: str, folder: pathlib.Path = FOLDER) -> dict[str, Any]:
