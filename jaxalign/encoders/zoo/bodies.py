@@ -109,7 +109,9 @@ class Dense(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A vision transformer on patches of 8 × 8 pixels.
+    """A vision transformer on an 8 × 8 grid of tokens, which three convolutions make.
+
+    On bare patches of 8 × 8 pixels its loss had not moved after 450 steps.
 
     Attributes:
       width: of the embedding.
@@ -118,18 +120,21 @@ class Transformer(nn.Module):
       heads: of each attention.
 
     References:
-      Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021.
+      Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; Xiao et al., "Early Convolutions Help
+      Transformers See Better", NeurIPS 2021.
     """
 
     width: int
     size: int = 64
-    depth: int = 3
+    depth: int = 2
     heads: int = 4
 
     @nn.compact
     def __call__(self, images: Images) -> Float[Array, "n width"]:
-        patches = folded(pixels(images), 8)
-        tokens = nn.Dense(self.size)(patches.reshape(len(patches), 64, -1))
+        x = folded(pixels(images), 2)
+        for channels, stride in ((32, 2), (32, 1), (self.size, 2)):
+            x = nn.relu(normalized(convolution(x, channels, stride)))
+        tokens = nn.Dense(self.size)(x.reshape(len(x), 64, -1))
         tokens = tokens + self.param("places", nn.initializers.normal(0.02), (64, self.size))
         for _ in range(self.depth):
             y = nn.LayerNorm()(tokens)
