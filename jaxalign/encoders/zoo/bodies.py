@@ -111,7 +111,7 @@ class Dense(nn.Module):
 class Transformer(nn.Module):
     """A vision transformer on an 8 × 8 grid of tokens, which three convolutions make.
 
-    On bare patches of 8 × 8 pixels its loss had not moved after 450 steps.
+    On bare patches of 8 × 8 pixels, or with blocks that are not zero at first, its loss had not moved after 400 steps.
 
     Attributes:
       width: of the embedding.
@@ -138,11 +138,12 @@ class Transformer(nn.Module):
         tokens = tokens + self.param("places", nn.initializers.normal(0.02), (64, self.size))
         for _ in range(self.depth):
             y = nn.LayerNorm()(tokens)
-            tokens = tokens + nn.MultiHeadDotProductAttention(self.heads)(y, y)
-            y = nn.Dense(4 * self.size)(nn.LayerNorm()(tokens))
-            tokens = tokens + nn.Dense(self.size)(nn.gelu(y))
+            attention = nn.MultiHeadDotProductAttention(self.heads, out_kernel_init=nn.initializers.zeros)
+            tokens = tokens + attention(y, y)
+            y = nn.gelu(nn.Dense(4 * self.size)(nn.LayerNorm()(tokens)))
+            tokens = tokens + nn.Dense(self.size, kernel_init=nn.initializers.zeros)(y)
         # Where a feature sits is half of who it is, so tokens are not averaged; narrowed first, to stay small.
-        return embedding(nn.Dense(12)(nn.LayerNorm()(tokens)), self.width)
+        return embedding(nn.Dense(16)(nn.LayerNorm()(tokens)), self.width)
 
 
 def pixels(images: Images) -> Float[Array, "n 64 64 3"]:
