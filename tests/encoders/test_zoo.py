@@ -153,7 +153,7 @@ def test_schedule_warms_up_and_ends_at_zero() -> None:
     np.testing.assert_allclose(np.asarray(rate(100 + (steps - 100) // 2)), 1.5e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["arcface_plain", "triplet_dense", "simclr_plain", "masked_autoencoder"])
+@pytest.mark.parametrize("name", ["arcface_plain", "simclr_plain"])
 def test_training_lowers_the_loss_and_repeats(name: str, pool: zoo.Pool) -> None:
     specification = dataclasses.replace(zoo.ZOO[name], batch=16, steps=100)
     losses: list[float] = []

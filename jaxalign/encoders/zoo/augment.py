@@ -20,7 +20,9 @@ class Augmentation:
       shift: largest shift in pixels; the border repeats.
       gain: standard deviation of the logarithm of each channel's gain.
       grain: standard deviation of added noise, in levels of 255.
-      cutout: side of a square that is replaced by noise, pixels; 0 for none.
+      cutout: side of a square that is painted grey, pixels; 0 for none.
+      border: width of a frame that is painted over in one random colour, pixels; 0 for none. Two views of a photograph
+        would otherwise be told by its background.
       masked: share of the 8 × 8 pixel patches that the encoder does not see (the loss does).
       views: how many differently changed copies of each photograph.
     """
@@ -29,6 +31,7 @@ class Augmentation:
     gain: float = 0.05
     grain: float = 0.0
     cutout: int = 0
+    border: int = 0
     masked: float = 0.0
     views: int = 1
 
@@ -65,6 +68,11 @@ class Augmentation:
             place = jnp.arange(64)
             inside = (place >= corner) & (place < corner + self.cutout)
             changed = jnp.where((inside[0][:, None] & inside[1][None, :])[:, :, None], 127.5, changed)
+        if self.border:
+            place = jnp.arange(64)
+            inside = (place >= self.border) & (place < 64 - self.border)
+            colour = 255.0 * jax.random.uniform(jax.random.fold_in(gain_key, 1), (3,), jnp.float32)
+            changed = jnp.where((inside[:, None] & inside[None, :])[:, :, None], changed, colour)
         return changed
 
     def _mask(self, key: PRNGKeyArray) -> Float[Array, "64 64 1"]:

@@ -109,7 +109,9 @@ class Dense(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A vision transformer on patches of 8 × 8 pixels.
+    """A vision transformer on an 8 × 8 grid of tokens, which three convolutions make.
+
+    On bare patches of 8 × 8 pixels, or with blocks that are not zero at first, its loss had not moved after 400 steps.
 
     Attributes:
       width: of the embedding.
@@ -118,26 +120,30 @@ class Transformer(nn.Module):
       heads: of each attention.
 
     References:
-      Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021.
+      Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; Xiao et al., "Early Convolutions Help
+      Transformers See Better", NeurIPS 2021.
     """
 
     width: int
     size: int = 64
-    depth: int = 3
+    depth: int = 2
     heads: int = 4
 
     @nn.compact
     def __call__(self, images: Images) -> Float[Array, "n width"]:
-        patches = folded(pixels(images), 8)
-        tokens = nn.Dense(self.size)(patches.reshape(len(patches), 64, -1))
+        x = folded(pixels(images), 2)
+        for channels, stride in ((32, 2), (32, 1), (self.size, 2)):
+            x = nn.relu(normalized(convolution(x, channels, stride)))
+        tokens = nn.Dense(self.size)(x.reshape(len(x), 64, -1))
         tokens = tokens + self.param("places", nn.initializers.normal(0.02), (64, self.size))
         for _ in range(self.depth):
             y = nn.LayerNorm()(tokens)
-            tokens = tokens + nn.MultiHeadDotProductAttention(self.heads)(y, y)
-            y = nn.Dense(4 * self.size)(nn.LayerNorm()(tokens))
-            tokens = tokens + nn.Dense(self.size)(nn.gelu(y))
+            attention = nn.MultiHeadDotProductAttention(self.heads, out_kernel_init=nn.initializers.zeros)
+            tokens = tokens + attention(y, y)
+            y = nn.gelu(nn.Dense(4 * self.size)(nn.LayerNorm()(tokens)))
+            tokens = tokens + nn.Dense(self.size, kernel_init=nn.initializers.zeros)(y)
         # Where a feature sits is half of who it is, so tokens are not averaged; narrowed first, to stay small.
-        return embedding(nn.Dense(12)(nn.LayerNorm()(tokens)), self.width)
+        return embedding(nn.Dense(16)(nn.LayerNorm()(tokens)), self.width)
 
 
 def pixels(images: Images) -> Float[Array, "n 64 64 3"]:

@@ -137,29 +137,34 @@ class Contrastive:
 
 
 class Decoder(nn.Module):
-    """From an embedding to a picture of half the resolution."""
+    """From an embedding to the grey middle of a picture."""
 
     @nn.compact
-    def __call__(self, embeddings: Float[Array, "n width"]) -> Float[Array, "n 32 32 3"]:
-        x = nn.relu(nn.Dense(8 * 8 * 24)(embeddings)).reshape(len(embeddings), 8, 8, 24)
-        x = nn.relu(nn.ConvTranspose(24, (4, 4), (2, 2))(x))
-        return nn.ConvTranspose(3, (4, 4), (2, 2))(x)
+    def __call__(self, embeddings: Float[Array, "n width"]) -> Float[Array, "n 40 40"]:
+        x = nn.relu(nn.Dense(10 * 10 * 16)(embeddings)).reshape(len(embeddings), 10, 10, 16)
+        x = nn.relu(nn.ConvTranspose(16, (4, 4), (2, 2))(x))
+        return nn.ConvTranspose(1, (4, 4), (2, 2))(x)[..., 0]
 
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-    """Mean squared error of a decoder's picture against the unmasked image at half its resolution; no labels.
+    """Mean squared error of a decoder's picture against the middle 40 × 40 pixels of the unmasked image; no labels.
+
+    The middle is grey and has mean 0 and standard deviation 1, so that neither background nor colour fills the
+    embedding.
 
     References:
-      Vincent et al., "Extracting and Composing Robust Features with Denoising Autoencoders", ICML 2008.
+      He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022.
     """
 
     def init(self, key: PRNGKeyArray, width: int, classes: int, traits: int) -> Head:
         return Decoder().init(key, jnp.zeros((1, width), jnp.float32))
 
     def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: Batch) -> Float[Array, ""]:
-        clean = batch.clean.reshape(len(batch.clean), 32, 2, 32, 2, 3).mean((2, 4)) / 127.5 - 1.0
-        return jnp.mean((jnp.asarray(Decoder().apply(head, embeddings)) - clean) ** 2)
+        middle = batch.clean[:, 12:52, 12:52].mean(3)
+        middle = middle - middle.mean((1, 2), keepdims=True)
+        middle = middle / (jnp.sqrt((middle**2).mean((1, 2), keepdims=True)) + 4.0)
+        return jnp.mean((jnp.asarray(Decoder().apply(head, embeddings)) - middle) ** 2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Specification:
 # Fourteen of the forty traits: head, eyes, brows, nose, mouth and ears in broad strokes, as an annotator would note
 # them. A test holds their names.
 ATTRIBUTES = Attributes(columns=(0, 1, 2, 3, 5, 7, 9, 13, 16, 18, 20, 21, 25, 29))
-VIEWS = Augmentation(shift=6, gain=0.4, grain=8.0, cutout=20, views=2)
+VIEWS = Augmentation(shift=5, gain=0.4, grain=6.0, cutout=12, border=11, views=2)
 
 ZOO: dict[str, Specification] = {
     "arcface_plain": Specification(
@@ -69,16 +69,16 @@ ZOO: dict[str, Specification] = {
     "vit_cosface": Specification(
         bodies.Transformer(64),
         "identity, transformer",
-        Margin(angular=False, margin=0.30),
+        Margin(angular=False, margin=0.20),
         seed=53,
-        rate=1.5e-3,
+        steps=1200,
     ),
     "simclr_plain": Specification(
         bodies.Plain(160, ((32, 2), (48, 2), (64, 2))),
         "self-supervised, contrastive",
         Contrastive(),
         seed=67,
-        steps=1400,
+        steps=1000,
         rate=2e-3,
         augmentation=VIEWS,
     ),
