@@ -9,7 +9,7 @@ from jaxalign.errors import UserError
 
 LARGEST_SEED = 2**32 - 1  # of NumPy's legacy generator, which the published split uses
 KINDS = ("identification", "verification")
-DEFAULT_IMAGES = "faces:300x8"
+DEFAULT_IMAGES = "faces:200x8"
 
 
 @dataclasses.dataclass(frozen=True)
