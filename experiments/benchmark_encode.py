@@ -54,13 +54,18 @@ def bare_vit(directory: pathlib.Path, pictures: np.ndarray, batch: int) -> Calla
     """The jitted forward pass alone on batches that are on the device already, as float32 and normalised."""
     from transformers import FlaxViTModel
 
-    model = FlaxViTModel.from_pretrained(directory)
+    model: Any = FlaxViTModel.from_pretrained(directory)
     program = jax.jit(lambda params, pixels: model(pixels, params=params).last_hidden_state[:, 0])
     pixels = [
         jax.device_put(((part / np.float32(255) - 0.5) / 0.5).transpose(0, 3, 1, 2).astype(np.float32))
         for part in np.split(pictures, len(pictures) // batch)
     ]
-    return lambda: [jax.block_until_ready(program(model.params, part)) for part in pixels] and None
+
+    def run() -> None:
+        for part in pixels:
+            jax.block_until_ready(program(model.params, part))
+
+    return run
 
 
 def bare_onnx(path: str, encoder: Encoder, pictures: np.ndarray) -> Callable[[], None]:
@@ -71,10 +76,17 @@ def bare_onnx(path: str, encoder: Encoder, pictures: np.ndarray) -> Callable[[],
     entry = session.get_inputs()[0]
     nchw = entry.shape[1] == 3
     prepared = encoder.preprocessing
-    pixels = (pictures * np.float32(prepared.rescale) - np.float32(prepared.mean)) / np.float32(prepared.std)
+    pixels = (pictures * np.float32(prepared.rescale) - np.array(prepared.mean, np.float32)) / np.array(
+        prepared.std, np.float32
+    )
     pixels = pixels.transpose(0, 3, 1, 2) if nchw else pixels
     parts = [np.ascontiguousarray(part) for part in np.split(pixels, len(pixels) // encoder.batch_size)]
-    return lambda: [session.run(None, {entry.name: part}) for part in parts] and None
+
+    def run() -> None:
+        for part in parts:
+            session.run(None, {entry.name: part})
+
+    return run
 
 
 def compared(encoder: Encoder, bare: Callable[[], None], pictures: np.ndarray) -> dict[str, Any]:
