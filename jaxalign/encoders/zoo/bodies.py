@@ -161,6 +161,7 @@ def folded(x: Maps, block: int) -> Maps:
 
 
 def convolution(x: Maps, channels: int, stride: int) -> Maps:
+    """Three by three pixels, without a bias: a normalisation follows."""
     return nn.Conv(channels, (3, 3), (stride, stride), use_bias=False)(x)
 
 

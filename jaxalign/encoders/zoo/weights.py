@@ -158,10 +158,12 @@ def count(params: Params) -> int:
 
 
 def weights_path(name: str, folder: pathlib.Path = FOLDER) -> pathlib.Path:
+    """The file of an encoder's weights."""
     return folder / f"{name}.safetensors"
 
 
 def card_path(name: str, folder: pathlib.Path = FOLDER) -> pathlib.Path:
+    """The file of an encoder's model card."""
     return folder / f"{name}.json"
 
 
