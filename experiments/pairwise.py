@@ -177,8 +177,8 @@ class Run:
                 f"no pair could be measured; the first: {next(iter(self._without_value.values()))}"
             )
         kinds = dict.fromkeys((row.own_photograph, row.measure) for row in self.rows)
-        for here in self._without_value:
-            self.rows.extend(Row(*here, *kind, math.nan) for kind in kinds)
+        for here, reason in self._without_value.items():
+            self.rows.extend(Row(*here, *kind, math.nan, reason=reason) for kind in kinds)
 
     def draw(self, table: ResultTable, write: results.Writer, progress: Progress) -> int:
         """Draws the heat maps that were asked for; returns how many."""

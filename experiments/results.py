@@ -167,7 +167,7 @@ def write_parquet(path: pathlib.Path, rows: Sequence[Row]) -> None:
     import pyarrow.parquet
 
     kinds = {"rank": pyarrow.int64(), "seed": pyarrow.int64(), "comparisons": pyarrow.int64()}
-    kinds |= {name: pyarrow.float64() for name in ("value", "threshold", "achieved")}
+    kinds |= {name: pyarrow.float64() for name in ("value", "threshold", "achieved", "at", "low", "high")}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
     columns = [[None if _is_empty(row[k]) else row[k] for row in rows] for k in range(len(COLUMNS))]
     arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, schema, strict=True)]

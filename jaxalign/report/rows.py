@@ -23,6 +23,11 @@ class Row(NamedTuple):
       threshold: similarity at and above which a comparison counts as a match; None where there is none.
       achieved: the false match rate at that threshold; None where there is none.
       comparisons: how many the number rests on; None where unknown.
+      test_dataset: where it was measured, if that is not ``dataset``, where the map was fitted.
+      axis: what an analysis varies, such as "train_people" or "l2"; "" where nothing is.
+      at: the value on that axis; None where there is none.
+      low, high: interval of 95 % from a bootstrap over people; None where there is none.
+      reason: why there is no value, in words; "" where there is one.
     """
 
     dataset: str
@@ -37,6 +42,12 @@ class Row(NamedTuple):
     threshold: float | None = None
     achieved: float | None = None
     comparisons: int | None = None
+    test_dataset: str = ""
+    axis: str = ""
+    at: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
