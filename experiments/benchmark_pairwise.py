@@ -46,7 +46,7 @@ PEERS = flags.DEFINE_list(
 OUT = flags.DEFINE_string("out", None, "File to write the figures to, as JSON.", flag_values=VALUES)
 
 # Nine distinct widths among fourteen encoders, as in the paper; small, since only programs are counted.
-WIDTHS_OF_PROGRAMS = (16, 16, 24, 24, 32, 32, 32, 40, 48, 56, 64, 72, 80, 80)
+WIDTHS_OF_PROGRAMS = (64, 64, 80, 80, 128, 128, 128, 160, 192, 224, 256, 320, 384, 384)
 
 
 def synthetic(rows: int, widths: Sequence[int], seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:

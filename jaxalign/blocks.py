@@ -1,4 +1,9 @@
-"""The blocks of side-by-side moments that one encoder, or one pair of encoders, needs."""
+"""The blocks of side-by-side moments that one encoder, or one pair of encoders, needs.
+
+A block may be larger than the encoder: columns beyond its width are zero then, so that encoders of like width share a
+compiled program (``padded_width``). A zero column has no variance and no covariance; what a solver counts or averages
+over columns goes by ``width``.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxalign.moments import Moments
-from jaxalign.pytree import Leaf, pytree
+from jaxalign.pytree import Leaf, pytree, static
+
+LANES = 128  # widths are filled up to a multiple: that of a TPU's vector lanes, and of most encoders' widths
+Width = Int[Leaf, ""] | int
 
 
 @pytree
@@ -23,12 +31,14 @@ class OwnMoments:
       mean: μ, shape [p].
       weight: Σ w, shape [].
       count: number of rows, shape [].
+      width: columns of the encoder, ≤ p; those that follow are zero.
     """
 
     scatter: Float[Array, "p p"]
     mean: Float[Array, " p"]
     weight: Float[Array, ""]
     count: Float[Array, ""]
+    width: Width
 
 
 @pytree
@@ -40,6 +50,7 @@ class CrossMoments:
       power_y: Σ w (y − μy)² for each target column, shape [q].
       mean_x, mean_y: shapes [p], [q].
       weight: Σ w, shape [].
+      width_x, width_y: columns of the encoders, ≤ p and ≤ q; those that follow are zero.
     """
 
     xy: Float[Array, "p q"]
@@ -47,22 +58,82 @@ class CrossMoments:
     mean_x: Float[Array, " p"]
     mean_y: Float[Array, " q"]
     weight: Float[Array, ""]
+    width_x: Width
+    width_y: Width
 
 
-Offset = Int[Leaf, ""] | int
+def padded_width(width: int) -> int:
+    """The next multiple of ``LANES``."""
+    return -(-width // LANES) * LANES
 
 
-def own_moments(total: Moments, offset: Offset, width: int) -> OwnMoments:
-    """Moments of the encoder whose columns start at ``offset`` (may be traced, so that one program serves many)."""
-    scatter = jax.lax.dynamic_slice(total.scatter, (offset, offset), (width, width))
-    return OwnMoments(scatter, _part(total.mean, offset, width), total.weight, total.count)
+@pytree
+class Columns:
+    """Where the columns of one encoder, or of several side by side, are among all columns.
+
+    Attributes:
+      starts: first columns, shape [K].
+      widths: numbers of columns, shape [K]; None where each is the size of its block.
+      sizes: of the blocks; columns beyond the width are zero there.
+    """
+
+    starts: Int[Leaf, " K"]
+    widths: Int[Leaf, " K"] | None
+    sizes: tuple[int, ...] = static()
+
+    @classmethod
+    def of(cls, total: Moments, names: Iterable[str]) -> Columns:
+        """Of these encoders, each in a block of its padded width."""
+        names = list(names)
+        widths = tuple(map(total.width, names))
+        sizes = tuple(map(padded_width, widths))
+        starts = np.array([total.offset(name) for name in names])
+        return cls(starts, None if sizes == widths else np.array(widths), sizes)
+
+    @classmethod
+    def exactly(cls, start: int, width: int) -> Columns:
+        """Of one encoder, without padding."""
+        return cls(np.array([start]), None, (width,))
+
+    @property
+    def width(self) -> Width:
+        """Columns that are not padding."""
+        return sum(self.sizes) if self.widths is None else self.widths.sum()
+
+    def parts(self) -> list[Columns]:
+        """The encoders one by one; all in one where there is padding."""
+        if self.widths is not None:
+            return [self]
+        return [Columns(self.starts[k : k + 1], None, (size,)) for k, size in enumerate(self.sizes)]
+
+    def take(self, array: Array, axis: int) -> Array:
+        """The blocks' entries along an axis, side by side."""
+        if self.widths is None:
+            parts = [
+                jax.lax.dynamic_slice_in_dim(array, start, size, axis)
+                for start, size in zip(self.starts, self.sizes)
+            ]
+            return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis)
+        # One gather, however many encoders: a slice and a mask for each would take as long to compile as the solver.
+        within = np.concatenate([np.arange(size) for size in self.sizes])
+        block = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        starts, widths = jnp.asarray(self.starts), jnp.asarray(self.widths)
+        index = jnp.where(within < widths[block], starts[block] + within, array.shape[axis])
+        return jnp.take(array, index, axis, mode="fill", fill_value=0)
 
 
-def cross_moments(total: Moments, source: Offset, target: Offset, p: int, q: int) -> CrossMoments:
-    """Moments between two encoders of widths ``p`` and ``q`` whose columns start at ``source`` and ``target``."""
-    xy = jax.lax.dynamic_slice(total.scatter, (source, target), (p, q))
-    power = _part(total.scatter.diagonal(), target, q)
-    return CrossMoments(xy, power, _part(total.mean, source, p), _part(total.mean, target, q), total.weight)
+def own_moments(total: Moments, columns: Columns) -> OwnMoments:
+    """Moments of the encoder of these columns."""
+    scatter = columns.take(columns.take(total.scatter, 0), 1)
+    return OwnMoments(scatter, columns.take(total.mean, 0), total.weight, total.count, columns.width)
+
+
+def cross_moments(total: Moments, source: Columns, target: Columns) -> CrossMoments:
+    """Moments between an encoder and one target, or several side by side."""
+    xy = target.take(source.take(total.scatter, 0), 1)
+    power = target.take(total.scatter.diagonal(), 0)
+    means = source.take(total.mean, 0), target.take(total.mean, 0)
+    return CrossMoments(xy, power, *means, total.weight, source.width, target.width)
 
 
 class Beside(NamedTuple):
@@ -70,43 +141,31 @@ class Beside(NamedTuple):
 
     Attributes:
       names: the encoders.
-      starts: first columns among all columns, shape [K].
       widths: of the encoders.
+      columns: where they are among all columns.
     """
 
     names: tuple[str, ...]
-    starts: Int[Leaf, " K"]
     widths: tuple[int, ...]
+    columns: Columns
 
     @classmethod
     def of(cls, total: Moments, names: Iterable[str]) -> Beside:
         """Orders encoders by width."""
         ordered = tuple(sorted(names, key=total.width))
-        return cls(
-            ordered, np.array([total.offset(name) for name in ordered]), tuple(map(total.width, ordered))
-        )
+        return cls(ordered, tuple(map(total.width, ordered)), Columns.of(total, ordered))
 
     @property
-    def spans(self) -> dict[str, slice]:
-        """Where each encoder's columns stand."""
-        edges = np.cumsum((0, *self.widths)).tolist()
-        return {name: slice(start, stop) for name, start, stop in zip(self.names, edges[:-1], edges[1:])}
-
-
-def cross_moments_beside(
-    total: Moments, source: Offset, starts: Int[Array, " K"], p: int, widths: tuple[int, ...]
-) -> CrossMoments:
-    """Moments between one encoder and several targets side by side."""
-    parts = [cross_moments(total, source, start, p, q) for start, q in zip(starts, widths)]
-    xy = jnp.concatenate([part.xy for part in parts], axis=1)
-    power, mean = (jnp.concatenate([getattr(part, name) for part in parts]) for name in ("power_y", "mean_y"))
-    return CrossMoments(xy, power, parts[0].mean_x, mean, total.weight)
-
-
-def _part(vector: Float[Array, " D"], offset: Offset, width: int) -> Float[Array, " w"]:
-    return jax.lax.dynamic_slice(vector, (offset,), (width,))
+    def places(self) -> dict[str, slice]:
+        """Where each encoder's columns stand when their blocks are side by side."""
+        starts = np.cumsum((0, *self.columns.sizes)).tolist()
+        return {
+            name: slice(start, start + width) for name, start, width in zip(self.names, starts, self.widths)
+        }
 
 
 def transposed(cross: CrossMoments, power_x: Array) -> CrossMoments:
     """The moments of the reverse direction; ``power_x`` is Σ w (x − μx)² for each source column."""
-    return CrossMoments(cross.xy.T, power_x, cross.mean_y, cross.mean_x, cross.weight)
+    return CrossMoments(
+        cross.xy.T, power_x, cross.mean_y, cross.mean_x, cross.weight, cross.width_y, cross.width_x
+    )

@@ -1,8 +1,8 @@
 """Which problems are solved together: few programs, each for many pairs, whatever the widths.
 
-Solvers that treat every target column alone take all targets of a source side by side: one program for each
-distinct source width. Other solvers factor all encoders in one program, and solve all pairs whose source has one
-width in one more; pairs of like shape are stacked inside it, so nothing is padded.
+Encoders are filled up with zero columns to a few widths. Solvers that treat every target column alone take all
+targets of a source side by side: one program for each of these widths. Of other solvers one program factors all
+encoders, and one for each source width solves its pairs, stacked by shape.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Int
 
 from jaxalign.affine import AffineMap
-from jaxalign.blocks import Beside, cross_moments, cross_moments_beside, own_moments
+from jaxalign.blocks import Beside, Columns, cross_moments, own_moments, padded_width
 from jaxalign.moments import Moments
 from jaxalign.precision import double_precision
 from jaxalign.pytree import Leaf, pytree
@@ -45,16 +45,25 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Location:
-    """Where one pair's fit lies in a batch: at an index of its leading axis, or at a span of its columns."""
+    """Where one pair's fit lies in a batch.
+
+    Attributes:
+      batch: that holds it.
+      place: an index of its leading axis, or a span of its columns.
+      widths: of both encoders and of the space where they are compared, to which the fit is cut.
+    """
 
     batch: Batch
     place: int | slice
+    widths: tuple[int, int, int]
 
     def fit(self) -> Fit:
         """The fit of this pair alone."""
         if isinstance(self.place, slice):
-            return _columns(self.batch.host, self.place)
-        return jax.tree.map(lambda leaf: leaf[self.place], self.batch.host)
+            fit = _columns(self.batch.host, self.place)
+        else:
+            fit = jax.tree.map(lambda leaf: leaf[self.place], self.batch.host)
+        return fit.cut(*self.widths)
 
 
 def solve(
@@ -88,30 +97,25 @@ def _by_columns(total: Moments, solvers: Mapping[Pair, Solver]) -> Iterable[dict
     beside = {source: Beside.of(total, names) for source, names in targets.items()}
 
     def solve_source(source: str) -> Fit:
-        names, starts, widths = beside[source]
-        combined = kind.side_by_side([solvers[source, name] for name in names], widths)
-        shape = {"width": total.width(source), "widths": widths}
+        names, widths, columns = beside[source]
+        combined = kind.side_by_side([solvers[source, name] for name in names], widths, columns.sizes)
         with double_precision():
-            return _solve_columns(combined, total, total.offset(source), starts, **shape)
+            return _solve_columns(combined, total, Columns.of(total, [source]), columns)
 
     sources = sorted(targets, key=lambda name: -total.width(name))
     for source, fits in zip(sources, concurrently(solve_source, sources)):
         batch = Batch(fits)
-        yield {(source, target): Location(batch, span) for target, span in beside[source].spans.items()}
+        p = total.width(source)
+        yield {
+            (source, target): Location(batch, place, (p, total.width(target), total.width(target)))
+            for target, place in beside[source].places.items()
+        }
 
 
-@functools.partial(jax.jit, static_argnames=("width", "widths"))
-def _solve_columns(
-    solver: Solver,
-    total: Moments,
-    offset: Array,
-    starts: Int[Array, " K"],
-    *,
-    width: int,
-    widths: tuple[int, ...],
-) -> Fit:
-    state = solver.factor(own_moments(total, offset, width))
-    return solver.solve(state, None, cross_moments_beside(total, offset, starts, width, widths))
+@jax.jit
+def _solve_columns(solver: Solver, total: Moments, source: Columns, targets: Columns) -> Fit:
+    state = solver.factor(own_moments(total, source))
+    return solver.solve(state, None, cross_moments(total, source, targets))
 
 
 def _columns(fit: Fit, span: slice) -> Fit:
@@ -130,14 +134,31 @@ def _columns(fit: Fit, span: slice) -> Fit:
 
 
 @pytree
+class _Stack:
+    """Encoders of one padded width: where their columns start and how many there are."""
+
+    start: Int[Leaf, " n"]
+    width: Int[Leaf, " n"]
+
+    @classmethod
+    def of(cls, total: Moments, names: Iterable[str]) -> _Stack:
+        names = list(names)
+        return cls(np.array([total.offset(name) for name in names]), np.array([*map(total.width, names)]))
+
+    def one(self, size: int) -> Columns:
+        """Of one encoder, inside a map over several."""
+        return Columns(self.start[None], self.width[None], (size,))
+
+
+@pytree
 class _Group:
-    """Pairs of one shape: where their columns start and which of the states of their width are theirs."""
+    """Pairs of one padded shape: their columns and which of the states of their width are theirs."""
 
     solvers: Solver
     source: Int[Leaf, " n"]
     target: Int[Leaf, " n"]
-    source_offset: Int[Leaf, " n"]
-    target_offset: Int[Leaf, " n"]
+    source_columns: _Stack
+    target_columns: _Stack
 
 
 def _by_shape(total: Moments, solvers: Mapping[Pair, Solver]) -> Iterable[dict[Pair, Location]]:
@@ -146,17 +167,16 @@ def _by_shape(total: Moments, solvers: Mapping[Pair, Solver]) -> Iterable[dict[P
     alike: dict[int, list[str]] = {}
     for name, width in zip(total.names, total.widths):
         if name in used:
-            alike.setdefault(width, []).append(name)
+            alike.setdefault(padded_width(width), []).append(name)
     position = {name: k for names in alike.values() for k, name in enumerate(names)}
-    widths = dict(zip(total.names, total.widths))
-    offsets = {width: np.array([total.offset(name) for name in names]) for width, names in alike.items()}
-    states = _factor(first, total, offsets)
+    padded = {name: size for size, names in alike.items() for name in names}
+    states = _factor(first, total, {size: _Stack.of(total, names) for size, names in alike.items()})
     pairs = _one_direction(solvers, total) if first.symmetric else list(solvers)
     for p in alike:
         shapes: dict[int, list[Pair]] = {}
         for source, target in pairs:
-            if widths[source] == p:
-                shapes.setdefault(widths[target], []).append((source, target))
+            if padded[source] == p:
+                shapes.setdefault(padded[target], []).append((source, target))
         if not shapes:
             continue
         groups = {q: _group(members, solvers, position, total) for q, members in shapes.items()}
@@ -167,7 +187,8 @@ def _by_shape(total: Moments, solvers: Mapping[Pair, Solver]) -> Iterable[dict[P
             for k, pair in enumerate(members):
                 for direction, batch in zip((pair, _reverse(pair)), batches):
                     if direction in solvers:
-                        found[direction] = Location(batch, k)
+                        widths = total.width(direction[0]), total.width(direction[1])
+                        found[direction] = Location(batch, k, (*widths, first.space(*widths)))
         yield found
 
 
@@ -192,19 +213,17 @@ def _group(
         stacked,
         np.array([position[source] for source, _ in members]),
         np.array([position[target] for _, target in members]),
-        np.array([total.offset(source) for source, _ in members]),
-        np.array([total.offset(target) for _, target in members]),
+        _Stack.of(total, [source for source, _ in members]),
+        _Stack.of(total, [target for _, target in members]),
     )
 
 
 @jax.jit
-def _factor(solver: Solver, total: Moments, offsets: Mapping[int, Int[Leaf, " k"]]) -> dict[int, Any]:
+def _factor(solver: Solver, total: Moments, columns: Mapping[int, _Stack]) -> dict[int, Any]:
     # One after the other: eigendecompositions do not batch well on GPU (jax issue 10180).
     return {
-        width: jax.lax.map(
-            lambda offset, width=width: solver.factor(own_moments(total, offset, width)), starts
-        )
-        for width, starts in offsets.items()
+        size: jax.lax.map(lambda one, size=size: solver.factor(own_moments(total, one.one(size))), encoders)
+        for size, encoders in columns.items()
     }
 
 
@@ -221,7 +240,7 @@ def _solve_groups(
         def one(member: _Group) -> Any:
             source = jax.tree.map(lambda leaf: leaf[member.source], states[p])
             target = jax.tree.map(lambda leaf: leaf[member.target], states[q])
-            cross = cross_moments(total, member.source_offset, member.target_offset, p, q)
+            cross = cross_moments(total, member.source_columns.one(p), member.target_columns.one(q))
             if both:
                 return cast(SymmetricSolver, member.solvers).solve_both(source, target, cross)
             return member.solvers.solve(source, target, cross)

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxalign import checks
-from jaxalign.blocks import Beside
+from jaxalign.blocks import Beside, Columns, cross_moments, own_moments
 from jaxalign.errors import UserError
 from jaxalign.moments import FoldMoments, Moments
 from jaxalign.precision import double_precision, multiply
@@ -115,19 +115,18 @@ def penalty_scores(
 
     def errors(task: tuple[str, Moments | None]) -> Array:
         source, fold = task
-        _, starts, widths = beside[source]
-        options = {"width": total.width(source), "widths": widths, "per_column": per_column}
         with double_precision():
-            arguments = (total.offset(source), starts, jnp.asarray(grids[source], total.scatter.dtype))
+            columns = Columns.of(total, [source]), beside[source].columns
+            grid = jnp.asarray(grids[source], total.scatter.dtype)
             if fold is None:
-                return _generalised_errors(total, *arguments, **options)
-            return _fold_errors(total, fold, *arguments, **options)
+                return _generalised_errors(total, *columns, grid, per_column=per_column)
+            return _fold_errors(total, fold, *columns, grid, per_column=per_column)
 
     found: dict[str, list[np.ndarray]] = {source: [] for source in grids}
     for (source, _), error in zip(tasks, concurrently(errors, tasks)):
         error = np.asarray(error, np.float64)
-        spans, names = beside[source].spans, beside[source].names
-        units = [error[:, spans[name] if per_column else [names.index(name)]] for name in targets[source]]
+        places, names = beside[source].places, beside[source].names
+        units = [error[:, places[name] if per_column else [names.index(name)]] for name in targets[source]]
         found[source].append(np.concatenate(units, axis=1))
     rows = np.array([1.0 if fold is None else float(fold.weight) for fold in folds])
     return {source: Scores(grids[source], np.stack(error), rows) for source, error in found.items()}
@@ -138,17 +137,11 @@ def rank_scores(moments: FoldMoments, source: str, target: str, l2: float) -> Sc
     _require_folds(moments)
     total = moments.total
     p, q = total.width(source), total.width(target)
+    pair = Columns.of(total, [source]), Columns.of(total, [target])
     with double_precision():
-        errors = [
-            np.asarray(
-                _rank_errors(
-                    total, fold, total.offset(source), total.offset(target), jnp.asarray(l2), p=p, q=q
-                )
-            )
-            for fold in moments.folds
-        ]
+        errors = [np.asarray(_rank_errors(total, fold, pair, jnp.asarray(l2))) for fold in moments.folds]
         rows = np.array([float(fold.weight) for fold in moments.folds])
-    return Scores(np.arange(1, min(p, q) + 1), np.stack(errors)[:, :, None], rows)
+    return Scores(np.arange(1, min(p, q) + 1), np.stack(errors)[:, : min(p, q), None], rows)
 
 
 def _require_folds(moments: FoldMoments) -> None:
@@ -176,14 +169,10 @@ class _Fold:
         mean = total.mean + (total.mean - fold.mean) * (fold.weight / weight)
         return cls(total, fold, weight * fold.weight / total.weight, fold.mean - mean)
 
-    def block(self, rows: Array, columns: Array | int, shape: tuple[int, int]) -> tuple[Array, Array]:
+    def block(self, rows: Columns, columns: Columns) -> tuple[Array, Array]:
         """A block of the training scatter, and of the held-out scatter about the training means."""
-        between = jnp.outer(
-            jax.lax.dynamic_slice(self.step, (rows,), shape[:1]),
-            jax.lax.dynamic_slice(self.step, (columns,), shape[1:]),
-        )
-        held_out = jax.lax.dynamic_slice(self.fold.scatter, (rows, columns), shape)
-        whole = jax.lax.dynamic_slice(self.total.scatter, (rows, columns), shape)
+        between = jnp.outer(rows.take(self.step, 0), columns.take(self.step, 0))
+        held_out, whole = (columns.take(rows.take(part.scatter, 0), 1) for part in (self.fold, self.total))
         return whole - held_out - self.training * between, held_out + self.fold.weight * between
 
     def power(self) -> Float[Array, " D"]:
@@ -191,23 +180,21 @@ class _Fold:
         return self.fold.scatter.diagonal() + self.fold.weight * self.step**2
 
 
-@functools.partial(jax.jit, static_argnames=("width", "widths", "per_column"))
+@functools.partial(jax.jit, static_argnames="per_column")
 def _fold_errors(
     total: Moments,
     fold: Moments,
-    source: Array,
-    targets: Int[Array, " K"],
+    source: Columns,
+    targets: Columns,
     grid: Float[Array, " L"],
     *,
-    width: int,
-    widths: tuple[int, ...],
     per_column: bool,
 ) -> Float[Array, "L units"]:
     split = _Fold.of(total, fold)
-    own, own_held_out = split.block(source, source, (width, width))
+    own, own_held_out = split.block(source, source)
     spectrum = Spectrum.of_matrix(own)
     scale = 1 / (spectrum.values[:, None] + grid)  # d, shape [p, L]
-    blocks = [split.block(source, start, (width, size)) for start, size in zip(targets, widths)]
+    blocks = [split.block(source, part) for part in targets.parts()]
     # The barriers keep conversions and slices out of the products, which are then faster on CPU.
     turned, both = jax.lax.optimization_barrier(
         (spectrum.vectors.astype(PRODUCTS).T, [_beside([pair[k] for pair in blocks]) for k in (0, 1)])
@@ -217,7 +204,7 @@ def _fold_errors(
     )  # A first
     quadratic = multiply(turned, multiply(own_held_out.astype(PRODUCTS), turned.T))
     product = rotated * rotated_held_out
-    power = [jax.lax.dynamic_slice(split.power(), (start,), (size,)) for start, size in zip(targets, widths)]
+    power = targets.take(split.power(), 0)
     if per_column:
 
         def one(d: Array) -> Array:
@@ -226,12 +213,14 @@ def _fold_errors(
 
         narrow = scale.astype(PRODUCTS)
         squared = jax.lax.map(one, narrow.T)
-        return (jnp.concatenate(power) - 2 * multiply(narrow.T, product) + squared) / fold.weight
-    edges = np.cumsum((0, *widths))
+        return (power - 2 * multiply(narrow.T, product) + squared) / fold.weight
+    edges = np.cumsum((0, *targets.sizes))
     errors = []
-    for start, stop, square in zip(edges[:-1], edges[1:], power):
+    for start, stop in zip(edges[:-1], edges[1:]):
         cross = multiply(jnp.sum(product[:, start:stop], axis=1, dtype=scale.dtype), scale)
-        errors.append(square.sum() - 2 * cross + _quadratic_form(quadratic, rotated[:, start:stop], scale))
+        errors.append(
+            power[start:stop].sum() - 2 * cross + _quadratic_form(quadratic, rotated[:, start:stop], scale)
+        )
     return jnp.stack(errors, axis=1) / fold.weight
 
 
@@ -252,44 +241,39 @@ def _quadratic_form(
     return total
 
 
-@functools.partial(jax.jit, static_argnames=("width", "widths", "per_column"))
+def _sums(array: Float[Array, "*rows columns"], sizes: tuple[int, ...]) -> Float[Array, "*rows K"]:
+    """Sums over blocks of columns that are side by side."""
+    edges = np.cumsum((0, *sizes))
+    return jnp.stack([array[..., start:stop].sum(-1) for start, stop in zip(edges[:-1], edges[1:])], axis=-1)
+
+
+@functools.partial(jax.jit, static_argnames="per_column")
 def _generalised_errors(
-    total: Moments,
-    source: Array,
-    targets: Int[Array, " K"],
-    grid: Float[Array, " L"],
-    *,
-    width: int,
-    widths: tuple[int, ...],
-    per_column: bool,
+    total: Moments, source: Columns, targets: Columns, grid: Float[Array, " L"], *, per_column: bool
 ) -> Float[Array, "L units"]:
-    spectrum = Spectrum.of_matrix(jax.lax.dynamic_slice(total.scatter, (source, source), (width, width)))
+    spectrum, cross = Spectrum.of(own_moments(total, source)), cross_moments(total, source, targets)
+    squared, power = multiply(spectrum.vectors.T, cross.xy) ** 2, cross.power_y
+    if not per_column:
+        squared, power = (_sums(part, targets.sizes) for part in (squared, power))
     scale = 1 / (spectrum.values[None, :] + grid[:, None])
     explaining = 2 * scale - scale**2 * spectrum.values
-    errors = []
-    for start, size in zip(targets, widths):
-        block = jax.lax.dynamic_slice(total.scatter, (source, start), (width, size))
-        squared = multiply(spectrum.vectors.T, block) ** 2
-        power = jax.lax.dynamic_slice(total.scatter.diagonal(), (start,), (size,))
-        if not per_column:
-            squared, power = squared.sum(1, keepdims=True), power.sum(keepdims=True)
-        errors.append(jnp.maximum(power - multiply(explaining, squared), 0))
+    errors = jnp.maximum(power - multiply(explaining, squared), 0)
     freedom = jnp.sum(spectrum.values * scale, axis=1) + 1  # the mean costs one
     left = jnp.maximum(total.weight - freedom, 1e-12 * total.weight)
-    return jnp.concatenate(errors, axis=1) * (total.weight / left**2)[:, None]
+    return errors * (total.weight / left**2)[:, None]
 
 
-@functools.partial(jax.jit, static_argnames=("p", "q"))
+@jax.jit
 def _rank_errors(
-    total: Moments, fold: Moments, source: Array, target: Array, l2: Array, *, p: int, q: int
+    total: Moments, fold: Moments, pair: tuple[Columns, Columns], l2: Array
 ) -> Float[Array, " k"]:
-    split = _Fold.of(total, fold)
-    own, own_held_out = split.block(source, source, (p, p))
-    xy, cross = split.block(source, target, (p, q))
+    split, (source, target) = _Fold.of(total, fold), pair
+    own, own_held_out = split.block(source, source)
+    xy, cross = split.block(source, target)
     power = split.power()
     left, right, strengths = reduced_rank_factors(Spectrum.of_matrix(own), l2, xy)
     # Rows of ``right`` are orthogonal with squared length ``strengths``, so every rank is a cumulative sum.
     explained = jnp.sum(multiply(left.T, cross) * right, axis=1)
     squared = strengths * jnp.sum(multiply(own_held_out, left) * left, axis=0)
-    target_power = jax.lax.dynamic_slice(power, (target,), (q,)).sum()
+    target_power = target.take(power, 0).sum()
     return (target_power - 2 * jnp.cumsum(explained) + jnp.cumsum(squared)) / fold.weight

@@ -15,7 +15,7 @@ from solver_cases import CASES, ONE_EACH, Case
 
 import jaxalign
 from jaxalign import Moments
-from jaxalign.blocks import cross_moments, own_moments
+from jaxalign.blocks import Columns, cross_moments, own_moments
 from jaxalign.moments import chunk_moments
 
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -37,8 +37,9 @@ def solve(case: Case, x: jax.Array, y: jax.Array) -> jaxalign.Fit:
     (p, q), weights = (x.shape[1], y.shape[1]), jnp.ones(len(x), x.dtype)
     total = chunk_moments((x, y), weights, ("x", "y"), (p, q), np.dtype(np.float64))
     solver = case.solver()
-    states = solver.factor(own_moments(total, 0, p)), solver.factor(own_moments(total, p, q))
-    return solver.solve(*states, cross_moments(total, 0, p, p, q))
+    spans = Columns.exactly(0, p), Columns.exactly(p, q)
+    states = [solver.factor(own_moments(total, span)) for span in spans]
+    return solver.solve(*states, cross_moments(total, *spans))
 
 
 @by_case

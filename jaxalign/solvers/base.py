@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxalign.affine import AffineMap
@@ -43,7 +44,7 @@ class Fit:
     def r2(self) -> Float[Array, ""]:
         """Share of the target's variance that the source explains on the training rows; 1 is a perfect fit."""
         total = self.variance.sum(-1)
-        return 1 - self.residual.sum(-1) / jnp.where(total > 0, total, 1)
+        return 1 - self.residual.sum(-1) / (total + (total == 0))
 
     @property
     def two_sided(self) -> bool:
@@ -78,6 +79,24 @@ class Fit:
         factors = (left[..., :, :rank], right[..., :rank, :])
         return dataclasses.replace(self, source=dataclasses.replace(self.source, factors=factors))
 
+    def cut(self, p: int, q: int, space: int) -> Fit:
+        """The fit without padding: encoders of widths p and q, compared in ``space`` dimensions. On host arrays."""
+        return dataclasses.replace(
+            self,
+            source=_cut(self.source, p, space),
+            target=_cut(self.target, q, space),
+            residual=self.residual[:space],
+            variance=self.variance[:space],
+        )
+
+
+def _cut(map_: AffineMap, width: int, space: int) -> AffineMap:
+    factors = map_.factors or ((np.eye(width, space, dtype=map_.dtype),) if width != space else ())
+    widths = [width, *(min(factor.shape[1], width, space) for factor in factors[:-1]), space]
+    factors = tuple(factor[:rows, :columns] for factor, rows, columns in zip(factors, widths, widths[1:]))
+    center = None if map_.center is None else map_.center[:width]
+    return dataclasses.replace(map_, factors=factors, bias=map_.bias[:space], center=center)
+
 
 def _leading_columns(map_: AffineMap, rank: int) -> AffineMap:
     *first, last = map_.factors
@@ -96,6 +115,10 @@ class Solver(Protocol):
     symmetric: ClassVar[bool]
     ranked: ClassVar[bool]
 
+    def space(self, p: int, q: int) -> int:
+        """Width of the space where encoders of widths p and q are compared."""
+        ...
+
     def factor(self, own: OwnMoments) -> Any:
         """Work on one encoder alone, done once however many pairs it is in."""
         ...
@@ -113,8 +136,8 @@ class ColumnwiseSolver(Solver, Protocol):
     """A solver that treats every target column alone."""
 
     @classmethod
-    def side_by_side(cls, solvers: Sequence[Any], widths: Sequence[int]) -> Solver:
-        """One solver for the columns of several targets, of these widths."""
+    def side_by_side(cls, solvers: Sequence[Any], widths: Sequence[int], sizes: Sequence[int]) -> Solver:
+        """One solver for the columns of several targets, of these widths, in blocks of these sizes."""
         ...
 
 

@@ -30,6 +30,10 @@ class Identity:
     def validate(self) -> None:
         """Has no settings."""
 
+    def space(self, p: int, q: int) -> int:
+        """The wider width."""
+        return max(p, q)
+
     def factor(self, own: OwnMoments) -> OwnMoments:
         """The moments as they are; only the statistics read them."""
         return own
@@ -55,6 +59,10 @@ class Translation:
     def validate(self) -> None:
         """Has no settings."""
 
+    def space(self, p: int, q: int) -> int:
+        """The wider width."""
+        return max(p, q)
+
     def factor(self, own: OwnMoments) -> OwnMoments:
         """The moments as they are; only the means and the statistics are read."""
         return own
@@ -65,8 +73,8 @@ class Translation:
 
 
 def _padded(source: OwnMoments, target: OwnMoments, cross: CrossMoments, *, centred: bool) -> Fit:
-    p, q = cross.xy.shape
-    width, shared = max(p, q), min(p, q)
+    width = max(cross.xy.shape)
+    shared = jnp.minimum(cross.width_x, cross.width_y)
 
     def pad(values: jnp.ndarray) -> jnp.ndarray:
         return jnp.pad(values, (0, width - values.shape[0]))
@@ -77,7 +85,7 @@ def _padded(source: OwnMoments, target: OwnMoments, cross: CrossMoments, *, cent
         return AffineMap(factors, jnp.zeros(width, mean.dtype), mean if centred else None, orthogonal=True)
 
     power_x, power_y = pad(jnp.diagonal(source.scatter)), pad(cross.power_y)
-    product = pad(jnp.diagonal(cross.xy))
+    product = pad(jnp.diagonal(cross.xy))  # zero from the narrower width on
     return Fit(
         side(cross.mean_x),
         side(cross.mean_y),

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from jaxalign import checks
 from jaxalign.affine import AffineMap
-from jaxalign.blocks import CrossMoments, OwnMoments
+from jaxalign.blocks import CrossMoments, OwnMoments, Width
 from jaxalign.precision import multiply
 from jaxalign.pytree import pytree, static
 from jaxalign.solvers.base import Fit
@@ -23,15 +23,17 @@ class Covariance:
     Attributes:
       scatter: shape [p, p].
       spectrum: of ``scatter / weight``.
+      width: columns that count; the others are zero.
     """
 
     scatter: Float[Array, "p p"]
     spectrum: Spectrum
+    width: Width
 
     @classmethod
     def of(cls, own: OwnMoments) -> "Covariance":
         """Decomposes the second moment of one encoder."""
-        return cls(own.scatter, Spectrum.of_matrix(own.scatter / own.weight))
+        return cls(own.scatter, Spectrum.of_matrix(own.scatter / own.weight), own.width)
 
     def whitening(self, exponent: Number, shrinkage: Number) -> Float[Array, "p p"]:
         """T = V diag(c)^(−exponent / 2) for the shrunk covariance V diag(c) Vᵀ = (1 − g) C + g tr(C)/p I.
@@ -39,7 +41,7 @@ class Covariance:
         T Vᵀ is the symmetric root; leaving the last rotation out costs one product less and changes no comparison.
         """
         values = self.spectrum.values
-        shrunk = (1 - shrinkage) * values + shrinkage * jnp.mean(values)
+        shrunk = (1 - shrinkage) * values + shrinkage * values.sum() / self.width
         usable = shrunk > rank_cutoff(shrunk[-1], len(shrunk))
         return self.spectrum.vectors * jnp.where(usable, jnp.where(usable, shrunk, 1) ** (-exponent / 2), 0)
 
@@ -75,6 +77,10 @@ class Canonical:
         """Raises ``UserError`` for a setting out of its range."""
         checks.whitening_settings(self.whitening, self.weighting, self.shrinkage)
         checks.rank(self.rank)
+
+    def space(self, p: int, q: int) -> int:
+        """The narrower width, or the rank."""
+        return min(p, q, self.rank or p)
 
     def factor(self, own: OwnMoments) -> Covariance:
         """One eigendecomposition, the same for every setting."""

@@ -17,6 +17,8 @@ from jaxalign.pytree import Leaf, pytree
 from jaxalign.solvers.base import Fit, one_sided
 from jaxalign.solvers.spectrum import Spectrum, rank_cutoff
 
+OF_PADDING = 1e30  # penalty of a column that is not there: it uses no degree of freedom
+
 
 @pytree
 class Linear:
@@ -36,9 +38,15 @@ class Linear:
         """Has no settings."""
 
     @classmethod
-    def side_by_side(cls, solvers: Sequence["Linear"], widths: Sequence[int]) -> "Linear":
+    def side_by_side(
+        cls, solvers: Sequence["Linear"], widths: Sequence[int], sizes: Sequence[int]
+    ) -> "Linear":
         """One solver for several targets' columns; there are no settings to tell them apart."""
         return cls()
+
+    def space(self, p: int, q: int) -> int:
+        """The target's coordinates."""
+        return q
 
     def factor(self, own: OwnMoments) -> Spectrum:
         """The eigendecomposition of the scatter matrix."""
@@ -47,7 +55,7 @@ class Linear:
     def solve(self, source: Spectrum, target: None, cross: CrossMoments) -> Fit:
         """Solves for all columns of ``cross`` at once; see the class."""
         values = source.values
-        kept = values > rank_cutoff(values[-1], values.shape[0])
+        kept = values > rank_cutoff(values[-1], source.width)
         inverse = jnp.where(kept, 1 / jnp.where(kept, values, 1), 0)
         weight = multiply(source.vectors, inverse[:, None] * multiply(source.vectors.T, cross.xy))
         smallest = jnp.min(jnp.where(kept, values, jnp.inf))
@@ -89,12 +97,13 @@ class Ridge:
         checks.penalty(self.l2)
 
     @classmethod
-    def side_by_side(cls, solvers: Sequence["Ridge"], widths: Sequence[int]) -> "Ridge":
+    def side_by_side(cls, solvers: Sequence["Ridge"], widths: Sequence[int], sizes: Sequence[int]) -> "Ridge":
         """One solver for several targets' columns: one penalty if they share it, one for each column if not.
 
         Args:
           solvers: one for each target.
           widths: of the targets.
+          sizes: of the blocks that hold the targets' columns.
         """
         penalties = [np.asarray(solver.l2, np.float64) for solver in solvers]
         if all(penalty.ndim == 0 and penalty == penalties[0] for penalty in penalties):
@@ -104,7 +113,15 @@ class Ridge:
                 raise UserError(
                     f"l2: expected one penalty, or {width} for {width} target columns, got {penalty.shape}"
                 )
-        return cls(np.concatenate([np.broadcast_to(l2, (width,)) for l2, width in zip(penalties, widths)]))
+        columns = [np.broadcast_to(l2, (width,)) for l2, width in zip(penalties, widths)]
+        padded = [
+            np.pad(l2, (0, size - len(l2)), constant_values=OF_PADDING) for l2, size in zip(columns, sizes)
+        ]
+        return cls(np.concatenate(padded))
+
+    def space(self, p: int, q: int) -> int:
+        """The target's coordinates."""
+        return q
 
     def factor(self, own: OwnMoments) -> "Spectrum | Factorised":
         """The inverse (by Cholesky) for one penalty, the eigendecomposition for several."""
@@ -119,8 +136,8 @@ class Ridge:
         else:
             values = source.values[:, None]
             weight = multiply(source.vectors, multiply(source.vectors.T, cross.xy) / (values + l2))
-            freedom = jnp.sum(values / (values + l2), axis=0).mean()
-            condition = jnp.max((values[-1] + l2) / (values[0] + l2))
+            freedom = jnp.sum(values / (values + l2)) / jnp.where(l2.ndim > 0, cross.width_y, 1)
+            condition = jnp.max((values[-1] + l2) / (source.smallest + l2))
             ok = jnp.isfinite(condition)
         # W solves (S + l2 I) W = C, so that tr(Wᵀ S W) = tr(Wᵀ C) − l2 ‖W‖² needs no further product.
         residual = cross.power_y - jnp.sum(weight * cross.xy, axis=0) - l2 * jnp.sum(weight**2, axis=0)
@@ -148,5 +165,7 @@ class Factorised:
         lower = jax.lax.linalg.cholesky(penalised, symmetrize_input=False)
         inverse = cho_solve((lower, True), eye)
         freedom = own.scatter.shape[0] - l2 * jnp.trace(inverse)
-        condition = jnp.abs(penalised).sum(0).max() * jnp.abs(inverse).sum(0).max()
+        # A column of padding has 1 / l2 in the inverse, which may be more than any other.
+        norms = jnp.where(jnp.arange(len(eye)) < own.width, jnp.abs(inverse).sum(0), 0)
+        condition = jnp.abs(penalised).sum(0).max() * norms.max()
         return cls(inverse, freedom.astype(lower.dtype), condition, jnp.isfinite(condition))

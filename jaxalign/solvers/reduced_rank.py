@@ -47,6 +47,10 @@ class ReducedRank:
         checks.penalty(self.l2, zero_allowed=True, scalar=True)
         checks.rank(self.rank)
 
+    def space(self, p: int, q: int) -> int:
+        """The target's coordinates."""
+        return q
+
     def factor(self, own: OwnMoments) -> Spectrum:
         """The eigendecomposition of the scatter matrix."""
         return Spectrum.of(own)
@@ -66,7 +70,7 @@ class ReducedRank:
             residual,
             effective_rank=jnp.sum(strengths[: self.rank] > cutoff).astype(values.dtype),
             condition=(values[-1] + self.l2)
-            / jnp.maximum(values[0] + self.l2, rank_cutoff(values[-1], len(values))),
+            / jnp.maximum(source.smallest + self.l2, rank_cutoff(values[-1], len(values))),
             ok=strengths[0] > 0,
         )
 

@@ -53,12 +53,15 @@ class SharedSpace:
     def fit(self, source: str, target: str) -> Fit:
         """Both sides of one ordered pair. ``effective_rank`` is (Σ agreement)² / Σ agreement²."""
         i, j = self.names.index(source), self.names.index(target)
-        agreement = jnp.maximum(self.agreement, 0)
-        least = jnp.min(jnp.where(agreement > 0, agreement, jnp.inf))
+        xp = (
+            self.agreement.__array_namespace__()
+        )  # NumPy on the host, where a sweep reads many pairs one by one
+        agreement = xp.maximum(self.agreement, 0)
+        least = xp.min(xp.where(agreement > 0, agreement, xp.inf))
         return Fit(
             self[source],
             self[target],
-            jnp.maximum(self.power[i] + self.power[j] - 2 * self.product[i, j], 0),
+            xp.maximum(self.power[i] + self.power[j] - 2 * self.product[i, j], 0),
             self.power[j],
             agreement.sum() ** 2 / jnp.sum(agreement**2),
             agreement[0] / least,
@@ -108,7 +111,9 @@ def _solve(total: Moments, whitening: Array, weighting: Array, shrinkage: Array,
     second = total.scatter / total.weight
     transforms = []
     for span in spans:
-        own = OwnMoments(total.scatter[span, span], total.mean[span], total.weight, total.count)
+        own = OwnMoments(
+            total.scatter[span, span], total.mean[span], total.weight, total.count, span.stop - span.start
+        )
         transform = Covariance.of(own).whitening(whitening, shrinkage)
         power = jnp.sum(multiply(second[span, span], transform) * transform)
         transforms.append(transform / jnp.sqrt(jnp.where(power > 0, power, 1)))

@@ -3,29 +3,41 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxalign.blocks import OwnMoments
+from jaxalign.blocks import OwnMoments, Width
 from jaxalign.pytree import pytree
 
 
 @pytree
 class Spectrum:
-    """Eigendecomposition of a source's scatter matrix: values ascending, shape [p]; vectors, shape [p, p]."""
+    """Eigendecomposition of a source's scatter matrix.
+
+    Attributes:
+      values: ascending, shape [p].
+      vectors: shape [p, p].
+      width: columns that count; the others are zero, and so is an eigenvalue for each.
+    """
 
     values: Float[Array, " p"]
     vectors: Float[Array, "p p"]
+    width: Width
 
     @classmethod
     def of(cls, own: OwnMoments) -> "Spectrum":
         """Decomposes once for every penalty and every target."""
-        return cls.of_matrix(own.scatter)
+        return cls(*eigenpairs(own.scatter), own.width)
 
     @classmethod
     def of_matrix(cls, scatter: Float[Array, "p p"]) -> "Spectrum":
         """Decomposes a positive semi-definite matrix."""
-        return cls(*eigenpairs(scatter))
+        return cls(*eigenpairs(scatter), scatter.shape[0])
+
+    @property
+    def smallest(self) -> Float[Array, ""]:
+        """The smallest eigenvalue of the columns that count."""
+        return self.values[len(self.values) - self.width]
 
 
-def rank_cutoff(largest: Array, width: int) -> Array:
+def rank_cutoff(largest: Array, width: Width) -> Array:
     """What counts as zero among eigenvalues of a scatter matrix of this width, relative to the largest."""
     return largest * jnp.finfo(largest.dtype).eps * width * 4
 
