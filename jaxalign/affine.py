@@ -1,5 +1,6 @@
 """The affine map that every solver returns: a product of factors and a bias."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -81,7 +82,8 @@ class AffineMap:
             return _apply(self, x)
         with double_precision():
             x = x if isinstance(x, jax.Array) else np.asarray(x)
-            return _apply_rounded(self, x, np.dtype(np.float64 if x.dtype == np.float64 else np.float32))
+            plain = dataclasses.replace(self, orthogonal=False)  # so that maps of one shape share a program
+            return _apply_rounded(plain, x, np.dtype(np.float64 if x.dtype == np.float64 else np.float32))
 
     __call__ = apply
 

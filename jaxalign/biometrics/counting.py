@@ -93,10 +93,11 @@ class Counter:
         scores = np.asarray(kernels.product(self.segment(0), self.gallery))[: plan.probes, : plan.gallery]
         mated = scores[plan.genuine_position, plan.genuine_gallery]
         above = np.empty(len(mated), np.int64)
-        for rows in range(0, plan.probes if self.ranked else 0, SORTED_ROWS):
-            ascending = np.sort(scores[rows : rows + SORTED_ROWS], axis=1)
-            for row, (start, stop) in enumerate(plan.genuine_spans[rows : rows + SORTED_ROWS].tolist()):
-                above[start:stop] = plan.gallery - np.searchsorted(ascending[row], mated[start:stop])
+        for first in range(0, plan.probes if self.ranked else 0, SORTED_ROWS):
+            ascending = np.sort(scores[first : first + SORTED_ROWS], axis=1)
+            start, stop = np.searchsorted(plan.genuine_position, (first, first + SORTED_ROWS))
+            place = _search_rows(ascending, plan.genuine_position[start:stop] - first, mated[start:stop])
+            above[start:stop] = plan.gallery - place
         axis = None
         if self.fmr is not None:
             impostor = scores[plan.impostor_mask]
@@ -180,6 +181,20 @@ class Counter:
             found = kernels.sweep_slots(self.segment(number), self.gallery, strips, intervals, **shape)
             total += np.asarray(found)
         return total[:-1].reshape(kernels.INTERVALS, SLOTS)[: len(first)]
+
+
+def _search_rows(ascending: np.ndarray, row: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """For each value the entries of its row that are below it: ``numpy.searchsorted`` in many rows at once."""
+    flat, width = ascending.ravel(), ascending.shape[1]
+    start = row * width
+    below = np.zeros(len(values), np.int64)
+    step = 1 << width.bit_length() - 1
+    while step:
+        ahead = below + step
+        reached = flat[start + np.minimum(ahead, width) - 1] < values
+        below = np.where(reached & (ahead <= width), ahead, below)
+        step >>= 1
+    return below
 
 
 def _by_group(group: np.ndarray, stretch: np.ndarray, groups: int) -> np.ndarray:

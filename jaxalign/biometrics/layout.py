@@ -91,12 +91,6 @@ class EvaluationPlan:
         return self.position[self.genuine_probe]
 
     @functools.cached_property
-    def genuine_spans(self) -> np.ndarray:
-        """First entry of the genuine list, and the one after the last, of the probe at each position, shape [n, 2]."""
-        edges = np.searchsorted(self.genuine_position, np.arange(self.probes + 1))
-        return np.stack([edges[:-1], edges[1:]], axis=1)
-
-    @functools.cached_property
     def impostor_mask(self) -> np.ndarray:
         """Which comparisons are of two people, shape [n, m], probes in the order."""
         return self.probe_codes[self.order][:, None] != self.gallery_codes
