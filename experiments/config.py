@@ -9,7 +9,10 @@ from jaxalign.errors import UserError
 
 LARGEST_SEED = 2**32 - 1  # of NumPy's legacy generator, which the published split uses
 KINDS = ("identification", "verification")
-DEFAULT_IMAGES = "faces:200x8"
+CONTROLS = ("own", "shuffled", "pixels")
+# Without photographs or embeddings of one's own: made people, one split, every control, the picture of the README.
+DEMONSTRATION = {"images": "faces:200x8", "seeds": "42", "controls": "all", "heatmaps": "rank1"}
+WITH_DATA = {"images": None, "seeds": None, "controls": "none", "heatmaps": "all"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,7 @@ class PairwiseConfig:
       fmr: false match rates, ascending.
       pair_list: path of a list of comparisons, or None.
       gallery: "all" test photographs, the "first" of each person, or one "pooled" template for each person.
+      controls: what to measure beside the methods, of ``CONTROLS``.
       heatmaps: names of measures to draw, or None for all; empty for none.
       nonfinite, overwrite, save_maps: as the flags.
     """
@@ -54,6 +58,7 @@ class PairwiseConfig:
     fmr: tuple[float, ...]
     pair_list: str | None
     gallery: str
+    controls: tuple[str, ...]
     heatmaps: tuple[str, ...] | None
     nonfinite: str
     overwrite: bool
@@ -66,9 +71,14 @@ class PairwiseConfig:
         Raises:
           UserError: a value is not usable, or two contradict each other.
         """
+        demonstration = values.store is None and values.images is None
+        usual = DEMONSTRATION if demonstration else WITH_DATA
+        given = {
+            name: usual[name] if getattr(values, name) is None else getattr(values, name) for name in usual
+        }
         config = cls(
             store=values.store,
-            images=DEFAULT_IMAGES if values.store is None and values.images is None else values.images,
+            images=given["images"],
             crop=values.crop,
             bad_images=values.bad_images,
             embedding_cache=values.embedding_cache,
@@ -76,7 +86,7 @@ class PairwiseConfig:
             models=_encoders("models", values.models),
             sources=_encoders("sources", values.sources),
             targets=_encoders("targets", values.targets),
-            protocol=_protocol(values),
+            protocol=_protocol(values, given["seeds"]),
             ranks=None if values.ranks is None else flags.ranks(values.ranks),
             folds=values.folds,
             max_per_person=values.max_per_person,
@@ -85,13 +95,14 @@ class PairwiseConfig:
             fmr=tuple(sorted(flags.numbers("fmr", values.fmr, 0, 1))),
             pair_list=values.pair_list,
             gallery=values.gallery,
+            controls=_controls(given["controls"], given["images"]),
             heatmaps=None,
             nonfinite=values.nonfinite,
             overwrite=values.overwrite,
             save_maps=values.save_maps,
         )
         config._check()
-        return dataclasses.replace(config, heatmaps=_heatmaps(values.heatmaps, config.measure_names()))
+        return dataclasses.replace(config, heatmaps=_heatmaps(given["heatmaps"], config.measure_names()))
 
     def _check(self) -> None:
         methods = self.protocol.methods
@@ -169,12 +180,12 @@ class PairwiseConfig:
 
     def needs_folds(self) -> bool:
         """Whether anything is chosen by cross-validation."""
-        penalised = PENALISED & set(self.protocol.methods)
+        penalised = (PENALISED & set(self.protocol.methods)) | ({"shuffled", "pixels"} & set(self.controls))
         chosen = not isinstance(self.protocol.l2, float) and self.protocol.l2 != "gcv"
         return bool(penalised) and (chosen or bool(self.chosen_ranks() & set(self.protocol.methods)))
 
 
-def _protocol(values: Any) -> Protocol:
+def _protocol(values: Any, seeds: str | None) -> Protocol:
     protocol = PROTOCOLS[values.protocol]
     own = {"both": ("included", "excluded"), None: None}.get(values.own_photograph, (values.own_photograph,))
     fraction = values.train_fraction
@@ -183,7 +194,7 @@ def _protocol(values: Any) -> Protocol:
     return protocol.replace(
         normalize=values.normalize,
         train_fraction=fraction,
-        seeds=None if values.seeds is None else flags.whole_numbers("seeds", values.seeds, 0, LARGEST_SEED),
+        seeds=None if seeds is None else flags.whole_numbers("seeds", seeds, 0, LARGEST_SEED),
         methods=None if values.methods is None else flags.words("methods", values.methods, METHODS, "method"),
         l2=None if values.l2 is None else flags.penalty(values.l2),
         own_photograph=own,
@@ -196,6 +207,16 @@ def _encoders(name: str, text: str) -> tuple[str, ...] | None:
     if text == "all":
         return None
     return flags.words(name, text, tuple(part.strip() for part in text.split(",")), "encoder")
+
+
+def _controls(text: str, images: str | None) -> tuple[str, ...]:
+    if text == "none":
+        return ()
+    there = CONTROLS if images else tuple(name for name in CONTROLS if name != "pixels")
+    chosen = there if text == "all" else flags.words("controls", text, CONTROLS, "control")
+    if "pixels" in chosen and not images:
+        raise UserError("--controls=pixels needs the photographs: give --images, or leave pixels out.")
+    return chosen
 
 
 def _heatmaps(text: str, names: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -46,8 +46,8 @@ DEFINITIONS: dict[str, Flag] = {
         None,
         "Photographs to embed and align, instead of a store or beside one: `folder:DIR` (a folder per person), "
         "`csv:FILE` (columns path and identity) or `hub:NAME_OR_DIR` (a Hugging Face data set). Embeddings are kept, "
-        "so that the next run need not make them again. Without --store and --images: faces:300x8, made "
-        "photographs of 300 people who do not exist, 8 of each. Example: --images=folder:faces",
+        "so that the next run need not make them again. Without --store and --images: faces:200x8, made "
+        "photographs of 200 people who do not exist, 8 of each. Example: --images=folder:faces",
     ),
     "models": Flag(
         "all",
@@ -169,6 +169,12 @@ DEFINITIONS: dict[str, Flag] = {
         "Verification on the pairs of a file instead: LFW's pairs.txt, or a CSV of pairs. Only pairs of two "
         "test photographs count. Example: --pair_list=pairs.txt",
     ),
+    "controls": Flag(
+        None,
+        "What to measure beside the methods, to judge them by: `own` (each encoder against itself), `shuffled` (ridge "
+        "on rows that do not belong together), `pixels` (ridge from 64 principal components of the photographs), "
+        "`all` of them or `none`. Without it: none, or all where no data is given. Example: --controls=own",
+    ),
     # What to write.
     "out": Flag(
         "results/pairwise",
@@ -178,9 +184,9 @@ DEFINITIONS: dict[str, Flag] = {
     "overwrite": Flag(False, "Replace the results that --out holds.", kind="yes_no"),
     "save_maps": Flag(False, "Keep every fitted map, in the directory maps of --out.", kind="yes_no"),
     "heatmaps": Flag(
-        "all",
-        "Pictures of source by target, one per method and measure: `all`, `none`, or measures separated by "
-        "commas. Example: --heatmaps=rank1,tmr@fmr=0.001",
+        None,
+        "Pictures of source by target, one per method and measure: `all` (as without it; rank1 where no data is "
+        "given), `none`, or measures separated by commas. Example: --heatmaps=rank1,tmr@fmr=0.001",
     ),
     "compilation_cache": Flag(
         "default",

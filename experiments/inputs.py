@@ -1,7 +1,7 @@
 """From a store to the rows that one split trains and tests on; every check of them before any work starts."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,19 +11,23 @@ from jaxalign.embeddings import EmbeddingStore, join
 from jaxalign.errors import UserError
 from jaxalign.splits import Split, limit_per_person, published_split, require_repeated_identities
 
+PIXELS, PIXEL_MODEL = "pixels", "pixels:16"  # a control, no encoder to align
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
     """The usable rows of a store.
 
     Attributes:
-      store: opened with the encoders to align.
+      store: opened with the encoders to align, and the pixels where they are a control.
+      encoders: to align.
       rows: numbers of the rows that every encoder can be compared on, ascending, shape [n].
       identities: of those rows, shape [n].
       normalize: "l2" or "none".
     """
 
     store: EmbeddingStore
+    encoders: tuple[str, ...]
     rows: np.ndarray
     identities: np.ndarray
     normalize: str
@@ -37,12 +41,12 @@ class Data:
             has two photographs, or there are rows that cannot be compared and they are not to be dropped.
         """
         store = open_store(config)
-        if len(store.encoders) < 2:
+        encoders = tuple(name for name in store.encoders if name != PIXELS or "pixels" not in config.controls)
+        if len(encoders) < 2:
             raise UserError(
-                f"store {store.dataset!r}: aligning takes at least two encoders, "
-                f"got {', '.join(store.encoders)}."
+                f"store {store.dataset!r}: aligning takes at least two encoders, got {', '.join(encoders)}."
             )
-        unusable = unusable_rows(store)
+        unusable = unusable_rows(store, encoders)
         if unusable and config.nonfinite == "fail":
             raise UserError(
                 describe_unusable(store, unusable) + " --nonfinite=drop leaves them out of every encoder."
@@ -57,7 +61,7 @@ class Data:
                 f"store {store.dataset!r}: no row is left after dropping those that cannot be compared."
             )
         require_repeated_identities(identities, f"store {store.dataset!r}")
-        return cls(store, rows, identities, config.protocol.normalize)
+        return cls(store, encoders, rows, identities, config.protocol.normalize)
 
     @property
     def dropped(self) -> int:
@@ -78,7 +82,11 @@ class Data:
           rows: positions among the usable rows.
         """
         taken = self.store.take(self.rows[rows])
-        return {name: prepare(array, self.normalize) for name, array in taken.items()}
+        return {name: prepare(taken[name], self.normalize) for name in self.encoders}
+
+    def take_pixels(self, rows: np.ndarray) -> np.ndarray:
+        """Pixels of photographs, from 0 to 1, shape [len(rows), numbers]; there where they are a control."""
+        return np.asarray(self.store[PIXELS])[self.rows[rows]]
 
     def split(self, seed: int, train_fraction: float, max_per_person: int) -> Split:
         """People split into training and test, as positions among the usable rows.
@@ -114,6 +122,8 @@ def open_store(config: PairwiseConfig) -> EmbeddingStore:
     from experiments.photographs import bundled_models, cached_store  # encoders take a while to import
 
     models, stores = config.models or bundled_models(), []
+    if "pixels" in config.controls:
+        models = (*models, PIXEL_MODEL)
     if config.store is not None:
         there = EmbeddingStore.open(config.store, verify=False).encoders
         if given := [name for name in models if name in there]:
@@ -134,11 +144,13 @@ def prepare(array: np.ndarray, normalize: str) -> np.ndarray:
     return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
 
 
-def unusable_rows(store: EmbeddingStore) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+def unusable_rows(
+    store: EmbeddingStore, encoders: Sequence[str]
+) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
     """Per encoder that has some: rows with NaN or infinity, and rows of all zeros."""
     nonfinite = store.nonfinite_rows()
     found = {}
-    for name in store.encoders:
+    for name in encoders:
         zero = np.flatnonzero(~np.asarray(store[name]).any(axis=1))
         bad = np.asarray(nonfinite.get(name, ()), np.int64)
         if len(bad) or len(zero):

@@ -82,8 +82,12 @@ class Measuring:
         Raises:
           UserError: mapped rows cannot be compared, because they are zero or not finite.
         """
+        return self.compare(fit.source(source), fit.target(target))
+
+    def compare(self, probes: jax.Array, gallery: jax.Array) -> list[Number]:
+        """Every number of rows that lie in one space already, shape [rows of ``test_rows``, d]."""
         count = len(self.split.test)
-        probes, gallery = np.asarray(fit.source(source))[:count], np.asarray(fit.target(target))[:count]
+        left, right = np.asarray(probes)[:count], np.asarray(gallery)[:count]
         config = self.config
         kinds = tuple(kind for kind in config.measures if kind != "verification" or self.pairs is None)
         options: dict[str, Any] = {
@@ -93,9 +97,9 @@ class Measuring:
             "pairs": self.pairs,
         }
         if self.plan is None:
-            result = evaluate(probes, gallery, self.identities, templates=config.gallery, **options)
+            result = evaluate(left, right, self.identities, templates=config.gallery, **options)
         else:
-            result = evaluate(probes, gallery, self.plan, **options)
+            result = evaluate(left, right, self.plan, **options)
         wanted = ("", *config.protocol.own_photograph)
         return [measure for measure in result.measures() if measure.own_photograph in wanted]
 

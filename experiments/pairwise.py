@@ -20,17 +20,19 @@ import functools
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments import cli, flags, results
 from experiments.config import PairwiseConfig
+from experiments.controls import Controls
 from experiments.inputs import Data
 from experiments.measuring import Measuring, Number, TestRows
 from experiments.progress import Progress, duration
 from jaxalign import Fit, FoldMoments, PairwiseMaps, fit_pairs
 from jaxalign.errors import UserError
-from jaxalign.report import ResultTable, Row, Setting, draw_heatmaps, render_table
+from jaxalign.report import Measure, ResultTable, Row, Setting, draw_heatmaps, render_table
+from jaxalign.report.controls import relative_rows, render_controls
 from jaxalign.report.heatmap import require_matplotlib
 from jaxalign.workers import concurrently
 
@@ -41,7 +43,7 @@ FLAGS = flags.define(
     *("crop", "bad_images", "embedding_cache"),
     *("protocol", "methods", "ranks", "l2", "normalize", "folds"),
     *("seeds", "train_fraction", "max_per_person"),
-    *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons", "pair_list"),
+    *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons", "pair_list", "controls"),
     *("out", "overwrite", "save_maps", "heatmaps", "compilation_cache"),
 )
 
@@ -58,11 +60,14 @@ def main(_: list[str]) -> None:
     with results.writer(config.out, overwrite=config.overwrite) as write, Progress(run.steps) as progress:
         progress.note(run.headline())
         run.measure(write, progress)
-        write.table(run.rows)
+        controls = [*run.control_rows, *relative_rows([*run.control_rows, *run.rows])]
+        write.table([*run.rows, *controls])
         write.fits(run.fits)
         table = ResultTable(run.rows, merge_ranks=config.chosen_ranks(), doubtful=run.doubtful)
         pictures = run.draw(table, write, progress)
         text = render_table(table, title=run.headline(), width=terminal_width())
+        if controls:
+            text += "\n" + render_controls([*run.rows, *controls], run.control_measure)
         write.text("table.txt", text)
         write.config("pairwise", config, **run.record(), seconds=round(time.monotonic() - started, 1))
     for warning in run.warnings():
@@ -76,18 +81,19 @@ class Run:
     """One run over every seed, method, pair and rank; no more than one method's maps are held at a time.
 
     Attributes:
-      rows: what was measured so far.
+      rows: what was measured so far; ``control_rows`` of the controls.
       fits: the statistics of the fits so far.
       doubtful: (source, target, setting) of fits that were not numerically sound.
     """
 
     def __init__(self, config: PairwiseConfig, data: Data):
         self.config, self.data, self.protocol = config, data, config.protocol
-        self.encoders = data.store.encoders
+        self.encoders = data.encoders
         self.pairs = config.pairs(self.encoders)
         # Every split, with its checks, before any work starts.
         self.measuring = [Measuring.of(config, data, seed) for seed in self.protocol.seeds]
         self.rows: list[Row] = []
+        self.control_rows: list[Row] = []
         self.fits: list[results.FitRow] = []
         self.doubtful: set[tuple[str, str, Setting]] = set()
         self._without_value: dict[tuple[str, str, str, str, int | None, int], str] = {}
@@ -100,22 +106,28 @@ class Run:
 
     def measure(self, write: results.Writer, progress: Progress) -> None:
         """Fills ``rows`` and ``doubtful``; keeps the maps if asked to."""
+        config = self.config
         for number, measuring in enumerate(self.measuring):
             seed, where = measuring.seed, f"seed {number + 1} of {len(self.measuring)}"
             progress.show(f"{where}: second moments of {len(self.encoders)} encoders")
             moments = self._moments(measuring)
             test = measuring.test_rows(self.data)
+            progress.show(f"{where}: controls")
+            self.control_rows += Controls(config, self.data, self.pairs).measure(measuring, test)
             for method in self.protocol.methods:
                 progress.show(f"{where}: fitting {method}")
                 maps = self._fit(moments, method)
-                self.fits += [self._statistics(seed, method, maps, pair) for pair in maps]
-                tasks = [(pair, rank, fit) for pair in maps for rank, fit in self._cuts(method, maps, pair)]
+                tasks: list[Task] = []
+                for pair, fit in maps.items():
+                    self.fits.append(self._statistics(seed, method, pair, fit, maps.settings[pair]))
+                    cuts = self._cuts(method, fit, maps.settings[pair])
+                    tasks += [(pair, rank, cut) for rank, cut in cuts]
                 compare = functools.partial(self._compare, measuring, test)
                 for done, (task, numbers) in enumerate(zip(tasks, concurrently(compare, tasks))):
                     self._keep(measuring.seed, method, task, numbers)
                     (source, target), *_ = task
                     progress.step(f"{where}: {method}, {done + 1} of {len(tasks)}, {source} → {target}")
-                if self.config.save_maps:
+                if config.save_maps:
                     maps.save(write.directory / "maps" / f"seed{seed}" / method, {"seed": seed})
         self._fill_in()
 
@@ -128,27 +140,23 @@ class Run:
         return fit_pairs(moments, self.protocol.fitted_as(method), pairs=self.pairs, **options)
 
     def _statistics(
-        self, seed: int, method: str, maps: PairwiseMaps, pair: tuple[str, str]
+        self, seed: int, method: str, pair: tuple[str, str], fit: Fit, chosen: Mapping[str, Any]
     ) -> results.FitRow:
         """What was chosen for a fit, and how well it fits the training rows."""
-        fit, chosen = maps[pair], maps.settings[pair]
         numbers = (float(fit.r2), float(fit.effective_rank), float(fit.condition))
         here = (self.data.store.dataset, *pair, method, seed)
         return results.FitRow(*here, chosen.get("l2"), chosen.get("rank"), *numbers, bool(fit.ok))
 
-    def _cuts(
-        self, method: str, maps: PairwiseMaps, pair: tuple[str, str]
-    ) -> Iterator[tuple[int | None, Fit]]:
+    def _cuts(self, method: str, fit: Fit, chosen: Mapping[str, Any]) -> Iterator[tuple[int | None, Fit]]:
         """The pair's fit at every rank to measure, each with what to write as its rank.
 
         A rank is an upper limit: a pair whose narrower side has fewer dimensions keeps all of them.
         """
-        fit = maps[pair]
         for rank in self.config.cuts(method):
             if rank is not None:
                 yield rank, fit.at_rank(rank)
             else:
-                yield maps.settings[pair]["rank"] if self.config.rank_as_fitted(method) else None, fit
+                yield chosen["rank"] if self.config.rank_as_fitted(method) else None, fit
 
     def _compare(self, measuring: Measuring, test: TestRows, task: Task) -> list[Number] | str:
         """The numbers of one pair at one rank, or why it has none."""
@@ -189,6 +197,13 @@ class Run:
         directory = write.directory / "heatmaps"
         show = lambda name: progress.show(f"drawing {name}")  # noqa: E731
         return len(draw_heatmaps(table, directory, caption=self.headline(), measures=measures, progress=show))
+
+    @property
+    def control_measure(self) -> Measure:
+        """The one that controls are printed for: the first rank, or what else there is."""
+        rows = self.rows
+        best = next((row for row in rows if row.own_photograph == "excluded"), rows[0])
+        return Measure(best.measure, best.own_photograph)
 
     def headline(self) -> str:
         """What the run does, in one line."""

@@ -19,6 +19,7 @@ ALLOWED = {
     "version": set(),
     "checks": set(),
     "affine": set(),
+    "components": {"affine"},
     "moments": {"checks"},
     "blocks": {"moments"},
     "solvers": {"affine", "blocks", "checks", "moments"},

@@ -29,6 +29,7 @@ FORMS = {
     "hf": Form("hf:<hub id or local directory>", "jaxalign.encoders.huggingface:load_huggingface"),
     "onnx": Form("onnx:<file>", "jaxalign.encoders.onnx_encoder:load_onnx"),
     "zoo": Form("zoo:<name>", "jaxalign.encoders.zoo_form:load_zoo"),
+    "pixels": Form("pixels:<edge>", "jaxalign.encoders.pixels_form:load_pixels"),
     "python": Form("python:<module>:<callable>", "jaxalign.encoders.python_form:load_python"),
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
