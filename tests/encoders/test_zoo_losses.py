@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
-from jaxalign.encoders.zoo.augment import Augmentation
+from jaxalign.encoders.zoo.augment import Augmentation, _warped
 from jaxalign.encoders.zoo.losses import (
     Attributes,
     Batch,
@@ -169,3 +170,37 @@ def test_views_differ_and_masks_hide_from_the_encoder_only() -> None:
     hidden = (patches == 0).all((3, 4, 5))
     assert 0.3 < hidden.mean() < 0.7
     assert not (np.asarray(clean) == 0).all(axis=3).any(axis=(1, 2)).all()
+
+
+def test_grey_views_have_one_channel_and_other_weights_each() -> None:
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8))
+    seen = np.asarray(Augmentation(shift=0, gain=0.0, grey=True, views=2)(jax.random.key(0), images)[0])
+    assert np.array_equal(seen[..., 0], seen[..., 1]) and np.array_equal(seen[..., 0], seen[..., 2])
+    assert not np.allclose(seen[:2], seen[2:])
+    weights = np.linalg.lstsq(np.asarray(images[0], float).reshape(-1, 3), seen[0, ..., 0].ravel())[0]
+    assert weights.sum() == pytest.approx(1, abs=1e-5) and (weights > -1e-5).all()
+
+
+def test_light_is_a_smooth_field() -> None:
+    images = jnp.full((1, 64, 64, 3), 20, jnp.uint8)
+    seen = np.asarray(Augmentation(shift=0, gain=0.0, light=0.3)(jax.random.key(3), images)[0], np.float64)
+    x, y = np.meshgrid(np.linspace(-1, 1, 64), np.linspace(-1, 1, 64))
+    terms = np.stack([x, y, x * y, x**2, y**2], axis=-1).reshape(-1, 5)
+    log = np.log(seen[0, ..., 0] / 20).ravel()
+    assert np.ptp(log) > 0.1
+    np.testing.assert_allclose(terms @ np.linalg.lstsq(terms, log)[0], log, atol=1e-5)
+
+
+def test_warped_pictures_are_scipys() -> None:
+    generator = np.random.default_rng(0)
+    image = generator.uniform(0, 255, (64, 64, 3)).astype(np.float32)
+    change = 0.1 * generator.normal(size=(2, 3))
+    matrix = np.eye(2) + change[:, :2]
+    offset = 31.5 - matrix @ [31.5, 31.5] + 10 * change[:, 2]
+    expected = [
+        scipy.ndimage.affine_transform(image[..., k].astype(float), matrix, offset, order=1, mode="nearest")
+        for k in range(3)
+    ]
+    np.testing.assert_allclose(
+        _warped(jnp.asarray(image), jnp.asarray(change)), np.stack(expected, -1), atol=0.05
+    )

@@ -51,7 +51,10 @@ class Specification:
 # Fourteen of the forty traits: head, eyes, brows, nose, mouth and ears in broad strokes, as an annotator would note
 # them. A test holds their names.
 ATTRIBUTES = Attributes(columns=(0, 1, 2, 3, 5, 7, 9, 13, 16, 18, 20, 21, 25, 29))
-VIEWS = Augmentation(shift=5, gain=0.4, grain=6.0, cutout=12, border=11, views=2)
+# Two views of a photograph share its light, colour and pose, by which a network would find them without the face.
+VIEWS = Augmentation(
+    shift=1, gain=0.3, grain=6.0, cutout=12, border=12, views=2, light=0.8, grey=True, warp=0.03
+)
 
 ZOO: dict[str, Specification] = {
     "arcface_plain": Specification(
@@ -71,14 +74,16 @@ ZOO: dict[str, Specification] = {
         "identity, transformer",
         Margin(angular=False, margin=0.20),
         seed=53,
-        steps=1200,
+        steps=3600,
+        rate=2e-3,
     ),
     "simclr_plain": Specification(
         bodies.Plain(160, ((32, 2), (48, 2), (64, 2))),
         "self-supervised, contrastive",
-        Contrastive(),
+        Contrastive(temperature=0.07),
         seed=67,
-        steps=1000,
+        steps=1500,
+        batch=128,
         rate=2e-3,
         augmentation=VIEWS,
     ),
