@@ -19,6 +19,7 @@ from jaxalign.moments import Moments
 from jaxalign.pytree import Leaf, pytree, static
 
 LANES = 128  # widths are filled up to a multiple: that of a TPU's vector lanes, and of most encoders' widths
+FEW_COLUMNS = 2560  # blocks of so many columns in all are read by one gather
 Width = Int[Leaf, ""] | int
 
 
@@ -73,13 +74,15 @@ class Columns:
 
     Attributes:
       starts: first columns, shape [K].
-      widths: numbers of columns, shape [K]; None where each is the size of its block.
+      widths: of each encoder the number of columns, shape []; None where it is the size of its block.
       sizes: of the blocks; columns beyond the width are zero there.
+      gathered: whether all blocks are read in one operation.
     """
 
     starts: Int[Leaf, " K"]
-    widths: Int[Leaf, " K"] | None
+    widths: tuple[Int[Leaf, ""] | None, ...]
     sizes: tuple[int, ...] = static()
+    gathered: bool = static(default=False)
 
     @classmethod
     def of(cls, total: Moments, names: Iterable[str]) -> Columns:
@@ -88,36 +91,41 @@ class Columns:
         widths = tuple(map(total.width, names))
         sizes = tuple(map(padded_width, widths))
         starts = np.array([total.offset(name) for name in names])
-        return cls(starts, None if sizes == widths else np.array(widths), sizes)
+        # A slice for each encoder runs faster, one gather for all is compiled faster: what counts where they are small.
+        if sizes != widths and sum(sizes) <= FEW_COLUMNS:
+            return cls(starts, tuple(map(np.array, widths)), sizes, gathered=True)
+        return cls(starts, tuple(None if w == size else np.array(w) for w, size in zip(widths, sizes)), sizes)
 
     @classmethod
     def exactly(cls, start: int, width: int) -> Columns:
         """Of one encoder, without padding."""
-        return cls(np.array([start]), None, (width,))
+        return cls(np.array([start]), (None,), (width,))
 
     @property
     def width(self) -> Width:
         """Columns that are not padding."""
-        return sum(self.sizes) if self.widths is None else self.widths.sum()
+        return sum(size if width is None else width for width, size in zip(self.widths, self.sizes))
 
     def parts(self) -> list[Columns]:
-        """The encoders one by one; all in one where there is padding."""
-        if self.widths is not None:
+        """The encoders one by one, or all in one where they are read in one operation."""
+        if self.gathered:
             return [self]
-        return [Columns(self.starts[k : k + 1], None, (size,)) for k, size in enumerate(self.sizes)]
+        return [
+            Columns(self.starts[k : k + 1], (width,), (size,))
+            for k, (width, size) in enumerate(zip(self.widths, self.sizes))
+        ]
 
     def take(self, array: Array, axis: int) -> Array:
         """The blocks' entries along an axis, side by side."""
-        if self.widths is None:
-            parts = [
-                jax.lax.dynamic_slice_in_dim(array, start, size, axis)
-                for start, size in zip(self.starts, self.sizes)
-            ]
-            return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis)
-        # One gather, however many encoders: a slice and a mask for each would take as long to compile as the solver.
+        taken = [part._take(array, axis) for part in self.parts()]
+        return taken[0] if len(taken) == 1 else jnp.concatenate(taken, axis)
+
+    def _take(self, array: Array, axis: int) -> Array:
+        if self.widths == (None,):
+            return jax.lax.dynamic_slice_in_dim(array, self.starts[0], self.sizes[0], axis)
         within = np.concatenate([np.arange(size) for size in self.sizes])
         block = np.repeat(np.arange(len(self.sizes)), self.sizes)
-        starts, widths = jnp.asarray(self.starts), jnp.asarray(self.widths)
+        starts, widths = jnp.asarray(self.starts), jnp.stack([jnp.asarray(width) for width in self.widths])
         index = jnp.where(within < widths[block], starts[block] + within, array.shape[axis])
         return jnp.take(array, index, axis, mode="fill", fill_value=0)
 

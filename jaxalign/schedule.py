@@ -147,7 +147,7 @@ class _Stack:
 
     def one(self, size: int) -> Columns:
         """Of one encoder, inside a map over several."""
-        return Columns(self.start[None], self.width[None], (size,))
+        return Columns(self.start[None], (self.width,), (size,))
 
 
 @pytree

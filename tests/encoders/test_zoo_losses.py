@@ -197,8 +197,11 @@ def test_warped_pictures_are_scipys() -> None:
     change = 0.1 * generator.normal(size=(2, 3))
     matrix = np.eye(2) + change[:, :2]
     offset = 31.5 - matrix @ [31.5, 31.5] + 10 * change[:, 2]
+    change_of_place = np.column_stack(
+        [matrix, offset]
+    )  # scipy's form: the matrix and the offset side by side
     expected = [
-        scipy.ndimage.affine_transform(image[..., k].astype(float), matrix, offset, order=1, mode="nearest")
+        scipy.ndimage.affine_transform(image[..., k].astype(float), change_of_place, order=1, mode="nearest")
         for k in range(3)
     ]
     np.testing.assert_allclose(
