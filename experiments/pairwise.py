@@ -34,7 +34,7 @@ from jaxalign.errors import UserError
 from jaxalign.report import Measure, ResultTable, Row, Setting, draw_heatmaps, render_table
 from jaxalign.report.controls import relative_rows, render_controls
 from jaxalign.report.heatmap import require_matplotlib
-from jaxalign.workers import concurrently
+from jaxalign.workers import beside, concurrently
 
 Task = tuple[tuple[str, str], int | None, Fit]  # a pair, the rank to measure it at, and its maps
 
@@ -112,24 +112,32 @@ class Run:
             progress.show(f"{where}: second moments of {len(self.encoders)} encoders")
             moments = self._moments(measuring)
             test = measuring.test_rows(self.data)
-            progress.show(f"{where}: controls")
-            self.control_rows += Controls(config, self.data, self.pairs).measure(measuring, test)
-            for method in self.protocol.methods:
-                progress.show(f"{where}: fitting {method}")
-                maps = self._fit(moments, method)
-                tasks: list[Task] = []
-                for pair, fit in maps.items():
-                    self.fits.append(self._statistics(seed, method, pair, fit, maps.settings[pair]))
-                    cuts = self._cuts(method, fit, maps.settings[pair])
-                    tasks += [(pair, rank, cut) for rank, cut in cuts]
-                compare = functools.partial(self._compare, measuring, test)
-                for done, (task, numbers) in enumerate(zip(tasks, concurrently(compare, tasks))):
-                    self._keep(measuring.seed, method, task, numbers)
-                    (source, target), *_ = task
-                    progress.step(f"{where}: {method}, {done + 1} of {len(tasks)}, {source} → {target}")
-                if config.save_maps:
-                    maps.save(write.directory / "maps" / f"seed{seed}" / method, {"seed": seed})
+            controls = Controls(config, self.data, self.pairs).measure(measuring, test)
+            with beside(controls) as control_rows:
+                for method in self.protocol.methods:
+                    progress.show(f"{where}: fitting {method}")
+                    maps = self._fit(moments, method)
+                    label = f"{where}: {method}"
+                    for done, (source, target) in self._measure_maps(measuring, test, method, maps):
+                        progress.step(f"{label}, {done}, {source} → {target}")
+                    if config.save_maps:
+                        maps.save(write.directory / "maps" / f"seed{seed}" / method, {"seed": seed})
+                progress.show(f"{where}: controls")
+                self.control_rows += control_rows.result()
         self._fill_in()
+
+    def _measure_maps(
+        self, measuring: Measuring, test: TestRows, method: str, maps: PairwiseMaps
+    ) -> Iterator[tuple[str, tuple[str, str]]]:
+        """Adds what the maps of one method reach; tells how far it is and the pair that was measured."""
+        tasks: list[Task] = []
+        for pair, fit in maps.items():
+            self.fits.append(self._statistics(measuring.seed, method, pair, fit, maps.settings[pair]))
+            tasks += [(pair, rank, cut) for rank, cut in self._cuts(method, fit, maps.settings[pair])]
+        compare = functools.partial(self._compare, measuring, test)
+        for done, (task, numbers) in enumerate(zip(tasks, concurrently(compare, tasks)), start=1):
+            self._keep(measuring.seed, method, task, numbers)
+            yield f"{done} of {len(tasks)}", task[0]
 
     def _moments(self, measuring: Measuring) -> FoldMoments:
         """One pass over the training rows, which serves every method."""

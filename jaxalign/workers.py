@@ -1,8 +1,10 @@
 """Independent programs side by side on the cores of a CPU."""
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
@@ -10,6 +12,9 @@ from threadpoolctl import threadpool_limits
 
 Item = TypeVar("Item")
 MOST_WORKERS = 16  # each holds a source's blocks of the moments
+_ONE_BLAS_THREAD = contextlib.ExitStack()
+_WANTING_IT: list[object] = []
+_LOCK = threading.Lock()
 
 
 def concurrently(function: Callable[[Item], Any], items: Sequence[Item]) -> Iterator[Any]:
@@ -27,10 +32,51 @@ def concurrently(function: Callable[[Item], Any], items: Sequence[Item]) -> Iter
     if jax.default_backend() != "cpu" or cores < 2:
         yield from map(work, items)
         return
+    with _one_blas_thread(), ThreadPoolExecutor(cores) as pool:
+        yield from pool.map(work, items)
+
+
+@contextlib.contextmanager
+def beside(items: Iterable[Item]) -> Iterator[Future[list[Item]]]:
+    """Goes through ``items`` on a thread of its own while the block runs; gives up when the block fails.
+
+    Compilation takes one core: what is traced and compiled there does not hold up the block on another core.
+    """
+    failed = threading.Event()
+
+    def go_through() -> list[Item]:
+        found: list[Item] = []
+        for item in items:
+            if failed.is_set():
+                break
+            found.append(item)
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield pool.submit(go_through)
+        except BaseException:
+            failed.set()
+            raise
+
+
+@contextlib.contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Limits BLAS and LAPACK to one thread until the last of several overlapping callers is done."""
     import scipy.linalg  # noqa: F401  # what jaxlib calls: the limit finds only libraries that are loaded
 
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
-        yield from pool.map(work, items)
+    caller = object()
+    with _LOCK:
+        if not _WANTING_IT:
+            _ONE_BLAS_THREAD.enter_context(threadpool_limits(1, user_api="blas"))
+        _WANTING_IT.append(caller)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _WANTING_IT.remove(caller)
+            if not _WANTING_IT:
+                _ONE_BLAS_THREAD.close()
 
 
 def _cores() -> int:

@@ -110,7 +110,7 @@ def unpack(content: bytes, specification: Specification, what: str) -> Params:
             f"expected {shapes.get(differing[0])}."
         )
     return flax.traverse_util.unflatten_dict(
-        {key: jnp.asarray(value.astype(np.float32)) for key, value in flat.items()}, sep="/"
+        {key: value.astype(np.float32) for key, value in flat.items()}, sep="/"
     )
 
 
