@@ -39,6 +39,7 @@ class JaxEncoder:
         batch_size: int = DEFAULT_BATCH,
         dtype: str = "float32",
         devices: Sequence[Any] | None = None,
+        dim: int | None = None,
         facts: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         """Puts the weights on the devices; compiles nothing yet.
@@ -53,6 +54,7 @@ class JaxEncoder:
           batch_size: rounded up to a multiple of the number of devices.
           dtype: "float32" or "bfloat16".
           devices: local ones; all where None.
+          dim: width of an embedding; where None, ``apply`` is traced once to find it.
           facts: further entries of ``describe``; called when it is.
 
         Raises:
@@ -78,13 +80,16 @@ class JaxEncoder:
             encode, mesh=mesh, in_specs=(P(), P("batch")), out_specs=P("batch"), check_vma=False
         )
         self._program = jax.jit(local)
-        pictures = jax.ShapeDtypeStruct((2, *preprocessing.size, 3), jnp.uint8)
+        self.dim = self._width(encode) if dim is None else dim
+
+    def _width(self, encode: Callable[[Any, Any], jax.Array]) -> int:
+        pictures = jax.ShapeDtypeStruct((2, *self.preprocessing.size, 3), jnp.uint8)
         result = jax.eval_shape(encode, self._params, pictures)
         if len(result.shape) != 2 or result.shape[0] != 2:
             raise UserError(
-                f"encoder {name!r}: expected [n, width] from n pictures, got shape {result.shape} from 2 pictures."
+                f"encoder {self.name!r}: expected [n, width] from n pictures, got shape {result.shape} from 2 pictures."
             )
-        self.dim = int(result.shape[1])
+        return int(result.shape[1])
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """See ``Preprocessing.prepare``."""

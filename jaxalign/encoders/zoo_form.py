@@ -32,5 +32,6 @@ def load_zoo(specification: Specification, settings: Settings) -> JaxEncoder:
         batch_size=specification.batch_size(settings, DEFAULT_BATCH),
         dtype=specification.dtype(settings),
         devices=settings.devices,
+        dim=encoder.width,
         facts=lambda: {"form": "zoo", "card": made},
     )

@@ -126,33 +126,40 @@ class ResultTable:
         doubtful: Iterable[tuple[str, str, Setting]] = (),
     ):
         self.doubtful = set(doubtful)
-        self._values: dict[tuple[Setting, Measure, str, str], dict[int, float]] = {}
-        seeds: dict[int, None] = {}
+        # Of each setting and measure, of each pair, of each seed.
+        self._values: dict[tuple[Setting, Measure], dict[tuple[str, str], dict[int, float]]] = {}
+        alike: dict[tuple[str, int | None, str, str], list[Row]] = {}
         for row in rows:
-            setting = Setting(row.method, None if row.method in merge_ranks else row.rank)
-            measure = Measure(row.measure, row.own_photograph)
-            self._values.setdefault((setting, measure, row.source, row.target), {})[row.seed] = row.value
-            seeds[row.seed] = None
-        self.seeds = list(seeds)
-        self.settings = list(dict.fromkeys(key[0] for key in self._values))
-        self.measures = list(dict.fromkeys(key[1] for key in self._values))
-        self.sources = list(dict.fromkeys(key[2] for key in self._values))
-        self.encoders = list(dict.fromkeys([*self.sources, *(key[3] for key in self._values)]))
-        self.targets = sorted({key[3] for key in self._values}, key=self.encoders.index)
+            rank = None if row.method in merge_ranks else row.rank
+            alike.setdefault((row.method, rank, row.measure, row.own_photograph), []).append(row)
+        for (method, rank, name, own_photograph), members in alike.items():
+            pairs = self._values.setdefault((Setting(method, rank), Measure(name, own_photograph)), {})
+            for row in members:
+                pairs.setdefault((row.source, row.target), {})[row.seed] = row.value
+        everything = [(pair, seeds) for pairs in self._values.values() for pair, seeds in pairs.items()]
+        self.seeds = list(dict.fromkeys(seed for _, seeds in everything for seed in seeds))
+        self.settings = list(dict.fromkeys(setting for setting, _ in self._values))
+        self.measures = list(dict.fromkeys(measure for _, measure in self._values))
+        self.sources = list(dict.fromkeys(source for (source, _), _ in everything))
+        self.encoders = list(dict.fromkeys([*self.sources, *(target for (_, target), _ in everything)]))
+        self.targets = sorted({target for (_, target), _ in everything}, key=self.encoders.index)
         self.left_out = self._without_any_value()
 
     def _without_any_value(self) -> set[tuple[str, str]]:
         """Pairs that some setting and seed gave not one number for."""
-        found: dict[tuple[Setting, str, str, int], bool] = {}
-        for (setting, _, source, target), values in self._values.items():
-            for seed, value in values.items():
-                key = (setting, source, target, seed)
-                found[key] = found.get(key, False) or not math.isnan(value)
-        return {(source, target) for (_, source, target, _), any_value in found.items() if not any_value}
+        without: set[tuple[str, str]] = set()
+        for setting in self.settings:
+            found: dict[tuple[tuple[str, str], int], bool] = {}
+            for measure in self.measures:
+                for pair, values in self._values.get((setting, measure), {}).items():
+                    for seed, value in values.items():
+                        found[pair, seed] = found.get((pair, seed), False) or not math.isnan(value)
+            without |= {pair for (pair, _), any_value in found.items() if not any_value}
+        return without
 
     def cell(self, setting: Setting, measure: Measure, source: str, target: str) -> Cell | None:
         """One pair over all seeds; None where it was not measured."""
-        values = self._values.get((setting, measure, source, target))
+        values = self._values.get((setting, measure), {}).get((source, target))
         return None if values is None else _over_seeds(list(values.values()))
 
     def mean_over_pairs(self, setting: Setting, measure: Measure) -> Cell | None:
@@ -162,9 +169,8 @@ class ResultTable:
         so that the means of settings stay comparable.
         """
         per_seed: dict[int, list[float]] = {}
-        for (a_setting, a_measure, source, target), values in self._values.items():
-            counts = source != target and (source, target) not in self.left_out
-            if (a_setting, a_measure) == (setting, measure) and counts:
+        for (source, target), values in self._values.get((setting, measure), {}).items():
+            if source != target and (source, target) not in self.left_out:
                 for seed, value in values.items():
                     per_seed.setdefault(seed, []).append(value)
         return (
