@@ -5,6 +5,7 @@ from jaxalign.biometrics import evaluate
 from jaxalign.embeddings import EmbeddingStore
 from jaxalign.errors import UserError
 from jaxalign.fit import fit_affine, fit_pair
+from jaxalign.low_rank import fit_joint_space, fit_low_rank
 from jaxalign.moments import FoldMoments, Moments
 from jaxalign.pairwise import PairwiseMaps, fit_pairs
 from jaxalign.solvers import SOLVERS, Fit, SharedSpace, fit_shared_space
@@ -23,6 +24,8 @@ __all__ = [
     "__version__",
     "evaluate",
     "fit_affine",
+    "fit_joint_space",
+    "fit_low_rank",
     "fit_pair",
     "fit_pairs",
     "fit_shared_space",

@@ -143,7 +143,7 @@ def fit_pairs(
     settings = None if method == "shared" else Settings.of(method, l2=l2, rank=rank, **options)
     given = embeddings if isinstance(embeddings, FoldMoments) else checks.embeddings(embeddings)
     names = given.names if isinstance(given, FoldMoments) else tuple(given)
-    chosen = _chosen_pairs(names, sources, targets, pairs)
+    chosen = chosen_pairs(names, sources, targets, pairs)
     if isinstance(given, FoldMoments):
         moments = given
     else:
@@ -184,7 +184,7 @@ def _shared(
     return PairwiseMaps("shared", fits, dict.fromkeys(chosen, settings))
 
 
-def _chosen_pairs(
+def chosen_pairs(
     names: Sequence[str],
     sources: Sequence[str] | None,
     targets: Sequence[str] | None,

@@ -30,6 +30,7 @@ ALLOWED = {
     "splits": set(),
     "fit": {"affine", "checks", "moments", "schedule", "settings", "solvers", "splits"},
     "pairwise": {"affine", "checks", "fit", "moments", "schedule", "settings", "solvers"},
+    "low_rank": {"affine", "blocks", "checks", "moments", "pairwise", "solvers"},
     "tuning": {"biometrics", "moments", "pairwise", "splits"},
     "sklearn": {"affine", "checks", "fit", "settings"},
     "biometrics": set(),

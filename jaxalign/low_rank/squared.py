@@ -1,0 +1,106 @@
+"""Squared error from moments: the same steps for any number of rows, with exact gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxalign.blocks import padded_width
+from jaxalign.errors import UserError
+from jaxalign.low_rank.objectives import MomentMember, MomentObjective
+from jaxalign.low_rank.rows import Axes
+from jaxalign.low_rank.settings import LowRankSettings
+from jaxalign.low_rank.starts import Start, random_product, rank_of, stacked
+from jaxalign.low_rank.statistics import one_sided_fit
+from jaxalign.low_rank.training import History, train
+from jaxalign.moments import Moments
+from jaxalign.pairwise import Pair
+from jaxalign.solvers import Fit
+
+
+def fit_squared(
+    total: Moments,
+    axes: Mapping[str, Axes],
+    chosen: list[Pair],
+    settings: LowRankSettings,
+    devices: list[Any] | None,
+) -> tuple[dict[Pair, Fit], dict[Pair, History]]:
+    """Fits x ↦ (x A) B + b for every pair by squared error.
+
+    With the source whitened in its principal axes and the target in units of its root variance, the error relative to
+    the target's variance is 1 − ‖W‖² + ‖W − A B‖² for the whitened cross moment W.
+
+    Args:
+      total: moments, on the host.
+      axes: of the encoders.
+      chosen: ordered pairs.
+      settings: checked.
+      devices: as for ``train``.
+    """
+    if settings.held_out:
+        raise UserError("held_out: squared error is minimised on moments of all rows; leave held_out at 0")
+    groups: dict[tuple[int, int], list[Pair]] = {}
+    for pair in chosen:
+        groups.setdefault(
+            (padded_width(total.width(pair[0])), padded_width(total.width(pair[1]))), []
+        ).append(pair)
+    targets = {pair: _whitened(total, pair, axes[pair[0]]) for pair in chosen}
+    starts, weights, members = {}, {}, {}
+    random = np.random.default_rng(settings.seed)
+    for widths, alike in groups.items():
+        stack = np.zeros((len(alike), *widths), np.float32)
+        for pair, into in zip(alike, stack):
+            target, rank = targets[pair], rank_of(total, pair, settings.rank)
+            into[: target.shape[0], : target.shape[1]] = target
+            starts[pair] = (
+                random_product(random, total, pair, rank)
+                if settings.start == "random"
+                else _truncated(target, rank)
+            )
+        weights[widths] = stacked(widths, [starts[pair] for pair in alike], np.float32(0), two_sided=False)
+        members[widths] = MomentMember(
+            stack, 1 - np.sum(stack**2, axis=(1, 2), dtype=np.float64).astype(np.float32)
+        )
+    trained = train(
+        MomentObjective(settings.orthogonality), settings, weights, members, np.zeros(()), devices
+    )
+    fits, history = {}, {}
+    for widths, alike in groups.items():
+        for number, pair in enumerate(alike):
+            learnt = trained[widths].weights
+            left, right = (
+                np.asarray(part[number], np.float64)[: start.shape[0], : start.shape[1]]
+                for part, start in zip((learnt.left, learnt.right), starts[pair])
+            )
+            root, size = _roots(axes[pair[0]]), _size(total, pair)
+            left = axes[pair[0]].vectors @ (root[:, None] * left) / axes[pair[0]].scale
+            fits[pair] = one_sided_fit(total, pair, left, right * size, ok=bool(trained[widths].ok[number]))
+            history[pair] = History.of(trained[widths], number)
+    return fits, history
+
+
+def _roots(axes: Axes) -> np.ndarray:
+    """1 / √variance of the axes that count; minimum-norm for the others."""
+    least = axes.variance[0] * np.finfo(np.float64).eps * len(axes.variance) * 4
+    return np.where(axes.variance > least, 1 / np.sqrt(np.maximum(axes.variance, least or 1.0)), 0)
+
+
+def _size(total: Moments, pair: Pair) -> float:
+    """Root of the target's variance: the unit of W."""
+    start, width = total.offset(pair[1]), total.width(pair[1])
+    power = np.asarray(total.scatter).diagonal()[start : start + width].sum() / float(total.weight)
+    return float(np.sqrt(power)) or 1.0
+
+
+def _whitened(total: Moments, pair: Pair, axes: Axes) -> np.ndarray:
+    spans = [slice(total.offset(name), total.offset(name) + total.width(name)) for name in pair]
+    cross = np.asarray(total.scatter[spans[0], spans[1]], np.float64) / float(total.weight)
+    return _roots(axes)[:, None] * (axes.vectors.T @ cross) / (axes.scale * _size(total, pair))
+
+
+def _truncated(target: np.ndarray, rank: int) -> Start:
+    left, values, right = np.linalg.svd(target, full_matrices=False)
+    root = np.sqrt(values[:rank])
+    return left[:, :rank] * root, root[:, None] * right[:rank]
