@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from jaxalign.precision import multiply
@@ -63,7 +62,9 @@ def huber(batch: Mapped, settings: Any) -> Float[Array, ""]:
     The bend is ``settings.delta`` times the coordinates' root mean square. Equivalent: ``optax.huber_loss``.
     """
     bend = settings.delta * jnp.sqrt(jnp.mean(jax.lax.stop_gradient(batch.v) ** 2))
-    return jnp.mean(jnp.sum(optax.huber_loss(batch.u, batch.v, delta=bend), axis=-1))
+    size = jnp.abs(batch.u - batch.v)
+    inside = jnp.minimum(size, bend)
+    return jnp.mean(jnp.sum(inside * (size - inside / 2), axis=-1))
 
 
 def contrastive(batch: Mapped, settings: Any) -> Float[Array, ""]:
@@ -102,7 +103,7 @@ def margin(batch: Mapped, settings: Any) -> Float[Array, ""]:
     beyond = own <= jnp.cos(jnp.pi - settings.margin)
     shifted = jnp.where(beyond, own - settings.margin * jnp.sin(settings.margin), shifted)
     logits = batch.inverse_temperature * cos.at[jnp.arange(len(cos)), place].set(shifted)
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, place))
+    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - logits[jnp.arange(len(cos)), place])
 
 
 def orthogonality(factor: Float[Leaf, "p s"]) -> Float[Array, ""]:

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
@@ -174,6 +173,8 @@ def _train_local(
     key: Array,
     rate: Array,
 ) -> dict[Any, Trained]:
+    import optax  # here, because importing it takes as long as importing jax
+
     adam = optax.scale_by_adam()
     interval = -(-steps // checks)
     held_out = objective.held_out(data)
