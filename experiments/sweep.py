@@ -86,8 +86,9 @@ def plan(config: SweepConfig, items: Sequence[Item], stores: Sequence[Data]) -> 
         )
         lines.append(
             f"{data.store.dataset}: {len(own):,} items on {len(seeds)} splits, {pairs:,} ordered pairs of "
-            f"{len(data.encoders)} encoders; a split reads {train:,} training rows of each encoder once for its moments; an "
-            f"item measures {test:,} test rows × {pairs:,} pairs = {test * pairs:,}, all items {test * pairs * len(own):,}"
+            f"{len(data.encoders)} encoders; a split reads {train:,} training rows of each encoder once; an item "
+            f"measures {test:,} test rows × {pairs:,} pairs = {test * pairs:,}, all items "
+            f"{test * pairs * len(own):,}"
         )
     return "\n".join(lines)
 

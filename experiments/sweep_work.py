@@ -161,8 +161,8 @@ def by_shared_work(items: Sequence[Item], states: Mapping[str, State], last: Ite
     on_split, on_fit = Counter(item.split for item in held), Counter(item.fit for item in held)
 
     def key(item: Item) -> tuple[Any, ...]:
-        ours = last is not None
-        fit, split = ours and item.fit == last.fit, ours and item.split == last.split
+        fit = last is not None and item.fit == last.fit
+        split = last is not None and item.split == last.split
         return not fit, not split, 0 if split else on_split[item.split], on_fit[item.fit], item.number
 
     return sorted(items, key=key)
@@ -187,6 +187,9 @@ def _do(
             claims.fail(claim, {"reason": str(mistake)})
             progress.note(f"{item.id}: failed")
             return
+        except OSError:  # a full disk or a lost server: of this process, not of the item
+            claim.release()
+            raise
         except Exception as defect:
             # It would stop whoever takes the item next, too: the others shall go on with theirs.
             claims.fail(claim, {"reason": f"a defect, {defect!r}", "traceback": traceback.format_exc()})
