@@ -34,10 +34,16 @@ class Split:
 
 
 class Doing:
-    """Does items as ``experiments.pairwise`` does, keeping the last split's moments and the last fit's maps."""
+    """Does items as ``experiments.pairwise`` does, keeping the last split's moments and the last fit's maps.
+
+    Attributes:
+      environment: versions and machine, to record with every item.
+      last: the item done last.
+    """
 
     def __init__(self, config: SweepConfig, stores: Sequence[Data]):
         self.config, self.stores = config, stores
+        self.environment = results.environment()
         self.last: Item | None = None
         self._split: tuple[tuple[int, int], Split] | None = None
         self._maps: tuple[tuple[Any, ...], PairwiseMaps] | None = None
@@ -195,7 +201,7 @@ def _do(
             claims.fail(claim, {"reason": f"a defect, {defect!r}", "traceback": traceback.format_exc()})
             raise
         seconds = time.monotonic() - started
-        more = {"seconds": round(seconds, 3), "environment": results.environment()}
+        more = {"seconds": round(seconds, 3), "environment": doing.environment}
         claims.finish(claim, {**record, **more})
     progress.note(f"{item.id}: {len(found.rows):,} results in {duration(seconds)}")
 
