@@ -52,18 +52,22 @@ class Claim:
       item: its id.
       attempt: number of this one.
       path: of the claim's file.
+      released: set when the item was given back.
     """
 
     item: str
     attempt: int
     path: pathlib.Path
+    released: threading.Event = dataclasses.field(default_factory=threading.Event, compare=False)
 
     def touch(self) -> None:
         """Shows that the owner lives. The file server's clock is used where it has one."""
-        os.utime(self.path)
+        if not self.released.is_set():
+            os.utime(self.path)
 
     def release(self) -> None:
         """Gives the item back, to be taken at once by anybody."""
+        self.released.set()
         os.utime(self.path, (0, 0))
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import signal
 import time
 import traceback
 from collections import Counter
@@ -208,11 +209,22 @@ def _do(
 
 @contextlib.contextmanager
 def _given_back_when_interrupted(claim: Claim) -> Iterator[None]:
+    """Ctrl-C and SIGTERM give the claim back at once, before threads that still compute have come to their end."""
+
+    def interrupt(*_: object) -> None:
+        claim.release()
+        raise KeyboardInterrupt
+
+    kinds = [kind for kind in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(kind) is not signal.SIG_IGN]
+    before = {kind: signal.signal(kind, interrupt) for kind in kinds}
     try:
         yield
     except KeyboardInterrupt:
         claim.release()
         raise
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def unfinished(states: Mapping[str, State]) -> list[str]:
