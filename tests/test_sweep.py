@@ -44,7 +44,7 @@ def store(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def compilation_settings():
     """Runs in this process leave no settings behind."""
-    before = jax.config.read("jax_enable_compilation_cache")
+    before = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
     yield
     jax.config.update("jax_enable_compilation_cache", before)
 
