@@ -193,6 +193,33 @@ DEFINITIONS: dict[str, Flag] = {
         "Directory that keeps compiled programs, so that the next run starts at once. `default` is one per "
         "user (~/.cache/jaxalign, or under XDG_CACHE_HOME), `none` keeps nothing.",
     ),
+    # A sweep by many processes.
+    "stores": Flag(
+        None,
+        "Directories of embeddings, separated by commas, each a data set of its own. Example: --stores=lfw,cfp",
+    ),
+    "penalties": Flag(
+        None,
+        "Penalties of ridge and reduced_rank, each measured for itself, separated by commas: numbers, and cv or gcv "
+        "beside them. Without it: that of --l2. Example: --penalties=0.01,0.1,1,cv",
+    ),
+    "stale_seconds": Flag(
+        300.0,
+        "An item whose process has shown no sign of life for so long is taken over by another.",
+        kind="fraction",
+    ),
+    "retry_failed": Flag(False, "Try items again that have failed.", kind="yes_no"),
+    "wait": Flag(
+        False,
+        "At the end wait for items that other processes hold, and take over those whose process stops.",
+        kind="yes_no",
+    ),
+    "max_items": Flag(0, "End after so many items; 0 sets no limit.", kind="whole"),
+    "minutes": Flag(0.0, "Begin no item after so many minutes; 0 sets no limit.", kind="fraction"),
+    "merge_only": Flag(
+        False, "Write results.csv and results.parquet from the items done so far, and end.", kind="yes_no"
+    ),
+    "dry_run": Flag(False, "Print how much there is to do, and end; writes nothing.", kind="yes_no"),
 }
 
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -161,7 +161,7 @@ def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequenc
         lines.writerows([_field(value) for value in row] for row in rows)
 
 
-def write_parquet(path: pathlib.Path, rows: Sequence[Row]) -> None:
+def write_parquet(file: pathlib.Path | IO[bytes], rows: Sequence[Row]) -> None:
     """The same table with types; what is empty in CSV is null here."""
     import pyarrow
     import pyarrow.parquet
@@ -171,7 +171,19 @@ def write_parquet(path: pathlib.Path, rows: Sequence[Row]) -> None:
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
     columns = [[None if _is_empty(row[k]) else row[k] for row in rows] for k in range(len(COLUMNS))]
     arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, schema=schema), path)
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, schema=schema), file)
+
+
+def read_parquet(path: pathlib.Path) -> list[Row]:
+    """The rows that ``write_parquet`` wrote."""
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path)
+    empty = {"value": math.nan, "own_photograph": "", "test_dataset": "", "axis": "", "reason": ""}
+    columns = [
+        [empty.get(name) if value is None else value for value in table[name].to_pylist()] for name in COLUMNS
+    ]
+    return [Row(*values) for values in zip(*columns, strict=True)]
 
 
 def environment() -> dict[str, Any]:

@@ -1,0 +1,129 @@
+"""Fits the maps of one method on one split and measures them: what the drivers that align pairs share."""
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from experiments.config import PairwiseConfig
+from experiments.inputs import Data
+from experiments.measuring import Measuring, Number, TestRows
+from experiments.results import FitRow
+from jaxalign import Fit, FoldMoments, PairwiseMaps, fit_pairs
+from jaxalign.errors import UserError
+from jaxalign.report import Row, Setting
+from jaxalign.workers import concurrently
+
+Task = tuple[tuple[str, str], int | None, Fit]  # a pair, the rank to measure it at, and its maps
+Place = tuple[str, str, str, str, int | None, int]  # data set, source, target, method, rank, seed
+
+
+class Aligning:
+    """Collects what is measured; whoever calls decides on splits, methods and their order.
+
+    Attributes:
+      pairs: ordered pairs of encoders.
+      rows: what was measured so far.
+      fits: the statistics of the fits so far.
+      doubtful: (source, target, setting) of fits that were not numerically sound.
+      without_value: comparisons that could not be made, and why.
+    """
+
+    def __init__(self, config: PairwiseConfig, data: Data):
+        self.config, self.data, self.protocol = config, data, config.protocol
+        self.encoders = data.encoders
+        self.pairs = config.pairs(self.encoders)
+        self.rows: list[Row] = []
+        self.fits: list[FitRow] = []
+        self.doubtful: set[tuple[str, str, Setting]] = set()
+        self.without_value: dict[Place, str] = {}
+
+    def moments(self, measuring: Measuring) -> FoldMoments:
+        """One pass over the training rows, which serves every method."""
+        return FoldMoments.of(self.data.take(measuring.split.train), fold=measuring.fold)
+
+    def fit(self, moments: FoldMoments, method: str) -> PairwiseMaps:
+        """The maps of all pairs, which serve every rank."""
+        options = self.config.fit_options(method, max(self.data.store.dims[name] for name in self.encoders))
+        return fit_pairs(moments, self.protocol.fitted_as(method), pairs=self.pairs, **options)
+
+    def measure_maps(
+        self,
+        measuring: Measuring,
+        test: TestRows,
+        method: str,
+        maps: PairwiseMaps,
+        ranks: Sequence[int | None],
+    ) -> Iterator[tuple[str, tuple[str, str]]]:
+        """Adds what the maps of one method reach; tells how far it is and the pair that was measured.
+
+        Args:
+          measuring: on which split.
+          test: its rows.
+          method: its name.
+          maps: as ``fit`` gives them.
+          ranks: to measure at, of ``config.cuts(method)``.
+        """
+        tasks: list[Task] = []
+        for pair, fit in maps.items():
+            self.fits.append(self._statistics(measuring.seed, method, pair, fit, maps.settings[pair]))
+            tasks += [(pair, rank, cut) for rank, cut in self._cuts(method, fit, maps.settings[pair], ranks)]
+        compare = functools.partial(self._compare, measuring, test)
+        for done, (task, numbers) in enumerate(zip(tasks, concurrently(compare, tasks)), start=1):
+            self._keep(measuring.seed, method, task, numbers)
+            yield f"{done} of {len(tasks)}", task[0]
+
+    def _statistics(
+        self, seed: int, method: str, pair: tuple[str, str], fit: Fit, chosen: Mapping[str, Any]
+    ) -> FitRow:
+        """What was chosen for a fit, and how well it fits the training rows."""
+        numbers = (float(fit.r2), float(fit.effective_rank), float(fit.condition))
+        here = (self.data.store.dataset, *pair, method, seed)
+        return FitRow(*here, chosen.get("l2"), chosen.get("rank"), *numbers, bool(fit.ok))
+
+    def _cuts(
+        self, method: str, fit: Fit, chosen: Mapping[str, Any], ranks: Sequence[int | None]
+    ) -> Iterator[tuple[int | None, Fit]]:
+        """The pair's fit at every rank to measure, each with what to write as its rank.
+
+        A rank is an upper limit: a pair whose narrower side has fewer dimensions keeps all of them.
+        """
+        for rank in ranks:
+            if rank is not None:
+                yield rank, fit.at_rank(rank)
+            else:
+                yield chosen["rank"] if self.config.rank_as_fitted(method) else None, fit
+
+    def _compare(self, measuring: Measuring, test: TestRows, task: Task) -> list[Number] | str:
+        """The numbers of one pair at one rank, or why it has none."""
+        (source, target), _, fit = task
+        try:
+            return measuring.evaluate(fit, test[source], test[target])
+        except UserError as error:
+            return str(error)
+
+    def _keep(self, seed: int, method: str, task: Task, numbers: list[Number] | str) -> None:
+        """Adds the rows of one evaluation. A pair that cannot be compared never stops a sweep."""
+        pair, rank, fit = task
+        here = (self.data.store.dataset, *pair, method, rank, seed)
+        if isinstance(numbers, str):
+            self.without_value[here] = numbers
+        else:
+            self.rows.extend(Row(*here, *number) for number in numbers)
+        if isinstance(numbers, str) or not bool(fit.ok):
+            merged = method in self.config.chosen_ranks()
+            self.doubtful.add((*pair, Setting(method) if merged else Setting(method, rank)))
+
+
+def empty_rows(rows: Sequence[Row], without_value: Mapping[Place, str]) -> list[Row]:
+    """The rows of comparisons that could not be made: every measure that others have, without a value.
+
+    Raises:
+      UserError: no other has one either.
+    """
+    if not rows:
+        raise UserError(f"no pair could be measured; the first: {next(iter(without_value.values()))}")
+    kinds = dict.fromkeys((row.own_photograph, row.measure) for row in rows)
+    return [
+        Row(*here, *kind, math.nan, reason=reason) for here, reason in without_value.items() for kind in kinds
+    ]
