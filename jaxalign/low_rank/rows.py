@@ -162,10 +162,16 @@ def draw(rows: Rows, key: Array, people: int) -> Batch:
     who_key, first_key, second_key = jax.random.split(key, 3)
     who = jax.random.choice(who_key, table.start.shape[0], (people,), replace=False)
     count = table.count[who]
-    first = jnp.floor(jax.random.uniform(first_key, (people,)) * count).astype(jnp.int32)
-    further = 1 + jnp.floor(jax.random.uniform(second_key, (people,)) * (count - 1)).astype(jnp.int32)
+    first = _below(first_key, count)
+    further = 1 + _below(second_key, count - 1)
     second = jnp.where(count > 1, (first + further) % count, first)
     return _gather(rows, table, who, first, second)
+
+
+def _below(key: Array, most: Array) -> Int[Array, " n"]:
+    """Whole numbers from 0 up to these, exclusive; 0 where there is none."""
+    share = jax.random.uniform(key, most.shape, jnp.float32)
+    return jnp.floor(share * most.astype(jnp.float32)).astype(jnp.int32)
 
 
 def held_out_batch(rows: Rows, most: int) -> Batch:

@@ -23,7 +23,7 @@ from jaxalign.precision import multiply
 from jaxalign.pytree import Leaf, pytree
 
 Groups = Mapping[Any, Any]  # a pytree for each group, whose leaves lead with the group's problems
-DIVERGED = 10  # times the first loss, and 1: a mean over the steps between two checks above that has diverged
+DIVERGED = 10  # times the first loss, and 1: a loss above that has diverged
 ACCELERATOR_BATCH = 8  # problems of one group that an accelerator steps at once
 
 
@@ -198,7 +198,10 @@ def _train_local(
             steps=jnp.zeros(count, jnp.int32),
             limit=jnp.full(count, jnp.inf),
         )
-        return state if held_out is None else state._replace(best_score=score(state, group, held_out))
+        if held_out is None:
+            return state
+        at_start = score(state, group, held_out)
+        return state._replace(best_score=at_start, limit=DIVERGED * at_start + 1)
 
     def step(states: dict[Any, _State], number: Array) -> tuple[dict[Any, _State], dict[Any, Array]]:
         batch = objective.batch(data, jax.random.fold_in(key, number))
@@ -223,7 +226,7 @@ def _train_local(
         for group, state in states.items():
             given = (state.weights, state.moments, members[group], state.active)
             moved, moments, losses[group], good = _each(one, given)
-            made = state.steps + (state.active & good & (number < steps))
+            made = state.steps + (state.active & good & (number < steps)).astype(state.steps.dtype)
             states[group] = state._replace(
                 weights=moved, moments=moments, active=state.active & good, ok=state.ok & good, steps=made
             )
@@ -231,18 +234,20 @@ def _train_local(
 
     def check(states: dict[Any, _State], number: Array) -> tuple[dict[Any, _State], Any]:
         states, losses = jax.lax.scan(step, states, number * interval + jnp.arange(interval))
+        fresh = jax.random.fold_in(key, steps + number)
+        probe = objective.batch(data, fresh) if held_out is None else held_out
         scores = {}
         for group, state in states.items():
-            made = jnp.isfinite(losses[group])
-            limit = jnp.where(number == 0, DIVERGED * losses[group][0] + 1, state.limit)
-            mean = jnp.sum(jnp.where(made, losses[group], 0), axis=0) / jnp.maximum(made.sum(0), 1)
-            sound = ~(mean > limit)
-            state = state._replace(limit=limit, ok=state.ok & sound, active=state.active & sound)
+            if held_out is None:
+                limit = jnp.where(number == 0, DIVERGED * losses[group][0] + 1, state.limit)
+                state = state._replace(limit=limit)
+            found = score(state, group, probe)
+            sound = state.ok & (found <= state.limit)  # not so where the loss is NaN
+            state = state._replace(ok=sound, active=state.active & sound)
             if held_out is None:  # the latest sound weights are the best
-                scores[group], better = jnp.full(state.active.shape, jnp.nan), state.ok
+                scores[group], better = jnp.full(found.shape, jnp.nan), sound
             else:
-                scores[group] = found = score(state, group, held_out)
-                better = state.ok & (found < state.best_score)
+                scores[group], better = found, sound & (found < state.best_score)
                 waited = jnp.where(better, 0, state.waited + 1)
                 state = state._replace(
                     best_score=jnp.where(better, found, state.best_score),

@@ -41,7 +41,7 @@ class Covariance:
         T Vᵀ is the symmetric root; leaving the last rotation out costs one product less and changes no comparison.
         """
         values = self.spectrum.values
-        shrunk = (1 - shrinkage) * values + shrinkage * values.sum() / self.width
+        shrunk = (1 - shrinkage) * values + shrinkage * values.sum() / jnp.asarray(self.width, values.dtype)
         usable = shrunk > rank_cutoff(shrunk[-1], len(shrunk))
         return self.spectrum.vectors * jnp.where(usable, jnp.where(usable, shrunk, 1) ** (-exponent / 2), 0)
 
