@@ -60,8 +60,8 @@ def halved_until_it_fits(run: Callable[[int], Result], rows: int, what: str) -> 
             if len(tried) == ATTEMPTS or rows == 1:
                 sizes = ", ".join(f"{size:,}" for size in tried)
                 raise UserError(
-                    f"{what} do not fit into the memory of the device: chunks of {sizes} rows were tried; give a "
-                    f"chunk_rows below {tried[-1]:,}, fewer encoders or narrower ones, or a device with more memory."
+                    f"{what} do not fit into the memory of the device: chunks of {sizes} rows were tried. Give "
+                    f"{f'a chunk_rows below {rows:,} or ' if rows > 1 else ''}a device with more memory."
                 ) from error
         rows = max(1, rows // 2)
 

@@ -270,7 +270,7 @@ BAD = {
     "no width": ({"embeddings": {"a": np.zeros((7, 0))}}, "with no empty side, got [7, 0]."),
     "integers": (
         {"embeddings": {"a": np.zeros((7, 2), int)}},
-        "expected float16, float32 or float64, got int64.",
+        "expected float16, bfloat16, float32 or float64, got int64.",
     ),
     "objects": ({"embeddings": {"a": np.full((7, 2), "x", object)}}, "hold no numbers"),
     "overflow": ({"embeddings": {"a": np.full((7, 2), 1e300)}}, "beyond what float32 holds"),

@@ -40,6 +40,7 @@ ALLOWED = {
     "embeddings": set(),
     "images": set(),
     "encoders": set(),
+    "translation": {"affine", "chunk_size", "embeddings", "streaming"},
     "extraction": {"embeddings", "encoders", "images"},
     "pair_lists": {"splits"},
     "report": set(),
