@@ -6,7 +6,7 @@ into a buffer of a chunk's size and the pages given back; the file stays in the 
 
 import collections
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -37,7 +37,7 @@ def read_rows(array: np.ndarray, start: int, stop: int) -> np.ndarray:
     return copy
 
 
-def ahead(items: Iterable[Item], depth: int = 1) -> Iterator[Item]:
+def ahead(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
     """Goes through items, the next ``depth`` of which are made on another thread; errors come where the item would."""
     iterator = iter(items)
     with ThreadPoolExecutor(1) as pool:
