@@ -39,7 +39,7 @@ def main(_: Sequence[str]) -> None:
         print(f"{name}:", flush=True)
         record[name] = dict(SECTIONS[name](VALUES))
         for figure, value in record[name].items():
-            print(f"  {figure:44s} {value:12,.3f}", flush=True)
+            print(f"  {figure:44s} {value:10.4g}", flush=True)
     if VALUES.out:
         path = pathlib.Path(VALUES.out)
         path.parent.mkdir(parents=True, exist_ok=True)

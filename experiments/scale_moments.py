@@ -26,8 +26,10 @@ import numpy as np
 from absl import flags
 
 from jaxalign import Moments, scatter
+from jaxalign.accumulation import default_chunk_rows
 from jaxalign.errors import UserError
 from jaxalign.precision import double_precision, moment_dtype, multiply
+from jaxalign.streaming import even
 
 BLOCK_ROWS = 8192  # made, read and checked at once
 SPARE_BYTES = 2**30  # left on the disk
@@ -93,7 +95,6 @@ def _figures(path: pathlib.Path, rows: int, width: int) -> Mapping[str, float]:
         "seconds of moments": fresh["seconds"],
         "moments / slower of reading and product": fresh["seconds"] / slower,
         "gigabytes of memory at most": fresh["gigabytes"],
-        "gigabytes of memory before": fresh["before"],
         "twice the rows / once, seconds": fresh["seconds"] / json.loads(half)["seconds"],
         "relative error of the scatter matrix": _error(path, array),
     }
@@ -170,20 +171,15 @@ def _wide(array: np.ndarray) -> list[np.ndarray]:
 def _alone(path: str, rows: int, width: int) -> dict[str, float]:
     """Runs in the fresh process. The first chunks compile the programs; the seconds are without."""
     array = np.memmap(path, np.float16, "r", shape=(rows, width))
-    gigabytes = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2  # noqa: E731
-    before = gigabytes()
     _warm_up(array)
     seconds = _seconds(lambda: _moments(array))
-    return {"seconds": seconds, "gigabytes": gigabytes(), "before": before}
+    return {"seconds": seconds, "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 
 
 def _warm_up(array: np.ndarray) -> None:
     """Compiles the programs that all rows will use: chunks are of one size, so two of them do."""
-    from jaxalign.accumulation import _chunk_rows
-    from jaxalign.streaming import _even
-
-    size = min(_even(len(array), _chunk_rows([array], 1)), len(array))
-    jax.block_until_ready(Moments.of({"rows": array[: 2 * size]}, chunk_rows=size))
+    size = even(len(array), min(default_chunk_rows([array], 1), len(array)))
+    Moments.of({"rows": array[: 2 * size]}, chunk_rows=size)
 
 
 if __name__ == "__main__":

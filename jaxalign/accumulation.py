@@ -90,9 +90,11 @@ def _many_rows(
 ) -> tuple[Sum, ...]:
     """One pass over the rows in order; where memory runs out, another with smaller chunks."""
     folds = 1 if fold is None else int(fold.max()) + 1
-    size = min(chunk_rows or _chunk_rows(arrays, folds), len(weights))
-    if fold is not None and chunk_rows is None:  # a chunk of every fold is in memory
-        size = max(size // folds, min(size, LEAST_FOLD_ROWS))
+    size = min(chunk_rows or default_chunk_rows(arrays, folds), len(weights))
+    if fold is not None and chunk_rows is None:
+        size = max(
+            min(size // 2, 4 * size // folds), min(size, LEAST_FOLD_ROWS)
+        )  # one of every fold is in memory
 
     def run(size: int) -> tuple[Sum, ...]:
         chunks: Iterable[tuple[int, streaming.Chunk]]
@@ -123,7 +125,7 @@ def _summed(chunks: Iterable[tuple[int, streaming.Chunk]], folds: int, add: Addi
     return tuple(part for part in sums if part is not None)
 
 
-def _chunk_rows(arrays: Sequence[np.ndarray], folds: int) -> int:
+def default_chunk_rows(arrays: Sequence[np.ndarray], folds: int) -> int:
     """Rows of a chunk by default."""
     width = sum(array.shape[1] for array in arrays)
     row_bytes = sum(array.shape[1] * array.dtype.itemsize for array in arrays)

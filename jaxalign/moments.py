@@ -209,14 +209,32 @@ def _diagonal(square: jax.Array) -> jax.Array:
     return jnp.diagonal(square)
 
 
-def _updated(moments: Moments, chunk: tuple[jax.Array, ...], weights: jax.Array) -> Moments:
+@jax.jit
+def _update(moments: Moments, chunk: tuple[jax.Array, ...], weights: jax.Array) -> Moments:
     return _merge(
         moments, chunk_moments(chunk, weights, moments.names, moments.widths, moments.scatter.dtype)
     )
 
 
-_update = jax.jit(_updated)
-_next = jax.jit(_updated, donate_argnums=0)  # the sum so far is overwritten
+@functools.partial(jax.jit, donate_argnums=0)
+def _next(moments: Moments, chunk: tuple[jax.Array, ...], weights: jax.Array) -> Moments:
+    """Adds rows and overwrites the sum so far.
+
+    The chunk is centred by the mean so far instead of its own, which saves a pass over it (12 % of the time for
+    float16 on CPU). With s = Σ w (z − mean so far), the scatter about the new mean is the sum of both less
+    s sᵀ / (weight of both).
+    """
+    dtype = moments.mean.dtype
+    # Rows of no weight have no mean; anything near the rows is better than the origin.
+    row = jnp.concatenate([part[0] for part in chunk]).astype(dtype)
+    center = jnp.where(moments.weight > 0, moments.mean, row)
+    scatter, total = scatter_of(chunk, center, jnp.sqrt(weights), sums=True)
+    assert total is not None
+    weight = moments.weight + weights.sum()
+    step = total / jnp.where(weight > 0, weight, 1)
+    scatter, residue = _add(moments.scatter, moments.residue, scatter, -jnp.outer(total, step))
+    count = moments.count + (weights > 0).sum().astype(dtype)
+    return Moments(weight, count, center + step, scatter, residue, moments.names, moments.widths)
 
 
 def chunk_moments(
@@ -230,11 +248,10 @@ def chunk_moments(
     weight = weights.sum()
     safe = jnp.where(weight > 0, weight, 1)
     means = [(part.astype(dtype) * weights[:, None]).sum(0) / safe for part in chunk]
-    scatter = scatter_of(chunk, means, jnp.sqrt(weights))
+    mean = jnp.concatenate(means)
+    scatter, _ = scatter_of(chunk, mean, jnp.sqrt(weights))
     residue = jnp.zeros_like(scatter) if dtype == np.float32 else None
-    return Moments(
-        weight, (weights > 0).sum().astype(dtype), jnp.concatenate(means), scatter, residue, names, widths
-    )
+    return Moments(weight, (weights > 0).sum().astype(dtype), mean, scatter, residue, names, widths)
 
 
 _first = jax.jit(chunk_moments, static_argnums=(2, 3, 4))

@@ -59,7 +59,7 @@ def chunks(arrays: Sequence[np.ndarray], weights: np.ndarray, size: int) -> Iter
       Chunks of one shape, so that one program serves all: the last is filled up with zeros of weight zero.
     """
     rows = len(weights)
-    size = _even(rows, size)
+    size = even(rows, size)
     for start in range(0, rows, size):
         stop = min(start + size, rows)
         for array in arrays:
@@ -84,7 +84,7 @@ def fold_chunks(
       zero. All chunks have one shape. A chunk of every fold is in memory.
     """
     counts = np.bincount(fold[fold >= 0])
-    size = _even(int(counts.max()), size)
+    size = even(int(counts.max()), size)
     partial: dict[int, tuple[int, Chunk]] = {}
     for start in range(0, len(fold), size):
         here = fold[start : start + size]
@@ -114,7 +114,7 @@ def release(rows: np.ndarray) -> None:
     _advise(rows, "MADV_DONTNEED")
 
 
-def _even(rows: int, size: int) -> int:
+def even(rows: int, size: int) -> int:
     """Rows of a chunk when rows are dealt into as few equal chunks as ``size`` allows."""
     return -(-rows // -(-rows // size))
 
