@@ -33,6 +33,7 @@ from jaxalign.streaming import even
 
 BLOCK_ROWS = 8192  # made, read and checked at once
 SPARE_BYTES = 2**30  # left on the disk
+LEAST_SECONDS = 4.0  # that a product is timed
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -139,11 +140,11 @@ def _product(rows: int, width: int) -> tuple[float, float]:
     return in_tiles * rows / size, by_blas * rows / size
 
 
-def _median_seconds(function: Callable[[], Any], at_least: float = 4.0) -> float:
+def _median_seconds(function: Callable[[], Any]) -> float:
     """Median time of a function that runs over and over for some seconds."""
     function()
     times: list[float] = []
-    while sum(times) < at_least:
+    while sum(times) < LEAST_SECONDS:
         times.append(_seconds(function))
     return statistics.median(times)
 
