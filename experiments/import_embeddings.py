@@ -24,6 +24,8 @@ from absl import flags
 
 from experiments import cli
 from jaxalign.embeddings import EmbeddingStore
+from jaxalign.embeddings.arrays import stored_dtype
+from jaxalign.embeddings.manifest import DTYPES
 from jaxalign.embeddings.sources import Names, Samples, read_embeddings, read_samples
 from jaxalign.errors import UserError
 
@@ -35,8 +37,8 @@ flags.DEFINE_multi_string(
     "embeddings",
     [],
     "An encoder and its file, as name=path: .npy, .npz, .safetensors or .parquet (a column of lists). "
-    "Where a file holds several arrays, name=path#array. Float16 and float32 stay, float64 becomes "
-    "float32. Files with pickled objects are refused. Example: --embeddings=arcface=arcface.npy",
+    "Where a file holds several arrays, name=path#array. Float16, bfloat16 and float32 stay, float64 "
+    "becomes float32. Files with pickled objects are refused. Example: --embeddings=arcface=arcface.npy",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -63,8 +65,8 @@ flags.DEFINE_string("dataset", None, "Name of the data set. Without it, the dire
 flags.DEFINE_enum(
     "dtype",
     "keep",
-    ["keep", "float16", "float32"],
-    "Type to store numbers in; float16 takes half the space.",
+    ["keep", *DTYPES],
+    "Type to store numbers in; float16 and bfloat16 take half the space.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean("add", False, "Add the encoders to the store that --out holds.", flag_values=FLAGS)
@@ -229,10 +231,11 @@ def summary(store: EmbeddingStore) -> list[str]:
 def _converted(encoder: Encoder, dtype: str) -> Encoder:
     """The encoder in the type of number asked for."""
     array = encoder.array
-    if dtype == "keep" or array.dtype.kind != "f" or array.dtype == np.dtype(dtype):
+    floating = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    if dtype == "keep" or not floating or array.dtype.name == dtype:
         return encoder
     with np.errstate(over="ignore"):
-        converted = array.astype(dtype)
+        converted = array.astype(stored_dtype(dtype))
     if (np.isinf(converted) & np.isfinite(array)).any():
         raise UserError(
             f"encoder {encoder.name!r}: some values are beyond what {dtype} holds; use --dtype=keep."

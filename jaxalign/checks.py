@@ -83,15 +83,38 @@ def folds(values: ArrayLike, rows: int) -> np.ndarray:
     return array
 
 
-def finite_moments(mean: np.ndarray, variance: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
+def row_numbers(values: ArrayLike | None, rows: int) -> np.ndarray | None:
+    """Numbers of rows, each from 0 to ``rows`` − 1 and none twice, shape [m]; None for all."""
+    if values is None:
+        return None
+    array = array_of(values, "rows")
+    if array.ndim != 1 or array.dtype.kind not in "iu" or not len(array):
+        raise UserError(
+            f"rows: expected at least one whole number, shape [m], got {array.dtype} of {array.shape}"
+        )
+    if array.min() < 0 or array.max() >= rows or np.bincount(array).max() > 1:
+        raise UserError(f"rows: expected numbers from 0 to {rows - 1:,}, none twice")
+    return array
+
+
+def finite_moments(
+    mean: np.ndarray, variance: np.ndarray, arrays: Mapping[str, np.ndarray], rows: np.ndarray | None = None
+) -> None:
     """Names the encoders whose rows hold NaN or infinite values, from their column statistics alone."""
     if np.isfinite(mean).all() and np.isfinite(variance).all():
         return
-    bad = {name: int((~np.isfinite(array).all(axis=1)).sum()) for name, array in arrays.items()}
+    bad = {name: _count_nonfinite(array, rows) for name, array in arrays.items()}
     found = ", ".join(f"{name!r} in {count:,} rows" for name, count in bad.items() if count)
     if found:
         raise UserError(f"embeddings must be finite; NaN or infinite values are in {found}")
     raise UserError("embeddings are too large: their squares overflow; divide them by a constant")
+
+
+def _count_nonfinite(array: np.ndarray, rows: np.ndarray | None) -> int:
+    """How many of the rows are not finite, a few thousand at a time."""
+    used = np.arange(len(array)) if rows is None else rows
+    parts = (used[start : start + 4096] for start in range(0, len(used), 4096))
+    return sum(int((~np.isfinite(np.asarray(array)[part]).all(axis=1)).sum()) for part in parts)
 
 
 def penalty(l2: object, *, zero_allowed: bool = False, scalar: bool = False) -> None:

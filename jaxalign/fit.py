@@ -93,16 +93,18 @@ def accumulate(
     arrays = checks.embeddings(embeddings)
     rows = next(iter(arrays.values())).shape[0]
     groups = None if groups is None else checks.groups(groups, rows)
+    used = None
     if weights is not None:
         weights = checks.weights(weights, rows)
         there = weights > 0  # rows without weight are as good as absent: they fill no fold
         if not there.all():
-            arrays = {name: array[there] for name, array in arrays.items()}
+            used = np.flatnonzero(there)
             groups = None if groups is None else groups[there]
-            weights, rows = weights[there], int(there.sum())
+            weights, rows = weights[there], len(used)
     if settings is not None and not settings.needs_folds:
-        return FoldMoments.of(arrays, weights=weights)
-    return FoldMoments.of(arrays, fold=_fold_of_rows(groups, rows, folds, seed), weights=weights)
+        return FoldMoments.of(arrays, weights=weights, rows=used)
+    fold = _fold_of_rows(groups, rows, folds, seed)
+    return FoldMoments.of(arrays, fold=fold, weights=weights, rows=used)
 
 
 def _fold_of_rows(groups: np.ndarray | None, rows: int, folds: int, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +20,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxalign import checks
+from jaxalign import checks, chunk_size
+from jaxalign.accumulation import DeviceChunk, by_fold
 from jaxalign.errors import UserError
-from jaxalign.precision import double_precision, moment_dtype, multiply
+from jaxalign.precision import double_precision, moment_dtype
 from jaxalign.pytree import pytree, static
-
-CHUNK_ELEMENTS = 2**26  # of the rows sent to the device at once; larger chunks save passes over [D, D]
-SLICE_ROWS = 2048  # of a chunk that are centred and multiplied at once
-# The scatter matrix is cut into tiles of which only those on and above the diagonal are computed.
-MOST_BLOCKS, LEAST_BLOCK = 12, 128
+from jaxalign.scatter import scatter_of
 
 
 @pytree
@@ -70,23 +67,33 @@ class Moments:
         embeddings: Mapping[str, ArrayLike],
         weights: ArrayLike | None = None,
         *,
+        rows: ArrayLike | None = None,
         dtype: np.dtype | None = None,
+        chunk_rows: int | None = None,
     ) -> Moments:
-        """Moments of arrays in memory or memory-mapped, read in chunks.
+        """Moments of arrays in memory or memory-mapped.
+
+        Large arrays are read in chunks, the next while one is computed with; no more than a few chunks of
+        memory-mapped ones are in memory.
 
         Args:
           embeddings: per encoder an array [n, d], rows of the same photographs in the same order.
-          weights: of rows, shape [n], ≥ 0; all one if absent.
+          weights: of the rows used, shape [n] or [m], ≥ 0; all one if absent.
+          rows: numbers of the rows to use, none twice, shape [m]; all n if absent.
           dtype: of the statistics; by default float64, or compensated float32 on a device without it.
+          chunk_rows: most rows of a chunk; by default what the device's memory allows.
 
         Raises:
-          UserError: shapes, formats, weights or values are not usable.
+          UserError: shapes, formats, weights or values are not usable, or a chunk does not fit the device.
         """
         arrays = checks.embeddings(embeddings)
-        moments = _accumulate(
-            arrays, checks.weights(weights, _rows(arrays)), np.dtype(dtype or moment_dtype())
+        rows = checks.row_numbers(rows, _rows(arrays))
+        weight = checks.weights(weights, _rows(arrays) if rows is None else len(rows))
+        dtype = np.dtype(dtype or moment_dtype())
+        (moments,) = by_fold(
+            arrays, None, weight.astype(dtype), rows, _adding(arrays, dtype), chunk_size.check(chunk_rows)
         )
-        checks.finite_moments(np.asarray(moments.mean), moments.power(), arrays)
+        checks.finite_moments(np.asarray(moments.mean), moments.power(), arrays, rows)
         return moments
 
     def update(self, chunk: Sequence[ArrayLike], weights: ArrayLike | None = None) -> Moments:
@@ -147,27 +154,31 @@ class FoldMoments:
         *,
         fold: ArrayLike | None = None,
         weights: ArrayLike | None = None,
+        rows: ArrayLike | None = None,
+        chunk_rows: int | None = None,
     ) -> FoldMoments:
-        """One pass over the rows.
+        """One pass over the rows, in bounded memory as ``Moments.of``.
 
         Args:
           embeddings: per encoder an array [n, d].
-          fold: fold of each row, integers 0 ... F − 1, shape [n]; without it there are no folds.
-          weights: of rows, shape [n], ≥ 0.
+          fold: fold of each row used, integers 0 ... F − 1, shape [n] or [m]; without it there are no folds.
+          weights: of the rows used, shape [n] or [m], ≥ 0.
+          rows: numbers of the rows to use, none twice, shape [m]; all n if absent.
+          chunk_rows: most rows of a chunk; by default what the device's memory allows.
         """
         arrays = checks.embeddings(embeddings)
         if fold is None:
-            return cls(Moments.of(arrays, weights), ())
-        rows, dtype = _rows(arrays), moment_dtype()
-        fold, weight = checks.folds(fold, rows), checks.weights(weights, rows)
-        members = [np.flatnonzero(fold == k) for k in range(int(fold.max()) + 1)]
-        parts = tuple(
-            _accumulate({name: array[rows] for name, array in arrays.items()}, weight[rows], dtype)
-            for rows in members
+            return cls(Moments.of(arrays, weights, rows=rows, chunk_rows=chunk_rows), ())
+        rows = checks.row_numbers(rows, _rows(arrays))
+        used = _rows(arrays) if rows is None else len(rows)
+        fold, weight = checks.folds(fold, used), checks.weights(weights, used)
+        dtype = moment_dtype()
+        parts = by_fold(
+            arrays, fold, weight.astype(dtype), rows, _adding(arrays, dtype), chunk_size.check(chunk_rows)
         )
         with double_precision():
             total = _merge_all(parts)
-        checks.finite_moments(np.asarray(total.mean), total.power(), arrays)
+        checks.finite_moments(np.asarray(total.mean), total.power(), arrays, rows)
         return cls(total, parts)
 
     @property
@@ -180,37 +191,17 @@ def _rows(arrays: Mapping[str, np.ndarray]) -> int:
     return next(iter(arrays.values())).shape[0]
 
 
-def _accumulate(arrays: Mapping[str, np.ndarray], weights: np.ndarray, dtype: np.dtype) -> Moments:
-    """Moments of rows that were checked, not yet looked at for NaN."""
+def _adding(
+    arrays: Mapping[str, np.ndarray], dtype: np.dtype
+) -> Callable[[Moments | None, DeviceChunk], Moments]:
+    """A function that adds a chunk to moments, or begins with it: a merge with none would be a pass over [D, D]."""
     names, widths = tuple(arrays), tuple(array.shape[1] for array in arrays.values())
-    moments = None
-    for chunk, part in _chunks(list(arrays.values()), weights):
-        if moments is None:  # a merge with the moments of no rows would be one more pass over [D, D]
-            with double_precision():
-                moments = _first(tuple(chunk), jnp.asarray(part, dtype), names, widths, dtype)
-        else:
-            moments = moments.update(chunk, part)
-    assert moments is not None, "checks.embeddings lets no empty array through"
-    return moments
 
+    def add(sofar: Moments | None, chunk: DeviceChunk) -> Moments:
+        rows, weights = chunk
+        return _first(rows, weights, names, widths, dtype) if sofar is None else _next(sofar, rows, weights)
 
-def _chunks(
-    arrays: list[np.ndarray], weights: np.ndarray
-) -> Iterable[tuple[tuple[np.ndarray, ...], np.ndarray]]:
-    """Equal chunks of rows; the last is filled up with rows of weight zero, so that one program serves all."""
-    rows, width = arrays[0].shape[0], sum(array.shape[1] for array in arrays)
-    count = max(1, -(-rows * width // CHUNK_ELEMENTS))
-    size = -(-rows // count)
-    for start in range(0, rows, size):
-        stop = min(start + size, rows)
-        fill = size - (stop - start)
-        chunk = tuple(
-            np.concatenate([array[start:stop], np.zeros((fill, array.shape[1]), array.dtype)])
-            if fill
-            else array[start:stop]
-            for array in arrays
-        )
-        yield chunk, np.concatenate([weights[start:stop], np.zeros(fill)])
+    return add
 
 
 @jax.jit
@@ -225,6 +216,27 @@ def _update(moments: Moments, chunk: tuple[jax.Array, ...], weights: jax.Array) 
     )
 
 
+@functools.partial(jax.jit, donate_argnums=0)
+def _next(moments: Moments, chunk: tuple[jax.Array, ...], weights: jax.Array) -> Moments:
+    """Adds rows and overwrites the sum so far.
+
+    The chunk is centred by the mean so far instead of its own, which saves a pass over it (12 % of the time for
+    float16 on CPU). With s = Σ w (z − mean so far), the scatter about the new mean is the sum of both less
+    s sᵀ / (weight of both).
+    """
+    dtype = moments.mean.dtype
+    # Rows of no weight have no mean; anything near the rows is better than the origin.
+    row = jnp.concatenate([part[0] for part in chunk]).astype(dtype)
+    center = jnp.where(moments.weight > 0, moments.mean, row)
+    scatter, total = scatter_of(chunk, center, jnp.sqrt(weights), sums=True)
+    assert total is not None
+    weight = moments.weight + weights.sum()
+    step = total / jnp.where(weight > 0, weight, 1)
+    scatter, residue = _add(moments.scatter, moments.residue, scatter, -jnp.outer(total, step))
+    count = moments.count + (weights > 0).sum().astype(dtype)
+    return Moments(weight, count, center + step, scatter, residue, moments.names, moments.widths)
+
+
 def chunk_moments(
     chunk: tuple[jax.Array, ...],
     weights: jax.Array,
@@ -236,53 +248,13 @@ def chunk_moments(
     weight = weights.sum()
     safe = jnp.where(weight > 0, weight, 1)
     means = [(part.astype(dtype) * weights[:, None]).sum(0) / safe for part in chunk]
-    scatter = _scatter(chunk, means, jnp.sqrt(weights))
+    mean = jnp.concatenate(means)
+    scatter, _ = scatter_of(chunk, mean, jnp.sqrt(weights))
     residue = jnp.zeros_like(scatter) if dtype == np.float32 else None
-    return Moments(
-        weight, (weights > 0).sum().astype(dtype), jnp.concatenate(means), scatter, residue, names, widths
-    )
+    return Moments(weight, (weights > 0).sum().astype(dtype), mean, scatter, residue, names, widths)
 
 
 _first = jax.jit(chunk_moments, static_argnums=(2, 3, 4))
-
-
-def _scatter(chunk: tuple[jax.Array, ...], means: list[jax.Array], root: jax.Array) -> Float[Array, "D D"]:
-    """Σ w (z − mean)ᵀ (z − mean) from the tiles on and above the diagonal, a slice of rows at a time."""
-    rows, width = root.shape[0], sum(mean.shape[0] for mean in means)
-    blocks = min(MOST_BLOCKS, -(-width // LEAST_BLOCK))
-    edges = [width * k // blocks for k in range(blocks + 1)]
-    upper = [(i, j) for i in range(blocks) for j in range(i, blocks)]
-
-    mean = jnp.concatenate(means)
-
-    def products(rows: tuple[jax.Array, ...], root: jax.Array) -> list[jax.Array]:
-        narrow = jnp.result_type(*rows, jnp.float32)
-        beside = jax.lax.optimization_barrier(jnp.concatenate([part.astype(narrow) for part in rows], axis=1))
-        # [D, rows]: the layout in which a product with the transpose is fast on CPU. Without the barriers the
-        # transposition is folded into the product, which then runs on one core, or is done encoder by encoder.
-        columns = jax.lax.optimization_barrier((beside.T.astype(mean.dtype) - mean[:, None]) * root)
-        tiles = [columns[start:stop] for start, stop in zip(edges[:-1], edges[1:])]
-        return [multiply(tiles[i], tiles[j].T) for i, j in upper]
-
-    slices = -(-rows // SLICE_ROWS)
-    size = rows // slices
-    sums = products(
-        tuple(part[: rows - size * (slices - 1)] for part in chunk), root[: rows - size * (slices - 1)]
-    )
-    if slices > 1:
-        rest = jax.tree.map(
-            lambda array: array[rows - size * (slices - 1) :].reshape(slices - 1, size, *array.shape[1:]),
-            (chunk, root),
-        )
-        sums, _ = jax.lax.scan(
-            lambda sums, part: ([a + b for a, b in zip(sums, products(*part))], None), sums, rest
-        )
-    scatter = jnp.zeros((width, width), means[0].dtype)
-    for (i, j), tile in zip(upper, sums):  # faster than concatenating the tiles
-        scatter = jax.lax.dynamic_update_slice(scatter, tile, (edges[i], edges[j]))
-        if i != j:
-            scatter = jax.lax.dynamic_update_slice(scatter, tile.T, (edges[j], edges[i]))
-    return scatter
 
 
 def _add(

@@ -99,7 +99,7 @@ def test_a_second_run_embeds_nothing_and_another_encoder_is_added(run, files):
         (("--crop=center:2",), (), "the fraction of a centre crop must be above 0 and at most 1, got 2.0."),
         (("--crop=landmarks",), (), "faces has no landmarks for 150 of 150 photographs"),
         (("--bad_images=mend",), (), "--bad_images takes fail or skip; got 'mend'."),
-        (("--dtype=int8",), (), "--dtype takes float16 or float32; got 'int8'."),
+        (("--dtype=int8",), (), "--dtype takes float16 or float32 or bfloat16; got 'int8'."),
         (("--batch_size=0",), (), "--batch_size takes a positive integer; got '0'."),
         (("--split=train",), (), "the option split means nothing to images given as folder:DIR."),
         (("--config=aligned",), (), "the option config means nothing to images given as folder:DIR."),

@@ -4,6 +4,7 @@ import hashlib
 import json
 import threading
 
+import ml_dtypes
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -71,6 +72,34 @@ def test_round_trip(tmp_path_factory, content):
     for name, array in embeddings.items():
         assert store[name].dtype == array.dtype
         assert store[name].tobytes() == array.tobytes()  # NaN and the sign of zero included
+
+
+def test_bfloat16_is_kept_bit_by_bit_and_named_by_the_manifest(tmp_path):
+    array = clouds()["arcface"].astype(ml_dtypes.bfloat16)
+    array[0, 0], array[1, 1] = np.nan, -0.0
+    store = EmbeddingStore.create(tmp_path / "toy", {"arcface": array}, IDENTITIES)
+    assert isinstance(store["arcface"], np.memmap) and store["arcface"].dtype == ml_dtypes.bfloat16
+    assert store["arcface"].tobytes() == array.tobytes()
+    assert store.take([0, 3])["arcface"].dtype == ml_dtypes.bfloat16
+    assert {name: rows.tolist() for name, rows in store.nonfinite_rows().items()} == {"arcface": [0]}
+    manifest = json.loads((tmp_path / "toy" / "manifest.json").read_text())
+    assert manifest["encoders"]["arcface"]["dtype"] == "bfloat16"
+    plain = np.load(tmp_path / "toy" / "arcface.npy", mmap_mode="r")
+    assert plain.dtype == np.dtype("V2") and plain.view(ml_dtypes.bfloat16).tobytes() == array.tobytes()
+    assert EmbeddingStore.open(tmp_path / "toy")["arcface"].tobytes() == array.tobytes()
+    added = store.add_encoder("half", array.astype(np.float16))
+    assert [added[name].dtype.name for name in added.encoders] == ["bfloat16", "float16"]
+
+
+@pytest.mark.parametrize(("written", "claimed"), [(np.float16, "bfloat16"), (ml_dtypes.bfloat16, "float16")])
+def test_two_bytes_are_not_taken_for_another_type(tmp_path, written, claimed):
+    EmbeddingStore.create(tmp_path / "toy", {"a": clouds()["arcface"].astype(written)}, IDENTITIES)
+    path = tmp_path / "toy" / "manifest.json"
+    content = json.loads(path.read_text())
+    content["encoders"]["a"]["dtype"] = claimed
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"manifest.json says {claimed}"):
+        EmbeddingStore.open(tmp_path / "toy")
 
 
 def test_files_are_as_the_format_says(tmp_path):
@@ -270,7 +299,7 @@ BAD = {
     "no width": ({"embeddings": {"a": np.zeros((7, 0))}}, "with no empty side, got [7, 0]."),
     "integers": (
         {"embeddings": {"a": np.zeros((7, 2), int)}},
-        "expected float16, float32 or float64, got int64.",
+        "expected float16, bfloat16, float32 or float64, got int64.",
     ),
     "objects": ({"embeddings": {"a": np.full((7, 2), "x", object)}}, "hold no numbers"),
     "overflow": ({"embeddings": {"a": np.full((7, 2), 1e300)}}, "beyond what float32 holds"),

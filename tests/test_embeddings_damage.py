@@ -132,7 +132,7 @@ DAMAGES = {
     ),
     "dtype": (
         set_field("encoders", "arcface", "dtype", "object"),
-        "\"dtype\" of encoder 'arcface' must be float16 or",
+        "\"dtype\" of encoder 'arcface' must be one of float16,",
     ),
     "no checksum": (
         drop_field("encoders", "arcface", "sha256"),

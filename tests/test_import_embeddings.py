@@ -189,12 +189,14 @@ def test_several_encoders_and_settings(run):
     np.testing.assert_array_equal(store["clip"], B)
 
 
-def test_bfloat16_is_widened_exactly(run):
+def test_bfloat16_stays_bfloat16(run):
     write_csv()
     narrow = A.astype(ml_dtypes.bfloat16)
     safetensors.numpy.save_file({"features": narrow}, "a.safetensors")
     assert run("--out=store", "--identities=people.csv", "--embeddings=arc=a.safetensors")[0] == 0
-    np.testing.assert_array_equal(EmbeddingStore.open("store")["arc"], narrow.astype(np.float32))
+    stored = EmbeddingStore.open("store")["arc"]
+    assert stored.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(stored.astype(np.float32), narrow.astype(np.float32))
 
 
 def test_a_file_that_names_its_samples_is_put_in_order(run):
@@ -499,7 +501,7 @@ REFUSED = {
     "integers": (
         lambda: np.save("i.npy", np.zeros((ROWS, 2), np.int8)),
         [*MAKE, "--embeddings=i.npy"],
-        "encoder 'i': expected float16, float32 or float64, got int8.",
+        "encoder 'i': expected float16, bfloat16, float32 or float64, got int8.",
     ),
     "unsafe name": (None, [*MAKE, "--embeddings=../x=a.npy"], "an encoder cannot be called '../x'"),
     "store there": (

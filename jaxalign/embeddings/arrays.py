@@ -1,9 +1,16 @@
-"""The .npy file of one encoder: written with its checksum, opened without trusting it."""
+"""The .npy file of one encoder: written with its checksum, opened without trusting it.
+
+NumPy's format has no name for bfloat16. Such files say ``<V2`` (two bytes without a meaning), as ``numpy.save`` writes
+them, so that nobody takes the bits for whole numbers; the manifest says what they are. Without it:
+``numpy.load(path, mmap_mode="r").view(ml_dtypes.bfloat16)``.
+"""
 
 import hashlib
 import pathlib
+from collections.abc import Iterable, Iterator
 from typing import IO
 
+import ml_dtypes
 import numpy as np
 from numpy.lib import format as npy
 
@@ -11,6 +18,7 @@ from jaxalign.embeddings.manifest import FILE, EncoderEntry
 from jaxalign.errors import UserError
 
 CHUNK_BYTES = 1 << 24
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def storable(name: str, array: object, rows: int | None) -> np.ndarray:
@@ -18,7 +26,7 @@ def storable(name: str, array: object, rows: int | None) -> np.ndarray:
 
     Args:
       name: of the encoder.
-      array: anything NumPy reads as float16, float32 or float64, shape [rows, d].
+      array: anything NumPy reads as float16, bfloat16, float32 or float64, shape [rows, d].
       rows: expected; None for any number of 1 or more.
 
     Raises:
@@ -29,8 +37,10 @@ def storable(name: str, array: object, rows: int | None) -> np.ndarray:
         raise UserError(
             f"encoder {name!r}: rows differ in length or hold no numbers; expected floats [rows, d]."
         )
-    if values.dtype.kind != "f" or values.dtype.itemsize not in (2, 4, 8):
-        raise UserError(f"encoder {name!r}: expected float16, float32 or float64, got {values.dtype}.")
+    if values.dtype != BFLOAT16 and (values.dtype.kind != "f" or values.dtype.itemsize not in (2, 4, 8)):
+        raise UserError(
+            f"encoder {name!r}: expected float16, bfloat16, float32 or float64, got {values.dtype}."
+        )
     if values.ndim != 2 or 0 in values.shape:
         raise UserError(
             f"encoder {name!r}: expected an array [rows, d] with no empty side, got {list(values.shape)}."
@@ -40,25 +50,64 @@ def storable(name: str, array: object, rows: int | None) -> np.ndarray:
     return values
 
 
+def stored_dtype(name: str) -> np.dtype:
+    """The type of number that a manifest names."""
+    return BFLOAT16 if name == "bfloat16" else np.dtype(name)
+
+
 def write_array(file: IO[bytes], name: str, array: np.ndarray) -> EncoderEntry:
     """Writes embeddings in C order, in chunks; float64 becomes float32.
 
     Raises:
       UserError: a float64 value is beyond what float32 holds.
     """
-    dtype = np.dtype(np.float16 if array.dtype.itemsize == 2 else np.float32)
-    hashed = _Hashed(file)
-    header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": array.shape}
-    npy.write_array_header_1_0(hashed, header)
+    half = BFLOAT16 if array.dtype == BFLOAT16 else np.dtype(np.float16)
+    dtype = half if array.dtype.itemsize == 2 else np.dtype(np.float32)
     step = max(1, CHUNK_BYTES // (array.shape[1] * dtype.itemsize))
-    for start in range(0, len(array), step):
-        chunk = array[start : start + step]
+    parts = (array[start : start + step] for start in range(0, len(array), step))
+    return write_chunks(file, name, parts, array.shape, dtype)
+
+
+def write_chunks(
+    file: IO[bytes], name: str, chunks: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype
+) -> EncoderEntry:
+    """Writes embeddings that come in chunks.
+
+    Args:
+      file: open for writing.
+      name: of the encoder, for messages.
+      chunks: arrays [c, d], in order, of ``shape`` together.
+      shape: (n, d).
+      dtype: to write: float16, bfloat16 or float32.
+
+    Raises:
+      UserError: a value is beyond what ``dtype`` holds.
+    """
+    hashed = _Hashed(file)
+    header = {"descr": npy.dtype_to_descr(_on_disk(dtype)), "fortran_order": False, "shape": tuple(shape)}
+    npy.write_array_header_1_0(hashed, header)
+    rows = 0
+    for chunk in _narrowed(name, chunks, dtype):
+        rows += len(chunk)
+        hashed.write(chunk.view(np.uint8).data)
+    if rows != shape[0]:
+        raise ValueError(f"encoder {name!r}: {rows} rows came, {shape[0]} were announced")
+    return EncoderEntry(shape[1], dtype.name, hashed.sha256.hexdigest())
+
+
+def _narrowed(name: str, chunks: Iterable[np.ndarray], dtype: np.dtype) -> Iterator[np.ndarray]:
+    """The chunks in C order as the type of number to write."""
+    for chunk in chunks:
         with np.errstate(over="ignore"):
             narrow = np.ascontiguousarray(chunk, dtype)
-        if array.dtype.itemsize == 8 and (np.isinf(narrow) & np.isfinite(chunk)).any():
-            raise UserError(f"encoder {name!r}: some values are beyond what float32 holds (3.4e38).")
-        hashed.write(narrow.data)
-    return EncoderEntry(array.shape[1], dtype.name, hashed.sha256.hexdigest())
+        if chunk.dtype != dtype and (np.isinf(narrow) & np.isfinite(chunk)).any():
+            most = f"{float(ml_dtypes.finfo(dtype).max):.2g}".replace("e+0", "e").replace("e+", "e")
+            raise UserError(f"encoder {name!r}: some values are beyond what {dtype.name} holds ({most}).")
+        yield narrow
+
+
+def _on_disk(dtype: np.dtype) -> np.dtype:
+    return np.dtype("V2") if dtype == BFLOAT16 else dtype
 
 
 def open_array(
@@ -96,7 +145,7 @@ def open_array(
         raise UserError(
             f"{store}: encoder {name!r}: {path} was altered: its checksum is not the one in {FILE}. {remedy}"
         )
-    return np.memmap(path, entry.dtype, mode="r", offset=offset, shape=(rows, entry.dim))
+    return np.memmap(path, stored_dtype(entry.dtype), mode="r", offset=offset, shape=(rows, entry.dim))
 
 
 def sha256(path: pathlib.Path) -> str:
@@ -117,7 +166,7 @@ def _problem(path: pathlib.Path, entry: EncoderEntry, rows: int) -> tuple[str, i
         offset = file.tell()
     if dtype.hasobject:
         return "holds pickled Python objects, which are never read", offset
-    if dtype != np.dtype(entry.dtype):
+    if dtype != _on_disk(stored_dtype(entry.dtype)):
         found = dtype.name if dtype.isnative else f"byte-swapped {dtype.name}"
         return f"holds {found}, {FILE} says {entry.dtype}", offset
     if len(shape) != 2 or shape[1] != entry.dim:

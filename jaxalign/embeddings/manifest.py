@@ -13,7 +13,7 @@ from jaxalign.errors import UserError
 FILE = "manifest.json"
 FORMAT = "jaxalign-store"
 VERSION = 1
-DTYPES = ("float16", "float32")
+DTYPES = ("float16", "float32", "bfloat16")
 OWN_FIELDS = frozenset({"dim", "dtype", "sha256"})
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,99}")
@@ -26,7 +26,7 @@ class EncoderEntry:
 
     Attributes:
       dim: width of its embeddings.
-      dtype: "float16" or "float32".
+      dtype: one of ``DTYPES``.
       sha256: of the whole .npy file, in hexadecimal digits.
       info: whatever else was noted, such as the weights or the source.
     """
@@ -164,7 +164,7 @@ def _entry(name: str, entry: Any, path: pathlib.Path) -> EncoderEntry:
         raise UserError(f'{path} is damaged: "dim" of encoder {name!r} must be 1 or more, it is {dim!r}.')
     if dtype not in DTYPES:
         raise UserError(
-            f'{path} is damaged: "dtype" of encoder {name!r} must be {" or ".join(DTYPES)}, it is {dtype!r}.'
+            f'{path} is damaged: "dtype" of encoder {name!r} must be one of {", ".join(DTYPES)}; it is {dtype!r}.'
         )
     if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
         raise UserError(f'{path} is damaged: "sha256" of encoder {name!r} must be 64 hexadecimal digits.')

@@ -172,8 +172,6 @@ def _read_safetensors(path: pathlib.Path, key: str | None, names: Names) -> tupl
         raise
     except Exception as error:  # safetensors documents no narrower class for a damaged file
         raise UserError(f"{path} is damaged or no safetensors file ({_reason(error)}).") from error
-    if array.dtype.name == "bfloat16":
-        array = array.astype(np.float32)  # exactly
     return array, Samples()
 
 

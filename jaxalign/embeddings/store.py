@@ -27,7 +27,7 @@ class EmbeddingStore:
 
       <store>/manifest.json      format, data set, rows; width, type and checksum of every encoder
       <store>/samples.parquet    sample_id, identity, and any other columns
-      <store>/<encoder>.npy      [n, d] float16 or float32, rows as in samples.parquet
+      <store>/<encoder>.npy      [n, d] float16, bfloat16 or float32, rows as in samples.parquet
 
     The arrays are memory-mapped: opening a store reads none of them into memory (checksums are taken in
     passing), and ``store[name]`` costs nothing until its rows are used. NaN and infinity may be stored;
@@ -114,7 +114,7 @@ class EmbeddingStore:
 
         Args:
           path: of the directory to make.
-          embeddings: an array [n, d] per encoder, float16, float32 or float64 (stored as float32).
+          embeddings: an array [n, d] per encoder, float16, bfloat16, float32 or float64 (stored as float32).
           identities: person of each row, text or whole numbers, shape [n].
           sample_ids: name of each row, none twice; without it, row numbers.
           dataset: name of the data set; without it, the directory's.

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxalign.embeddings import EmbeddingStore
+from jaxalign.embeddings.arrays import stored_dtype
 from jaxalign.embeddings.manifest import DTYPES, check_new_names
 from jaxalign.embeddings.manifest import FILE as MANIFEST
 from jaxalign.embeddings.store import require_free
@@ -50,7 +51,7 @@ def extract(
       out: directory of the store.
       crop: what to cut from each photograph before an encoder's own preprocessing; a mapping from names of encoders
         where they differ (others get none).
-      dtype: "float16" or "float32", of the stored rows, which are not normalised.
+      dtype: "float16", "float32" or "bfloat16", of the stored rows, which are not normalised.
       bad_images: "fail" stops at the first photograph that cannot be read, "skip" leaves it out.
       overwrite: replace a store, or an unfinished one, that is there.
       progress: called with the photographs done, those embedded by this call, and those skipped since the last call.
@@ -88,7 +89,7 @@ def extract(
         "dtype": dtype,
     }
     dims = {name: view.encoder.dim for name, view in views.items()}
-    journal = Journal.open(path, plan, dims, np.dtype(dtype), afresh=overwrite)
+    journal = Journal.open(path, plan, dims, stored_dtype(dtype), afresh=overwrite)
     with contextlib.closing(journal):
         if journal.bad and bad_images == "fail":
             raise UserError(

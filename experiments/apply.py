@@ -1,0 +1,184 @@
+"""Translates a gallery: maps an encoder's rows of a store into another encoder's space and writes a new store.
+
+  python -m experiments.apply --store=S --encoder=arcface --map=FILE.safetensors --out=NEW
+
+With maps that `experiments.pairwise --save_maps` kept, the pair names the map and the encoder:
+
+  python -m experiments.apply --store=S --maps=results/mine/maps/seed42/ridge --source=arcface --target=clip --out=NEW
+
+Rows are read, mapped and written a chunk at a time; memory does not grow with the gallery. The new store has the same
+samples and one encoder.
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+import jaxalign
+from experiments import cli
+from experiments.progress import Progress, duration
+from jaxalign.affine import AffineMap
+from jaxalign.embeddings import EmbeddingStore
+from jaxalign.embeddings.manifest import DTYPES, check_encoder_name
+from jaxalign.embeddings.store import require_free
+from jaxalign.errors import UserError
+from jaxalign.translation import translate
+
+SIDES = ("to_target", "source", "target")
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("store", None, "Directory of the store to translate.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "encoder",
+    None,
+    "Encoder of --store whose rows are mapped; with --maps the pair's own.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("map", None, "File of one map, as AffineMap.save writes it.", flag_values=FLAGS)
+flags.DEFINE_string("maps", None, "Directory of maps of pairs, with maps.json in it.", flag_values=FLAGS)
+flags.DEFINE_string("source", None, "With --maps: the encoder that the map comes from.", flag_values=FLAGS)
+flags.DEFINE_string("target", None, "With --maps: the encoder that the map leads to.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "side",
+    "to_target",
+    list(SIDES),
+    "With --maps: `to_target` maps the source's rows into the target's own coordinates; `source` and `target` map "
+    "either side's into the space where the pair is compared, which for canonical and shared is neither's own.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("rank", None, "With --maps: keep that many leading dimensions.", 1, flag_values=FLAGS)
+flags.DEFINE_string("out", None, "Directory of the store to make.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "name", None, "Encoder's name in the new store; without it as in --store.", flag_values=FLAGS
+)
+flags.DEFINE_enum("dtype", "float16", list(DTYPES), "Type to store numbers in.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "normalize",
+    None,
+    ["l2", "none"],
+    "Scale rows to length 1 before the map. Without it as the run that fitted --maps did, else none.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean("normalize_output", False, "Scale mapped rows to length 1.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "chunk_rows",
+    None,
+    "Rows mapped at once; without it what the device's memory allows.",
+    1,
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean("overwrite", False, "Replace the store that --out holds.", flag_values=FLAGS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The map to apply.
+
+    Attributes:
+      map: one map.
+      encoder: whose rows it takes; None where the file does not say.
+      normalize: "l2" or "none", as the rows that it was fitted on.
+      about: what its file says of it.
+    """
+
+    map: AffineMap
+    encoder: str | None
+    normalize: str
+    about: dict[str, Any]
+
+
+def choose() -> Chosen:
+    """Reads the map that the flags name.
+
+    Raises:
+      UserError: not exactly one is named, or the file is missing, damaged or of another kind.
+    """
+    if bool(FLAGS.map) == bool(FLAGS.maps):
+        raise UserError("one map is needed: give --map=FILE, or --maps=DIR with --source and --target.")
+    if FLAGS.maps:
+        return _of_pair(pathlib.Path(FLAGS.maps))
+    if FLAGS.source or FLAGS.target or FLAGS.rank:
+        raise UserError("--source, --target and --rank choose among --maps; with --map leave them out.")
+    map_, about = AffineMap.load_with_metadata(FLAGS.map)
+    return Chosen(map_, None, "none", {"file": str(FLAGS.map), **about})
+
+
+def _of_pair(directory: pathlib.Path) -> Chosen:
+    if not FLAGS.source or not FLAGS.target:
+        raise UserError("--maps holds maps of pairs: give --source and --target.")
+    maps = jaxalign.PairwiseMaps.load(directory)
+    pair = (FLAGS.source, FLAGS.target)
+    if pair not in maps:
+        there = ", ".join(f"{source} → {target}" for source, target in maps)
+        raise UserError(f"{directory} holds no map {pair[0]} → {pair[1]}; there are {there}.")
+    fit = maps[pair]
+    fit = fit if FLAGS.rank is None else fit.at_rank(FLAGS.rank)
+    map_ = {"to_target": fit.to_target, "source": lambda: fit.source, "target": lambda: fit.target}[
+        FLAGS.side
+    ]()
+    about = {"directory": str(directory), "side": FLAGS.side, **maps.settings[pair]}
+    encoder = pair[1] if FLAGS.side == "target" else pair[0]
+    return Chosen(jax.tree.map(np.asarray, map_), encoder, _normalized_in(directory), about)
+
+
+def _normalized_in(directory: pathlib.Path) -> str:
+    """Whether the run whose maps these are (OUT/maps/seed/method) scaled rows to length 1."""
+    try:
+        content = json.loads((directory.absolute().parents[2] / "config.json").read_text(encoding="utf-8"))
+        value = content["config"]["protocol"]["normalize"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return "none"
+    return value if value in ("l2", "none") else "none"
+
+
+def main(_: Sequence[str]) -> None:
+    """Checks everything, then maps."""
+    started = time.monotonic()
+    path, out = pathlib.Path(_given("store")), pathlib.Path(_given("out"))
+    chosen = choose()
+    encoder = FLAGS.encoder or chosen.encoder
+    if not encoder:
+        raise UserError("--encoder is missing: the map's file does not say whose rows it takes.")
+    require_free(out, FLAGS.overwrite)
+    if FLAGS.name:
+        check_encoder_name(FLAGS.name)
+    store = EmbeddingStore.open(path, encoders=[encoder])
+    normalize = FLAGS.normalize or chosen.normalize
+    with Progress(store.rows) as progress:
+        made = translate(
+            store,
+            encoder,
+            chosen.map,
+            out,
+            name=FLAGS.name,
+            dtype=FLAGS.dtype,
+            normalize_input=normalize == "l2",
+            normalize=FLAGS.normalize_output,
+            chunk_rows=FLAGS.chunk_rows,
+            info={"map": chosen.about, "rows_before_the_map": normalize},
+            overwrite=FLAGS.overwrite,
+            progress=lambda done: progress.step("rows mapped", done - progress.done),
+        )
+    before = "scaled to length 1 first, " if normalize == "l2" else ""
+    (name,) = made.encoders
+    print(
+        f"{out}: {made.rows:,} rows of {encoder}, {before}mapped from width {chosen.map.in_dim} to "
+        f"{chosen.map.out_dim}, as {name} in {FLAGS.dtype}, in {duration(time.monotonic() - started)}."
+    )
+
+
+def _given(name: str) -> str:
+    value = getattr(FLAGS, name)
+    if not value:
+        raise UserError(f"--{name} is missing. {FLAGS[name].help}")
+    return value
+
+
+if __name__ == "__main__":
+    cli.run(main, values=FLAGS)

@@ -1,0 +1,50 @@
+"""Times what has to scale, a section at a time, each against what the machine itself allows.
+
+  python -m experiments.benchmark_scale --sections=moments --out=results/benchmark_scale.json
+
+`moments`: second moments of a memory-mapped store that is made on the spot (4 GB unless --rows or --width say less) and
+removed afterwards, against reading the file once and against the bare matrix product in the same number format; the
+peak resident memory of a fresh process; and twice the rows against once.
+
+Figures of one run are from the same machine at the same time, so the ratios are what to quote.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments import cli, scale_moments
+from experiments.flags import words
+
+VALUES = flags.FlagValues()
+scale_moments.define_flags(VALUES)
+flags.DEFINE_string("sections", "moments", "What to time, separated by commas.", flag_values=VALUES)
+flags.DEFINE_string("out", None, "File to write the figures to, as JSON.", flag_values=VALUES)
+
+# A section takes the flags and gives its figures, numbers by name. A new one is a row here and a module of its own.
+Section = Callable[[flags.FlagValues], Mapping[str, float]]
+SECTIONS: dict[str, Section] = {
+    "moments": scale_moments.run,
+}
+
+
+def main(_: Sequence[str]) -> None:
+    """Prints the figures of each section as they come, and writes them."""
+    record: dict[str, Any] = {"jax": jax.__version__, "devices": [str(device) for device in jax.devices()]}
+    for name in words("sections", VALUES.sections, SECTIONS, "section"):
+        print(f"{name}:", flush=True)
+        record[name] = dict(SECTIONS[name](VALUES))
+        for figure, value in record[name].items():
+            print(f"  {figure:44s} {value:10.4g}", flush=True)
+    if VALUES.out:
+        path = pathlib.Path(VALUES.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    cli.run(main, values=VALUES)

@@ -1,0 +1,49 @@
+"""The benchmark of scale on a small store: every figure is there, nothing stays on the disk."""
+
+import json
+
+import pytest
+
+from experiments import benchmark_scale, cli, scale_moments
+
+
+def drive(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.run(benchmark_scale.main, ["benchmark_scale", *arguments], benchmark_scale.VALUES)
+    out, err = capsys.readouterr()
+    return ended.value.code or 0, out, err
+
+
+def test_the_section_measures_and_cleans_up(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(scale_moments, "LEAST_SECONDS", 0.01)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    flags = [
+        "--rows=20001",
+        "--width=40",
+        f"--scratch={scratch}",
+        f"--out={tmp_path / 'deep' / 'figures.json'}",
+    ]
+    status, out, err = drive(capsys, "--sections=moments", *flags)
+    assert (status, err) == (0, "")
+    figures = json.loads((tmp_path / "deep" / "figures.json").read_text())["moments"]
+    assert all(name in out for name in figures)
+    assert all(value > 0 for value in figures.values())
+    assert figures["gigabytes"] == 20001 * 40 * 2 / 1e9
+    assert figures["relative error of the scatter matrix"] < 1e-12
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--sections=moment"], "--sections: there is no section 'moment'; there are moments"),
+        (["--rows=1"], "--rows takes"),
+        (["--scratch=nowhere"], "nowhere: the store takes"),
+        (["--rows=1000000000000"], "give --scratch, or fewer --rows"),
+    ],
+)
+def test_bad_flags_are_a_sentence(capsys, flags, sentence):
+    status, _, err = drive(capsys, *flags)
+    assert status == 2
+    assert err.startswith("error: ") and sentence in err and err.count("\n") == 1
