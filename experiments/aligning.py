@@ -8,8 +8,9 @@ from typing import Any
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
 from experiments.measuring import Measuring, Number, TestRows
+from experiments.protocols import GRADIENT
 from experiments.results import FitRow
-from jaxalign import Fit, FoldMoments, PairwiseMaps, fit_pairs
+from jaxalign import Fit, FoldMoments, PairwiseMaps, fit_joint_space, fit_low_rank, fit_pairs
 from jaxalign.errors import UserError
 from jaxalign.report import Row, Setting
 from jaxalign.workers import concurrently
@@ -33,6 +34,7 @@ class Aligning:
         self.config, self.data, self.protocol = config, data, config.protocol
         self.encoders = data.encoders
         self.pairs = config.pairs(self.encoders)
+        config.check_fit_rank(self.pairs, data.store.dims)
         self.rows: list[Row] = []
         self.fits: list[FitRow] = []
         self.doubtful: set[tuple[str, str, Setting]] = set()
@@ -42,8 +44,13 @@ class Aligning:
         """One pass over the training rows, which serves every method."""
         return FoldMoments.of(self.data.take(measuring.split.train), fold=measuring.fold)
 
-    def fit(self, moments: FoldMoments, method: str) -> PairwiseMaps:
+    def fit(self, moments: FoldMoments, method: str, measuring: Measuring) -> PairwiseMaps:
         """The maps of all pairs, which serve every rank."""
+        if method in GRADIENT:
+            train = measuring.split.train
+            fit = fit_low_rank if method == "low_rank" else fit_joint_space
+            known = {"groups": self.data.identities[train], "moments": moments.total, "pairs": self.pairs}
+            return fit(self.data.take(train), **known, **self.config.gradient_options())
         options = self.config.fit_options(method, max(self.data.store.dims[name] for name in self.encoders))
         return fit_pairs(moments, self.protocol.fitted_as(method), pairs=self.pairs, **options)
 

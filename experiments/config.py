@@ -1,11 +1,13 @@
 """What a run of the main driver does, read from the flags and checked before any work starts."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from experiments import flags
-from experiments.protocols import METHODS, PENALISED, PROTOCOLS, RANKED, Protocol
+from experiments.protocols import GRADIENT, METHODS, PENALISED, PROTOCOLS, RANKED, Protocol
 from jaxalign.errors import UserError
+from jaxalign.low_rank import LowRankSettings
 
 LARGEST_SEED = 2**32 - 1  # of NumPy's legacy generator, which the published split uses
 KINDS = ("identification", "verification")
@@ -28,6 +30,7 @@ class PairwiseConfig:
       protocol: with every setting that a flag changed.
       ranks: of the methods in ``RANKED``: None for the methods' own choice, "cv", or numbers where None is no
         limit.
+      loss, steps, fit_rank: of the methods in ``GRADIENT``; no rank for the methods' own.
       folds: of cross-validation.
       max_per_person: test photographs a person at most; 0 for all.
       measures: of ``KINDS``.
@@ -51,6 +54,9 @@ class PairwiseConfig:
     targets: tuple[str, ...] | None
     protocol: Protocol
     ranks: tuple[int | None, ...] | str | None
+    loss: str
+    steps: int
+    fit_rank: int | None
     folds: int
     max_per_person: int
     measures: tuple[str, ...]
@@ -88,6 +94,9 @@ class PairwiseConfig:
             targets=_encoders("targets", values.targets),
             protocol=_protocol(values, given["seeds"]),
             ranks=None if values.ranks is None else flags.ranks(values.ranks),
+            loss=values.loss,
+            steps=values.steps,
+            fit_rank=None if values.fit_rank is None else _one_rank(values.fit_rank),
             folds=values.folds,
             max_per_person=values.max_per_person,
             measures=flags.words("measures", values.measures, KINDS, "kind of measure"),
@@ -115,6 +124,13 @@ class PairwiseConfig:
             raise UserError(f"--ranks applies to {', '.join(sorted(RANKED))}; --methods has none of them.")
         if self.ranks == "cv" and "reduced_rank" not in methods:
             raise UserError("--ranks=cv chooses the rank of reduced_rank, which is not among --methods.")
+        if GRADIENT & set(methods):
+            both = True if "joint" in methods else None
+            LowRankSettings(two_sided=both, **self.gradient_options()).settled()
+        elif self.fit_rank is not None:
+            raise UserError(
+                f"--fit_rank applies to {', '.join(sorted(GRADIENT))}; --methods has none of them."
+            )
         if self.folds < 2:
             raise UserError(f"--folds takes a whole number of 2 or more, got {self.folds}.")
         if self.pair_list is not None and "verification" not in self.measures:
@@ -170,8 +186,25 @@ class PairwiseConfig:
             options["rank"] = max(widest if rank is None else rank for rank in self.ranks)
         return options
 
+    def gradient_options(self) -> dict[str, Any]:
+        """Settings of the methods that are fitted by gradient."""
+        return {"loss": self.loss, "steps": self.steps, "rank": self.fit_rank}
+
+    def check_fit_rank(self, pairs: list[tuple[str, str]], dims: Mapping[str, int]) -> None:
+        """Refuses a rank that a pair's narrower side has not."""
+        if self.fit_rank is None or "low_rank" not in self.protocol.methods:
+            return
+        for pair in pairs:
+            if self.fit_rank > min(dims[name] for name in pair):
+                raise UserError(
+                    f"--fit_rank={self.fit_rank}: {pair[0]} → {pair[1]} has only {min(dims[name] for name in pair)} "
+                    "dimensions to map through."
+                )
+
     def rank_as_fitted(self, method: str) -> bool:
         """Whether the fit itself has a rank to report, though no number was asked for."""
+        if method in GRADIENT:
+            return method == "joint" or self.fit_rank is not None
         return method in self.chosen_ranks() or (method == "shared" and not isinstance(self.ranks, tuple))
 
     def chosen_ranks(self) -> frozenset[str]:
@@ -200,6 +233,12 @@ def _protocol(values: Any, seeds: str | None) -> Protocol:
         own_photograph=own,
         comparisons=values.comparisons,
     )
+
+
+def _one_rank(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**31):
+        raise UserError(f"--fit_rank takes one whole number of 1 or more, got '{text}'.")
+    return int(text)
 
 
 def _encoders(name: str, text: str) -> tuple[str, ...] | None:

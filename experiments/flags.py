@@ -16,6 +16,7 @@ from absl import flags as absl_flags
 
 from experiments.protocols import METHODS, PROTOCOLS, Penalty
 from jaxalign.errors import UserError
+from jaxalign.low_rank import LOSSES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +98,17 @@ DEFINITIONS: dict[str, Flag] = {
         "For reduced_rank, canonical and shared: compare in at most so many dimensions; one result for each "
         "of the list. `full` sets no limit, `cv` chooses per pair on training people (reduced_rank). Without "
         "it: canonical full, shared 96, reduced_rank cv. Example: --ranks=16,64,full",
+    ),
+    "loss": Flag(
+        "contrastive",
+        f"What low_rank and joint minimise, of: {', '.join(LOSSES)}. Example: --loss=cosine",
+        choices=tuple(LOSSES),
+    ),
+    "steps": Flag(400, "Steps of Adam for low_rank and joint.", "whole"),
+    "fit_rank": Flag(
+        None,
+        "Dimensions that low_rank and joint are fitted in. Without it: low_rank full, joint 128. Example: "
+        "--fit_rank=64",
     ),
     "l2": Flag(
         None,

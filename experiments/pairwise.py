@@ -36,6 +36,7 @@ FLAGS = flags.define(
     *("store", "images", "models", "sources", "targets", "nonfinite"),
     *("crop", "bad_images", "embedding_cache"),
     *("protocol", "methods", "ranks", "l2", "normalize", "folds"),
+    *("loss", "steps", "fit_rank"),
     *("seeds", "train_fraction", "max_per_person"),
     *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons", "pair_list", "controls"),
     *("out", "overwrite", "save_maps", "heatmaps", "compilation_cache"),
@@ -102,7 +103,7 @@ class Run(Aligning):
             with beside(controls) as control_rows:
                 for method in self.protocol.methods:
                     progress.show(f"{where}: fitting {method}")
-                    maps = self.fit(moments, method)
+                    maps = self.fit(moments, method, measuring)
                     label = f"{where}: {method}"
                     measured = self.measure_maps(measuring, test, method, maps, config.cuts(method))
                     for done, (source, target) in measured:

@@ -21,8 +21,13 @@ METHODS = (
     "reduced_rank",
     "canonical",
     "shared",
+    "low_rank",
+    "joint",
 )
 RANKED = frozenset({"reduced_rank", "canonical", "shared"})  # methods that --ranks applies to
+GRADIENT = frozenset(
+    {"low_rank", "joint"}
+)  # methods fitted by gradient: --loss, --steps and --fit_rank apply
 PENALISED = frozenset({"ridge", "reduced_rank"})  # methods that --l2 applies to
 
 Penalty = float | tuple[float, ...] | str

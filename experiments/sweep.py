@@ -36,6 +36,7 @@ ITEMS = "items"
 FLAGS = flags.define(
     *("stores", "models", "sources", "targets", "nonfinite"),
     *("protocol", "methods", "ranks", "penalties", "l2", "normalize", "folds"),
+    *("loss", "steps", "fit_rank"),
     *("seeds", "train_fraction", "max_per_person"),
     *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons"),
     *("stale_seconds", "retry_failed", "wait", "max_items", "minutes", "merge_only", "dry_run"),

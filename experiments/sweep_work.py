@@ -58,7 +58,7 @@ class Doing:
         self.last = item
         aligning = Aligning(self.config.for_item(item), self.stores[item.store])
         split = self._split_of(item, aligning)
-        maps = self._maps_of(item, aligning, split.moments)
+        maps = self._maps_of(item, aligning, split)
         measured = aligning.measure_maps(split.measuring, split.test, item.method, maps, (item.rank,))
         for done, (source, target) in measured:
             progress.show(f"{item.id}, {done}, {source} → {target}")
@@ -75,10 +75,10 @@ class Doing:
             self._split = item.split, made
         return self._split[1]
 
-    def _maps_of(self, item: Item, aligning: Aligning, moments: FoldMoments) -> PairwiseMaps:
+    def _maps_of(self, item: Item, aligning: Aligning, split: Split) -> PairwiseMaps:
         if self._maps is None or self._maps[0] != item.fit:
             self._maps = None
-            self._maps = item.fit, aligning.fit(moments, item.method)
+            self._maps = item.fit, aligning.fit(split.moments, item.method, split.measuring)
         return self._maps[1]
 
 

@@ -223,10 +223,10 @@ def test_a_failed_item_stops_no_other_and_can_be_retried(store, drive_here, tmp_
     flags = (f"--stores={store}", f"--out={out}", "--methods=orthogonal,linear", "--seeds=1", "--rank_k=1")
     fit = Aligning.fit
 
-    def refuse(self, moments, method):
+    def refuse(self, moments, method, measuring):
         if method == "orthogonal":
             raise UserError("this cannot be fitted.")
-        return fit(self, moments, method)
+        return fit(self, moments, method, measuring)
 
     monkeypatch.setattr(Aligning, "fit", refuse)
     done = drive_here(*flags)
@@ -298,9 +298,9 @@ def test_ranks_and_penalties_are_items_and_share_their_fit(store, drive_here, tm
     fitted = Counter()
     fit, moments = Aligning.fit, Aligning.moments
 
-    def count_fit(self, moments, method):
+    def count_fit(self, moments, method, measuring):
         fitted[method, self.protocol.l2] += 1
-        return fit(self, moments, method)
+        return fit(self, moments, method, measuring)
 
     def count_moments(self, measuring):
         fitted["moments"] += 1

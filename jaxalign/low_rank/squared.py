@@ -61,11 +61,7 @@ def fit_squared(
             )
         weights[widths] = stacked(widths, [starts[pair] for pair in alike], np.float32(0), two_sided=False)
         explained = np.square(stack.astype(np.float64)).sum(axis=(1, 2))
-        unexplained = np.ones(len(stack), np.float32)
-        unexplained -= explained
-        members[widths] = MomentMember(
-            stack, 1 - np.sum(stack**2, axis=(1, 2), dtype=np.float64).astype(np.float32)
-        )
+        members[widths] = MomentMember(stack, np.asarray(1 - explained).astype(np.float32))
     trained = train(
         MomentObjective(settings.orthogonality), settings, weights, members, np.zeros(()), devices
     )

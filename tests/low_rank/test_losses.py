@@ -26,6 +26,11 @@ def batch(seed):
     return u, v, generator.normal(size=(PEOPLE, WIDTH))
 
 
+def on_device(u, v, means):
+    u, v, means = (jnp.asarray(part, jnp.float32) for part in (u, v, means))
+    return Mapped(u, v, means, jnp.float32(SCALE))
+
+
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -87,14 +92,14 @@ def test_every_loss_has_an_oracle():
 def test_loss_agrees_with_its_oracle(name):
     for seed in range(3):
         u, v, means = batch(seed)
-        mapped = Mapped(*(jnp.asarray(part, jnp.float32) for part in (u, v, means)), jnp.float32(SCALE))
+        mapped = on_device(u, v, means)
         np.testing.assert_allclose(LOSSES[name](mapped, OPTIONS), ORACLES[name](u, v, means), rtol=2e-5)
 
 
 def test_margin_beyond_pi_goes_on_falling():
     u, _, means = batch(0)
     u = np.concatenate([-means, -means + 1e-3])
-    mapped = Mapped(*(jnp.asarray(part, jnp.float32) for part in (u, u, means)), jnp.float32(SCALE))
+    mapped = on_device(u, u, means)
     np.testing.assert_allclose(LOSSES["margin"](mapped, OPTIONS), numpy_margin(u, u, means), rtol=2e-5)
 
 
