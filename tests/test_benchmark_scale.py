@@ -37,7 +37,7 @@ def test_the_section_measures_and_cleans_up(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--sections=moment"], "--sections: there is no section 'moment'; there are moments"),
+        (["--sections=moment"], "--sections: there is no section 'moment'; there are moments, low_rank"),
         (["--rows=1"], "--rows takes"),
         (["--scratch=nowhere"], "nowhere: the store takes"),
         (["--rows=1000000000000"], "give --scratch, or fewer --rows"),
@@ -47,3 +47,13 @@ def test_bad_flags_are_a_sentence(capsys, flags, sentence):
     status, _, err = drive(capsys, *flags)
     assert status == 2
     assert err.startswith("error: ") and sentence in err and err.count("\n") == 1
+
+
+def test_gradient_section_measures(capsys):
+    flags = ["--gradient_rows=60", "--gradient_width=12", "--gradient_rank=3", "--gradient_steps=4"]
+    status, out, err = drive(
+        capsys, "--sections=low_rank", *flags, "--contrastive_steps=2", "--contrastive_people=5"
+    )
+    assert (status, err) == (0, "")
+    for name in ("squared: ours", "squared: optax, all rows, times ours", "contrastive: optax, times ours"):
+        assert name in out

@@ -17,6 +17,7 @@ from jaxalign.precision import multiply
 from jaxalign.pytree import Leaf
 
 SMALLEST = 1e-12
+UNDERFLOW = 1e-30  # a sum of exponentials below it has lost digits
 
 
 class Mapped(NamedTuple):
@@ -77,13 +78,29 @@ def contrastive(batch: Mapped, settings: Any) -> Float[Array, ""]:
       van den Oord et al., "Representation learning with contrastive predictive coding", 2018; Miech et al., "End-to-end
       learning of visual representations from uncurated instructional videos" (several positives), CVPR 2020.
     """
-    logits = batch.inverse_temperature * product(unit(batch.u), unit(batch.v))
-    people = batch.means.shape[0]
-    blocks = logits.reshape(2, people, 2, people)
-    own = jnp.diagonal(blocks, axis1=1, axis2=3)  # [photograph of u, photograph of v, person]
-    towards_v = jax.nn.logsumexp(logits, axis=1).reshape(2, people) - jax.nn.logsumexp(own, axis=1)
-    towards_u = jax.nn.logsumexp(logits, axis=0).reshape(2, people) - jax.nn.logsumexp(own, axis=0)
-    return (jnp.mean(towards_v) + jnp.mean(towards_u)) / 2
+    people, scale = batch.means.shape[0], batch.inverse_temperature
+    u, v = unit(batch.u), unit(batch.v)
+    logits = scale * product(u, v)
+    pairs = u.reshape(2, 1, people, -1) * v.reshape(1, 2, people, -1)
+    own = scale * jnp.sum(pairs, axis=-1)  # [photograph of u, photograph of v, person]
+    everyone = _log_sums(logits)
+    towards = [all_ - jax.nn.logsumexp(own, axis).reshape(-1) for axis, all_ in zip((1, 0), everyone)]
+    return jnp.mean(jnp.concatenate(towards))
+
+
+def _log_sums(logits: Float[Array, "n m"]) -> tuple[Float[Array, " n"], Float[Array, " m"]]:
+    """``logsumexp`` of every row and of every column, from one exponential of each entry unless that underflows."""
+    top = jax.lax.stop_gradient(jnp.max(logits))
+    sums = [jnp.sum(jnp.exp(logits - top), axis=axis) for axis in (1, 0)]
+    least = jnp.minimum(sums[0].min(), sums[1].min())
+
+    def exact() -> tuple[Array, Array]:
+        return jax.nn.logsumexp(logits, axis=1), jax.nn.logsumexp(logits, axis=0)
+
+    def quick() -> tuple[Array, Array]:
+        return tuple(jnp.log(jnp.maximum(part, UNDERFLOW)) + top for part in sums)  # pyright: ignore[reportReturnType]
+
+    return jax.lax.cond(least > UNDERFLOW, quick, exact)
 
 
 def margin(batch: Mapped, settings: Any) -> Float[Array, ""]:

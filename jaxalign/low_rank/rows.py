@@ -125,6 +125,7 @@ def prepare(
                 f"got {number} of {len(names)} in {len(labels)} rows"
             )
     starts = np.cumsum(counts) - counts
+    order = np.argsort(labels, kind="stable").astype(np.int32)
     tables = [
         People(
             starts[chosen].astype(np.int32),
@@ -142,18 +143,11 @@ def prepare(
         stack = np.zeros((len(members), len(labels), width), np.float32)
         for place, name in zip(stack, members):
             place[:, : arrays[name].shape[1]] = axes[name].coordinates(arrays[name])
-        sums = np.stack([_sums_by_person(part, labels, len(names)) for part in stack])
+        sums = np.stack([np.add.reduceat(part[order], starts, axis=0) for part in stack])
         coordinates[width], means[width] = stack, sums / counts[None, :, None].astype(np.float32)
-    order = np.argsort(labels, kind="stable").astype(np.int32)
     rows = jax.device_put(Rows(coordinates, means, order, *tables))
     place = {name: (width, number) for width, members in alike.items() for number, name in enumerate(members)}
     return Prepared(rows, axes, place)
-
-
-def _sums_by_person(rows: np.ndarray, labels: np.ndarray, people: int) -> np.ndarray:
-    sums = np.zeros((people, rows.shape[1]), np.float32)
-    np.add.at(sums, labels, rows)
-    return sums
 
 
 def draw(rows: Rows, key: Array, people: int) -> Batch:

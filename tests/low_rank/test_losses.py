@@ -96,6 +96,26 @@ def test_loss_agrees_with_its_oracle(name):
         np.testing.assert_allclose(LOSSES[name](mapped, OPTIONS), ORACLES[name](u, v, means), rtol=2e-5)
 
 
+def test_contrastive_loss_of_scores_that_underflow():
+    u, v, means = batch(3)
+    v[:, :] = -u  # each photograph is furthest from its own person's
+    mapped = on_device(u, v, means)._replace(inverse_temperature=jnp.float32(200))
+    with np.errstate(over="raise", under="ignore"):
+        logits = 200 * unit(u) @ unit(v).T
+        own = [[logits[row, [row % PEOPLE, row % PEOPLE + PEOPLE]] for row in range(2 * PEOPLE)]]
+        own += [[logits[[row % PEOPLE, row % PEOPLE + PEOPLE], row] for row in range(2 * PEOPLE)]]
+        expected = np.mean(
+            [
+                scipy.special.logsumexp(logits, axis=axis) - scipy.special.logsumexp(part, axis=1)
+                for axis, part in zip((1, 0), own)
+            ]
+        )
+    np.testing.assert_allclose(LOSSES["contrastive"](mapped, OPTIONS), expected, rtol=1e-5)
+    assert np.isfinite(
+        jax.grad(lambda u: LOSSES["contrastive"](mapped._replace(u=u), OPTIONS))(mapped.u)
+    ).all()
+
+
 def test_margin_beyond_pi_goes_on_falling():
     u, _, means = batch(0)
     u = np.concatenate([-means, -means + 1e-3])
