@@ -9,12 +9,11 @@
 
 from collections.abc import Iterator
 
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import PairwiseConfig
 from experiments.inputs import PIXELS, Data
-from experiments.measuring import Measuring, Number, TestRows
+from experiments.measuring import Measuring, Number, TestRows, filled
 from jaxalign import FoldMoments, fit_pairs
 from jaxalign.components import principal_components
 from jaxalign.errors import UserError
@@ -59,9 +58,8 @@ class Controls:
         pixels = self.data.take_pixels(measuring.split.train)
         components = principal_components(pixels, min(COMPONENTS, *pixels.shape))
         train = {PIXELS: np.asarray(components(pixels)), **self.data.take(measuring.split.train)}
-        filled = np.zeros((len(next(iter(test.values()))), pixels.shape[1]), np.float32)
-        filled[: len(measuring.split.test)] = self.data.take_pixels(measuring.split.test)
-        test = {PIXELS: jnp.asarray(components(filled)), **test}
+        seen = np.asarray(components(self.data.take_pixels(measuring.split.test)))
+        test = {PIXELS: filled(seen), **test}
         targets = dict.fromkeys(target for _, target in self.pairs)
         yield from self._fitted(measuring, PIXEL_MAPS, train, test, [(PIXELS, name) for name in targets])
         yield from self._rows(measuring, OWN, (PIXELS, PIXELS), measuring.compare(test[PIXELS], test[PIXELS]))

@@ -12,12 +12,13 @@ from experiments.inputs import Data
 from jaxalign import Fit
 from jaxalign.biometrics import EvaluationPlan, evaluate
 from jaxalign.biometrics import Measure as Number
+from jaxalign.blocks import padded_width
 from jaxalign.errors import UserError
 from jaxalign.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.splits import Split, identity_folds
 
 TestRows = dict[str, jax.Array]  # of every encoder
-ROWS_STEP = 256  # test rows are filled up to a multiple, so that seeds share compiled programs
+ROWS_STEP = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,10 +68,8 @@ class Measuring:
         return self.split.seed
 
     def test_rows(self, data: Data) -> TestRows:
-        """Test rows of every encoder on the device, filled up with zero rows to a multiple of ``ROWS_STEP``."""
-        fill = -len(self.split.test) % ROWS_STEP
-        taken = data.take(self.split.test)
-        return {name: jnp.asarray(np.pad(rows, ((0, fill), (0, 0)))) for name, rows in taken.items()}
+        """Test rows of every encoder on the device, filled up by ``filled``."""
+        return {name: filled(rows) for name, rows in data.take(self.split.test).items()}
 
     def evaluate(self, fit: Fit, source: jax.Array, target: jax.Array) -> list[Number]:
         """Every number of one pair.
@@ -82,7 +81,8 @@ class Measuring:
         Raises:
           UserError: mapped rows cannot be compared, because they are zero or not finite.
         """
-        return self.compare(fit.source(source), fit.target(target))
+        padded = fit.padded()
+        return self.compare(padded.source(source), padded.target(target))
 
     def compare(self, probes: jax.Array, gallery: jax.Array) -> list[Number]:
         """Every number of rows that lie in one space already, shape [rows of ``test_rows``, d]."""
@@ -115,6 +115,15 @@ class Measuring:
             "test_rows": len(self.split.test),
             **listed,
         }
+
+
+def filled(rows: np.ndarray) -> jax.Array:
+    """Rows on the device, with zero rows up to a multiple of ``ROWS_STEP`` and zero columns up to a padded width.
+
+    Seeds, and encoders of like width, then share compiled programs.
+    """
+    count, width = rows.shape
+    return jnp.asarray(np.pad(rows, ((0, -count % ROWS_STEP), (0, padded_width(width) - width))))
 
 
 def read_pairs(path: str, data: Data) -> PairList:

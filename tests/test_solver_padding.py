@@ -79,3 +79,20 @@ def test_blocks_hold_the_encoder_and_zeros() -> None:
     np.testing.assert_array_equal(cross.xy[:120, :100], scatter[block, :100])
     assert not np.asarray(own.scatter)[120:].any() and not np.asarray(cross.xy)[:, 100:].any()
     assert (int(own.width), int(cross.width_x), int(cross.width_y)) == (120, 120, 100)
+
+
+@pytest.mark.parametrize(
+    "method", ["identity", "translation", "orthogonal", "ridge", "reduced_rank", "canonical"]
+)
+def test_filled_up_fits_map_alike(method):
+    """Widths filled up with zeros: the same rows in the columns that count, zeros in the others."""
+    generator = np.random.default_rng(0)
+    rows = {name: generator.normal(size=(40, width)) for name, width in {"a": 7, "b": 11}.items()}
+    for (source, target), fit in jaxalign.fit_pairs(rows, method, groups=np.arange(40) // 2).items():
+        padded = fit.padded()
+        for name, map_, wide in ((source, fit.source, padded.source), (target, fit.target, padded.target)):
+            wider = np.pad(rows[name], ((0, 0), (0, 128 - rows[name].shape[1])))
+            expected, found = np.asarray(map_(rows[name])), np.asarray(wide(wider))
+            assert found.shape == (40, 128)
+            np.testing.assert_allclose(found[:, : expected.shape[1]], expected, rtol=1e-12, atol=1e-12)
+            assert not found[:, expected.shape[1] :].any()

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxalign.affine import AffineMap
-from jaxalign.blocks import CrossMoments, OwnMoments
+from jaxalign.blocks import CrossMoments, OwnMoments, padded_width
 from jaxalign.errors import UserError
 from jaxalign.pytree import Leaf, pytree
 
@@ -88,6 +89,20 @@ class Fit:
             residual=self.residual[:space],
             variance=self.variance[:space],
         )
+
+    def padded(self) -> Fit:
+        """The maps between widths filled up to ``padded_width`` with zeros, so that maps of like width share programs.
+
+        They take rows that are filled up too, and give zeros in the columns added. On host arrays; the statistics stay.
+        """
+        return dataclasses.replace(self, source=_filled(self.source), target=_filled(self.target))
+
+
+def _filled(map_: AffineMap) -> AffineMap:
+    def fill(leaf: np.ndarray) -> np.ndarray:
+        return np.pad(leaf, [(0, padded_width(size) - size) for size in leaf.shape])
+
+    return jax.tree.map(lambda leaf: fill(np.asarray(leaf)), map_)
 
 
 def _cut(map_: AffineMap, width: int, space: int) -> AffineMap:
