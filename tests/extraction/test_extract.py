@@ -151,7 +151,7 @@ def test_missing_landmarks_are_refused_before_any_work(faces, out):
 def test_what_cannot_be_is_refused_before_any_work(faces, out, tmp_path):
     encoder = NumpyEncoder()
     run = functools.partial(extract, faces)
-    with pytest.raises(UserError, match="dtype is one of float16, float32, got 'int8'"):
+    with pytest.raises(UserError, match="dtype is one of float16, float32, bfloat16, got 'int8'"):
         run([encoder], out, dtype="int8")
     with pytest.raises(UserError, match="at least one encoder, got none"):
         run([], out)
