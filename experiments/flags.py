@@ -90,7 +90,8 @@ DEFINITIONS: dict[str, Flag] = {
     ),
     "methods": Flag(
         None,
-        f"Ways to align, separated by commas, of: {', '.join(METHODS)}. Without it, those of the protocol. "
+        f"Ways to align, separated by commas, of: {', '.join(METHODS)}. Without it, those of the protocol, "
+        "or one of each kind where no data is given. "
         "`identity` is no alignment, the baseline. Example: --methods=identity,orthogonal,ridge",
     ),
     "ranks": Flag(
