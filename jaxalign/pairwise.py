@@ -190,6 +190,7 @@ def chosen_pairs(
     targets: Sequence[str] | None,
     pairs: Sequence[Pair] | None,
 ) -> list[Pair]:
+    """The ordered pairs that ``fit_pairs`` is asked for; raises ``UserError`` for names and pairs that cannot be."""
     if pairs is not None:
         if sources is not None or targets is not None:
             raise UserError("give either pairs, or sources and targets")

@@ -84,6 +84,7 @@ def fit_low_rank(
 
 
 def settings_of(given: Mapping[str, Any]) -> LowRankSettings:
+    """Checked settings from keyword arguments; raises ``UserError`` for one that does not exist."""
     known = [field.name for field in dataclasses.fields(LowRankSettings)]
     unknown = sorted(set(given) - set(known))
     if unknown:
@@ -99,6 +100,7 @@ def checked(
     sources: Sequence[str] | None,
     targets: Sequence[str] | None,
 ) -> tuple[list[Pair], dict[str, np.ndarray], np.ndarray, Moments]:
+    """The ordered pairs; the rows of the encoders in them; the identity of each row; and their moments, on the host."""
     arrays = checks.embeddings(embeddings)
     chosen = chosen_pairs(tuple(arrays), sources, targets, pairs)
     used = dict.fromkeys(name for pair in chosen for name in pair)
