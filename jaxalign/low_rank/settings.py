@@ -26,7 +26,7 @@ class LowRankSettings:
       start: "canonical" (two-sided), "reduced_rank" (one-sided), or "random"; None for the closed form.
       steps: of Adam.
       learning_rate: its largest, at the first step; it falls to zero along a cosine. None: 3e-2 for squared error,
-        whose gradients are exact, and 3e-4 for the others (chosen on training people of ``lfw_dev``).
+        whose gradients are exact, and 3e-4 for the others (chosen on ``lfw_dev``; see BUILD_NOTES).
       people: in a batch, two photographs of each (the same twice where a person has one).
       temperature: cosines are divided by it in "contrastive" and "margin".
       learn_temperature: whether it is fitted too.
