@@ -39,7 +39,7 @@ ALLOWED = {
     "low_rank": {"affine", "blocks", "checks", "moments", "pairwise", "solvers"},
     "tuning": {"biometrics", "moments", "pairwise", "splits"},
     "sklearn": {"affine", "checks", "fit", "settings"},
-    "biometrics": set(),
+    "biometrics": {"chunk_size", "lazy_rows", "streaming"},
     "embeddings": set(),
     "images": set(),
     "encoders": set(),
