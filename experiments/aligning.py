@@ -42,7 +42,8 @@ class Aligning:
 
     def moments(self, measuring: Measuring) -> FoldMoments:
         """One pass over the training rows, which serves every method."""
-        return FoldMoments.of(self.data.take(measuring.split.train), fold=measuring.fold)
+        rows = self.data.rows[measuring.split.train]
+        return FoldMoments.of(self.data.lazy, rows=rows, fold=measuring.fold)
 
     def fit(self, moments: FoldMoments, method: str, measuring: Measuring) -> PairwiseMaps:
         """The maps of all pairs, which serve every rank."""

@@ -17,6 +17,7 @@ from experiments.measuring import Measuring, Number, TestRows, filled
 from jaxalign import FoldMoments, fit_pairs
 from jaxalign.components import principal_components
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
 from jaxalign.report import Row
 from jaxalign.report.controls import OWN, PIXEL_MAPS, SHUFFLED
 from jaxalign.workers import concurrently
@@ -50,14 +51,14 @@ class Controls:
 
     def _shuffled(self, measuring: Measuring, test: TestRows) -> Iterator[Row]:
         random = np.random.default_rng(measuring.seed)
-        train = self.data.take(measuring.split.train)
-        shuffled = {name: random.permutation(rows) for name, rows in train.items()}
+        train = self.data.select(measuring.split.train)
+        shuffled = {name: rows.select(random.permutation(len(rows))) for name, rows in train.items()}
         yield from self._fitted(measuring, SHUFFLED, shuffled, test, self.pairs)
 
     def _pixels(self, measuring: Measuring, test: TestRows) -> Iterator[Row]:
         pixels = self.data.take_pixels(measuring.split.train)
         components = principal_components(pixels, min(COMPONENTS, *pixels.shape))
-        train = {PIXELS: np.asarray(components(pixels)), **self.data.take(measuring.split.train)}
+        train = {PIXELS: LazyRows.of(components(pixels)), **self.data.select(measuring.split.train)}
         seen = np.asarray(components(self.data.take_pixels(measuring.split.test)))
         test = {PIXELS: filled(seen), **test}
         targets = dict.fromkeys(target for _, target in self.pairs)
@@ -68,7 +69,7 @@ class Controls:
         self,
         measuring: Measuring,
         method: str,
-        train: dict[str, np.ndarray],
+        train: dict[str, LazyRows],
         test: TestRows,
         pairs: list[Pair],
     ) -> Iterator[Row]:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxalign import chunk_size, streaming
+from jaxalign.lazy_rows import LazyRows, any_mapped
 from jaxalign.precision import double_precision
 
 Sum = TypeVar("Sum", bound=Any)  # has an attribute ``mean``, shape [D]
@@ -23,7 +24,7 @@ LEAST_FOLD_ROWS = 2048  # of a chunk of one fold
 
 
 def by_fold(
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray | LazyRows],
     fold: np.ndarray | None,
     weights: np.ndarray,
     rows: np.ndarray | None,
@@ -47,7 +48,7 @@ def by_fold(
       UserError: the device has not enough memory.
     """
     width = sum(array.shape[1] for array in arrays.values())
-    values = list(arrays.values())
+    values = [LazyRows.of(array) for array in arrays.values()]
     if chunk_rows is None and len(weights) * width <= CHUNK_ELEMENTS:
         return _few_rows(values, fold, weights, rows, add)
     if rows is not None or fold is not None:
@@ -63,7 +64,7 @@ def by_fold(
 
 
 def _few_rows(
-    arrays: list[np.ndarray],
+    arrays: list[LazyRows],
     fold: np.ndarray | None,
     weights: np.ndarray,
     rows: np.ndarray | None,
@@ -72,17 +73,18 @@ def _few_rows(
     """One chunk for each fold, of its own length."""
     if fold is None and rows is None:
         return _many_rows(arrays, None, weights, add, len(weights))
-    members = [slice(None)] if fold is None else [np.flatnonzero(fold == k) for k in range(fold.max() + 1)]
+    every = np.arange(len(weights))
+    members = [every] if fold is None else [np.flatnonzero(fold == k) for k in range(fold.max() + 1)]
     sums: list[Sum] = []
     for member in members:
         chosen = member if rows is None else rows[member]
-        parts = [np.asarray(array)[chosen] for array in arrays]
+        parts = [LazyRows.of(array.take(chosen)) for array in arrays]
         sums += _many_rows(parts, None, weights[member], add, len(weights[member]))
     return tuple(sums)
 
 
 def _many_rows(
-    arrays: list[np.ndarray],
+    arrays: list[LazyRows],
     fold: np.ndarray | None,
     weights: np.ndarray,
     add: Adding[Sum],
@@ -102,7 +104,7 @@ def _many_rows(
             chunks = streaming.ahead(streaming.fold_chunks(arrays, weights, fold, size))
         else:
             chunks = ((0, chunk) for chunk in streaming.chunks(arrays, weights, size))
-            if size < len(weights) and streaming.any_mapped(arrays):
+            if size < len(weights) and any_mapped(arrays):
                 chunks = streaming.ahead(chunks)
         return _summed(chunks, folds, add)
 
@@ -125,12 +127,12 @@ def _summed(chunks: Iterable[tuple[int, streaming.Chunk]], folds: int, add: Addi
     return tuple(part for part in sums if part is not None)
 
 
-def default_chunk_rows(arrays: Sequence[np.ndarray], folds: int) -> int:
+def default_chunk_rows(arrays: Sequence[np.ndarray | LazyRows], folds: int) -> int:
     """Rows of a chunk by default."""
     width = sum(array.shape[1] for array in arrays)
     row_bytes = sum(array.shape[1] * array.dtype.itemsize for array in arrays)
     most = -(-CHUNK_ELEMENTS // width)
-    if streaming.any_mapped(arrays):
+    if any_mapped(arrays):
         # Not far fewer than columns: each chunk costs a pass over [D, D].
         most = min(most, max(CHUNK_BYTES // row_bytes, width // 4))
     # On the device: the sum of every fold, a chunk's and what is in between; two chunks, one of them twice.

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxalign import checks
 from jaxalign.affine import AffineMap
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
 from jaxalign.moments import FoldMoments
 from jaxalign.schedule import solve
 from jaxalign.settings import Settings
@@ -80,7 +81,7 @@ def fit_pair(
 
 
 def accumulate(
-    embeddings: Mapping[str, ArrayLike],
+    embeddings: Mapping[str, ArrayLike | LazyRows],
     settings: Settings | None,
     *,
     folds: int,

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from jaxalign import checks, chunk_size
 from jaxalign.accumulation import DeviceChunk, by_fold
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
 from jaxalign.precision import double_precision, moment_dtype
 from jaxalign.pytree import pytree, static
 from jaxalign.scatter import scatter_of
@@ -64,7 +65,7 @@ class Moments:
     @classmethod
     def of(
         cls,
-        embeddings: Mapping[str, ArrayLike],
+        embeddings: Mapping[str, ArrayLike | LazyRows],
         weights: ArrayLike | None = None,
         *,
         rows: ArrayLike | None = None,
@@ -77,7 +78,7 @@ class Moments:
         memory-mapped ones are in memory.
 
         Args:
-          embeddings: per encoder an array [n, d], rows of the same photographs in the same order.
+          embeddings: per encoder an array [n, d] or ``LazyRows``, of the same photographs in the same order.
           weights: of the rows used, shape [n] or [m], ≥ 0; all one if absent.
           rows: numbers of the rows to use, none twice, shape [m]; all n if absent.
           dtype: of the statistics; by default float64, or compensated float32 on a device without it.
@@ -150,7 +151,7 @@ class FoldMoments:
     @classmethod
     def of(
         cls,
-        embeddings: Mapping[str, ArrayLike],
+        embeddings: Mapping[str, ArrayLike | LazyRows],
         *,
         fold: ArrayLike | None = None,
         weights: ArrayLike | None = None,
@@ -160,7 +161,7 @@ class FoldMoments:
         """One pass over the rows, in bounded memory as ``Moments.of``.
 
         Args:
-          embeddings: per encoder an array [n, d].
+          embeddings: per encoder an array [n, d] or ``LazyRows``.
           fold: fold of each row used, integers 0 ... F − 1, shape [n] or [m]; without it there are no folds.
           weights: of the rows used, shape [n] or [m], ≥ 0.
           rows: numbers of the rows to use, none twice, shape [m]; all n if absent.
@@ -187,12 +188,12 @@ class FoldMoments:
         return self.total.names
 
 
-def _rows(arrays: Mapping[str, np.ndarray]) -> int:
+def _rows(arrays: Mapping[str, np.ndarray | LazyRows]) -> int:
     return next(iter(arrays.values())).shape[0]
 
 
 def _adding(
-    arrays: Mapping[str, np.ndarray], dtype: np.dtype
+    arrays: Mapping[str, np.ndarray | LazyRows], dtype: np.dtype
 ) -> Callable[[Moments | None, DeviceChunk], Moments]:
     """A function that adds a chunk to moments, or begins with it: a merge with none would be a pass over [D, D]."""
     names, widths = tuple(arrays), tuple(array.shape[1] for array in arrays.values())

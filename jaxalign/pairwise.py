@@ -15,6 +15,7 @@ from jaxalign import checks
 from jaxalign.affine import AffineMap
 from jaxalign.errors import UnknownNameError, UserError
 from jaxalign.fit import accumulate
+from jaxalign.lazy_rows import LazyRows
 from jaxalign.moments import FoldMoments
 from jaxalign.schedule import solve
 from jaxalign.settings import Penalty, Rank, Settings
@@ -108,7 +109,7 @@ class PairwiseMaps(Mapping[Pair, Fit]):
 
 
 def fit_pairs(
-    embeddings: Mapping[str, ArrayLike] | FoldMoments,
+    embeddings: Mapping[str, ArrayLike | LazyRows] | FoldMoments,
     method: str | Solver = "ridge",
     *,
     l2: Penalty = "cv",
@@ -126,8 +127,8 @@ def fit_pairs(
     """Fits maps between all ordered pairs of encoders, or the pairs named.
 
     Args:
-      embeddings: per encoder an array [n, d], the same photographs row for row; or their moments, accumulated once
-        for several calls (``FoldMoments.of``; ``folds``, ``groups`` and ``weights`` then have no effect).
+      embeddings: per encoder an array [n, d] or ``LazyRows``, the same photographs row for row; or their moments, taken
+        once for several calls (``FoldMoments.of``; ``folds``, ``groups`` and ``weights`` then have no effect).
       method: a name in ``SOLVERS``, a solver, or "shared" for one space for all encoders (``fit_shared_space``).
       l2, rank, folds, groups, weights, seed, **options: as for ``fit_pair``.
       sources, targets: restrict the ordered pairs to these encoders.

@@ -104,7 +104,7 @@ def checked(
     arrays = checks.embeddings(embeddings)
     chosen = chosen_pairs(tuple(arrays), sources, targets, pairs)
     used = dict.fromkeys(name for pair in chosen for name in pair)
-    arrays = {name: arrays[name] for name in used}
+    arrays = {name: np.asarray(arrays[name]) for name in used}
     rows = next(iter(arrays.values())).shape[0]
     people = np.arange(rows) if groups is None else checks.groups(groups, rows)
     total = jax.tree.map(np.asarray, Moments.of(arrays) if moments is None else moments)
