@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxalign import checks
@@ -88,6 +89,7 @@ def accumulate(
     groups: ArrayLike | None,
     weights: ArrayLike | None,
     seed: int,
+    mesh: Mesh | None = None,
 ) -> FoldMoments:
     """Moments of the rows, by fold if the settings are chosen by cross-validation (or are not known yet)."""
     checks.seed(seed)
@@ -103,9 +105,9 @@ def accumulate(
             groups = None if groups is None else groups[there]
             weights, rows = weights[there], len(used)
     if settings is not None and not settings.needs_folds:
-        return FoldMoments.of(arrays, weights=weights, rows=used)
+        return FoldMoments.of(arrays, weights=weights, rows=used, mesh=mesh)
     fold = _fold_of_rows(groups, rows, folds, seed)
-    return FoldMoments.of(arrays, fold=fold, weights=weights, rows=used)
+    return FoldMoments.of(arrays, fold=fold, weights=weights, rows=used, mesh=mesh)
 
 
 def _fold_of_rows(groups: np.ndarray | None, rows: int, folds: int, seed: int) -> np.ndarray:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxalign import checks
+from jaxalign import mesh as meshes
 from jaxalign.affine import AffineMap
 from jaxalign.errors import UnknownNameError, UserError
 from jaxalign.fit import accumulate
@@ -122,6 +124,7 @@ def fit_pairs(
     pairs: Sequence[Pair] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    mesh: Mesh | None = None,
     **options: Any,
 ) -> PairwiseMaps:
     """Fits maps between all ordered pairs of encoders, or the pairs named.
@@ -134,13 +137,16 @@ def fit_pairs(
       sources, targets: restrict the ordered pairs to these encoders.
       pairs: the ordered pairs themselves; instead of ``sources`` and ``targets``.
       progress: called with the numbers of pairs solved and in all.
+      mesh: devices (``device_mesh``) over which rows, encoders and pairs are dealt; that of the moments if they are
+        spread, else the first device if absent. "shared" decomposes one matrix of all encoders, on one device.
 
     Returns:
       Maps addressable as ``maps[source, target]``.
 
     Raises:
-      UserError: arrays, names or options are not usable.
+      UserError: arrays, names, options or the mesh are not usable.
     """
+    mesh = meshes.check(mesh)
     settings = None if method == "shared" else Settings.of(method, l2=l2, rank=rank, **options)
     given = embeddings if isinstance(embeddings, FoldMoments) else checks.embeddings(embeddings)
     names = given.names if isinstance(given, FoldMoments) else tuple(given)
@@ -149,11 +155,14 @@ def fit_pairs(
         moments = given
     else:
         if settings is None:
-            moments = FoldMoments.of(given, weights=weights)
+            moments = FoldMoments.of(given, weights=weights, mesh=mesh)
         else:
-            moments = accumulate(given, settings, folds=folds, groups=groups, weights=weights, seed=seed)
+            known = {"folds": folds, "groups": groups, "weights": weights, "seed": seed}
+            moments = accumulate(given, settings, **known, mesh=mesh)
     if settings is None:
-        return _shared(moments, chosen, rank, l2, options, progress)
+        return _shared(moments.whole(), chosen, rank, l2, options, progress)
+    if mesh is not None and mesh.size > 1:
+        moments = moments.spread(mesh)
     choice = settings.choose(moments, chosen)
     located = solve(moments.total, choice.solvers, progress)
     fits = {

@@ -144,7 +144,7 @@ def test_bad_options_are_a_sentence(options, sentence):
 def test_memory_that_runs_out_gives_smaller_chunks_then_a_sentence(monkeypatch, error):
     arrays, sizes, real = cloud(np.float32), [], accumulation._summed
 
-    def limited(chunks, folds, add):
+    def limited(chunks, *how):
         def checked():
             for number, chunk in chunks:
                 sizes.append(len(chunk[1]))
@@ -152,7 +152,7 @@ def test_memory_that_runs_out_gives_smaller_chunks_then_a_sentence(monkeypatch, 
                     raise error
                 yield number, chunk
 
-        return real(checked(), folds, add)
+        return real(checked(), *how)
 
     monkeypatch.setattr(accumulation, "_summed", limited)
     limit = 60
@@ -168,7 +168,7 @@ def test_memory_that_runs_out_gives_smaller_chunks_then_a_sentence(monkeypatch, 
 
 
 def test_other_failures_pass_through(monkeypatch):
-    def fail(chunks, folds, add):
+    def fail(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
     monkeypatch.setattr(accumulation, "_summed", fail)
