@@ -75,6 +75,10 @@ class Data:
             "infinite or all-zero rows"
         )
 
+    def only(self, encoders: Sequence[str]) -> "Data":
+        """The same rows of only these encoders."""
+        return dataclasses.replace(self, store=self.store.only(encoders), encoders=tuple(encoders))
+
     def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Rows of every encoder as float32, of length 1 if asked for.
 
