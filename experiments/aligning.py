@@ -12,7 +12,7 @@ import numpy as np
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
 from experiments.measuring import Measuring, Number, TestRows
-from experiments.protocols import GRADIENT
+from experiments.protocols import GRADIENT, PENALISED
 from experiments.results import FitRow
 from jaxalign import Fit, FoldMoments, PairwiseMaps, fit_joint_space, fit_low_rank, fit_pairs
 from jaxalign.errors import UserError
@@ -49,9 +49,15 @@ class Aligning:
         self.without_value: dict[Place, str] = {}
 
     def own_pairs(self, method: str) -> list[tuple[str, str]]:
-        """The pairs of this process: both directions together, or a source's, as the method is solved."""
-        together = method == "low_rank" or (method in SOLVERS and SOLVERS[method].symmetric)
-        return self.hosts.pairs(self.pairs, together=together)
+        """The pairs of this process: those of a source or both directions stay together, as the method is solved."""
+        solver = SOLVERS.get(method)
+        if method == "low_rank" or (solver is not None and solver.symmetric):
+            whole = "unordered"
+        elif solver is not None and (solver.columnwise or method in PENALISED):
+            whole = "source"
+        else:
+            whole = "pair"
+        return self.hosts.pairs(self.pairs, whole)
 
     def moments(self, measuring: Measuring) -> FoldMoments:
         """One pass over the training rows, which serves every method; each process reads its share of them."""

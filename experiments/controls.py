@@ -62,7 +62,7 @@ class Controls:
             return FoldMoments.of(rows, fold=fold)
 
         moments = self.hosts.moments(of, len(train), measuring.fold, widths)
-        pairs = self.hosts.pairs(self.pairs, together=False)
+        pairs = self.hosts.pairs(self.pairs, "source")
         yield from self._fitted(measuring, SHUFFLED, moments, test, pairs)
 
     def _pixels(self, measuring: Measuring, test: TestRows) -> Iterator[Row]:

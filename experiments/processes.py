@@ -91,7 +91,7 @@ def parts_of(hosts: Hosts, config: PairwiseConfig) -> Parts:
     text = json.dumps(_described(config), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     out = pathlib.Path(config.out).expanduser().absolute()
-    return Parts(hosts, out.with_name(f"{out.name}.{digest}.unfinished"))
+    return Parts(hosts, out.with_name(f"{out.name}.{digest}.parts"))
 
 
 def _place(values: Any) -> Place | None:

@@ -100,7 +100,7 @@ class SplitRun:
         if "own" in run.config.controls:
             used |= set(run.encoders[run.hosts.share(len(run.encoders))])
         if "shuffled" in run.config.controls:
-            used |= {name for pair in run.hosts.pairs(run.pairs, together=False) for name in pair}
+            used |= {name for pair in run.hosts.pairs(run.pairs, "source") for name in pair}
         return [name for name in run.encoders if name in used]
 
 

@@ -81,9 +81,9 @@ class Hosts:
         """Which of ``count`` things are this process's."""
         return share(count, self.index, self.count)
 
-    def pairs(self, pairs: Sequence[Pair], *, together: bool) -> list[Pair]:
+    def pairs(self, pairs: Sequence[Pair], whole: str) -> list[Pair]:
         """This process's of the ordered pairs, see ``share_of_pairs``."""
-        return share_of_pairs(pairs, self.index, self.count, together=together)
+        return share_of_pairs(pairs, self.index, self.count, whole)
 
     def moments(
         self,
@@ -157,7 +157,7 @@ def _start(links: Links) -> None:
         coordinator_bind_address=f"{host}:{port}" if place.is_loopback else None,
         initialization_timeout=START_SECONDS,
     )
-    with _standard_output_to_error():
+    with _silent_standard_output():
         summed(Moments.empty(["none"], [1]))  # connects the devices, once and for all programs
     jax.distributed.shutdown()
 
@@ -169,13 +169,15 @@ def _free_port(place: Place) -> int:
 
 
 @contextlib.contextmanager
-def _standard_output_to_error() -> Iterator[None]:
-    """Gloo prints a line on standard output, which belongs to results."""
+def _silent_standard_output() -> Iterator[None]:
+    """Gloo says on standard output, which belongs to results, that it is connected."""
     sys.stdout.flush()
     before = os.dup(1)
-    os.dup2(2, 1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
     try:
         yield
     finally:
         os.dup2(before, 1)
         os.close(before)
+        os.close(nowhere)

@@ -1,10 +1,15 @@
 """What part of the work is whose: rows for moments, pairs for maps and measuring."""
 
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Callable, Hashable, Sequence
 
 Pair = tuple[str, str]
+
+# What must not be divided: pairs that one factorisation serves, and both directions where one decomposition gives both.
+WHOLE: dict[str, Callable[[Pair], Hashable]] = {
+    "pair": lambda pair: pair,
+    "source": lambda pair: pair[0],
+    "unordered": frozenset,
+}
 
 
 def share(count: int, index: int, shares: int) -> slice:
@@ -12,30 +17,17 @@ def share(count: int, index: int, shares: int) -> slice:
     return slice(index * count // shares, (index + 1) * count // shares)
 
 
-def share_of_pairs(pairs: Sequence[Pair], index: int, shares: int, *, together: bool) -> list[Pair]:
+def share_of_pairs(pairs: Sequence[Pair], index: int, shares: int, whole: str) -> list[Pair]:
     """The ordered pairs of one share, in the order given; every pair is in exactly one share.
 
     Args:
       pairs: all of them, none twice.
       index: of the share.
       shares: their number.
-      together: whether both directions of a pair stay together (solvers that get both from one decomposition), or else
-        the pairs of a source as far as equal shares allow (solvers that factor the source: at most ``shares`` − 1 of
-        them twice).
+      whole: what stays together, of ``WHOLE``. Shares differ by one of these.
     """
-    if not together:
-        numbers = {source: number for number, source in enumerate(dict.fromkeys(pair[0] for pair in pairs))}
-        order = sorted(range(len(pairs)), key=lambda place: numbers[pairs[place][0]])
-        return [pairs[place] for place in sorted(order[share(len(pairs), index, shares)])]
-    groups: dict[frozenset[str], list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
     for place, pair in enumerate(pairs):
-        groups.setdefault(frozenset(pair), []).append(place)
-    # Whose share a group's first pair falls in; groups have one or two pairs.
-    starts = np.cumsum([0, *map(len, groups.values())])
-    mine = [
-        place
-        for group, start in zip(groups.values(), starts)
-        if int(start) * shares // len(pairs) == index
-        for place in group
-    ]
-    return [pairs[place] for place in sorted(mine)]
+        groups.setdefault(WHOLE[whole](pair), []).append(place)
+    mine = list(groups.values())[share(len(groups), index, shares)]
+    return [pairs[place] for place in sorted(place for group in mine for place in group)]
