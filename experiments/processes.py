@@ -75,7 +75,7 @@ def open_data(hosts: Hosts, config: PairwiseConfig) -> Data:
       UserError: as ``Data.open``; or, on every process, what differs between two of them.
     """
     if hosts.count > 1:
-        hosts.agree(_described(config), _compare)
+        hosts.agree(described(config), _compare)
     data = Data.open(config)
     if hosts.count > 1:
         rows = hashlib.sha256(data.rows.tobytes()).hexdigest()
@@ -88,7 +88,7 @@ def parts_of(hosts: Hosts, config: PairwiseConfig) -> Parts:
     """The finished parts of this run, in a directory beside --out."""
     if hosts.count == 1:
         return Parts(hosts, None)
-    text = json.dumps(_described(config), sort_keys=True)
+    text = json.dumps(described(config), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     out = pathlib.Path(config.out).expanduser().absolute()
     return Parts(hosts, out.with_name(f"{out.name}.{digest}.parts"))
@@ -121,17 +121,17 @@ def _require_divisible(config: PairwiseConfig) -> None:
         raise UserError("--save_maps is for one process; leave it out, or run without other processes.")
 
 
-def _described(config: PairwiseConfig) -> dict[str, Any]:
+def described(config: PairwiseConfig) -> dict[str, Any]:
     """What all processes must agree on; files by their content."""
     assert config.store is not None
     shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    described = {key: plain(value) for key, value in shared.items() if key not in _OWN}
+    content = {key: plain(value) for key, value in shared.items() if key not in _OWN}
     store = describe_store(config.store, config.models)
     where = f"store {store['dataset']!r}:"
-    described |= {"version of jaxalign": __version__, where: store}
+    content |= {"version of jaxalign": __version__, where: store}
     if config.pair_list is not None:
-        described["checksum of --pair_list"] = _checksum(pathlib.Path(config.pair_list))
-    return json.loads(json.dumps(described))
+        content["checksum of --pair_list"] = _checksum(pathlib.Path(config.pair_list))
+    return json.loads(json.dumps(content))
 
 
 def _checksum(path: pathlib.Path) -> str:

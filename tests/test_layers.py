@@ -32,6 +32,7 @@ ALLOWED = {
     "settings": {"checks", "moments", "selection", "solvers"},
     "schedule": {"affine", "blocks", "moments", "solvers", "workers"},
     "splits": set(),
+    "hosts": {"moments"},
     "fit": {"affine", "checks", "moments", "schedule", "settings", "solvers", "splits"},
     "pairwise": {"affine", "checks", "fit", "moments", "schedule", "settings", "solvers"},
     "low_rank": {"affine", "blocks", "checks", "moments", "pairwise", "solvers"},

@@ -33,6 +33,8 @@ found = {}
 for name, folds in (("with", fold), ("without", None)):
     moments = hosts.moments(of, len(fold), folds, widths)
     for number, part in enumerate((moments.total, *moments.folds)):
-        found |= {f"{name} {number} {key}": np.asarray(getattr(part, key)) for key in ("weight", "mean", "scatter")}
+        found |= {
+            f"{name} {number} {key}": np.asarray(getattr(part, key)) for key in ("weight", "mean", "scatter")
+        }
 np.savez(out, **found)
 links.close()

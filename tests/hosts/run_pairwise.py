@@ -1,4 +1,4 @@
-"""``experiments.pairwise``, writing down which rows of which encoder it takes from the store: run_pairwise.py LOG FLAGS."""
+"""``experiments.pairwise``, noting which rows of which encoder it takes from the store: run_pairwise.py LOG FLAGS."""
 
 import json
 import pathlib

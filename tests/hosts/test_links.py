@@ -118,15 +118,15 @@ def test_silence_counts_as_the_end(monkeypatch):
 
 def test_a_coordinator_that_is_not_there_is_a_sentence_in_time():
     place = Place.of(f"127.0.0.1:{free_port()}", 2, 1)
-    with pytest.raises(UserError, match="cannot be reached within 0.5 s by process 1 of 2: Connection refused"):
+    with pytest.raises(
+        UserError, match="cannot be reached within 0.5 s by process 1 of 2: Connection refused"
+    ):
         Links.join(place, 0.5)
     assert REACH_SECONDS < 60  # the seconds of a run
 
 
 def test_processes_that_do_not_come_are_named():
-    outcomes = everywhere(
-        lambda place: place.index in (0, 3) and Links.join(place, 1.0), 4
-    )  # 1 and 2 do not
+    outcomes = everywhere(lambda place: place.index in (0, 3) and Links.join(place, 1.0), 4)  # 1 and 2 do not
     assert outcomes[0] == outcomes[3]
     assert "processes 1, 2 of 4 did not come to 127.0.0.1:" in outcomes[0]
 
@@ -148,7 +148,9 @@ def test_two_processes_of_one_number_are_refused():
 def test_another_program_at_the_port_is_a_sentence():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(UserError, match=f"process 0 cannot listen at 127.0.0.1:{port}: Address already in use"):
+        with pytest.raises(
+            UserError, match=f"process 0 cannot listen at 127.0.0.1:{port}: Address already in use"
+        ):
             Links.join(Place.of(f"127.0.0.1:{port}", 2, 0), SECONDS)
         answer = functools.partial(server.accept)
         with ThreadPoolExecutor(1) as pool:

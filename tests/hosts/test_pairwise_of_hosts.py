@@ -6,12 +6,12 @@ import json
 import os
 import pathlib
 import signal
+import threading
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
-import numpy as np
 import pytest
 from processes import finished, free_port, start
 from test_pairwise_driver import make_store, planted, refused_with
@@ -19,11 +19,11 @@ from test_pairwise_driver import make_store, planted, refused_with
 from experiments import cli, flags, pairwise, processes
 from experiments.config import PairwiseConfig
 from jaxalign.errors import UserError
-from jaxalign.hosts import Links
+from jaxalign.hosts import Links, Place
 from jaxalign.splits import published_split
 
 SEED = 42
-RUN = (f"--seeds={SEED}", "--methods=identity,orthogonal,ridge,shared", "--controls=own,shuffled")
+RUN = (f"--seeds={SEED}", "--methods=identity,orthogonal,ridge", "--controls=own,shuffled")
 RUN += ("--fmr=0.1", "--rank_k=1", "--heatmaps=none")
 TAMPERED = 0.123456
 
@@ -34,9 +34,7 @@ def start_both(store, out, cache, logs):
     shared = {**slurm, "JAX_COORDINATOR_PORT": free_port(), "JAX_NUM_CPU_DEVICES": 2}
     given = (f"--store={store}", f"--out={out}", "--hosts=auto", *RUN)
     return [
-        start(
-            "run_pairwise.py", log, *given, cache=cache, SLURM_PROCID=index, SLURM_LOCALID=index, **shared
-        )
+        start("run_pairwise.py", log, *given, cache=cache, SLURM_PROCID=index, SLURM_LOCALID=index, **shared)
         for index, log in enumerate(logs)
     ]
 
@@ -98,7 +96,9 @@ def test_the_end_of_one_ends_the_other_with_a_sentence(together):
     survivor = together.killed[0]
     assert survivor.returncode == 1
     *_, sentence = survivor.stderr.splitlines()
-    assert sentence.startswith("error: process 1 of 2 is gone before the run was done. Methods that were finished")
+    assert sentence.startswith(
+        "error: process 1 of 2 is gone before the run was done. Methods that were finished"
+    )
     assert "Traceback" not in survivor.stderr
     assert "stack trace" not in survivor.stderr
     assert len(together.left) == 1  # the parts; neither results nor anything half-written
@@ -111,18 +111,23 @@ def test_a_rerun_goes_on_and_computes_no_finished_part_again(together, alone):
     assert "Goes on where a run was cut short: 1 parts are done." in together.again[0].stderr
     assert together.again[1].stdout == ""
     changed = [row for row in read(together.out / "results.csv") if row["value"] == str(TAMPERED)]
-    assert [row["method"] for row in changed] == ["identity"]
+    assert {row["method"] for row in changed} == {
+        "identity"
+    }  # as it stands, and relative to the encoders' own
     assert not list(together.out.parent.glob("*.parts"))
 
 
 def test_numbers_are_those_of_one_process(together, alone):
-    for name, expected_rows in (("results.csv", 4 * 6 * 5 + 3 * 4 + 6 * 4), ("fits.csv", 4 * 6)):
+    for name, least in (("results.csv", 7 * 3 * 6), ("fits.csv", 3 * 6)):
         ours, theirs = read(together.out / name), read(alone / name)
-        assert len(ours) == len(theirs)
+        assert len(ours) == len(theirs) >= least
         for one, other in zip(ours, theirs):
             for column, value in one.items():
                 if value not in (other[column], str(TAMPERED)):
-                    assert float(value) == pytest.approx(float(other[column]), rel=1e-5, abs=1e-5), (column, one)
+                    assert float(value) == pytest.approx(float(other[column]), rel=1e-5, abs=1e-5), (
+                        column,
+                        one,
+                    )
     assert json.loads((together.out / "config.json").read_text())["processes"] == 2
 
 
@@ -132,7 +137,12 @@ def test_every_process_reads_only_its_training_rows(together, alone):
     train, test = set(split.train.tolist()), set(split.test.tolist())
     for names in (["alpha", "beta", "gamma"], ["alpha"], ["beta"], ["gamma"]):  # the last three: shuffled
         found = [
-            [row for read in reads if read["encoders"] == names and set(read["rows"]) <= train for row in read["rows"]]
+            [
+                row
+                for read in reads
+                if read["encoders"] == names and set(read["rows"]) <= train
+                for row in read["rows"]
+            ]
             for reads in together.reads
         ]
         assert sorted(found[0] + found[1]) == sorted(train), names
@@ -185,22 +195,47 @@ def test_flags_that_differ_between_hosts_are_named(store, monkeypatch):
     }
 
 
-def test_a_store_altered_on_one_host_is_refused_by_all(store, monkeypatch, tmp_path):
+def test_a_store_altered_on_one_host_stops_all(store, tmp_path):
+    """Its manifest still agrees; process 1 finds it when it takes checksums, and process 0 is told."""
     altered = make_store(tmp_path / "planted")
     content = bytearray((altered / "beta.npy").read_bytes())
     content[-1] ^= 1
     (altered / "beta.npy").write_bytes(content)
-    ended = []
-    monkeypatch.setattr(
-        Links, "join", functools.partial(Links.join, on_end=lambda sentence, status: ended.append(sentence))
+    values = types.SimpleNamespace(
+        hosts=None, coordinator=f"127.0.0.1:{free_port()}", num_processes=2, process_id=1
     )
-    with pytest.raises(UserError, match="beta.npy"):
-        _ = configured(altered) and __import__("experiments.inputs").inputs.Data.open(configured(altered))
+    told, sentences = threading.Event(), []
+
+    def on_end(sentence, status):
+        sentences.append((sentence, status))
+        told.set()
+
+    def first():
+        links = Links.join(Place.of(values.coordinator, 2, 0), on_end=on_end)
+        assert links.gather(None) == [None, processes.described(configured(store))]
+        links.spread()
+        return told.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(first)
+        with (
+            pytest.raises(UserError, match=r"beta\.npy"),
+            processes.joined(values, configured(altered)) as hosts,
+        ):
+            processes.open_data(hosts, configured(altered))
+        assert waiting.result()
+    ((sentence, status),) = sentences
+    assert sentence.startswith("process 1 of 2: store 'planted'")
+    assert "beta.npy" in sentence
+    assert status == 2
 
 
 BAD = {
     "both ways": (["--hosts=auto", "--process_id=0"], "--hosts=auto and --process_id exclude each other"),
-    "incomplete": (["--coordinator=127.0.0.1:1"], "--coordinator needs --num_processes and --process_id as well"),
+    "incomplete": (
+        ["--coordinator=127.0.0.1:1"],
+        "--coordinator needs --num_processes and --process_id as well",
+    ),
     "number": (["--coordinator=a:1", "--num_processes=2", "--process_id=2"], "got process 2"),
     "no port": (["--coordinator=a", "--num_processes=2", "--process_id=0"], "written host:port"),
     "nothing detected": (["--hosts=auto"], "JAX finds neither a TPU pod slice nor SLURM"),
@@ -239,10 +274,3 @@ def test_one_process_among_one_is_a_usual_run(store):
     with processes.joined(values, configured(store)) as hosts:
         assert hosts.count == 1
     assert not jax.distributed.is_initialized()
-
-
-def test_moments_and_rows_of_one_process_are_untouched(store):
-    config = configured(store)
-    data = processes.open_data(processes.ALONE, config)
-    assert data.only(["beta"]).store.encoders == ("beta",)
-    assert list(data.only(["beta"]).take(np.arange(3))) == ["beta"]
