@@ -1,18 +1,24 @@
 """Fits the maps of one method on one split and measures them: what the drivers that align pairs share."""
 
+import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
 from experiments.measuring import Measuring, Number, TestRows
-from experiments.protocols import GRADIENT
+from experiments.protocols import GRADIENT, PENALISED
 from experiments.results import FitRow
 from jaxalign import Fit, FoldMoments, PairwiseMaps, fit_joint_space, fit_low_rank, fit_pairs
 from jaxalign.errors import UserError
+from jaxalign.hosts import ALONE, Hosts
 from jaxalign.report import Row, Setting
+from jaxalign.solvers import SOLVERS
 from jaxalign.workers import concurrently
 
 Task = tuple[tuple[str, str], int | None, Fit]  # a pair, the rank to measure it at, and its maps
@@ -22,16 +28,18 @@ Place = tuple[str, str, str, str, int | None, int]  # data set, source, target, 
 class Aligning:
     """Collects what is measured; whoever calls decides on splits, methods and their order.
 
+    Of several processes each fits and measures its own pairs.
+
     Attributes:
-      pairs: ordered pairs of encoders.
+      pairs: ordered pairs of encoders, of all processes.
       rows: what was measured so far.
       fits: the statistics of the fits so far.
       doubtful: (source, target, setting) of fits that were not numerically sound.
       without_value: comparisons that could not be made, and why.
     """
 
-    def __init__(self, config: PairwiseConfig, data: Data):
-        self.config, self.data, self.protocol = config, data, config.protocol
+    def __init__(self, config: PairwiseConfig, data: Data, hosts: Hosts = ALONE):
+        self.config, self.data, self.hosts, self.protocol = config, data, hosts, config.protocol
         self.encoders = data.encoders
         self.pairs = config.pairs(self.encoders)
         config.check_fit_rank(self.pairs, data.store.dims)
@@ -40,20 +48,51 @@ class Aligning:
         self.doubtful: set[tuple[str, str, Setting]] = set()
         self.without_value: dict[Place, str] = {}
 
+    def own_pairs(self, method: str) -> list[tuple[str, str]]:
+        """The pairs of this process: those of a source or both directions stay together, as the method is solved."""
+        solver = SOLVERS.get(method)
+        if method == "low_rank" or (solver is not None and solver.symmetric):
+            whole = "unordered"
+        elif solver is not None and (solver.columnwise or method in PENALISED):
+            whole = "source"
+        else:
+            whole = "pair"
+        return self.hosts.pairs(self.pairs, whole)
+
     def moments(self, measuring: Measuring) -> FoldMoments:
-        """One pass over the training rows, which serves every method."""
+        """One pass over the training rows, which serves every method; each process reads its share of them."""
         rows = self.data.rows[measuring.split.train]
-        return FoldMoments.of(self.data.lazy, rows=rows, fold=measuring.fold)
+        widths = {name: self.data.store.dims[name] for name in self.encoders}
+
+        def of(part: slice, fold: np.ndarray | None) -> FoldMoments:
+            return FoldMoments.of(self.data.lazy, rows=rows[part], fold=fold)
+
+        return self.hosts.moments(of, len(rows), measuring.fold, widths)
 
     def fit(self, moments: FoldMoments, method: str, measuring: Measuring) -> PairwiseMaps:
-        """The maps of all pairs, which serve every rank."""
+        """The maps of this process's pairs, which serve every rank."""
+        pairs = self.own_pairs(method)
+        if not pairs:  # fewer pairs than processes
+            return PairwiseMaps(method, {}, {})
+        if method == "joint":  # one space for all encoders, whichever pairs are measured
+            return _only(self._by_gradient(fit_joint_space, moments, measuring, self.pairs), pairs)
         if method in GRADIENT:
-            train = measuring.split.train
-            fit = fit_low_rank if method == "low_rank" else fit_joint_space
-            known = {"groups": self.data.identities[train], "moments": moments.total, "pairs": self.pairs}
-            return fit(self.data.take(train), **known, **self.config.gradient_options())
+            return self._by_gradient(fit_low_rank, moments, measuring, pairs)
         options = self.config.fit_options(method, max(self.data.store.dims[name] for name in self.encoders))
-        return fit_pairs(moments, self.protocol.fitted_as(method), pairs=self.pairs, **options)
+        return fit_pairs(moments, self.protocol.fitted_as(method), pairs=pairs, **options)
+
+    def _by_gradient(
+        self,
+        fit: Callable[..., PairwiseMaps],
+        moments: FoldMoments,
+        measuring: Measuring,
+        pairs: list[tuple[str, str]],
+    ) -> PairwiseMaps:
+        train = measuring.split.train
+        used = set(itertools.chain(*pairs))
+        rows = self.data.only([name for name in self.encoders if name in used]).take(train)
+        known = {"groups": self.data.identities[train], "moments": moments.total, "pairs": pairs}
+        return fit(rows, **known, **self.config.gradient_options())
 
     def measure_maps(
         self,
@@ -121,6 +160,12 @@ class Aligning:
         if isinstance(numbers, str) or not bool(fit.ok):
             merged = method in self.config.chosen_ranks()
             self.doubtful.add((*pair, Setting(method) if merged else Setting(method, rank)))
+
+
+def _only(maps: PairwiseMaps, pairs: Sequence[tuple[str, str]]) -> PairwiseMaps:
+    """The maps of some of the pairs."""
+    fits, settings = ({pair: of[pair] for pair in pairs} for of in (maps.fits, maps.settings))
+    return dataclasses.replace(maps, fits=fits, settings=settings)
 
 
 def empty_rows(rows: Sequence[Row], without_value: Mapping[Place, str]) -> list[Row]:

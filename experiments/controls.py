@@ -17,7 +17,7 @@ from experiments.measuring import Measuring, Number, TestRows, filled
 from jaxalign import FoldMoments, fit_pairs
 from jaxalign.components import principal_components
 from jaxalign.errors import UserError
-from jaxalign.lazy_rows import LazyRows
+from jaxalign.hosts import ALONE, Hosts
 from jaxalign.report import Row
 from jaxalign.report.controls import OWN, PIXEL_MAPS, SHUFFLED
 from jaxalign.workers import concurrently
@@ -30,11 +30,11 @@ Pair = tuple[str, str]
 class Controls:
     """The controls of one run, measured on each of its splits."""
 
-    def __init__(self, config: PairwiseConfig, data: Data, pairs: list[Pair]):
-        self.config, self.data, self.pairs = config, data, pairs
+    def __init__(self, config: PairwiseConfig, data: Data, pairs: list[Pair], hosts: Hosts = ALONE):
+        self.config, self.data, self.pairs, self.hosts = config, data, pairs, hosts
 
     def measure(self, measuring: Measuring, test: TestRows) -> Iterator[Row]:
-        """The rows of every control that the run has."""
+        """The rows of every control that the run has; of several processes each has its share."""
         if "own" in self.config.controls:
             yield from self._own(measuring, test)
         if "shuffled" in self.config.controls:
@@ -46,14 +46,25 @@ class Controls:
         def compare(name: str) -> list[Number]:
             return measuring.compare(test[name], test[name])
 
-        for name, numbers in zip(self.data.encoders, concurrently(compare, self.data.encoders)):
+        encoders = self.data.encoders[self.hosts.share(len(self.data.encoders))]
+        for name, numbers in zip(encoders, concurrently(compare, encoders)):
             yield from self._rows(measuring, OWN, (name, name), numbers)
 
     def _shuffled(self, measuring: Measuring, test: TestRows) -> Iterator[Row]:
+        train = measuring.split.train
         random = np.random.default_rng(measuring.seed)
-        train = self.data.select(measuring.split.train)
-        shuffled = {name: rows.select(random.permutation(len(rows))) for name, rows in train.items()}
-        yield from self._fitted(measuring, SHUFFLED, shuffled, test, self.pairs)
+        order = {name: random.permutation(len(train)) for name in self.data.encoders}
+        used = dict.fromkeys(name for pair in self.pairs for name in pair)
+        widths = {name: self.data.store.dims[name] for name in used}
+
+        whole = self.data.select(train)
+        def of(part: slice, fold: np.ndarray | None) -> FoldMoments:
+            rows = {name: whole[name].select(order[name][part]) for name in used}
+            return FoldMoments.of(rows, fold=fold)
+
+        moments = self.hosts.moments(of, len(train), measuring.fold, widths)
+        pairs = self.hosts.pairs(self.pairs, "source")
+        yield from self._fitted(measuring, SHUFFLED, moments, test, pairs)
 
     def _pixels(self, measuring: Measuring, test: TestRows) -> Iterator[Row]:
         pixels = self.data.take_pixels(measuring.split.train)
@@ -62,19 +73,20 @@ class Controls:
         seen = np.asarray(components(self.data.take_pixels(measuring.split.test)))
         test = {PIXELS: filled(seen), **test}
         targets = dict.fromkeys(target for _, target in self.pairs)
-        yield from self._fitted(measuring, PIXEL_MAPS, train, test, [(PIXELS, name) for name in targets])
+        moments = FoldMoments.of({name: train[name] for name in (PIXELS, *targets)}, fold=measuring.fold)
+        yield from self._fitted(measuring, PIXEL_MAPS, moments, test, [(PIXELS, name) for name in targets])
         yield from self._rows(measuring, OWN, (PIXELS, PIXELS), measuring.compare(test[PIXELS], test[PIXELS]))
 
     def _fitted(
         self,
         measuring: Measuring,
         method: str,
-        train: dict[str, LazyRows],
+        moments: FoldMoments,
         test: TestRows,
         pairs: list[Pair],
     ) -> Iterator[Row]:
-        used = dict.fromkeys(name for pair in pairs for name in pair)
-        moments = FoldMoments.of({name: train[name] for name in used}, fold=measuring.fold)
+        if not pairs:  # fewer pairs than processes
+            return
         maps = fit_pairs(moments, FITTED, pairs=pairs, l2=self.config.protocol.l2)
 
         def compare(pair: Pair) -> list[Number]:

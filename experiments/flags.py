@@ -206,6 +206,21 @@ DEFINITIONS: dict[str, Flag] = {
         "Directory that keeps compiled programs, so that the next run starts at once. `default` is one per "
         "user (~/.cache/jaxalign, or under XDG_CACHE_HOME), `none` keeps nothing.",
     ),
+    # One run by several hosts.
+    "hosts": Flag(
+        None,
+        "`auto`: this process is one of several, which JAX detects (TPU pod slice, SLURM, Open MPI, Kubernetes); every "
+        "one is started with the same flags. Each reads its share of the training rows and fits and measures its "
+        "share of the pairs; the first writes the results. Needs --store. docs/hosts.md.",
+        choices=("auto",),
+    ),
+    "coordinator": Flag(
+        None,
+        "The same without detection: host:port of process 0, where it listens. Needs --num_processes and --process_id. "
+        "Example: --coordinator=10.0.0.1:8476",
+    ),
+    "num_processes": Flag(None, "With --coordinator: how many processes there are.", kind="whole"),
+    "process_id": Flag(None, "With --coordinator: which of them this one is, from 0.", kind="whole"),
     # A sweep by many processes.
     "stores": Flag(
         None,

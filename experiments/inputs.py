@@ -77,6 +77,10 @@ class Data:
             "infinite or all-zero rows"
         )
 
+    def only(self, encoders: Sequence[str]) -> "Data":
+        """The same rows of only these encoders."""
+        return dataclasses.replace(self, store=self.store.only(encoders), encoders=tuple(encoders))
+
     @property
     def lazy(self) -> dict[str, LazyRows]:
         """All rows of the store, of every encoder, as float32, of length 1 if asked for; nothing is read yet."""

@@ -14,23 +14,27 @@ Photographs can be given instead of a store, or beside one; they are embedded fi
 To repeat the published protocol (arXiv 2604.07282):
 
   python -m experiments.pairwise --store=my_store --protocol=published --out=results/published
+
+Several hosts share one run: start the same command on each, with --hosts=auto or --coordinator (docs/hosts.md).
 """
 
+import pathlib
 import shutil
 import time
 from typing import Any
 
-from experiments import cli, flags, results
+from experiments import cli, flags, processes, results
 from experiments.aligning import Aligning, empty_rows
 from experiments.config import PairwiseConfig
-from experiments.controls import Controls
 from experiments.inputs import Data
 from experiments.measuring import Measuring
+from experiments.parts import add_content
 from experiments.progress import Progress, duration
+from experiments.split_run import SplitRun, part_name
+from jaxalign.hosts import ALONE, Hosts
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
 from jaxalign.report.controls import relative_rows, render_controls
 from jaxalign.report.heatmap import require_matplotlib
-from jaxalign.workers import beside
 
 FLAGS = flags.define(
     *("store", "images", "models", "sources", "targets", "nonfinite"),
@@ -40,6 +44,7 @@ FLAGS = flags.define(
     *("seeds", "train_fraction", "max_per_person"),
     *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons", "pair_list", "controls"),
     *("out", "overwrite", "save_maps", "heatmaps", "compilation_cache"),
+    *("hosts", "coordinator", "num_processes", "process_id"),
 )
 
 
@@ -49,12 +54,26 @@ def main(_: list[str]) -> None:
     config = PairwiseConfig.from_flags(FLAGS)
     if config.heatmaps != ():
         require_matplotlib()
-    results.check_output(config.out, config.overwrite)
     flags.set_compilation_cache(FLAGS.compilation_cache)
-    run = Run(config, Data.open(config))
-    with results.writer(config.out, overwrite=config.overwrite) as write, Progress(run.steps) as progress:
-        progress.note(run.headline())
-        run.measure(write, progress)
+    with processes.joined(FLAGS, config) as hosts:
+        if hosts.first:
+            results.check_output(config.out, config.overwrite)
+        run = Run(config, processes.open_data(hosts, config), hosts)
+        with Progress(run.steps) as progress:
+            if hosts.first:
+                _write(run, progress, started)
+            else:
+                run.measure(progress)
+
+
+def _write(run: "Run", progress: Progress, started: float) -> None:
+    """Runs and writes the results."""
+    config = run.config
+    with results.writer(config.out, overwrite=config.overwrite) as write:
+        run.hosts.remove_if_lost(write.directory)
+        for sentence in (run.headline(), *run.goes_on()):
+            progress.note(sentence)
+        run.measure(progress, write.directory / "maps" if config.save_maps else None)
         controls = [*run.control_rows, *relative_rows([*run.control_rows, *run.rows])]
         write.table([*run.rows, *controls])
         write.fits(run.fits)
@@ -65,8 +84,10 @@ def main(_: list[str]) -> None:
             text += "\n" + render_controls([*run.rows, *controls], run.control_measure)
         write.text("table.txt", text)
         write.config("pairwise", config, **run.record(), seconds=round(time.monotonic() - started, 1))
+    run.parts.remove()
     for warning in run.warnings():
         progress.note(f"warning: {warning}")
+    progress.clear()
     print(text)
     took = duration(time.monotonic() - started)
     print(f"Wrote {len(run.rows):,} results and {pictures} heat maps to {config.out} in {took}.")
@@ -76,43 +97,47 @@ class Run(Aligning):
     """One run over every seed, method, pair and rank; no more than one method's maps are held at a time.
 
     Attributes:
+      parts: what was measured, by seed and method; process 0 collects it.
       control_rows: what was measured so far of the controls.
     """
 
-    def __init__(self, config: PairwiseConfig, data: Data):
-        super().__init__(config, data)
+    def __init__(self, config: PairwiseConfig, data: Data, hosts: Hosts = ALONE):
+        super().__init__(config, data, hosts)
         # Every split, with its checks, before any work starts.
         self.measuring = [Measuring.of(config, data, seed) for seed in self.protocol.seeds]
+        self.parts = processes.parts_of(hosts, config)
         self.control_rows: list[Row] = []
 
     @property
     def steps(self) -> int:
-        """How many evaluations there are to do."""
-        cuts = sum(len(self.config.cuts(method)) for method in self.protocol.methods)
-        return cuts * len(self.pairs) * len(self.protocol.seeds)
+        """How many evaluations this process has to do."""
+        left = [
+            method
+            for measuring in self.measuring
+            for method in self.protocol.methods
+            if part_name(measuring, method) not in self.parts
+        ]
+        return sum(len(self.config.cuts(method)) * len(self.own_pairs(method)) for method in left)
 
-    def measure(self, write: results.Writer, progress: Progress) -> None:
-        """Fills ``rows`` and ``doubtful``; keeps the maps if asked to."""
-        config = self.config
+    def measure(self, progress: Progress, maps: pathlib.Path | None = None) -> None:
+        """Does this process's share; at process 0 fills ``rows``, ``fits`` and ``doubtful`` with what all found.
+
+        Args:
+          progress: shows what happens.
+          maps: where to keep the maps; None for nowhere.
+        """
         for number, measuring in enumerate(self.measuring):
-            seed, where = measuring.seed, f"seed {number + 1} of {len(self.measuring)}"
-            progress.show(f"{where}: second moments of {len(self.encoders)} encoders")
-            moments = self.moments(measuring)
-            test = measuring.test_rows(self.data)
-            controls = Controls(config, self.data, self.pairs).measure(measuring, test)
-            with beside(controls) as control_rows:
+            here = f"process {self.hosts.index}, " if self.hosts.count > 1 else ""
+            where = f"{here}seed {number + 1} of {len(self.measuring)}"
+            split = SplitRun(self, measuring, self.parts, progress, where, maps)
+            with split.controls() as control_rows:
                 for method in self.protocol.methods:
-                    progress.show(f"{where}: fitting {method}")
-                    maps = self.fit(moments, method, measuring)
-                    label = f"{where}: {method}"
-                    measured = self.measure_maps(measuring, test, method, maps, config.cuts(method))
-                    for done, (source, target) in measured:
-                        progress.step(f"{label}, {done}, {source} → {target}")
-                    if config.save_maps:
-                        maps.save(write.directory / "maps" / f"seed{seed}" / method, {"seed": seed})
-                progress.show(f"{where}: controls")
-                self.control_rows += control_rows.result()
-        self.rows += empty_rows(self.rows, self.without_value)
+                    part = split.part(method)
+                    if part is not None:
+                        add_content(self, part)
+                self.control_rows += control_rows()
+        if self.hosts.first:
+            self.rows += empty_rows(self.rows, self.without_value)
 
     def draw(self, table: ResultTable, write: results.Writer, progress: Progress) -> int:
         """Draws the heat maps that were asked for; returns how many."""
@@ -141,6 +166,11 @@ class Run(Aligning):
             f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
         ]
         return ", ".join(parts)
+
+    def goes_on(self) -> list[str]:
+        """What is there already of a run that was cut short, in a sentence."""
+        there = len(self.parts)
+        return [f"Goes on where a run was cut short: {there} parts are done."] if there else []
 
     def warnings(self) -> list[str]:
         """What a reader of the results must know."""
@@ -177,6 +207,7 @@ class Run(Aligning):
                 "dims": {name: store.dims[name] for name in self.encoders},
                 "checksums": {name: store.checksums[name] for name in self.encoders},
             },
+            "processes": self.hosts.count,
             "splits": [measuring.record(self.data) for measuring in self.measuring],
             "warnings": self.warnings(),
         }

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments import flags
+from experiments.agreement import describe_store, differences
 from experiments.config import PairwiseConfig
 from experiments.protocols import PENALISED, Penalty
 from experiments.results import plain
 from jaxalign.embeddings.atomic import create_once
-from jaxalign.embeddings.manifest import Manifest
 from jaxalign.errors import UserError
 
 FILE = "sweep.json"
@@ -139,7 +139,7 @@ class SweepConfig:
           UserError: a store cannot be opened, or two hold one data set.
         """
         shared = {key: value for key, value in plain(self.pairwise).items() if key not in _NOT_SHARED}
-        stores = [_describe_store(path, self.pairwise.models) for path in self.stores]
+        stores = [describe_store(path, self.pairwise.models) for path in self.stores]
         names = [store["dataset"] for store in stores]
         if len(set(names)) < len(names):
             raise UserError(
@@ -173,46 +173,16 @@ def require_agreement(directory: pathlib.Path, described: Mapping[str, Any]) -> 
         return
     except ValueError as error:
         raise UserError(f"{path} is damaged: it is not JSON ({error}).") from error
-    differences = list(_differences(there, json.loads(json.dumps(_content(described)))))
-    if differences:
+    found = list(differences(there, json.loads(json.dumps(_content(described)))))
+    if found:
         raise UserError(
-            f"{directory} holds another sweep: {'; '.join(differences[:3])}. Give the same flags and stores, or "
+            f"{directory} holds another sweep: {'; '.join(found[:3])}. Give the same flags and stores, or "
             "another --out."
         )
 
 
 def _content(described: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, "version": 1, **described}
-
-
-def _differences(there: Any, here: Any, where: str = "") -> Any:
-    """What differs, one phrase each."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in dict.fromkeys([*there, *here]):
-            yield from _differences(there.get(key), here.get(key), f"{where} {key}".strip())
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here) and where == "stores":
-        for one, other in zip(there, here):
-            yield from _differences(one, other, f"store {one.get('dataset')!r}:")
-    elif there != here:
-        yield f"{where} is {_short(there)} there, {_short(here)} here"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(_short(item) for item in value)
-    text = str(value)
-    return text[:12] + "..." if re.fullmatch("[0-9a-f]{64}", text) else text
-
-
-def _describe_store(path: str, models: tuple[str, ...] | None) -> dict[str, Any]:
-    manifest = Manifest.read(pathlib.Path(path))
-    names = [name for name in manifest.encoders if models is None or name in models]
-    return {
-        "dataset": manifest.dataset,
-        "rows": manifest.rows,
-        "samples checksum": manifest.samples_sha256,
-        "checksum of": {name: manifest.encoders[name].sha256 for name in names},
-    }
 
 
 def _penalties(text: str, pairwise: PairwiseConfig) -> tuple[Penalty, ...]:

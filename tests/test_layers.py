@@ -38,6 +38,7 @@ ALLOWED = {
     "dealing": {"blocks", "mesh", "spread"},
     "schedule": {"affine", "blocks", "dealing", "moments", "solvers", "spread", "workers"},
     "splits": set(),
+    "hosts": {"moments"},
     "fit": {"affine", "checks", "lazy_rows", "moments", "schedule", "settings", "solvers", "splits"},
     "pairwise": {"affine", "checks", "fit", "lazy_rows", "mesh", "moments", "schedule", "settings", "solvers"},
     "low_rank": {"affine", "blocks", "checks", "moments", "pairwise", "solvers"},

@@ -1,5 +1,6 @@
 """EmbeddingStore: one data set under many encoders."""
 
+import copy
 import dataclasses
 import os
 import pathlib
@@ -190,6 +191,15 @@ class EmbeddingStore:
                     (self.path / f"{name}.npy").unlink(missing_ok=True)
                 raise
         return self.open(self.path, encoders=(*self.encoders, *values), verify=False)
+
+    def only(self, encoders: Sequence[str]) -> "EmbeddingStore":
+        """The same store with only these of its open encoders."""
+        chosen = copy.copy(self)
+        chosen._mapped = {name: self[name] for name in encoders}
+        chosen.encoders = tuple(chosen._mapped)
+        chosen.dims = {name: self.dims[name] for name in encoders}
+        chosen.checksums = {name: self.checksums[name] for name in encoders}
+        return chosen
 
     def __getitem__(self, name: str) -> np.memmap:
         """The embeddings of one encoder, memory-mapped and read-only, shape [n, d]."""

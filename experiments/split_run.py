@@ -1,0 +1,109 @@
+"""One split of a run: its moments and test rows, made when they are first needed, and what is measured on it."""
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Callable, Iterator
+
+from experiments.aligning import Aligning
+from experiments.controls import Controls
+from experiments.measuring import Measuring, TestRows
+from experiments.parts import Content, Parts, content_of, content_of_rows, rows_of
+from experiments.progress import Progress
+from jaxalign import FoldMoments
+from jaxalign.report import Row
+from jaxalign.workers import beside
+
+
+class SplitRun:
+    """Measures methods and controls on one split; of several processes each does its share.
+
+    Args:
+      run: that the split belongs to.
+      measuring: how to measure on it.
+      parts: where finished parts are found and kept.
+      progress, label: shows what happens, with this in front.
+      maps: where to keep maps; None for nowhere.
+    """
+
+    def __init__(
+        self,
+        run: Aligning,
+        measuring: Measuring,
+        parts: Parts,
+        progress: Progress,
+        label: str,
+        maps: pathlib.Path | None,
+    ):
+        self.run, self.measuring, self.parts = run, measuring, parts
+        self.progress, self.label, self.maps = progress, label, maps
+
+    @functools.cached_property
+    def moments(self) -> FoldMoments:
+        """Of the training rows."""
+        self.progress.show(f"{self.label}: second moments of {len(self.run.encoders)} encoders")
+        return self.run.moments(self.measuring)
+
+    @functools.cached_property
+    def test(self) -> TestRows:
+        """Test rows of the encoders that this process measures."""
+        return self.measuring.test_rows(self.run.data.only(self._encoders()))
+
+    def part(self, method: str) -> Content | None:
+        """What all processes measure by one method; None elsewhere than at process 0."""
+        return self.parts.get(
+            part_name(self.measuring, method), lambda: self._measured(method), self.run.pairs
+        )
+
+    @contextlib.contextmanager
+    def controls(self) -> Iterator[Callable[[], list[Row]]]:
+        """Gives a function that measures the controls. A process on its own measures them beside the block."""
+        run = self.run
+        controls = Controls(run.config, run.data, run.pairs, run.hosts)
+        if run.hosts.count > 1:  # sums over processes must come in one order everywhere
+            yield lambda: self._control_rows(lambda: list(controls.measure(self.measuring, self.test)))
+            return
+        _ = self.moments
+        with beside(controls.measure(self.measuring, self.test)) as found:
+            yield lambda: self._control_rows(found.result)
+
+    def _measured(self, method: str) -> Content:
+        run, found = self.run, Aligning(self.run.config, self.run.data, self.run.hosts)
+        moments = self.moments
+        self.progress.show(f"{self.label}: fitting {method}")
+        maps = run.fit(moments, method, self.measuring)
+        cuts = run.config.cuts(method)
+        for done, (source, target) in found.measure_maps(self.measuring, self.test, method, maps, cuts):
+            self.progress.step(f"{self.label}: {method}, {done}, {source} → {target}")
+        if self.maps is not None:
+            seed = self.measuring.seed
+            maps.save(self.maps / f"seed{seed}" / method, {"seed": seed})
+        return content_of(found)
+
+    def _control_rows(self, measure: Callable[[], list[Row]]) -> list[Row]:
+        run = self.run
+        if not run.config.controls:
+            return []
+        self.progress.show(f"{self.label}: controls")
+        order = [*((name, name) for name in run.encoders), *run.pairs]
+        part = self.parts.get(
+            part_name(self.measuring, "controls"), lambda: content_of_rows(measure()), order
+        )
+        return [] if part is None else rows_of(part)
+
+    def _encoders(self) -> list[str]:
+        run = self.run
+        if run.hosts.count == 1:
+            return list(run.encoders)
+        pairs = [pair for method in run.protocol.methods for pair in run.own_pairs(method)]
+        used = {name for pair in pairs for name in pair}
+        if "own" in run.config.controls:
+            used |= set(run.encoders[run.hosts.share(len(run.encoders))])
+        if "shuffled" in run.config.controls:
+            used |= {name for pair in run.hosts.pairs(run.pairs, "source") for name in pair}
+        return [name for name in run.encoders if name in used]
+
+
+def part_name(measuring: Measuring, what: str) -> str:
+    """Names what is measured on one split by a method, or the controls."""
+    return f"seed{measuring.seed}-{what}"

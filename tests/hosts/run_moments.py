@@ -1,0 +1,40 @@
+"""One of several processes that sum moments: run_moments.py ROWS.npz PORT COUNT INDEX OUT.npz.
+
+All rows but its share are overwritten with NaN before anything is computed, so that the sums show what was read.
+"""
+
+import sys
+
+import numpy as np
+
+from jaxalign import FoldMoments
+from jaxalign.hosts import Hosts, Links, Place
+
+path, port, count, index, out = sys.argv[1:]
+place = Place.of(f"127.0.0.1:{port}", int(count), int(index))
+links = Links.join(place)
+hosts = Hosts(links)
+hosts.start()
+given = dict(np.load(path))
+fold = given.pop("fold")
+mine = hosts.share(len(fold))
+for rows in given.values():
+    keep = rows[mine].copy()
+    rows[:] = np.nan
+    rows[mine] = keep
+
+
+def of(part: slice, folds: np.ndarray | None) -> FoldMoments:
+    return FoldMoments.of({name: rows[part] for name, rows in given.items()}, fold=folds)
+
+
+widths = {name: rows.shape[1] for name, rows in given.items()}
+found = {}
+for name, folds in (("with", fold), ("without", None)):
+    moments = hosts.moments(of, len(fold), folds, widths)
+    for number, part in enumerate((moments.total, *moments.folds)):
+        found |= {
+            f"{name} {number} {key}": np.asarray(getattr(part, key)) for key in ("weight", "mean", "scatter")
+        }
+np.savez(out, **found)
+links.close()
