@@ -35,7 +35,7 @@ ALLOWED = {
     "fit": {"affine", "checks", "moments", "schedule", "settings", "solvers", "splits"},
     "pairwise": {"affine", "checks", "fit", "moments", "schedule", "settings", "solvers"},
     "low_rank": {"affine", "blocks", "checks", "moments", "pairwise", "solvers"},
-    "tuning": {"biometrics", "moments", "pairwise", "splits"},
+    "tuning": {"biometrics", "low_rank", "moments", "pairwise", "splits"},
     "sklearn": {"affine", "checks", "fit", "settings"},
     "biometrics": set(),
     "embeddings": set(),

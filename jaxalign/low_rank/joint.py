@@ -60,7 +60,9 @@ def fit_joint_space(
         )
     rank = min(given.rank or RANK, sum(array.shape[1] for array in arrays.values()))
     with jax.enable_x64(False):
-        prepared = prepare(arrays, total, people, held_out=given.held_out, seed=given.seed)
+        prepared = prepare(
+            arrays, total, people, held_out=given.held_out, seed=given.seed, whitening=given.whitening
+        )
         starts = _starts(total, list(arrays), prepared, given, rank, dict(start_options or {}))
         weights, history = _trained(prepared, starts, given, None if devices is None else list(devices))
     factors = {
