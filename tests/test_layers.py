@@ -42,7 +42,7 @@ ALLOWED = {
     "fit": {"affine", "checks", "lazy_rows", "moments", "schedule", "settings", "solvers", "splits"},
     "pairwise": {"affine", "checks", "fit", "lazy_rows", "mesh", "moments", "schedule", "settings", "solvers"},
     "low_rank": {"affine", "blocks", "checks", "moments", "pairwise", "solvers"},
-    "tuning": {"biometrics", "moments", "pairwise", "splits"},
+    "tuning": {"biometrics", "low_rank", "moments", "pairwise", "splits"},
     "sklearn": {"affine", "checks", "fit", "settings"},
     "biometrics": {"chunk_size", "lazy_rows", "streaming"},
     "embeddings": set(),

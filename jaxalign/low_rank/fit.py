@@ -130,7 +130,9 @@ def _fit_rows(
     settings: LowRankSettings,
     devices: list[Any] | None,
 ) -> tuple[dict[Pair, Fit], dict[Pair, History]]:
-    prepared = prepare(arrays, total, people, held_out=settings.held_out, seed=settings.seed)
+    prepared = prepare(
+        arrays, total, people, held_out=settings.held_out, seed=settings.seed, whitening=settings.whitening
+    )
     solved = list(dict.fromkeys(map(_unordered, chosen))) if settings.two_sided else chosen
     starts = starting_factors(total, solved, settings, prepared.axes)
     weights, members, groups = {}, {}, {}

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxalign.low_rank.losses import LOSSES, Mapped, orthogonality
-from jaxalign.low_rank.objectives import _product_error
-from jaxalign.low_rank.training import polar
+from jaxalign.low_rank.objectives import _product_error, polar
 
 PEOPLE, WIDTH = 7, 5
 OPTIONS = types.SimpleNamespace(margin=0.4, delta=0.7)
