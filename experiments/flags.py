@@ -208,8 +208,8 @@ DEFINITIONS: dict[str, Flag] = {
     ),
     "tables": Flag(
         "",
-        "Write every table also for a paper, separated by commas: latex (booktabs), markdown; mean ± deviation, best in "
-        "bold. Example: --tables=latex",
+        "Write every table also for a paper, separated by commas: latex (booktabs), markdown; mean ± deviation, best "
+        "in bold. Example: --tables=latex",
     ),
     # A sweep by many processes.
     "stores": Flag(

@@ -3,9 +3,9 @@
   python -m experiments.report RESULTS_DIR
   python -m experiments.report results/pairwise --tables=latex,markdown --out=reports/first
 
-The page, report.html, needs no network and no other file: a summary in words, tables that sort on their heads, figures
-for light and dark, and how to get the same numbers again. Beside it lie every figure as SVG and PNG (figures/) and every
-table as CSV (tables/). Without --out it is written to the directory `report` inside RESULTS_DIR.
+The page, report.html, needs no network and no other file: a summary in words, tables that sort on their heads,
+figures for light and dark, and how to get the same numbers again. Beside it lie every figure as SVG and PNG
+(figures/) and every table as CSV (tables/). Without --out it is written to the directory report inside RESULTS_DIR.
 """
 
 import datetime
@@ -28,8 +28,8 @@ def main(argv: list[str]) -> None:
     require_report_libraries()
     source = pathlib.Path(argv[1]).expanduser()
     out = pathlib.Path(FLAGS.out) if FLAGS.out else source / "report"
-    with Progress(1) as progress:
-        tree = read_tree(source)
+    tree = read_tree(source)
+    with Progress(len(tree.parts)) as progress:
         figures, tables = write(tree, out, formats, overwrite=FLAGS.overwrite, progress=progress)
     if tree.absent:
         print(f"warning: not there: {', '.join(tree.absent)}")
@@ -55,7 +55,7 @@ def write(
             absent=tree.absent,
             written=datetime.datetime.now(datetime.UTC).strftime("%d %B %Y, %H:%M UTC"),
             formats=formats,
-            progress=progress.show,
+            progress=progress.step,
         )
         writer.config("report", {"parts": [part.name for part in tree.parts], "tables": formats})
     return counts

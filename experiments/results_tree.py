@@ -155,15 +155,15 @@ def _records(
 
 
 def _point(line: Mapping[str, str]) -> Point:
-    named = [line[name] for name in Point._fields[:6]]
-    return Point(*named, int(line["person"]), float(line["x"]), float(line["y"]))
+    numbers: dict[str, Any] = {"person": int(line["person"]), "x": float(line["x"]), "y": float(line["y"])}
+    return Point(**{name: line[name] for name in Point._fields} | numbers)
 
 
 def _prediction(line: Mapping[str, str]) -> Prediction:
-    named = [line[name] for name in Prediction._fields[:4]]
-    low, high = (float(line[name]) if line[name] else None for name in ("low", "high"))
-    value = float(line["spearman"]) if line["spearman"] else math.nan
-    return Prediction(*named, value, low, high, int(line["pairs"]))
+    numbers: dict[str, Any] = {name: float(line[name]) if line[name] else None for name in ("low", "high")}
+    numbers["spearman"] = float(line["spearman"]) if line["spearman"] else math.nan
+    numbers["pairs"] = int(line["pairs"])
+    return Prediction(**{name: line[name] for name in Prediction._fields} | numbers)
 
 
 def _doubtful(file: pathlib.Path) -> Iterator[tuple[str, str, str]]:
@@ -186,7 +186,8 @@ def _check_csv(path: pathlib.Path, rows: int) -> None:
         count = sum(1 for _ in _lines(file, COLUMNS))
         if count != rows:
             raise UserError(
-                f"{path} mixes two runs: results.csv has {count:,} rows, results.parquet {rows:,}; run the driver again."
+                f"{path} mixes two runs: results.csv has {count:,} rows, results.parquet has {rows:,}; run the driver "
+                "again."
             )
 
 

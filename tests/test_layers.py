@@ -51,6 +51,7 @@ ONLY_IN = {
     "onnxruntime": "jaxalign/encoders",
     "datasets": "jaxalign/images",
     "matplotlib": "jaxalign/report",
+    "jinja2": "jaxalign/report",
     "sklearn": "jaxalign/sklearn.py",
     "flax": "jaxalign/encoders",
 }
@@ -103,6 +104,7 @@ def test_import_pulls_in_no_heavy_library() -> None:
         "datasets",
         "PIL",
         "matplotlib",
+        "jinja2",
         "pandas",
         "sklearn",
         "scipy.stats",

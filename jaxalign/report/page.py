@@ -53,7 +53,7 @@ def write_report(
       absent: parts of a study that are not there, and why.
       written: when, for the end of the page.
       formats: further ones of ``FORMATS`` to write every table in.
-      progress: called with a word on what is being done.
+      progress: called with the title of each section that is drawn.
 
     Returns:
       How many figures and tables there are.
@@ -62,10 +62,11 @@ def write_report(
       UserError: a library is not installed.
     """
     require_report_libraries()
-    show = progress or (lambda text: None)
-    show("drawing figures")
-    found = sections(parts)
-    show("writing the page")
+    found = []
+    for section in sections(parts):
+        found.append(section)
+        if progress is not None:
+            progress(section.title)
     text = render_page(found, parts, title=title, absent=absent, written=written)
     (directory / PAGE).write_text(text, encoding="utf-8")
     pictures = [picture for section in found for picture in section.pictures()]

@@ -7,7 +7,10 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from jaxalign.report.labels import shown
 from jaxalign.report.parts import Part
+
+WIDTH = 92  # of a command on one line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +45,15 @@ def origin(part: Part) -> Origin:
 
 
 def command(words: Any) -> str:
-    """The command line as one would type it at the root of the source."""
+    """The command line as one would type it at the root of the source, a line for each flag if it is long."""
     if not isinstance(words, list) or not words:
         return ""
     program, *rest = map(str, words)
     path = pathlib.PurePath(program)
     start = f"python -m {path.parent.name}.{path.stem}" if path.suffix == ".py" else program
-    return " ".join([start, *map(shlex.quote, rest)])
+    flags = [shlex.quote(shown(word)) for word in rest]
+    line = " ".join([start, *flags])
+    return line if len(line) <= WIDTH else " \\\n  ".join([start, *flags])
 
 
 def _facts(part: Part) -> Iterator[tuple[str, str]]:
@@ -65,17 +70,34 @@ def _facts(part: Part) -> Iterator[tuple[str, str]]:
         kinds = ", ".join(devices.get("kinds", []))
         yield (
             "machine",
-            f"{machine.get('platform')}, {machine.get('cpus')} CPUs; {devices.get('count')} × {kinds}",
+            f"{machine.get('platform')}, {machine.get('cpus')} cores; {devices.get('count')} × {kinds}",
         )
-    for key in ("written", "seconds"):
-        if config.get(key) is not None:
-            yield key, str(config[key])
-    for name, value in _flat({"store": config.get("store"), "stores": config.get("stores")}):
-        yield name, _text(value)
+    if config.get("written") is not None:
+        took = f", after {config['seconds']:g} s" if isinstance(config.get("seconds"), (int, float)) else ""
+        yield "written", f"{config['written']}{took}"
+    seeds = ((config.get("config") or {}).get("protocol") or {}).get("seeds")
+    if seeds:
+        yield "seeds", _text(seeds)
+    stores = config.get("stores") or [config.get("store") or {}]
+    for store in stores.values() if isinstance(stores, Mapping) else stores:
+        yield from _store(store) if isinstance(store, Mapping) else ()
     for split in config.get("splits") or []:
         yield "split", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in split.items())
     for file, checksum in part.checksums.items():
-        yield f"SHA-256 of {file}", checksum
+        yield file, f"SHA-256 {checksum}"
+
+
+def _store(store: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The data set, and each encoder's width and checksum."""
+    known = {"path", "dataset", "dims", "checksums"}
+    rest = "".join(
+        f", {name.replace('_', ' ')} {_text(value)}" for name, value in store.items() if name not in known
+    )
+    if store:
+        yield "data set", f"{store.get('dataset')}, from {store.get('path')}{rest}"
+    dims, checksums = store.get("dims") or {}, store.get("checksums") or {}
+    for encoder in dict.fromkeys([*dims, *checksums]):
+        yield encoder, f"width {dims.get(encoder, 'unknown')}, SHA-256 {checksums.get(encoder, 'unknown')}"
 
 
 def _flat(value: Any, under: str = "") -> Iterator[tuple[str, Any]]:

@@ -80,6 +80,19 @@ class Measure:
         return self.name.startswith(("eer", "fmr", "fnmr"))
 
     @property
+    def head(self) -> str:
+        """As the head of a column: short, and broken into lines between words."""
+        name, _, at = self.name.partition("@fmr=")
+        if at:
+            words = f"{name.upper()} at FMR {float(at):g}"
+        elif name.startswith("rank") and name[4:].isdigit():
+            words = f"rank-{name[4:]}"
+        else:
+            known = {"map": "mAP", "auc": "AUC", "eer": "EER"}
+            words = known.get(name, name.replace("_", " ").replace(":", ": ").replace("map", "mAP"))
+        return f"{words}, own {self.own_photograph}" if self.own_photograph else words
+
+    @property
     def is_rate(self) -> bool:
         """Whether the number is a share, to be shown in per cent."""
         return ":" not in self.name and RATES.fullmatch(self.name.removesuffix("_relative")) is not None

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxalign.report.figures.drawing import INK, MUTED, SERIES, Picture, drawing, new_figure, picture
+from jaxalign.report.figures.drawing import INK, MUTED, PAPER, SERIES, Picture, drawing, new_figure, picture
 from jaxalign.report.labels import NO_VALUE, number, short_names, shown
 
 
@@ -39,7 +39,7 @@ def draw_dots(
       unit: for the alternative text.
       zero: draw a line at 0.
     """
-    labels = short_names((dot.label for dot in dots), 40)
+    labels = short_names((dot.label for dot in dots), 60)
     with drawing():
         figure = new_figure(6.4, 1.0 + 0.27 * len(dots))
         axes = figure.add_subplot()
@@ -56,10 +56,13 @@ def draw_dots(
                 continue
             if not math.isnan(dot.low):
                 axes.plot([dot.low, dot.high], [row, row], color=SERIES[0], linewidth=1.8, alpha=0.6)
-            face = "none" if dot.hollow else SERIES[0]
+            face = PAPER if dot.hollow else SERIES[0]
             axes.plot(dot.value, row, "o", color=SERIES[0], markerfacecolor=face, markersize=6)
-            axes.annotate(number(round(dot.value, 3)), (max(dot.value, dot.high if not math.isnan(dot.high) else dot.value), row), (6, 0),
-                          textcoords="offset points", fontsize=7.5, va="center", color=INK)  # fmt: skip
+            end = dot.value if math.isnan(dot.high) else max(dot.value, dot.high)
+            text = number(round(dot.value, 3))
+            axes.annotate(
+                text, (end, row), (6, 0), textcoords="offset points", fontsize=7.5, va="center", color=INK
+            )
         if zero:
             axes.axvline(0, color=MUTED, linewidth=0.8)
         axes.set_yticks(range(len(dots)), [labels[dot.label] for dot in dots])

@@ -76,13 +76,14 @@ class Picture:
         """The SVG as part of a page: ids of its own, the page's colours, and the alternative text."""
         text = self.svg[self.svg.index("<svg") :]
         text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
-        text = re.sub(r"<[^>]*>", lambda tag: self._exchanged(tag[0]), text)  # never what a name says
+        used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+        text = re.sub(r"<[^>]*>", lambda tag: self._exchanged(tag[0], used), text)  # never what a name says
         end = text.index(">")
         root = re.sub(r' (width|height)="[^"]*"', "", text[:end])
         return f'{root} role="img" aria-label="{html.escape(self.alt)}"{text[end:]}'
 
-    def _exchanged(self, tag: str) -> str:
-        tag = re.sub(r'\bid="', f'id="{self.name}-', tag)
+    def _exchanged(self, tag: str, used: set[str]) -> str:
+        tag = re.sub(r' id="([^"]*)"', lambda i: f' id="{self.name}-{i[1]}"' if i[1] in used else "", tag)
         tag = tag.replace("url(#", f"url(#{self.name}-").replace('href="#', f'href="#{self.name}-')
         return _COLOUR.sub(lambda found: f"var(--{_EXCHANGED[found[0]]}, {found[0]})", tag)
 
@@ -107,6 +108,15 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
+def text_width(text: str, size: float) -> float:
+    """Of a line of text in the font of figures, in inches; ``size`` in points. Call it inside ``drawing``."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+
+    width, _, _ = TextToPath().get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
+    return width / 72
+
+
 def picture(figure: Any, name: str, *, title: str, caption: str, alt: str) -> Picture:
     """Saves a figure in both formats.
 
@@ -117,6 +127,7 @@ def picture(figure: Any, name: str, *, title: str, caption: str, alt: str) -> Pi
     svg, png = io.StringIO(), io.BytesIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(svg, format="svg", metadata=no_metadata)
+    figure.set_layout_engine("none")  # it is laid out
     figure.savefig(png, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     width = PIXELS_PER_INCH * figure.get_figwidth()
     return Picture(file_stem(name), title, caption, alt, svg.getvalue(), png.getvalue(), width)

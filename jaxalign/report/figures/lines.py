@@ -107,7 +107,8 @@ def _prepare(axes: Any, x: Axis, y: Axis) -> None:
         if wanted.logarithmic:
             (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
             low, high = sorted(axis.get_data_interval() if wanted.limits is None else wanted.limits)
-            steps = (1.0, 2.0, 5.0) if high / max(low, 1e-30) < 300 else (1.0,)
+            span = high / max(low, 1e-30)
+            steps = (1.0, 2.0, 3.0, 5.0, 7.0) if span < 12 else (1.0, 2.0, 5.0) if span < 300 else (1.0,)
             axis.set_major_locator(LogLocator(subs=steps))
             axis.set_minor_formatter(NullFormatter())
         if wanted.logarithmic or wanted.unit != "%":
@@ -126,16 +127,17 @@ def _in_words(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
             texts.append(f"{shown(line.label)}: no numbers")
             continue
         places = dict.fromkeys([known[0], known[len(known) // 2], known[-1]])
-        points = [f"{_with(line.y[k], y)} at {_with(line.x[k], x)}" for k in places]
+        points = [f"{_with(float(line.y[k]), y)} at {_with(float(line.x[k]), x)}" for k in places]
         band = ""
-        if np.isfinite(line.low[known[-1]]):
-            band = f" (band {number(line.low[known[-1]])} to {_with(line.high[known[-1]], y)})"
+        low, high = float(line.low[known[-1]]), float(line.high[known[-1]])
+        if np.isfinite(low):
+            band = f" (band {number(low)} to {_with(high, y)})"
         texts.append(f"{shown(line.label)}: {', '.join(points)}{band}")
     return f"{title}. {y.label} against {x.label}. {'; '.join(texts)}."
 
 
 def _with(value: float, axis: Axis) -> str:
-    return f"{number(float(value))}{' ' + axis.unit if axis.unit else ''}"
+    return f"{number(value)}{' ' + axis.unit if axis.unit else ''}"
 
 
 def line_of(

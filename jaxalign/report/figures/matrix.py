@@ -1,6 +1,7 @@
 """Source by target as colours and numbers: one canvas for all the pictures of a table."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxalign.report.figures.drawing import (
     Picture,
     drawing,
     picture,
+    text_width,
 )
 from jaxalign.report.labels import count, short_names, shown
 from jaxalign.report.rows import Measure, ResultTable, Setting
@@ -97,9 +99,11 @@ class Canvas:
         self.layout = _Layout.of(max(rows, columns) - 1)
         self.size = max(6.0, self.layout.size)
         self.names = short_names(table.encoders)
-        longest = max(map(len, ["mean of column", *self.names.values()]))
-        left = 0.45 + 0.0094 * self.size * longest
-        bottom = 0.5 + 0.0066 * self.size * longest
+        with drawing():
+            widest = max(text_width(name, self.size) for name in ["mean of column", *self.names.values()])
+        self.angle = 40 if columns < 16 else 60
+        left = 0.5 + widest
+        bottom = 0.58 + widest * math.sin(math.radians(self.angle))
         right, top = left + self.layout.width * columns, bottom + self.layout.height * rows
         width, height = max(right + 0.75, 6.4), top + 0.85
         with drawing():
@@ -129,7 +133,7 @@ class Canvas:
     def _labels(self, rows: int, columns: int, roles: tuple[str, str]) -> None:
         axes, names = self.axes, self.names
         targets = [*(names[name] for name in self.table.targets), "mean of row"]
-        axes.set_xticks(range(columns), targets, rotation=40 if columns < 16 else 60, ha="right",
+        axes.set_xticks(range(columns), targets, rotation=self.angle, ha="right",
                         rotation_mode="anchor", fontsize=self.size)  # fmt: skip
         sources = [*(names[name] for name in self.table.sources), "mean of column"]
         axes.set_yticks(range(rows), sources, fontsize=self.size)

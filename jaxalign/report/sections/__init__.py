@@ -1,6 +1,6 @@
 """Sections of the report, one for each results directory, by the driver that wrote it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from jaxalign.report.parts import Part
 from jaxalign.report.sections.blocks import Block as Block
@@ -29,12 +29,12 @@ SECTIONS: dict[str, Callable[[Part, Sequence[str]], Section]] = {
 }
 
 
-def sections(parts: Sequence[Part]) -> list[Section]:
+def sections(parts: Sequence[Part]) -> Iterator[Section]:
     """A section for each part, in the order of the page; heat maps follow the families of their data set."""
     orders = {dataset: family_order(part.families) for part in parts for dataset in _datasets(part)}
     drivers = list(SECTIONS)
     ordered = sorted(parts, key=lambda part: drivers.index(part.driver))
-    return [SECTIONS[part.driver](part, _order(part, orders)) for part in ordered]
+    return (SECTIONS[part.driver](part, _order(part, orders)) for part in ordered)
 
 
 def _datasets(part: Part) -> list[str]:

@@ -35,17 +35,17 @@ def mean_value(table: ResultTable, setting: Setting, measure: Measure) -> Value 
     pairs = [(s, t) for s in table.sources for t in table.targets if s != t and (s, t) not in table.left_out]
     reasons = [why for s, t in pairs if (why := table.reason(setting, measure, s, t))]
     words = "; ".join(dict.fromkeys(reasons))
-    return Value(math.nan, reason=f"{len(reasons)} of {count(len(pairs), 'pair')}: {words}")
+    return Value(math.nan, reason=f"{len(reasons):,} of {count(len(pairs), 'pair')}: {words}")
 
 
 def column_for(measure: Measure, digits: int | None = None) -> Column:
     """The column of a measure: rates in per cent, anything else as it is."""
-    title = str(measure)
+    title = measure.head
     if measure.is_rate:
         return Column.rate(
             title, lower_is_better=measure.lower_is_better, digits=1 if digits is None else digits
         )
-    return Column(title.replace("_", " "), "number")
+    return Column(title, "number")
 
 
 def methods_table(table: ResultTable, measures: Sequence[Measure], *, name: str, title: str) -> Table:
@@ -119,15 +119,19 @@ def pair_value(
 
 
 def failures(table: ResultTable) -> list[str]:
-    """A sentence on comparisons that could not be made, if there are any: those of pairs with no number at all."""
+    """A sentence on comparisons that could not be made, if there are any: pairs that a setting has no number for."""
     if not table.left_out:
         return []
-    s, t = sorted(table.left_out)[0]
-    reasons = [
-        table.reason(setting, measure, s, t) for setting in table.settings for measure in table.measures
-    ]
-    why = next(filter(None, reasons), "")
-    first = f"{shown(s)} → {shown(t)}: {why}"
+    source, target = min(table.left_out)
+    why = {
+        setting: [table.reason(setting, measure, source, target) for measure in table.measures]
+        for setting in table.settings
+        if any(table.cell(setting, measure, source, target) is not None for measure in table.measures)
+    }
+    # A setting without a number has a reason at every measure it was asked for.
+    setting = max(why, key=lambda setting: sum(map(bool, why[setting])))
+    reasons = [reason for reason in why[setting] if reason]
+    first = f"{shown(source)} → {shown(target)} by {setting}: {max(reasons, key=reasons.count, default='')}"
     many = len(table.left_out)
     return [
         f"{count(many, 'pair')} could not be measured by some method and {'is' if many == 1 else 'are'} left out of "

@@ -120,11 +120,12 @@ def _bands(
     known = {setting.method: setting for setting in table.settings}
     for row in rows:
         pair = row.source, row.target
-        if row.low is not None and row.high is not None and row.at is not None:
-            if row.source != row.target and pair not in table.left_out:
-                setting = Setting(row.method, row.rank)
-                setting = setting if setting in table.settings else known[row.method]
-                ends.setdefault((setting, row.at), []).append((row.low, row.high))
+        if row.low is None or row.high is None or row.at is None or pair in table.left_out:
+            continue
+        if row.source != row.target:
+            setting = Setting(row.method, row.rank)
+            setting = setting if setting in table.settings else known[row.method]
+            ends.setdefault((setting, row.at), []).append((row.low, row.high))
     if ends:
         mean = lambda values, k: math.fsum(value[k] for value in values) / len(values)  # noqa: E731
         return {key: (mean(values, 0), mean(values, 1)) for key, values in ends.items()}, "intervals"

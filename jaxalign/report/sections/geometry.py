@@ -13,6 +13,19 @@ from jaxalign.report.sections.blocks import Block, Folded, Section
 from jaxalign.report.tables import Column, Table, Value
 
 LEADING = ("linear_cka_unbiased", "linear_cka")
+IN_WORDS = {
+    "linear_cka": "linear CKA",
+    "linear_cka_unbiased": "linear CKA, unbiased",
+    "rsa_spearman": "RSA (Spearman)",
+    "mutual_knn": "mutual k nearest neighbours",
+    "mean_cca": "mean CCA",
+    "svcca": "SVCCA",
+    "pwcca": "PWCCA",
+    "procrustes_distance": "Procrustes distance",
+    "intrinsic_dimension_twonn": "intrinsic dimension, TwoNN",
+    "intrinsic_dimension_mle": "intrinsic dimension, maximum likelihood",
+    "between_within_ratio": "between- to within-person scatter",
+}
 NULL = (
     ("", "value"),
     (":null_mean", "null mean"),
@@ -43,7 +56,7 @@ def geometry(part: Part, order: Sequence[str]) -> Section:
 
 
 def _words(name: str) -> str:
-    return Measure(name).describe().replace("cka", "CKA").replace("rsa", "RSA").replace("knn", "k-NN")
+    return IN_WORDS.get(name, name.replace("_", " "))
 
 
 def _label(prediction: Prediction) -> str:
@@ -74,8 +87,8 @@ def _predictions(part: Part) -> list[Block]:
             dots,
             name=name,
             title=title,
-            caption=f"Spearman's rank correlation over pairs of encoders with {target}, 95 % interval. Filled: calibrated "
-            "by a null of permuted rows; hollow: raw. A distance should correlate negatively.",
+            caption=f"Spearman's rank correlation over pairs of encoders with {target}, 95 % interval. Filled: "
+            "calibrated by a null of permuted rows; hollow: raw. A distance should correlate negatively.",
             axis="Spearman's rank correlation",
             zero=True,
         )
@@ -83,14 +96,14 @@ def _predictions(part: Part) -> list[Block]:
             Column("similarity"),
             Column("calibrated"),
             Column("Spearman", "number", 2),
-            Column("pairs"),
+            Column("pairs", "number"),
         ]
         lines = [
             [
                 _words(p.similarity),
                 p.calibrated,
                 Value(p.spearman, None, p.low, p.high),
-                str(p.pairs),
+                Value(float(p.pairs)),
             ]
             for p in found
         ]
@@ -163,10 +176,10 @@ def _summary(part: Part) -> list[str]:
         if not math.isnan(best.spearman):
             low, high = _or_nan(best.low), _or_nan(best.high)
             interval = "" if math.isnan(low) else f" (95 % interval {number(low)} to {number(high)})"
+            kinds = count(len({p.similarity for p in found}), "similarity", "similarities")
             sentences.append(
-                f"Of {count(len({p.similarity for p in found}), 'similarity', 'similarities')}, {_label(best)} predicts "
-                f"{Measure(measure).describe()} by {method} best: Spearman {number(round(best.spearman, 2))}{interval} over "
-                f"{count(best.pairs, 'pair')}."
+                f"Of {kinds}, {_label(best)} predicts {Measure(measure).describe()} by {method} best: Spearman "
+                f"{number(round(best.spearman, 2))}{interval} over {count(best.pairs, 'pair')}."
             )
     return sentences
 

@@ -68,7 +68,8 @@ def _summary(table: ResultTable, leading: Sequence[Measure], dataset: str) -> li
         where = f"On {dataset}, over {count(ordered, 'ordered pair')} of {count(len(table.encoders), 'encoder')}, "
         start = next((s for s in table.settings if s.method in BASELINES), None)
         before = table.mean_over_pairs(start, measure) if start is not None and start != setting else None
-        verb = f"goes from {percent_cell(before)} without a map to" if before is not None else "is"
+        without = "without a map" if start == Setting("identity") else f"with {start}"
+        verb = f"goes from {percent_cell(before)} {without} to" if before is not None else "is"
         many = f", the best of {count(len(table.settings), 'setting')}" if len(table.settings) > 1 else ""
         over = (
             f" (mean ± standard deviation over {len(table.seeds)} seeds)"
@@ -190,8 +191,8 @@ def _controls(part: Part, measure: Measure) -> list[Block]:
         values = [_control_value(found, which, setting.method) for which in (measure, relative)]
         if any(value is not None for value in values):
             lines.append([IN_WORDS.get(setting.method, str(setting)), *values])
-    columns = [Column("method or control"), Column.rate(measure.name, digits=2)]
-    columns.append(Column("relative to the encoders' own", "percent", 2))
+    heads = measure.name, "relative to the encoders' own"
+    columns = [Column("method or control"), *(Column(head, "percent", 2) for head in heads)]
     caption = (
         f"{measure.describe()}, mean over pairs and seeds; relative: to the geometric mean of what the two encoders "
         "reach by themselves."

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from jaxalign.report.figures.dots import Dot, draw_dots
-from jaxalign.report.labels import count, number, percent_cell, shown
+from jaxalign.report.labels import count, number, percent_cell, shown, with_minus
 from jaxalign.report.parts import Part
 from jaxalign.report.rows import Cell, Measure, ResultTable
 from jaxalign.report.sections.aggregates import (
@@ -90,5 +90,5 @@ def _summary(table: ResultTable, leading: Sequence[Measure], dataset: str) -> li
 def _number(measure: Measure, cell: Cell) -> str:
     if measure.is_rate:
         return percent_cell(cell)
-    spread = f" ± {number(round(cell.deviation, 3))}" if cell.seeds > 1 else ""
-    return number(round(cell.mean, 3)) + spread
+    spread = f" ± {cell.deviation:.3f}" if cell.seeds > 1 else ""
+    return with_minus(f"{cell.mean:.3f}") + spread if abs(cell.mean) < 10 else number(cell.mean)

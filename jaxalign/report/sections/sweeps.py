@@ -18,7 +18,7 @@ from jaxalign.report.sections.aggregates import (
 )
 from jaxalign.report.sections.blocks import Block, Folded, Section, Together
 from jaxalign.report.sections.curves import RATES_AXIS, mean_curve
-from jaxalign.report.tables import Column, Table
+from jaxalign.report.tables import Column, Table, Value
 
 TITLES = {
     "data_efficiency": "How many people it takes",
@@ -26,10 +26,10 @@ TITLES = {
     "ridge_path": "How strong a penalty",
 }
 AXES = {
-    "train_people": "people to fit on",
-    "train_pairs": "pairs of photographs to fit on",
-    "rank": "rank",
-    "l2": "penalty (scikit-learn's alpha)",
+    "train_people": ("people to fit on", "with {} people to fit on"),
+    "train_pairs": ("pairs of photographs to fit on", "with {} pairs of photographs to fit on"),
+    "rank": ("rank", "at rank {}"),
+    "l2": ("penalty (scikit-learn's alpha)", "at penalty {}"),
 }
 
 
@@ -59,9 +59,8 @@ def sweep(part: Part, order: Sequence[str]) -> Section:
 
 def _along(part: Part, axis: str, rows: Sequence[Row]) -> tuple[list[str], list[Block]]:
     """Figures, the table of the leading measure, and sentences of one axis."""
-    words = AXES.get(axis, axis.replace("_", " "))
+    words = AXES.get(axis, (axis.replace("_", " "), ""))[0]
     places = sorted({row.at for row in rows if row.at is not None})
-    last = part.table(row for row in rows if row.at == places[-1])
     everything = part.table(rows)
     leading = leading_measures(everything)
     settings = _without_rank(everything.settings, axis)
@@ -84,21 +83,29 @@ def _along(part: Part, axis: str, rows: Sequence[Row]) -> tuple[list[str], list[
     blocks: list[Block] = [Together(drawn)] if drawn else []
     tables = {at: part.table(row for row in rows if row.at == at) for at in places}
     blocks += [_axis_table(part, axis, words, measure, settings, tables) for measure in leading]
-    sentences = []
-    best = best_setting(last if axis != "rank" else part.table(rows_at(rows, places[-1])), leading[0])
-    if best is not None and leading[0].is_rate:
-        first = tables[places[0]].mean_over_pairs(best[0], leading[0])
-        start = f"{percent(first.mean)} at {number(places[0])}" if first is not None else "no number"
-        sentences.append(
-            f"{leading[0].describe()[0].upper()}{leading[0].describe()[1:]} with {best[0]} goes from {start} to "
-            f"{percent(best[1].mean)} at {number(places[-1])} {words}."
-        )
-    return sentences + failures(everything), blocks
+    return _along_sentences(axis, tables, leading[0]) + failures(everything), blocks
 
 
-def rows_at(rows: Sequence[Row], at: float) -> list[Row]:
-    """Those at one place of their axis."""
-    return [row for row in rows if row.at == at]
+def _along_sentences(axis: str, tables: dict[float, ResultTable], measure: Measure) -> list[str]:
+    """The best setting at the far end: its way there, and where it is best if that is in between."""
+    places = list(tables)
+    best = best_setting(tables[places[-1]], measure)
+    if best is None:
+        return []
+    setting, _ = best
+    values = {}
+    for at, table in tables.items():
+        cell = table.mean_over_pairs(setting, measure)
+        if cell is not None and not math.isnan(cell.mean):
+            values[at] = cell.mean
+    show = percent if measure.is_rate else number
+    at_words = AXES.get(axis, ("", f"at {axis.replace('_', ' ')} {{}}"))[1]
+    points = [f"{show(values[at])} {at_words.format(number(at))}" for at in values]
+    top = list(values).index((min if measure.lower_is_better else max)(values, key=lambda at: values[at]))
+    ends = f"goes from {points[0]} to {points[-1]}" if len(points) > 1 else f"is {points[0]}"
+    between = f", its best {points[top]}" if 0 < top < len(points) - 1 else ""
+    words = measure.describe()
+    return [f"{words[0].upper()}{words[1:]}, mean over pairs with {setting}, {ends}{between}."]
 
 
 def _without_rank(settings: Sequence[Setting], axis: str) -> list[Setting]:
@@ -116,7 +123,7 @@ def _axis_table(
 ) -> Table:
     columns = [Column(words, "number"), *_columns(measure, settings)]
     lines = [
-        [number(at), *(mean_value(table, setting, measure) for setting in settings)]
+        [Value(at), *(mean_value(table, setting, measure) for setting in settings)]
         for at, table in tables.items()
     ]
     first = next(iter(tables.values()))

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from jaxalign.report.labels import NO_VALUE, file_stem, number
+from jaxalign.report.labels import NO_VALUE, file_stem, number, with_minus
 from jaxalign.report.rows import NO_REASON, Cell, Row
 
 
@@ -73,8 +73,8 @@ class Column:
         if math.isnan(value):
             return NO_VALUE
         if self.kind == "percent":
-            return f"{100 * value:.{1 if self.digits is None else self.digits}f}"
-        return number(value) if self.digits is None else f"{value:.{self.digits}f}"
+            return with_minus(f"{100 * value:.{1 if self.digits is None else self.digits}f}")
+        return number(value) if self.digits is None else with_minus(f"{value:.{self.digits}f}")
 
 
 Entry = str | Value | None  # None: not measured at all
