@@ -58,6 +58,7 @@ class Controls:
         widths = {name: self.data.store.dims[name] for name in used}
 
         whole = self.data.select(train)
+
         def of(part: slice, fold: np.ndarray | None) -> FoldMoments:
             rows = {name: whole[name].select(order[name][part]) for name in used}
             return FoldMoments.of(rows, fold=fold)

@@ -152,7 +152,9 @@ def _summed(
     return tuple(part for part in sums if part is not None)
 
 
-def default_chunk_rows(arrays: Sequence[np.ndarray | LazyRows], folds: int, placement: Placement = ONE_DEVICE) -> int:
+def default_chunk_rows(
+    arrays: Sequence[np.ndarray | LazyRows], folds: int, placement: Placement = ONE_DEVICE
+) -> int:
     """Rows of a chunk by default."""
     width = sum(array.shape[1] for array in arrays)
     row_bytes = sum(array.shape[1] * array.dtype.itemsize for array in arrays)
