@@ -18,6 +18,7 @@ from jaxalign import FoldMoments, fit_pairs
 from jaxalign.components import principal_components
 from jaxalign.errors import UserError
 from jaxalign.hosts import ALONE, Hosts
+from jaxalign.lazy_rows import LazyRows
 from jaxalign.report import Row
 from jaxalign.report.controls import OWN, PIXEL_MAPS, SHUFFLED
 from jaxalign.workers import concurrently
