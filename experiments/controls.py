@@ -46,7 +46,8 @@ class Controls:
         def compare(name: str) -> list[Number]:
             return measuring.compare(test[name], test[name])
 
-        for name, numbers in zip(self.data.encoders, concurrently(compare, self.data.encoders)):
+        found = concurrently(compare, self.data.encoders, measuring.at_once(self.data))
+        for name, numbers in zip(self.data.encoders, found):
             yield from self._rows(measuring, OWN, (name, name), numbers)
 
     def _shuffled(self, measuring: Measuring, test: TestRows) -> Iterator[Row]:
@@ -83,7 +84,7 @@ class Controls:
             except UserError:  # a map that carries nothing: as good as chance, but not a number
                 return []
 
-        for pair, numbers in zip(pairs, concurrently(compare, pairs)):
+        for pair, numbers in zip(pairs, concurrently(compare, pairs, measuring.at_once(self.data))):
             yield from self._rows(measuring, method, pair, numbers)
 
     def _rows(self, measuring: Measuring, method: str, pair: Pair, numbers: list[Number]) -> Iterator[Row]:
