@@ -116,7 +116,8 @@ class Aligning:
             self.fits.append(self._statistics(measuring.seed, method, pair, fit, maps.settings[pair]))
             tasks += [(pair, rank, cut) for rank, cut in self._cuts(method, fit, maps.settings[pair], ranks)]
         compare = functools.partial(self._compare, measuring, test)
-        for done, (task, numbers) in enumerate(zip(tasks, concurrently(compare, tasks)), start=1):
+        found = concurrently(compare, tasks, measuring.at_once(self.data))
+        for done, (task, numbers) in enumerate(zip(tasks, found), start=1):
             self._keep(measuring.seed, method, task, numbers)
             yield f"{done} of {len(tasks)}", task[0]
 

@@ -9,6 +9,9 @@ peak resident memory of a fresh process; and twice the rows against once.
 `low_rank`: maps between 8 encoders fitted by gradient, squared error and contrastive, against loops over the pairs in
 optax and PyTorch.
 
+`driver`: experiments.pairwise on a store whose rows would not fit as float32, and one large evaluation of mapped rows,
+each in a fresh process: seconds and peak resident memory.
+
 Figures of one run are from the same machine at the same time, so the ratios are what to quote.
 """
 
@@ -20,12 +23,13 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import cli, scale_low_rank, scale_moments
+from experiments import cli, scale_driver, scale_low_rank, scale_moments
 from experiments.flags import words
 
 VALUES = flags.FlagValues()
 scale_moments.define_flags(VALUES)
 scale_low_rank.define_flags(VALUES)
+scale_driver.define_flags(VALUES)
 flags.DEFINE_string("sections", "moments", "What to time, separated by commas.", flag_values=VALUES)
 flags.DEFINE_string("out", None, "File to write the figures to, as JSON.", flag_values=VALUES)
 
@@ -34,6 +38,7 @@ Section = Callable[[flags.FlagValues], Mapping[str, float]]
 SECTIONS: dict[str, Section] = {
     "moments": scale_moments.run,
     "low_rank": scale_low_rank.run,
+    "driver": scale_driver.run,
 }
 
 

@@ -48,7 +48,8 @@ class Controls:
             return measuring.compare(test[name], test[name])
 
         encoders = self.data.encoders[self.hosts.share(len(self.data.encoders))]
-        for name, numbers in zip(encoders, concurrently(compare, encoders)):
+        found = concurrently(compare, encoders, measuring.at_once(self.data))
+        for name, numbers in zip(encoders, found):
             yield from self._rows(measuring, OWN, (name, name), numbers)
 
     def _shuffled(self, measuring: Measuring, test: TestRows) -> Iterator[Row]:
@@ -97,7 +98,7 @@ class Controls:
             except UserError:  # a map that carries nothing: as good as chance, but not a number
                 return []
 
-        for pair, numbers in zip(pairs, concurrently(compare, pairs)):
+        for pair, numbers in zip(pairs, concurrently(compare, pairs, measuring.at_once(self.data))):
             yield from self._rows(measuring, method, pair, numbers)
 
     def _rows(self, measuring: Measuring, method: str, pair: Pair, numbers: list[Number]) -> Iterator[Row]:

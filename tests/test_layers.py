@@ -20,7 +20,7 @@ ALLOWED = {
     "pages": set(),
     "lazy_rows": {"pages"},
     "checks": {"lazy_rows"},
-    "affine": set(),
+    "affine": {"lazy_rows"},
     "components": {"affine"},
     "streaming": {"lazy_rows"},
     "chunk_size": set(),

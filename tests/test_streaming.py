@@ -260,14 +260,15 @@ def test_chunks_have_one_shape_and_no_buffer_is_used_twice(tmp_path):
 def test_memory_does_not_grow_with_rows(tmp_path):
     """Peak resident memory of a fresh process: 400 MB more rows cost a few MB."""
     code = """
-import resource, sys
+import sys
 import numpy as np
+from experiments.memory import peak_gigabytes
 from jaxalign import FoldMoments, Moments, accumulation
 rows = int(sys.argv[2])
 array = np.memmap(sys.argv[1], np.float16, "r", shape=(rows, 256))
 Moments.of({"a": array}, chunk_rows=20_000)
 FoldMoments.of({"a": array}, fold=np.arange(rows) % 2, chunk_rows=20_000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(1000 * peak_gigabytes())
 """
     rows = 900_000
     with open(tmp_path / "rows", "wb") as file:

@@ -39,7 +39,7 @@ def impostor_tail(counter: Counter, scored: Scored, share: float) -> ImpostorTai
     assert scored.axis is not None
     least = scored.axis.exceeded_by(wanted)
     found = []
-    for start, column, scores in _strips(counter, scored):
+    for start, column, scores in score_strips(counter, scored):
         rows = min(len(scores), plan.probes - start)
         places = np.flatnonzero(scores[:rows].ravel() >= least)
         probe, gallery = plan.order[start + places // scores.shape[1]], column + places % scores.shape[1]
@@ -52,7 +52,7 @@ def impostor_tail(counter: Counter, scored: Scored, share: float) -> ImpostorTai
     return ImpostorTail(score[falling], probe[falling], gallery[falling])
 
 
-def _strips(counter: Counter, scored: Scored) -> Iterator[tuple[int, int, np.ndarray]]:
+def score_strips(counter: Counter, scored: Scored) -> Iterator[tuple[int, int, np.ndarray]]:
     """First position, first gallery row and scores of each strip of probes with each tile of the gallery."""
     if scored.scores is not None:
         yield 0, 0, scored.scores
