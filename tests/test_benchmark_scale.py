@@ -37,7 +37,10 @@ def test_the_section_measures_and_cleans_up(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--sections=moment"], "--sections: there is no section 'moment'; there are moments, low_rank"),
+        (
+            ["--sections=moment"],
+            "--sections: there is no section 'moment'; there are moments, low_rank, devices, plan",
+        ),
         (["--rows=1"], "--rows takes"),
         (["--scratch=nowhere"], "nowhere: the store takes"),
         (["--rows=1000000000000"], "give --scratch, or fewer --rows"),
