@@ -32,11 +32,13 @@ class Placement:
       place: sends a chunk.
       shares: devices over which the rows of a chunk are dealt.
       elements: numbers of a sum on each device; None for the square of the width.
+      most_rows: of a chunk on each device, by default; None for no such limit.
     """
 
     place: Callable[[streaming.Chunk], DeviceChunk] = jax.device_put
     shares: int = 1
     elements: int | None = None
+    most_rows: int | None = None
 
 
 ONE_DEVICE = Placement()
@@ -159,6 +161,8 @@ def default_chunk_rows(
     width = sum(array.shape[1] for array in arrays)
     row_bytes = sum(array.shape[1] * array.dtype.itemsize for array in arrays)
     most = -(-CHUNK_ELEMENTS * placement.shares // width)
+    if placement.most_rows is not None:
+        most = min(most, placement.most_rows * placement.shares)
     if any_mapped(arrays):
         # Not far fewer than columns: each chunk costs a pass over [D, D].
         most = min(most, max(CHUNK_BYTES // row_bytes, width // 4))

@@ -170,13 +170,18 @@ class Layout:
             members[self.block[k]].append(k)
         return members
 
+    @functools.cached_property
+    def rank(self) -> dict[int, int]:
+        """Of each encoder's number, which of its block's encoders it is."""
+        return {k: number for members in self.members for number, k in enumerate(members)}
+
     def holder(self, one: str, other: str) -> tuple[int, str, str]:
         """The device that holds the block of a pair, and which encoder is among its rows, which among its columns."""
         i, j = self.position[one], self.position[other]
         ahead = (self.block[j] - self.block[i]) % self.blocks
         swapped = ahead > self.reach
         if self.doubled and ahead == self.reach:  # on both: every other pair on each
-            swapped = (min(i, j) + max(i, j) * (max(i, j) - 1) // 2) % 2 == 0
-            swapped = swapped == (self.block[i] < self.block[j])
+            lower = (self.rank[i] + self.rank[j]) % 2 == 0
+            swapped = lower == (self.block[i] > self.block[j])
         row, column = (other, one) if swapped else (one, other)
         return self.block[self.position[row]], row, column

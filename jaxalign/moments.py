@@ -30,7 +30,8 @@ from jaxalign.lazy_rows import LazyRows
 from jaxalign.mesh import Layout
 from jaxalign.precision import double_precision, moment_dtype
 from jaxalign.pytree import pytree, static
-from jaxalign.spread import SpreadMoments, Summing
+from jaxalign.spread import SpreadMoments
+from jaxalign.summing import Summing
 from jaxalign.sums import Rows, Sums, Whole
 
 WHOLE = Whole()

@@ -42,7 +42,7 @@ def scatter_row(
     *,
     own: int,
     half: Array | None,
-) -> tuple[Float[Array, "own m"], Float[Array, " m"]]:
+) -> tuple[list[Float[Array, "own t"]], Float[Array, " m"]]:
     """The first ``own`` rows of the same matrix; below the diagonal of their square tile nothing is computed.
 
     Args:
@@ -52,7 +52,7 @@ def scatter_row(
         of rows, whose number is then a multiple of 2 (``sliceable``).
 
     Returns:
-      The rows, and Σ w (z − center), shape [m].
+      The rows in tiles side by side, and Σ w (z − center), shape [m].
     """
     width = center.shape[0]
 
@@ -60,9 +60,8 @@ def scatter_row(
         columns = _centred(rows, center, root)
         mine, others = columns[:own], columns[own:]
         found = [*_upper(mine, root), multiply(others, root)]
-        full = others if half is None else others[: width - 2 * own]
-        if full.shape[0]:
-            found.append(multiply(mine, full.T))
+        full = width // own - (1 if half is None else 2)
+        found += [multiply(mine, others[k * own : (k + 1) * own].T) for k in range(full)]
         if half is not None:
             size = root.shape[0] // 2
             some = [jax.lax.dynamic_slice_in_dim(a, half * size, size, 1) for a in (mine, others[-own:])]
@@ -73,7 +72,7 @@ def scatter_row(
     tiles = len(_upper_tiles(own))
     square, sums = _assembled(found[:tiles], own, sums=True)
     assert sums is not None
-    return jnp.concatenate([square, *found[tiles + 1 :]], axis=1), jnp.concatenate([sums, found[tiles]])
+    return [square, *found[tiles + 1 :]], jnp.concatenate([sums, found[tiles]])
 
 
 def sliceable(rows: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -26,12 +26,13 @@ from jaxalign.blocks import (
     own_moments,
     padded_width,
 )
-from jaxalign.dealing import map_in_batches, work_on_encoders, work_on_pairs
+from jaxalign.dealing import work_on_encoders, work_on_pairs
 from jaxalign.moments import Moments
 from jaxalign.precision import double_precision
 from jaxalign.pytree import Leaf, pytree
 from jaxalign.solvers import ColumnwiseSolver, Fit, Solver, SymmetricSolver
 from jaxalign.spread import SpreadMoments
+from jaxalign.tile_programs import map_in_batches
 from jaxalign.workers import concurrently
 
 Pair = tuple[str, str]
@@ -259,17 +260,43 @@ def _solve_groups(
     return {q: solve_group(q, group) for q, group in groups.items()}
 
 
+class DealtWork(NamedTuple):
+    """What solving over a mesh asks of ``dealing``.
+
+    Attributes:
+      factor: of an encoder: ``factor(argument, own)``.
+      encoders: the argument of each encoder.
+      solve: of a pair: ``solve(argument, source state, target state, cross)``.
+      pairs: the argument of each pair.
+      either_way: whether a pair stands for both directions.
+    """
+
+    factor: Callable[..., Any]
+    encoders: Mapping[str, Any]
+    solve: Callable[..., Any]
+    pairs: Mapping[Pair, Any]
+    either_way: bool
+
+    @classmethod
+    def of(cls, total: SpreadMoments, solvers: Mapping[Pair, Solver]) -> DealtWork:
+        """Each encoder is factored once, each pair solved once."""
+        first = next(iter(solvers.values()))
+        pairs = _one_direction(solvers, total) if first.symmetric else list(solvers)
+        chosen = {
+            pair: _of_pair(solvers.get(pair, solvers.get(_reverse(pair))), pair, total) for pair in pairs
+        }
+        used = dict.fromkeys(name for pair in pairs for name in pair)
+        encoders = dict.fromkeys(used, _factoring(solvers, next(iter(chosen.values()))))
+        solve_one = _solve_both if first.symmetric else _solve_one
+        return cls(_factor_one, encoders, solve_one, chosen, first.symmetric)
+
+
 def _dealt(total: SpreadMoments, solvers: Mapping[Pair, Solver]) -> Iterable[dict[Pair, Location]]:
     """Encoders are factored, and pairs solved, by the devices that hold their blocks."""
-    first = next(iter(solvers.values()))
-    pairs = _one_direction(solvers, total) if first.symmetric else list(solvers)
-    chosen = {pair: _of_pair(solvers.get(pair, solvers.get(_reverse(pair))), pair, total) for pair in pairs}
-    factoring = _factoring(solvers, next(iter(chosen.values())))
-    used = dict.fromkeys(name for pair in pairs for name in pair)
-    dealt = work_on_encoders(_factor_one, (total,), dict.fromkeys(used, factoring))
-    solve_one = _solve_both if first.symmetric else _solve_one
-    for done, fits in work_on_pairs(solve_one, dealt, chosen, either_way=first.symmetric):
-        batches = [Batch(part) for part in fits] if first.symmetric else [Batch(fits)]
+    first, work = next(iter(solvers.values())), DealtWork.of(total, solvers)
+    dealt = work_on_encoders(work.factor, (total,), work.encoders)
+    for done, fits in work_on_pairs(work.solve, dealt, work.pairs, either_way=work.either_way):
+        batches = [Batch(part) for part in fits] if work.either_way else [Batch(fits)]
         found: dict[Pair, Location] = {}
         for k, pair in enumerate(done):
             for direction, batch in zip((pair, _reverse(pair)), batches):

@@ -41,27 +41,35 @@ S = TypeVar("S", bound=Sums)
 class Part(Protocol):
     """Which part of the scatter matrix is kept."""
 
-    def product(
+    def products(
         self, chunk: Rows, center: Float[Array, " m"], root: Float[Array, " c"], *, sums: bool
-    ) -> tuple[Float[Array, "r m"], Float[Array, " m"] | None]:
-        """Of rows about ``center``; and Σ w (z − center) if wanted. ``root`` are square roots of weights."""
+    ) -> tuple[list[Float[Array, "r t"]], Float[Array, " m"] | None]:
+        """Of rows about ``center``, in tiles side by side; and Σ w (z − center) if wanted.
+
+        ``root`` are square roots of weights.
+        """
         ...
 
-    def outer(self, left: Float[Array, " m"], right: Float[Array, " m"]) -> Float[Array, "r m"]:
-        """Of two vectors."""
+    def factors(
+        self, left: Float[Array, " m"], right: Float[Array, " m"]
+    ) -> tuple[Float[Array, " r"], Float[Array, " m"]]:
+        """Two vectors whose outer product is this part of that of ``left`` and ``right``."""
         ...
 
 
 class Whole:
     """All of the matrix."""
 
-    def product(self, chunk: Rows, center: Array, root: Array, *, sums: bool) -> tuple[Array, Array | None]:
+    def products(
+        self, chunk: Rows, center: Array, root: Array, *, sums: bool
+    ) -> tuple[list[Array], Array | None]:
         """See ``scatter_of``."""
-        return scatter_of(chunk, center, root, sums=sums)
+        scatter, total = scatter_of(chunk, center, root, sums=sums)
+        return [scatter], total
 
-    def outer(self, left: Array, right: Array) -> Array:
-        """Of two vectors."""
-        return jnp.outer(left, right)
+    def factors(self, left: Array, right: Array) -> tuple[Array, Array]:
+        """The vectors themselves."""
+        return left, right
 
 
 def first_rows(chunk: Rows, weights: jax.Array, dtype: np.dtype, part: Part) -> Sums:
@@ -70,7 +78,7 @@ def first_rows(chunk: Rows, weights: jax.Array, dtype: np.dtype, part: Part) -> 
     safe = jnp.where(weight > 0, weight, 1)
     means = [(rows.astype(dtype) * weights[:, None]).sum(0) / safe for rows in chunk]
     mean = jnp.concatenate(means)
-    scatter, _ = part.product(chunk, mean, jnp.sqrt(weights), sums=False)
+    scatter = _side_by_side(part.products(chunk, mean, jnp.sqrt(weights), sums=False)[0])
     residue = jnp.zeros_like(scatter) if dtype == np.float32 else None
     return Sums(weight, (weights > 0).sum().astype(dtype), mean, scatter, residue)
 
@@ -86,11 +94,11 @@ def next_rows(sums: S, chunk: Rows, weights: jax.Array, part: Part) -> S:
     # Rows of no weight have no mean; anything near the rows is better than the origin.
     row = jnp.concatenate([rows[0] for rows in chunk]).astype(dtype)
     center = jnp.where(sums.weight > 0, sums.mean, row)
-    scatter, total = part.product(chunk, center, jnp.sqrt(weights), sums=True)
+    tiles, total = part.products(chunk, center, jnp.sqrt(weights), sums=True)
     assert total is not None
     weight = sums.weight + weights.sum()
     step = total / jnp.where(weight > 0, weight, 1)
-    scatter, residue = add(sums.scatter, sums.residue, scatter, -part.outer(total, step))
+    scatter, residue = _add_tiles(sums.scatter, sums.residue, tiles, part.factors(-total, step))
     count = sums.count + (weights > 0).sum().astype(dtype)
     return dataclasses.replace(
         sums, weight=weight, count=count, mean=center + step, scatter=scatter, residue=residue
@@ -102,7 +110,7 @@ def merged(a: S, b: S, part: Part) -> S:
     weight = a.weight + b.weight
     safe = jnp.where(weight > 0, weight, 1)
     step = b.mean - a.mean
-    between = part.outer(step, step * (a.weight * b.weight / safe))
+    between = outer(part.factors(step, step * (a.weight * b.weight / safe)))
     scatter, residue = add(a.scatter, a.residue, b.scatter, between)
     if residue is not None and b.residue is not None:
         residue = residue + b.residue
@@ -118,7 +126,7 @@ def without(whole: S, some: S, part: Part) -> S:
     mean = whole.mean + (whole.mean - some.mean) * (some.weight / safe)
     step = some.mean - mean
     total = jnp.where(whole.weight > 0, whole.weight, 1)
-    between = part.outer(step, step * (weight * some.weight / total))
+    between = outer(part.factors(step, step * (weight * some.weight / total)))
     scatter, residue = add(whole.scatter, whole.residue, -some.scatter, -between)
     if residue is not None and some.residue is not None:
         residue = residue - some.residue
@@ -135,3 +143,36 @@ def add(total: jax.Array, residue: jax.Array | None, *terms: jax.Array) -> tuple
             residue = residue + ((total - (result - virtual)) + (term - virtual))
         total = result
     return total, residue
+
+
+def outer(factors: tuple[Array, Array]) -> Array:
+    """The outer product of two vectors, or of stacks of them."""
+    rows, columns = factors
+    return rows[..., :, None] * columns[..., None, :]
+
+
+def _side_by_side(tiles: list[Array]) -> Array:
+    """Tiles as one array, written one after the other so that no other copy of all is needed."""
+    if len(tiles) == 1:
+        return tiles[0]
+    whole = jnp.zeros((len(tiles[0]), sum(tile.shape[1] for tile in tiles)), tiles[0].dtype)
+    return _add_tiles(whole, None, tiles, None)[0]
+
+
+def _add_tiles(
+    scatter: Array, residue: Array | None, tiles: list[Array], factors: tuple[Array, Array] | None
+) -> tuple[Array, Array | None]:
+    """Adds tiles, and the outer product of two vectors, one tile after the other in place."""
+    start = 0
+    for tile in tiles:
+        stop = start + tile.shape[1]
+        terms = (tile,) if factors is None else (tile, outer((factors[0], factors[1][start:stop])))
+        if len(tiles) == 1:
+            return add(scatter, residue, *terms)
+        lost = None if residue is None else residue[:, start:stop]
+        total, lost = add(scatter[:, start:stop], lost, *terms)
+        scatter = jax.lax.dynamic_update_slice(scatter, total, (0, start))
+        if residue is not None and lost is not None:
+            residue = jax.lax.dynamic_update_slice(residue, lost, (0, start))
+        start = stop
+    return scatter, residue

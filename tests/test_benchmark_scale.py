@@ -39,7 +39,7 @@ def test_the_section_measures_and_cleans_up(tmp_path, capsys, monkeypatch):
     [
         (
             ["--sections=moment"],
-            "--sections: there is no section 'moment'; there are moments, low_rank, driver",
+            "--sections: there is no section 'moment'; there are moments, low_rank, driver, devices, plan",
         ),
         (["--rows=1"], "--rows takes"),
         (["--scratch=nowhere"], "nowhere: the store takes"),
