@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import queue
 import shutil
 import socket
-import struct
 import sys
 import threading
 import time
@@ -25,19 +23,13 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from jaxalign.errors import UserError
+from jaxalign.hosts import meeting
 from jaxalign.hosts.place import Place
 
 REACH_SECONDS = 50.0  # until process 0 must answer, and all processes must have come
-SILENT_SECONDS = (
-    60.0  # without a sign of life a machine counts as lost; a process that ends is noticed at once
-)
+SILENT_SECONDS = 60.0  # after which a silent machine counts as lost; an ended process is noticed at once
 BEAT_SECONDS = 10.0
-HELLO = "jaxalign"
 LOST = 1  # exit status
-
-_LENGTH = struct.Struct(">Q")
-_MOST_BYTES = 2**34
-_FOREIGN_BYTES = 2**16  # of a greeting; what is longer is not ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +83,9 @@ class Links:
         """
         links = cls(place, on_end)
         if place.index == 0:
-            links._sockets = _gathered(place, time.monotonic() + seconds)
+            links._sockets = meeting.gathered(place, time.monotonic() + seconds)
         else:
-            links._sockets = {0: _connected(place, time.monotonic() + seconds, seconds)}
+            links._sockets = {0: meeting.connected(place, time.monotonic() + seconds, seconds)}
         links._values = {number: queue.SimpleQueue() for number in links._sockets}
         for number in links._sockets:
             reader = threading.Thread(target=links._read, args=(number,), daemon=True)
@@ -151,7 +143,7 @@ class Links:
     def _send(self, number: int, message: dict[str, Any]) -> None:
         try:
             with self._sending[number]:
-                _write(self._sockets[number], message)
+                meeting.write(self._sockets[number], message)
         except OSError:
             self._lost(number)
 
@@ -168,7 +160,7 @@ class Links:
         connection.settimeout(SILENT_SECONDS)
         try:
             while True:
-                message = _read(connection)
+                message = meeting.read(connection)
                 if "failed" in message:
                     self._end(message["failed"], message["status"])
                 elif "value" in message:
@@ -195,115 +187,7 @@ class Links:
         message = {"failed": sentence, "status": status}
         for connection in self._sockets.values() if self.place.index == 0 else ():
             with contextlib.suppress(OSError):
-                _write(connection, message)
+                meeting.write(connection, message)
         for directory in self.scratch:
             shutil.rmtree(directory, ignore_errors=True)
         self._on_end(f"{sentence} {self.advice}".strip(), status)
-
-
-def _gathered(place: Place, until: float) -> dict[int, socket.socket]:
-    """At process 0: the connections of all others."""
-    with _listener(place) as listener:
-        found: dict[int, socket.socket] = {}
-        problem = None
-        while problem is None and len(found) < place.count - 1:
-            missing = [str(number) for number in range(1, place.count) if number not in found]
-            listener.settimeout(max(0.01, until - time.monotonic()))
-            try:
-                connection, _ = listener.accept()
-                connection.settimeout(max(0.01, until - time.monotonic()))
-                hello = _read(connection, _FOREIGN_BYTES)
-            except TimeoutError:
-                which = f"process{'es' * (len(missing) > 1)} {', '.join(missing[:8])}"
-                problem = f"{which} of {place.count} did not come to {place.address} in time."
-                break
-            except (OSError, ValueError):
-                continue  # somebody else
-            number = hello.get(HELLO)
-            if not isinstance(number, int) or hello.get("count") != place.count or str(number) not in missing:
-                problem = (
-                    f"at {place.address} one process says that it is process {number} of {hello.get('count')}; "
-                    f"process 0 expects {', '.join(missing)} of {place.count}."
-                )
-                with contextlib.suppress(OSError):
-                    _write(connection, {"refused": problem})
-                break
-            found[number] = connection
-        for connection in found.values():
-            with contextlib.suppress(OSError):
-                _write(connection, {"refused": problem} if problem else {"complete": True})
-    if problem:
-        raise UserError(problem)
-    return found
-
-
-def _listener(place: Place) -> socket.socket:
-    address = ("127.0.0.1" if place.host == "localhost" else place.host) if place.is_loopback else ""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        return socket.create_server((address, place.port), family=family, backlog=place.count)
-    except OSError as error:
-        raise UserError(
-            f"process 0 cannot listen at {place.address}: {error.strerror or error}; give another port."
-        ) from error
-
-
-def _connected(place: Place, until: float, seconds: float) -> socket.socket:
-    """Elsewhere: the connection to process 0, once all are there."""
-    while True:
-        try:
-            connection = socket.create_connection(
-                (place.host, place.port), timeout=max(0.01, until - time.monotonic())
-            )
-            break
-        except OSError as error:
-            if time.monotonic() + 0.2 > until:
-                raise UserError(
-                    f"the coordinator {place.address} cannot be reached within {seconds:g} s by process "
-                    f"{place.index} of {place.count}: {error.strerror or error}."
-                ) from error
-            time.sleep(0.2)
-    foreign = (
-        f"what answers at {place.address} is not process 0 of this run; check the address of the coordinator."
-    )
-    try:
-        _write(connection, {HELLO: place.index, "count": place.count})
-        # Process 0 may have begun later, and waits as long.
-        connection.settimeout(2 * seconds)
-        answer = _read(connection, _FOREIGN_BYTES)
-    except (OSError, ValueError) as error:
-        raise UserError(foreign) from error
-    if "complete" not in answer:
-        raise UserError(str(answer.get("refused", foreign)))
-    return connection
-
-
-def _write(connection: socket.socket, message: dict[str, Any]) -> None:
-    content = json.dumps(message).encode()
-    connection.sendall(_LENGTH.pack(len(content)) + content)
-
-
-def _read(connection: socket.socket, most: int = _MOST_BYTES) -> dict[str, Any]:
-    """One message.
-
-    Raises:
-      OSError: the connection ended or was silent for too long.
-      ValueError: what came is not a message.
-    """
-    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
-    if length > most:
-        raise ValueError(f"a message of {length} bytes")
-    message = json.loads(_exactly(connection, length))
-    if not isinstance(message, dict):
-        raise ValueError("not a message")
-    return message
-
-
-def _exactly(connection: socket.socket, length: int) -> bytes:
-    content = bytearray()
-    while len(content) < length:
-        part = connection.recv(min(length - len(content), 2**20))
-        if not part:
-            raise ConnectionError("the connection ended")
-        content += part
-    return bytes(content)

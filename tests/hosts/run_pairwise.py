@@ -1,23 +1,41 @@
-"""``experiments.pairwise``, noting which rows of which encoder it takes from the store: run_pairwise.py LOG FLAGS."""
+"""``experiments.pairwise`` on a store of which this process has only its own rows: run_pairwise.py LOG FLAGS.
 
-import json
+After the store was opened and checked, every training row that is not of this process's share (or of its share of the
+control ``shuffled``) is overwritten with noise, so that results show what was read. LOG gets how many rows that were.
+"""
+
+import os
 import pathlib
 import sys
 
 import numpy as np
 
 from experiments import cli, pairwise
-from jaxalign.embeddings import EmbeddingStore
+from experiments.config import PairwiseConfig
+from experiments.inputs import Data
+from jaxalign.hosts.shares import share
+from jaxalign.splits import published_split
 
 log = pathlib.Path(sys.argv.pop(1))
-take = EmbeddingStore.take
+opened = Data.open
 
 
-def recorded(self: EmbeddingStore, rows: np.ndarray) -> dict[str, np.ndarray]:
-    with log.open("a") as file:
-        file.write(json.dumps({"encoders": list(self.encoders), "rows": np.asarray(rows).tolist()}) + "\n")
-    return take(self, rows)
+def overwritten(config: PairwiseConfig) -> Data:
+    data, noise = opened(config), np.random.default_rng(1)
+    (seed,) = config.protocol.seeds
+    train = published_split(data.identities, seed, config.protocol.train_fraction).train
+    mine = share(len(train), int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"]))
+    random, counts = np.random.default_rng(seed), []
+    for name in data.encoders:
+        shuffled = train[random.permutation(len(train))]
+        others = np.setdiff1d(train, np.concatenate([train[mine], shuffled[mine]]))
+        rows = np.array(data.store[name])
+        rows[others] = noise.normal(size=(len(others), rows.shape[1]))
+        data.store._mapped[name] = rows  # type: ignore[assignment]
+        counts.append(str(len(others)))
+    log.write_text(" ".join(counts))
+    return data
 
 
-EmbeddingStore.take = recorded  # type: ignore[method-assign]
+Data.open = overwritten  # type: ignore[method-assign]
 cli.run(pairwise.main)

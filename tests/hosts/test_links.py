@@ -128,7 +128,7 @@ def test_a_coordinator_that_is_not_there_is_a_sentence_in_time():
 def test_processes_that_do_not_come_are_named():
     outcomes = everywhere(lambda place: place.index in (0, 3) and Links.join(place, 1.0), 4)  # 1 and 2 do not
     assert outcomes[0] == outcomes[3]
-    assert "processes 1, 2 of 4 did not come to 127.0.0.1:" in outcomes[0]
+    assert "processes 1, 2 of 4 did not come to 127.0.0.1:" in str(outcomes[0])
 
 
 def test_two_processes_of_one_number_are_refused():

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# One run of experiments.pairwise shared by all hosts of a TPU pod slice. Run it where gcloud is, with the flags of
+# experiments.pairwise:
+#
+#   TPU=my-slice ZONE=us-west4-a experiments/launch/tpu_slice_pairwise.sh --store=/nfs/stores/lfw --out=/nfs/results/lfw
+#
+# Change: TPU and ZONE; REPOSITORY, where jaxalign is on every host with its .venv (pip install -e . 'jax[tpu]'). --store is
+# on a file system that all hosts mount, or a copy at one path on each. Not tried on a TPU.
+set -euo pipefail
+: "${TPU:?the name of the slice}" "${ZONE:?its zone}"
+REPOSITORY=${REPOSITORY:-jaxalign}
+
+quoted=$(printf ' %q' "$@")
+exec gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all \
+  --command="cd $(printf %q "$REPOSITORY") && .venv/bin/python -m experiments.pairwise --hosts=auto$quoted"
