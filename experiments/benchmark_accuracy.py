@@ -132,6 +132,14 @@ def gains_of(by_method: Mapping[str, Rates]) -> tuple[dict[str, Sampled], dict[s
     return means, gains
 
 
+def show(name: str, value: Sampled) -> tuple[float, float]:
+    """Prints a figure with its interval, and returns that."""
+    low, high = value.interval(0.95)
+    line = f"{100 * value.estimate:6.2f}   95 % interval {100 * low:6.2f} ... {100 * high:6.2f}"
+    print(f"{name:36s} {line}", flush=True)
+    return low, high
+
+
 def main(_: Sequence[str]) -> None:
     """Chooses, fits, resamples, prints a table."""
     gradient = words("gradient", WANTED.value, tuple(GRADIENT), "method") if WANTED.value else ()
@@ -152,21 +160,22 @@ def main(_: Sequence[str]) -> None:
     people = Resampling.of(EvaluationPlan.of(store.identities[rows]), resamples=RESAMPLES.value)
     fit = Fitting(train, identities, moments)
     by_method: dict[str, Rates] = {}
-    for name, of in settings.items():
-        maps = fit(name, of) if name in GRADIENT else fit_pairs(moments, name, **of)
+
+    def measure(name: str, maps: PairwiseMaps) -> None:
         by_method[name] = rates(maps, test, people)
-    for name in gradient:
-        for size in sizes:
-            found = rates(fit.at_rank(name, size, settings[name]), test, people)
-            by_method[f"{name}, rank {size or 'full'}"] = found
+        show(name, mean_of(list(by_method[name].values())))
+
+    for name, of in settings.items():
+        measure(name, fit(name, of) if name in GRADIENT else fit_pairs(moments, name, **of))
+    for size in sizes:
+        for name in gradient:
+            measure(f"{name}, rank {size or 'full'}", fit.at_rank(name, size, settings[name]))
     print(f"mean TMR at FMR {FMR.value:g} over {len(by_method['canonical'])} ordered pairs, ", end="")
     print(f"{len(rows):,} test rows, seed {SEED.value}, in %")
     report = {}
     for group in gains_of(by_method):
         for name, value in group.items():
-            low, high = value.interval(0.95)
-            line = f"{100 * value.estimate:6.2f}   95 % interval {100 * low:6.2f} ... {100 * high:6.2f}"
-            print(f"{name:36s} {line}", flush=True)
+            low, high = show(name, value)
             report[name] = {"estimate": value.estimate, "low": low, "high": high}
     if OUT.value:
         path = pathlib.Path(OUT.value)

@@ -22,11 +22,11 @@ from jaxalign.pairwise import Pair, PairwiseMaps, fit_pairs
 from jaxalign.splits import identity_folds, limit_per_person
 
 GRADIENT: dict[str, Callable[..., PairwiseMaps]] = {"low_rank": fit_low_rank, "joint": fit_joint_space}
-RATES = tuple({"learning_rate": rate} for rate in (1e-4, 3e-4, 1e-3, 3e-3))
-WHITENED = tuple({"learning_rate": rate, "whitening": 0.5} for rate in (3e-4, 1e-3))
-STOPPED = tuple(
-    {"learning_rate": rate, "held_out": 0.15} for rate in (1e-3, 3e-3)
-)  # early, by people held out
+FITTED = (  # early stopping by people held out, and whitened axes, beside the rates
+    *({"learning_rate": rate} for rate in (1e-4, 3e-4, 1e-3, 3e-3)),
+    {"learning_rate": 1e-3, "held_out": 0.15},
+    {"learning_rate": 1e-3, "whitening": 0.5},
+)
 CANDIDATES: dict[str, tuple[dict[str, float], ...]] = {
     "canonical": tuple(
         {"whitening": q, "weighting": p}
@@ -36,7 +36,7 @@ CANDIDATES: dict[str, tuple[dict[str, float], ...]] = {
         {"whitening": q, "weighting": p}
         for q, p in itertools.product((0.625, 0.75, 0.875), (0.5, 0.625, 0.75, 0.875))
     ),
-    **dict.fromkeys(GRADIENT, RATES + WHITENED + STOPPED),
+    **dict.fromkeys(GRADIENT, FITTED),
 }
 
 

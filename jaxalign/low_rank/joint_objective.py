@@ -95,7 +95,7 @@ class JointObjective(Objective):
         penalty, more = jax.value_and_grad(self._penalty)(weights.factors)
         return total + penalty, JointWeights(jax.tree.map(jnp.add, by_factors, more), by_scale)
 
-    def _mapped(self, factors: Mapping[int, Array], batch: Batch) -> tuple[Array, Array]:
+    def _mapped(self, factors: Mapping[int, Leaf], batch: Batch) -> tuple[Array, Array]:
         """Rows [encoders, 2 B, r] and means [encoders, B, r] in the space."""
         rows, means = (
             jnp.stack([project(of[width][number], factors[width][number]) for width, number in self.encoders])
@@ -103,7 +103,7 @@ class JointObjective(Objective):
         )
         return rows, means
 
-    def _penalty(self, factors: Mapping[int, Array]) -> Float[Array, ""]:
+    def _penalty(self, factors: Mapping[int, Leaf]) -> Float[Array, ""]:
         if self.pair.orthogonality == 0:
             return jnp.float32(0)
         each = [orthogonality(factors[width][number]) for width, number in self.encoders]

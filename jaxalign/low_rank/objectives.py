@@ -142,12 +142,16 @@ def _product_error_backward(gradient: tuple[Array, Array], outer: Array) -> tupl
 _product_error.defvjp(_product_error_forward, _product_error_backward)
 
 
-def polar(factor: Float[Leaf, "p s"], rounds: int = 6) -> Float[Array, "p s"]:
+def polar(factor: Float[Leaf, "p s"], rounds: int = 8) -> Float[Array, "p s"]:
     """The orthonormal factor nearest to one that is nearly orthonormal, by Newton and Schulz' iteration.
+
+    It converges for singular values between 0 and √3, so that a factor that may have larger ones is scaled down first.
 
     Equivalent: ``scipy.linalg.polar(factor)[0]``.
     """
     near = jnp.asarray(factor)
+    largest = jnp.max(jnp.sum(jnp.abs(multiply(near.T, near)), axis=1))  # no squared singular value is above
+    near = near * jax.lax.rsqrt(jnp.maximum(largest / 2, 1))
     for _ in range(rounds):
         near = 1.5 * near - 0.5 * multiply(near, multiply(near.T, near))
     return near

@@ -131,7 +131,9 @@ class Run:
         return states, (losses, scores)
 
     def _scores(self, group: Any, weights: Any, batch: Any) -> Float[Array, " k"]:
-        return _each(lambda given: self.objective.loss(*given, batch), (weights, self.members[group]))
+        return _each(
+            lambda given: self.objective.loss(given[0], given[1], batch), (weights, self.members[group])
+        )
 
     def _step(
         self, states: dict[Any, State], number: Array
