@@ -191,8 +191,8 @@ DEFINITIONS: dict[str, Flag] = {
     # What to write.
     "out": Flag(
         "results/pairwise",
-        "Directory for what is written: results.csv, results.parquet, config.json, table.txt, heat maps; of a report the "
-        "page, figures and tables. Made if missing; must not hold anything else.",
+        "Directory for what is written: results.csv, results.parquet, config.json, table.txt, heat maps; of a report "
+        "the page, figures and tables. Made if missing; must not hold anything else.",
     ),
     "overwrite": Flag(False, "Replace the results that --out holds.", kind="yes_no"),
     "save_maps": Flag(False, "Keep every fitted map, in the directory maps of --out.", kind="yes_no"),
