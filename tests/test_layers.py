@@ -38,6 +38,7 @@ ALLOWED = {
     "tuning": {"biometrics", "moments", "pairwise", "splits"},
     "sklearn": {"affine", "checks", "fit", "settings"},
     "biometrics": set(),
+    "geometry": {"checks", "moments"},
     "embeddings": set(),
     "images": set(),
     "encoders": set(),
