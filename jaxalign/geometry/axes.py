@@ -1,10 +1,10 @@
 """One encoder's principal axes, from its second moments: what every measure of a pair starts from.
 
-Directions of numerically no variance are cut off, so that singular second moments do no harm. Axes are filled up to a
-multiple of ``LANES`` by zeros, so that encoders of like rank share compiled programs.
+Directions of numerically no variance are cut off, so that singular second moments do no harm. Axes are filled up with
+zeros to one of a few sizes, so that encoders of like rank share compiled programs.
 """
 
-import functools
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.moments import Moments
 from jaxalign.precision import double_precision, multiply
-from jaxalign.pytree import pytree
+from jaxalign.pytree import Leaf, pytree
 
-LANES = 128
+LANES, LEAST = 128, 16
 # Eigenvalues below this share of the largest count as zero. Rows in float32 have rounding noise of about 1e-14 of
 # their power in each direction.
 CUTOFF = 1e-10
@@ -23,7 +23,7 @@ CUTOFF = 1e-10
 
 @pytree
 class Axes:
-    """Principal axes of centred rows X = L-shaped moments XᵀX = V Λ Vᵀ, largest first.
+    """Eigendecomposition XᵀX = V Λ Vᵀ of centred rows X, the largest direction first.
 
     Attributes:
       values: Λ, zero beyond the rank, shape [r].
@@ -33,21 +33,25 @@ class Axes:
       leading: directions that are kept where only the largest count, shape [].
     """
 
-    values: Float[Array, " r"]
-    whitening: Float[Array, "p r"]
-    loadings: Float[Array, "r p"]
-    rank: Int[Array, ""]
-    leading: Int[Array, ""]
+    values: Float[Leaf, " r"]
+    whitening: Float[Leaf, "p r"]
+    loadings: Float[Leaf, "r p"]
+    rank: Int[Leaf, ""]
+    leading: Int[Leaf, ""]
 
     def astype(self, dtype: np.dtype | type) -> "Axes":
         """The same in another floating format."""
-        parts = (np.asarray(part, dtype) for part in (self.values, self.whitening, self.loadings))
-        return Axes(*parts, self.rank, self.leading)  # pyright: ignore[reportArgumentType]
+        return dataclasses.replace(
+            self,
+            values=np.asarray(self.values, dtype),
+            whitening=np.asarray(self.whitening, dtype),
+            loadings=np.asarray(self.loadings, dtype),
+        )
 
 
 def filled_up(number: int) -> int:
-    """The next multiple of ``LANES``."""
-    return -(-number // LANES) * LANES
+    """The next multiple of ``LANES``, or below that the next power of two."""
+    return min(-(-number // LANES) * LANES, max(LEAST, 1 << (number - 1).bit_length())) if number else LEAST
 
 
 def principal_axes(moments: Moments, name: str, *, variance: float = 0.99, most: int | None = None) -> Axes:
@@ -71,20 +75,20 @@ def principal_axes(moments: Moments, name: str, *, variance: float = 0.99, most:
     rank = int(np.sum(values > CUTOFF * max(float(values[0]), 0.0)))
     shares = np.cumsum(values[:rank]) / max(float(values[:rank].sum()), np.finfo(np.float64).tiny)
     leading = min(rank, int(np.searchsorted(shares, variance - 1e-12)) + 1, most or rank)
-    size = min(padded, max(LANES, filled_up(rank)))
+    size = min(padded, filled_up(rank))
     kept = np.where(np.arange(size) < rank, values[:size], 0)
     root = np.sqrt(kept)
     inverse = np.divide(1, root, out=np.zeros_like(root), where=root > 0)
     return Axes(
-        kept,  # pyright: ignore[reportArgumentType]
+        kept,
         vectors[:, :size] * inverse,
         root[:, None] * vectors[:, :size].T,
-        np.int32(rank),
-        np.int32(leading),
+        np.asarray(rank, np.int32),
+        np.asarray(leading, np.int32),
     )
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _eigenpairs(symmetric: Float[Array, "p p"]) -> tuple[Float[Array, " p"], Float[Array, "p p"]]:
     values, vectors = jnp.linalg.eigh(symmetric)
     return values[::-1], vectors[:, ::-1]
@@ -116,8 +120,8 @@ class Scores:
       power: squared length of each centred row, shape [n].
     """
 
-    rows: Float[Array, "n r"]
-    power: Float[Array, " n"]
+    rows: Float[Leaf, "n r"]
+    power: Float[Leaf, " n"]
 
 
 def scores(moments: Moments, name: str, axes: Axes, rows: np.ndarray) -> Scores:

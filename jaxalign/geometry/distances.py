@@ -1,7 +1,5 @@
 """Representational similarity analysis: do two encoders find the same pairs of photographs alike?"""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +11,15 @@ from jaxalign import checks
 from jaxalign.errors import UserError
 from jaxalign.precision import double_precision, moment_dtype, multiply
 
+TIES = {
+    64: 2.0**-40,
+    32: 2.0**-20,
+}  # cosines that differ by rounding only are equal: multiples of this are ranked
 MOST_ROWS = 5000  # all n (n − 1) / 2 cosines must be ranked together
 
 
 def rsa_spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Spearman's rank correlation of two encoders' pairwise cosines, ties at their mean rank.
+    """Spearman's rank correlation of two encoders' pairwise cosines, ties (to 1e-12) at their mean rank.
 
     Args:
       x, y: rows of the same photographs, shapes [n, p] and [n, q].
@@ -61,7 +63,8 @@ def _ranked(rows: Float[Array, "n d"]) -> Float[Array, "n n"]:
     unit = rows / jnp.where(length > 0, length, 1)
     n = len(rows)
     upper = jnp.triu_indices(n, 1)
-    ranks = mean_ranks(multiply(unit, unit.T)[upper])
+    cosines = multiply(unit, unit.T)[upper]
+    ranks = mean_ranks(jnp.round(cosines / TIES[8 * rows.dtype.itemsize]))
     centred = ranks - ranks.mean()
     scale = jnp.sqrt(jnp.sum(centred * centred))
     full = jnp.zeros((n, n), rows.dtype).at[upper].set(centred / scale)
@@ -85,7 +88,7 @@ def _inner(x: Float[Array, "n n"], y: Float[Array, "n n"]) -> Float[Array, ""]:
     return jnp.sum(x * y) / 2
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _permuted(
     x: Float[Array, "n n"], y: Float[Array, "n n"], orders: Int[Array, "b n"]
 ) -> Float[Array, " b"]:

@@ -56,7 +56,7 @@ def dendrogram(encoders: Sequence[str], distances: ArrayLike) -> Dendrogram:
     joined = hierarchy.cophenet(linkage)
     constant = np.ptp(condensed) == 0 or np.ptp(joined) == 0
     cophenetic = float("nan") if constant else float(np.corrcoef(condensed, joined)[0, 1])
-    order = tuple(encoders[k] for k in hierarchy.leaves_list(linkage))
+    order = tuple(encoders[int(k)] for k in hierarchy.leaves_list(linkage))
     return Dendrogram(tuple(encoders), matrix, linkage, order, cophenetic)
 
 

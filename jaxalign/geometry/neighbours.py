@@ -134,17 +134,19 @@ def hubness_skewness(index: Int[np.ndarray, "n k"]) -> float:
 
 
 def intrinsic_dimension_twonn(distance: Float[np.ndarray, "n k"], *, discarded: float = 0.1) -> float:
-    """Intrinsic dimension from the ratios μ of the distances to the second and the first neighbour.
+    """Intrinsic dimension by TwoNN, from the ratios μ of the distances to the second and the first neighbour.
 
     μ follows a Pareto law whose exponent is the dimension: the slope through the origin of −log(1 − F(μ)) against
     log μ, F the empirical distribution, without the largest ratios. Rows with a duplicate (distance 0) do not count.
 
     Args:
       distance: to the neighbours, nearest first, k ≥ 2.
-      discarded: share of the largest ratios that are left out.
+      discarded: share of the largest ratios that are left out, above 0.
 
     Returns:
       The dimension; NaN where fewer than two rows count.
+
+    Equivalent: ``skdim.id.TwoNN(discard_fraction=discarded)``.
 
     References:
       Facco et al., "Estimating the intrinsic dimension of datasets by a minimal neighborhood information", 2017.
@@ -155,7 +157,7 @@ def intrinsic_dimension_twonn(distance: Float[np.ndarray, "n k"], *, discarded: 
     count = int(len(ratio) * (1 - discarded))
     if count < 2:
         return float("nan")
-    ratio, survival = ratio[:count], -np.log1p(-np.arange(count) / len(ratio))
+    ratio, survival = ratio[:count], -np.log1p(-np.arange(1, count + 1) / len(ratio))
     power = float(np.sum(ratio**2))
     return float(np.sum(ratio * survival)) / power if power > 0 else float("nan")
 
@@ -168,6 +170,8 @@ def intrinsic_dimension_mle(distance: Float[np.ndarray, "n k"]) -> float:
 
     Returns:
       The dimension; NaN where it is undefined.
+
+    Equivalent: ``skdim.id.MLE().fit(rows, n_neighbors=k, comb="mle")``.
 
     References:
       Levina, Bickel, "Maximum likelihood estimation of intrinsic dimension", NIPS 2004.

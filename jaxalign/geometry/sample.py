@@ -183,7 +183,7 @@ class GeometrySample:
         names = spectral.by_rank(pair, {name: self._prepared[name].axes for name in pair})
         x, y = (self._prepared[name] for name in names)
         found = {**self._spectral(names, x, y), **self._others(x, y)}
-        items = dict.fromkeys(SIMILARITIES, self.count)
+        items: dict[str, int] = dict.fromkeys(SIMILARITIES, self.count)
         items |= {"rsa_spearman": self._distance_rows * (self._distance_rows - 1) // 2}
         items |= {"principal_angles": self.people}
         return {

@@ -13,9 +13,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxalign.geometry.axes import LANES, Axes, Scores, coupling, filled_up, principal_axes
+from jaxalign.geometry.axes import Axes, Scores, coupling, filled_up, principal_axes
 from jaxalign.moments import Moments
 from jaxalign.precision import double_precision, multiply
+from jaxalign.pytree import Leaf
 
 NAMES = ("linear_cka", "mean_cca", "svcca", "pwcca", "procrustes_distance")
 Values = dict[str, Array]
@@ -88,7 +89,7 @@ def permuted(x: Axes, y: Axes, left: Scores, right: Scores, orders: Int[np.ndarr
 
 
 def debiased(
-    squared_cross: Array, power_x: Float[Array, " n"], power_y: Float[Array, " n"], x: Axes, y: Axes
+    squared_cross: Array, power_x: Float[Leaf, " n"], power_y: Float[Leaf, " n"], x: Axes, y: Axes
 ) -> Array:
     """Linear CKA with the unbiased estimator of HSIC, from moments and the squared lengths of centred rows.
 
@@ -102,7 +103,7 @@ def debiased(
     """
     n = power_x.shape[0]
 
-    def hsic(square: Array, a: Array, b: Array) -> Array:
+    def hsic(square: Array, a: Leaf, b: Leaf) -> Array:
         inner = jnp.sum(a * b)
         return square - inner + a.sum() * b.sum() / ((n - 1) * (n - 2)) - 2 * inner / (n - 2)
 
@@ -117,7 +118,7 @@ def debiased(
 def _blocks(x: Axes, y: Axes) -> tuple[int, int]:
     """Sizes that hold the leading directions."""
     return tuple(  # pyright: ignore[reportReturnType]
-        min(len(side.values), max(LANES, filled_up(int(side.leading)))) for side in (x, y)
+        min(len(side.values), filled_up(int(side.leading))) for side in (x, y)
     )
 
 
