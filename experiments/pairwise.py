@@ -22,6 +22,7 @@ from typing import Any
 
 from experiments import cli, flags, results
 from experiments.aligning import Aligning, empty_rows
+from experiments.comparing import View, views, write_extras
 from experiments.config import PairwiseConfig
 from experiments.controls import Controls
 from experiments.inputs import Data
@@ -39,6 +40,7 @@ FLAGS = flags.define(
     *("loss", "steps", "fit_rank"),
     *("seeds", "train_fraction", "max_per_person"),
     *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons", "pair_list", "controls"),
+    *("intervals", "curves"),
     *("out", "overwrite", "save_maps", "heatmaps", "compilation_cache"),
 )
 
@@ -58,6 +60,7 @@ def main(_: list[str]) -> None:
         controls = [*run.control_rows, *relative_rows([*run.control_rows, *run.rows])]
         write.table([*run.rows, *controls])
         write.fits(run.fits)
+        write_extras(write, run, run.views)
         table = ResultTable(run.rows, merge_ranks=config.chosen_ranks(), doubtful=run.doubtful)
         pictures = run.draw(table, write, progress)
         text = render_table(table, title=run.headline(), width=terminal_width())
@@ -77,6 +80,7 @@ class Run(Aligning):
 
     Attributes:
       control_rows: what was measured so far of the controls.
+      views: a few test people of the first seed in two dimensions.
     """
 
     def __init__(self, config: PairwiseConfig, data: Data):
@@ -84,6 +88,7 @@ class Run(Aligning):
         # Every split, with its checks, before any work starts.
         self.measuring = [Measuring.of(config, data, seed) for seed in self.protocol.seeds]
         self.control_rows: list[Row] = []
+        self.views: list[View] = []
 
     @property
     def steps(self) -> int:
@@ -108,6 +113,8 @@ class Run(Aligning):
                     measured = self.measure_maps(measuring, test, method, maps, config.cuts(method))
                     for done, (source, target) in measured:
                         progress.step(f"{label}, {done}, {source} → {target}")
+                    if config.curves and number == 0:
+                        self.views += views(self.data, measuring, method, maps)
                     if config.save_maps:
                         maps.save(write.directory / "maps" / f"seed{seed}" / method, {"seed": seed})
                 progress.show(f"{where}: controls")
@@ -148,10 +155,10 @@ class Run(Aligning):
         if self.data.dropped:
             found.append(self.data.describe_dropped())
         if self.without_value:
-            (_, source, target, method, _, seed), reason = next(iter(self.without_value.items()))
+            place, reason = next(iter(self.without_value.items()))
             found.append(
-                f"{len(self.without_value)} comparisons of spaces have no value; the first is {source} → "
-                f"{target} by {method}, seed {seed}: {reason}"
+                f"{len(self.without_value)} comparisons of spaces have no value; the first is {place.source} → "
+                f"{place.target} by {place.method}, seed {place.seed}: {reason}"
             )
         for setting in sorted({mark[2] for mark in self.doubtful}, key=str):
             pairs = [
