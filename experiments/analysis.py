@@ -7,7 +7,7 @@ A driver has an ``ANALYSIS``; its ``main`` calls ``analysis.main(ANALYSIS)``, an
 import dataclasses
 import time
 import types
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
@@ -57,6 +57,7 @@ class Job:
       write: where its files go.
       progress: shows how far it is.
       kept: moments of the last split, shared by analyses of one process.
+      record: what else ``config.json`` is to say.
     """
 
     values: Any
@@ -65,6 +66,7 @@ class Job:
     write: results.Writer
     progress: Progress
     kept: dict[Any, FoldMoments] = dataclasses.field(default_factory=dict)
+    record: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def data(self) -> Data:
@@ -89,14 +91,15 @@ class Job:
         return rows
 
 
-def configure(values: Any, known: Collection[str] = METHODS) -> PairwiseConfig:
+def configure(values: Any, known: Collection[str] = METHODS, **also: Any) -> PairwiseConfig:
     """The configuration read from every flag; analyses draw no heat maps, have no controls and write no curves.
 
     Args:
       values: every flag.
       known: methods that the analysis has; those that are nobody else's are not fitted by ``Aligning``.
+      also: flags of an analysis that does.
     """
-    given = {**vars(values), "controls": "none", "heatmaps": "none", "curves": False}
+    given = {**vars(values), "controls": "none", "heatmaps": "none", "curves": False, **also}
     chosen = None if values.methods is None else flags.words("methods", values.methods, known, "method")
     if chosen is not None:
         given["methods"] = ",".join(name for name in chosen if name in METHODS) or "identity"
@@ -113,14 +116,16 @@ def open_one(values: Any, known: Collection[str] = METHODS) -> tuple[PairwiseCon
     return config, [Data.open(config)]
 
 
-def open_stores(values: Any, known: Collection[str] = METHODS) -> tuple[PairwiseConfig, list[Data]]:
+def open_stores(
+    values: Any, known: Collection[str] = METHODS, least: int = 2
+) -> tuple[PairwiseConfig, list[Data]]:
     """The configuration of several stores, and these with the encoders that all of them have.
 
     Raises:
-      UserError: fewer than two stores, two of one name, fewer than two common encoders, or widths that differ.
+      UserError: fewer than ``least`` stores, two of one name, fewer than two common encoders, or widths that differ.
     """
     paths = [part.strip() for part in (values.stores or "").split(",") if part.strip()]
-    if len(paths) < 2:
+    if len(paths) < least:
         raise UserError("--stores takes at least two directories of embeddings, separated by a comma.")
     flags.words("stores", values.stores, paths, "store")
     config, opened = None, []
@@ -157,6 +162,7 @@ class Analysis:
       analyse: measures, writes its rows and returns its text.
       methods: that --methods may name.
       opening: opens its store or stores.
+      also: flags that ``configure`` would set otherwise.
     """
 
     name: str
@@ -164,6 +170,7 @@ class Analysis:
     analyse: Callable[[Job], str]
     methods: tuple[str, ...] = METHODS
     opening: Callable[[Any, Collection[str]], tuple[PairwiseConfig, list[Data]]] = open_one
+    also: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def main(analysis: Analysis) -> None:
@@ -186,8 +193,25 @@ def run(analysis: Analysis, job: Job) -> str:
     stores = [describe(data) for data in job.stores]
     seconds = round(time.monotonic() - started, 1)
     options = {name: getattr(job.values, name) for name in OPTIONS if name in analysis.flags}
-    job.write.config(analysis.name, job.config, options=options, stores=stores, seconds=seconds)
+    job.write.config(analysis.name, job.config, options=options, stores=stores, seconds=seconds, **job.record)
     return text
+
+
+def without_folds(job: Job) -> PairwiseConfig:
+    """The configuration with penalties that need no folds, for analyses that fit on parts of the training people.
+
+    Raises:
+      UserError: folds are asked for.
+    """
+    config, protocol = job.config, job.config.protocol
+    if job.values.l2 is None and protocol.l2 == "cv":
+        config = dataclasses.replace(config, protocol=dataclasses.replace(protocol, l2="gcv"))
+    if config.needs_folds() or not (isinstance(config.protocol.l2, float) or config.protocol.l2 == "gcv"):
+        raise UserError(
+            "this analysis has no folds to choose by: --l2 takes one number or gcv, and reduced_rank is not among its "
+            "methods."
+        )
+    return config
 
 
 def describe(data: Data) -> dict[str, Any]:

@@ -15,8 +15,6 @@ from experiments import analysis, cli, flags
 from experiments.aligning import Aligning
 from experiments.analysis import Job, along
 from experiments.comparing import curves_along, number_of_curve
-from experiments.config import PairwiseConfig
-from jaxalign.errors import UserError
 from jaxalign.nested import nested_moments
 from jaxalign.report import Row
 from jaxalign.saturation import logarithmic, size_for_share
@@ -35,7 +33,7 @@ FLAGS = flags.define_own(
 
 def analyse(job: Job) -> str:
     """Measures every method at every size of both axes."""
-    job.config = without_folds(job)
+    job.config = analysis.without_folds(job)
     run, methods = job.aligning(), job.config.protocol.methods
     splits = job.measuring(run)
     grown = [list(axes(job, run, measuring.split)) for measuring in splits]
@@ -55,23 +53,6 @@ def analyse(job: Job) -> str:
                         job.progress.step(f"{place:,} {AXES[axis]}: {method}, {' → '.join(pair)}")
     flattening = list(flat(run))
     return text(job.finish(run, flattening), flattening)
-
-
-def without_folds(job: Job) -> PairwiseConfig:
-    """The configuration with penalties that need no folds: ten people in five folds choose badly.
-
-    Raises:
-      UserError: folds are asked for.
-    """
-    config, protocol = job.config, job.config.protocol
-    if job.values.l2 is None and protocol.l2 == "cv":
-        config = dataclasses.replace(config, protocol=dataclasses.replace(protocol, l2="gcv"))
-    if config.needs_folds():
-        raise UserError(
-            "data_efficiency has no folds to choose by: --l2 takes one number or gcv, and reduced_rank is not among "
-            "its methods."
-        )
-    return config
 
 
 def axes(job: Job, run: Aligning, split: Split) -> Iterator[tuple[str, Growth, list[int]]]:

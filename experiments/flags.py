@@ -217,8 +217,11 @@ DEFINITIONS: dict[str, Flag] = {
         "of the training side, or nothing (`unrelated` names).",
         choices=("person", "unrelated"),
     ),
+    "parts": Flag(
+        "all", "Analyses to run, separated by commas, or `all`. Example: --parts=pairwise,transfer"
+    ),
     "features": Flag(
-        1024,
+        512,
         "Number of random Fourier features, and at most so many products of principal components.",
         "whole",
     ),
@@ -306,9 +309,12 @@ def define_own(*names: str, **defaults: Any) -> absl_flags.FlagValues:
     return values
 
 
-def complete(values: Any, **fixed: Any) -> types.SimpleNamespace:
-    """Every flag there is: those of ``fixed``, then a driver's values, then the usual defaults."""
-    own = {name: getattr(values, name) for name in DEFINITIONS if name in values}
+def complete(values: absl_flags.FlagValues, **fixed: Any) -> types.SimpleNamespace:
+    """Every flag there is: those of ``fixed``, then a driver's values or defaults, then the usual defaults."""
+    parsed = values.is_parsed()
+    own = {
+        name: values[name].value if parsed else values[name].default for name in DEFINITIONS if name in values
+    }
     return types.SimpleNamespace(
         **{**{name: flag.default for name, flag in DEFINITIONS.items()}, **own, **fixed}
     )

@@ -50,13 +50,14 @@ def analyse(job: Job) -> str:
         for fitted, run in itertools.permutations(range(len(runs)), 2):
             other, measuring = runs[run], across(job, runs[run].data, tested[run], seed)
             train, dropped = everybody_else(job, runs[fitted].data, other.data, measuring)
-            names = (runs[fitted].data.store.dataset, other.data.store.dataset)
-            counts.append(
-                Row(names[0], "", "", "", None, seed, "", "people_dropped", dropped, test_dataset=names[1])
-            )
+            name = other.data.store.dataset
+            counts.append((runs[fitted].data.store.dataset, name, seed, dropped))
             side = dataclasses.replace(measuring, split=train, fold=folds(job, runs[fitted].data, train))
-            measure(job, runs[fitted], side, other, measuring, names[1])
-    return text(job.finish(runs[0], counts), counts)
+            measure(job, runs[fitted], side, other, measuring, name)
+    job.record["left_out"] = [
+        dict(zip(("fitted_on", "tested_on", "seed", "people"), count)) for count in counts
+    ]
+    return text(job.finish(runs[0]), counts)
 
 
 def measure(
@@ -109,17 +110,17 @@ def folds(job: Job, data: Data, split: Split) -> np.ndarray | None:
     )
 
 
-def text(rows: Sequence[Row], counts: Sequence[Row]) -> str:
-    """A table for each ordered pair of stores, and who was dropped."""
+def text(rows: Sequence[Row], counts: Sequence[tuple[str, str, int, int]]) -> str:
+    """A table for each ordered pair of stores, and who was left out."""
     lines = []
-    for names in dict.fromkeys((row.dataset, row.test_dataset) for row in rows if row.method):
-        found = [row for row in rows if (row.dataset, row.test_dataset) == names and row.method]
-        where = f"fitted on {names[0]}, tested on {names[1] or names[0]}"
-        lines += [render_table(ResultTable(found), title=where).split("\n\nrank-1")[0], ""]
-    for row in counts:
+    for fitted, tested in dict.fromkeys((row.dataset, row.test_dataset) for row in rows):
+        table = ResultTable(row for row in rows if (row.dataset, row.test_dataset) == (fitted, tested))
+        where = f"fitted on {fitted}, tested on {tested or fitted}"
+        lines += [render_table(table, title=where).split("\n\nrank-1")[0].rstrip(), ""]
+    for fitted, tested, seed, people in counts:
         lines.append(
-            f"{row.dataset} → {row.test_dataset}, seed {row.seed}: {row.value:.0f} people who are tested were left "
-            "out of the training side."
+            f"{fitted} → {tested}, seed {seed}: {people:,} people with the name of one who is tested were left out of "
+            "the training side."
         )
     return "\n".join(lines) + "\n"
 

@@ -36,6 +36,7 @@ ALLOWED = {
     "pairwise": {"affine", "checks", "fit", "moments", "schedule", "settings", "solvers"},
     "subspaces": {"affine", "moments", "solvers", "workers"},
     "agreement": {"affine", "moments"},
+    "capacity": {"affine"},
     "nested": {"moments"},
     "training_sizes": {"splits"},
     "saturation": set(),
