@@ -42,6 +42,7 @@ OPTIONS = (
         "hidden",
         "steps",
     ),
+    *("rows", "permutations", "neighbours", "results", "families"),
 )
 USUAL: dict[str, Any] = {"seeds": "42", "measures": "identification", "intervals": 1000}
 

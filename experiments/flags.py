@@ -226,6 +226,30 @@ DEFINITIONS: dict[str, Flag] = {
         "whole",
     ),
     "hidden": Flag(128, "Width of the hidden layer of the small network.", "whole"),
+    "rows": Flag(
+        2000,
+        "At most so many training photographs, drawn at random, to compare spaces on; scores and their nulls are of "
+        "the same ones. Example: --rows=500",
+        kind="whole",
+    ),
+    "permutations": Flag(
+        20,
+        "Times that the photographs of one side are permuted, for what unrelated spaces score.",
+        kind="whole",
+    ),
+    "neighbours": Flag(
+        10, "Nearest neighbours of a photograph that encoders may share, and for hubness.", kind="whole"
+    ),
+    "results": Flag(
+        None,
+        "Directories of an earlier run, separated by commas, to read results from instead of measuring again: of "
+        "`experiments.pairwise` or `experiments.geometry`. Example: --results=results/pairwise",
+    ),
+    "families": Flag(
+        None,
+        "Families of encoders, to test whether they explain the distances: names joined by +, or a CSV with columns "
+        "encoder and family. Example: --families=face:arcface+adaface,general:clip+dino",
+    ),
     # What to write.
     "curves": Flag(
         True,

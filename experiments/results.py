@@ -31,6 +31,7 @@ COLUMNS = Row._fields
 FORMAT = "jaxalign-results"
 OURS = frozenset(
     {"config.json", "fits.csv", "results.csv", "results.parquet", "table.txt", "maps", "heatmaps"}
+    | {"prediction.csv", "alignability.csv", "alignability.parquet", "families.json"}
     | {"curves.csv", "curves.parquet", "differences.csv", "projection.csv", "three_way.csv"}
 )
 PACKAGES = ("jax", "jaxlib", "numpy")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -94,17 +95,24 @@ def rate_distances(rates: ArrayLike) -> Float[np.ndarray, "K K"]:
     return found
 
 
-def complete(encoders: Sequence[str], matrix: ArrayLike) -> tuple[str, ...]:
-    """The encoders that are left when those with missing (NaN) entries go, the one with most first."""
-    values = np.asarray(matrix, np.float64)
+Item = TypeVar("Item")
+
+
+def complete(encoders: Sequence[Item], matrix: ArrayLike) -> tuple[Item, ...]:
+    """The encoders that are left when those with missing (NaN) entries go, the one with most first.
+
+    Args:
+      encoders: K.
+      matrix: shape [K, K]; the diagonal is not read.
+    """
+    missing = np.isnan(np.asarray(matrix, np.float64))
+    np.fill_diagonal(missing, False)
     left = list(range(len(encoders)))
     while left:
-        missing = np.isnan(values[np.ix_(left, left)])
-        np.fill_diagonal(missing, False)
-        counts = missing.sum(axis=0) + missing.sum(axis=1)
-        if not counts.any():
+        inside = missing[np.ix_(left, left)]
+        if not inside.any():
             break
-        left.pop(int(np.argmax(counts)))
+        left.pop(int(np.argmax(inside.sum(axis=0) + inside.sum(axis=1))))
     return tuple(encoders[k] for k in left)
 
 

@@ -1,19 +1,19 @@
 """How well a similarity, known before any map is fitted, tells how well encoders can be aligned."""
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxalign.errors import UserError
+from jaxalign.geometry.families import complete
 from jaxalign.geometry.relabelling import permutation_test
 
 LEAST_FOR_INTERVAL = 5  # encoders; of fewer most resamples hold too few different pairs
 
 
-@dataclasses.dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """Rank correlation over pairs of encoders.
 
     Attributes:
@@ -45,7 +45,8 @@ def predict(
     there are, with replacement, and takes the pairs of different encoders among them, as often as they occur.
 
     Args:
-      similarity: of pairs, symmetric, shape [K, K]; the diagonal is not read.
+      similarity: of pairs, symmetric, shape [K, K]; the diagonal is not read. Encoders with missing (NaN) entries in
+        either are left out, as few as may be.
       alignability: such as rank-1 after alignment, source by target, shape [K, K]; both directions are averaged.
       resamples: of the bootstrap.
       permutations: of the test, where there are more than 10,000 exchanges.
@@ -66,9 +67,11 @@ def predict(
         raise UserError(
             f"a prediction takes two matrices over at least 3 encoders, got shapes {known.shape} and {reached.shape}"
         )
+    kept = complete(range(count), known + reached)
+    known, reached, count = known[np.ix_(kept, kept)], reached[np.ix_(kept, kept)], len(kept)
     upper = np.triu_indices(count, 1)
     x, y = known[upper], ((reached + reached.T) / 2)[upper]
-    rho = float(weighted_spearman(x, y, np.ones((1, len(x))))[0])
+    rho = float(weighted_spearman(x, y, np.ones((1, len(x))))[0]) if count >= 3 else float("nan")
     if np.isnan(rho):
         return Prediction(rho, rho, rho, rho, len(x))
     low = high = float("nan")

@@ -37,7 +37,7 @@ class GeometrySettings:
       neighbours: k of shared neighbourhoods and hubness.
       dimension_neighbours: k of the maximum-likelihood intrinsic dimension.
       variance: share that SVCCA keeps of each side.
-      identity_dimensions: of the subspaces whose principal angles are taken.
+      identity_dimensions: of the subspaces whose principal angles are taken; no more than half the people.
       distance_rows: rows, the first ones, whose pairwise cosines RSA ranks.
       seed: of the permutations.
     """
@@ -56,7 +56,8 @@ class GeometrySettings:
         Raises:
           UserError: in one sentence.
         """
-        for name, least in (("permutations", 1), ("neighbours", 1), ("dimension_neighbours", 2)):
+        least_of = {"permutations": 1, "neighbours": 1, "dimension_neighbours": 2, "identity_dimensions": 1}
+        for name, least in {**least_of, "distance_rows": 3}.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name}: expected at least {least}, got {getattr(self, name)}")
         if not 0 < self.variance <= 1:
@@ -64,11 +65,8 @@ class GeometrySettings:
         most = max(self.neighbours, self.dimension_neighbours)
         if most >= rows:
             raise UserError(f"{most} nearest neighbours need more rows than that; there are {rows:,} rows")
-        if not 1 <= self.identity_dimensions < people:
-            raise UserError(
-                f"identity subspaces of {self.identity_dimensions} dimensions need more people than that and at "
-                f"least 1 dimension; there are {people:,} people"
-            )
+        if people < 2:
+            raise UserError(f"geometry needs the photographs of at least 2 people, got {people}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,7 +150,7 @@ class GeometrySample:
             scores(self.moments, name, axes, rows),
             np.asarray(distances.ranked_cosines(rows[: self._distance_rows])),
             index,
-            subspaces.identity_subspace(means, settings.identity_dimensions),
+            subspaces.identity_subspace(means, min(settings.identity_dimensions, self.people // 2)),
             self._describe(name, axes, index, away.distance[:, : settings.dimension_neighbours]),
         )
 
