@@ -27,6 +27,11 @@ class PermutationTest:
     permutations: int
     exact: bool
 
+    @property
+    def least(self) -> float:
+        """The smallest p there can be."""
+        return 1 / (self.permutations + (not self.exact))
+
 
 def permutation_test(
     statistic: Callable[[np.ndarray], np.ndarray], labels: Sequence, *, permutations: int, seed: int

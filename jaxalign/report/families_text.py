@@ -26,10 +26,10 @@ def _tree(measure: str, tree: Mapping[str, Any], *, full: bool) -> list[str]:
         lines.append(f"  left out, without a value: {', '.join(tree['left_out'])}")
     test = tree["permutation"]
     if test is not None:
-        kind = "all" if test.exact else "random"
+        of = f"all {test.permutations:,}" if test.exact else f"{test.permutations:,} random"
         lines.append(
-            f"  families explain the distances: pseudo-F {test.statistic:.2f}, p = {test.p:.4g} "
-            f"({test.permutations:,} {kind} relabellings)"
+            f"  do families explain the distances? pseudo-F {test.statistic:.2f}, p = {test.p:.4g} "
+            f"({of} relabellings; p cannot be below {test.least:.2g})"
         )
     if full:
         first = max(map(len, ["encoder", *tree["order"]]))
