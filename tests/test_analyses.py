@@ -337,3 +337,32 @@ def test_nobody_left_to_fit_on_is_said_with_the_way_out(stores, tmp_path, capsys
         == 2
     )
     assert "--same_names=unrelated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", [ridge_path, data_efficiency])
+def test_published_numbers_on_real_embeddings(shared, lfw_dev, tmp_path, module):
+    """As an independent float64 script has them for ridge with penalty 0.1 on 70 % of the people."""
+    flags = {
+        ridge_path: ["--penalties=0.1"],
+        data_efficiency: ["--train_fractions=0.7", "--train_pairs=none"],
+    }[module]
+    flags += [
+        "--protocol=published",
+        "--models=mobilefacenet,dlib_resnet",
+        "--measures=identification,verification",
+    ]
+    flags += ["--methods=ridge"] if module is data_efficiency else []
+    assert drive(module, f"--store={lfw_dev}", f"--out={tmp_path / 'o'}", *flags) == 0
+    rows = read(tmp_path / "o" / "results.csv")
+    reference = json.loads((shared / "data" / "reference.json").read_text())["rows"]
+    for source, target in (("mobilefacenet", "dlib_resnet"), ("dlib_resnet", "mobilefacenet")):
+        wanted = {"source": source, "target": target, "method": "ridge0.1", "seed": 42}
+        (expected,) = [row for row in reference if all(row[key] == item for key, item in wanted.items())]
+        here = {"source": source, "target": target}
+        for own in ("included", "excluded"):
+            for name in ("rank1", "rank5", "rank10", "rank20"):
+                found = value(rows, **here, own_photograph=own, measure=name)
+                assert found == pytest.approx(expected[f"own_{own}"][name], abs=1e-3), (source, own, name)
+        for name in ("auc", "eer", "tmr@fmr=0.01", "tmr@fmr=0.001"):
+            found = value(rows, **here, measure=name)
+            assert found == pytest.approx(expected["verification"][name], abs=1e-3), (source, name)
