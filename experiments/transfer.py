@@ -43,17 +43,19 @@ def analyse(job: Job) -> str:
         run.without_value = runs[0].without_value
     pairs = len(runs[0].pairs) * len(job.config.protocol.methods)
     job.progress.total = pairs * len(job.config.protocol.seeds) * len(runs) ** 2
+    ways: list[tuple[Aligning, Measuring, Aligning, Measuring, str]] = []  # with every check, before any work
     for seed in job.config.protocol.seeds:
         tested = [Measuring.of(job.config, run.data, seed) for run in runs]
-        for run, measuring in zip(runs, tested):
-            measure(job, run, measuring, run, measuring, "")
-        for fitted, run in itertools.permutations(range(len(runs)), 2):
-            other, measuring = runs[run], across(job, runs[run].data, tested[run], seed)
-            train, dropped = everybody_else(job, runs[fitted].data, other.data, measuring)
-            name = other.data.store.dataset
+        ways += [(run, measuring, run, measuring, "") for run, measuring in zip(runs, tested)]
+        for fitted, other in itertools.permutations(range(len(runs)), 2):
+            measuring = across(job, runs[other].data, tested[other], seed)
+            train, dropped = everybody_else(job, runs[fitted].data, runs[other].data, measuring)
+            name = runs[other].data.store.dataset
             counts.append((runs[fitted].data.store.dataset, name, seed, dropped))
             side = dataclasses.replace(measuring, split=train, fold=folds(job, runs[fitted].data, train))
-            measure(job, runs[fitted], side, other, measuring, name)
+            ways.append((runs[fitted], side, runs[other], measuring, name))
+    for way in ways:
+        measure(job, *way)
     job.record["left_out"] = [
         dict(zip(("fitted_on", "tested_on", "seed", "people"), count)) for count in counts
     ]

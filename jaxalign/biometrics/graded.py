@@ -19,8 +19,8 @@ from jaxalign.biometrics.operating_points import ErrorRates
 from jaxalign.biometrics.tail import score_strips
 from jaxalign.precision import multiply
 
-THRESHOLDS = 64  # about as many, unless asked otherwise
-NEAR = (0.3, 0.6, 0.85, 1.0, 1.15, 1.5, 2.5)  # of a false match rate that is asked for
+THRESHOLDS = 48  # about as many, unless asked otherwise
+NEAR = (0.4, 0.75, 1.0, 1.3, 2.2)  # of a false match rate that is asked for
 COUNTS_AT_ONCE = 1 << 26  # counts by pair of people and stretch that are in memory
 STRETCHES_AT_ONCE = 8  # quadratic forms of one batch
 
