@@ -9,11 +9,13 @@ import numpy as np
 from experiments import results
 from experiments.aligning import empty_rows
 from experiments.analysis import Job
+from experiments.protocols import METHODS
 from jaxalign.errors import UserError
 from jaxalign.report import Measure, ResultTable, Row
 
 MEASURE = "rank1"
 GEOMETRY = "geometry"  # the method of rows that need no map
+ALIGNING = tuple(name for name in METHODS if name not in ("identity", "translation"))
 FILES = ("results.parquet", "alignability.parquet")
 
 
@@ -67,7 +69,7 @@ def reached(rows: Sequence[Row], encoders: Sequence[str]) -> dict[str, np.ndarra
     Raises:
       UserError: there is no rank-1.
     """
-    rates = [row for row in rows if row.measure == MEASURE and row.method != GEOMETRY]
+    rates = [row for row in rows if row.measure == MEASURE and row.method in ALIGNING]
     own = "excluded" if any(row.own_photograph == "excluded" for row in rates) else "included"
     rates = [row for row in rates if row.own_photograph == own and row.source != row.target]
     if not rates:

@@ -47,7 +47,7 @@ def analyse(job: Job) -> str:
         rows += alignability.measured(job)
     found = measures(rows, encoders)
     trees = {name: tree(encoders, scores, distances, labels) for name, scores, distances in found}
-    job.write.table(rows)
+    job.write.table([row for row in rows if row.measure == MEASURE or row.measure.endswith(CALIBRATED)])
     job.write.text("families.json", json.dumps(plain(trees), indent=1, ensure_ascii=False) + "\n")
     return render_families(trees, f"{job.data.store.dataset}: families of {len(encoders)} encoders")
 

@@ -38,7 +38,7 @@ def analyse(job: Job) -> str:
         rates = alignability.measured(job)
     found = list(predictions(job.data.encoders, rows, rates))
     job.write.table(rows)
-    job.write.table(rates, "alignability")
+    job.write.table([row for row in rates if row.measure == MEASURE], "alignability")
     job.write.csv("prediction.csv", Predicted._fields, found)
     return render_geometry(rows, found, f"{job.data.store.dataset}: {sampled(job)}")
 

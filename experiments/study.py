@@ -22,8 +22,19 @@ from jaxalign import FoldMoments
 from jaxalign.errors import UserError
 
 # Modules of ``experiments`` with an ANALYSIS, in the order in which they run: of each store, or of all together.
-OF_EACH = ("pairwise", "data_efficiency", "rank_sweep", "ridge_path", "capacity", "stability")
+OF_EACH = (
+    "pairwise",
+    "geometry",
+    "families",
+    "data_efficiency",
+    "rank_sweep",
+    "ridge_path",
+    "capacity",
+    "stability",
+)
 OF_ALL = ("transfer",)
+# Parts of the same store that an analysis reads where they are there, instead of measuring again.
+READS = {"geometry": ("pairwise",), "families": ("pairwise", "geometry")}
 # Where a part of the study differs from its driver's defaults.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pairwise": {"methods": "identity,orthogonal,ridge,canonical,shared", "seeds": "42", "intervals": 1000},
@@ -117,6 +128,10 @@ def run(
     here = {"out": str(out / part.name)}
     if "stores" in given:
         here["store"] = str(part.stores[0].store.path)
+    dataset = part.stores[0].store.dataset
+    earlier = [out / f"{name}-{dataset}" for name in READS.get(part.analysis.name, ())]
+    if earlier := [str(path) for path in earlier if (path / "config.json").exists()]:
+        here["results"] = ",".join(earlier)
     usual = DEFAULTS.get(part.analysis.name, {})
     values = flags.complete(part.analysis.flags, **{**usual, **given, **here})
     config = analysis.configure(values, part.analysis.methods, **part.analysis.also)

@@ -8,6 +8,7 @@ from jaxalign.report.rows import ResultTable, Row
 
 CALIBRATED = ":calibrated"
 MOST_PAIRS = 60  # lines of the table of pairs
+ACROSS = 2  # methods side by side
 DISTANCES = ("procrustes_distance",)
 
 
@@ -61,11 +62,16 @@ def _predictions(found: Sequence[Predicted]) -> list[str]:
         "",
     ]
     first, width = max(map(len, names)), 24
-    lines.append(" " * first + "".join(f"  {method}".ljust(2 * width) for method in methods).rstrip())
-    lines.append((" " * first + ("  calibrated".ljust(width) + "  raw".ljust(width)) * len(methods)).rstrip())
-    for name in names:
-        cells = [_predicted(by[name, method, which]) for method in methods for which in ("yes", "no")]
-        lines.append((name.ljust(first) + "".join(f"  {cell}".ljust(width) for cell in cells)).rstrip())
+    for start in range(0, len(methods), ACROSS):
+        block = methods[start : start + ACROSS]
+        lines += [""] if start else []
+        lines.append(" " * first + "".join(f"  {method}".ljust(2 * width) for method in block).rstrip())
+        lines.append(
+            (" " * first + ("  calibrated".ljust(width) + "  raw".ljust(width)) * len(block)).rstrip()
+        )
+        for name in names:
+            cells = [_predicted(by[name, method, which]) for method in block for which in ("yes", "no")]
+            lines.append((name.ljust(first) + "".join(f"  {cell}".ljust(width) for cell in cells)).rstrip())
     if any(name in DISTANCES for name in names):
         lines.append(f"{', '.join(DISTANCES)}: raw it is smaller for spaces that agree; calibrated larger.")
     return lines
