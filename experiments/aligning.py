@@ -3,20 +3,34 @@
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
-from experiments.measuring import Measuring, Number, TestRows
+from experiments.measuring import Compared, Measuring, TestRows
 from experiments.protocols import GRADIENT
 from experiments.results import FitRow
 from jaxalign import Fit, FoldMoments, PairwiseMaps, fit_joint_space, fit_low_rank, fit_pairs
+from jaxalign.biometrics import Sampled
 from jaxalign.errors import UserError
 from jaxalign.report import Row, Setting
 from jaxalign.workers import concurrently
 
 Task = tuple[tuple[str, str], int | None, Fit]  # a pair, the rank to measure it at, and its maps
-Place = tuple[str, str, str, str, int | None, int]  # data set, source, target, method, rank, seed
+
+
+class Place(NamedTuple):
+    """Where a comparison stands: the fields that its rows share."""
+
+    dataset: str
+    source: str
+    target: str
+    method: str
+    rank: int | None
+    seed: int
+    test_dataset: str = ""
+    axis: str = ""
+    at: float | None = None
 
 
 class Aligning:
@@ -28,10 +42,13 @@ class Aligning:
       fits: the statistics of the fits so far.
       doubtful: (source, target, setting) of fits that were not numerically sound.
       without_value: comparisons that could not be made, and why.
+      curves: points of CMC and DET curves so far, where they are asked for.
+      sampled: the resamples of every comparison so far, where intervals are asked for.
     """
 
-    def __init__(self, config: PairwiseConfig, data: Data):
+    def __init__(self, config: PairwiseConfig, data: Data, kept: dict[Any, FoldMoments] | None = None):
         self.config, self.data, self.protocol = config, data, config.protocol
+        self._kept = {} if kept is None else kept  # moments of the last split
         self.encoders = data.encoders
         self.pairs = config.pairs(self.encoders)
         config.check_fit_rank(self.pairs, data.store.dims)
@@ -39,19 +56,30 @@ class Aligning:
         self.fits: list[FitRow] = []
         self.doubtful: set[tuple[str, str, Setting]] = set()
         self.without_value: dict[Place, str] = {}
+        self.curves: list[Row] = []
+        self.sampled: dict[Place, Mapping[tuple[str, str], Sampled]] = {}
 
     def moments(self, measuring: Measuring) -> FoldMoments:
         """One pass over the training rows, which serves every method."""
-        return FoldMoments.of(self.data.take(measuring.split.train), fold=measuring.fold)
+        train, fold = measuring.split.train, measuring.fold
+        key = id(self.data), hash(train.tobytes()), fold is None
+        if key not in self._kept:
+            self._kept.clear()  # before the next are made: two may not fit
+            self._kept[key] = FoldMoments.of(self.data.take(train), fold=fold)
+        return self._kept[key]
 
-    def fit(self, moments: FoldMoments, method: str, measuring: Measuring) -> PairwiseMaps:
-        """The maps of all pairs, which serve every rank."""
+    def fit(
+        self, moments: FoldMoments, method: str, measuring: Measuring, full: bool = False
+    ) -> PairwiseMaps:
+        """The maps of all pairs, which serve every rank; ``full`` ones where a rank would be chosen otherwise."""
         if method in GRADIENT:
             train = measuring.split.train
             fit = fit_low_rank if method == "low_rank" else fit_joint_space
             known = {"groups": self.data.identities[train], "moments": moments.total, "pairs": self.pairs}
             return fit(self.data.take(train), **known, **self.config.gradient_options())
         options = self.config.fit_options(method, max(self.data.store.dims[name] for name in self.encoders))
+        if full:
+            options.pop("rank", None)
         return fit_pairs(moments, self.protocol.fitted_as(method), pairs=self.pairs, **options)
 
     def measure_maps(
@@ -61,6 +89,7 @@ class Aligning:
         method: str,
         maps: PairwiseMaps,
         ranks: Sequence[int | None],
+        **mark: Any,
     ) -> Iterator[tuple[str, tuple[str, str]]]:
         """Adds what the maps of one method reach; tells how far it is and the pair that was measured.
 
@@ -70,14 +99,15 @@ class Aligning:
           method: its name.
           maps: as ``fit`` gives them.
           ranks: to measure at, of ``config.cuts(method)``.
+          mark: fields of every row, such as the axis of an analysis and the place on it.
         """
         tasks: list[Task] = []
         for pair, fit in maps.items():
             self.fits.append(self._statistics(measuring.seed, method, pair, fit, maps.settings[pair]))
             tasks += [(pair, rank, cut) for rank, cut in self._cuts(method, fit, maps.settings[pair], ranks)]
-        compare = functools.partial(self._compare, measuring, test)
+        compare = functools.partial(self.compare, measuring, test)
         for done, (task, numbers) in enumerate(zip(tasks, concurrently(compare, tasks)), start=1):
-            self._keep(measuring.seed, method, task, numbers)
+            self.keep(measuring.seed, method, task, numbers, **mark)
             yield f"{done} of {len(tasks)}", task[0]
 
     def _statistics(
@@ -101,7 +131,7 @@ class Aligning:
             else:
                 yield chosen["rank"] if self.config.rank_as_fitted(method) else None, fit
 
-    def _compare(self, measuring: Measuring, test: TestRows, task: Task) -> list[Number] | str:
+    def compare(self, measuring: Measuring, test: TestRows, task: Task) -> Compared | str:
         """The numbers of one pair at one rank, or why it has none."""
         (source, target), _, fit = task
         try:
@@ -109,15 +139,18 @@ class Aligning:
         except UserError as error:
             return str(error)
 
-    def _keep(self, seed: int, method: str, task: Task, numbers: list[Number] | str) -> None:
+    def keep(self, seed: int, method: str, task: Task, found: Compared | str, **mark: Any) -> None:
         """Adds the rows of one evaluation. A pair that cannot be compared never stops a sweep."""
         pair, rank, fit = task
-        here = (self.data.store.dataset, *pair, method, rank, seed)
-        if isinstance(numbers, str):
-            self.without_value[here] = numbers
+        here = Place(self.data.store.dataset, *pair, method, rank, seed, **mark)
+        if isinstance(found, str):
+            self.without_value[here] = found
         else:
-            self.rows.extend(Row(*here, *number) for number in numbers)
-        if isinstance(numbers, str) or not bool(fit.ok):
+            self.rows += found.rows(*here[:6], **mark)
+            self.curves += found.curve_rows(*here[:6])
+            if found.sampled:
+                self.sampled[here] = found.sampled
+        if isinstance(found, str) or not bool(fit.ok):
             merged = method in self.config.chosen_ranks()
             self.doubtful.add((*pair, Setting(method) if merged else Setting(method, rank)))
 
@@ -132,5 +165,7 @@ def empty_rows(rows: Sequence[Row], without_value: Mapping[Place, str]) -> list[
         raise UserError(f"no pair could be measured; the first: {next(iter(without_value.values()))}")
     kinds = dict.fromkeys((row.own_photograph, row.measure) for row in rows)
     return [
-        Row(*here, *kind, math.nan, reason=reason) for here, reason in without_value.items() for kind in kinds
+        Row(*here[:6], *kind, math.nan, reason=reason)._replace(**dict(zip(Place._fields[6:], here[6:])))
+        for here, reason in without_value.items()
+        for kind in kinds
     ]

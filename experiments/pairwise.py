@@ -22,11 +22,14 @@ from typing import Any
 
 from experiments import cli, flags, results
 from experiments.aligning import Aligning, empty_rows
+from experiments.analysis import Analysis, Job
+from experiments.comparing import View, views, write_extras
 from experiments.config import PairwiseConfig
 from experiments.controls import Controls
 from experiments.inputs import Data
 from experiments.measuring import Measuring
 from experiments.progress import Progress, duration
+from jaxalign import FoldMoments
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
 from jaxalign.report.controls import relative_rows, render_controls
 from jaxalign.report.heatmap import require_matplotlib
@@ -39,6 +42,7 @@ FLAGS = flags.define(
     *("loss", "steps", "fit_rank"),
     *("seeds", "train_fraction", "max_per_person"),
     *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons", "pair_list", "controls"),
+    *("intervals", "curves"),
     *("out", "overwrite", "save_maps", "heatmaps", "compilation_cache"),
 )
 
@@ -51,25 +55,37 @@ def main(_: list[str]) -> None:
         require_matplotlib()
     results.check_output(config.out, config.overwrite)
     flags.set_compilation_cache(FLAGS.compilation_cache)
-    run = Run(config, Data.open(config))
-    with results.writer(config.out, overwrite=config.overwrite) as write, Progress(run.steps) as progress:
-        progress.note(run.headline())
-        run.measure(write, progress)
-        controls = [*run.control_rows, *relative_rows([*run.control_rows, *run.rows])]
-        write.table([*run.rows, *controls])
-        write.fits(run.fits)
-        table = ResultTable(run.rows, merge_ranks=config.chosen_ranks(), doubtful=run.doubtful)
-        pictures = run.draw(table, write, progress)
-        text = render_table(table, title=run.headline(), width=terminal_width())
-        if controls:
-            text += "\n" + render_controls([*run.rows, *controls], run.control_measure)
+    data = Data.open(config)
+    with results.writer(config.out, overwrite=config.overwrite) as write, Progress(0) as progress:
+        job = Job(FLAGS, config, [data], write, progress)
+        text = analyse(job)
         write.text("table.txt", text)
-        write.config("pairwise", config, **run.record(), seconds=round(time.monotonic() - started, 1))
+        write.config("pairwise", config, **job.record, seconds=round(time.monotonic() - started, 1))
+    print(text)
+    print(f"Wrote {config.out} in {duration(time.monotonic() - started)}.")
+
+
+def analyse(job: Job) -> str:
+    """Measures, writes tables and heat maps; returns the table as text."""
+    config, write, progress = job.config, job.write, job.progress
+    run = Run(config, job.data, job.kept)
+    progress.total = run.steps
+    progress.note(run.headline())
+    run.measure(write, progress)
+    controls = [*run.control_rows, *relative_rows([*run.control_rows, *run.rows])]
+    write.table([*run.rows, *controls])
+    write.fits(run.fits)
+    write_extras(write, run, run.views)
+    table = ResultTable(run.rows, merge_ranks=config.chosen_ranks(), doubtful=run.doubtful)
+    pictures = run.draw(table, write, progress)
+    text = render_table(table, title=run.headline(), width=terminal_width())
+    if controls:
+        text += "\n" + render_controls([*run.rows, *controls], run.control_measure)
+    job.record |= run.record()
     for warning in run.warnings():
         progress.note(f"warning: {warning}")
-    print(text)
-    took = duration(time.monotonic() - started)
-    print(f"Wrote {len(run.rows):,} results and {pictures} heat maps to {config.out} in {took}.")
+    progress.note(f"{len(run.rows):,} results, {pictures} heat maps")
+    return text
 
 
 class Run(Aligning):
@@ -77,13 +93,15 @@ class Run(Aligning):
 
     Attributes:
       control_rows: what was measured so far of the controls.
+      views: a few test people of the first seed in two dimensions.
     """
 
-    def __init__(self, config: PairwiseConfig, data: Data):
-        super().__init__(config, data)
+    def __init__(self, config: PairwiseConfig, data: Data, kept: dict[Any, FoldMoments] | None = None):
+        super().__init__(config, data, kept)
         # Every split, with its checks, before any work starts.
         self.measuring = [Measuring.of(config, data, seed) for seed in self.protocol.seeds]
         self.control_rows: list[Row] = []
+        self.views: list[View] = []
 
     @property
     def steps(self) -> int:
@@ -108,6 +126,8 @@ class Run(Aligning):
                     measured = self.measure_maps(measuring, test, method, maps, config.cuts(method))
                     for done, (source, target) in measured:
                         progress.step(f"{label}, {done}, {source} → {target}")
+                    if config.curves and number == 0:
+                        self.views += views(self.data, measuring, method, maps)
                     if config.save_maps:
                         maps.save(write.directory / "maps" / f"seed{seed}" / method, {"seed": seed})
                 progress.show(f"{where}: controls")
@@ -148,10 +168,10 @@ class Run(Aligning):
         if self.data.dropped:
             found.append(self.data.describe_dropped())
         if self.without_value:
-            (_, source, target, method, _, seed), reason = next(iter(self.without_value.items()))
+            place, reason = next(iter(self.without_value.items()))
             found.append(
-                f"{len(self.without_value)} comparisons of spaces have no value; the first is {source} → "
-                f"{target} by {method}, seed {seed}: {reason}"
+                f"{len(self.without_value)} comparisons of spaces have no value; the first is {place.source} → "
+                f"{place.target} by {place.method}, seed {place.seed}: {reason}"
             )
         for setting in sorted({mark[2] for mark in self.doubtful}, key=str):
             pairs = [
@@ -185,6 +205,9 @@ class Run(Aligning):
 def terminal_width() -> int:
     """Columns to write the table for."""
     return max(60, shutil.get_terminal_size((100, 24)).columns)
+
+
+ANALYSIS = Analysis("pairwise", FLAGS, analyse, also={"curves": True})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxalign.biometrics import rows
 from jaxalign.biometrics.counting import Counter
+from jaxalign.biometrics.graded import GradedRates, graded_rates
 from jaxalign.biometrics.identification import Identification, identification
 from jaxalign.biometrics.layout import EvaluationPlan
 from jaxalign.biometrics.leave_one_out import identification_without_own
@@ -58,6 +59,7 @@ class Evaluation:
       plan: who is who.
       genuine_scores: scores of the plan's genuine list, own photographs included.
       tail: the highest impostor scores; None where not asked for.
+      graded: rates of resampled people; None where not asked for.
     """
 
     identification: dict[str, Identification]
@@ -66,6 +68,7 @@ class Evaluation:
     plan: EvaluationPlan = dataclasses.field(repr=False)
     genuine_scores: np.ndarray = dataclasses.field(repr=False)
     tail: ImpostorTail | None = dataclasses.field(repr=False)
+    graded: GradedRates | None = dataclasses.field(repr=False, default=None)
 
     def measures(self) -> Iterator[Measure]:
         """Every measure as a row: rank1, map, map50, auc, eer, tmr@fmr=0.001 and so on.
@@ -110,6 +113,7 @@ def evaluate(
     templates: str = "all",
     pairs: Pairs | None = None,
     tail: float = 0.0,
+    people_weights: np.ndarray | None = None,
     least_false_matches: float = LEAST_FALSE_MATCHES,
     zero_rows: str = "refuse",
 ) -> Evaluation:
@@ -136,6 +140,8 @@ def evaluate(
         with the template of the person's other photographs where the own photograph is excluded.
       pairs: a list of pairs of photographs to verify besides (see ``verify_pairs``), not scored again if it can be.
       tail: share of the highest impostor scores to keep for a bootstrap over people; about 5 times the FMR.
+      people_weights: how often each person is drawn in each resample of a bootstrap (``Resampling.weights``), shape
+        [resamples, people]: verification rates of all of them are then found in the same pass.
       least_false_matches: an operating point with fewer expected false matches is unsupported.
       zero_rows: "refuse" rows of zeros, or "keep" them with cosine 0 to everything.
 
@@ -195,7 +201,10 @@ def evaluate(
         else:
             over_pairs = rates_of_pairs(scores, listed, **options)
     kept = impostor_tail(counter, scored, tail) if tail > 0 else None
-    return Evaluation(ranked, verified, over_pairs, plan, scored.genuine_scores, kept)
+    graded = None
+    if people_weights is not None and verified is not None and verified.genuine and verified.impostor:
+        graded = graded_rates(counter, scored, verified.rates, people_weights)
+    return Evaluation(ranked, verified, over_pairs, plan, scored.genuine_scores, kept, graded)
 
 
 def verify(

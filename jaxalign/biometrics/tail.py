@@ -37,7 +37,7 @@ def impostor_tail(counter: Counter, scored: Scored, share: float) -> ImpostorTai
     assert scored.axis is not None
     least = scored.axis.exceeded_by(wanted)
     found = []
-    for start, scores in _strips(counter, scored):
+    for start, scores in score_strips(counter, scored):
         rows = min(len(scores), plan.probes - start)
         places = np.flatnonzero(scores[:rows].ravel() >= least)
         probe, gallery = plan.order[start + places // scores.shape[1]], places % scores.shape[1]
@@ -50,8 +50,8 @@ def impostor_tail(counter: Counter, scored: Scored, share: float) -> ImpostorTai
     return ImpostorTail(score[falling], probe[falling], gallery[falling])
 
 
-def _strips(counter: Counter, scored: Scored):
-    """First position and scores of each strip of probes."""
+def score_strips(counter: Counter, scored: Scored):
+    """First position and scores of each strip of probes, in the order of the plan; kept scores, or computed again."""
     if scored.scores is not None:
         yield 0, scored.scores
         return
