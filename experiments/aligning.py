@@ -5,16 +5,17 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
-from experiments.measuring import Measuring, Number, TestRows
+from experiments.measuring import Compared, Measuring, TestRows
 from experiments.protocols import GRADIENT, PENALISED
 from experiments.results import FitRow
 from jaxalign import Fit, FoldMoments, PairwiseMaps, fit_joint_space, fit_low_rank, fit_pairs
+from jaxalign.biometrics import Sampled
 from jaxalign.errors import UserError
 from jaxalign.hosts import ALONE, Hosts
 from jaxalign.report import Row, Setting
@@ -22,7 +23,20 @@ from jaxalign.solvers import SOLVERS
 from jaxalign.workers import concurrently
 
 Task = tuple[tuple[str, str], int | None, Fit]  # a pair, the rank to measure it at, and its maps
-Place = tuple[str, str, str, str, int | None, int]  # data set, source, target, method, rank, seed
+
+
+class Place(NamedTuple):
+    """Where a comparison stands: the fields that its rows share."""
+
+    dataset: str
+    source: str
+    target: str
+    method: str
+    rank: int | None
+    seed: int
+    test_dataset: str = ""
+    axis: str = ""
+    at: float | None = None
 
 
 class Aligning:
@@ -36,10 +50,19 @@ class Aligning:
       fits: the statistics of the fits so far.
       doubtful: (source, target, setting) of fits that were not numerically sound.
       without_value: comparisons that could not be made, and why.
+      curves: points of CMC and DET curves so far, where they are asked for.
+      sampled: the resamples of every comparison so far, where intervals are asked for.
     """
 
-    def __init__(self, config: PairwiseConfig, data: Data, hosts: Hosts = ALONE):
+    def __init__(
+        self,
+        config: PairwiseConfig,
+        data: Data,
+        hosts: Hosts = ALONE,
+        kept: dict[Any, FoldMoments] | None = None,
+    ):
         self.config, self.data, self.hosts, self.protocol = config, data, hosts, config.protocol
+        self._kept = {} if kept is None else kept  # moments of the last split
         self.encoders = data.encoders
         self.pairs = config.pairs(self.encoders)
         config.check_fit_rank(self.pairs, data.store.dims)
@@ -47,6 +70,8 @@ class Aligning:
         self.fits: list[FitRow] = []
         self.doubtful: set[tuple[str, str, Setting]] = set()
         self.without_value: dict[Place, str] = {}
+        self.curves: list[Row] = []
+        self.sampled: dict[Place, Mapping[tuple[str, str], Sampled]] = {}
 
     def own_pairs(self, method: str) -> list[tuple[str, str]]:
         """The pairs of this process: those of a source or both directions stay together, as the method is solved."""
@@ -61,16 +86,25 @@ class Aligning:
 
     def moments(self, measuring: Measuring) -> FoldMoments:
         """One pass over the training rows, which serves every method; each process reads its share of them."""
-        rows = self.data.rows[measuring.split.train]
-        widths = {name: self.data.store.dims[name] for name in self.encoders}
+        train, fold = measuring.split.train, measuring.fold
+        key = id(self.data), hash(train.tobytes()), fold is None
+        if key not in self._kept:
+            self._kept.clear()  # before the next are made: two may not fit
+            self._kept[key] = self._summed(self.data.rows[train], fold)
+        return self._kept[key]
 
+    def _summed(self, rows: np.ndarray, fold: np.ndarray | None) -> FoldMoments:
         def of(part: slice, fold: np.ndarray | None) -> FoldMoments:
             return FoldMoments.of(self.data.lazy, rows=rows[part], fold=fold)
 
-        return self.hosts.moments(of, len(rows), measuring.fold, widths)
+        return self.hosts.moments(
+            of, len(rows), fold, {name: self.data.store.dims[name] for name in self.encoders}
+        )
 
-    def fit(self, moments: FoldMoments, method: str, measuring: Measuring) -> PairwiseMaps:
-        """The maps of this process's pairs, which serve every rank."""
+    def fit(
+        self, moments: FoldMoments, method: str, measuring: Measuring, full: bool = False
+    ) -> PairwiseMaps:
+        """The maps of this process's pairs, which serve every rank; ``full`` where a rank would be chosen otherwise."""
         pairs = self.own_pairs(method)
         if not pairs:  # fewer pairs than processes
             return PairwiseMaps(method, {}, {})
@@ -79,6 +113,8 @@ class Aligning:
         if method in GRADIENT:
             return self._by_gradient(fit_low_rank, moments, measuring, pairs)
         options = self.config.fit_options(method, max(self.data.store.dims[name] for name in self.encoders))
+        if full:
+            options.pop("rank", None)
         return fit_pairs(moments, self.protocol.fitted_as(method), pairs=pairs, **options)
 
     def _by_gradient(
@@ -101,6 +137,7 @@ class Aligning:
         method: str,
         maps: PairwiseMaps,
         ranks: Sequence[int | None],
+        **mark: Any,
     ) -> Iterator[tuple[str, tuple[str, str]]]:
         """Adds what the maps of one method reach; tells how far it is and the pair that was measured.
 
@@ -110,15 +147,16 @@ class Aligning:
           method: its name.
           maps: as ``fit`` gives them.
           ranks: to measure at, of ``config.cuts(method)``.
+          mark: fields of every row, such as the axis of an analysis and the place on it.
         """
         tasks: list[Task] = []
         for pair, fit in maps.items():
             self.fits.append(self._statistics(measuring.seed, method, pair, fit, maps.settings[pair]))
             tasks += [(pair, rank, cut) for rank, cut in self._cuts(method, fit, maps.settings[pair], ranks)]
-        compare = functools.partial(self._compare, measuring, test)
+        compare = functools.partial(self.compare, measuring, test)
         found = concurrently(compare, tasks, measuring.at_once(self.data))
         for done, (task, numbers) in enumerate(zip(tasks, found), start=1):
-            self._keep(measuring.seed, method, task, numbers)
+            self.keep(measuring.seed, method, task, numbers, **mark)
             yield f"{done} of {len(tasks)}", task[0]
 
     def _statistics(
@@ -142,7 +180,7 @@ class Aligning:
             else:
                 yield chosen["rank"] if self.config.rank_as_fitted(method) else None, fit
 
-    def _compare(self, measuring: Measuring, test: TestRows, task: Task) -> list[Number] | str:
+    def compare(self, measuring: Measuring, test: TestRows, task: Task) -> Compared | str:
         """The numbers of one pair at one rank, or why it has none."""
         (source, target), _, fit = task
         try:
@@ -150,15 +188,18 @@ class Aligning:
         except UserError as error:
             return str(error)
 
-    def _keep(self, seed: int, method: str, task: Task, numbers: list[Number] | str) -> None:
+    def keep(self, seed: int, method: str, task: Task, found: Compared | str, **mark: Any) -> None:
         """Adds the rows of one evaluation. A pair that cannot be compared never stops a sweep."""
         pair, rank, fit = task
-        here = (self.data.store.dataset, *pair, method, rank, seed)
-        if isinstance(numbers, str):
-            self.without_value[here] = numbers
+        here = Place(self.data.store.dataset, *pair, method, rank, seed, **mark)
+        if isinstance(found, str):
+            self.without_value[here] = found
         else:
-            self.rows.extend(Row(*here, *number) for number in numbers)
-        if isinstance(numbers, str) or not bool(fit.ok):
+            self.rows += found.rows(*here[:6], **mark)
+            self.curves += found.curve_rows(*here[:6])
+            if found.sampled:
+                self.sampled[here] = found.sampled
+        if isinstance(found, str) or not bool(fit.ok):
             merged = method in self.config.chosen_ranks()
             self.doubtful.add((*pair, Setting(method) if merged else Setting(method, rank)))
 
@@ -179,5 +220,7 @@ def empty_rows(rows: Sequence[Row], without_value: Mapping[Place, str]) -> list[
         raise UserError(f"no pair could be measured; the first: {next(iter(without_value.values()))}")
     kinds = dict.fromkeys((row.own_photograph, row.measure) for row in rows)
     return [
-        Row(*here, *kind, math.nan, reason=reason) for here, reason in without_value.items() for kind in kinds
+        Row(*here[:6], *kind, math.nan, reason=reason)._replace(**dict(zip(Place._fields[6:], here[6:])))
+        for here, reason in without_value.items()
+        for kind in kinds
     ]

@@ -47,7 +47,8 @@ class PairwiseConfig:
       gallery: "all" test photographs, the "first" of each person, or one "pooled" template for each person.
       controls: what to measure beside the methods, of ``CONTROLS``.
       heatmaps: names of measures to draw, or None for all; empty for none.
-      nonfinite, overwrite, save_maps: as the flags.
+      intervals: resamples of test people; 0 for none.
+      nonfinite, overwrite, save_maps, curves: as the flags.
     """
 
     store: str | None
@@ -76,6 +77,8 @@ class PairwiseConfig:
     nonfinite: str
     overwrite: bool
     save_maps: bool
+    intervals: int = 0
+    curves: bool = False
 
     @classmethod
     def from_flags(cls, values: Any) -> "PairwiseConfig":
@@ -118,6 +121,8 @@ class PairwiseConfig:
             nonfinite=values.nonfinite,
             overwrite=values.overwrite,
             save_maps=values.save_maps,
+            intervals=values.intervals,
+            curves=values.curves and values.pair_list is None and values.gallery == "all",
         )
         config._check()
         return dataclasses.replace(config, heatmaps=_heatmaps(given["heatmaps"], config.measure_names()))
@@ -151,6 +156,11 @@ class PairwiseConfig:
                 f"--gallery={self.gallery} goes with all comparisons; leave --pair_list and --comparisons "
                 f"out."
             )
+
+        if self.intervals and (
+            self.gallery != "all" or self.pair_list is not None or self.protocol.comparisons != "all"
+        ):
+            raise UserError("--intervals goes with --gallery=all and all comparisons; leave one of them out.")
 
     def measure_names(self) -> tuple[str, ...]:
         """What the results may hold in the column ``measure``."""

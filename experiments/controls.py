@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.config import PairwiseConfig
 from experiments.inputs import PIXELS, Data
-from experiments.measuring import Measuring, Number, TestRows, filled
+from experiments.measuring import Compared, Measuring, TestRows, filled
 from jaxalign import FoldMoments, fit_pairs
 from jaxalign.components import principal_components
 from jaxalign.errors import UserError
@@ -44,7 +44,7 @@ class Controls:
             yield from self._pixels(measuring, test)
 
     def _own(self, measuring: Measuring, test: TestRows) -> Iterator[Row]:
-        def compare(name: str) -> list[Number]:
+        def compare(name: str) -> Compared:
             return measuring.compare(test[name], test[name])
 
         encoders = self.data.encoders[self.hosts.share(len(self.data.encoders))]
@@ -92,15 +92,15 @@ class Controls:
             return
         maps = fit_pairs(moments, FITTED, pairs=pairs, l2=self.config.protocol.l2)
 
-        def compare(pair: Pair) -> list[Number]:
+        def compare(pair: Pair) -> Compared:
             try:
                 return measuring.evaluate(maps[pair], test[pair[0]], test[pair[1]])
             except UserError:  # a map that carries nothing: as good as chance, but not a number
-                return []
+                return Compared([])
 
         for pair, numbers in zip(pairs, concurrently(compare, pairs, measuring.at_once(self.data))):
             yield from self._rows(measuring, method, pair, numbers)
 
-    def _rows(self, measuring: Measuring, method: str, pair: Pair, numbers: list[Number]) -> Iterator[Row]:
+    def _rows(self, measuring: Measuring, method: str, pair: Pair, numbers: Compared) -> list[Row]:
         here = (self.data.store.dataset, *pair, method, None, measuring.seed)
-        return (Row(*here, *number) for number in numbers)
+        return numbers.rows(*here)

@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 import sys
+import types
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -188,11 +189,78 @@ DEFINITIONS: dict[str, Flag] = {
         "on rows that do not belong together), `pixels` (ridge from 64 principal components of the photographs), "
         "`all` of them or `none`. Without it: none, or all where no data is given. Example: --controls=own",
     ),
+    "intervals": Flag(
+        0,
+        "Resamples of test people for intervals of 95 % (columns low and high) and for paired differences of methods; "
+        "0 for none. Example: --intervals=1000",
+        kind="whole",
+    ),
+    # What an analysis varies.
+    "train_people": Flag(
+        None,
+        "Numbers of training people to fit on, separated by commas. Without it: from 10 to all, evenly on a "
+        "logarithmic scale. Example: --train_people=10,100,1000",
+    ),
+    "train_pairs": Flag(
+        None,
+        "Numbers of training photographs to fit on, drawn from all training people, or `none`. Without it: from 10 to "
+        "all, evenly on a logarithmic scale. Example: --train_pairs=100,1000",
+    ),
+    "train_fractions": Flag(
+        None,
+        "Shares of all people to fit on instead, each at most --train_fraction. Without it under "
+        "--protocol=published: 0.1 to 0.7. Example: --train_fractions=0.1,0.3,0.7",
+    ),
+    "same_names": Flag(
+        "person",
+        "What it means when two stores have the same name in the column identity: the same `person`, who is left out "
+        "of the training side, or nothing (`unrelated` names).",
+        choices=("person", "unrelated"),
+    ),
+    "parts": Flag(
+        "all", "Analyses to run, separated by commas, or `all`. Example: --parts=pairwise,transfer"
+    ),
+    "features": Flag(
+        512,
+        "Number of random Fourier features, and at most so many products of principal components.",
+        "whole",
+    ),
+    "hidden": Flag(128, "Width of the hidden layer of the small network.", "whole"),
+    "rows": Flag(
+        2000,
+        "At most so many training photographs, drawn at random, to compare spaces on; scores and their nulls are of "
+        "the same ones. Example: --rows=500",
+        kind="whole",
+    ),
+    "permutations": Flag(
+        20,
+        "Times that the photographs of one side are permuted, for what unrelated spaces score.",
+        kind="whole",
+    ),
+    "neighbours": Flag(
+        10, "Nearest neighbours of a photograph that encoders may share, and for hubness.", kind="whole"
+    ),
+    "results": Flag(
+        None,
+        "Directories of an earlier run, separated by commas, to read results from instead of measuring again: of "
+        "`experiments.pairwise` or `experiments.geometry`. Example: --results=results/pairwise",
+    ),
+    "families": Flag(
+        None,
+        "Families of encoders, to test whether they explain the distances: names joined by +, or a CSV with columns "
+        "encoder and family. Example: --families=face:arcface+adaface,general:clip+dino",
+    ),
     # What to write.
+    "curves": Flag(
+        True,
+        "Write points of CMC and DET curves of every pair (curves.csv, curves.parquet) and two-dimensional views of a "
+        "few people (projection.csv).",
+        kind="yes_no",
+    ),
     "out": Flag(
         "results/pairwise",
-        "Directory for the results: results.csv, results.parquet, config.json, table.txt, heat maps. Made if "
-        "missing; must not hold other results.",
+        "Directory for what is written: results.csv, results.parquet, config.json, table.txt, heat maps; of a report "
+        "the page, figures and tables. Made if missing; must not hold anything else.",
     ),
     "overwrite": Flag(False, "Replace the results that --out holds.", kind="yes_no"),
     "save_maps": Flag(False, "Keep every fitted map, in the directory maps of --out.", kind="yes_no"),
@@ -275,17 +343,38 @@ def define(*names: str, **defaults: Any) -> absl_flags.FlagValues:
     return absl_flags.FLAGS
 
 
-def _register(name: str, flag: Flag, default: Any) -> None:
+def define_own(*names: str, **defaults: Any) -> absl_flags.FlagValues:
+    """As ``define``, in values of the driver's own, so that several drivers of one process may differ in defaults."""
+    caller = sys._getframe(1).f_globals.get("__name__", "__main__")
+    module, values = sys.argv[0] if caller == "__main__" else caller, absl_flags.FlagValues()
+    for name in dict.fromkeys((*names, *defaults)):
+        _register(name, DEFINITIONS[name], defaults.get(name, DEFINITIONS[name].default), values)
+        values.register_key_flag_for_module(module, values[name])
+    return values
+
+
+def complete(values: absl_flags.FlagValues, **fixed: Any) -> types.SimpleNamespace:
+    """Every flag there is: those of ``fixed``, then a driver's values or defaults, then the usual defaults."""
+    parsed = values.is_parsed()
+    own = {
+        name: values[name].value if parsed else values[name].default for name in DEFINITIONS if name in values
+    }
+    return types.SimpleNamespace(
+        **{**{name: flag.default for name, flag in DEFINITIONS.items()}, **own, **fixed}
+    )
+
+
+def _register(name: str, flag: Flag, default: Any, values: absl_flags.FlagValues = absl_flags.FLAGS) -> None:
     if flag.choices:
-        absl_flags.DEFINE_enum(name, default, list(flag.choices), flag.help)
+        absl_flags.DEFINE_enum(name, default, list(flag.choices), flag.help, flag_values=values)
     elif flag.kind == "yes_no":
-        absl_flags.DEFINE_boolean(name, default, flag.help)
+        absl_flags.DEFINE_boolean(name, default, flag.help, flag_values=values)
     elif flag.kind == "whole":
-        absl_flags.DEFINE_integer(name, default, flag.help, lower_bound=0)
+        absl_flags.DEFINE_integer(name, default, flag.help, lower_bound=0, flag_values=values)
     elif flag.kind == "fraction":
-        absl_flags.DEFINE_float(name, default, flag.help)
+        absl_flags.DEFINE_float(name, default, flag.help, flag_values=values)
     else:
-        absl_flags.DEFINE_string(name, default, flag.help)
+        absl_flags.DEFINE_string(name, default, flag.help, flag_values=values)
 
 
 def words(name: str, text: str, known: Collection[str], what: str) -> tuple[str, ...]:

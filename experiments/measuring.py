@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +11,48 @@ import numpy as np
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
 from jaxalign import Fit
-from jaxalign.biometrics import EvaluationPlan, evaluate
+from jaxalign.biometrics import CurvePoint, EvaluationPlan, Resampling, Sampled, curve_points, evaluate
 from jaxalign.biometrics import Measure as Number
 from jaxalign.blocks import padded_width
 from jaxalign.errors import UserError
 from jaxalign.lazy_rows import LazyRows
 from jaxalign.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
+from jaxalign.report import Row
 from jaxalign.splits import Split, identity_folds
 from jaxalign.workers import MOST_WORKERS
 
 TestRows = Mapping[str, jax.Array | LazyRows]  # of every encoder
 ROWS_STEP = 256
 TEST_BYTES = 2**28  # of test rows that are read once and stay on the device
+
+
+class Compared(NamedTuple):
+    """What one pair of mapped encoders gave.
+
+    Attributes:
+      numbers: every measure.
+      sampled: its resamples, by own photograph and name; empty where no intervals are asked for.
+      curves: points of CMC and DET curves; empty where none are asked for.
+    """
+
+    numbers: list[Number]
+    sampled: Mapping[tuple[str, str], Sampled] = {}
+    curves: tuple[CurvePoint, ...] = ()
+
+    def rows(self, *here: Any, **more: Any) -> list[Row]:
+        """Result rows; ``here`` is a row's first six fields, ``more`` further ones by name."""
+        rows = []
+        for number in self.numbers:
+            sample = self.sampled.get(number[:2])
+            low, high = (None, None) if sample is None else sample.interval()
+            reason = "" if not np.isnan(number.value) else "too few comparisons to support a number"
+            rows.append(Row(*here, *number, low=low, high=high, reason=reason)._replace(**more))
+        return rows
+
+    def curve_rows(self, *here: Any, **more: Any) -> list[Row]:
+        """Curves in the same columns."""
+        named = [point._asdict() for point in self.curves]
+        return [Row(*here, **point)._replace(**more) for point in named]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +66,7 @@ class Measuring:
       identities: of the test rows, shape [m].
       plan: who is who among the test rows, laid out once; None where the gallery is not all of them.
       pairs: the comparisons of verification; None for all of them.
+      resampling: of test people, the same for all that is measured; None where no intervals are asked for.
     """
 
     config: PairwiseConfig
@@ -44,15 +75,17 @@ class Measuring:
     identities: np.ndarray
     plan: EvaluationPlan | None
     pairs: PairList | None
+    resampling: Resampling | None = None
 
     @classmethod
-    def of(cls, config: PairwiseConfig, data: Data, seed: int) -> "Measuring":
-        """Splits people for one seed, with every check that needs no embeddings.
+    def of(cls, config: PairwiseConfig, data: Data, seed: int, split: Split | None = None) -> "Measuring":
+        """Splits people for one seed, or takes a split; with every check that needs no embeddings.
 
         Raises:
           UserError: there are too few people or photographs, or a list of pairs cannot be used.
         """
-        split = data.split(seed, config.protocol.train_fraction, config.max_per_person)
+        if split is None:
+            split = data.split(seed, config.protocol.train_fraction, config.max_per_person)
         fold = None
         if config.needs_folds():
             fold = identity_folds(data.identities[split.train], config.folds)
@@ -64,7 +97,10 @@ class Measuring:
             pairs = published_pairs(data.identities[split.test], seed)
         identities = data.identities[split.test]
         plan = EvaluationPlan.of(identities) if config.gallery == "all" else None
-        return cls(config, split, fold, identities, plan, pairs)
+        resampling = None
+        if config.intervals and plan is not None:
+            resampling = Resampling.of(plan, resamples=config.intervals, seed=seed)
+        return cls(config, split, fold, identities, plan, pairs, resampling)
 
     @property
     def seed(self) -> int:
@@ -85,7 +121,7 @@ class Measuring:
     def _few(self, data: Data) -> bool:
         return 4 * len(self.split.test) * sum(data.store.dims[name] for name in data.encoders) <= TEST_BYTES
 
-    def evaluate(self, fit: Fit, source: jax.Array | LazyRows, target: jax.Array | LazyRows) -> list[Number]:
+    def evaluate(self, fit: Fit, source: jax.Array | LazyRows, target: jax.Array | LazyRows) -> Compared:
         """Every number of one pair.
 
         Args:
@@ -98,7 +134,7 @@ class Measuring:
         padded = fit.padded()
         return self.compare(padded.source(source), padded.target(target))
 
-    def compare(self, probes: jax.Array | LazyRows, gallery: jax.Array | LazyRows) -> list[Number]:
+    def compare(self, probes: jax.Array | LazyRows, gallery: jax.Array | LazyRows) -> Compared:
         """Every number of rows that lie in one space already, shape [rows of ``test_rows``, d]."""
         count = len(self.split.test)
         left, right = (
@@ -113,12 +149,21 @@ class Measuring:
             "pairs": self.pairs,
             "devices": jax.local_devices(),
         }
+        if self.resampling is not None:
+            options["people_weights"] = self.resampling.weights
         if self.plan is None:
             result = evaluate(left, right, self.identities, templates=config.gallery, **options)
         else:
             result = evaluate(left, right, self.plan, **options)
         wanted = ("", *config.protocol.own_photograph)
-        return [measure for measure in result.measures() if measure.own_photograph in wanted]
+        numbers = [measure for measure in result.measures() if measure.own_photograph in wanted]
+        sampled = {} if self.resampling is None else self.resampling.measures(result)
+        sampled = {key: sample for key, sample in sampled.items() if key[0] in wanted}
+        curves = ()
+        if config.curves:
+            points = curve_points(result, self.resampling)
+            curves = tuple(point for point in points if point.own_photograph in wanted)
+        return Compared(numbers, sampled, curves)
 
     def record(self, data: Data) -> dict[str, Any]:
         """How many people, photographs and listed comparisons there are on either side."""

@@ -25,13 +25,15 @@ from typing import Any
 
 from experiments import cli, flags, processes, results
 from experiments.aligning import Aligning, empty_rows
+from experiments.analysis import Analysis, Job
+from experiments.comparing import View, write_extras
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
 from experiments.measuring import Measuring
-from experiments.parts import add_content
+from experiments.parts import Parts, add_content, views_of
 from experiments.progress import Progress, duration
 from experiments.split_run import SplitRun, part_name
-from jaxalign.hosts import ALONE, Hosts
+from jaxalign import FoldMoments
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
 from jaxalign.report.controls import relative_rows, render_controls
 from jaxalign.report.heatmap import require_matplotlib
@@ -43,6 +45,7 @@ FLAGS = flags.define(
     *("loss", "steps", "fit_rank"),
     *("seeds", "train_fraction", "max_per_person"),
     *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons", "pair_list", "controls"),
+    *("intervals", "curves"),
     *("out", "overwrite", "save_maps", "heatmaps", "compilation_cache"),
     *("hosts", "coordinator", "num_processes", "process_id"),
 )
@@ -58,39 +61,46 @@ def main(_: list[str]) -> None:
     with processes.joined(FLAGS, config) as hosts:
         if hosts.first:
             results.check_output(config.out, config.overwrite)
-        run = Run(config, processes.open_data(hosts, config), hosts)
-        with Progress(run.steps) as progress:
-            if hosts.first:
-                _write(run, progress, started)
-            else:
+        data = processes.open_data(hosts, config)
+        parts = processes.parts_of(hosts, config)
+        if not hosts.first:
+            run = Run(config, data, parts)
+            with Progress(run.steps) as progress:
                 run.measure(progress)
+            return
+        with results.writer(config.out, overwrite=config.overwrite) as write, Progress(0) as progress:
+            job = Job(FLAGS, config, [data], write, progress, parts)
+            text = analyse(job)
+            write.text("table.txt", text)
+            write.config("pairwise", config, **job.record, seconds=round(time.monotonic() - started, 1))
+        parts.remove()
+    print(text)
+    print(f"Wrote {config.out} in {duration(time.monotonic() - started)}.")
 
 
-def _write(run: "Run", progress: Progress, started: float) -> None:
-    """Runs and writes the results."""
-    config = run.config
-    with results.writer(config.out, overwrite=config.overwrite) as write:
-        run.hosts.remove_if_lost(write.directory)
-        for sentence in (run.headline(), *run.goes_on()):
-            progress.note(sentence)
-        run.measure(progress, write.directory / "maps" if config.save_maps else None)
-        controls = [*run.control_rows, *relative_rows([*run.control_rows, *run.rows])]
-        write.table([*run.rows, *controls])
-        write.fits(run.fits)
-        table = ResultTable(run.rows, merge_ranks=config.chosen_ranks(), doubtful=run.doubtful)
-        pictures = run.draw(table, write, progress)
-        text = render_table(table, title=run.headline(), width=terminal_width())
-        if controls:
-            text += "\n" + render_controls([*run.rows, *controls], run.control_measure)
-        write.text("table.txt", text)
-        write.config("pairwise", config, **run.record(), seconds=round(time.monotonic() - started, 1))
-    run.parts.remove()
+def analyse(job: Job) -> str:
+    """Measures, writes tables and heat maps; returns the table as text."""
+    config, write, progress = job.config, job.write, job.progress
+    run = Run(config, job.data, job.parts, job.kept)
+    run.hosts.remove_if_lost(write.directory)
+    progress.total = run.steps
+    for sentence in (run.headline(), *run.goes_on()):
+        progress.note(sentence)
+    run.measure(progress, write.directory / "maps" if config.save_maps else None)
+    controls = [*run.control_rows, *relative_rows([*run.control_rows, *run.rows])]
+    write.table([*run.rows, *controls])
+    write.fits(run.fits)
+    write_extras(write, run, run.views)
+    table = ResultTable(run.rows, merge_ranks=config.chosen_ranks(), doubtful=run.doubtful)
+    pictures = run.draw(table, write, progress)
+    text = render_table(table, title=run.headline(), width=terminal_width())
+    if controls:
+        text += "\n" + render_controls([*run.rows, *controls], run.control_measure)
+    job.record |= run.record()
     for warning in run.warnings():
         progress.note(f"warning: {warning}")
-    progress.clear()
-    print(text)
-    took = duration(time.monotonic() - started)
-    print(f"Wrote {len(run.rows):,} results and {pictures} heat maps to {config.out} in {took}.")
+    progress.note(f"{len(run.rows):,} results, {pictures} heat maps")
+    return text
 
 
 class Run(Aligning):
@@ -99,14 +109,22 @@ class Run(Aligning):
     Attributes:
       parts: what was measured, by seed and method; process 0 collects it.
       control_rows: what was measured so far of the controls.
+      views: a few test people of the first seed in two dimensions.
     """
 
-    def __init__(self, config: PairwiseConfig, data: Data, hosts: Hosts = ALONE):
-        super().__init__(config, data, hosts)
+    def __init__(
+        self,
+        config: PairwiseConfig,
+        data: Data,
+        parts: Parts,
+        kept: dict[Any, FoldMoments] | None = None,
+    ):
+        super().__init__(config, data, parts.hosts, kept)
         # Every split, with its checks, before any work starts.
         self.measuring = [Measuring.of(config, data, seed) for seed in self.protocol.seeds]
-        self.parts = processes.parts_of(hosts, config)
+        self.parts = parts
         self.control_rows: list[Row] = []
+        self.views: list[View] = []
 
     @property
     def steps(self) -> int:
@@ -129,12 +147,13 @@ class Run(Aligning):
         for number, measuring in enumerate(self.measuring):
             here = f"process {self.hosts.index}, " if self.hosts.count > 1 else ""
             where = f"{here}seed {number + 1} of {len(self.measuring)}"
-            split = SplitRun(self, measuring, self.parts, progress, where, maps)
+            split = SplitRun(self, measuring, self.parts, progress, where, maps, seen=number == 0)
             with split.controls() as control_rows:
                 for method in self.protocol.methods:
                     part = split.part(method)
                     if part is not None:
                         add_content(self, part)
+                        self.views += views_of(part)
                 self.control_rows += control_rows()
         if self.hosts.first:
             self.rows += empty_rows(self.rows, self.without_value)
@@ -178,10 +197,10 @@ class Run(Aligning):
         if self.data.dropped:
             found.append(self.data.describe_dropped())
         if self.without_value:
-            (_, source, target, method, _, seed), reason = next(iter(self.without_value.items()))
+            place, reason = next(iter(self.without_value.items()))
             found.append(
-                f"{len(self.without_value)} comparisons of spaces have no value; the first is {source} → "
-                f"{target} by {method}, seed {seed}: {reason}"
+                f"{len(self.without_value)} comparisons of spaces have no value; the first is {place.source} → "
+                f"{place.target} by {place.method}, seed {place.seed}: {reason}"
             )
         for setting in sorted({mark[2] for mark in self.doubtful}, key=str):
             pairs = [
@@ -216,6 +235,9 @@ class Run(Aligning):
 def terminal_width() -> int:
     """Columns to write the table for."""
     return max(60, shutil.get_terminal_size((100, 24)).columns)
+
+
+ANALYSIS = Analysis("pairwise", FLAGS, analyse, also={"curves": True})
 
 
 if __name__ == "__main__":

@@ -8,16 +8,40 @@ digest of configuration, stores and version, so that it never finds those of ano
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from experiments.aligning import Aligning
+import numpy as np
+
+from experiments.aligning import Aligning, Place
+from experiments.comparing import View
 from experiments.results import FitRow
+from jaxalign.biometrics import Sampled
 from jaxalign.embeddings.atomic import write_atomically, writing
 from jaxalign.hosts import Hosts
 from jaxalign.report import Row, Setting
 
 Content = dict[str, Any]
+
+
+def _of_row(row: Any) -> tuple[str, str]:
+    return row[1], row[2]
+
+
+def _of_entry(entry: Any) -> tuple[str, str]:
+    return _of_row(entry[0])
+
+
+# What a part holds, each a list, and how to tell which pair of encoders an item of it belongs to.
+PAIR_OF: dict[str, Callable[[Any], tuple[str, str]]] = {
+    "rows": _of_row,
+    "fits": _of_row,
+    "doubtful": lambda mark: (mark[0], mark[1]),
+    "without_value": _of_entry,
+    "curves": _of_row,
+    "views": _of_row,
+    "sampled": _of_entry,
+}
 
 
 class Parts:
@@ -79,9 +103,15 @@ class Parts:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def content_of(found: Aligning) -> Content:
+def content_of(found: Aligning, views: Iterable[View] = ()) -> Content:
     """What was measured, as JSON can hold it."""
     return content_of_rows(found.rows) | {
+        "curves": [list(row) for row in found.curves],
+        "views": [list(view) for view in views],
+        "sampled": [
+            [list(place), [[*key, one.estimate, one.samples.tolist()] for key, one in of.items()]]
+            for place, of in found.sampled.items()
+        ],
         "fits": [list(row) for row in found.fits],
         "doubtful": [
             [source, target, setting.method, setting.rank] for source, target, setting in found.doubtful
@@ -92,7 +122,7 @@ def content_of(found: Aligning) -> Content:
 
 def content_of_rows(rows: Sequence[Row]) -> Content:
     """Rows alone, such as of controls."""
-    return {"rows": [list(row) for row in rows], "fits": [], "doubtful": [], "without_value": []}
+    return {name: [] for name in PAIR_OF} | {"rows": [list(row) for row in rows]}
 
 
 def rows_of(content: Content) -> list[Row]:
@@ -107,23 +137,27 @@ def add_content(found: Aligning, content: Content) -> None:
     found.doubtful |= {
         (source, target, Setting(*setting)) for source, target, *setting in content["doubtful"]
     }
-    found.without_value |= {tuple(place): reason for place, reason in content["without_value"]}
+    found.without_value |= {Place(*place): reason for place, reason in content["without_value"]}
+    found.curves += [Row(*row) for row in content["curves"]]
+    found.sampled |= {
+        Place(*place): {
+            (own, name): Sampled(estimate, np.array(samples)) for own, name, estimate, samples in of
+        }
+        for place, of in content["sampled"]
+    }
+
+
+def views_of(content: Content) -> list[View]:
+    """The views of a part."""
+    return [View(*view) for view in content["views"]]
 
 
 def _together(contents: Sequence[Content], order: Sequence[tuple[str, str]]) -> Content:
     """The contents of all processes, pair by pair in the order of a single one's."""
     place = {pair: number for number, pair in enumerate(order)}
-
-    def sort(name: str, pair_of: Any) -> list[Any]:
-        lines = [line for content in contents for line in content[name]]
-        return sorted(lines, key=lambda line: place[pair_of(line)])
-
-    def by_row(row: Any) -> tuple[str, str]:
-        return row[1], row[2]
-
     return {
-        "rows": sort("rows", by_row),
-        "fits": sort("fits", by_row),
-        "doubtful": sort("doubtful", lambda mark: (mark[0], mark[1])),
-        "without_value": sort("without_value", lambda entry: by_row(entry[0])),
+        name: sorted(
+            (line for content in contents for line in content[name]), key=lambda line: place[pair_of(line)]
+        )
+        for name, pair_of in PAIR_OF.items()
     }

@@ -33,6 +33,8 @@ FORMAT_VERSION = 1
 OURS = frozenset(
     {"config.json", "fits.csv", "results.csv", "results.parquet", "table.txt", "maps", "heatmaps"}
     | {"report", "report.html", "figures", "tables"}
+    | {"prediction.csv", "alignability.csv", "alignability.parquet", "families.json"}
+    | {"curves.csv", "curves.parquet", "differences.csv", "projection.csv", "three_way.csv"}
 )
 PACKAGES = ("jax", "jaxlib", "numpy")
 
@@ -73,10 +75,14 @@ class Writer:
     def __init__(self, directory: pathlib.Path):
         self.directory = directory
 
-    def table(self, rows: Sequence[Row]) -> None:
+    def table(self, rows: Sequence[Row], name: str = "results") -> None:
         """Writes ``results.csv`` and ``results.parquet``; None and NaN become empty fields and nulls."""
-        write_csv(self.directory / "results.csv", COLUMNS, rows)
-        write_parquet(self.directory / "results.parquet", rows)
+        write_csv(self.directory / f"{name}.csv", COLUMNS, rows)
+        write_parquet(self.directory / f"{name}.parquet", rows)
+
+    def csv(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Writes another table."""
+        write_csv(self.directory / name, columns, rows)
 
     def fits(self, rows: Sequence[FitRow]) -> None:
         """Writes ``fits.csv``: what was chosen for each fit, and its statistics on the training rows."""
@@ -181,7 +187,9 @@ def read_parquet(path: pathlib.Path) -> list[Row]:
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(path)
-    empty = {"value": math.nan, "own_photograph": "", "test_dataset": "", "axis": "", "reason": ""}
+    empty = {"value": math.nan} | dict.fromkeys(
+        ("source", "target", "method", "own_photograph", "test_dataset", "axis", "reason"), ""
+    )
     columns = [
         [empty.get(name) if value is None else value for value in table[name].to_pylist()] for name in COLUMNS
     ]

@@ -119,15 +119,18 @@ def _rows(file: pathlib.Path) -> list[Row]:
         raise UserError(
             f"{file.parent} holds no {file.name}; it may be the output of a run that was cut short."
         )
+    import pyarrow.parquet
+
     try:
-        return read_parquet(file)
-    except KeyError as error:
-        raise UserError(
-            f"{file} has no column {error.args[0].split()[1] if ' ' in str(error.args[0]) else error}; it was written "
-            "by another version, run the driver again."
-        ) from error
+        there = pyarrow.parquet.read_schema(file).names
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}.") from error
+    missing = [column for column in COLUMNS if column not in there]
+    if missing:
+        raise UserError(
+            f"{file} has no column {missing[0]}; it was written by another version, run the driver again."
+        )
+    return read_parquet(file)
 
 
 def _lines(file: pathlib.Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -155,15 +158,16 @@ def _records(
 
 
 def _point(line: Mapping[str, str]) -> Point:
-    numbers: dict[str, Any] = {"person": int(line["person"]), "x": float(line["x"]), "y": float(line["y"])}
-    return Point(**{name: line[name] for name in Point._fields} | numbers)
+    named: dict[str, Any] = {name: line[name] for name in Point._fields}
+    return Point(**named | {"person": int(line["person"]), "x": float(line["x"]), "y": float(line["y"])})
 
 
 def _prediction(line: Mapping[str, str]) -> Prediction:
-    numbers: dict[str, Any] = {name: float(line[name]) if line[name] else None for name in ("low", "high")}
-    numbers["spearman"] = float(line["spearman"]) if line["spearman"] else math.nan
-    numbers["pairs"] = int(line["pairs"])
-    return Prediction(**{name: line[name] for name in Prediction._fields} | numbers)
+    named: dict[str, Any] = {name: line[name] for name in Prediction._fields}
+    named |= {name: float(line[name]) if line[name] else None for name in ("low", "high")}
+    named["spearman"] = float(line["spearman"]) if line["spearman"] else math.nan
+    named["pairs"] = int(line["pairs"])
+    return Prediction(**named)
 
 
 def _doubtful(file: pathlib.Path) -> Iterator[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 from experiments.aligning import Aligning
+from experiments.comparing import views
 from experiments.controls import Controls
 from experiments.measuring import Measuring, TestRows
 from experiments.parts import Content, Parts, content_of, content_of_rows, rows_of
@@ -24,6 +25,7 @@ class SplitRun:
       parts: where finished parts are found and kept.
       progress, label: shows what happens, with this in front.
       maps: where to keep maps; None for nowhere.
+      seen: whether this is the split whose people are drawn in two dimensions, where curves are asked for.
     """
 
     def __init__(
@@ -34,9 +36,12 @@ class SplitRun:
         progress: Progress,
         label: str,
         maps: pathlib.Path | None,
+        *,
+        seen: bool,
     ):
         self.run, self.measuring, self.parts = run, measuring, parts
         self.progress, self.label, self.maps = progress, label, maps
+        self.seen = seen
 
     @functools.cached_property
     def moments(self) -> FoldMoments:
@@ -78,7 +83,8 @@ class SplitRun:
         if self.maps is not None:
             seed = self.measuring.seed
             maps.save(self.maps / f"seed{seed}" / method, {"seed": seed})
-        return content_of(found)
+        seen = self.seen and run.config.curves
+        return content_of(found, views(run.data, self.measuring, method, maps) if seen else ())
 
     def _control_rows(self, measure: Callable[[], list[Row]]) -> list[Row]:
         run = self.run

@@ -5,7 +5,6 @@ import itertools
 import json
 import pathlib
 import re
-import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +20,7 @@ FILE = "sweep.json"
 FORMAT = "jaxalign-sweep"
 # Each store sees the configuration of ``experiments.pairwise``; these are set per store and item, or not of use here.
 _NOT_SHARED = ("store", "images", "crop", "bad_images", "embedding_cache", "out", "overwrite", "save_maps")
-_NOT_SHARED += ("controls", "heatmaps", "pair_list")
+_NOT_SHARED += ("controls", "heatmaps", "pair_list", "intervals", "curves")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +91,8 @@ class SweepConfig:
             raise UserError("--l2 and --penalties exclude each other; leave one out.")
         paths = tuple(part.strip() for part in values.stores.split(","))
         stores = flags.words("stores", values.stores, paths, "store")
-        own = {name: getattr(values, name) for name in flags.DEFINITIONS if name in values}
-        usual = {name: flag.default for name, flag in flags.DEFINITIONS.items()}
-        fixed = {"store": stores[0], "controls": "none", "heatmaps": "none", "images": None}
-        pairwise = PairwiseConfig.from_flags(types.SimpleNamespace(**{**usual, **own, **fixed}))
+        fixed = {"store": stores[0], "controls": "none", "heatmaps": "none", "images": None, "curves": False}
+        pairwise = PairwiseConfig.from_flags(flags.complete(values, **fixed))
         penalties = (pairwise.protocol.l2,)
         if values.penalties is not None:
             penalties = _penalties(values.penalties, pairwise)

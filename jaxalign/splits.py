@@ -52,8 +52,7 @@ def published_split(identities: ArrayLike, seed: int, train_fraction: float = 0.
         raise UserError(
             f"the fraction of people to train on must lie between 0 and 1, got {train_fraction!r}."
         )
-    order = np.arange(len(people))
-    _generator(seed).shuffle(order)
+    order = _shuffled(len(people), seed)
     trained = int(train_fraction * len(people))
     if not 0 < trained < len(people):
         raise UserError(
@@ -65,6 +64,17 @@ def published_split(identities: ArrayLike, seed: int, train_fraction: float = 0.
     rows = person_by_person(person)
     side = trains[person[rows]]
     return Split(rows[side], rows[~side], int(seed))
+
+
+def shuffled_people(identities: ArrayLike, seed: int) -> np.ndarray:
+    """People in the order in which ``published_split`` puts them on the training side, so that smaller sides nest.
+
+    Args:
+      identities: the person of each row, shape [n].
+      seed: of the shuffle, from 0 to 2³² − 1.
+    """
+    people, _ = _people(identities)
+    return people[_shuffled(len(people), seed)]
 
 
 def identity_folds(identities: ArrayLike, folds: int, seed: int = 0) -> np.ndarray:
@@ -172,6 +182,12 @@ def _people(identities: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"identities must be a list of one person per row, got shape {identities.shape}.")
     people, person = np.unique(identities, return_inverse=True)
     return people, person.astype(np.int64)
+
+
+def _shuffled(count: int, seed: int) -> np.ndarray:
+    order = np.arange(count)
+    _generator(seed).shuffle(order)
+    return order
 
 
 def _generator(seed: int) -> np.random.RandomState:

@@ -87,6 +87,27 @@ def test_a_flag_that_cannot_be_read_is_one_sentence_and_runs_nothing(values, cap
     assert ran == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["here", "--folds=3"], (0, "")),
+        (["--folds=3", "here"], (0, "")),
+        ([], (2, "error: RESULTS_DIR is missing; it is the one argument without a flag, see --help.\n")),
+        ([""], (2, "error: RESULTS_DIR is missing; it is the one argument without a flag, see --help.\n")),
+        (
+            ["here", "there"],
+            (2, "error: unexpected argument 'there'; options are written --name=value, --help lists them.\n"),
+        ),
+    ],
+)
+def test_a_driver_may_take_one_argument(values, capsys, arguments, expected):
+    seen = []
+    with pytest.raises(SystemExit) as ended:
+        cli.run(seen.append, ["driver", *arguments], values, argument="RESULTS_DIR")
+    assert (ended.value.code or 0, capsys.readouterr().err) == expected
+    assert seen == ([["driver", "here"]] if expected[0] == 0 else [])
+
+
 def test_one_run_leaves_no_flag_to_the_next(values, capsys):
     end(values, capsys, lambda argv: None, "--folds=3", "--encoder=a", "--overwrite")
     seen = []

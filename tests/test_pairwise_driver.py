@@ -230,6 +230,7 @@ def test_output_is_a_readable_table_and_nothing_is_left_beside_it(default_run):
     assert len(done.stderr.splitlines()) < 12, done.stderr  # no terminal: quiet
     assert not [path for path in out.parent.iterdir() if path.name.startswith(".")]
     kept = {"config.json", "fits.csv", "heatmaps", "maps", "results.csv", "results.parquet", "table.txt"}
+    kept |= {"curves.csv", "curves.parquet", "projection.csv"}
     assert {path.name for path in out.iterdir()} == kept
 
 

@@ -1,6 +1,7 @@
 """Verification, identification, operating points and their uncertainty, for any two arrays with identities."""
 
 from jaxalign.biometrics.bootstrap import Resampling, Sampled, combine, maximum, mean_of
+from jaxalign.biometrics.curves import CurvePoint, curve_points
 from jaxalign.biometrics.evaluate import Evaluation, Measure, evaluate, identify, verify
 from jaxalign.biometrics.identification import Identification
 from jaxalign.biometrics.layout import EvaluationPlan
@@ -11,6 +12,7 @@ from jaxalign.biometrics.templates import first_rows, pooled
 from jaxalign.biometrics.verification import Verification
 
 __all__ = [
+    "CurvePoint",
     "ErrorRates",
     "Evaluation",
     "EvaluationPlan",
@@ -23,6 +25,7 @@ __all__ = [
     "Sampled",
     "Verification",
     "combine",
+    "curve_points",
     "evaluate",
     "first_rows",
     "identify",

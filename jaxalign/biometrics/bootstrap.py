@@ -106,14 +106,67 @@ class Resampling:
 
     def probe_mean(self, probe: np.ndarray, values: np.ndarray) -> Sampled:
         """The mean of any value of probes (rank-k hits, average precision), by person."""
-        codes = self.plan.probe_codes[probe]
-        people = self.weights.shape[1]
-        total = np.bincount(codes, values.astype(np.float64), minlength=people)
-        count = np.bincount(codes, minlength=people)
-        weights = self.weights.astype(np.float64)
+        return self._probe_means(probe, np.asarray(values)[:, None])[0]
+
+    def _probe_means(self, probe: np.ndarray, values: np.ndarray) -> list[Sampled]:
+        """Means of each column of values of probes, shape [probes, columns]; NaN is no value.
+
+        With sums and counts by person a resample is one weighted sum.
+        """
+        there = ~np.isnan(values)
+        both = np.concatenate([np.where(there, values, 0), there], axis=1)
+        total, samples = self.sums(self.plan.probe_codes[probe], both)
+        columns = values.shape[1]
         with np.errstate(invalid="ignore", divide="ignore"):
-            samples = (weights @ total) / (weights @ count)
-        return Sampled(float(np.mean(values)) if len(values) else float("nan"), samples)
+            estimate, samples = total[:columns] / total[columns:], samples[:, :columns] / samples[:, columns:]
+        return [Sampled(float(mean), column) for mean, column in zip(estimate, samples.T)]
+
+    def sums(self, people: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of values that belong to one person each, of the people as they are and of each resample.
+
+        Args:
+          people: codes as in ``plan.probe_codes``, shape [n].
+          values: shape [n, columns].
+
+        Returns:
+          Shapes [columns] and [resamples, columns].
+        """
+        by_person = np.zeros((self.weights.shape[1], values.shape[1]))
+        np.add.at(by_person, people, values)
+        return by_person.sum(axis=0), self.weights.astype(np.float64) @ by_person
+
+    def measures(self, evaluation: Evaluation) -> dict[tuple[str, str], Sampled]:
+        """Every number of ``evaluation.measures()`` that is no NaN, by own photograph and name.
+
+        Identification weighs probes by their people, exactly; the gallery stays. Verification is found at a ladder of
+        thresholds (``evaluate(..., people_weights=resampling.weights)``): AUC and TMR are interpolated between
+        thresholds and shifted so that the people as they are give the exact number.
+        """
+        self._same(evaluation)
+        found = {}
+        for own, result in evaluation.identification.items():
+            values = {f"rank{k}": result.rank <= k for k in result.rank_k}
+            values |= {"map": result.average_precision, "map50": result.average_precision_50}
+            means = self._probe_means(result.probe, np.stack(list(values.values()), axis=1))
+            found |= {(own, name): mean for name, mean in zip(values, means)}
+        graded, exact = evaluation.graded, evaluation.verification
+        if graded is not None and exact is not None:
+            found["", "auc"] = _shifted(exact.auc, graded.auc())
+            found["", "eer"] = _shifted(exact.eer, graded.eer())
+            for rate, tmr in exact.tmr.items():
+                found["", f"tmr@fmr={rate:g}"] = self.tmr_between_thresholds(evaluation, rate, tmr)
+        return {key: value for key, value in found.items() if np.isfinite(value.estimate)}
+
+    def cmc(self, evaluation: Evaluation, ranks: Sequence[int], own_photograph: str) -> list[Sampled]:
+        """Rank-k for each k of ``ranks``: a curve with its resamples."""
+        self._same(evaluation)
+        result = evaluation.identification[own_photograph]
+        return self._probe_means(result.probe, result.rank[:, None] <= np.asarray(ranks))
+
+    def tmr_between_thresholds(self, evaluation: Evaluation, fmr: float, estimate: float) -> Sampled:
+        """TMR at any FMR, as ``measures`` finds it; ``estimate`` is that of the people as they are."""
+        assert evaluation.graded is not None
+        return _shifted(estimate, evaluation.graded.tmr_at(fmr))
 
     def tmr(self, evaluation: Evaluation, fmr: float) -> Sampled:
         """TMR at an FMR, its threshold found anew in each resample.
@@ -176,6 +229,11 @@ class Resampling:
         with np.errstate(invalid="ignore", divide="ignore"):
             shares = np.asarray(accepted)[rows] / np.asarray(all_genuine)[rows]
         return shares, bool(np.asarray(enough)[rows].all())
+
+
+def _shifted(estimate: float, values: np.ndarray) -> Sampled:
+    """Resamples of an interpolated rate, moved by what interpolation costs the people as they are, within [0, 1]."""
+    return Sampled(estimate, np.clip(values[1:] + (estimate - values[0]), 0, 1))
 
 
 def _padded(array: np.ndarray, value: int) -> Int[Array, " padded"]:

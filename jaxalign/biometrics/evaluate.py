@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxalign import chunk_size
 from jaxalign.biometrics import rows
 from jaxalign.biometrics.counting import Counter, Scored
+from jaxalign.biometrics.graded import GradedRates, graded_rates
 from jaxalign.biometrics.identification import Identification, identification
 from jaxalign.biometrics.layout import EvaluationPlan
 from jaxalign.biometrics.leave_one_out import identification_without_own
@@ -62,6 +63,7 @@ class Evaluation:
       plan: who is who.
       genuine_scores: scores of the plan's genuine list, own photographs included.
       tail: the highest impostor scores; None where not asked for.
+      graded: rates of resampled people; None where not asked for.
     """
 
     identification: dict[str, Identification]
@@ -70,6 +72,7 @@ class Evaluation:
     plan: EvaluationPlan = dataclasses.field(repr=False)
     genuine_scores: np.ndarray = dataclasses.field(repr=False)
     tail: ImpostorTail | None = dataclasses.field(repr=False)
+    graded: GradedRates | None = dataclasses.field(repr=False, default=None)
 
     def measures(self) -> Iterator[Measure]:
         """Every measure as a row: rank1, map, map50, auc, eer, tmr@fmr=0.001 and so on.
@@ -114,6 +117,7 @@ def evaluate(
     templates: str = "all",
     pairs: Pairs | None = None,
     tail: float = 0.0,
+    people_weights: np.ndarray | None = None,
     least_false_matches: float = LEAST_FALSE_MATCHES,
     zero_rows: str = "refuse",
     devices: Sequence[Any] | None = None,
@@ -146,6 +150,8 @@ def evaluate(
         with the template of the person's other photographs where the own photograph is excluded.
       pairs: a list of pairs of photographs to verify besides (see ``verify_pairs``), not scored again if it can be.
       tail: share of the highest impostor scores to keep for a bootstrap over people; about 5 times the FMR.
+      people_weights: how often each person is drawn in each resample of a bootstrap (``Resampling.weights``), shape
+        [resamples, people]: verification rates of all of them are then found in the same pass.
       least_false_matches: an operating point with fewer expected false matches is unsupported.
       zero_rows: "refuse" rows of zeros, or "keep" them with cosine 0 to everything.
       devices: of this process, to spread the probes of large sets over; one where not given. Counts are the same.
@@ -186,7 +192,7 @@ def evaluate(
     listed = None if pairs is None else CheckedPairs.of(pairs, plan.probes, len(photographs))
     asked = _Asked(
         left, right, plan, rates, tuple(ranks), cmc, tuple(measures), tail, least_false_matches, zero_rows,
-        left_out, photographs, listed, devices,
+        left_out, photographs, listed, people_weights, devices,
     )  # fmt: skip
     what = f"scores of {plan.gallery:,} gallery rows of width {right.width:,}"
     return chunk_size.halved_until_it_fits(
@@ -219,6 +225,7 @@ class _Asked:
     left_out: np.ndarray | None
     photographs: LazyRows
     listed: CheckedPairs | None
+    people_weights: np.ndarray | None
     devices: Sequence[Any] | None
 
     def answer(self, gallery_rows: int) -> Evaluation:
@@ -240,7 +247,13 @@ class _Asked:
             self.plan,
             scored.genuine_scores,
             impostor_tail(counter, scored, self.tail) if self.tail > 0 else None,
+            self._graded(counter, scored, verified),
         )
+
+    def _graded(self, counter: Counter, scored: Scored, verified: Verification | None) -> GradedRates | None:
+        if self.people_weights is None or verified is None or not verified.genuine or not verified.impostor:
+            return None
+        return graded_rates(counter, scored, verified.rates, self.people_weights)
 
     def _ranked(self, counter: Counter, scored: Scored) -> dict[str, Identification]:
         if "identification" not in self.measures:

@@ -17,12 +17,12 @@ class Row(NamedTuple):
     """One measured number; the fields are the columns of ``results.csv``, in this order.
 
     Attributes:
-      dataset, source, target, method: names.
+      dataset, source, target, method: names; source and target are empty where a number is of the mean over pairs.
       rank: at most so many dimensions; None where the method has no rank or none was asked for.
       seed: of the split.
       own_photograph: "included", "excluded", or "" where the question does not arise.
       measure: "rank1", "map50", "auc", "eer", "tmr@fmr=0.001", ...
-      value: the number, in [0, 1]; NaN where the comparisons do not support it.
+      value: the number: a rate in [0, 1], or a count, a distance or a ratio; NaN where there is none, with ``reason``.
       threshold: similarity at and above which a comparison counts as a match; None where there is none.
       achieved: the false match rate at that threshold; None where there is none.
       comparisons: how many the number rests on; None where unknown.

@@ -23,7 +23,7 @@ _EXCHANGED = {INK: "ink", MUTED: "muted", PAPER: "paper", GRID: "grid", EMPTY: "
     colour: f"series-{place + 1}" for place, colour in enumerate(SERIES)
 }
 _COLOUR = re.compile("|".join(_EXCHANGED))
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a name with $ is a name
     "axes.formatter.use_mathtext": False,
     "svg.fonttype": "none",

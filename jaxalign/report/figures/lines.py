@@ -100,7 +100,7 @@ def _draw(axes: Any, line: Line, place: int) -> None:
 
 
 def _prepare(axes: Any, x: Axis, y: Axis) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.grid(True)
     for axis, wanted, limit in ((axes.xaxis, x, axes.set_xlim), (axes.yaxis, y, axes.set_ylim)):
@@ -110,7 +110,7 @@ def _prepare(axes: Any, x: Axis, y: Axis) -> None:
             span = high / max(low, 1e-30)
             steps = (1.0, 2.0, 3.0, 5.0, 7.0) if span < 12 else (1.0, 2.0, 5.0) if span < 300 else (1.0,)
             axis.set_major_locator(LogLocator(subs=steps))
-            axis.set_minor_formatter(NullFormatter())
+            axis.set_minor_locator(NullLocator())
         if wanted.logarithmic or wanted.unit != "%":
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_label_text(wanted.label)

@@ -23,6 +23,7 @@ from jaxalign.report.rows import Measure, ResultTable, Setting
 
 COLOURS = "cividis"  # even in lightness, and the same to people with and without colour vision deficiency
 
+MOST_NUMBERS, MOST_NUMBERS_ON_PAGE = 24, 40  # encoders; a page can be enlarged
 ROLES = "source (probe, mapped)", "target (gallery)"  # of rows and columns
 
 
@@ -70,7 +71,7 @@ class _Layout:
     deviations: bool
 
     @classmethod
-    def of(cls, encoders: int) -> "_Layout":
+    def of(cls, encoders: int, numbers_to: int) -> "_Layout":
         if encoders <= 10:
             return cls(0.66, 0.48, 8.5, 1, True)
         if encoders <= 14:
@@ -78,25 +79,37 @@ class _Layout:
         if encoders <= 24:
             side = 9.4 / (encoders + 1)
             return cls(side, max(side, 0.36), 7, 1, False)
+        digits = 0 if encoders <= numbers_to else None
         side = max(0.1, 9.6 / (encoders + 1))
-        return cls(
-            side, side, 6 if encoders <= 40 else max(2.5, 50 * side), 0 if encoders <= 40 else None, False
-        )
+        return cls(side, side, 6, digits, False)
 
 
 class Canvas:
     """One figure, drawn once without colours and numbers, which are then drawn over it for each picture.
 
     A run draws a hundred pictures of which only these differ.
+
+    Args:
+      table: what was measured.
+      caption: one line under the title.
+      roles: of rows and columns, beside the axes.
+      numbers_to: above so many encoders cells have no numbers; they take most of the time to draw.
     """
 
-    def __init__(self, table: ResultTable, caption: str = "", roles: tuple[str, str] = ROLES):
+    def __init__(
+        self,
+        table: ResultTable,
+        caption: str = "",
+        *,
+        roles: tuple[str, str] = ROLES,
+        numbers_to: int = MOST_NUMBERS,
+    ):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         self.table = table
         rows, columns = len(table.sources) + 1, len(table.targets) + 1  # one more of each for the means
-        self.layout = _Layout.of(max(rows, columns) - 1)
+        self.layout = _Layout.of(max(rows, columns) - 1, numbers_to)
         self.size = max(6.0, self.layout.size)
         self.names = short_names(table.encoders)
         with drawing():

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from jaxalign.report.figures.dots import Dot, draw_dots
-from jaxalign.report.figures.matrix import Canvas, Scale, heat_map
+from jaxalign.report.figures.matrix import MOST_NUMBERS_ON_PAGE, Canvas, Scale, heat_map
 from jaxalign.report.labels import count, number, shown
 from jaxalign.report.parts import Part, Prediction
 from jaxalign.report.rows import Measure, ResultTable, Row
@@ -133,7 +133,12 @@ def _similarities(part: Part, table: ResultTable, names: Sequence[str]) -> Table
 def _heat_maps(part: Part, table: ResultTable, names: Sequence[str]) -> list[Block]:
     """The leading similarity, all others folded; calibrated where there is a calibration."""
     known = {measure.name: measure for measure in table.measures}
-    canvas = Canvas(table, f"{', '.join(map(shown, part.datasets))}; no map is fitted", roles=("", ""))
+    canvas = Canvas(
+        table,
+        f"{', '.join(map(shown, part.datasets))}; no map is fitted",
+        roles=("", ""),
+        numbers_to=MOST_NUMBERS_ON_PAGE,
+    )
     pictures = {}
     for name in names:
         measure = known.get(f"{name}:calibrated") or known.get(name)

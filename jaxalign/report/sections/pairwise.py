@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jaxalign.report.controls import IN_WORDS, OWN, RELATIVE
 from jaxalign.report.figures.drawing import Picture
-from jaxalign.report.figures.matrix import Canvas, heat_map
+from jaxalign.report.figures.matrix import MOST_NUMBERS_ON_PAGE, Canvas, heat_map
 from jaxalign.report.figures.projection import Point, draw_projection
 from jaxalign.report.labels import count, percent, percent_cell, shown
 from jaxalign.report.parts import CONTROLS, Part, chosen_per_pair
@@ -119,7 +119,7 @@ def _heat_maps(part: Part, table: ResultTable, leading: Sequence[Measure], order
     caption = f"{', '.join(map(shown, part.datasets))}; encoders " + (
         "ordered by family" if ordered else "in the order of the results"
     )
-    canvas = Canvas(table, caption)
+    canvas = Canvas(table, caption, numbers_to=MOST_NUMBERS_ON_PAGE)
     shown_first: list[tuple[Setting, Measure]] = []
     for number, measure in enumerate(leading):
         best = best_setting(table, measure)

@@ -22,7 +22,7 @@ _LATEX = {
     "≤": r"\(\leq\)",
     "−": r"\(-\)",
 } | {letter: "\\" + letter for letter in "&%$#_{}"}
-_FORMULA = tuple("=+-@\t\r")  # what makes a spreadsheet take a cell for a formula
+_FORMULA = tuple("=+-@")  # what makes a spreadsheet take a cell for a formula
 
 
 def to_csv(table: Table) -> str:
@@ -139,8 +139,8 @@ def _plain(value: float | None) -> str:
 
 
 def _cell(text: str) -> str:
-    text = text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-    return "'" + text if text.lstrip(" ").startswith(_FORMULA) else text
+    text = shown(text)
+    return "'" + text if text.lstrip().startswith(_FORMULA) else text
 
 
 def _markdown(text: str) -> str:

@@ -1,0 +1,122 @@
+"""Is more capacity than an affine map worth it? Ridge, ridge on quadratic features, and a small network.
+
+  python -m experiments.capacity --store=my_store --out=results/capacity
+
+The same splits and the same evaluation for all: linear_features (ridge on the rows themselves), random_fourier and
+polynomial (ridge on the rows with that many more columns beside them), mlp (an affine map with a hidden layer beside
+it, trained on squared error, stopped on a tenth of the training people who are held out).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import analysis, cli, flags
+from experiments.aligning import Aligning
+from experiments.analysis import Job
+from experiments.measuring import Compared, Measuring, TestRows, filled
+from jaxalign import Fit, FoldMoments, Moments, fit_pairs
+from jaxalign.capacity import features_of, fit_network
+from jaxalign.errors import UserError
+from jaxalign.report import ResultTable, render_table
+from jaxalign.splits import identity_folds
+from jaxalign.workers import concurrently
+
+METHODS = ("linear_features", "random_fourier", "polynomial", "mlp")
+HELD_OUT = 10  # one fold of so many stops the network
+FLAGS = flags.define_own(
+    *(*analysis.COMMON, "features", "hidden", "steps"),
+    **{**analysis.USUAL, "measures": "identification,verification"},
+    methods=",".join(METHODS),
+    out="results/capacity",
+)
+Pair = tuple[str, str]
+Found = Iterator[tuple[Pair, Fit, Compared | str]]
+
+
+def analyse(job: Job) -> str:
+    """Measures every method on the same splits."""
+    job.config = analysis.without_folds(job)
+    for name in ("features", "hidden", "steps"):
+        if getattr(job.values, name) < 1:
+            raise UserError(f"--{name} takes a whole number of 1 or more, got {getattr(job.values, name)}.")
+    run = job.aligning()
+    splits, methods = job.measuring(run), job.config.protocol.methods
+    job.progress.total = len(run.pairs) * len(methods) * len(splits)
+    for measuring in splits:
+        test = measuring.test_rows(run.data)
+        for method in methods:
+            how = {"linear_features": linear, "mlp": network}.get(method, curved)
+            for pair, fit, found in how(job, run, measuring, test, method):
+                run.keep(measuring.seed, method, (pair, None, fit), found)
+                job.progress.step(f"{method}, {' → '.join(pair)}")
+    rows = job.finish(run)
+    return render_table(ResultTable(rows), title=f"{run.data.store.dataset}: capacity")
+
+
+def linear(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method: str) -> Found:
+    """Ridge on the rows."""
+    maps = fit_pairs(run.moments(measuring), "ridge", pairs=run.pairs, l2=job.config.protocol.l2)
+    yield from compared(run, measuring, dict(maps), lambda pair: test)
+
+
+def curved(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method: str) -> Found:
+    """Ridge on features of each source: to the solver they are just another encoder."""
+    train, tested = (run.data.take(rows) for rows in (measuring.split.train, measuring.split.test))
+    for source in dict.fromkeys(source for source, _ in run.pairs):
+        pairs = [pair for pair in run.pairs if pair[0] == source]
+        features = features_of(method, train[source], job.values.features, measuring.seed)
+        seen = {target: train[target] for _, target in pairs}
+        moments = FoldMoments(Moments.of({source: np.asarray(features(train[source])), **seen}), ())
+        maps = fit_pairs(moments, "ridge", pairs=pairs, l2=job.config.protocol.l2)
+        rows = {**test, source: filled(np.asarray(features(tested[source])))}
+        yield from compared(run, measuring, dict(maps), lambda pair, rows=rows: rows)
+
+
+def compared(
+    run: Aligning, measuring: Measuring, maps: dict[Pair, Fit], rows: Callable[[Pair], TestRows]
+) -> Found:
+    """Measures maps side by side."""
+
+    def compare(pair: Pair) -> Compared | str:
+        return run.compare(measuring, rows(pair), (pair, None, maps[pair]))
+
+    for pair, found in zip(maps, concurrently(compare, list(maps))):
+        yield pair, maps[pair], found
+
+
+def network(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method: str) -> Found:
+    """A hidden layer beside ridge, of each pair."""
+    train = run.data.take(measuring.split.train)
+    out = identity_folds(run.data.identities[measuring.split.train], HELD_OUT, measuring.seed) == 0
+    moments = FoldMoments(Moments.of({name: rows[~out] for name, rows in train.items()}), ())
+    maps = fit_pairs(moments, "ridge", pairs=run.pairs, l2=job.config.protocol.l2)
+    wide = {name: np.asarray(filled(rows))[: len(rows)] for name, rows in train.items()}
+    options: dict[str, Any] = {"hidden": job.values.hidden, "steps": job.values.steps, "seed": measuring.seed}
+
+    def compare(pair: Pair) -> Compared | str:
+        source, target = pair
+        fit = maps[pair].padded()
+        y = np.asarray(fit.target(wide[target]))
+        trained = fit_network(wide[source], y, out, jax.tree.map(np.asarray, fit.source), **options)
+        try:
+            return measuring.compare(trained.network(test[source]), fit.target(test[target]))
+        except UserError as error:
+            return str(error)
+
+    for pair, found in zip(maps, concurrently(compare, list(maps))):
+        yield pair, maps[pair], found
+
+
+ANALYSIS = analysis.Analysis("capacity", FLAGS, analyse, METHODS)
+
+
+def main(_: list[str]) -> None:
+    """Reads the flags, runs, writes and prints."""
+    analysis.main(ANALYSIS)
+
+
+if __name__ == "__main__":
+    cli.run(main, values=FLAGS)

@@ -1,0 +1,120 @@
+"""How many people, and how many photographs, a map needs: quality against the size of the training side.
+
+  python -m experiments.data_efficiency --store=my_store --out=results/data_efficiency
+
+The test people stay the same. Training people are added in the order of the split, 10 to all, every photograph of each
+(axis train_people); and photographs drawn from all training people (axis train_pairs, a pair being one photograph under
+two encoders). Each photograph is read once for all sizes of an axis. Where a curve flattens: the size at which it first
+reaches 95 % and 99 % of its final value, for every pair and for the mean over pairs.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+from experiments import analysis, cli, flags
+from experiments.aligning import Aligning
+from experiments.analysis import Job, along
+from experiments.comparing import curves_along, number_of_curve
+from jaxalign.nested import nested_moments
+from jaxalign.report import Row
+from jaxalign.saturation import logarithmic, size_for_share
+from jaxalign.splits import Split
+from jaxalign.training_sizes import Growth
+
+SMALLEST, SIZES = 10, 8
+FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7"  # of all people, as published
+SHARES = (0.95, 0.99)
+AXES = {"train_people": "training people", "train_pairs": "training photographs"}
+FLAGS = flags.define_own(
+    *(*analysis.COMMON, "train_people", "train_pairs", "train_fractions"),
+    **{**analysis.USUAL, "methods": "orthogonal,ridge", "out": "results/data_efficiency"},
+)
+
+
+def analyse(job: Job) -> str:
+    """Measures every method at every size of both axes."""
+    job.config = analysis.without_folds(job)
+    run, methods = job.aligning(), job.config.protocol.methods
+    splits = job.measuring(run)
+    grown = [list(axes(job, run, measuring.split)) for measuring in splits]
+    job.progress.total = len(methods) * len(run.pairs) * sum(len(at) for each in grown for _, _, at in each)
+    for measuring, each in zip(splits, grown):
+        test = measuring.test_rows(run.data)
+        for axis, growth, at in each:
+            sizes = growth.sizes(at)
+            nested = nested_moments(run.data.take(growth.rows), sizes)
+            for place, size, moments in zip(at, sizes, nested):
+                split = dataclasses.replace(measuring.split, train=growth.rows[:size])
+                here = dataclasses.replace(measuring, split=split)
+                for method in methods:
+                    maps = run.fit(moments, method, here)
+                    mark = {"axis": axis, "at": float(place)}
+                    for _, pair in run.measure_maps(here, test, method, maps, (None,), **mark):
+                        job.progress.step(f"{place:,} {AXES[axis]}: {method}, {' → '.join(pair)}")
+    flattening = list(flat(run))
+    return text(job.finish(run, flattening), flattening)
+
+
+def axes(job: Job, run: Aligning, split: Split) -> Iterator[tuple[str, Growth, list[int]]]:
+    """Both ways to grow, each with its sizes: as the flags say, published, or evenly on a logarithmic scale."""
+    values, people = job.values, Growth.by_people(run.data.identities, split)
+    fractions = values.train_fractions
+    if fractions is None and values.train_people is None and job.config.protocol.name == "published":
+        fractions = FRACTIONS
+    if fractions is None:
+        yield "train_people", people, sizes("train_people", values.train_people, people)
+    else:
+        everybody = len(set(run.data.identities.tolist()))
+        shares = flags.numbers("train_fractions", fractions, 0, 1)
+        yield "train_people", people, checked(people, sorted({int(share * everybody) for share in shares}))
+    if values.train_pairs != "none":
+        rows = Growth.by_rows(split)
+        yield "train_pairs", rows, sizes("train_pairs", values.train_pairs, rows)
+
+
+def sizes(name: str, given: str | None, growth: Growth) -> list[int]:
+    if given is None:
+        return logarithmic(SMALLEST, len(growth.ends), SIZES)
+    return checked(growth, sorted(flags.whole_numbers(name, given, 1, 2**31 - 1)))
+
+
+def checked(growth: Growth, units: list[int]) -> list[int]:
+    growth.sizes(units)
+    return units
+
+
+def flat(run: Aligning) -> Iterator[Row]:
+    """Where each curve reaches its shares of the final value."""
+    for curve in curves_along(run):
+        unit = curve.place.axis.removeprefix("train_")
+        for share in SHARES:
+            name = f"{curve.measure}:{unit}_for_{100 * share:g}%"
+            yield number_of_curve(curve, name, size_for_share, share)
+
+
+def text(rows: list[Row], flattening: list[Row]) -> str:
+    """The curves of the first measure, and where they flatten."""
+    first = next((row.measure, row.own_photograph) for row in rows if row.at is not None)
+    parts = []
+    for axis in dict.fromkeys(row.axis for row in rows if row.at is not None):
+        found = [row for row in rows if row.axis == axis and row.at is not None]
+        parts += [f"By number of {AXES[axis]}:", along(found, [first]), ""]
+    for row in flattening:
+        if not row.source and (row.measure.partition(":")[0], row.own_photograph) == first:
+            between = f"{row.value:,.0f} (95 % interval {row.low:,.0f} to {row.high:,.0f})"
+            parts.append(
+                f"{row.method}, seed {row.seed}: {row.measure.replace('_', ' ')} of the final value: {between}"
+            )
+    return "\n".join(parts) + "\n"
+
+
+ANALYSIS = analysis.Analysis("data_efficiency", FLAGS, analyse)
+
+
+def main(_: list[str]) -> None:
+    """Reads the flags, runs, writes and prints."""
+    analysis.main(ANALYSIS)
+
+
+if __name__ == "__main__":
+    cli.run(main, values=FLAGS)

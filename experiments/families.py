@@ -1,0 +1,104 @@
+"""Which encoders are kin? Trees of encoders, who is carried well and receives well, and a test of given families.
+
+  python -m experiments.families --store=my_store --families=face:arcface+adaface,general:clip+dino --out=results/fam
+
+Average linkage on 100 − symmetrised rank-1 after alignment (arXiv 2604.07282), by each method, and on 1 − each
+calibrated similarity of spaces. Both are measured as by `experiments.geometry`, or read: --results=results/pairwise
+(rank-1 alone), --results=results/geometry or both. The order of the leaves is the one for heat maps. --families tests
+by PERMANOVA whether families explain the distances.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import alignability, analysis, cli, flags, geometry
+from experiments.alignability import MEASURE
+from experiments.analysis import Job
+from experiments.labels import read_labels
+from experiments.results import plain
+from jaxalign.errors import UserError
+from jaxalign.geometry.families import (
+    LEAST_ENCODERS,
+    complete,
+    dendrogram,
+    family_test,
+    nearest_counts,
+    rate_distances,
+    sink_means,
+    source_means,
+)
+from jaxalign.report.families_text import render_families
+
+FLAGS = flags.define_own(*geometry.SAMPLE, "families", **geometry.USUAL, out="results/families")
+CALIBRATED = ":calibrated"
+
+
+def analyse(job: Job) -> str:
+    """Makes a tree for each measure."""
+    encoders = job.data.encoders
+    if len(encoders) < LEAST_ENCODERS:
+        raise UserError(f"families take at least {LEAST_ENCODERS} encoders, got {', '.join(encoders)}.")
+    labels = None if job.values.families is None else read_labels(job.values.families, encoders)
+    rows = alignability.read(job) if job.values.results else geometry.measure(job)
+    if not job.values.results:
+        rows += alignability.measured(job)
+    found = measures(rows, encoders)
+    trees = {name: tree(encoders, scores, distances, labels) for name, scores, distances in found}
+    job.write.table([row for row in rows if row.measure == MEASURE or row.measure.endswith(CALIBRATED)])
+    job.write.text("families.json", json.dumps(plain(trees), indent=1, ensure_ascii=False) + "\n")
+    return render_families(trees, f"{job.data.store.dataset}: families of {len(encoders)} encoders")
+
+
+def measures(rows: Sequence[Any], encoders: Sequence[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, scores of source by target, and distances. The first is rank-1 by the first method."""
+    for place, (method, rates) in enumerate(alignability.reached(rows, encoders).items()):
+        yield MEASURE if place == 0 else f"{MEASURE}:{method}", rates, rate_distances(rates)
+    for name, scores in alignability.similarities(rows, encoders).items():
+        if name.endswith(CALIBRATED):
+            distances = 1 - scores
+            np.fill_diagonal(distances, 0)
+            yield name, scores, distances
+
+
+def tree(
+    encoders: Sequence[str], scores: np.ndarray, distances: np.ndarray, labels: Sequence[str] | None
+) -> dict[str, Any]:
+    """Everything of one measure, as ``families.json`` holds it; encoders without a value are left out and named."""
+    kept = complete(range(len(encoders)), distances)
+    names = [encoders[k] for k in kept]
+    found: dict[str, Any] = {"encoders": names, "left_out": [name for name in encoders if name not in names]}
+    if len(names) < LEAST_ENCODERS:
+        return {**found, "linkage": [], "order": names, "reason": "too few encoders have a value"}
+    inside = np.ix_(kept, kept)
+    made, of = dendrogram(names, distances[inside]), None if labels is None else [labels[k] for k in kept]
+    test = None if of is None else family_test(made.distances, of)
+    each = {
+        "source": source_means(scores[inside]),
+        "sink": sink_means(scores[inside]),
+        "hub": nearest_counts(made.distances),
+    }
+    return {
+        **found,
+        "distances": made.distances.tolist(),
+        "linkage": made.linkage.tolist(),
+        "order": made.order,
+        "cophenetic": None if np.isnan(made.cophenetic) else made.cophenetic,
+        **{what: dict(zip(names, values.tolist())) for what, values in each.items()},
+        "labels": None if of is None else dict(zip(names, of)),
+        "permutation": test,
+    }
+
+
+ANALYSIS = analysis.Analysis("families", FLAGS, analyse)
+
+
+def main(_: list[str]) -> None:
+    """Reads the flags, runs, writes and prints."""
+    analysis.main(ANALYSIS)
+
+
+if __name__ == "__main__":
+    cli.run(main, values=FLAGS)

@@ -1,0 +1,115 @@
+"""How alike are the spaces of encoders before any map, and does that predict what alignment reaches?
+
+  python -m experiments.geometry --store=my_store --out=results/geometry
+
+On a sample of training photographs (--rows): similarities of every two encoders (linear CKA, RSA, shared neighbours,
+CCA and its variants, principal angles, Procrustes distance), each beside its null (the photographs of one side
+permuted) and calibrated by it; and numbers of each encoder alone. Then rank-1 on test people after alignment by each
+method, or read from --results, and Spearman's correlation of every similarity with it over the pairs of encoders:
+prediction.csv.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from experiments import alignability, analysis, cli, flags
+from experiments.alignability import GEOMETRY, MEASURE
+from experiments.analysis import Job
+from jaxalign.geometry import SIMILARITIES, GeometrySample, GeometrySettings, predict
+from jaxalign.report import Row
+from jaxalign.report.geometry_text import Predicted, render_geometry
+from jaxalign.workers import concurrently
+
+SAMPLE = (
+    *("store", "images", "models", "nonfinite", "crop", "bad_images", "embedding_cache"),
+    *("protocol", "l2", "normalize", "folds", "train_fraction", "max_per_person", "overwrite"),
+    *("rows", "permutations", "neighbours", "results", "compilation_cache"),
+)
+USUAL = {"seeds": "42", "methods": "canonical,ridge"}
+FLAGS = flags.define_own(*SAMPLE, **USUAL, out="results/geometry")
+
+
+def analyse(job: Job) -> str:
+    """Measures similarities and alignability, and relates them."""
+    rates = alignability.read(job) if job.values.results else None
+    rows = measure(job)
+    if rates is None:
+        rates = alignability.measured(job)
+    found = list(predictions(job.data.encoders, rows, rates))
+    job.write.table(rows)
+    job.write.table([row for row in rates if row.measure == MEASURE], "alignability")
+    job.write.csv("prediction.csv", Predicted._fields, found)
+    return render_geometry(rows, found, f"{job.data.store.dataset}: {sampled(job)}")
+
+
+def sampled(job: Job) -> str:
+    """What similarities rest on, in words."""
+    drawn = ", ".join(f"{count:,}" for count in job.record["sampled_rows"])
+    return f"similarities of spaces on {drawn} training photographs, {job.values.permutations} permutations"
+
+
+def measure(job: Job) -> list[Row]:
+    """The rows of every seed's sample, every check of all samples before any work."""
+    values, data = job.values, job.data
+    settings = GeometrySettings(permutations=values.permutations, neighbours=values.neighbours)
+    samples = []
+    for seed in job.config.protocol.seeds:
+        train = data.split(seed, job.config.protocol.train_fraction, 0).train
+        rows = np.random.default_rng(seed).permutation(train)[: values.rows]
+        settings.check(len(rows), len(np.unique(data.identities[rows])))
+        samples.append((seed, rows))
+    job.record["sampled_rows"] = [len(rows) for _, rows in samples]
+    return [row for seed, rows in samples for row in of_sample(job, seed, rows, settings)]
+
+
+def of_sample(job: Job, seed: int, rows: np.ndarray, settings: GeometrySettings) -> Iterator[Row]:
+    """Every number of one sample: of encoders alone, then of pairs."""
+    job.progress.show(f"seed {seed}: each encoder alone")
+    identities = job.data.identities[rows]
+    sample = GeometrySample(job.data.take(rows), identities, settings, each=concurrently)
+
+    def row(pair: Sequence[str], measure: str, value: float, items: int, reason: str) -> Row:
+        names = {"source": pair[0], "target": pair[1], "method": GEOMETRY, "measure": measure, "value": value}
+        more = {"comparisons": items, "reason": "" if np.isfinite(value) else reason}
+        return Row(job.data.store.dataset, rank=None, seed=seed, own_photograph="", **names, **more)
+
+    for name in job.data.encoders:
+        for what, value in sample.describe(name).items():
+            yield row((name, name), what, value, len(rows), "undefined on these rows")
+    for pair, found in zip(sample.pairs, concurrently(sample.compare, sample.pairs)):
+        job.progress.show(f"seed {seed}: {' and '.join(pair)}")
+        for name in SIMILARITIES:
+            one = found[name]
+            numbers = {
+                name: one.value,
+                f"{name}:null_mean": one.null_mean,
+                f"{name}:null_95%": one.null_quantile(),
+                f"{name}:calibrated": one.calibrated,
+            }
+            for what, value in numbers.items():
+                yield row(pair, what, value, one.items, one.reason)
+
+
+def predictions(encoders: Sequence[str], rows: Sequence[Row], rates: Sequence[Row]) -> Iterator[Predicted]:
+    """Every similarity, raw and calibrated, against what every method reaches; none for fewer than three encoders."""
+    if len(encoders) < 3:
+        return
+    known = alignability.similarities(rows, encoders)
+    for method, matrix in alignability.reached(rates, encoders).items():
+        for name in SIMILARITIES:
+            for calibrated, key in (("no", name), ("yes", f"{name}:calibrated")):
+                found = predict(known[key], matrix)._asdict()
+                yield Predicted(name, calibrated, alignment_method=method, measure=MEASURE, **found)
+
+
+ANALYSIS = analysis.Analysis("geometry", FLAGS, analyse)
+
+
+def main(_: list[str]) -> None:
+    """Reads the flags, runs, writes and prints."""
+    analysis.main(ANALYSIS)
+
+
+if __name__ == "__main__":
+    cli.run(main, values=FLAGS)

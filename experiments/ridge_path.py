@@ -1,0 +1,81 @@
+"""How much penalty a map needs: quality of ridge against its penalty.
+
+  python -m experiments.ridge_path --store=my_store --out=results/ridge_path
+
+The penalties are scikit-learn's alpha on the unscaled Gram matrix; 0.001 to 100 by default, as published. At each: the
+measures, and the effective rank of the map, that is (Σ s)² / Σ s² of the variances s of mapped rows along their own
+axes. For every pair and for the mean over pairs: the best penalty by the first measure.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from experiments import analysis, cli, flags
+from experiments.aligning import Aligning
+from experiments.analysis import Job, along
+from experiments.comparing import curves_along, number_of_curve
+from jaxalign import fit_pairs
+from jaxalign.agreement import effective_rank
+from jaxalign.report import Row
+
+FLAGS = flags.define_own(
+    *(*(name for name in analysis.COMMON if name not in ("l2", "folds")),),
+    **{**analysis.USUAL, "penalties": "0.001,0.01,0.1,1,10,100", "out": "results/ridge_path"},
+)
+
+
+def analyse(job: Job) -> str:
+    """Measures ridge at every penalty."""
+    run = job.aligning(protocol=dataclasses.replace(job.config.protocol, methods=("ridge",), l2=1.0))
+    penalties = sorted(flags.numbers("penalties", job.values.penalties, 0, np.inf))
+    splits = job.measuring(run)
+    job.progress.total = len(penalties) * len(run.pairs) * len(splits)
+    effective: list[Row] = []
+    for measuring in splits:
+        moments, test = run.moments(measuring), measuring.test_rows(run.data)
+        for l2 in penalties:
+            mark = {"axis": "l2", "at": l2}
+            maps = fit_pairs(moments, "ridge", pairs=run.pairs, l2=l2)
+            for _, pair in run.measure_maps(measuring, test, "ridge", maps, (None,), **mark):
+                job.progress.step(f"penalty {l2:g}, {' → '.join(pair)}")
+            for pair, fit in maps.items():
+                here = (run.data.store.dataset, *pair, "ridge", None, measuring.seed)
+                value = effective_rank(fit.source, moments.total, pair[0])
+                effective.append(Row(*here, "", "effective_rank", value, **mark))
+    best = list(best_penalties(run))
+    return text(job.finish(run, [*best, *effective]), best)
+
+
+def best_penalties(run: Aligning) -> Iterator[Row]:
+    """The penalty of the highest value of the first measure."""
+    first = next(((row.own_photograph, row.measure) for row in run.rows), None)
+    for curve in curves_along(run):
+        if (curve.own_photograph, curve.measure) == first:
+            yield number_of_curve(
+                curve, "best_l2", lambda at, values: np.asarray(at)[np.argmax(values, axis=-1)]
+            )
+
+
+def text(rows: list[Row], best: list[Row]) -> str:
+    """Quality by penalty, and the best one."""
+    path = [row for row in rows if row.axis == "l2" and row.measure != "effective_rank"]
+    parts = [along(path, [(path[0].measure, path[0].own_photograph)]), ""]
+    for row in best:
+        if not row.source:
+            between = f"{row.value:g} (95 % interval {row.low:g} to {row.high:g})"
+            parts.append(f"seed {row.seed}: best penalty for the mean over pairs: {between}")
+    return "\n".join(parts) + "\n"
+
+
+ANALYSIS = analysis.Analysis("ridge_path", FLAGS, analyse, ("ridge",))
+
+
+def main(_: list[str]) -> None:
+    """Reads the flags, runs, writes and prints."""
+    analysis.main(ANALYSIS)
+
+
+if __name__ == "__main__":
+    cli.run(main, values=FLAGS)

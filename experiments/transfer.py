@@ -1,0 +1,139 @@
+"""Do maps carry over to other data? Maps fitted on one store, tested on another, beside those of each store alone.
+
+  python -m experiments.transfer --stores=lfw,cfp --out=results/transfer
+
+All ordered pairs of stores and of the encoders that all stores have. A map from another store is tested on the same
+test people as the store's own maps, so that the two can be compared, and is fitted on everybody of the other store.
+Under --protocol=published it is tested on everybody, as in arXiv 2604.07282. People whose name occurs among the test
+people are left out of the training side and counted (--same_names=unrelated where names are mere numbers).
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments import analysis, cli, flags
+from experiments.aligning import Aligning
+from experiments.analysis import Job
+from experiments.inputs import Data
+from experiments.measuring import Measuring
+from jaxalign.errors import UserError
+from jaxalign.report import ResultTable, Row, render_table
+from jaxalign.splits import Split, identity_folds, limit_per_person
+
+DEFAULT = "identity,orthogonal,ridge,canonical"
+FLAGS = flags.define_own(
+    *(*(name for name in analysis.COMMON if name not in ("store", "images")), "stores", "same_names"),
+    **{
+        **analysis.USUAL,
+        "measures": "identification,verification",
+        "methods": DEFAULT,
+        "out": "results/transfer",
+    },
+)
+
+
+def analyse(job: Job) -> str:
+    """Measures every store by its own maps and by those of every other store."""
+    runs, counts = [Aligning(job.config, data) for data in job.stores], []
+    for run in runs[1:]:  # all rows go to the first
+        run.rows, run.fits, run.sampled = runs[0].rows, runs[0].fits, runs[0].sampled
+        run.without_value = runs[0].without_value
+    pairs = len(runs[0].pairs) * len(job.config.protocol.methods)
+    job.progress.total = pairs * len(job.config.protocol.seeds) * len(runs) ** 2
+    ways: list[tuple[Aligning, Measuring, Aligning, Measuring, str]] = []  # with every check, before any work
+    for seed in job.config.protocol.seeds:
+        tested = [Measuring.of(job.config, run.data, seed) for run in runs]
+        ways += [(run, measuring, run, measuring, "") for run, measuring in zip(runs, tested)]
+        for fitted, other in itertools.permutations(range(len(runs)), 2):
+            measuring = across(job, runs[other].data, tested[other], seed)
+            train, dropped = everybody_else(job, runs[fitted].data, runs[other].data, measuring)
+            name = runs[other].data.store.dataset
+            counts.append((runs[fitted].data.store.dataset, name, seed, dropped))
+            side = dataclasses.replace(measuring, split=train, fold=folds(job, runs[fitted].data, train))
+            ways.append((runs[fitted], side, runs[other], measuring, name))
+    for way in ways:
+        measure(job, *way)
+    job.record["left_out"] = [
+        dict(zip(("fitted_on", "tested_on", "seed", "people"), count)) for count in counts
+    ]
+    return text(job.finish(runs[0]), counts)
+
+
+def measure(
+    job: Job, fitted: Aligning, side: Measuring, tested: Aligning, measuring: Measuring, name: str
+) -> None:
+    """Fits on ``side`` of one store, measures on the test people of another or the same."""
+    moments = fitted.moments(side)
+    test = measuring.test_rows(tested.data)
+    for method in job.config.protocol.methods:
+        maps = fitted.fit(moments, method, side)
+        mark = {"test_dataset": name} if name else {}
+        for _, pair in fitted.measure_maps(measuring, test, method, maps, (None,), **mark):
+            where = f"{fitted.data.store.dataset} → {tested.data.store.dataset}"
+            job.progress.step(f"{where}: {method}, {' → '.join(pair)}")
+
+
+def across(job: Job, data: Data, own: Measuring, seed: int) -> Measuring:
+    """Whom maps of another store are tested on."""
+    if job.config.protocol.name != "published":
+        return own
+    rows = np.arange(len(data.rows))
+    if job.config.max_per_person:
+        rows = limit_per_person(rows, data.identities, job.config.max_per_person)
+    return Measuring.of(dataclasses.replace(job.config, folds=2), data, seed, Split(rows, rows, seed))
+
+
+def everybody_else(job: Job, data: Data, other: Data, measuring: Measuring) -> tuple[Split, int]:
+    """All rows of a store but those of people who are tested, and how many people those were.
+
+    Raises:
+      UserError: nobody is left.
+    """
+    known = np.zeros(len(data.rows), bool)
+    if job.values.same_names == "person":
+        known = np.isin(data.identities, measuring.identities)
+    rows, dropped = np.flatnonzero(~known), len(np.unique(data.identities[known]))
+    if len(np.unique(data.identities[rows])) < 2:
+        raise UserError(
+            f"of the people of {data.store.dataset!r} {dropped:,} have the name of a test person of "
+            f"{other.store.dataset!r}, and fewer than two are left to fit on; if such names are different people, "
+            "give --same_names=unrelated."
+        )
+    return Split(rows, measuring.split.test, measuring.seed), dropped
+
+
+def folds(job: Job, data: Data, split: Split) -> np.ndarray | None:
+    """Of the training rows, where a penalty is chosen by cross-validation."""
+    return (
+        identity_folds(data.identities[split.train], job.config.folds) if job.config.needs_folds() else None
+    )
+
+
+def text(rows: Sequence[Row], counts: Sequence[tuple[str, str, int, int]]) -> str:
+    """A table for each ordered pair of stores, and who was left out."""
+    lines = []
+    for fitted, tested in dict.fromkeys((row.dataset, row.test_dataset) for row in rows):
+        table = ResultTable(row for row in rows if (row.dataset, row.test_dataset) == (fitted, tested))
+        where = f"fitted on {fitted}, tested on {tested or fitted}"
+        lines += [render_table(table, title=where).split("\n\nrank-1")[0].rstrip(), ""]
+    for fitted, tested, seed, people in counts:
+        lines.append(
+            f"{fitted} → {tested}, seed {seed}: {people:,} people with the name of one who is tested were left out of "
+            "the training side."
+        )
+    return "\n".join(lines) + "\n"
+
+
+ANALYSIS = analysis.Analysis("transfer", FLAGS, analyse, opening=analysis.open_stores)
+
+
+def main(_: list[str]) -> None:
+    """Reads the flags, runs, writes and prints."""
+    analysis.main(ANALYSIS)
+
+
+if __name__ == "__main__":
+    cli.run(main, values=FLAGS)

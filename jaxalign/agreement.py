@@ -1,0 +1,98 @@
+"""Whether two maps do the same: of rows, of scores, of rankings."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jaxalign.affine import AffineMap
+from jaxalign.moments import Moments
+from jaxalign.precision import double_precision, multiply
+
+
+def effective_rank(map_: AffineMap, total: Moments, source: str) -> float:
+    """How many dimensions the mapped rows fill: (Σ s)² / Σ s² of their variances s along their own principal axes.
+
+    With S the source's second moment and W the map, that is tr(F)² / ‖F‖²_F of F = Wᵀ S W.
+
+    Args:
+      map_: from the source.
+      total: moments of the rows.
+      source: name of the encoder among them.
+    """
+    start = total.offset(source)
+    columns = slice(start, start + total.width(source))
+    with double_precision():
+        return float(_participation(map_.matrix(), total.scatter[columns, columns]))
+
+
+@jax.jit
+def _participation(matrix: Float[Array, "p q"], scatter: Float[Array, "p p"]) -> Float[Array, ""]:
+    mapped = multiply(multiply(matrix.T, scatter), matrix)
+    square = jnp.sum(mapped**2)
+    return jnp.trace(mapped) ** 2 / jnp.where(square > 0, square, 1)
+
+
+def row_differences(left: ArrayLike, right: ArrayLike, center: ArrayLike) -> Float[np.ndarray, "n 2"]:
+    """Of each row the squared distance between two images of it, and the mean of their squared distances to a centre.
+
+    The agreement of two maps on rows is 1 − √(Σ first / Σ second): 1 for equal maps, near 1 − √2 for unrelated ones of
+    like size. That is the relative Frobenius distance of the maps, taken in the second moment of the rows.
+
+    Args:
+      left, right: images of the same rows, shape [n, d].
+      center: of the space, shape [d].
+    """
+    one, other, middle = (np.asarray(array, np.float64) for array in (left, right, center))
+    apart = np.sum((one - other) ** 2, axis=1)
+    size = (np.sum((one - middle) ** 2, axis=1) + np.sum((other - middle) ** 2, axis=1)) / 2
+    return np.stack([apart, size], axis=1)
+
+
+def agreement_of_sums(sums: Float[np.ndarray, "*shape 2"]) -> Float[np.ndarray, "*shape"]:
+    """1 − √(apart / size) from sums of ``row_differences``; NaN where the size is zero."""
+    apart, size = sums[..., 0], sums[..., 1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 1 - np.sqrt(apart / size)
+
+
+def compare_scores(
+    one: tuple[ArrayLike, ArrayLike], other: tuple[ArrayLike, ArrayLike]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Correlations of each probe's cosines to the gallery under two pairs of maps.
+
+    Args:
+      one, other: mapped probes [n, d] and mapped gallery [m, d]; the two may lie in different spaces.
+
+    Returns:
+      Pearson's correlation of the scores, and Spearman's (of the rankings; ties in order of the gallery), of each
+      probe, shapes [n]; NaN for a probe whose scores are all alike.
+
+    Equivalent: ``scipy.stats.pearsonr`` and ``spearmanr`` of each row of the two matrices of scores.
+    """
+    first, second = (_scores(*map(jnp.asarray, sides)) for sides in (one, other))
+    pearson = _correlation(first, second)
+    ranks = [_ranks(np.asarray(scores)) for scores in (first, second)]
+    return np.asarray(pearson, np.float64), np.asarray(_correlation(*map(jnp.asarray, ranks)), np.float64)
+
+
+@jax.jit
+def _scores(probes: Float[Array, "n d"], gallery: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    unit = [side / jnp.linalg.norm(side, axis=1, keepdims=True) for side in (probes, gallery)]
+    return multiply(unit[0], unit[1].T)
+
+
+@jax.jit
+def _correlation(left: Float[Array, "n m"], right: Float[Array, "n m"]) -> Float[Array, " n"]:
+    left, right = (side - side.mean(axis=1, keepdims=True) for side in (left, right))
+    return jnp.sum(left * right, axis=1) / jnp.sqrt(jnp.sum(left**2, axis=1) * jnp.sum(right**2, axis=1))
+
+
+def _ranks(scores: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
+    """Place of each score in its row, centred around 0: NumPy sorts on the host many times faster than XLA."""
+    order = np.argsort(scores, axis=1, kind="stable")
+    ranks = np.empty(scores.shape, np.float32)
+    places = np.arange(scores.shape[1], dtype=np.float32) - scores.shape[1] / 2
+    np.put_along_axis(ranks, order, np.broadcast_to(places, scores.shape), axis=1)
+    return ranks

@@ -1,0 +1,163 @@
+"""Error rates under resampled people, at a ladder of thresholds, without an n × n matrix for each resample.
+
+With m_p the number of times that person p is drawn, the impostor comparisons accepted at a threshold t weigh
+Σ over p ≠ q of m_p m_q C_pq(t), where C_pq(t) counts those of p with q that reach t: a quadratic form, so that all
+resamples are one matrix product for each threshold. Between thresholds rates are interpolated.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxalign.biometrics.counting import Counter, Scored
+from jaxalign.biometrics.operating_points import ErrorRates
+from jaxalign.biometrics.tail import score_strips
+from jaxalign.precision import multiply
+
+THRESHOLDS = 48  # about as many, unless asked otherwise
+NEAR = (0.4, 0.75, 1.0, 1.3, 2.2)  # of a false match rate that is asked for
+COUNTS_AT_ONCE = 1 << 26  # counts by pair of people and stretch that are in memory
+STRETCHES_AT_ONCE = 8  # quadratic forms of one batch
+
+
+@dataclasses.dataclass(frozen=True)
+class GradedRates:
+    """FMR and TMR at falling thresholds, of the people as they are (first row) and of each resample.
+
+    Attributes:
+      threshold: falling; the first is infinite, the last −infinite, shape [T].
+      fmr, tmr: shape [1 + resamples, T]; NaN in a resample without impostor or genuine comparisons.
+    """
+
+    threshold: np.ndarray
+    fmr: np.ndarray
+    tmr: np.ndarray
+
+    def auc(self) -> np.ndarray:
+        """Area under the ROC curve, comparisons between two thresholds counted as ties, shape [1 + resamples]."""
+        width = np.diff(self.fmr, axis=1)
+        return np.sum(width * (self.tmr[:, 1:] + self.tmr[:, :-1]) / 2, axis=1)
+
+    def auc_error(self) -> np.ndarray:
+        """Bound on the error of ``auc``, shape [1 + resamples]."""
+        return np.sum(np.diff(self.fmr, axis=1) * np.diff(self.tmr, axis=1), axis=1) / 2
+
+    def eer(self) -> np.ndarray:
+        """Where FMR and FNMR cross, both interpolated between thresholds, shape [1 + resamples]."""
+        gap = self.fmr - (1 - self.tmr)  # rises from −1 to 1
+        after = np.argmax(gap >= 0, axis=1)
+        rows, before = np.arange(len(gap)), np.maximum(after - 1, 0)
+        low, high = gap[rows, before], gap[rows, after]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.where(high > low, -low / (high - low), 0)
+        fmr = self.fmr[rows, before] + share * (self.fmr[rows, after] - self.fmr[rows, before])
+        return np.where(np.isnan(gap).any(axis=1), np.nan, fmr)
+
+    def tmr_at(self, rate: float) -> np.ndarray:
+        """TMR where FMR is ``rate``, interpolated between the two thresholds around it, shape [1 + resamples]."""
+        after = np.argmax(self.fmr > rate * (1 + 1e-6), axis=1)
+        rows, before = np.arange(len(self.fmr)), np.maximum(after - 1, 0)
+        low, high = self.fmr[rows, before], self.fmr[rows, after]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.clip((rate - low) / (high - low), 0, 1)
+        found = self.tmr[rows, before] + share * (self.tmr[rows, after] - self.tmr[rows, before])
+        found = np.where(self.fmr[:, -1] <= rate, self.tmr[:, -1], found)
+        return np.where(np.isnan(self.fmr).any(axis=1), np.nan, found)
+
+
+def graded_rates(
+    counter: Counter, scored: Scored, rates: ErrorRates, weights: np.ndarray, thresholds: int = THRESHOLDS
+) -> GradedRates:
+    """Rates of every resample at a ladder of thresholds.
+
+    Args:
+      counter, scored: the pass over the scores, with its axis.
+      rates: of all comparisons; thresholds lie close around its operating points and its EER.
+      weights: how often each person is drawn, shape [resamples, people].
+      thresholds: about how many; at least as many as there are distinct scores gives every rate exactly.
+    """
+    plan = counter.plan
+    ladder = _ladder(scored, rates, plan.impostor, thresholds)
+    everyone = np.concatenate([np.ones((1, weights.shape[1]), weights.dtype), weights]).astype(np.float32)
+    counted = ~plan.genuine_own
+    scores, people = scored.genuine_scores[counted], plan.probe_codes[plan.genuine_probe[counted]]
+    stretch = _stretch(ladder, scores)
+    by_person = np.zeros((len(ladder) + 1, weights.shape[1]))
+    np.add.at(by_person, (stretch, people), 1)
+    genuine = everyone.astype(np.float64) @ by_person.T
+    impostor = _impostors(counter, scored, ladder, everyone)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        fmr, tmr = (np.cumsum(part, axis=1) / part.sum(axis=1, keepdims=True) for part in (impostor, genuine))
+    start = np.zeros((len(everyone), 1))
+    edge = np.concatenate([[np.inf], ladder, [-np.inf]])
+    return GradedRates(edge, np.concatenate([start, fmr], 1), np.concatenate([start, tmr], 1))
+
+
+def _ladder(scored: Scored, rates: ErrorRates, impostors: int, thresholds: int) -> np.ndarray:
+    """Thresholds, falling: close around what is asked for, the others spread over both kinds of scores."""
+    assert scored.axis is not None
+    genuine = np.sort(scored.genuine_scores[~scored.plan.genuine_own])
+    around = [*(point.fmr for point in rates.points), rates.eer]
+    share = np.concatenate([np.multiply(rate, NEAR) for rate in around if np.isfinite(rate)])
+    spread = max(2, thresholds // 6)
+    share = np.concatenate([share, np.geomspace(1 / impostors, 1, spread), np.linspace(0, 1, spread)])
+    ranks = np.unique(np.clip(np.round(share * impostors), 1, impostors).astype(np.int64))
+    if thresholds >= impostors + len(genuine):
+        ranks = np.arange(1, impostors + 1)
+        chosen = genuine
+    else:
+        chosen = genuine[np.linspace(0, len(genuine) - 1, spread).astype(np.int64)]
+    at_ranks = np.array([scored.axis.exceeded_by(int(rank)) for rank in ranks], scored.dtype)
+    return np.unique(np.concatenate([at_ranks, chosen.astype(scored.dtype)]))[::-1]
+
+
+def _stretch(ladder: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """For each score the number of thresholds above it: 0 reaches the highest, T reaches none."""
+    return len(ladder) - np.searchsorted(ladder[::-1], scores, "right")
+
+
+def _impostors(counter: Counter, scored: Scored, ladder: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weight of the impostor comparisons in each stretch, shape [resamples, T + 1].
+
+    Counts by pair of people are made for so many stretches at once as memory allows; scores that were not kept are
+    computed again for each.
+    """
+    plan, people = counter.plan, weights.shape[1]
+    stretches = len(ladder) + 1
+    group = max(1, min(stretches, COUNTS_AT_ONCE // people**2))
+    drawn, found = jnp.asarray(weights), []
+    for first in range(0, stretches, group):
+        counts = np.zeros((group, people, people), np.float32)
+        for start, column, scores in score_strips(counter, scored):
+            rows = min(len(scores), plan.probes - start)
+            if rows <= 0:
+                continue
+            probe = plan.probe_codes[plan.order[start : start + rows]]
+            searched = plan.gallery_codes[column : column + scores.shape[1]]
+            stretch = _stretch(ladder, scores[:rows, : len(searched)].ravel()).astype(np.uint16)
+            pair = (probe[:, None] * people + searched[None, :]).astype(np.int32).ravel()
+            by_stretch = np.argsort(stretch, kind="stable")
+            ends = np.searchsorted(stretch[by_stretch], np.arange(first, first + group + 1))
+            for k in range(min(group, stretches - first)):
+                members = pair[by_stretch[ends[k] : ends[k + 1]]]
+                counts[k] += np.bincount(members, minlength=people**2).reshape(people, people)
+        counts[:, np.arange(people), np.arange(people)] = 0  # of one person with themselves: no impostors
+        found.append(np.asarray(_quadratic(drawn, counts))[:, : stretches - first])
+    return np.concatenate(found, axis=1).astype(np.float64)
+
+
+@functools.partial(jax.jit)
+def _quadratic(
+    weights: Float[Array, "resamples people"], counts: Float[Array, "stretches people people"]
+) -> Float[Array, "resamples stretches"]:
+    """Σ_pq m_p m_q C_pq for every resample and stretch."""
+
+    def one(count: Float[Array, "people people"]) -> Float[Array, " resamples"]:
+        return jnp.sum(multiply(weights, count) * weights, axis=1)
+
+    return lax.map(one, counts, batch_size=min(STRETCHES_AT_ONCE, len(counts))).T

@@ -1,0 +1,165 @@
+"""A small network beside an affine map, trained by Adam and stopped on people who are held out."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxalign.affine import AffineMap
+from jaxalign.errors import UserError
+from jaxalign.precision import multiply
+from jaxalign.pytree import pytree
+
+BATCH = 256
+RATE = 1e-3
+LOOK_EVERY = 20  # steps between two looks at the people held out
+PATIENCE = 5  # looks without a better one before training stops
+
+
+@pytree
+class Network:
+    """y = (x − μ) W + c + gelu((x − μ) U / s + b) V: an affine map and one hidden layer.
+
+    Attributes:
+      center: μ, shape [p].
+      linear, bias: W and c, shapes [p, q] and [q].
+      inward, shift: U / s and b, shapes [p, h] and [h].
+      outward: V, shape [h, q].
+    """
+
+    center: Float[Array, " p"]
+    linear: Float[Array, "p q"]
+    bias: Float[Array, " q"]
+    inward: Float[Array, "p h"]
+    shift: Float[Array, " h"]
+    outward: Float[Array, "h q"]
+
+    def __call__(self, rows: Float[Array, "n p"]) -> Float[Array, "n q"]:
+        """Maps rows, float32."""
+        return _apply(self, jnp.asarray(rows, jnp.float32))
+
+
+class Trained(NamedTuple):
+    """A network and how its training went.
+
+    Attributes:
+      network: with the weights that were best on the people held out.
+      before, best: mean squared error on them of the affine map it started from, and at its best.
+      steps: until it stopped.
+    """
+
+    network: Network
+    before: float
+    best: float
+    steps: int
+
+
+@jax.jit
+def _apply(network: Network, rows: Float[Array, "n p"]) -> Float[Array, "n q"]:
+    centred = rows - network.center
+    hidden = jax.nn.gelu(multiply(centred, network.inward) + network.shift)
+    return multiply(centred, network.linear) + network.bias + multiply(hidden, network.outward)
+
+
+def fit_network(
+    x: Float[np.ndarray, "n p"],
+    y: Float[np.ndarray, "n q"],
+    held_out: np.ndarray,
+    start: AffineMap,
+    *,
+    hidden: int = 128,
+    steps: int = 400,
+    seed: int = 0,
+) -> Trained:
+    """Trains a network on squared error, from an affine map that was fitted without the people held out.
+
+    The hidden layer begins without effect, so that training begins at the affine map; W, c and the layer are trained
+    together. Training ends when ``PATIENCE`` looks at the people held out were no better than the best.
+
+    Args:
+      x, y: training rows.
+      held_out: which of them only tell when to stop, bool, shape [n].
+      start: from x to y.
+      hidden: width of the hidden layer.
+      steps: at most.
+      seed: of the hidden layer and of the batches.
+
+    Raises:
+      UserError: nobody, or everybody, is held out, or hidden or steps is below 1.
+    """
+    if not 0 < int(held_out.sum()) < len(held_out):
+        raise UserError(
+            f"of {len(held_out):,} rows {int(held_out.sum()):,} are held out; some, not all, must be."
+        )
+    if hidden < 1 or steps < 1:
+        raise UserError(f"hidden and steps are whole numbers of 1 or more, got {hidden} and {steps}.")
+    first, second = jax.random.split(jax.random.key(seed))
+    network = _begin(start, x[~held_out], hidden, first)
+    sides = [
+        jnp.asarray(side, jnp.float32) for side in (x[~held_out], y[~held_out], x[held_out], y[held_out])
+    ]
+    best, before, loss, taken = _train(network, second, *sides, looks=-(-steps // LOOK_EVERY))
+    return Trained(best, float(before), float(loss), int(taken))
+
+
+def _begin(start: AffineMap, x: np.ndarray, hidden: int, key: PRNGKeyArray) -> Network:
+    width = start.in_dim
+    center = np.zeros(width) if start.center is None else np.asarray(start.center)
+    spread = float(np.sqrt(np.mean(np.sum((np.asarray(x, np.float64) - center) ** 2, axis=1)))) or 1.0
+    inward = jax.random.normal(key, (width, hidden), jnp.float32) / spread
+    single = lambda array: jnp.asarray(np.asarray(array), jnp.float32)  # noqa: E731
+    return Network(
+        single(center),
+        single(start.matrix()),
+        single(start.bias),
+        inward,
+        jnp.zeros(hidden),
+        jnp.zeros((hidden, start.out_dim)),
+    )
+
+
+def _loss(network: Network, x: Float[Array, "b p"], y: Float[Array, "b q"]) -> Float[Array, ""]:
+    return jnp.mean(jnp.sum((_apply(network, x) - y) ** 2, axis=1))
+
+
+@functools.partial(jax.jit, static_argnames="looks")
+def _train(
+    network: Network,
+    key: PRNGKeyArray,
+    x: Float[Array, "n p"],
+    y: Float[Array, "n q"],
+    x_held: Float[Array, "m p"],
+    y_held: Float[Array, "m q"],
+    *,
+    looks: int,
+) -> tuple[Network, Float[Array, ""], Float[Array, ""], Array]:
+    import optax
+
+    optimizer = optax.adam(RATE)
+    before = _loss(network, x_held, y_held)
+    size = min(BATCH, len(x))
+
+    def step(carry: Any, step_key: PRNGKeyArray) -> tuple[Any, None]:
+        weights, state = carry
+        rows = jax.random.randint(step_key, (size,), 0, len(x))
+        gradient = jax.grad(_loss)(weights, x[rows], y[rows])
+        change, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(weights, change), state), None
+
+    def look(carry: Any) -> Any:
+        weights, state, best, least, since, number = carry
+        keys = jax.random.split(jax.random.fold_in(key, number), LOOK_EVERY)
+        (weights, state), _ = lax.scan(step, (weights, state), keys)
+        now = _loss(weights, x_held, y_held)
+        better = now < least
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), weights, best)
+        return weights, state, best, jnp.minimum(now, least), jnp.where(better, 0, since + 1), number + 1
+
+    start = (network, optimizer.init(network), network, before, jnp.int32(0), jnp.int32(0))
+    going_on = lambda carry: (carry[4] < PATIENCE) & (carry[5] < looks)  # noqa: E731
+    _, _, best, least, _, number = lax.while_loop(going_on, look, start)
+    return best, before, least, number * LOOK_EVERY

@@ -1,0 +1,33 @@
+"""One made-up study, read and rendered once for every test of the report."""
+
+import pathlib
+
+import made_results
+import pytest
+
+from experiments.progress import Progress
+from experiments.report import write
+from experiments.results_tree import Tree, read_tree
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A study whose encoders and data sets have hostile names."""
+    folder = tmp_path_factory.mktemp("made") / "study"
+    folder.mkdir()
+    made_results.write_study(folder, made_results.HOSTILE[:4], (42,), made_results.HOSTILE_DATASETS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tree(hostile: pathlib.Path) -> Tree:
+    return read_tree(hostile)
+
+
+@pytest.fixture(scope="session")
+def report(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The directory that the report of it is written to."""
+    out = tmp_path_factory.mktemp("report") / "out"
+    with Progress(len(tree.parts)) as progress:
+        write(tree, out, ("latex", "markdown"), overwrite=False, progress=progress)
+    return out

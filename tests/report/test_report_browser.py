@@ -1,0 +1,168 @@
+"""The page in a real browser: no error, no request, tables that sort by mouse and by keyboard."""
+
+import json
+import shutil
+
+import made_results
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def browser(report):
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("there is no chromium with its chromedriver (Debian: chromium and chromium-driver)")
+    from selenium.webdriver.chrome.service import Service
+
+    options = selenium.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--force-prefers-reduced-motion",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = selenium.Chrome(options=options, service=Service(DRIVER))
+    try:
+        driver.get((report / "report.html").as_uri())
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def logs(browser):
+    """What the browser reported while the page was read."""
+    return {kind: browser.get_log(kind) for kind in ("browser", "performance")}
+
+
+def test_no_error_and_no_request(logs):
+    assert [entry["message"] for entry in logs["browser"]] == []
+    messages = [json.loads(entry["message"])["message"] for entry in logs["performance"]]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert asked  # the page itself, so that the list is one of requests
+    assert all(url.startswith(("file://", "data:")) for url in asked), asked
+    assert sum(url.startswith("file://") for url in asked) == 1
+
+
+def test_no_name_ran(browser):
+    assert (
+        browser.execute_script("return document.querySelectorAll('script, img, iframe, object').length") == 1
+    )
+    names = browser.execute_script("return [...document.querySelectorAll('.name')].map(e => e.textContent)")
+    assert set(made_results.HOSTILE[:4]) <= set(names)
+
+
+def test_figures_have_alternative_texts(browser):
+    figures = browser.execute_script(
+        "return [...document.querySelectorAll('figure')].map(f => [...f.querySelectorAll('svg[role=img]')]"
+        ".map(s => s.getAttribute('aria-label')))"
+    )
+    assert len(figures) > 20
+    assert all(len(texts) == 1 and len(texts[0]) > 40 for texts in figures)
+    drawn = browser.execute_script(
+        "return [...document.querySelectorAll('figure svg')].filter(s => !s.closest('details'))"
+        ".map(s => s.getBoundingClientRect().height)"
+    )
+    assert min(drawn) > 80
+
+
+def column(browser, name, place):
+    return browser.execute_script(
+        "return [...document.getElementById(arguments[0]).querySelectorAll('tbody tr')]"
+        ".map(r => r.cells[arguments[1]].textContent.trim())",
+        name,
+        place,
+    )
+
+
+def heads(browser, name):
+    return browser.execute_script(
+        "return [...document.getElementById(arguments[0]).querySelectorAll('th[scope=col]')]"
+        ".map(h => h.getAttribute('aria-sort'))",
+        name,
+    )
+
+
+def button(browser, name, place):
+    return browser.find_elements("css selector", f"[id='{name}'] thead button")[place]
+
+
+@pytest.fixture(scope="module")
+def methods(browser):
+    """The id of the table of methods."""
+    return browser.execute_script("return document.querySelector('.table[id$=methods-table]').id")
+
+
+def test_tables_sort_on_click(browser, methods):
+    before = column(browser, methods, 1)
+    numbers = [float(text.split("±")[0].strip(" *")) for text in before]
+    assert heads(browser, methods) == ["none"] * len(heads(browser, methods))
+    button(browser, methods, 1).click()
+    assert column(browser, methods, 1) == [
+        before[k] for k in sorted(range(len(before)), key=lambda k: -numbers[k])
+    ]
+    assert heads(browser, methods)[:3] == ["none", "descending", "none"]
+    button(browser, methods, 1).click()
+    assert column(browser, methods, 1) == [
+        before[k] for k in sorted(range(len(before)), key=lambda k: numbers[k])
+    ]
+    button(browser, methods, 0).click()
+    assert column(browser, methods, 0) == sorted(column(browser, methods, 0))
+    assert heads(browser, methods)[:3] == ["ascending", "none", "none"]
+
+
+def test_tables_sort_by_keyboard_and_what_has_no_number_stays_last(browser):
+    from selenium.webdriver.common.keys import Keys
+
+    name = browser.execute_script("return document.querySelector('.table[id$=encoders-table]').id")
+    place = next(k for k in range(1, 9) if any("n/a" in text for text in column(browser, name, k)))
+    head = button(browser, name, place)
+    for direction, key in (("descending", Keys.ENTER), ("ascending", Keys.SPACE)):
+        browser.execute_script("arguments[0].focus()", head)
+        browser.switch_to.active_element.send_keys(key)
+        assert heads(browser, name)[place] == direction
+        assert "n/a" in column(browser, name, place)[-1]
+    browser.switch_to.active_element.send_keys(Keys.TAB)
+    focused = browser.execute_script(
+        "return document.activeElement.tagName + getComputedStyle(document.activeElement).outlineStyle"
+    )
+    assert focused.startswith(("BUTTON", "DIV"))
+    assert focused.endswith("solid")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_light_and_dark(browser, scheme):
+    """Contrast of at least 4.5 (WCAG AA) for text of the page and of figures outside coloured cells."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    colours = browser.execute_script(
+        "const of = (q, p) => getComputedStyle(document.querySelector(q))[p];"
+        "return {ground: of('section', 'backgroundColor'), ink: of('h2', 'color'), muted: of('figcaption', 'color'),"
+        "link: of('nav a', 'color'), label: of('figure svg text', 'fill')}"
+    )
+    ground = luminance(colours.pop("ground"))
+    assert (ground > 0.5) == (scheme == "light")
+    for what, colour in colours.items():
+        low, high = sorted((ground, luminance(colour)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (what, colour)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of WCAG 2 from "rgb(r, g, b)"."""
+    parts = [float(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_never_scrolls_sideways(browser, width):
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width

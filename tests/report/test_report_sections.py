@@ -1,0 +1,271 @@
+"""What sections say, against numbers computed by hand or by numpy and scipy."""
+
+import math
+from typing import Any
+
+import made_results
+import numpy as np
+import pytest
+from scipy.cluster.hierarchy import leaves_list, linkage
+
+from jaxalign.report import Measure, Row
+from jaxalign.report.figures.dendrogram import leaves
+from jaxalign.report.figures.projection import Point, same_person_nearest
+from jaxalign.report.parts import Part, Prediction
+from jaxalign.report.reproduce import command, origin
+from jaxalign.report.sections import sections
+from jaxalign.report.sections.blocks import Section
+
+NAN = math.nan
+# rank-1 of a to b, a to c, b to a, b to c, c to a, c to b; their mean is 0.5 for ridge.
+RIDGE = dict(zip(("ab", "ac", "ba", "bc", "ca", "cb"), (0.2, 0.4, 0.6, 0.8, 0.7, 0.3)))
+
+
+def rank1(pair, method, value, **more):
+    return Row(
+        "faces", pair[0], pair[1], method, None, more.pop("seed", 1), "excluded", "rank1", value, **more
+    )
+
+
+def verification(pair, measure, value, **more):
+    return Row("faces", pair[0], pair[1], "ridge", None, 1, "", measure, value, **more)
+
+
+def part(rows, driver="pairwise", **more) -> Part:
+    return Part(driver, driver, {}, rows, **more)
+
+
+def section(*parts: Part) -> Section:
+    return next(sections(parts))
+
+
+def rows_of(found: Section, name: str) -> Any:
+    """A table's rows, by its name."""
+    return next(table.rows for table in found.tables() if table.name == name)
+
+
+def plain(sentences):
+    return [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in sentences]
+
+
+def test_pairwise_summary():
+    rows = [rank1(pair, "identity", 0.1) for pair in RIDGE] + [rank1(p, "ridge", v) for p, v in RIDGE.items()]
+    rows += [rank1("aa", "own", 0.9), rank1("bb", "own", 0.7)]
+    assert plain(section(part(rows)).summary) == [
+        "On faces, over 6 ordered pairs of 3 encoders, mean rank-1 identification rate, own photograph excluded goes "
+        "from 10.0 % without a map to 50.0 % with ridge, the best of 2 settings.",
+        "With ridge the best pair is b → c (80.0 %), the worst a → b (20.0 %).",
+        "Averaged over partners, b is carried to others best (70.0 %) and others are carried to a best (65.0 %).",
+        "Compared with themselves the encoders reach 80.0 % on average, against 50.0 % across encoders with ridge.",
+    ]
+
+
+def test_a_pair_without_a_number_is_said_so_with_its_reason_and_never_counts_as_zero():
+    rows = [rank1(pair, "identity", 0.1) for pair in RIDGE]
+    rows += [rank1(p, "ridge", v) for p, v in RIDGE.items() if p != "ab"]
+    rows.append(rank1("ab", "ridge", NAN, reason="the source is singular"))
+    found = section(part(rows))
+    summary = plain(found.summary)
+    assert "to 56.0 % with ridge" in summary[0]  # the mean of the other five
+    assert summary[-1] == (
+        "1 pair could not be measured by some method and is left out of every mean; the first is a → b by ridge: the "
+        "source is singular."
+    )
+    pairs = rows_of(found, "pairwise-pairs-rank1")
+    (entry,) = [row[3] for row in pairs if row[:2] == ["a", "b"]]
+    assert math.isnan(entry.mean)
+    assert entry.reason == "the source is singular"
+    alts = [picture.alt for picture in found.pictures() if "by ridge" in picture.alt]
+    assert "1 cell without a number: the source is singular." in alts[0]
+    svg = next(picture.svg for picture in found.pictures() if picture.name == "pairwise-ridge-rank1_excluded")
+    assert ">n/a<" in svg
+    assert "n/a: the source is singular" in svg
+
+
+def test_an_operating_point_that_is_unsupported_for_some_pairs_has_no_mean():
+    rows = [rank1(p, "ridge", v) for p, v in RIDGE.items()]
+    for pair in RIDGE:
+        value, why = (NAN, "fewer than 10 expected false matches") if pair == "cb" else (0.5, "")
+        rows.append(verification(pair, "tmr@fmr=0.0001", value, reason=why))
+    found = section(part(rows))
+    (line,) = rows_of(found, "pairwise-methods")
+    assert math.isnan(line[2].mean)
+    assert line[2].reason == "1 of 6 pairs: fewer than 10 expected false matches"
+
+
+def test_deviation_is_over_seeds_and_intervals_are_of_pairs():
+    rows = [rank1(p, "ridge", v + (seed - 1.5) / 50, seed=seed) for p, v in RIDGE.items() for seed in (1, 2)]
+    (line,) = rows_of(section(part(rows)), "pairwise-methods")
+    assert (line[1].mean, line[1].deviation) == pytest.approx((0.5, 0.01))
+    one = [rank1(p, "ridge", v, low=v - 0.1, high=v + 0.1) for p, v in RIDGE.items()]
+    pairs = rows_of(section(part(one)), "pairwise-pairs-rank1")
+    assert [row[2].low for row in pairs] == pytest.approx([v - 0.1 for v in RIDGE.values()])
+
+
+def test_curves_are_means_over_pairs_and_bands_means_of_ends():
+    rows = [rank1(p, "ridge", v) for p, v in RIDGE.items()]
+    curves = [
+        rank1(p, "ridge", v + 0.01 * k, axis="rank", at=k, low=v - 0.1, high=v + 0.1)._replace(measure="cmc")
+        for p, v in RIDGE.items()
+        for k in (1, 5, 10)
+    ]
+    found = section(part(rows, curves=curves))
+    (picture,) = [picture for picture in found.pictures() if picture.name == "pairwise-cmc"]
+    assert picture.alt.endswith("ridge: 51 % at 1, 55 % at 5, 60 % at 10 (band 40 to 60 %).")
+    assert "their ends averaged" in picture.caption
+
+
+def test_det_shows_error_rates():
+    rows = [rank1(p, "ridge", v) for p, v in RIDGE.items()]
+    for fmr, value in ((0.001, 0.6), (0.01, 0.8), (0.1, 0.9)):
+        rows += [verification(p, f"tmr@fmr={fmr}", value) for p in RIDGE]
+    (picture,) = [picture for picture in section(part(rows)).pictures() if picture.name == "pairwise-det"]
+    assert picture.alt.endswith("ridge: 40 % at 0.1, 20 % at 1, 10 % at 10.")
+
+
+def test_heat_maps_follow_the_families():
+    rows = [rank1(p, "ridge", v) for p, v in RIDGE.items()]
+    tree = {
+        "encoders": ["a", "b", "c"],
+        "linkage": [[0, 2, 1.0, 2], [1, 3, 2.0, 3]],
+        "order": ["b", "c", "a"],
+    }
+    families = part([rank1("aa", "x", 0.5)], "families", families={"rank1": tree})
+    found = section(part(rows), families)
+    svg = next(picture.svg for picture in found.pictures() if "ridge" in picture.name)
+    places = [svg.index(f">{name}</text>") for name in "bca"]
+    assert places == sorted(places)
+    assert "encoders ordered by family" in svg
+
+
+def test_transfer_is_beside_what_maps_of_the_place_reach():
+    rows = []
+    for fitted, tested, loss in (("one", "", 0), ("two", "", 0), ("one", "two", 0.1), ("two", "one", 0.2)):
+        for pair, value in RIDGE.items():
+            rows.append(rank1(pair, "ridge", value - loss)._replace(dataset=fitted, test_dataset=tested))
+    found = section(part(rows, "transfer"))
+    assert plain(found.summary) == [
+        "Maps fitted on two, tested on one: mean rank-1 identification rate, own photograph excluded 30.0 % with "
+        "ridge, against 50.0 % with maps fitted within one.",
+        "Maps fitted on one, tested on two: mean rank-1 identification rate, own photograph excluded 40.0 % with "
+        "ridge, against 50.0 % with maps fitted within two.",
+    ]
+    lines = {tuple(row[:2]): row[2].mean for row in rows_of(found, "transfer-rank1")}
+    assert lines == pytest.approx(
+        {("one", "one"): 0.5, ("two", "one"): 0.3, ("two", "two"): 0.5, ("one", "two"): 0.4}
+    )
+
+
+def test_sweeps_say_where_they_start_end_and_are_best():
+    rows = []
+    for pair, value in RIDGE.items():
+        for at, share in ((0.1, 0.5), (1.0, 1.0), (10.0, 0.8)):
+            rows.append(rank1(pair, "ridge", value * share, axis="l2", at=at))
+        rows.append(rank1(pair, "ridge", 10 * value)._replace(measure="effective_rank", own_photograph=""))
+    found = section(part(rows, "ridge_path"))
+    assert plain(found.summary) == [
+        "Rank-1 identification rate, own photograph excluded, mean over pairs with ridge, goes from 25.0 % at penalty "
+        "0.1 to 40.0 % at penalty 10, its best 50.0 % at penalty 1.",
+        "Effective rank, with ridge: median over pairs 5, from 2 to 8.",
+    ]
+    lines = {row[0].mean: row[1].mean for row in rows_of(found, "ridge_path-l2-rank1")}
+    assert lines == pytest.approx({0.1: 0.25, 1.0: 0.5, 10.0: 0.4})
+
+
+def test_ranks_along_their_axis_are_one_line():
+    rows = [
+        rank1(pair, "ridge", value * k / 8, axis="rank", at=float(k))._replace(rank=k)
+        for pair, value in RIDGE.items()
+        for k in (4, 8)
+    ]
+    found = section(part(rows, "rank_sweep"))
+    assert "goes from 25.0 % at rank 4 to 50.0 % at rank 8." in plain(found.summary)[0]
+    assert [len(row) for row in rows_of(found, "rank_sweep-rank-rank1")] == [2, 2]
+
+
+def test_geometry_names_the_best_predictor():
+    rows = [Row("faces", "a", "b", "geometry", None, 1, "", "linear_cka", 0.8),
+            Row("faces", "a", "b", "geometry", None, 1, "", "linear_cka:null_mean", 0.2),
+            Row("faces", "a", "a", "geometry", None, 1, "", "anisotropy", 0.25)]  # fmt: skip
+    predictions = [
+        Prediction("linear_cka", "no", "ridge", "rank1", 0.4, 0.1, 0.6, 21),
+        Prediction("procrustes_distance", "yes", "ridge", "rank1", -0.75, -0.9, -0.5, 21),
+        Prediction("svcca", "yes", "ridge", "rank1", NAN, None, None, 21),
+    ]
+    found = section(part(rows, "geometry", predictions=predictions))
+    assert found.summary == [
+        "Of 3 similarities, Procrustes distance, calibrated predicts rank-1 identification rate by ridge best: "
+        "Spearman −0.75 (95 % interval −0.9 to −0.5) over 21 pairs."
+    ]
+    assert [row[0] for row in rows_of(found, "geometry-prediction-ridge-rank1")] == [
+        *("Procrustes distance", "linear CKA", "SVCCA")
+    ]
+    (line,) = rows_of(found, "geometry-similarities")
+    assert (line[1].mean, line[2].mean, line[3:]) == (0.8, 0.2, [None, None])
+    assert rows_of(found, "geometry-encoders")[0][1].mean == 0.25
+
+
+def test_families_say_what_merges_first_and_what_labels_explain():
+    tree = made_results.tree(["a", "b", "c", "d"])
+    found = section(part([rank1("aa", "x", 0.5)], "families", families={"rank1": tree}))
+    left, right, height, _ = tree["linkage"][0]
+    names = [tree["encoders"][int(place)] for place in (left, right)]
+    assert f"closest encoders are {names[0]} and {names[1]}, at {height:.1f}; " in found.summary[0]
+    assert f"cophenetic correlation of {tree['cophenetic']:.3g}" in found.summary[0]
+    assert (
+        "labels explain the distances at the 5 % level (permutation test, p = 0.03, 999 perm"
+        in found.summary[1]
+    )
+    (picture,) = found.pictures()
+    assert f"Merges, the closest first: {names[0]} and {names[1]} at {height:.3g};" in picture.alt
+
+
+def test_leaves_are_scipys():
+    random = np.random.default_rng(0)
+    for count in (2, 5, 17):
+        merges = linkage(random.normal(size=(count, 3)), "average")
+        assert leaves(merges.tolist(), count) == leaves_list(merges).tolist()
+
+
+def test_nearest_of_the_same_person():
+    points = [Point("d", "a", "b", "m", "after", side, person, x, 0.0)
+              for side, person, x in (("source", 0, 0.0), ("source", 1, 5.0), ("target", 0, 1.0), ("target", 1, 1.5),
+                                      ("target", 2, 5.0))]  # fmt: skip
+    assert same_person_nearest(points) == (1, 2)
+    assert same_person_nearest([]) == (0, 0)
+
+
+def test_measures_in_words():
+    assert Measure("rank1:people_for_95%", "excluded").describe() == (
+        "rank-1 identification rate, own photograph excluded: people for 95 %"
+    )
+    assert Measure("tmr@fmr=0.001").head == "TMR at FMR 0.001"
+    assert Measure("rank5", "included").head == "rank-5, own included"
+    rates = ["rank1", "map50", "auc", "eer", "tmr@fmr=0.1", "rank1_relative"]
+    assert [Measure(name).is_rate for name in (*rates, "rank1:people_for_95%", "map_agreement", "effective_rank")] == [
+        *(True,) * 6, *(False,) * 3
+    ]  # fmt: skip
+
+
+def test_the_command_can_be_typed_again():
+    words = ["/somewhere/experiments/pairwise.py", "--store=my store", "--out=x"]
+    assert command(words) == "python -m experiments.pairwise '--store=my store' --out=x"
+    assert (
+        command([words[0], *["--flag=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"] * 2]).count(" \\\n  --flag")
+        == 2
+    )
+    assert command(None) == ""
+    config = {
+        "git": {"commit": "abc", "modified": True},
+        "config": {"protocol": {"seeds": [1, 2]}, "l2": None},
+        "store": {"dataset": "d", "path": "p", "rows": 9, "dims": {"a": 3}, "checksums": {"a": "ff"}},
+    }
+    found = origin(Part("x", "pairwise", config, [], checksums={"results.parquet": "00"}))
+    assert dict(found.facts) == {
+        "commit": "abc, with changes that were not committed",
+        "seeds": "1, 2",
+        "data set": "d, from p, rows 9",
+        "a": "width 3, SHA-256 ff",
+        "results.parquet": "SHA-256 00",
+    }
+    assert found.settings == [("protocol.seeds", "1, 2")]

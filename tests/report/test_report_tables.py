@@ -1,0 +1,126 @@
+"""Tables as CSV, Markdown and LaTeX: numbers, bold, reasons, and names that are never markup."""
+
+import csv
+import io
+import math
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxalign.report.labels import file_stem, number, short_names, shown
+from jaxalign.report.rows import Cell
+from jaxalign.report.tables import Column, Table, Value, to_csv, to_latex, to_markdown
+
+NAN = math.nan
+COLUMNS = [
+    Column("method"),
+    Column.rate("rank-1"),
+    Column.rate("EER", lower_is_better=True),
+    Column("people", "number"),
+]
+ROWS = [
+    ["ridge_1", Value(0.50049, 0.012), Value(0.2), Value(1500.0, low=1200.0, high=1800.0)],
+    ["a & b", Value(0.5001, 0.5), Value(0.1), Value(NAN, reason="never_reached")],
+    ["=1+1", Value(NAN, reason="singular"), None, Value(20.0)],
+]
+TABLE = Table("t", "Methods_1", "Mean ± deviation, 5 %.", COLUMNS, ROWS)
+
+
+def test_best_is_what_looks_best_and_never_what_has_no_number():
+    assert TABLE.best() == {(0, 1), (1, 1), (1, 2)}  # 50.0 and 50.0 look the same; the lowest error rate
+    assert Table("t", "", "", COLUMNS, ROWS[:1]).best() == set()
+
+
+def test_csv_has_whole_numbers_and_reasons():
+    lines = list(csv.reader(io.StringIO(to_csv(TABLE))))
+    assert lines[0] == [
+        *("method", "rank-1", "rank-1: standard deviation", "rank-1: reason", "EER"),
+        *("people", "people: low", "people: high", "people: reason"),
+    ]
+    assert lines[1] == ["ridge_1", "0.50049", "0.012", "", "0.2", "1500.0", "1200.0", "1800.0", ""]
+    assert lines[2] == ["a & b", "0.5001", "0.5", "", "0.1", "", "", "", "never_reached"]
+    assert lines[3] == ["'=1+1", "", "", "singular", "", "20.0", "", "", ""]
+
+
+def test_markdown():
+    lines = to_markdown(TABLE).splitlines()
+    assert lines[0] == r"**Methods\_1.** Mean ± deviation, 5 %."
+    assert lines[2] == "| method | rank-1 \\(%\\) | EER \\(%\\) | people |"
+    assert lines[3] == "| --- | ---: | ---: | ---: |"
+    assert lines[4] == r"| ridge\_1 | **50.0** ± 1.2 | 20.0 | 1,500 (1,200 to 1,800) |"
+    assert lines[5] == "| a &amp; b | **50.0** ± 50.0 | **10.0** | n/a |"
+    assert lines[6] == r"| =1\+1 | n/a |  | 20 |"
+    assert lines[8:] == [r"n/a: never\_reached.", "n/a: singular."]
+
+
+def test_latex():
+    lines = to_latex(TABLE).splitlines()
+    assert r"\caption{Methods\_1. Mean \(\pm\) deviation, 5 \%. n/a: never\_reached. n/a: singular.}" in lines
+    assert r"\begin{tabular}{lrrr}" in lines
+    assert r"method & rank-1 (\%) & EER (\%) & people \\" in lines
+    assert r"ridge\_1 & \textbf{50.0} \(\pm\) 1.2 & 20.0 & 1,500 (1,200 to 1,800) \\" in lines
+    assert r"a \& b & \textbf{50.0} \(\pm\) 50.0 & \textbf{10.0} & n/a \\" in lines
+    assert r"=1+1 & n/a &  & 20 \\" in lines
+
+
+@pytest.mark.parametrize("letter", list("_%$#{}~^\\&"))
+def test_special_letters_of_latex_are_text(letter):
+    table = Table("t", "", "", [Column("x")], [[f"a{letter}b"]])
+    line = to_latex(table).splitlines()[-4]
+    kinds = {"\\": "textbackslash", "~": "textasciitilde", "^": "textasciicircum"}
+    assert line == (rf"a\{kinds[letter]}{{}}b \\" if letter in kinds else rf"a\{letter}b \\")
+
+
+FORMULAS = ["=1+1", "+1", "-1+2", "@SUM(A1)", "  =1", "\u2003=1", '=HYPERLINK("http://x")']
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_no_name_is_a_formula_to_a_spreadsheet(name):
+    table = Table("t", "", "", [Column(name), Column("y", "number")], [[name, Value(-1.0, reason="")]])
+    for line in csv.reader(io.StringIO(to_csv(table))):
+        assert line[0] == "'" + name
+    assert line[1] == "-1.0"  # a negative number stays one
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=8, unique=True))
+@settings(max_examples=60, deadline=None)
+def test_any_names_stay_apart_and_on_one_line(names):
+    short = short_names(names, 12)
+    assert len(set(short.values())) == len(names)
+    assert all(len(text) <= 12 and "\n" not in text for text in short.values())
+    stems = {file_stem(name) for name in names}
+    assert all(re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", stem) for stem in stems)
+    text = to_csv(Table("t", "", "", [Column("x")], [[name] for name in names]))
+    read = [line[0] if line else "" for line in csv.reader(io.StringIO(text, newline=""))][1:]
+    assert len(read) == len(names)
+    assert not any(cell.lstrip(" ").startswith(tuple("=+-@\t\r")) for cell in read)
+
+
+def test_long_names_keep_what_tells_them_apart():
+    names = [f"organisation/a-long-name-{k}-with-the-same-end-everywhere" for k in (1, 2)]
+    first, second = short_names(names).values()
+    assert "1" in first
+    assert "2" in second
+    assert (
+        short_names(["facenet_casia_webface_resnet50"])["facenet_casia_webface_resnet50"]
+        == "facenet_cas…ace_resnet50"
+    )
+
+
+def test_numbers_and_names_as_shown():
+    assert [number(v) for v in (0.0, 1234567.0, -0.5, 0.12345, 12.345, 1234.5, NAN)] == [
+        *("0", "1,234,567", "−0.5", "0.123", "12.3", "1,234", "n/a")
+    ]
+    assert shown("a\nb\x00\u202ec") == "a\ufffdb\ufffd\ufffdc"
+    assert file_stem("tmr@fmr=0.001") == "tmr-at-fmr-0.001"
+    assert file_stem("a/b") != file_stem("a_b")
+    assert Value.of(Cell(0.5, 0.1, 1)).deviation is None
+    assert Value.of(Cell(0.5, 0.1, 2)).deviation == 0.1
+    assert "too few comparisons" in Value(NAN).reason
+
+
+def test_a_row_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="expected rows of 1 entries, got 2"):
+        Table("t", "", "", [Column("x")], [["a", "b"]])

@@ -1,0 +1,212 @@
+"""Reading results: what is there, and one sentence for what is not ours, of another version or mixed."""
+
+import json
+import math
+import shutil
+
+import made_results
+import pyarrow.parquet
+import pytest
+
+from experiments import cli, report
+from experiments.results import read_parquet
+from experiments.results_tree import read_tree
+from jaxalign.errors import UserError
+
+ENCODERS = ("a", "b", "c")
+
+
+@pytest.fixture
+def single(tmp_path):
+    folder = tmp_path / "run"
+    made_results.write_pairwise(folder, "made", ENCODERS, (42,), whole=False)
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path):
+    folder = tmp_path / "study"
+    made_results.write_pairwise(folder / "pairwise-made", "made", ENCODERS, (42,), whole=False)
+    made_results.write_geometry(folder / "geometry-made", "made", ENCODERS, (42,))
+    content = {
+        "format": "jaxalign-results",
+        "version": 1,
+        "driver": "study",
+        "parts": ["geometry-made", "transfer"],
+    }
+    (folder / "config.json").write_text(json.dumps(content))
+    return folder
+
+
+def change(folder, **changes):
+    """Writes other values into config.json; names with points go deeper."""
+    file = folder / "config.json"
+    content = json.loads(file.read_text())
+    for name, value in changes.items():
+        place = content
+        *way, last = name.split("__")
+        for step in way:
+            place = place[step]
+        place[last] = value
+    file.write_text(json.dumps(content))
+
+
+def test_one_directory_is_one_part(single):
+    tree = read_tree(single)
+    (part,) = tree.parts
+    assert (part.name, part.driver, tree.absent, tree.datasets) == ("run", "pairwise", [], ["made"])
+    assert list(map(str, part.rows)) == list(map(str, read_parquet(single / "results.parquet")))
+    assert part.doubtful == {("a", "b", "ridge")}
+    assert part.encoders == list(ENCODERS)
+    assert set(part.checksums) == {"config.json", "results.parquet"}
+
+
+def test_everything_that_drivers_write_is_read(tree):
+    parts = {part.driver: part for part in tree.parts}
+    assert {row.measure for row in parts["pairwise"].curves} == {"cmc", "tmr"}
+    assert len(parts["pairwise"].projection) == 2 * 6 * 2 * 2 * 4
+    assert parts["pairwise"].projection[0].person == 0
+    missing = [p for p in parts["geometry"].predictions if math.isnan(p.spearman)]
+    assert [(p.low, p.high, p.pairs) for p in missing] == [(None, None, 10)] * 2
+    assert parts["families"].families["rank1"]["encoders"] == list(made_results.HOSTILE[:4])
+    assert tree.absent == [f"capacity-{made_results.HOSTILE_DATASETS[1]}"]
+
+
+def test_parts_that_are_not_there_are_named(study):
+    tree = read_tree(study)
+    assert [part.name for part in tree.parts] == ["geometry-made", "pairwise-made"]
+    assert tree.absent == ["transfer"]
+
+
+def refused(folder):
+    with pytest.raises(UserError) as error:
+        read_tree(folder)
+    text = str(error.value)
+    assert "\n" not in text
+    return text.replace(str(folder), "X")
+
+
+def test_what_is_not_there_or_not_ours(tmp_path, single):
+    assert (
+        refused(tmp_path / "nowhere") == "there is no directory X; give the --out of a driver or of a study."
+    )
+    assert refused(tmp_path) == "X holds no results: there is no config.json in it."
+    (tmp_path / "config.json").write_text("{")
+    assert "config.json cannot be read" in refused(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert "is not of format jaxalign-results" in refused(tmp_path)
+    change(single, driver="sweep")
+    assert "written by experiments.sweep, of which there is no report" in refused(single)
+
+
+def test_another_version(single):
+    change(single, version=2)
+    assert refused(single).startswith(
+        "X is of version 2 of the format of results, this is a report on version 1"
+    )
+
+
+def test_columns_of_another_version(single):
+    file = single / "results.parquet"
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(file).drop_columns(["reason"]), file)
+    sentence = (
+        "X/results.parquet has no column reason; it was written by another version, run the driver again."
+    )
+    assert refused(single) == sentence
+
+
+def test_damaged_files(single):
+    (single / "results.parquet").write_bytes(b"PAR1")
+    assert "results.parquet cannot be read" in refused(single)
+    (single / "results.parquet").unlink()
+    assert "cut short" in refused(single)
+
+
+def test_a_damaged_line_is_named(study):
+    file = study / "geometry-made" / "prediction.csv"
+    file.write_text(file.read_text().replace(",10\n", ",ten\n", 1))
+    assert "prediction.csv, line 2 cannot be read" in refused(study)
+
+
+def test_rows_of_another_configuration(single):
+    change(single, config__protocol__seeds=[7])
+    assert "X mixes two configurations: its results have the seeds 42, its config.json has 7" in refused(
+        single
+    )
+    change(single, config__protocol__seeds=[42], config__protocol__methods=["identity", "ridge"])
+    assert "its results have the methods canonical" in refused(single)
+
+
+def test_tables_of_two_runs(single):
+    file = single / "results.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    assert refused(single).startswith("X mixes two runs: results.csv has ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"config__protocol__train_fraction": 0.5},
+            "protocol.train_fraction is 0.7 in geometry-made and 0.5 in",
+        ),
+        ({"config__max_per_person": 5}, "max_per_person is 0 in geometry-made and 5 in pairwise-made"),
+        ({"versions__jaxalign": "9.9"}, "the version of jaxalign is "),
+        (
+            {"store__checksums__a": "f" * 64},
+            "the checksum of a in made is 0000000000000000… in geometry-made and",
+        ),
+    ],
+)
+def test_parts_of_two_configurations(study, changes, sentence):
+    change(study / "pairwise-made", **changes)
+    assert f"X mixes two configurations: {sentence}" in refused(study)
+
+
+def test_a_study_without_parts(study):
+    for name in ("pairwise-made", "geometry-made"):
+        shutil.rmtree(study / name)
+    assert "holds no results of a part" in refused(study)
+
+
+def run(capsys, *arguments):
+    """Exit status, output and errors of the driver."""
+    with pytest.raises(SystemExit) as ended:
+        cli.run(report.main, ["report", *map(str, arguments)], argument=report.ARGUMENT)
+    out, err = capsys.readouterr()
+    return ended.value.code or 0, out, err
+
+
+def test_the_driver_writes_beside_the_results_and_replaces_only_when_told(single, capsys):
+    status, out, _ = run(capsys, single, "--tables=latex")
+    assert status == 0
+    assert f"Wrote {single / 'report' / 'report.html'} with " in out
+    names = {path.name for path in (single / "report").iterdir()}
+    assert names == {"report.html", "config.json", "figures", "tables"}
+    figures = list((single / "report" / "figures").iterdir())
+    assert {path.stem for path in figures if path.suffix == ".svg"} == {
+        path.stem for path in figures if path.suffix == ".png"
+    }
+    tables = list((single / "report" / "tables").iterdir())
+    assert {path.suffix for path in tables} == {".csv", ".tex"}
+    status, _, err = run(capsys, single)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "already holds results" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "error: RESULTS_DIR is missing; it is the one argument without a flag, see --help."),
+        (["nowhere"], "error: there is no directory nowhere"),
+        (["a", "b"], "error: unexpected argument 'b'"),
+        (
+            ["nowhere", "--tables=word"],
+            "error: --tables: there is no format 'word'; there are markdown, latex.",
+        ),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_and_status_2(capsys, arguments, sentence):
+    status, out, err = run(capsys, *arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(sentence)
