@@ -1,0 +1,51 @@
+"""experiments.pairwise on test rows and training rows that stay on disk: the same results."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from experiments import cli, measuring, pairwise
+from jaxalign import accumulation
+from jaxalign.biometrics import layout, tiling
+from jaxalign.embeddings import EmbeddingStore
+
+
+def drive(store, out, capsys):
+    flags = [
+        "--methods=orthogonal,ridge",
+        "--l2=0.1",
+        "--seeds=7",
+        "--controls=own,shuffled",
+        "--heatmaps=none",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        cli.run(pairwise.main, ["pairwise", f"--store={store}", f"--out={out}", *flags, "--max_per_person=9"])
+    assert not ended.value.code, capsys.readouterr().err
+    with (out / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: row[name] for name in row if name not in ("threshold",)} for row in rows]
+
+
+def test_results_do_not_depend_on_what_is_in_memory(tmp_path, capsys, monkeypatch):
+    random = np.random.default_rng(0)
+    identities = random.permutation(np.arange(300) % 30)
+    latent = random.normal(size=(30, 8))[identities] + random.normal(size=(300, 8))
+    rows = {
+        name: (latent @ random.normal(size=(8, width))).astype(np.float16)
+        for name, width in (("a", 9), ("b", 12))
+    }
+    EmbeddingStore.create(tmp_path / "store", rows, identities)
+    expected = drive(tmp_path / "store", tmp_path / "one", capsys)
+    monkeypatch.setattr(measuring, "TEST_BYTES", 0)
+    monkeypatch.setattr(layout, "KEPT_SCORES", 0)
+    monkeypatch.setattr(tiling, "STRIP_ROWS", 16)
+    monkeypatch.setattr(tiling, "SEGMENT_ROWS", 16)
+    monkeypatch.setattr(accumulation, "CHUNK_ELEMENTS", 500)
+    found = drive(tmp_path / "store", tmp_path / "two", capsys)
+    assert len(found) == len(expected) > 20
+    for ours, theirs in zip(found, expected):
+        assert {name: ours[name] for name in ("source", "target", "method", "measure", "comparisons")} == {
+            name: theirs[name] for name in ("source", "target", "method", "measure", "comparisons")
+        }
+        np.testing.assert_allclose(*(np.float64(row["value"] or "nan") for row in (ours, theirs)), atol=1e-4)
