@@ -89,7 +89,7 @@ def chosen(method: str, train: Rows, identities: np.ndarray, fixed: Mapping[str,
 
 
 def _words(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in options.items())
+    return ", ".join(f"{name} {value}" for name, value in options.items())
 
 
 class Fitting:

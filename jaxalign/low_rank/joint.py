@@ -52,7 +52,7 @@ def fit_joint_space(
     Raises:
       UserError: as ``fit_low_rank``, and for a loss that cannot be two-sided.
     """
-    chosen, arrays, people, total = checked(embeddings, groups, moments, pairs, sources, targets, exact=False)
+    chosen, arrays, people, total = checked(embeddings, groups, moments, pairs, sources, targets)
     given = settings_of({"two_sided": True, **settings})
     if given.orthogonal:
         raise UserError(
@@ -120,6 +120,7 @@ def _only(total: Moments, names: list[str]) -> Moments:
         total,
         mean=total.mean[columns],
         scatter=total.scatter[np.ix_(columns, columns)],
+        residue=None if total.residue is None else total.residue[np.ix_(columns, columns)],
         names=tuple(names),
         widths=tuple(map(total.width, names)),
     )
