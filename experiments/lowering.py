@@ -54,13 +54,9 @@ def moments_shape(layout: Layout, mesh: Mesh) -> SpreadMoments:
     """Spread moments of shapes alone."""
     dtype = moment_dtype()
     size = layout.blocks * layout.width
-    shapes: Any = SpreadMoments(
-        *(jax.ShapeDtypeStruct(shape, dtype) for shape in ((), (), (size,))),  # pyright: ignore[reportArgumentType]
-        jax.ShapeDtypeStruct((layout.blocks, layout.width, layout.kept), dtype),  # pyright: ignore[reportArgumentType]
-        None,
-        layout,
-        mesh,
-    )
+    small: list[Any] = [jax.ShapeDtypeStruct(shape, dtype) for shape in ((), (), (size,))]
+    tile: Any = jax.ShapeDtypeStruct((layout.blocks, layout.width, layout.width), dtype)
+    shapes = SpreadMoments(*small, (tile,) * (layout.reach + 1), None, layout, mesh)
     return jax.tree.map(
         lambda leaf, spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)),
         shapes,

@@ -13,8 +13,8 @@ from absl import flags
 from experiments import compiled
 from experiments.lowering import layout_of, moment_programs, moments_shape, solve_programs
 from jaxalign import device_mesh
-from jaxalign.scatter import SLICE_ROWS
 from jaxalign.solvers import Canonical, Ridge
+from jaxalign.summing import CHUNK_ROWS
 
 FOLDS = 5
 
@@ -40,10 +40,10 @@ def _figures(encoders: int, width: int) -> Iterator[tuple[str, float]]:
     matrix = 8 * layout.elements
     yield "blocks of columns", layout.blocks
     yield "columns of a block", layout.width
-    yield "rows of a chunk", SLICE_ROWS
+    yield "rows of a chunk", CHUNK_ROWS
     yield "GB of the matrix", matrix / 1e9
-    waiting = SLICE_ROWS * sum(layout.widths) * 2  # the next chunk, on its way
-    for name, program in moment_programs(layout, mesh, SLICE_ROWS, np.float16).items():
+    waiting = CHUNK_ROWS * sum(layout.widths) * 2  # the next chunk, on its way
+    for name, program in moment_programs(layout, mesh, CHUNK_ROWS, np.float16).items():
         more = waiting if name != "reduced" else 0
         yield f"GB, moments: {name}", (compiled.peak(program()) + more) / 1e9
     pairs = [(a, b) for a in layout.names for b in layout.names if a != b]

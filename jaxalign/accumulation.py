@@ -32,12 +32,14 @@ class Placement:
       place: sends a chunk.
       shares: devices over which the rows of a chunk are dealt.
       elements: numbers of a sum on each device; None for the square of the width.
+      spare: how many times a sum's numbers are needed beside the sums: for a chunk's and what is in between.
       most_rows: of a chunk on each device, by default; None for no such limit.
     """
 
     place: Callable[[streaming.Chunk], DeviceChunk] = jax.device_put
     shares: int = 1
     elements: int | None = None
+    spare: int = 3
     most_rows: int | None = None
 
 
@@ -167,5 +169,5 @@ def default_chunk_rows(
         # Not far fewer than columns: each chunk costs a pass over [D, D].
         most = min(most, max(CHUNK_BYTES // row_bytes, width // 4))
     # On the device: the sum of every fold, a chunk's and what is in between; two chunks, one of them twice.
-    fixed = (folds + 3) * (placement.elements or width**2) * 8
+    fixed = (folds + placement.spare) * (placement.elements or width**2) * 8
     return chunk_size.rows_that_fit(most, 4 * row_bytes // placement.shares, fixed)

@@ -70,7 +70,7 @@ def encoder_calls(
     for size, names in alike.items():
         blocks = [[name for name in names if layout.block_of(name) == p] for p in range(layout.blocks)]
         stack, places = _stacked(_shares(blocks, mesh.shape["data"]), names[0])
-        side = _side(layout, stack, [layout.start_of(name) for name in stack], {})
+        side = _side(layout, stack, {})
         given = _sent((side, _stack([arguments[name] for name in stack])), mesh)
         yield size, (function, size, matrices, *given), places
 
@@ -174,19 +174,19 @@ class Group:
 def _tasks(dealt: Dealt, stack: Sequence[Assigned]) -> Task:
     layout = dealt.matrices[0].layout
     rows, columns, arguments = zip(*stack)
-    ahead = [(layout.block_of(c) - layout.block_of(r)) % layout.blocks for r, c in zip(rows, columns)]
-    starts = [k * layout.width + layout.start_of(column) for k, column in zip(ahead, columns)]
+    tile = [(layout.block_of(c) - layout.block_of(r)) % layout.blocks for r, c in zip(rows, columns)]
     task = Task(
-        _side(layout, rows, list(map(layout.start_of, rows)), dealt.place),
-        _side(layout, columns, starts, dealt.place),
+        _side(layout, rows, dealt.place),
+        _side(layout, columns, dealt.place),
+        np.array(tile),
         _stack(arguments),
     )
     return _sent(task, dealt.matrices[0].mesh)
 
 
-def _side(layout: Layout, names: Sequence[str], starts: Sequence[int], place: Mapping[str, int]) -> Side:
+def _side(layout: Layout, names: Sequence[str], place: Mapping[str, int]) -> Side:
     return Side(
-        np.array(starts),
+        np.array(list(map(layout.start_of, names))),
         np.array(list(map(layout.column, names))),
         np.array(list(map(layout.width_of, names))),
         np.array([place.get(name, 0) for name in names]),

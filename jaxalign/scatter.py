@@ -42,7 +42,7 @@ def scatter_row(
     *,
     own: int,
     half: Array | None,
-) -> tuple[list[Float[Array, "own t"]], Float[Array, " m"]]:
+) -> tuple[tuple[Float[Array, "own own"], ...], Float[Array, " m"]]:
     """The first ``own`` rows of the same matrix; below the diagonal of their square tile nothing is computed.
 
     Args:
@@ -52,7 +52,7 @@ def scatter_row(
         of rows, whose number is then a multiple of 2 (``sliceable``).
 
     Returns:
-      The rows in tiles side by side, and Σ w (z − center), shape [m].
+      The rows in square tiles, and Σ w (z − center), shape [m].
     """
     width = center.shape[0]
 
@@ -72,7 +72,7 @@ def scatter_row(
     tiles = len(_upper_tiles(own))
     square, sums = _assembled(found[:tiles], own, sums=True)
     assert sums is not None
-    return [square, *found[tiles + 1 :]], jnp.concatenate([sums, found[tiles]])
+    return (square, *found[tiles + 1 :]), jnp.concatenate([sums, found[tiles]])
 
 
 def sliceable(rows: int) -> int:

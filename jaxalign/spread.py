@@ -31,14 +31,15 @@ class SpreadMoments(Sums):
 
     Attributes:
       mean: shape [b w], on every device.
-      scatter: for each device its tiles side by side, shape [b, w, (b/2 + 1) w], spread over the leading axis.
+      scatter: b/2 + 1 tiles of each device, shapes [b, w, w], spread over the leading axis.
+      residue: what rounding lost from them, in float32 only.
       layout: which columns are where.
       mesh: the devices.
     """
 
     mean: Float[Array, " B"]
-    scatter: Float[Array, "b w m"]
-    residue: Float[Array, "b w m"] | None
+    scatter: tuple[Float[Array, "b w w"], ...]
+    residue: tuple[Float[Array, "b w w"], ...] | None
     layout: Layout = static()
     mesh: Mesh = static()
 
@@ -52,7 +53,7 @@ class SpreadMoments(Sums):
             mean[layout.columns] = np.asarray(whole.mean)
             weight, count, mean = jax.device_put((whole.weight, whole.count, mean), everywhere)
             if layout.blocks == 1 and np.array_equal(layout.columns, np.arange(size)):
-                scatter = jax.device_put(whole.scatter[None], NamedSharding(mesh, PAIRS))
+                scatter = (jax.device_put(whole.scatter[None], NamedSharding(mesh, PAIRS)),)
             else:
                 scatter = _tiles(np.asarray(whole.scatter), layout, NamedSharding(mesh, PAIRS))
             return cls(weight, count, mean, scatter, None, layout, mesh)
@@ -78,7 +79,7 @@ class SpreadMoments(Sums):
     def power(self) -> np.ndarray:
         """Σ w (z − mean)² of each column, on the host, encoders in order, shape [D]."""
         with double_precision():
-            return np.asarray(_diagonals(self.scatter)).reshape(-1)[self.layout.columns]
+            return np.asarray(_diagonals(self.scatter[0])).reshape(-1)[self.layout.columns]
 
     def merge(self, other: SpreadMoments) -> SpreadMoments:
         """Moments of the rows of both, on the same mesh."""
@@ -96,14 +97,12 @@ class SpreadMoments(Sums):
         mean = np.asarray(self.mean)[columns]
         if layout.blocks == 1 and np.array_equal(columns, np.arange(len(mean))):
             with double_precision():
-                return self.scatter.addressable_shards[0].data[0], mean
-        square = np.zeros((layout.blocks, layout.width) * 2, self.scatter.dtype)
-        for shard in self.scatter.addressable_shards:
-            p = shard.index[0].start or 0
-            tiles = np.asarray(shard.data)[0].reshape(layout.width, layout.reach + 1, layout.width)
-            for k in range(layout.reach + 1):
+                return self.scatter[0].addressable_shards[0].data[0], mean
+        square = np.zeros((layout.blocks, layout.width) * 2, self.mean.dtype)
+        for k, tiles in enumerate(self.scatter):
+            for p, tile in enumerate(np.asarray(tiles)):
                 q = (p + k) % layout.blocks
-                square[p, :, q], square[q, :, p] = tiles[:, k], tiles[:, k].T
+                square[p, :, q], square[q, :, p] = tile, tile.T
         flat = square.reshape(layout.blocks * layout.width, -1)
         return flat[np.ix_(columns, columns)], mean
 
@@ -115,7 +114,7 @@ class SpreadMoments(Sums):
 
 def specs_of(layout: Layout, mesh: Mesh, residue: bool) -> SpreadMoments:
     same: Any = P()  # on every device
-    tiles: Any = PAIRS
+    tiles: Any = (PAIRS,) * (layout.reach + 1)
     return SpreadMoments(same, same, same, tiles, tiles if residue else None, layout, mesh)
 
 
@@ -130,16 +129,18 @@ class _Tiles:
     def __init__(self, layout: Layout):
         self.layout = layout
 
-    def products(self, *_: Any, **__: Any) -> Any:
+    def product(self, *_: Any, **__: Any) -> Any:
         """Never asked for: rows are added before sums are brought together."""
         raise NotImplementedError
 
-    def factors(self, left: Array, right: Array) -> tuple[Array, Array]:
-        """For every device the rows of its block and the columns of its tiles."""
-        layout = self.layout
-        blocks = (np.arange(layout.blocks)[:, None] + np.arange(layout.reach + 1)) % layout.blocks
-        rows, columns = (vector.reshape(layout.blocks, layout.width) for vector in (left, right))
-        return rows, columns[blocks].reshape(layout.blocks, layout.kept)
+    def outer(self, left: Array, right: Array) -> tuple[Array, ...]:
+        """The tiles of all devices."""
+        blocks = np.arange(self.layout.blocks)
+        rows, columns = (vector.reshape(len(blocks), self.layout.width) for vector in (left, right))
+        return tuple(
+            rows[:, :, None] * columns[(blocks + k) % len(blocks)][:, None, :]
+            for k in range(self.layout.reach + 1)
+        )
 
 
 @jax.jit
@@ -149,21 +150,21 @@ def _merge(a: SpreadMoments, b: SpreadMoments) -> SpreadMoments:
 
 @jax.jit
 def _diagonals(scatter: Array) -> Array:
-    return jnp.diagonal(scatter[:, :, : scatter.shape[1]], axis1=1, axis2=2)
+    return jnp.diagonal(scatter, axis1=1, axis2=2)
 
 
-def _tiles(square: np.ndarray, layout: Layout, sharding: NamedSharding) -> Array:
+def _tiles(square: np.ndarray, layout: Layout, sharding: NamedSharding) -> tuple[Array, ...]:
     """Tiles of a matrix on the host, sent to their devices."""
-    size = layout.blocks * layout.width
-    place = np.full(size, -1)
-    place[layout.columns] = np.arange(len(square))
+    place = np.full((layout.blocks, layout.width), -1)
+    place.flat[layout.columns] = np.arange(len(square))
 
-    def part(index: Any) -> np.ndarray:
+    def part(index: Any, k: int) -> np.ndarray:
         p = index[0].start or 0
-        rows = place[p * layout.width :][: layout.width]
-        blocks = [(p + k) % layout.blocks for k in range(layout.reach + 1)]
-        columns = np.concatenate([place[q * layout.width :][: layout.width] for q in blocks])
-        taken = square[np.ix_(rows, columns)]
-        return np.where((rows[:, None] >= 0) & (columns >= 0), taken, 0)[None]
+        rows, columns = place[p], place[(p + k) % layout.blocks]
+        return np.where((rows[:, None] >= 0) & (columns >= 0), square[np.ix_(rows, columns)], 0)[None]
 
-    return jax.make_array_from_callback((layout.blocks, layout.width, layout.kept), sharding, part)
+    shape = layout.blocks, layout.width, layout.width
+    return tuple(
+        jax.make_array_from_callback(shape, sharding, lambda index, k=k: part(index, k))
+        for k in range(layout.reach + 1)
+    )

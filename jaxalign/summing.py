@@ -23,10 +23,13 @@ from jaxalign import sums
 from jaxalign.accumulation import DeviceChunk, Placement
 from jaxalign.mesh import Layout
 from jaxalign.precision import double_precision
-from jaxalign.scatter import SLICE_ROWS, scatter_row, sliceable
+from jaxalign.scatter import scatter_row, sliceable
 from jaxalign.spread import DEVICE, SpreadMoments, on_devices, specs_of
 from jaxalign.streaming import Chunk
 from jaxalign.sums import Sums
+
+# Of a chunk on each device of several on ``pairs``: one slice, so that no sum of slices is kept beside the matrix.
+CHUNK_ROWS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +49,10 @@ class Summing:
     @property
     def placement(self) -> Placement:
         """How chunks get to the devices."""
-        # In one slice the tiles of a large matrix are added one by one, none of them twice in memory.
-        most = SLICE_ROWS if self.layout.blocks > 1 else None
-        return Placement(self._place, self.mesh.shape["data"], self.layout.elements, most)
+        share, elements = self.mesh.shape["data"], self.layout.elements
+        if self.layout.blocks == 1:
+            return Placement(self._place, share, elements)
+        return Placement(self._place, share, elements, spare=1, most_rows=CHUNK_ROWS)
 
     def _place(self, chunk: Chunk) -> DeviceChunk:
         """Deals the rows over ``data``; rows of zeros of weight zero make their shares equal."""
@@ -101,17 +105,20 @@ class _Row:
         """Numbers of the blocks of its columns."""
         return (self.number + jnp.arange(self.layout.reach + 1)) % self.layout.blocks
 
-    def products(
+    def product(
         self, chunk: sums.Rows, center: Array, root: Array, *, sums: bool
-    ) -> tuple[list[Array], Array | None]:
+    ) -> tuple[tuple[Array, ...], Array | None]:
         """See ``scatter_row``; of the last tile two devices take half of the rows each."""
         half = self.number // self.layout.reach if self.layout.doubled else None
         return scatter_row(chunk[0], center, root, own=self.layout.width, half=half)
 
-    def factors(self, left: Array, right: Array) -> tuple[Array, Array]:
-        """Rows of this block; of the last tile two devices add half each."""
-        w = self.layout.width
-        return left[:w], right.at[-w:].multiply(0.5) if self.layout.doubled else right
+    def outer(self, left: Array, right: Array) -> tuple[Array, ...]:
+        """In tiles; of the last one two devices add half each."""
+        w, tiles = self.layout.width, self.layout.reach + 1
+        parts = [right[k * w : (k + 1) * w] for k in range(tiles)]
+        if self.layout.doubled:
+            parts[-1] = parts[-1] / 2
+        return tuple(jnp.outer(left[:w], part) for part in parts)
 
 
 def _row(layout: Layout) -> _Row:
@@ -157,22 +164,20 @@ def reduced(partial: Sums, *, layout: Layout, mesh: Mesh) -> SpreadMoments:
         weight, count, mean = jax.lax.psum((part.weight, part.count, part.weight * part.mean), "data")
         mean = mean / jnp.where(weight > 0, weight, 1)
         step = part.mean - mean  # scatter about the common mean (Chan)
-        between = sums.outer(row.factors(step, part.weight * step))
-        scatter, residue = sums.add(part.scatter, part.residue, between)
-        scatter, residue = jax.lax.psum((scatter, residue), "data")
+        between = row.outer(step, part.weight * step)
+        scatter, residue = jax.lax.psum(sums.add(part.scatter, part.residue, between), "data")
         if layout.doubled:
-            scatter, residue = jax.tree.map(functools.partial(_last_tile_summed, layout), (scatter, residue))
+            scatter, residue = (_last_tile_summed(layout, tiles) for tiles in (scatter, residue))
         blocks = jax.lax.all_gather(mean[: layout.width], "pairs", tiled=True)
-        spread = SpreadMoments(weight, count, blocks, scatter, residue, layout, mesh)
-        return dataclasses.replace(spread, scatter=scatter[None], residue=_leading(residue))
+        tiles = _leading((scatter, residue))
+        return SpreadMoments(weight, count, blocks, *tiles, layout, mesh)
 
     return on_devices(mesh, local, DEVICE, specs_of(layout, mesh, partial.residue is not None))(partial)
 
 
-def _last_tile_summed(layout: Layout, scatter: Array) -> Array:
+def _last_tile_summed(layout: Layout, tiles: tuple[Array, ...] | None) -> tuple[Array, ...] | None:
     """Adds the other half of the rows to the last tile; the device b/2 further has it, transposed."""
-    half = layout.reach
-    across = [(p, (p + half) % layout.blocks) for p in range(layout.blocks)]
-    last = scatter[:, -layout.width :]
-    both = last + jax.lax.ppermute(last, "pairs", across).T
-    return jax.lax.dynamic_update_slice(scatter, both, (0, half * layout.width))
+    if tiles is None:
+        return None
+    across = [(p, (p + layout.reach) % layout.blocks) for p in range(layout.blocks)]
+    return *tiles[:-1], tiles[-1] + jax.lax.ppermute(tiles[-1], "pairs", across).T

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from jaxalign.pytree import pytree
 from jaxalign.scatter import scatter_of
 
+Matrix = Any  # an array, or a tuple of tiles
 Rows = tuple[jax.Array, ...]  # of each encoder, shapes [c, d]
 
 
@@ -24,52 +25,44 @@ class Sums:
       weight: sum of row weights, shape [].
       count: rows of positive weight, shape [].
       mean: weighted column means, shape [m].
-      scatter: Σ w (z − mean)ᵀ (z − mean), or some of its rows, shape [r, m].
+      scatter: Σ w (z − mean)ᵀ (z − mean), shape [m, m], or tiles of it.
       residue: what rounding lost from ``scatter``, in float32 only.
     """
 
     weight: Float[Array, ""]
     count: Float[Array, ""]
     mean: Float[Array, " m"]
-    scatter: Float[Array, "r m"]
-    residue: Float[Array, "r m"] | None
+    scatter: Any
+    residue: Any
 
 
 S = TypeVar("S", bound=Sums)
 
 
 class Part(Protocol):
-    """Which part of the scatter matrix is kept."""
+    """Which part of the scatter matrix is kept, as one array or as a tuple of tiles."""
 
-    def products(
+    def product(
         self, chunk: Rows, center: Float[Array, " m"], root: Float[Array, " c"], *, sums: bool
-    ) -> tuple[list[Float[Array, "r t"]], Float[Array, " m"] | None]:
-        """Of rows about ``center``, in tiles side by side; and Σ w (z − center) if wanted.
-
-        ``root`` are square roots of weights.
-        """
+    ) -> tuple[Matrix, Float[Array, " m"] | None]:
+        """Of rows about ``center``; and Σ w (z − center) if wanted. ``root`` are square roots of weights."""
         ...
 
-    def factors(
-        self, left: Float[Array, " m"], right: Float[Array, " m"]
-    ) -> tuple[Float[Array, " r"], Float[Array, " m"]]:
-        """Two vectors whose outer product is this part of that of ``left`` and ``right``."""
+    def outer(self, left: Float[Array, " m"], right: Float[Array, " m"]) -> Matrix:
+        """Of two vectors."""
         ...
 
 
 class Whole:
     """All of the matrix."""
 
-    def products(
-        self, chunk: Rows, center: Array, root: Array, *, sums: bool
-    ) -> tuple[list[Array], Array | None]:
+    def product(self, chunk: Rows, center: Array, root: Array, *, sums: bool) -> tuple[Array, Array | None]:
         """See ``scatter_of``."""
-        scatter, total = scatter_of(chunk, center, root, sums=sums)
-        return [scatter], total
+        return scatter_of(chunk, center, root, sums=sums)
 
-    def factors(self, left: Array, right: Array) -> tuple[Array, Array]:
-        """The vectors themselves."""
-        return left, right
+    def outer(self, left: Array, right: Array) -> Array:
+        """Of two vectors."""
+        return jnp.outer(left, right)
 
 
 def first_rows(chunk: Rows, weights: jax.Array, dtype: np.dtype, part: Part) -> Sums:
@@ -78,8 +71,8 @@ def first_rows(chunk: Rows, weights: jax.Array, dtype: np.dtype, part: Part) -> 
     safe = jnp.where(weight > 0, weight, 1)
     means = [(rows.astype(dtype) * weights[:, None]).sum(0) / safe for rows in chunk]
     mean = jnp.concatenate(means)
-    scatter = _side_by_side(part.products(chunk, mean, jnp.sqrt(weights), sums=False)[0])
-    residue = jnp.zeros_like(scatter) if dtype == np.float32 else None
+    scatter, _ = part.product(chunk, mean, jnp.sqrt(weights), sums=False)
+    residue = jax.tree.map(jnp.zeros_like, scatter) if dtype == np.float32 else None
     return Sums(weight, (weights > 0).sum().astype(dtype), mean, scatter, residue)
 
 
@@ -94,11 +87,11 @@ def next_rows(sums: S, chunk: Rows, weights: jax.Array, part: Part) -> S:
     # Rows of no weight have no mean; anything near the rows is better than the origin.
     row = jnp.concatenate([rows[0] for rows in chunk]).astype(dtype)
     center = jnp.where(sums.weight > 0, sums.mean, row)
-    tiles, total = part.products(chunk, center, jnp.sqrt(weights), sums=True)
+    scatter, total = part.product(chunk, center, jnp.sqrt(weights), sums=True)
     assert total is not None
     weight = sums.weight + weights.sum()
     step = total / jnp.where(weight > 0, weight, 1)
-    scatter, residue = _add_tiles(sums.scatter, sums.residue, tiles, part.factors(-total, step))
+    scatter, residue = add(sums.scatter, sums.residue, scatter, part.outer(-total, step))
     count = sums.count + (weights > 0).sum().astype(dtype)
     return dataclasses.replace(
         sums, weight=weight, count=count, mean=center + step, scatter=scatter, residue=residue
@@ -110,10 +103,10 @@ def merged(a: S, b: S, part: Part) -> S:
     weight = a.weight + b.weight
     safe = jnp.where(weight > 0, weight, 1)
     step = b.mean - a.mean
-    between = outer(part.factors(step, step * (a.weight * b.weight / safe)))
+    between = part.outer(step, step * (a.weight * b.weight / safe))
     scatter, residue = add(a.scatter, a.residue, b.scatter, between)
     if residue is not None and b.residue is not None:
-        residue = residue + b.residue
+        residue = jax.tree.map(jnp.add, residue, b.residue)
     mean = a.mean + step * (b.weight / safe)
     count = a.count + b.count
     return dataclasses.replace(a, weight=weight, count=count, mean=mean, scatter=scatter, residue=residue)
@@ -126,16 +119,21 @@ def without(whole: S, some: S, part: Part) -> S:
     mean = whole.mean + (whole.mean - some.mean) * (some.weight / safe)
     step = some.mean - mean
     total = jnp.where(whole.weight > 0, whole.weight, 1)
-    between = outer(part.factors(step, step * (weight * some.weight / total)))
-    scatter, residue = add(whole.scatter, whole.residue, -some.scatter, -between)
+    between = part.outer(-step, step * (weight * some.weight / total))
+    negative = jax.tree.map(jnp.negative, some.scatter)
+    scatter, residue = add(whole.scatter, whole.residue, negative, between)
     if residue is not None and some.residue is not None:
-        residue = residue - some.residue
+        residue = jax.tree.map(jnp.subtract, residue, some.residue)
     count = whole.count - some.count
     return dataclasses.replace(whole, weight=weight, count=count, mean=mean, scatter=scatter, residue=residue)
 
 
-def add(total: jax.Array, residue: jax.Array | None, *terms: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+def add(total: Matrix, residue: Matrix | None, *terms: Matrix) -> tuple[Any, Any]:
     """Sums terms; with a residue, carries what rounding loses (Knuth's exact two-sum)."""
+    if isinstance(total, tuple):
+        lost = (None,) * len(total) if residue is None else residue
+        tiles = [add(*tile) for tile in zip(total, lost, *terms)]
+        return tuple(tile for tile, _ in tiles), None if residue is None else tuple(rest for _, rest in tiles)
     for term in terms:
         result = total + term
         if residue is not None:
@@ -143,36 +141,3 @@ def add(total: jax.Array, residue: jax.Array | None, *terms: jax.Array) -> tuple
             residue = residue + ((total - (result - virtual)) + (term - virtual))
         total = result
     return total, residue
-
-
-def outer(factors: tuple[Array, Array]) -> Array:
-    """The outer product of two vectors, or of stacks of them."""
-    rows, columns = factors
-    return rows[..., :, None] * columns[..., None, :]
-
-
-def _side_by_side(tiles: list[Array]) -> Array:
-    """Tiles as one array, written one after the other so that no other copy of all is needed."""
-    if len(tiles) == 1:
-        return tiles[0]
-    whole = jnp.zeros((len(tiles[0]), sum(tile.shape[1] for tile in tiles)), tiles[0].dtype)
-    return _add_tiles(whole, None, tiles, None)[0]
-
-
-def _add_tiles(
-    scatter: Array, residue: Array | None, tiles: list[Array], factors: tuple[Array, Array] | None
-) -> tuple[Array, Array | None]:
-    """Adds tiles, and the outer product of two vectors, one tile after the other in place."""
-    start = 0
-    for tile in tiles:
-        stop = start + tile.shape[1]
-        terms = (tile,) if factors is None else (tile, outer((factors[0], factors[1][start:stop])))
-        if len(tiles) == 1:
-            return add(scatter, residue, *terms)
-        lost = None if residue is None else residue[:, start:stop]
-        total, lost = add(scatter[:, start:stop], lost, *terms)
-        scatter = jax.lax.dynamic_update_slice(scatter, total, (0, start))
-        if residue is not None and lost is not None:
-            residue = jax.lax.dynamic_update_slice(residue, lost, (0, start))
-        start = stop
-    return scatter, residue

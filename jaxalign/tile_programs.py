@@ -37,7 +37,7 @@ class Side:
     """Encoders of one padded width, as their columns are found on a device.
 
     Attributes:
-      start: first column among those of the device's tiles.
+      start: first column within its block.
       column: first column when all blocks are side by side.
       width: number of columns.
       state: number of its state.
@@ -55,10 +55,17 @@ class Side:
 
 @pytree
 class Task:
-    """A pair, or a stack of them: the encoder among the rows of the matrix, the other, and what else is given."""
+    """A pair, or a stack of them.
+
+    Attributes:
+      row, column: the encoder among the rows of the matrix, and the other.
+      tile: number of the tile, among those of a device.
+      argument: what else is given.
+    """
 
     row: Side
     column: Side
+    tile: Int[Leaf, "*n"]
     argument: Any
 
 
@@ -114,7 +121,7 @@ def pairs_program(
 def _own(matrix: SpreadMoments, side: Side, size: int) -> OwnMoments:
     """Moments of one encoder of the block of this device."""
     here, everywhere = side.among(side.start, size), side.among(side.column, size)
-    scatter = here.take(here.take(matrix.scatter[0], 0), 1)
+    scatter = here.take(here.take(matrix.scatter[0][0], 0), 1)
     return OwnMoments(scatter, everywhere.take(matrix.mean, 0), matrix.weight, matrix.count, here.width)
 
 
@@ -123,7 +130,10 @@ def _cross(matrix: SpreadMoments, task: Task, sizes: tuple[int, int], power: Arr
     (row, column), (p, q) = (task.row, task.column), sizes
     rows, columns = row.among(row.start, p), column.among(column.start, q)
     means = [side.among(side.column, size).take(matrix.mean, 0) for side, size in ((row, p), (column, q))]
-    xy = columns.take(rows.take(matrix.scatter[0], 0), 1)
+    xy = jax.lax.switch(
+        task.tile,
+        [lambda tile=tile: columns.take(rows.take(tile[0], 0), 1) for tile in matrix.scatter],
+    )
     return CrossMoments(xy, power, means[0], means[1], matrix.weight, rows.width, columns.width)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import benchmark_scale, cli, scale_moments
+from experiments import benchmark_scale, cli, scale_devices, scale_moments
 
 
 def drive(capsys, *arguments):
@@ -71,4 +71,34 @@ def test_gradient_section_measures(capsys):
     )
     assert (status, err) == (0, "")
     for name in ("squared: ours", "squared: optax, all rows, times ours", "contrastive: optax, times ours"):
+        assert name in out
+
+
+def test_devices_halve_the_work_and_send_as_much_for_twice_the_rows(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(scale_devices, "COUNTS", (1, 2))
+    path = tmp_path / "figures.json"
+    flags = ["--device_encoders=8", "--device_width=16", f"--out={path}"]
+    status, _, err = drive(capsys, "--sections=devices", *flags)
+    assert (status, err) == (0, "")
+    figures = json.loads(path.read_text())["devices"]
+    for axis in ("data", "pairs"):
+        of = {
+            name.split(": ", 1)[1]: value
+            for name, value in figures.items()
+            if name.startswith(f"2 on {axis}")
+        }
+        assert of["moments, bytes sent for a chunk"] == of["ridge, bytes sent of pairs"] == 0
+        assert (
+            of["moments, bytes sent at the end"]
+            == of["moments, bytes sent at the end, of twice the rows"]
+            > 0
+        )
+        for name in ("moments, operations", "ridge, operations on pairs", "canonical, operations on pairs"):
+            assert of[f"{name} / of one"] == pytest.approx(0.5, abs=0.06)
+
+
+def test_plan_counts_what_fits(capsys):
+    status, out, err = drive(capsys, "--sections=plan", "--plan_encoders=8", "--plan_width=8")
+    assert (status, err) == (0, "")
+    for name in ("ordered pairs", "GB, moments: next", "GB, ridge: solving", "GB, canonical: factoring"):
         assert name in out

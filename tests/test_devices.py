@@ -114,8 +114,9 @@ def test_cross_validation_chooses_as_on_one_device(options: dict[str, Any]) -> N
     rows = clouds.several(seed=11)
     sharded = jaxalign.fit_pairs(rows, **options, folds=3, mesh=mesh_of(2, 2))
     single = jaxalign.fit_pairs(rows, **options, folds=3)
-    assert sharded.settings == single.settings
     for (a, b), fit in sharded.items():
+        for name, value in single.settings[a, b].items():
+            np.testing.assert_allclose(sharded.settings[a, b][name], value, rtol=1e-12)
         expected = np.asarray(single[a, b].source(rows[a]))
         assert relative_error(fit.source(rows[a]), expected) < 1e-9
 
