@@ -61,13 +61,13 @@ class Aligning:
 
     def moments(self, measuring: Measuring) -> FoldMoments:
         """One pass over the training rows, which serves every method; each process reads its share of them."""
-        train = measuring.split.train
+        rows = self.data.rows[measuring.split.train]
         widths = {name: self.data.store.dims[name] for name in self.encoders}
 
         def of(part: slice, fold: np.ndarray | None) -> FoldMoments:
-            return FoldMoments.of(self.data.take(train[part]), fold=fold)
+            return FoldMoments.of(self.data.lazy, rows=rows[part], fold=fold)
 
-        return self.hosts.moments(of, len(train), measuring.fold, widths)
+        return self.hosts.moments(of, len(rows), measuring.fold, widths)
 
     def fit(self, moments: FoldMoments, method: str, measuring: Measuring) -> PairwiseMaps:
         """The maps of this process's pairs, which serve every rank."""
@@ -116,7 +116,8 @@ class Aligning:
             self.fits.append(self._statistics(measuring.seed, method, pair, fit, maps.settings[pair]))
             tasks += [(pair, rank, cut) for rank, cut in self._cuts(method, fit, maps.settings[pair], ranks)]
         compare = functools.partial(self._compare, measuring, test)
-        for done, (task, numbers) in enumerate(zip(tasks, concurrently(compare, tasks)), start=1):
+        found = concurrently(compare, tasks, measuring.at_once(self.data))
+        for done, (task, numbers) in enumerate(zip(tasks, found), start=1):
             self._keep(measuring.seed, method, task, numbers)
             yield f"{done} of {len(tasks)}", task[0]
 

@@ -6,14 +6,13 @@ Random unit vectors with planted people; verification and identification togethe
 
 - the rate of a plain float32 product [2048, 512] × [512, 16384], best of several runs just before and after;
 - evaluation of n × n comparisons at width 512, host work included, after compilation;
-- the peak resident memory of a 50,000 × 50,000 comparison, by ``resource.getrusage`` in a process of its own.
+- the peak resident memory of a 50,000 × 50,000 comparison, in a process of its own.
 """
 
 import json
 import os
 import pathlib
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
+from experiments.memory import peak_gigabytes
 from jaxalign import biometrics
 from jaxalign.errors import UserError
 
@@ -99,23 +99,18 @@ def peak_memory(rows: int, width: int, photographs: int) -> dict[str, float]:
 def measure_memory(rows: int, width: int, photographs: int) -> None:
     """Runs inside the new process."""
     probes, gallery, identities = planted(rows, width, photographs)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_gigabytes()
     start = time.perf_counter()
     result = biometrics.evaluate(probes, gallery, identities)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert result.verification is not None
-    unit = 1024 if platform.system() != "Darwin" else 1
-    print(
-        json.dumps(
-            {
-                "rows": rows,
-                "seconds_with_compilation": seconds,
-                "peak_gigabytes": peak * unit / 1e9,
-                "before_evaluation_gigabytes": before * unit / 1e9,
-            }
-        )
-    )
+    figures = {
+        "rows": rows,
+        "seconds_with_compilation": seconds,
+        "peak_gigabytes": peak_gigabytes(),
+        "before_evaluation_gigabytes": before,
+    }
+    print(json.dumps(figures))
 
 
 def main(argv: list[str]) -> None:

@@ -6,8 +6,15 @@
 removed afterwards, against reading the file once and against the bare matrix product in the same number format; the
 peak resident memory of a fresh process; and twice the rows against once.
 
+`devices`: what each of 1, 2, 4 and 8 simulated devices has to do and to send, read from the compiled programs.
+
+`plan`: 200 encoders of width 512 on 8 devices: bytes on each device of every program, from shapes alone.
+
 `low_rank`: maps between 8 encoders fitted by gradient, squared error and contrastive, against loops over the pairs in
 optax and PyTorch.
+
+`driver`: experiments.pairwise on a store whose rows would not fit as float32, and one large evaluation of mapped rows,
+each in a fresh process: seconds and peak resident memory.
 
 Figures of one run are from the same machine at the same time, so the ratios are what to quote.
 """
@@ -20,12 +27,15 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import cli, scale_low_rank, scale_moments
+from experiments import cli, scale_devices, scale_driver, scale_low_rank, scale_moments, scale_plan
 from experiments.flags import words
 
 VALUES = flags.FlagValues()
 scale_moments.define_flags(VALUES)
 scale_low_rank.define_flags(VALUES)
+scale_driver.define_flags(VALUES)
+scale_devices.define_flags(VALUES)
+scale_plan.define_flags(VALUES)
 flags.DEFINE_string("sections", "moments", "What to time, separated by commas.", flag_values=VALUES)
 flags.DEFINE_string("out", None, "File to write the figures to, as JSON.", flag_values=VALUES)
 
@@ -34,13 +44,21 @@ Section = Callable[[flags.FlagValues], Mapping[str, float]]
 SECTIONS: dict[str, Section] = {
     "moments": scale_moments.run,
     "low_rank": scale_low_rank.run,
+    "driver": scale_driver.run,
+    "devices": scale_devices.run,
+    "plan": scale_plan.run,
 }
+SIMULATED = {"devices": 8, "plan": 8}  # CPU devices that a section needs
 
 
 def main(_: Sequence[str]) -> None:
     """Prints the figures of each section as they come, and writes them."""
+    names = words("sections", VALUES.sections, SECTIONS, "section")
+    simulated = max(SIMULATED.get(name, 0) for name in names)
+    if simulated > jax.config.jax_num_cpu_devices:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_num_cpu_devices", simulated)
     record: dict[str, Any] = {"jax": jax.__version__, "devices": [str(device) for device in jax.devices()]}
-    for name in words("sections", VALUES.sections, SECTIONS, "section"):
+    for name in names:
         print(f"{name}:", flush=True)
         record[name] = dict(SECTIONS[name](VALUES))
         for figure, value in record[name].items():

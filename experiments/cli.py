@@ -25,15 +25,19 @@ def run(
     main: Callable[[list[str]], Any],
     argv: Sequence[str] | None = None,
     values: flags.FlagValues = flags.FLAGS,
+    *,
+    argument: str = "",
 ) -> NoReturn:
     """Reads the flags, runs a driver, and ends the program with its exit status.
 
     Args:
-      main: of the driver; gets the arguments that are not flags, which is the program's name alone. The
-        docstring of its module is what ``--help`` shows above the flags. What it returns is the exit status;
-        None is 0.
+      main: of the driver; gets the arguments that are not flags, which is the program's name alone or, of a
+        driver that takes one, its argument after it. The docstring of its module is what ``--help`` shows above
+        the flags. What it returns is the exit status; None is 0.
       argv: the command line, the program's name first; without it ``sys.argv``.
       values: the flags that the driver takes; absl's common ones unless it keeps its own.
+      argument: the name of the one argument that the driver needs beside its flags, such as "RESULTS_DIR"; "" where
+        it takes none.
 
     Raises:
       SystemExit: always. Status 2 for a ``UserError`` or a flag that cannot be read, with ``error:`` and one
@@ -46,7 +50,7 @@ def run(
             print(help_text(main, values))
             status = 0
         else:
-            status = main(_parse(argv, values))
+            status = main(_parse(argv, values, argument))
         sys.stdout.flush()
     except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
@@ -93,7 +97,7 @@ def _choices(flag: flags.Flag) -> Sequence[str]:
     return getattr(flag.parser, "enum_values", ())
 
 
-def _parse(argv: list[str], values: flags.FlagValues) -> list[str]:
+def _parse(argv: list[str], values: flags.FlagValues, argument: str) -> list[str]:
     """Reads flags into ``values``, starting from their defaults: one run leaves nothing to the next."""
     for name in values:
         values[name].unparse()
@@ -107,10 +111,13 @@ def _parse(argv: list[str], values: flags.FlagValues) -> list[str]:
         raise UserError(f"there is no flag --{error.flagname}. {hint}") from error
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from error
-    if len(rest) > 1:
+    taken = 2 if argument else 1
+    if len(rest) > taken:
         raise UserError(
-            f"unexpected argument '{rest[1]}'; options are written --name=value, --help lists them."
+            f"unexpected argument '{rest[taken]}'; options are written --name=value, --help lists them."
         )
+    if argument and (len(rest) < taken or not rest[1]):
+        raise UserError(f"{argument} is missing; it is the one argument without a flag, see --help.")
     return rest
 
 

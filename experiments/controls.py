@@ -18,6 +18,7 @@ from jaxalign import FoldMoments, fit_pairs
 from jaxalign.components import principal_components
 from jaxalign.errors import UserError
 from jaxalign.hosts import ALONE, Hosts
+from jaxalign.lazy_rows import LazyRows
 from jaxalign.report import Row
 from jaxalign.report.controls import OWN, PIXEL_MAPS, SHUFFLED
 from jaxalign.workers import concurrently
@@ -47,7 +48,8 @@ class Controls:
             return measuring.compare(test[name], test[name])
 
         encoders = self.data.encoders[self.hosts.share(len(self.data.encoders))]
-        for name, numbers in zip(encoders, concurrently(compare, encoders)):
+        found = concurrently(compare, encoders, measuring.at_once(self.data))
+        for name, numbers in zip(encoders, found):
             yield from self._rows(measuring, OWN, (name, name), numbers)
 
     def _shuffled(self, measuring: Measuring, test: TestRows) -> Iterator[Row]:
@@ -57,8 +59,10 @@ class Controls:
         used = dict.fromkeys(name for pair in self.pairs for name in pair)
         widths = {name: self.data.store.dims[name] for name in used}
 
+        whole = self.data.select(train)
+
         def of(part: slice, fold: np.ndarray | None) -> FoldMoments:
-            rows = {name: self.data.only([name]).take(train[order[name][part]])[name] for name in used}
+            rows = {name: whole[name].select(order[name][part]) for name in used}
             return FoldMoments.of(rows, fold=fold)
 
         moments = self.hosts.moments(of, len(train), measuring.fold, widths)
@@ -68,7 +72,7 @@ class Controls:
     def _pixels(self, measuring: Measuring, test: TestRows) -> Iterator[Row]:
         pixels = self.data.take_pixels(measuring.split.train)
         components = principal_components(pixels, min(COMPONENTS, *pixels.shape))
-        train = {PIXELS: np.asarray(components(pixels)), **self.data.take(measuring.split.train)}
+        train = {PIXELS: LazyRows.of(components(pixels)), **self.data.select(measuring.split.train)}
         seen = np.asarray(components(self.data.take_pixels(measuring.split.test)))
         test = {PIXELS: filled(seen), **test}
         targets = dict.fromkeys(target for _, target in self.pairs)
@@ -94,7 +98,7 @@ class Controls:
             except UserError:  # a map that carries nothing: as good as chance, but not a number
                 return []
 
-        for pair, numbers in zip(pairs, concurrently(compare, pairs)):
+        for pair, numbers in zip(pairs, concurrently(compare, pairs, measuring.at_once(self.data))):
             yield from self._rows(measuring, method, pair, numbers)
 
     def _rows(self, measuring: Measuring, method: str, pair: Pair, numbers: list[Number]) -> Iterator[Row]:

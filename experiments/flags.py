@@ -206,6 +206,11 @@ DEFINITIONS: dict[str, Flag] = {
         "Directory that keeps compiled programs, so that the next run starts at once. `default` is one per "
         "user (~/.cache/jaxalign, or under XDG_CACHE_HOME), `none` keeps nothing.",
     ),
+    "tables": Flag(
+        "",
+        "Write every table also for a paper, separated by commas: latex (booktabs), markdown; mean ± deviation, best "
+        "in bold. Example: --tables=latex",
+    ),
     # One run by several hosts.
     "hosts": Flag(
         None,

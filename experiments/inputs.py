@@ -9,9 +9,11 @@ from experiments.config import PairwiseConfig
 from experiments.flags import cache_directory
 from jaxalign.embeddings import EmbeddingStore, join
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
 from jaxalign.splits import Split, limit_per_person, published_split, require_repeated_identities
 
 PIXELS, PIXEL_MODEL = "pixels", "pixels:16"  # a control, no encoder to align
+CHECKED_ROWS = 8192  # looked at once for NaN, infinity and zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,14 +81,22 @@ class Data:
         """The same rows of only these encoders."""
         return dataclasses.replace(self, store=self.store.only(encoders), encoders=tuple(encoders))
 
-    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Rows of every encoder as float32, of length 1 if asked for.
+    @property
+    def lazy(self) -> dict[str, LazyRows]:
+        """All rows of the store, of every encoder, as float32, of length 1 if asked for; nothing is read yet."""
+        return {name: prepared(LazyRows.of(self.store[name]), self.normalize) for name in self.encoders}
+
+    def select(self, rows: np.ndarray) -> dict[str, LazyRows]:
+        """Some of ``lazy``.
 
         Args:
           rows: positions among the usable rows.
         """
-        taken = self.store.take(self.rows[rows])
-        return {name: prepare(taken[name], self.normalize) for name in self.encoders}
+        return {name: lazy.select(self.rows[rows]) for name, lazy in self.lazy.items()}
+
+    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The same in memory."""
+        return {name: np.asarray(lazy) for name, lazy in self.select(rows).items()}
 
     def take_pixels(self, rows: np.ndarray) -> np.ndarray:
         """Pixels of photographs, from 0 to 1, shape [len(rows), numbers]; there where they are a control."""
@@ -140,25 +150,28 @@ def open_store(config: PairwiseConfig) -> EmbeddingStore:
     return join(stores)
 
 
-def prepare(array: np.ndarray, normalize: str) -> np.ndarray:
-    """Rows as float32, scaled to length 1 for "l2"; the scaling in float64. Zero rows must have been taken out."""
-    if normalize == "none":
-        return np.asarray(array, np.float32)
-    wide = np.asarray(array, np.float64)
-    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+def prepared(rows: LazyRows, normalize: str) -> LazyRows:
+    """Rows as float32, scaled to length 1 for "l2"; the scaling in float64."""
+    return rows.unit() if normalize == "l2" else rows.then(_float32, dtype=np.float32)
+
+
+def _float32(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows, np.float32)
 
 
 def unusable_rows(
     store: EmbeddingStore, encoders: Sequence[str]
 ) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
-    """Per encoder that has some: rows with NaN or infinity, and rows of all zeros."""
-    nonfinite = store.nonfinite_rows()
+    """Per encoder that has some: rows with NaN or infinity, and rows of all zeros; one pass, a chunk at a time."""
     found = {}
     for name in encoders:
-        zero = np.flatnonzero(~np.asarray(store[name]).any(axis=1))
-        bad = np.asarray(nonfinite.get(name, ()), np.int64)
-        if len(bad) or len(zero):
-            found[name] = bad, zero
+        bad, zero = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for start, rows in LazyRows.of(store[name]).pieces(CHECKED_ROWS):
+            bad.append(start + np.flatnonzero(~np.isfinite(rows).all(axis=1)))
+            zero.append(start + np.flatnonzero(~rows.any(axis=1)))
+        kinds = np.concatenate(bad), np.concatenate(zero)
+        if any(map(len, kinds)):
+            found[name] = kinds
     return found
 
 

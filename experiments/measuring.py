@@ -1,6 +1,7 @@
 """One split's test side: which rows are compared, and every number of one pair of encoders."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,11 +15,14 @@ from jaxalign.biometrics import EvaluationPlan, evaluate
 from jaxalign.biometrics import Measure as Number
 from jaxalign.blocks import padded_width
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
 from jaxalign.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.splits import Split, identity_folds
+from jaxalign.workers import MOST_WORKERS
 
-TestRows = dict[str, jax.Array]  # of every encoder
+TestRows = Mapping[str, jax.Array | LazyRows]  # of every encoder
 ROWS_STEP = 256
+TEST_BYTES = 2**28  # of test rows that are read once and stay on the device
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,10 +72,20 @@ class Measuring:
         return self.split.seed
 
     def test_rows(self, data: Data) -> TestRows:
-        """Test rows of every encoder on the device, filled up by ``filled``."""
-        return {name: filled(rows) for name, rows in data.take(self.split.test).items()}
+        """Test rows of every encoder on the device, filled up by ``filled``; lazy ones where they are too many."""
+        rows = data.select(self.split.test)
+        if self._few(data):
+            return {name: filled(np.asarray(lazy)) for name, lazy in rows.items()}
+        return {name: lazy.then(_widened, width=padded_width(lazy.width)) for name, lazy in rows.items()}
 
-    def evaluate(self, fit: Fit, source: jax.Array, target: jax.Array) -> list[Number]:
+    def at_once(self, data: Data) -> int:
+        """How many pairs to measure side by side: of large test sets one, each holds a part of the gallery."""
+        return MOST_WORKERS if self._few(data) else 1
+
+    def _few(self, data: Data) -> bool:
+        return 4 * len(self.split.test) * sum(data.store.dims[name] for name in data.encoders) <= TEST_BYTES
+
+    def evaluate(self, fit: Fit, source: jax.Array | LazyRows, target: jax.Array | LazyRows) -> list[Number]:
         """Every number of one pair.
 
         Args:
@@ -84,10 +98,12 @@ class Measuring:
         padded = fit.padded()
         return self.compare(padded.source(source), padded.target(target))
 
-    def compare(self, probes: jax.Array, gallery: jax.Array) -> list[Number]:
+    def compare(self, probes: jax.Array | LazyRows, gallery: jax.Array | LazyRows) -> list[Number]:
         """Every number of rows that lie in one space already, shape [rows of ``test_rows``, d]."""
         count = len(self.split.test)
-        left, right = np.asarray(probes)[:count], np.asarray(gallery)[:count]
+        left, right = (
+            side if isinstance(side, LazyRows) else np.asarray(side)[:count] for side in (probes, gallery)
+        )
         config = self.config
         kinds = tuple(kind for kind in config.measures if kind != "verification" or self.pairs is None)
         options: dict[str, Any] = {
@@ -95,6 +111,7 @@ class Measuring:
             "ranks": config.rank_k,
             "measures": kinds,
             "pairs": self.pairs,
+            "devices": jax.local_devices(),
         }
         if self.plan is None:
             result = evaluate(left, right, self.identities, templates=config.gallery, **options)
@@ -122,8 +139,11 @@ def filled(rows: np.ndarray) -> jax.Array:
 
     Seeds, and encoders of like width, then share compiled programs.
     """
-    count, width = rows.shape
-    return jnp.asarray(np.pad(rows, ((0, -count % ROWS_STEP), (0, padded_width(width) - width))))
+    return jnp.asarray(np.pad(_widened(rows), ((0, -len(rows) % ROWS_STEP), (0, 0))))
+
+
+def _widened(rows: np.ndarray) -> np.ndarray:
+    return np.pad(rows, ((0, 0), (0, padded_width(rows.shape[1]) - rows.shape[1])))
 
 
 def read_pairs(path: str, data: Data) -> PairList:

@@ -29,8 +29,10 @@ from jaxalign.version import __version__
 
 COLUMNS = Row._fields
 FORMAT = "jaxalign-results"
+FORMAT_VERSION = 1
 OURS = frozenset(
     {"config.json", "fits.csv", "results.csv", "results.parquet", "table.txt", "maps", "heatmaps"}
+    | {"report", "report.html", "figures", "tables"}
 )
 PACKAGES = ("jax", "jaxlib", "numpy")
 
@@ -82,7 +84,7 @@ class Writer:
 
     def config(self, driver: str, config: Any, **more: Any) -> None:
         """Writes ``config.json``: configuration, versions, devices and whatever else is given."""
-        content = {"format": FORMAT, "version": 1, "driver": driver, "command": sys.argv}
+        content = {"format": FORMAT, "version": FORMAT_VERSION, "driver": driver, "command": sys.argv}
         content |= {
             "config": plain(config),
             **environment(),

@@ -10,7 +10,6 @@ prints the seconds and the peak resident memory of moments over a file of float1
 import functools
 import json
 import pathlib
-import resource
 import shutil
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from experiments.memory import peak_gigabytes
 from jaxalign import Moments, scatter
 from jaxalign.accumulation import default_chunk_rows
 from jaxalign.errors import UserError
@@ -41,7 +41,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("rows", 1_000_000, "moments: rows of the store.", 2, flag_values=values)
     flags.DEFINE_integer("width", 2_048, "moments: width of the store.", 1, flag_values=values)
     flags.DEFINE_string(
-        "scratch", None, "moments: directory for the store; the system's without.", flag_values=values
+        "scratch", None, "moments, driver: directory for the store; the system's without.", flag_values=values
     )
 
 
@@ -173,7 +173,7 @@ def _alone(path: str, rows: int, width: int) -> dict[str, float]:
     array = np.memmap(path, np.float16, "r", shape=(rows, width))
     _warm_up(array)
     seconds = _seconds(lambda: _moments(array))
-    return {"seconds": seconds, "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+    return {"seconds": seconds, "gigabytes": peak_gigabytes()}
 
 
 def _warm_up(array: np.ndarray) -> None:

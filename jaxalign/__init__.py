@@ -6,6 +6,7 @@ from jaxalign.embeddings import EmbeddingStore
 from jaxalign.errors import UserError
 from jaxalign.fit import fit_affine, fit_pair
 from jaxalign.low_rank import fit_joint_space, fit_low_rank
+from jaxalign.mesh import device_mesh
 from jaxalign.moments import FoldMoments, Moments
 from jaxalign.pairwise import PairwiseMaps, fit_pairs
 from jaxalign.solvers import SOLVERS, Fit, SharedSpace, fit_shared_space
@@ -22,6 +23,7 @@ __all__ = [
     "SharedSpace",
     "UserError",
     "__version__",
+    "device_mesh",
     "evaluate",
     "fit_affine",
     "fit_joint_space",

@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,12 @@ from jax.core import Tracer
 from jaxtyping import Float
 
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
 from jaxalign.precision import double_precision, multiply
 from jaxalign.pytree import Leaf, pytree, static
 
 FORMAT = "jaxalign-affine-map"
+ROWS_STEP = 256  # lazy rows are filled up to a multiple, so that few programs serve all pieces
 
 
 @pytree
@@ -61,23 +63,31 @@ class AffineMap:
         """Number format of the map."""
         return np.dtype(self.bias.dtype)
 
-    def apply(self, x: Float[Leaf, "*rows in"]) -> Float[jax.Array, "*rows out"]:
+    @overload
+    def apply(self, x: LazyRows) -> LazyRows: ...
+    @overload
+    def apply(self, x: Float[Leaf, "*rows in"]) -> Float[jax.Array, "*rows out"]: ...
+    def apply(self, x: Any) -> Any:
         """Maps rows.
 
         The products are taken in the map's own format (float64 for fitted maps, even where the caller has not
         enabled it); only the result is rounded. Inside a caller's ``jit`` the caller's formats hold.
 
         Args:
-          x: shape [..., d_in], any floating format.
+          x: shape [..., d_in], any floating format; or ``LazyRows``.
 
         Returns:
-          Mapped rows, shape [..., d_out]: float64 for float64 rows, float32 for all narrower formats.
+          Mapped rows, shape [..., d_out]: float64 for float64 rows, float32 for all narrower formats. Lazy rows
+          stay lazy and are mapped as they are read.
 
         Raises:
           UserError: the width of ``x`` is not ``in_dim``.
         """
         if np.shape(x)[-1:] != (self.in_dim,):
             raise UserError(f"the map takes rows of width {self.in_dim}, got an array of shape {np.shape(x)}")
+        if isinstance(x, LazyRows):
+            wide = x.dtype == np.float64
+            return x.then(self._map_piece, width=self.out_dim, dtype=np.float64 if wide else np.float32)
         if isinstance(x, Tracer) or isinstance(self.bias, Tracer):
             return _apply(self, x)
         with double_precision():
@@ -86,6 +96,10 @@ class AffineMap:
             return _apply_rounded(plain, x, np.dtype(np.float64 if x.dtype == np.float64 else np.float32))
 
     __call__ = apply
+
+    def _map_piece(self, rows: np.ndarray) -> np.ndarray:
+        filled = np.pad(rows, ((0, -len(rows) % ROWS_STEP), (0, 0)))
+        return np.asarray(self.apply(filled))[: len(rows)]
 
     def then(self, other: "AffineMap") -> "AffineMap":
         """The composition ``other(self(x))``, without forming products of the factors."""

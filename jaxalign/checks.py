@@ -7,6 +7,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
 
 
 def array_of(values: object, name: str) -> np.ndarray:
@@ -23,8 +24,11 @@ def seed(value: object) -> None:
         raise UserError(f"seed: expected a whole number of at least 0, got {value!r}")
 
 
-def embedding(array: ArrayLike, name: str) -> np.ndarray:
-    """One encoder's rows as a two-dimensional floating array (memory-mapped arrays stay so)."""
+def embedding(array: ArrayLike | LazyRows, name: str) -> np.ndarray | LazyRows:
+    """One encoder's rows as a two-dimensional floating array (memory-mapped arrays and lazy rows stay so)."""
+    if isinstance(array, LazyRows):
+        embedding(array.array[:1], name)
+        return array
     array = array_of(array, name)
     if array.ndim != 2 or min(array.shape) == 0:
         raise UserError(
@@ -37,7 +41,7 @@ def embedding(array: ArrayLike, name: str) -> np.ndarray:
     return array
 
 
-def embeddings(arrays: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+def embeddings(arrays: Mapping[str, ArrayLike | LazyRows]) -> dict[str, np.ndarray | LazyRows]:
     """Several encoders' rows of the same photographs."""
     if not isinstance(arrays, Mapping):
         raise UserError(f"expected a mapping from encoders to their embeddings, got {type(arrays).__name__}")
@@ -98,7 +102,10 @@ def row_numbers(values: ArrayLike | None, rows: int) -> np.ndarray | None:
 
 
 def finite_moments(
-    mean: np.ndarray, variance: np.ndarray, arrays: Mapping[str, np.ndarray], rows: np.ndarray | None = None
+    mean: np.ndarray,
+    variance: np.ndarray,
+    arrays: Mapping[str, np.ndarray | LazyRows],
+    rows: np.ndarray | None = None,
 ) -> None:
     """Names the encoders whose rows hold NaN or infinite values, from their column statistics alone."""
     if np.isfinite(mean).all() and np.isfinite(variance).all():
@@ -110,11 +117,10 @@ def finite_moments(
     raise UserError("embeddings are too large: their squares overflow; divide them by a constant")
 
 
-def _count_nonfinite(array: np.ndarray, rows: np.ndarray | None) -> int:
+def _count_nonfinite(array: np.ndarray | LazyRows, rows: np.ndarray | None) -> int:
     """How many of the rows are not finite, a few thousand at a time."""
-    used = np.arange(len(array)) if rows is None else rows
-    parts = (used[start : start + 4096] for start in range(0, len(used), 4096))
-    return sum(int((~np.isfinite(np.asarray(array)[part]).all(axis=1)).sum()) for part in parts)
+    used = LazyRows.of(array, rows)
+    return sum(int((~np.isfinite(part).all(axis=1)).sum()) for _, part in used.pieces(4096))
 
 
 def penalty(l2: object, *, zero_allowed: bool = False, scalar: bool = False) -> None:

@@ -5,11 +5,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxalign import checks
 from jaxalign.affine import AffineMap
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
 from jaxalign.moments import FoldMoments
 from jaxalign.schedule import solve
 from jaxalign.settings import Settings
@@ -80,13 +82,14 @@ def fit_pair(
 
 
 def accumulate(
-    embeddings: Mapping[str, ArrayLike],
+    embeddings: Mapping[str, ArrayLike | LazyRows],
     settings: Settings | None,
     *,
     folds: int,
     groups: ArrayLike | None,
     weights: ArrayLike | None,
     seed: int,
+    mesh: Mesh | None = None,
 ) -> FoldMoments:
     """Moments of the rows, by fold if the settings are chosen by cross-validation (or are not known yet)."""
     checks.seed(seed)
@@ -102,9 +105,9 @@ def accumulate(
             groups = None if groups is None else groups[there]
             weights, rows = weights[there], len(used)
     if settings is not None and not settings.needs_folds:
-        return FoldMoments.of(arrays, weights=weights, rows=used)
+        return FoldMoments.of(arrays, weights=weights, rows=used, mesh=mesh)
     fold = _fold_of_rows(groups, rows, folds, seed)
-    return FoldMoments.of(arrays, fold=fold, weights=weights, rows=used)
+    return FoldMoments.of(arrays, fold=fold, weights=weights, rows=used, mesh=mesh)
 
 
 def _fold_of_rows(groups: np.ndarray | None, rows: int, folds: int, seed: int) -> np.ndarray:

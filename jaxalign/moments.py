@@ -13,23 +13,32 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxalign import checks, chunk_size
+from jaxalign import checks, chunk_size, sums
+from jaxalign import mesh as meshes
 from jaxalign.accumulation import DeviceChunk, by_fold
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
+from jaxalign.mesh import Layout
 from jaxalign.precision import double_precision, moment_dtype
 from jaxalign.pytree import pytree, static
-from jaxalign.scatter import scatter_of
+from jaxalign.spread import SpreadMoments
+from jaxalign.summing import Summing
+from jaxalign.sums import Rows, Sums, Whole
+
+WHOLE = Whole()
 
 
 @pytree
-class Moments:
+class Moments(Sums):
     """Weight, means and centred scatter of the columns of several encoders side by side.
 
     Attributes:
@@ -64,12 +73,13 @@ class Moments:
     @classmethod
     def of(
         cls,
-        embeddings: Mapping[str, ArrayLike],
+        embeddings: Mapping[str, ArrayLike | LazyRows],
         weights: ArrayLike | None = None,
         *,
         rows: ArrayLike | None = None,
         dtype: np.dtype | None = None,
         chunk_rows: int | None = None,
+        mesh: Mesh | None = None,
     ) -> Moments:
         """Moments of arrays in memory or memory-mapped.
 
@@ -77,24 +87,37 @@ class Moments:
         memory-mapped ones are in memory.
 
         Args:
-          embeddings: per encoder an array [n, d], rows of the same photographs in the same order.
+          embeddings: per encoder an array [n, d] or ``LazyRows``, of the same photographs in the same order.
           weights: of the rows used, shape [n] or [m], ≥ 0; all one if absent.
           rows: numbers of the rows to use, none twice, shape [m]; all n if absent.
           dtype: of the statistics; by default float64, or compensated float32 on a device without it.
-          chunk_rows: most rows of a chunk; by default what the device's memory allows.
+          chunk_rows: most rows of a chunk; by default what the devices' memory allows.
+          mesh: devices (``device_mesh``) over which the rows are dealt; the first one if absent.
+
+        Returns:
+          The moments, on the first device; ``SpreadMoments`` over a mesh with several devices on ``pairs``.
 
         Raises:
-          UserError: shapes, formats, weights or values are not usable, or a chunk does not fit the device.
+          UserError: shapes, formats, weights, values or the mesh are not usable, or a chunk does not fit the device.
         """
         arrays = checks.embeddings(embeddings)
         rows = checks.row_numbers(rows, _rows(arrays))
         weight = checks.weights(weights, _rows(arrays) if rows is None else len(rows))
         dtype = np.dtype(dtype or moment_dtype())
-        (moments,) = by_fold(
-            arrays, None, weight.astype(dtype), rows, _adding(arrays, dtype), chunk_size.check(chunk_rows)
-        )
+        (moments,) = _by_fold(arrays, None, weight.astype(dtype), rows, chunk_rows, meshes.check(mesh))
         checks.finite_moments(np.asarray(moments.mean), moments.power(), arrays, rows)
         return moments
+
+    @classmethod
+    def of_spread(cls, spread: SpreadMoments) -> Moments:
+        """The same moments on one device."""
+        scatter, mean = spread.whole_matrix()
+        with double_precision():
+            weight, count, mean, scatter = map(
+                jnp.asarray, (np.asarray(spread.weight), np.asarray(spread.count), mean, scatter)
+            )
+            residue = jnp.zeros_like(scatter) if scatter.dtype == np.float32 else None
+            return cls(weight, count, mean, scatter, residue, spread.names, spread.widths)
 
     def update(self, chunk: Sequence[ArrayLike], weights: ArrayLike | None = None) -> Moments:
         """Adds rows: one array [c, d] per encoder, in the order of ``names``, and their weights [c]."""
@@ -140,7 +163,7 @@ class FoldMoments:
     """Moments of all rows and, for cross-validation, of each fold.
 
     Attributes:
-      total: of all rows.
+      total: of all rows; like the folds' ``SpreadMoments`` over a mesh with several devices on ``pairs``.
       folds: of the rows of each fold; empty without folds.
     """
 
@@ -150,36 +173,61 @@ class FoldMoments:
     @classmethod
     def of(
         cls,
-        embeddings: Mapping[str, ArrayLike],
+        embeddings: Mapping[str, ArrayLike | LazyRows],
         *,
         fold: ArrayLike | None = None,
         weights: ArrayLike | None = None,
         rows: ArrayLike | None = None,
         chunk_rows: int | None = None,
+        mesh: Mesh | None = None,
     ) -> FoldMoments:
         """One pass over the rows, in bounded memory as ``Moments.of``.
 
         Args:
-          embeddings: per encoder an array [n, d].
+          embeddings: per encoder an array [n, d] or ``LazyRows``.
           fold: fold of each row used, integers 0 ... F − 1, shape [n] or [m]; without it there are no folds.
           weights: of the rows used, shape [n] or [m], ≥ 0.
           rows: numbers of the rows to use, none twice, shape [m]; all n if absent.
-          chunk_rows: most rows of a chunk; by default what the device's memory allows.
+          chunk_rows: most rows of a chunk; by default what the devices' memory allows.
+          mesh: devices over which the rows are dealt, as for ``Moments.of``.
         """
         arrays = checks.embeddings(embeddings)
         if fold is None:
-            return cls(Moments.of(arrays, weights, rows=rows, chunk_rows=chunk_rows), ())
+            return cls(Moments.of(arrays, weights, rows=rows, chunk_rows=chunk_rows, mesh=mesh), ())
         rows = checks.row_numbers(rows, _rows(arrays))
         used = _rows(arrays) if rows is None else len(rows)
         fold, weight = checks.folds(fold, used), checks.weights(weights, used)
-        dtype = moment_dtype()
-        parts = by_fold(
-            arrays, fold, weight.astype(dtype), rows, _adding(arrays, dtype), chunk_size.check(chunk_rows)
-        )
+        parts = _by_fold(arrays, fold, weight.astype(moment_dtype()), rows, chunk_rows, meshes.check(mesh))
         with double_precision():
             total = _merge_all(parts)
         checks.finite_moments(np.asarray(total.mean), total.power(), arrays, rows)
         return cls(total, parts)
+
+    def spread(self, mesh: Mesh) -> FoldMoments:
+        """The same moments over a mesh, each as ``SpreadMoments``.
+
+        Raises:
+          UserError: they are spread over another mesh, or the mesh cannot be used.
+        """
+        checked = meshes.check(mesh)
+        assert checked is not None
+        if isinstance(self.total, SpreadMoments):
+            if self.total.mesh != checked:
+                raise UserError(
+                    f"moments are spread over a mesh of {dict(self.total.mesh.shape)}, "
+                    f"which is not the mesh given, of {dict(checked.shape)}"
+                )
+            return self
+        layout = Layout.of(self.total.names, self.total.widths, checked.shape["pairs"])
+        return jax.tree.map(lambda part: SpreadMoments.of_whole(part, layout, checked), self, is_leaf=_is_one)
+
+    def whole(self) -> FoldMoments:
+        """The same moments, none of them spread over devices."""
+        return jax.tree.map(
+            lambda part: Moments.of_spread(part) if isinstance(part, SpreadMoments) else part,
+            self,
+            is_leaf=_is_one,
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -187,15 +235,38 @@ class FoldMoments:
         return self.total.names
 
 
-def _rows(arrays: Mapping[str, np.ndarray]) -> int:
+def _rows(arrays: Mapping[str, np.ndarray | LazyRows]) -> int:
     return next(iter(arrays.values())).shape[0]
 
 
+def _is_one(node: object) -> bool:
+    return isinstance(node, Sums)
+
+
+def _by_fold(
+    arrays: Mapping[str, np.ndarray | LazyRows],
+    fold: np.ndarray | None,
+    weights: np.ndarray,
+    rows: np.ndarray | None,
+    chunk_rows: int | None,
+    mesh: Mesh | None,
+) -> tuple[Any, ...]:
+    """Moments of each fold, on one device or over a mesh."""
+    names, widths = tuple(arrays), tuple(array.shape[1] for array in arrays.values())
+    given = arrays, fold, weights, rows
+    chunk_rows = chunk_size.check(chunk_rows)
+    if mesh is None or mesh.size == 1:
+        return by_fold(*given, _adding(names, widths, weights.dtype), chunk_rows)
+    summing = Summing(Layout.of(names, widths, mesh.shape["pairs"]), mesh, weights.dtype)
+    parts = by_fold(*given, summing.add, chunk_rows, summing.placement)
+    spread = (summing.finish(part) for part in parts)
+    return tuple(map(Moments.of_spread, spread) if mesh.shape["pairs"] == 1 else spread)
+
+
 def _adding(
-    arrays: Mapping[str, np.ndarray], dtype: np.dtype
+    names: tuple[str, ...], widths: tuple[int, ...], dtype: np.dtype
 ) -> Callable[[Moments | None, DeviceChunk], Moments]:
     """A function that adds a chunk to moments, or begins with it: a merge with none would be a pass over [D, D]."""
-    names, widths = tuple(arrays), tuple(array.shape[1] for array in arrays.values())
 
     def add(sofar: Moments | None, chunk: DeviceChunk) -> Moments:
         rows, weights = chunk
@@ -217,86 +288,32 @@ def _update(moments: Moments, chunk: tuple[jax.Array, ...], weights: jax.Array) 
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _next(moments: Moments, chunk: tuple[jax.Array, ...], weights: jax.Array) -> Moments:
-    """Adds rows and overwrites the sum so far.
-
-    The chunk is centred by the mean so far instead of its own, which saves a pass over it (12 % of the time for
-    float16 on CPU). With s = Σ w (z − mean so far), the scatter about the new mean is the sum of both less
-    s sᵀ / (weight of both).
-    """
-    dtype = moments.mean.dtype
-    # Rows of no weight have no mean; anything near the rows is better than the origin.
-    row = jnp.concatenate([part[0] for part in chunk]).astype(dtype)
-    center = jnp.where(moments.weight > 0, moments.mean, row)
-    scatter, total = scatter_of(chunk, center, jnp.sqrt(weights), sums=True)
-    assert total is not None
-    weight = moments.weight + weights.sum()
-    step = total / jnp.where(weight > 0, weight, 1)
-    scatter, residue = _add(moments.scatter, moments.residue, scatter, -jnp.outer(total, step))
-    count = moments.count + (weights > 0).sum().astype(dtype)
-    return Moments(weight, count, center + step, scatter, residue, moments.names, moments.widths)
+def _next(moments: Moments, chunk: Rows, weights: jax.Array) -> Moments:
+    """Adds rows and overwrites the sum so far."""
+    return sums.next_rows(moments, chunk, weights, WHOLE)
 
 
 def chunk_moments(
-    chunk: tuple[jax.Array, ...],
-    weights: jax.Array,
-    names: tuple[str, ...],
-    widths: tuple[int, ...],
-    dtype: np.dtype,
+    chunk: Rows, weights: jax.Array, names: tuple[str, ...], widths: tuple[int, ...], dtype: np.dtype
 ) -> Moments:
     """Moments of rows that are on the device already; a pure function, for use inside other programs."""
-    weight = weights.sum()
-    safe = jnp.where(weight > 0, weight, 1)
-    means = [(part.astype(dtype) * weights[:, None]).sum(0) / safe for part in chunk]
-    mean = jnp.concatenate(means)
-    scatter, _ = scatter_of(chunk, mean, jnp.sqrt(weights))
-    residue = jnp.zeros_like(scatter) if dtype == np.float32 else None
-    return Moments(weight, (weights > 0).sum().astype(dtype), mean, scatter, residue, names, widths)
+    of = sums.first_rows(chunk, weights, dtype, WHOLE)
+    return Moments(of.weight, of.count, of.mean, of.scatter, of.residue, names, widths)
 
 
 _first = jax.jit(chunk_moments, static_argnums=(2, 3, 4))
 
 
-def _add(
-    total: jax.Array, residue: jax.Array | None, *terms: jax.Array
-) -> tuple[jax.Array, jax.Array | None]:
-    """Sums terms; with a residue, carries what rounding loses (Knuth's exact two-sum)."""
-    for term in terms:
-        result = total + term
-        if residue is not None:
-            virtual = result - total
-            residue = residue + ((total - (result - virtual)) + (term - virtual))
-        total = result
-    return total, residue
-
-
 @jax.jit
 def _merge(a: Moments, b: Moments) -> Moments:
-    weight = a.weight + b.weight
-    safe = jnp.where(weight > 0, weight, 1)
-    step = b.mean - a.mean
-    between = jnp.outer(step, step * (a.weight * b.weight / safe))
-    scatter, residue = _add(a.scatter, a.residue, b.scatter, between)
-    if residue is not None and b.residue is not None:
-        residue = residue + b.residue
-    mean = a.mean + step * (b.weight / safe)
-    return Moments(weight, a.count + b.count, mean, scatter, residue, a.names, a.widths)
+    return sums.merged(a, b, WHOLE)
 
 
 @jax.jit
-def _merge_all(parts: tuple[Moments, ...]) -> Moments:
-    return functools.reduce(_merge, parts)
+def _merge_all(parts: tuple[Any, ...]) -> Any:
+    return functools.reduce(lambda a, b: a.merge(b), parts)
 
 
 @jax.jit
 def _subtract(whole: Moments, part: Moments) -> Moments:
-    weight = whole.weight - part.weight
-    safe = jnp.where(weight > 0, weight, 1)
-    mean = whole.mean + (whole.mean - part.mean) * (part.weight / safe)
-    step = part.mean - mean
-    total = jnp.where(whole.weight > 0, whole.weight, 1)
-    between = jnp.outer(step, step * (weight * part.weight / total))
-    scatter, residue = _add(whole.scatter, whole.residue, -part.scatter, -between)
-    if residue is not None and part.residue is not None:
-        residue = residue - part.residue
-    return Moments(weight, whole.count - part.count, mean, scatter, residue, whole.names, whole.widths)
+    return sums.without(whole, part, WHOLE)

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxalign import checks
+from jaxalign import mesh as meshes
 from jaxalign.affine import AffineMap
 from jaxalign.errors import UnknownNameError, UserError
 from jaxalign.fit import accumulate
+from jaxalign.lazy_rows import LazyRows
 from jaxalign.moments import FoldMoments
 from jaxalign.schedule import solve
 from jaxalign.settings import Penalty, Rank, Settings
@@ -108,7 +111,7 @@ class PairwiseMaps(Mapping[Pair, Fit]):
 
 
 def fit_pairs(
-    embeddings: Mapping[str, ArrayLike] | FoldMoments,
+    embeddings: Mapping[str, ArrayLike | LazyRows] | FoldMoments,
     method: str | Solver = "ridge",
     *,
     l2: Penalty = "cv",
@@ -121,25 +124,29 @@ def fit_pairs(
     pairs: Sequence[Pair] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    mesh: Mesh | None = None,
     **options: Any,
 ) -> PairwiseMaps:
     """Fits maps between all ordered pairs of encoders, or the pairs named.
 
     Args:
-      embeddings: per encoder an array [n, d], the same photographs row for row; or their moments, accumulated once
-        for several calls (``FoldMoments.of``; ``folds``, ``groups`` and ``weights`` then have no effect).
+      embeddings: per encoder an array [n, d] or ``LazyRows``, the same photographs row for row; or their moments, taken
+        once for several calls (``FoldMoments.of``; ``folds``, ``groups`` and ``weights`` then have no effect).
       method: a name in ``SOLVERS``, a solver, or "shared" for one space for all encoders (``fit_shared_space``).
       l2, rank, folds, groups, weights, seed, **options: as for ``fit_pair``.
       sources, targets: restrict the ordered pairs to these encoders.
       pairs: the ordered pairs themselves; instead of ``sources`` and ``targets``.
       progress: called with the numbers of pairs solved and in all.
+      mesh: devices (``device_mesh``) over which rows, encoders and pairs are dealt; that of the moments if they are
+        spread, else the first device if absent. "shared" decomposes one matrix of all encoders, on one device.
 
     Returns:
       Maps addressable as ``maps[source, target]``.
 
     Raises:
-      UserError: arrays, names or options are not usable.
+      UserError: arrays, names, options or the mesh are not usable.
     """
+    mesh = meshes.check(mesh)
     settings = None if method == "shared" else Settings.of(method, l2=l2, rank=rank, **options)
     given = embeddings if isinstance(embeddings, FoldMoments) else checks.embeddings(embeddings)
     names = given.names if isinstance(given, FoldMoments) else tuple(given)
@@ -148,11 +155,14 @@ def fit_pairs(
         moments = given
     else:
         if settings is None:
-            moments = FoldMoments.of(given, weights=weights)
+            moments = FoldMoments.of(given, weights=weights, mesh=mesh)
         else:
-            moments = accumulate(given, settings, folds=folds, groups=groups, weights=weights, seed=seed)
+            known = {"folds": folds, "groups": groups, "weights": weights, "seed": seed}
+            moments = accumulate(given, settings, **known, mesh=mesh)
     if settings is None:
-        return _shared(moments, chosen, rank, l2, options, progress)
+        return _shared(moments.whole(), chosen, rank, l2, options, progress)
+    if mesh is not None and mesh.size > 1:
+        moments = moments.spread(mesh)
     choice = settings.choose(moments, chosen)
     located = solve(moments.total, choice.solvers, progress)
     fits = {

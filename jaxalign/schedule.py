@@ -10,25 +10,32 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
 from jaxalign.affine import AffineMap
-from jaxalign.blocks import Beside, Columns, cross_moments, own_moments, padded_width
+from jaxalign.blocks import (
+    Beside,
+    Columns,
+    CrossMoments,
+    OwnMoments,
+    cross_moments,
+    own_moments,
+    padded_width,
+)
+from jaxalign.dealing import work_on_encoders, work_on_pairs
 from jaxalign.moments import Moments
 from jaxalign.precision import double_precision
 from jaxalign.pytree import Leaf, pytree
 from jaxalign.solvers import ColumnwiseSolver, Fit, Solver, SymmetricSolver
+from jaxalign.spread import SpreadMoments
+from jaxalign.tile_programs import map_in_batches
 from jaxalign.workers import concurrently
 
 Pair = tuple[str, str]
-ACCELERATOR_BATCH = (
-    8  # pairs of one shape that an accelerator solves at once; a CPU solves one after the other
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +74,11 @@ class Location:
 
 
 def solve(
-    total: Moments,
+    total: Moments | SpreadMoments,
     solvers: Mapping[Pair, Solver],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[Pair, Location]:
-    """Solves every pair.
+    """Solves every pair; of moments that are spread over a mesh, on all of its devices.
 
     Args:
       total: moments of all encoders that the pairs name.
@@ -80,9 +87,12 @@ def solve(
     """
     kind = type(next(iter(solvers.values())))
     with double_precision():
-        plan = _by_columns if kind.columnwise else _by_shape
+        if isinstance(total, SpreadMoments):
+            parts = _dealt(total, solvers)
+        else:
+            parts = (_by_columns if kind.columnwise else _by_shape)(total, solvers)
         found: dict[Pair, Location] = {}
-        for part in plan(total, solvers):
+        for part in parts:
             found.update(part)
             if progress is not None:
                 progress(len(found), len(solvers))
@@ -196,7 +206,7 @@ def _reverse(pair: Pair) -> Pair:
     return pair[1], pair[0]
 
 
-def _one_direction(solvers: Mapping[Pair, Solver], total: Moments) -> list[Pair]:
+def _one_direction(solvers: Mapping[Pair, Solver], total: Moments | SpreadMoments) -> list[Pair]:
     """Each unordered pair once, the narrower encoder first (its solution serves both directions)."""
     rank = {name: (width, k) for k, (name, width) in enumerate(zip(total.names, total.widths))}
     return list(dict.fromkeys((a, b) if rank[a] <= rank[b] else (b, a) for a, b in solvers))
@@ -245,22 +255,83 @@ def _solve_groups(
                 return cast(SymmetricSolver, member.solvers).solve_both(source, target, cross)
             return member.solvers.solve(source, target, cross)
 
-        return _map_in_batches(one, group)
+        return map_in_batches(one, group)
 
     return {q: solve_group(q, group) for q, group in groups.items()}
 
 
-def _map_in_batches(function: Callable[[Any], Any], items: Any) -> Any:
-    """``function`` of every item, several at a time where that helps; the last batch is filled up with item 0."""
-    count = jax.tree.leaves(items)[0].shape[0]
-    size = 1 if jax.default_backend() == "cpu" else min(ACCELERATOR_BATCH, count)
-    if size == 1:
-        return jax.lax.map(function, items)
-    filled = jax.tree.map(
-        lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[:1], -count % size, axis=0)]).reshape(
-            -1, size, *leaf.shape[1:]
-        ),
-        items,
-    )
-    out = jax.lax.map(jax.vmap(function), filled)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], out)
+class DealtWork(NamedTuple):
+    """What solving over a mesh asks of ``dealing``.
+
+    Attributes:
+      factor: of an encoder: ``factor(argument, own)``.
+      encoders: the argument of each encoder.
+      solve: of a pair: ``solve(argument, source state, target state, cross)``.
+      pairs: the argument of each pair.
+      either_way: whether a pair stands for both directions.
+    """
+
+    factor: Callable[..., Any]
+    encoders: Mapping[str, Any]
+    solve: Callable[..., Any]
+    pairs: Mapping[Pair, Any]
+    either_way: bool
+
+    @classmethod
+    def of(cls, total: SpreadMoments, solvers: Mapping[Pair, Solver]) -> DealtWork:
+        """Each encoder is factored once, each pair solved once."""
+        first = next(iter(solvers.values()))
+        pairs = _one_direction(solvers, total) if first.symmetric else list(solvers)
+        chosen = {
+            pair: _of_pair(solvers.get(pair, solvers.get(_reverse(pair))), pair, total) for pair in pairs
+        }
+        used = dict.fromkeys(name for pair in pairs for name in pair)
+        encoders = dict.fromkeys(used, _factoring(solvers, next(iter(chosen.values()))))
+        solve_one = _solve_both if first.symmetric else _solve_one
+        return cls(_factor_one, encoders, solve_one, chosen, first.symmetric)
+
+
+def _dealt(total: SpreadMoments, solvers: Mapping[Pair, Solver]) -> Iterable[dict[Pair, Location]]:
+    """Encoders are factored, and pairs solved, by the devices that hold their blocks."""
+    first, work = next(iter(solvers.values())), DealtWork.of(total, solvers)
+    dealt = work_on_encoders(work.factor, (total,), work.encoders)
+    for done, fits in work_on_pairs(work.solve, dealt, work.pairs, either_way=work.either_way):
+        batches = [Batch(part) for part in fits] if work.either_way else [Batch(fits)]
+        found: dict[Pair, Location] = {}
+        for k, pair in enumerate(done):
+            for direction, batch in zip((pair, _reverse(pair)), batches):
+                if direction in solvers:
+                    widths = total.width(direction[0]), total.width(direction[1])
+                    found[direction] = Location(batch, k, (*widths, first.space(*widths)))
+        yield found
+
+
+def _of_pair(solver: Any, pair: Pair, total: SpreadMoments) -> Solver:
+    """The solver for the padded columns of one target."""
+    width = total.width(pair[1])
+    return solver.side_by_side([solver], [width], [padded_width(width)]) if solver.columnwise else solver
+
+
+def _factoring(solvers: Mapping[Pair, Solver], chosen: Any) -> Solver:
+    """The solver that factors every encoder: with several penalties where pairs have penalties of their own."""
+    first, *others = solvers.values()
+    other = next((solver for solver in others if not _same(solver, first)), None)
+    if other is None or not chosen.columnwise or any(map(np.ndim, jax.tree.leaves(chosen))):
+        return chosen
+    return chosen.side_by_side([first, other], [1, 1], [1, 1])
+
+
+def _same(one: Solver, other: Solver) -> bool:
+    return all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+
+
+def _factor_one(solver: Solver, own: OwnMoments) -> Any:
+    return solver.factor(own)
+
+
+def _solve_one(solver: Solver, source: Any, target: Any, cross: CrossMoments) -> Fit:
+    return solver.solve(source, target, cross)
+
+
+def _solve_both(solver: SymmetricSolver, source: Any, target: Any, cross: CrossMoments) -> tuple[Fit, Fit]:
+    return solver.solve_both(source, target, cross)

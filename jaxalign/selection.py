@@ -8,28 +8,37 @@ quadratic form of d in (Vᵀ S' V) ∘ (A Aᵀ), which is formed once.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxalign import checks
-from jaxalign.blocks import Beside, Columns, cross_moments, own_moments
+from jaxalign.blocks import Beside, Columns
+from jaxalign.dealing import Pair, work_on_encoders, work_on_pairs
 from jaxalign.errors import UserError
+from jaxalign.held_out import (
+    fold_errors,
+    generalised_errors,
+    own_rotation,
+    own_spectrum,
+    own_training,
+    pair_column_errors,
+    pair_errors,
+    pair_generalised_column_errors,
+    pair_generalised_errors,
+    pair_rank_errors,
+    rank_errors,
+)
 from jaxalign.moments import FoldMoments, Moments
-from jaxalign.precision import double_precision, multiply
+from jaxalign.precision import double_precision
 from jaxalign.pytree import pytree
-from jaxalign.solvers.reduced_rank import reduced_rank_factors
-from jaxalign.solvers.spectrum import Spectrum
+from jaxalign.spread import SpreadMoments
 from jaxalign.workers import concurrently
 
 DEFAULT_GRID = 10.0 ** np.arange(-6, 2.5, 0.5)  # times the mean eigenvalue of the source's scatter matrix
-
-# The eigendecomposition stays in the moments' format; the products after it only rank penalties.
-PRODUCTS = jnp.float32
 
 
 @pytree
@@ -106,6 +115,8 @@ def penalty_scores(
     total = moments.total
     if not generalised:
         _require_folds(moments)
+    if isinstance(total, SpreadMoments):
+        return _dealt_penalty_scores(moments, grids, targets, per_column, generalised)
     folds = (None,) if generalised else moments.folds
     tasks = [(source, fold) for source in grids for fold in folds]
     tasks.sort(
@@ -119,8 +130,8 @@ def penalty_scores(
             columns = Columns.of(total, [source]), beside[source].columns
             grid = jnp.asarray(grids[source], total.scatter.dtype)
             if fold is None:
-                return _generalised_errors(total, *columns, grid, per_column=per_column)
-            return _fold_errors(total, fold, *columns, grid, per_column=per_column)
+                return generalised_errors(total, *columns, grid, per_column=per_column)
+            return fold_errors(total, fold, *columns, grid, per_column=per_column)
 
     found: dict[str, list[np.ndarray]] = {source: [] for source in grids}
     for (source, _), error in zip(tasks, concurrently(errors, tasks)):
@@ -132,148 +143,75 @@ def penalty_scores(
     return {source: Scores(grids[source], np.stack(error), rows) for source, error in found.items()}
 
 
-def rank_scores(moments: FoldMoments, source: str, target: str, l2: float) -> Scores:
-    """Held-out errors of reduced-rank ridge of one pair at every rank from 1 to min(p, q)."""
+def _dealt_penalty_scores(
+    moments: FoldMoments,
+    grids: Mapping[str, np.ndarray],
+    targets: Mapping[str, Sequence[str]],
+    per_column: bool,
+    generalised: bool,
+) -> dict[str, Scores]:
+    """The same over a mesh, one fold after the other: each encoder and each pair on a device that holds it."""
+    total: Any = moments.total
+    pairs = [(source, target) for source in grids for target in targets[source]]
+    some = next(iter(grids.values()))  # for encoders that are targets alone
+    used = {name: grids.get(name, some) for pair in pairs for name in pair}
+    if generalised:
+        on_encoders, on_pairs = own_spectrum, (pair_generalised_errors, pair_generalised_column_errors)
+    else:
+        on_encoders, on_pairs = own_rotation, (pair_errors, pair_column_errors)
+    folds: Sequence[Any] = (None,) if generalised else moments.folds
+    found: list[dict[Pair, np.ndarray]] = []
+    for fold in folds:
+        matrices = (total,) if fold is None else (total, fold)
+        with double_precision():
+            dealt = work_on_encoders(on_encoders, matrices, used)
+            found.append(_by_pair(work_on_pairs(on_pairs[per_column], dealt, dict.fromkeys(pairs, ()))))
+    rows = np.array([1.0 if fold is None else float(fold.weight) for fold in folds])
+
+    def of_source(source: str) -> np.ndarray:
+        widths = [(target, total.width(target) if per_column else 1) for target in targets[source]]
+        units = [[errors[source, target][:, :width] for target, width in widths] for errors in found]
+        return np.stack([np.concatenate(unit, axis=1) for unit in units])
+
+    return {source: Scores(grids[source], of_source(source), rows) for source in grids}
+
+
+def _by_pair(parts: Iterable[tuple[list[Pair], np.ndarray]]) -> dict[Pair, np.ndarray]:
+    return {pair: one for pairs, errors in parts for pair, one in zip(pairs, np.asarray(errors, np.float64))}
+
+
+def rank_scores(moments: FoldMoments, penalties: Mapping[Pair, float]) -> dict[Pair, Scores]:
+    """Held-out errors of reduced-rank ridge of pairs, each with its penalty, at every rank from 1 to min(p, q)."""
     _require_folds(moments)
     total = moments.total
-    p, q = total.width(source), total.width(target)
-    pair = Columns.of(total, [source]), Columns.of(total, [target])
+    rows = np.array([float(fold.weight) for fold in moments.folds])
     with double_precision():
-        errors = [np.asarray(_rank_errors(total, fold, pair, jnp.asarray(l2))) for fold in moments.folds]
-        rows = np.array([float(fold.weight) for fold in moments.folds])
-    return Scores(np.arange(1, min(p, q) + 1), np.stack(errors)[:, : min(p, q), None], rows)
+        if isinstance(total, SpreadMoments):
+            errors = [_dealt_rank_errors(total, fold, penalties) for fold in moments.folds]
+        else:
+            errors = [
+                {pair: _rank_errors(total, fold, pair, l2) for pair, l2 in penalties.items()}
+                for fold in moments.folds
+            ]
+
+    def scores(pair: Pair) -> Scores:
+        most = min(map(total.width, pair))
+        return Scores(np.arange(1, most + 1), np.stack([fold[pair] for fold in errors])[:, :most, None], rows)
+
+    return {pair: scores(pair) for pair in penalties}
+
+
+def _rank_errors(total: Moments, fold: Moments, pair: Pair, l2: float) -> np.ndarray:
+    columns = Columns.of(total, [pair[0]]), Columns.of(total, [pair[1]])
+    return np.asarray(rank_errors(total, fold, columns, jnp.asarray(l2)))
+
+
+def _dealt_rank_errors(total: Any, fold: Any, penalties: Mapping[Pair, float]) -> dict[Pair, np.ndarray]:
+    used = dict.fromkeys((name for pair in penalties for name in pair), ())
+    dealt = work_on_encoders(own_training, (total, fold), used)
+    return _by_pair(work_on_pairs(pair_rank_errors, dealt, penalties))
 
 
 def _require_folds(moments: FoldMoments) -> None:
     if not moments.folds:
         raise UserError("choosing by cross-validation needs moments of at least two folds, got none")
-
-
-@pytree
-class _Fold:
-    """What one fold holds out, and what the others train on.
-
-    Attributes:
-      training: weight of the other folds over their total, the coefficient of the step between means.
-      step: mean of the fold minus mean of the others, shape [D].
-    """
-
-    total: Moments
-    fold: Moments
-    training: Array
-    step: Float[Array, " D"]
-
-    @classmethod
-    def of(cls, total: Moments, fold: Moments) -> _Fold:
-        weight = total.weight - fold.weight
-        mean = total.mean + (total.mean - fold.mean) * (fold.weight / weight)
-        return cls(total, fold, weight * fold.weight / total.weight, fold.mean - mean)
-
-    def block(self, rows: Columns, columns: Columns) -> tuple[Array, Array]:
-        """A block of the training scatter, and of the held-out scatter about the training means."""
-        between = jnp.outer(rows.take(self.step, 0), columns.take(self.step, 0))
-        held_out, whole = (columns.take(rows.take(part.scatter, 0), 1) for part in (self.fold, self.total))
-        return whole - held_out - self.training * between, held_out + self.fold.weight * between
-
-    def power(self) -> Float[Array, " D"]:
-        """Held-out sum of squares of each column about its training mean."""
-        return self.fold.scatter.diagonal() + self.fold.weight * self.step**2
-
-
-@functools.partial(jax.jit, static_argnames="per_column")
-def _fold_errors(
-    total: Moments,
-    fold: Moments,
-    source: Columns,
-    targets: Columns,
-    grid: Float[Array, " L"],
-    *,
-    per_column: bool,
-) -> Float[Array, "L units"]:
-    split = _Fold.of(total, fold)
-    own, own_held_out = split.block(source, source)
-    spectrum = Spectrum.of_matrix(own)
-    scale = 1 / (spectrum.values[:, None] + grid)  # d, shape [p, L]
-    blocks = [split.block(source, part) for part in targets.parts()]
-    # The barriers keep conversions and slices out of the products, which are then faster on CPU.
-    turned, both = jax.lax.optimization_barrier(
-        (spectrum.vectors.astype(PRODUCTS).T, [_beside([pair[k] for pair in blocks]) for k in (0, 1)])
-    )
-    rotated, rotated_held_out = jax.lax.optimization_barrier(
-        [multiply(turned, part) for part in both]
-    )  # A first
-    quadratic = multiply(turned, multiply(own_held_out.astype(PRODUCTS), turned.T))
-    product = rotated * rotated_held_out
-    power = targets.take(split.power(), 0)
-    if per_column:
-
-        def one(d: Array) -> Array:
-            weight = d[:, None] * rotated
-            return jnp.sum(multiply(quadratic, weight) * weight, axis=0)
-
-        narrow = scale.astype(PRODUCTS)
-        squared = jax.lax.map(one, narrow.T)
-        return (power - 2 * multiply(narrow.T, product) + squared) / fold.weight
-    edges = np.cumsum((0, *targets.sizes))
-    errors = []
-    for start, stop in zip(edges[:-1], edges[1:]):
-        cross = multiply(jnp.sum(product[:, start:stop], axis=1, dtype=scale.dtype), scale)
-        errors.append(
-            power[start:stop].sum() - 2 * cross + _quadratic_form(quadratic, rotated[:, start:stop], scale)
-        )
-    return jnp.stack(errors, axis=1) / fold.weight
-
-
-def _beside(blocks: list[Array]) -> Array:
-    return jnp.concatenate([block.astype(PRODUCTS) for block in blocks], axis=1)
-
-
-def _quadratic_form(
-    quadratic: Float[Array, "p p"], rotated: Float[Array, "p q"], scale: Float[Array, "p L"]
-) -> Float[Array, " L"]:
-    """dᵀ (Q ∘ A Aᵀ) d for each column d of ``scale``, without the block above the diagonal of the symmetric matrix."""
-    half, narrow = rotated.shape[0] // 2, scale.astype(PRODUCTS)
-    total = jnp.zeros(scale.shape[1], scale.dtype)
-    for times, i, j in ((1, slice(0, half), slice(0, half)), (2, slice(half, None), slice(0, half)),
-                        (1, slice(half, None), slice(half, None))):  # fmt: skip
-        form = quadratic[i, j] * multiply(rotated[i], rotated[j].T)
-        total += times * jnp.sum(multiply(form, narrow[j]) * narrow[i], axis=0, dtype=scale.dtype)
-    return total
-
-
-def _sums(array: Float[Array, "*rows columns"], sizes: tuple[int, ...]) -> Float[Array, "*rows K"]:
-    """Sums over blocks of columns that are side by side."""
-    edges = np.cumsum((0, *sizes))
-    return jnp.stack([array[..., start:stop].sum(-1) for start, stop in zip(edges[:-1], edges[1:])], axis=-1)
-
-
-@functools.partial(jax.jit, static_argnames="per_column")
-def _generalised_errors(
-    total: Moments, source: Columns, targets: Columns, grid: Float[Array, " L"], *, per_column: bool
-) -> Float[Array, "L units"]:
-    spectrum, cross = Spectrum.of(own_moments(total, source)), cross_moments(total, source, targets)
-    squared, power = multiply(spectrum.vectors.T, cross.xy) ** 2, cross.power_y
-    if not per_column:
-        squared, power = (_sums(part, targets.sizes) for part in (squared, power))
-    scale = 1 / (spectrum.values[None, :] + grid[:, None])
-    explaining = 2 * scale - scale**2 * spectrum.values
-    errors = jnp.maximum(power - multiply(explaining, squared), 0)
-    freedom = jnp.sum(spectrum.values * scale, axis=1) + 1  # the mean costs one
-    left = jnp.maximum(total.weight - freedom, 1e-12 * total.weight)
-    return errors * (total.weight / left**2)[:, None]
-
-
-@jax.jit
-def _rank_errors(
-    total: Moments, fold: Moments, pair: tuple[Columns, Columns], l2: Array
-) -> Float[Array, " k"]:
-    split, (source, target) = _Fold.of(total, fold), pair
-    own, own_held_out = split.block(source, source)
-    xy, cross = split.block(source, target)
-    power = split.power()
-    left, right, strengths = reduced_rank_factors(Spectrum.of_matrix(own), l2, xy)
-    # Rows of ``right`` are orthogonal with squared length ``strengths``, so every rank is a cumulative sum.
-    explained = jnp.sum(multiply(left.T, cross) * right, axis=1)
-    squared = strengths * jnp.sum(multiply(own_held_out, left) * left, axis=0)
-    target_power = target.take(power, 0).sum()
-    return (target_power - 2 * jnp.cumsum(explained) + jnp.cumsum(squared)) / fold.weight

@@ -11,7 +11,7 @@ import numpy as np
 from jaxalign import checks
 from jaxalign.errors import UserError
 from jaxalign.moments import FoldMoments
-from jaxalign.selection import penalty_grid, penalty_scores, rank_scores
+from jaxalign.selection import Scores, penalty_grid, penalty_scores, rank_scores
 from jaxalign.solvers import SOLVERS, Fit, Solver
 
 Pair = tuple[str, str]
@@ -126,7 +126,8 @@ class Settings:
             }
         if not _is_chosen(self.rank):
             return Choice(solvers, {})
-        return Choice(solvers, {pair: self._chosen_rank(moments, pair, solvers[pair]) for pair in pairs})
+        every = rank_scores(moments, {pair: float(solver.l2) for pair, solver in solvers.items()})
+        return Choice(solvers, {pair: self._chosen_rank(moments, pair, every[pair]) for pair in pairs})
 
     def _penalties(self, moments: FoldMoments, pairs: Sequence[Pair]) -> dict[Pair, Any]:
         assert self.l2 is not None
@@ -157,8 +158,7 @@ class Settings:
             chosen.update({(source, target): part for target, part in parts})
         return chosen
 
-    def _chosen_rank(self, moments: FoldMoments, pair: Pair, solver: Any) -> int:
-        scores = rank_scores(moments, *pair, l2=float(solver.l2))
+    def _chosen_rank(self, moments: FoldMoments, pair: Pair, scores: Scores) -> int:
         if not isinstance(self.rank, str):
             ranks = sorted(set(self.rank))  # type: ignore[arg-type]
             for rank in ranks:

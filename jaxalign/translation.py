@@ -14,6 +14,7 @@ from jaxalign.embeddings.derived import write_derived
 from jaxalign.embeddings.manifest import DTYPES, check_encoder_name
 from jaxalign.embeddings.store import require_free
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows, unit_rows
 
 CHUNK_BYTES = 2**24  # of rows as float64, in which they are mapped
 
@@ -79,13 +80,6 @@ def translate(
     return write_derived(store, out, name, chunks, map.out_dim, dtype, info=note, overwrite=overwrite)
 
 
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1, the scaling in float64; rows of zeros stay. Shape [c, d], float64."""
-    wide = np.asarray(rows, np.float64)
-    length = np.linalg.norm(wide, axis=1, keepdims=True)
-    return wide / np.where(length == 0, 1, length)
-
-
 def _mapped(
     rows: np.ndarray,
     map: AffineMap,
@@ -95,16 +89,12 @@ def _mapped(
     progress: Callable[[int], None] | None,
 ) -> Iterator[np.ndarray]:
     """The mapped rows, a chunk at a time, shape [c, out], float32 or float64."""
-    starts = range(0, len(rows), size)
-    parts = (streaming.read_rows(rows, start, min(start + size, len(rows))) for start in starts)
-    done = 0
-    for part in streaming.ahead(parts):
-        given = unit_rows(part).astype(np.float32) if normalize_input else part
-        mapped = _apply(map, given)
+    given = LazyRows.of(rows).unit() if normalize_input else LazyRows.of(rows)
+    for start, part in streaming.ahead(given.pieces(size)):
+        mapped = _apply(map, part)
         yield unit_rows(mapped) if normalize else mapped
-        done += len(part)
         if progress is not None:
-            progress(done)
+            progress(start + len(part))
 
 
 def _apply(map: AffineMap, rows: np.ndarray) -> np.ndarray:

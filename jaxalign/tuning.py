@@ -1,13 +1,14 @@
 """Choosing the settings of a map at an operating point, on people that the test never sees.
 
 Squared error does not see what verification at a low false match rate needs, so the exponents of ``canonical`` and
-``shared`` are compared by the true match rate itself: people are split into folds, maps are fitted without the fold
-and the fold's people are compared. One choice is made for all pairs together, which is far steadier than one each.
+``shared``, and how ``low_rank`` and ``joint`` are fitted, are compared by the true match rate itself: people are split
+into folds, maps are fitted without the fold and the fold's people are compared. One choice is made for all pairs
+together, which is far steadier than one each.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,17 @@ from jax.typing import ArrayLike
 
 from jaxalign.biometrics import EvaluationPlan, verify
 from jaxalign.errors import UserError
+from jaxalign.low_rank import fit_joint_space, fit_low_rank
 from jaxalign.moments import FoldMoments
 from jaxalign.pairwise import Pair, PairwiseMaps, fit_pairs
 from jaxalign.splits import identity_folds, limit_per_person
 
+GRADIENT: dict[str, Callable[..., PairwiseMaps]] = {"low_rank": fit_low_rank, "joint": fit_joint_space}
+FITTED = (  # early stopping by people held out, and whitened axes, beside the rates
+    *({"learning_rate": rate} for rate in (1e-4, 3e-4, 1e-3, 3e-3)),
+    {"learning_rate": 1e-3, "held_out": 0.15},
+    {"learning_rate": 1e-3, "whitening": 0.5},
+)
 CANDIDATES: dict[str, tuple[dict[str, float], ...]] = {
     "canonical": tuple(
         {"whitening": q, "weighting": p}
@@ -28,6 +36,7 @@ CANDIDATES: dict[str, tuple[dict[str, float], ...]] = {
         {"whitening": q, "weighting": p}
         for q, p in itertools.product((0.625, 0.75, 0.875), (0.5, 0.625, 0.75, 0.875))
     ),
+    **dict.fromkeys(GRADIENT, FITTED),
 }
 
 
@@ -36,7 +45,7 @@ class Tuned:
     """The settings chosen, and what they were chosen from.
 
     Attributes:
-      settings: options for ``fit_pairs`` with the same method.
+      settings: options for ``fit_pairs`` with the same method, or for ``fit_low_rank`` or ``fit_joint_space``.
       candidates: the settings compared.
       tmr: mean true match rate over pairs and folds, for each candidate.
       fmr: the operating point.
@@ -58,6 +67,7 @@ def tune(
     pairs: Sequence[Pair] | None = None,
     fmr: float = 1e-4,
     folds: int = 3,
+    folds_compared: int | None = None,
     most_per_person: int = 20,
     seed: int = 0,
 ) -> Tuned:
@@ -66,12 +76,14 @@ def tune(
     Args:
       embeddings: of the training people only: per encoder an array [n, d].
       identities: of the rows, shape [n].
-      method: a method of ``fit_pairs``; ``CANDIDATES`` has the default candidates of "canonical" and "shared".
+      method: a method of ``fit_pairs``, "low_rank" (``fit_low_rank``) or "joint" (``fit_joint_space``); ``CANDIDATES``
+        has the default candidates of these two, of "canonical" and of "shared".
       candidates: options of that method to compare.
       fixed: options that all candidates share, such as ``{"rank": 96}``.
       pairs: the ordered pairs to average over; all by default.
       fmr: the operating point.
       folds: of people.
+      folds_compared: how many of them candidates are compared on, where a fit takes long; all by default.
       most_per_person: held-out rows of one person that are compared, so that no person decides alone.
       seed: of the folds.
 
@@ -92,7 +104,7 @@ def tune(
     scores = np.stack(
         [
             _fold_scores(arrays, labels, compared_rows[fold == k], method, compared, pairs, fmr)
-            for k in range(folds)
+            for k in range(folds if folds_compared is None else min(folds, folds_compared))
         ]
     )
     tmr = scores.mean(0)
@@ -111,15 +123,18 @@ def _fold_scores(
 ) -> np.ndarray:
     """Mean true match rate over pairs for each candidate, on these rows; their people are not fitted on."""
     others = ~np.isin(labels, labels[rows])
-    moments = FoldMoments.of({name: array[others] for name, array in arrays.items()})
+    train = {name: array[others] for name, array in arrays.items()}
+    moments = FoldMoments.of(train)
+
+    def fit(options: Mapping[str, Any]) -> PairwiseMaps:
+        if method in GRADIENT:
+            known = {"groups": labels[others], "moments": moments.total, "pairs": pairs}
+            return GRADIENT[method](train, **known, **options)
+        return fit_pairs(moments, method, pairs=pairs, **options)
+
     plan = EvaluationPlan.of(labels[rows])
     test = {name: array[rows] for name, array in arrays.items()}
-    return np.array(
-        [
-            _mean_tmr(fit_pairs(moments, method, pairs=pairs, **options), test, plan, fmr)
-            for options in candidates
-        ]
-    )
+    return np.array([_mean_tmr(fit(options), test, plan, fmr) for options in candidates])
 
 
 def _mean_tmr(maps: PairwiseMaps, test: Mapping[str, np.ndarray], plan: EvaluationPlan, fmr: float) -> float:

@@ -17,8 +17,10 @@ _WANTING_IT: list[object] = []
 _LOCK = threading.Lock()
 
 
-def concurrently(function: Callable[[Item], Any], items: Sequence[Item]) -> Iterator[Any]:
-    """``map(function, items)``, several items at a time on a CPU; the results come in order.
+def concurrently(
+    function: Callable[[Item], Any], items: Sequence[Item], most: int = MOST_WORKERS
+) -> Iterator[Any]:
+    """``map(function, items)``, several items (``most`` at most) at a time on a CPU; the results come in order.
 
     Decompositions run in LAPACK, whose threads spin for a while after every call and keep the products that follow
     from their cores; one LAPACK thread for each of several programs is faster. The limit holds until the last item
@@ -28,7 +30,7 @@ def concurrently(function: Callable[[Item], Any], items: Sequence[Item]) -> Iter
     def work(item: Item) -> Any:
         return jax.block_until_ready(function(item))
 
-    cores = min(_cores(), len(items), MOST_WORKERS)
+    cores = min(_cores(), len(items), most)
     if jax.default_backend() != "cpu" or cores < 2:
         yield from map(work, items)
         return

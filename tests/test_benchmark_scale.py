@@ -37,7 +37,10 @@ def test_the_section_measures_and_cleans_up(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--sections=moment"], "--sections: there is no section 'moment'; there are moments, low_rank"),
+        (
+            ["--sections=moment"],
+            "--sections: there is no section 'moment'; there are moments, low_rank, driver, devices, plan",
+        ),
         (["--rows=1"], "--rows takes"),
         (["--scratch=nowhere"], "nowhere: the store takes"),
         (["--rows=1000000000000"], "give --scratch, or fewer --rows"),
@@ -47,6 +50,18 @@ def test_bad_flags_are_a_sentence(capsys, flags, sentence):
     status, _, err = drive(capsys, *flags)
     assert status == 2
     assert err.startswith("error: ") and sentence in err and err.count("\n") == 1
+
+
+def test_driver_section_measures_and_cleans_up(tmp_path, capsys):
+    sizes = ["--driver_rows=400", "--driver_width=8", "--driver_encoders=2", "--driver_people=40"]
+    some = ["--driver_per_person=3", "--driver_evaluated=90", f"--scratch={tmp_path}"]
+    status, out, err = drive(capsys, "--sections=driver", *sizes, *some)
+    assert (status, err) == (0, "")
+    figures = dict(line.strip().rsplit(maxsplit=1) for line in out.splitlines()[1:])
+    assert float(figures["pairwise: test rows"]) == 12 * 3
+    assert float(figures["evaluation: comparisons"]) == 90**2
+    assert all(float(value) > 0 for value in figures.values()) and len(figures) == 8
+    assert not list(tmp_path.iterdir())
 
 
 def test_gradient_section_measures(capsys):

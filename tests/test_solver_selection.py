@@ -62,7 +62,7 @@ def test_held_out_errors_of_ranks(cloud: str) -> None:
     rows = clouds.make(cloud, seed=2)
     ranks = range(1, min(rows.widths) + 1)
     expected = oracles.rank_fold_errors(rows.x, rows.y, folds_of(rows), ranks, 2.0).sum(-1)
-    scores = rank_scores(moments_of(rows), "x", "y", 2.0)
+    scores = rank_scores(moments_of(rows), {("x", "y"): 2.0})["x", "y"]
     np.testing.assert_array_equal(scores.candidates, ranks)
     np.testing.assert_allclose(units(scores, 0), expected, rtol=1e-4)
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import jaxalign
-from jaxalign import FoldMoments, Moments, accumulation, chunk_size, streaming
+from jaxalign import FoldMoments, Moments, accumulation, chunk_size, pages, streaming
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
 
 ROWS, WIDTHS = 211, {"a": 7, "b": 5}
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
@@ -143,7 +144,7 @@ def test_bad_options_are_a_sentence(options, sentence):
 def test_memory_that_runs_out_gives_smaller_chunks_then_a_sentence(monkeypatch, error):
     arrays, sizes, real = cloud(np.float32), [], accumulation._summed
 
-    def limited(chunks, folds, add):
+    def limited(chunks, *how):
         def checked():
             for number, chunk in chunks:
                 sizes.append(len(chunk[1]))
@@ -151,7 +152,7 @@ def test_memory_that_runs_out_gives_smaller_chunks_then_a_sentence(monkeypatch, 
                     raise error
                 yield number, chunk
 
-        return real(checked(), folds, add)
+        return real(checked(), *how)
 
     monkeypatch.setattr(accumulation, "_summed", limited)
     limit = 60
@@ -167,7 +168,7 @@ def test_memory_that_runs_out_gives_smaller_chunks_then_a_sentence(monkeypatch, 
 
 
 def test_other_failures_pass_through(monkeypatch):
-    def fail(chunks, folds, add):
+    def fail(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
     monkeypatch.setattr(accumulation, "_summed", fail)
@@ -207,10 +208,10 @@ def test_views_of_maps_are_read_and_their_pages_given_back(tmp_path):
         (np.asarray(whole)[::2], array[::2]),
         (whole[:, 1:], array[:, 1:]),
     ]:
-        assert streaming.is_mapped(view)
-        np.testing.assert_array_equal(streaming.read_rows(view, 3, 40), expected[3:40])
+        assert pages.is_mapped(view)
+        np.testing.assert_array_equal(LazyRows.of(view).read(3, 40), expected[3:40])
         np.testing.assert_array_equal(view, expected)  # still there
-    assert not streaming.is_mapped(array) and np.shares_memory(streaming.read_rows(array, 1, 3), array)
+    assert not pages.is_mapped(array) and np.shares_memory(LazyRows.of(array).read(1, 3), array)
 
 
 def test_changes_of_a_private_map_survive(tmp_path):
@@ -244,7 +245,7 @@ def test_reading_ahead_keeps_order_passes_errors_and_stops_early():
 
 
 def test_chunks_have_one_shape_and_no_buffer_is_used_twice(tmp_path):
-    arrays = list(mapped(cloud(np.float16), tmp_path).values())
+    arrays = [LazyRows.of(array) for array in mapped(cloud(np.float16), tmp_path).values()]
     weights, fold = np.ones(ROWS), np.arange(ROWS) % 3 - 1
     for parts in (
         list(streaming.chunks(arrays, weights, 50)),
@@ -259,14 +260,15 @@ def test_chunks_have_one_shape_and_no_buffer_is_used_twice(tmp_path):
 def test_memory_does_not_grow_with_rows(tmp_path):
     """Peak resident memory of a fresh process: 400 MB more rows cost a few MB."""
     code = """
-import resource, sys
+import sys
 import numpy as np
+from experiments.memory import peak_gigabytes
 from jaxalign import FoldMoments, Moments, accumulation
 rows = int(sys.argv[2])
 array = np.memmap(sys.argv[1], np.float16, "r", shape=(rows, 256))
 Moments.of({"a": array}, chunk_rows=20_000)
 FoldMoments.of({"a": array}, fold=np.arange(rows) % 2, chunk_rows=20_000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(1000 * peak_gigabytes())
 """
     rows = 900_000
     with open(tmp_path / "rows", "wb") as file:

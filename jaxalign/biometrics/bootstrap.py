@@ -20,9 +20,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Int
 
 from jaxalign.biometrics.evaluate import Evaluation
-from jaxalign.biometrics.layout import EvaluationPlan, padded
+from jaxalign.biometrics.layout import EvaluationPlan
 from jaxalign.biometrics.operating_points import allowed
 from jaxalign.biometrics.tail import ImpostorTail
+from jaxalign.biometrics.tiling import padded
 from jaxalign.errors import UserError
 
 RESAMPLES_AT_ONCE = 8

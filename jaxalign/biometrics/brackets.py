@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jaxalign.biometrics import sweep as kernels
 from jaxalign.biometrics.floats import from_ordered, ordered
+from jaxalign.biometrics.score_axis import BINS, INTERVALS, Bins, Intervals
 
 SAMPLE_GROUPS = 16
 STANDARD_ERRORS = 5.0  # half the width of a bracket, in standard errors over groups of sampled probes
@@ -19,19 +19,19 @@ OUTERMOST = 2.0  # cosines stay within ±1 but for rounding; differences of orde
 
 @dataclasses.dataclass(frozen=True)
 class Binning:
-    """The bins of ``sweep.Bins``, with the same rounding, on the host."""
+    """The bins of ``score_axis.Bins``, with the same rounding, on the host."""
 
     scale: np.ndarray
     base: int
 
     @classmethod
-    def of(cls, bins: kernels.Bins) -> "Binning":
+    def of(cls, bins: Bins) -> "Binning":
         """From the device's."""
         return cls(np.asarray(bins.scale), int(bins.base))
 
     def bin_of(self, scores: np.ndarray) -> np.ndarray:
-        """The bin of each score; as ``sweep.bin_of``."""
-        return np.clip(np.floor(scores * self.scale).astype(np.int64) - self.base, 0, kernels.BINS - 1)
+        """The bin of each score; as ``score_axis.bin_of``."""
+        return np.clip(np.floor(scores * self.scale).astype(np.int64) - self.base, 0, BINS - 1)
 
     def first(self, numbers: np.ndarray) -> np.ndarray:
         """Order of the first float of some bins: the rounded edge, moved to where the bin really changes.
@@ -46,7 +46,7 @@ class Binning:
         starts = near[np.arange(len(near)), belongs.argmax(axis=1)]
         outermost = int(ordered(np.array([OUTERMOST], dtype))[0])
         starts = np.where(numbers <= 0, -outermost, starts)
-        return np.where(numbers >= kernels.BINS, outermost, starts)
+        return np.where(numbers >= BINS, outermost, starts)
 
     def order_at(self, position: float) -> int:
         """Order of the float at a fractional bin number."""
@@ -75,10 +75,10 @@ class Brackets:
         length = self.last - self.first + 1
         return np.cumsum(length) - length
 
-    def intervals(self, dtype: np.dtype) -> kernels.Intervals:
+    def intervals(self, dtype: np.dtype) -> Intervals:
         """For the device; slots follow the bins."""
-        offset = self.offset + kernels.BINS
-        return kernels.Intervals.of(self.first, self.last, offset, None, places=self.places, dtype=dtype)
+        offset = self.offset + BINS
+        return Intervals.of(self.first, self.last, offset, None, places=self.places, dtype=dtype)
 
     def counted(self, totals: np.ndarray, genuine: np.ndarray, padding: int) -> "FineCounts":
         """Impostors at each float: all scores less the mated ones and the zeros of padding rows."""
@@ -146,7 +146,7 @@ def guessed_brackets(
     Returns:
       The brackets; None where there is nothing to look for.
     """
-    rates = tuple(fmr)[: kernels.INTERVALS - 1]
+    rates = tuple(fmr)[: INTERVALS - 1]
     if not rates or not genuine.sum():
         return None
     samples = [_positions(*sums, rates) for sums in _left_out(impostor, genuine)]

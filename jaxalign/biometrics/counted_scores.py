@@ -17,7 +17,7 @@ from jaxalign.biometrics.operating_points import (
     unsupported,
 )
 from jaxalign.biometrics.resolving import Resolved
-from jaxalign.biometrics.sweep import INTERVALS
+from jaxalign.biometrics.score_axis import INTERVALS
 
 Resolve = Callable[[np.ndarray, np.ndarray], list[Resolved]]
 AUC_ERROR = 1e-4  # the bound on the error of a binned AUC

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxalign import chunk_size
 from jaxalign.biometrics import rows
-from jaxalign.biometrics.counting import Counter
+from jaxalign.biometrics.counting import Counter, Scored
 from jaxalign.biometrics.identification import Identification, identification
 from jaxalign.biometrics.layout import EvaluationPlan
 from jaxalign.biometrics.leave_one_out import identification_without_own
@@ -17,18 +18,21 @@ from jaxalign.biometrics.pairs import (
     CheckedPairs,
     Pairs,
     PairVerification,
+    cosines_of,
     rates_of_pairs,
     scores_of,
-    verify_pairs,
 )
 from jaxalign.biometrics.tail import ImpostorTail, impostor_tail
 from jaxalign.biometrics.templates import Gallery
+from jaxalign.biometrics.tiling import SEGMENT_ROWS, STRIP_ROWS
 from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification, verification
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
 
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 RANKS = (1, 5, 10, 20)
 MEASURES = ("identification", "verification")
+GALLERY_BYTES = 1 << 29  # of gallery rows at once on a device that does not say how much memory it has
 
 
 class Measure(NamedTuple):
@@ -97,8 +101,8 @@ def verification_measures(result: Verification) -> Iterator[Measure]:
 
 
 def evaluate(
-    probes: ArrayLike,
-    gallery: ArrayLike,
+    probes: ArrayLike | LazyRows,
+    gallery: ArrayLike | LazyRows,
     probe_identities: Sequence | np.ndarray | EvaluationPlan,
     gallery_identities: Sequence | np.ndarray | None = None,
     *,
@@ -112,6 +116,8 @@ def evaluate(
     tail: float = 0.0,
     least_false_matches: float = LEAST_FALSE_MATCHES,
     zero_rows: str = "refuse",
+    devices: Sequence[Any] | None = None,
+    gallery_rows: int | None = None,
 ) -> Evaluation:
     """Compares every probe with every gallery row by cosine and measures recognition.
 
@@ -119,8 +125,12 @@ def evaluate(
     caller has enabled it). No matrix of all scores is formed for large sets. Ranks, thresholds, achieved rates and
     operating points are exact counts on these scores; a tie counts against recognition.
 
+    Memory is bounded: of arrays that are memory-mapped, and of ``LazyRows``, a few thousand probes are read at a time,
+    and of the gallery as many rows as ``gallery_rows``. Where that is fewer than there are, identification scores
+    everything twice.
+
     Args:
-      probes: embeddings, shape [n, d].
+      probes: embeddings, shape [n, d], in memory, memory-mapped or ``LazyRows``.
       gallery: embeddings in the same space, shape [m, d].
       probe_identities: one label for each probe, or an ``EvaluationPlan`` made once for many evaluations of the
         same test set (``gallery_identities`` and ``own`` are then part of it).
@@ -138,12 +148,15 @@ def evaluate(
       tail: share of the highest impostor scores to keep for a bootstrap over people; about 5 times the FMR.
       least_false_matches: an operating point with fewer expected false matches is unsupported.
       zero_rows: "refuse" rows of zeros, or "keep" them with cosine 0 to everything.
+      devices: of this process, to spread the probes of large sets over; one where not given. Counts are the same.
+      gallery_rows: most rows of the gallery on a device at once; by default what its memory allows, and 512 MiB of
+        them on a CPU.
 
     Returns:
       The evaluation.
 
     Raises:
-      UserError: shapes, identities, rates or rows that cannot be evaluated.
+      UserError: shapes, identities, rates or rows that cannot be evaluated, or too little memory on the device.
 
     Equivalent: sort each row of ``normalize(probes) @ normalize(gallery).T`` and use ``sklearn.metrics``'
     ``roc_curve``, ``roc_auc_score`` and ``average_precision_score``.
@@ -152,7 +165,7 @@ def evaluate(
       ISO/IEC 19795-1:2021; Grother et al., "Face Recognition Technology Evaluation", NIST.
     """
     _check_options(measures, ranks, cmc, zero_rows)
-    rates = check_rates(fmr)
+    rates, most = check_rates(fmr), chunk_size.check(gallery_rows, "gallery_rows")
     left_out, photographs = None, gallery
     if isinstance(probe_identities, EvaluationPlan):
         plan = probe_identities
@@ -168,38 +181,94 @@ def evaluate(
         gallery = searched.rows
     left = rows.checked(probes, "probes", plan.probes)
     right = rows.checked(gallery, "gallery", plan.gallery)
+    rows.same_width(left, right)
     photographs = right if templates == "all" else rows.checked(photographs, "gallery")
     listed = None if pairs is None else CheckedPairs.of(pairs, plan.probes, len(photographs))
-    wanted = rates if tail > 0 or "verification" in measures else None
-    others = None if left_out is None else left_out[~np.isnan(left_out)]
-    counter = Counter(left, right, plan, zero_rows, wanted, others, ranked="identification" in measures)
-    scored = counter.run()
-    ranked = {}
-    if "identification" in measures:
-        options = {"ranks": ranks, "cmc": cmc}
-        if plan.genuine_own.any():
+    asked = _Asked(
+        left, right, plan, rates, tuple(ranks), cmc, tuple(measures), tail, least_false_matches, zero_rows,
+        left_out, photographs, listed, devices,
+    )  # fmt: skip
+    what = f"scores of {plan.gallery:,} gallery rows of width {right.width:,}"
+    return chunk_size.halved_until_it_fits(
+        asked.answer, most or _gallery_rows(right), what, name="gallery_rows"
+    )
+
+
+def _gallery_rows(gallery: LazyRows) -> int:
+    """Rows of the gallery that a device has memory for, and their scores with a strip of probes."""
+    row_bytes = rows.padded_width(gallery.width) * 4
+    return chunk_size.rows_that_fit(
+        len(gallery), row_bytes + 3 * 4 * STRIP_ROWS, 3 * SEGMENT_ROWS * row_bytes, GALLERY_BYTES // row_bytes
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Asked:
+    """One evaluation, checked; see ``evaluate``."""
+
+    probes: LazyRows
+    gallery: LazyRows
+    plan: EvaluationPlan
+    rates: tuple[float, ...]
+    ranks: tuple[int, ...]
+    cmc: int
+    measures: tuple[str, ...]
+    tail: float
+    least_false_matches: float
+    zero_rows: str
+    left_out: np.ndarray | None
+    photographs: LazyRows
+    listed: CheckedPairs | None
+    devices: Sequence[Any] | None
+
+    def answer(self, gallery_rows: int) -> Evaluation:
+        """Everything asked for, with at most so many rows of the gallery on a device."""
+        wanted = self.rates if self.tail > 0 or "verification" in self.measures else None
+        others = None if self.left_out is None else self.left_out[~np.isnan(self.left_out)]
+        counter = Counter(
+            self.probes, self.gallery, self.plan, self.zero_rows, wanted, others,
+            "identification" in self.measures, self.devices, gallery_rows,
+        )  # fmt: skip
+        scored = counter.run()
+        verified = None
+        if "verification" in self.measures:
+            verified = verification(scored, fmr=self.rates, least_false_matches=self.least_false_matches)
+        return Evaluation(
+            self._ranked(counter, scored),
+            verified,
+            self._over_pairs(scored),
+            self.plan,
+            scored.genuine_scores,
+            impostor_tail(counter, scored, self.tail) if self.tail > 0 else None,
+        )
+
+    def _ranked(self, counter: Counter, scored: Scored) -> dict[str, Identification]:
+        if "identification" not in self.measures:
+            return {}
+        ranked, options = {}, {"ranks": self.ranks, "cmc": self.cmc}
+        if self.plan.genuine_own.any():
             ranked["included"] = identification(scored, own_included=True, **options)
-        if left_out is None:
+        if self.left_out is None:
             ranked["excluded"] = identification(scored, own_included=False, **options)
         else:
-            ranked["excluded"] = identification_without_own(counter, scored, left_out, **options)
-    verified = None
-    if "verification" in measures:
-        verified = verification(scored, fmr=rates, least_false_matches=least_false_matches)
-    over_pairs = None
-    if listed is not None:
-        scores = scores_of(scored, listed) if templates == "all" else None
-        options = {"fmr": rates, "least_false_matches": least_false_matches}
+            ranked["excluded"] = identification_without_own(counter, scored, self.left_out, **options)
+        return ranked
+
+    def _over_pairs(self, scored: Scored) -> PairVerification | None:
+        if self.listed is None:
+            return None
+        scores = scores_of(scored, self.listed) if self.photographs is self.gallery else None
         if scores is None:
-            over_pairs = verify_pairs(left, photographs, listed, zero_rows=zero_rows, **options)
-        else:
-            over_pairs = rates_of_pairs(scores, listed, **options)
-    kept = impostor_tail(counter, scored, tail) if tail > 0 else None
-    return Evaluation(ranked, verified, over_pairs, plan, scored.genuine_scores, kept)
+            scores = cosines_of(self.probes, self.photographs, self.listed, self.zero_rows)
+        return rates_of_pairs(scores, self.listed, self.rates, self.least_false_matches)
 
 
 def verify(
-    probes: ArrayLike, gallery: ArrayLike, probe_identities, gallery_identities=None, **options
+    probes: ArrayLike | LazyRows,
+    gallery: ArrayLike | LazyRows,
+    probe_identities,
+    gallery_identities=None,
+    **options,
 ) -> Verification:
     """Verification alone; the arguments are those of ``evaluate``."""
     result = evaluate(
@@ -210,7 +279,11 @@ def verify(
 
 
 def identify(
-    probes: ArrayLike, gallery: ArrayLike, probe_identities, gallery_identities=None, **options
+    probes: ArrayLike | LazyRows,
+    gallery: ArrayLike | LazyRows,
+    probe_identities,
+    gallery_identities=None,
+    **options,
 ) -> dict[str, Identification]:
     """Identification alone, own photograph included and excluded; the arguments are those of ``evaluate``."""
     return evaluate(

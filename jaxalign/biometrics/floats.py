@@ -4,7 +4,7 @@ import numpy as np
 
 
 def ordered(scores: np.ndarray) -> np.ndarray:
-    """Integers (int64) in the order of the floating-point numbers; both zeros are 0. As ``sweep.ordered``."""
+    """Integers (int64) in the order of the floating-point numbers; both zeros are 0. As ``score_axis.ordered``."""
     scores = scores + np.zeros((), scores.dtype)
     bits = scores.view(np.int64 if scores.dtype == np.float64 else np.int32)
     top = np.iinfo(bits.dtype)

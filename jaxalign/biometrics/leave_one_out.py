@@ -4,11 +4,36 @@ import numpy as np
 
 from jaxalign.biometrics.counting import Counter, Scored
 from jaxalign.biometrics.identification import CUT, Identification, shares
-from jaxalign.biometrics.sweep import count_at_least
+from jaxalign.lazy_rows import LazyRows
+
+ROWS_AT_ONCE = 1 << 14
+
+
+def template_sums(rows: LazyRows, template_of: np.ndarray) -> np.ndarray:
+    """Sums of the rows of each template, scaled to length 1 before, shape [templates, d]; read some at a time.
+
+    Args:
+      rows: shape [n, d].
+      template_of: of each row, 0 ... templates − 1, none without rows, shape [n].
+
+    Returns:
+      float64 where ``rows`` is, float32 otherwise.
+    """
+    order = np.argsort(template_of, kind="stable")
+    bounds = np.append(0, np.cumsum(np.bincount(template_of)))
+    sums = np.empty((len(bounds) - 1, rows.width), np.float64 if rows.dtype == np.float64 else np.float32)
+    first = 0
+    while first < len(sums):
+        last = int(np.searchsorted(bounds, bounds[first] + ROWS_AT_ONCE, "right")) - 1
+        last = max(last, first + 1)
+        here = unit(rows.take(order[bounds[first] : bounds[last]]))
+        sums[first:last] = np.add.reduceat(here, bounds[first:last] - bounds[first], axis=0)
+        first = last
+    return sums
 
 
 def leave_one_out_scores(
-    probes: np.ndarray, gallery: np.ndarray, template_of: np.ndarray, own: np.ndarray
+    probes: LazyRows, gallery: LazyRows, template_of: np.ndarray, own: np.ndarray
 ) -> np.ndarray:
     """Cosine of each probe with its person's template from the other photographs.
 
@@ -21,21 +46,21 @@ def leave_one_out_scores(
     Returns:
       float64, shape [n]; NaN where there is no own photograph, or no other.
     """
-    unit = gallery / _length(gallery)
-    order = np.argsort(template_of, kind="stable")
-    size = np.bincount(template_of)
-    sums = np.add.reduceat(unit[order], np.cumsum(size) - size, axis=0)
+    sums, size = template_sums(gallery, template_of), np.bincount(template_of)
     scores = np.full(len(probes), np.nan)
     there = np.flatnonzero((own >= 0) & (size[template_of[own]] > 1))
-    left = probes[there] / _length(probes[there])
-    others = sums[template_of[own[there]]] - unit[own[there]]
-    scores[there] = np.sum(left * (others / _length(others)), axis=1, dtype=np.float64)
+    for start in range(0, len(there), ROWS_AT_ONCE):
+        some = there[start : start + ROWS_AT_ONCE]
+        others = sums[template_of[own[some]]] - unit(gallery.take(own[some]))
+        scores[some] = np.sum(unit(probes.take(some)) * unit(others), axis=1, dtype=np.float64)
     return scores
 
 
-def _length(rows: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.where(length > 0, length, 1)
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1 (zero rows stay zero): float64 where ``rows`` is, float32 otherwise."""
+    values = rows.astype(np.float64 if rows.dtype == np.float64 else np.float32)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return values / np.where(length > 0, length, 1)
 
 
 def identification_without_own(
@@ -57,17 +82,7 @@ def identification_without_own(
     mated[without] = scores[without]
     strangers = plan.genuine_probe[~plan.genuine_own]
     mated[strangers] = template[strangers]
-    above = np.empty(plan.probes, np.int64)
-    for number in range(len(plan.tables)):
-        rows = plan.order[number * plan.segment : (number + 1) * plan.segment]
-        limit = np.full(plan.segment, np.inf, scored.dtype)
-        limit[: len(rows)] = np.where(np.isnan(mated[rows]), np.inf, mated[rows])
-        shape = {"strip": plan.strip, "block": plan.block}
-        found = count_at_least(
-            counter.segment(number), counter.gallery, limit, counter.strips(number), **shape
-        )
-        above[rows] = np.asarray(found)[: len(rows)]
-    above -= np.where(mated <= 0, plan.gallery_padded - plan.gallery, 0)
+    above = counter.at_least(scored, mated)
     above -= template >= mated  # the probe's own template is counted wherever it stands
     probe = np.flatnonzero(~np.isnan(mated))
     rank = 1 + above[probe]

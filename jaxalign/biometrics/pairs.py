@@ -12,13 +12,15 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.biometrics import rows as device_rows
 from jaxalign.biometrics.counting import Scored
-from jaxalign.biometrics.layout import padded
 from jaxalign.biometrics.operating_points import check_rates
 from jaxalign.biometrics.sorted_scores import SortedScores
+from jaxalign.biometrics.tiling import padded
 from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
 
 PAIRS_AT_ONCE = 1024
+PAIRS_READ = 1 << 14  # pairs whose rows are on the device together
 
 
 class Pairs(Protocol):
@@ -78,8 +80,8 @@ class CheckedPairs:
 
 
 def verify_pairs(
-    probes: ArrayLike,
-    gallery: ArrayLike,
+    probes: ArrayLike | LazyRows,
+    gallery: ArrayLike | LazyRows,
     pairs: Pairs,
     *,
     fmr=(1e-4, 1e-3, 1e-2, 1e-1),
@@ -97,7 +99,7 @@ def verify_pairs(
       zero_rows: "refuse" or "keep", as in ``evaluate``.
 
     Raises:
-      UserError: pairs out of range or of unequal lengths; rows that cannot be compared.
+      UserError: pairs out of range or of unequal lengths; listed rows that cannot be compared.
 
     Equivalent: ``roc_curve`` and ``roc_auc_score`` of scikit-learn on the pairs' cosines.
 
@@ -108,14 +110,28 @@ def verify_pairs(
     device_rows.same_width(left, right)
     rates = check_rates(fmr)
     listed = CheckedPairs.of(pairs, len(left), len(right))
-    options = {"dtype": device_rows.score_dtype(left, right), "zero_rows": zero_rows}
-    unit_left = device_rows.unit_rows(left, "probes", padded_rows=padded(len(left)), **options)
-    unit_right = device_rows.unit_rows(right, "gallery", padded_rows=padded(len(right)), **options)
-    count = padded(len(listed.left), PAIRS_AT_ONCE)
-    index = np.zeros((2, count), np.int32)
-    index[:, : len(listed.left)] = listed.left, listed.right
-    scores = np.asarray(_cosines(unit_left, unit_right, jnp.asarray(index)))[: len(listed.left)]
+    scores = cosines_of(left, right, listed, zero_rows)
     return rates_of_pairs(scores, listed, rates, least_false_matches)
+
+
+def cosines_of(probes: LazyRows, gallery: LazyRows, pairs: CheckedPairs, zero_rows: str) -> np.ndarray:
+    """Cosine of each pair, shape [pairs]; the rows of some thousand pairs are read at a time."""
+    dtype = device_rows.score_dtype(probes, gallery)
+    sides = [
+        device_rows.Side(rows, name, dtype, zero_rows)
+        for rows, name in ((probes, "probes"), (gallery, "gallery"))
+    ]
+    found = []
+    for start in range(0, len(pairs.left), PAIRS_READ):
+        some, units, places = slice(start, start + PAIRS_READ), [], []
+        for side, numbers in zip(sides, (pairs.left[some], pairs.right[some])):
+            needed, place = np.unique(numbers, return_inverse=True)
+            units.append(side.unit(needed, padded(len(needed))))
+            places.append(place)
+        index = np.zeros((2, padded(len(places[0]), PAIRS_AT_ONCE)), np.int32)
+        index[:, : len(places[0])] = places
+        found.append(np.asarray(_cosines(*units, jnp.asarray(index)))[: len(places[0])])
+    return np.concatenate(found)
 
 
 def scores_of(scored: Scored, pairs: CheckedPairs) -> np.ndarray | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxalign.biometrics.brackets import FineCounts
-from jaxalign.biometrics.sweep import INTERVALS
+from jaxalign.biometrics.score_axis import INTERVALS
 
 SLOTS = 4096  # slots of one interval in one pass
 Resolved = tuple[np.ndarray, np.ndarray]  # orders of the slots' first floats, impostors in each

@@ -1,34 +1,41 @@
 """Rows on their way to the device: checked, put in order, padded to one of a few sizes, and normalised."""
 
+import dataclasses
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from jaxalign import streaming
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
 
+PIECE_ROWS = 8192  # of the gallery, read and normalised at once
 WIDTH_MULTIPLE = 128
 
 
-def checked(array: ArrayLike, name: str, rows: int | None = None) -> np.ndarray:
-    """A two-dimensional floating array of the expected number of rows; arrays on a CPU are not copied."""
-    try:
-        values = np.asarray(array)
-    except ValueError as error:
-        raise UserError(f"{name}: expected an array, got rows of unequal length") from error
-    if values.ndim != 2 or min(values.shape) == 0:
-        raise UserError(f"{name}: expected an array of shape [rows, width], got shape {values.shape}")
-    if rows is not None and len(values) != rows:
-        raise UserError(f"{name}: expected {rows} rows, one for each identity, got {len(values)}")
-    if values.dtype.kind in "iub":
-        return values.astype(np.float32)
-    if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
-        raise UserError(f"{name}: expected numbers in a floating format, got {values.dtype}")
-    return values
+def checked(array: ArrayLike | LazyRows, name: str, rows: int | None = None) -> LazyRows:
+    """Floating rows of the expected number, to be read when they are used; arrays on a CPU are not copied."""
+    if not isinstance(array, LazyRows):
+        try:
+            values = np.asarray(array)
+        except ValueError as error:
+            raise UserError(f"{name}: expected an array, got rows of unequal length") from error
+        if values.ndim != 2 or min(values.shape) == 0:
+            raise UserError(f"{name}: expected an array of shape [rows, width], got shape {values.shape}")
+        array = LazyRows.of(values.astype(np.float32) if values.dtype.kind in "iub" else values)
+    if rows is not None and len(array) != rows:
+        raise UserError(f"{name}: expected {rows} rows, one for each identity, got {len(array)}")
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        raise UserError(f"{name}: expected numbers in a floating format, got {array.dtype}")
+    return array
 
 
-def same_width(probes: np.ndarray, gallery: np.ndarray) -> None:
+def same_width(probes: LazyRows, gallery: LazyRows) -> None:
     """Refuses rows that cannot be compared."""
     if probes.shape[1] != gallery.shape[1]:
         raise UserError(
@@ -36,53 +43,96 @@ def same_width(probes: np.ndarray, gallery: np.ndarray) -> None:
         )
 
 
-def score_dtype(probes: np.ndarray, gallery: np.ndarray) -> np.dtype:
+def score_dtype(probes: LazyRows, gallery: LazyRows) -> np.dtype:
     """float64 where both inputs are and the caller has enabled it, else float32."""
     double = probes.dtype == gallery.dtype == np.float64
     return np.dtype(jax.dtypes.canonicalize_dtype(np.float64) if double else np.float32)
 
 
-@jax.jit
-def _unit(rows: Float[Array, "n d"]) -> tuple[Float[Array, "n d"], Bool[Array, " n"], Bool[Array, " n"]]:
-    """Rows over their length (zero rows stay zero), which are finite, and which are zero."""
-    largest = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
-    scaled = rows / jnp.where(largest > 0, largest, 1)
-    length = jnp.sqrt(jnp.sum(scaled * scaled, axis=1, keepdims=True))
-    return scaled / jnp.where(length > 0, length, 1), jnp.isfinite(largest[:, 0]), largest[:, 0] == 0
+def padded_width(width: int) -> int:
+    """Width on the device: the next multiple of 128."""
+    return -(-width // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
 
 
-def unit_rows(
-    array: np.ndarray,
-    name: str,
-    *,
-    padded_rows: int,
-    dtype: np.dtype,
-    order: np.ndarray | None = None,
-    zero_rows: str = "refuse",
-) -> Float[Array, "padded_rows padded_width"]:
-    """L2-normalised rows on the device, padded with zeros.
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One side of the comparisons: rows, and how they come to the device.
 
-    Args:
-      array: shape [n, d], floating.
-      name: what the rows are, for the error.
-      padded_rows: rows of the result; its width is d rounded up to a multiple of 128.
-      dtype: format of the result.
-      order: the rows to take, in order; all where not given.
+    Attributes:
+      rows: shape [n, d].
+      name: "probes" or "gallery", for the error.
+      dtype: of the scores.
       zero_rows: "refuse", or "keep" to compare a zero row as one with cosine 0 to everything.
-
-    Raises:
-      UserError: rows with NaN or infinite values, or zero rows.
     """
-    width = -(-array.shape[1] // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
-    count = len(array) if order is None else len(order)
-    buffer = np.zeros((padded_rows, width), dtype)
-    buffer[:count, : array.shape[1]] = array if order is None else array[order]
-    unit, finite, zero = _unit(jnp.asarray(buffer))
-    for bad, trouble in ((~np.asarray(finite)[:count], "not finite"), (np.asarray(zero)[:count], "zero")):
-        if bad.any() and (trouble != "zero" or zero_rows == "refuse"):
-            places = np.flatnonzero(bad) if order is None else np.sort(order[bad])
-            shown = ", ".join(map(str, places[:5])) + (", ..." if len(places) > 5 else "")
-            raise UserError(
-                f"{name}: {len(places)} of {len(array)} rows are {trouble} and have no direction to compare: {shown}"
-            )
-    return unit
+
+    rows: LazyRows
+    name: str
+    dtype: np.dtype
+    zero_rows: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, numbers: np.ndarray, size: int) -> np.ndarray:
+        """Rows by number on the host, filled up with zeros, shape [size, padded width]."""
+        buffer = np.zeros((size, padded_width(self.rows.width)), self.dtype)
+        buffer[: len(numbers), : self.rows.width] = self.rows.take(numbers)
+        return buffer
+
+    def unit(self, numbers: np.ndarray, size: int) -> Float[Array, "size width"]:
+        """Rows by number on the device, of length 1, filled up with zeros."""
+        return self.placed(self.read(numbers, size), numbers, None)
+
+    def placed(self, buffer: np.ndarray, numbers: np.ndarray, sharding: Any) -> Float[Array, "*stack width"]:
+        """Rows of ``read``, in any number of axes, on the device and of length 1.
+
+        Raises:
+          UserError: rows with NaN or infinite values, or zero rows.
+        """
+        unit, finite, zero = _unit(
+            jnp.asarray(buffer) if sharding is None else jax.device_put(buffer, sharding)
+        )
+        self._check(numbers, finite, zero)
+        return unit
+
+    def tile(self, start: int, size: int, sharding: Any) -> Float[Array, "size width"]:
+        """Rows from ``start`` on, on the device, of length 1, filled up with zeros; read in pieces."""
+        numbers = np.arange(start, min(start + size, len(self.rows)))
+        if size <= PIECE_ROWS:
+            return self.placed(self.read(numbers, size), numbers, sharding)
+        tile = jnp.zeros((size, padded_width(self.rows.width)), self.dtype, device=sharding)
+        starts = range(0, len(numbers), PIECE_ROWS)
+        pieces = ((first, numbers[first : first + PIECE_ROWS]) for first in starts)
+        read = ((first, part, self.read(part, min(PIECE_ROWS, size - first))) for first, part in pieces)
+        for first, part, buffer in streaming.ahead(read):
+            tile = _fill(tile, self.placed(buffer, part, sharding), np.int32(first))
+        return tile
+
+    def _check(self, numbers: np.ndarray, finite: Array, zero: Array) -> None:
+        count = len(numbers)
+        bad = ~np.asarray(finite).reshape(-1)[:count], np.asarray(zero).reshape(-1)[:count]
+        for found, trouble in zip(bad, ("not finite", "zero")):
+            if found.any() and (trouble != "zero" or self.zero_rows == "refuse"):
+                places = np.sort(numbers[found])
+                shown = ", ".join(map(str, places[:5])) + (", ..." if len(places) > 5 else "")
+                raise UserError(
+                    f"{self.name}: {len(places)} of {len(self.rows)} rows are {trouble} and have no direction to "
+                    f"compare: {shown}"
+                )
+
+
+@jax.jit
+def _unit(
+    rows: Float[Array, "*n d"],
+) -> tuple[Float[Array, "*n d"], Bool[Array, "*n"], Bool[Array, "*n"]]:
+    """Rows over their length (zero rows stay zero), which are finite, and which are zero."""
+    largest = jnp.max(jnp.abs(rows), axis=-1, keepdims=True)
+    scaled = rows / jnp.where(largest > 0, largest, 1)
+    length = jnp.sqrt(jnp.sum(scaled * scaled, axis=-1, keepdims=True))
+    finite = jnp.isfinite(rows).all(axis=-1)  # XLA's maximum may pass over NaN
+    return scaled / jnp.where(length > 0, length, 1), finite, largest[..., 0] == 0
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _fill(tile: Float[Array, "size d"], rows: Float[Array, "some d"], first: Array) -> Float[Array, "size d"]:
+    return jax.lax.dynamic_update_slice_in_dim(tile, rows, first, 0)

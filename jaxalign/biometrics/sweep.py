@@ -12,111 +12,55 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from jaxalign.biometrics.layout import MATES_AT_ONCE, MateTable
+from jaxalign.biometrics.score_axis import BINS, Bins, Intervals, bin_of, slot_of
+from jaxalign.biometrics.spreading import each, on_each
+from jaxalign.biometrics.tiling import MATES_AT_ONCE, MateTable
 from jaxalign.precision import multiply
+from jaxalign.pytree import Leaf
 
-BINS = 1 << 16  # equal bins over the range of the scores
-INTERVALS = 8  # stretches of the score axis that can be resolved to single floats at once
 COUNTED_LANES = 32  # columns counted side by side
 MOST_DEEP = 32  # XLA splits deeper sums in two and stores what lies between; an 8-bit count allows 255
 
 
-class Bins(NamedTuple):
-    """Equal bins: a score s lies in bin clip(⌊s · scale⌋ − base, 0, BINS − 1), computed alike everywhere."""
-
-    scale: Float[Array, ""]
-    base: Int[Array, ""]
-
-
-class Intervals(NamedTuple):
-    """Disjoint stretches of the score axis, ascending, in the integer order of floats (see ``ordered``).
-
-    A score of order o with first ≤ o ≤ last falls into slot offset + ((o − first) >> shift). A place that is not
-    used has the largest integer as ``first``.
+class Mates(NamedTuple):
+    """What is known of the mates, in the mate table's places.
 
     Attributes:
-      first, last, offset: shape [intervals].
-      shift: shape [intervals]; None where each float has its own slot.
+      score: of each, shape [devices, chunks, block, MATES_AT_ONCE].
+      above: for each, the scores of its probe's row so far that are ≥ it, itself included.
     """
 
-    first: Int[Array, " intervals"]
-    last: Int[Array, " intervals"]
-    offset: Int[Array, " intervals"]
-    shift: Int[Array, " intervals"] | None = None
+    score: Float[Leaf, "devices chunks block four"]
+    above: Int[Leaf, "devices chunks block four"]
 
     @classmethod
-    def of(
-        cls,
-        first: np.ndarray,
-        last: np.ndarray,
-        offset: np.ndarray,
-        shift: np.ndarray | None,
-        *,
-        places: int,
-        dtype,
-    ) -> "Intervals":
-        """On the device, filled up to a fixed number of places, so that programs are shared."""
-        integer = np.dtype(np.int64 if dtype == np.float64 else np.int32)
-        most = np.iinfo(integer).max
-
-        def filled(values: np.ndarray, fill: int) -> Int[Array, " intervals"]:
-            return jnp.asarray(np.append(values, [fill] * (places - len(values))).astype(integer))
-
-        return cls(
-            filled(first, most),
-            filled(last, 0),
-            filled(offset, 0),
-            None if shift is None else filled(shift, 0),
-        )
+    def none(cls, table: MateTable, dtype: np.dtype, mesh: Mesh) -> "Mates":
+        """Before anything was scored."""
+        shape, where = table.index.shape, each(mesh)
+        return cls(jnp.zeros(shape, dtype, device=where), jnp.zeros(shape, jnp.int32, device=where))
 
 
-class Swept(NamedTuple):
-    """What one segment gives.
+class Totals(NamedTuple):
+    """Counts of many calls, 2¹⁶ high + low: more than an int32 holds. Shapes [devices, bins + slots]."""
 
-    Attributes:
-      counts: scores in each bin, then in each slot, shape [bins + slots].
-      mated: scores of the mates, in the mate table's places.
-      above: for each of these, the scores of the probe's whole row that are ≥ it, itself included.
-    """
+    low: Int[Array, "devices bins"]
+    high: Int[Array, "devices bins"]
 
-    counts: Int[Array, " bins"]
-    mated: Float[Array, "chunks block four"]
-    above: Int[Array, "chunks block four"]
+    @classmethod
+    def none(cls, size: int, mesh: Mesh) -> "Totals":
+        """Zeros."""
+        return cls(*(jnp.zeros((mesh.size, size), jnp.int32, device=each(mesh)) for _ in "ab"))
 
-
-def ordered(scores: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
-    """Integers in the order of the floating-point numbers: neighbours differ by one."""
-    wide = scores.dtype == jnp.float64
-    bits = lax.bitcast_convert_type(scores, jnp.int64 if wide else jnp.int32)
-    top = jnp.iinfo(bits.dtype)
-    return bits ^ ((bits >> (top.bits - 1)) & top.max)
-
-
-def bin_of(scores: Float[Array, "*shape"], bins: Bins) -> Int[Array, "*shape"]:
-    """The bin of each score; one multiplication, so that host and device round alike."""
-    return jnp.clip(jnp.floor(scores * bins.scale).astype(jnp.int32) - bins.base, 0, BINS - 1)
-
-
-def slot_of(
-    scores: Float[Array, "*shape"], intervals: Intervals, elsewhere: Array | int
-) -> Int[Array, "*shape"]:
-    """The slot of each score that lies in an interval, ``elsewhere`` for the others."""
-    order = jnp.where(scores == 0, 0, ordered(scores))
-    last = jnp.full_like(order, jnp.iinfo(order.dtype).min)
-    first, shift, offset = (jnp.zeros_like(order) for _ in range(3))
-    for k in range(len(intervals.first)):
-        reached = order >= intervals.first[k]
-        last = jnp.where(reached, intervals.last[k], last)
-        if intervals.shift is None:
-            offset = jnp.where(reached, intervals.offset[k] - intervals.first[k], offset)
-        else:
-            first = jnp.where(reached, intervals.first[k], first)
-            shift = jnp.where(reached, intervals.shift[k], shift)
-            offset = jnp.where(reached, intervals.offset[k], offset)
-    slot = offset + (order if intervals.shift is None else (order - first) >> shift)
-    return jnp.where(order <= last, slot.astype(jnp.int32), elsewhere)
+    def sum(self) -> np.ndarray:
+        """Over all devices, int64, shape [bins + slots]."""
+        total = np.zeros(self.low.shape[1], np.int64)
+        for low, high in zip(self.low.addressable_shards, self.high.addressable_shards):
+            total += np.asarray(low.data)[0]
+            total += np.asarray(high.data)[0].astype(np.int64) << 16
+        return total
 
 
 @jax.jit
@@ -166,127 +110,164 @@ def _at_least(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("strip", "block", "slots", "axis"))
+@functools.partial(
+    jax.jit,
+    static_argnames=("mesh", "strip", "block", "find", "rank"),
+    donate_argnames=("totals", "mates"),
+)
 def sweep(
-    probes: Float[Array, "rows width"],
-    gallery: Float[Array, "gallery width"],
+    probes: Float[Array, "devices rows width"],
+    gallery: Float[Array, "tile width"],
     table: MateTable,
-    strips: Int[Array, ""],
+    strips: Int[Array, " devices"],
+    start: Int[Leaf, ""],
+    totals: Totals | None,
+    mates: Mates,
     bins: Bins,
-    intervals: Intervals | None = None,
+    intervals: Intervals | None,
     *,
+    mesh: Mesh,
     strip: int,
     block: int,
-    slots: int = 0,
-    axis: bool = True,
-) -> Swept:
-    """Scores a segment of probes against the gallery; counts scores per bin and scores above each mate.
+    find: bool,
+    rank: bool,
+) -> tuple[Totals | None, Mates]:
+    """Scores a segment of probes on each device against one tile of the gallery.
 
     Args:
       probes, gallery: unit rows; padding rows are zero.
-      table: the segment's mates.
+      table: the segments' mates.
       strips: strips that hold probes; the others are skipped.
+      start: number of the tile's first row in the gallery.
+      totals: scores counted so far, in bins and then in slots; None to count none.
+      mates: what is known of the mates so far.
       bins: the bins.
       intervals: scores in these are counted in slots, which follow the bins, and in no bin.
+      mesh: of the devices.
       strip, block: rows of one product, and rows that are counted at once.
-      slots: slots of all intervals together.
-      axis: whether scores are counted along the axis at all; without, bins are not counted (identification).
+      find: whether to look up the scores of the mates that lie in this tile.
+      rank: whether to count the scores that are ≥ each mate's. Where there are several tiles, the scores of mates
+        must be known from all of them first.
+
+    Returns:
+      Totals and mates, this tile's scores included.
     """
 
-    def one_strip(number, carry):
-        rows = lax.dynamic_slice_in_dim(probes, number * strip, strip)
-        return _count_strip(
-            multiply(rows, gallery.T), number, bins if axis else None, intervals, table, block, carry
-        )
+    def one_device(own, common):
+        probes, table, strips, totals, mates = own
+        gallery, start, bins, intervals = common
 
-    start = (
-        jnp.zeros(BINS + slots, jnp.int32),
-        jnp.zeros(table.index.shape, probes.dtype),
-        jnp.zeros_like(table.index),
-    )
-    return Swept(*lax.fori_loop(0, strips, one_strip, start))
+        def one_strip(number, carry):
+            rows = lax.dynamic_slice_in_dim(probes, number * strip, strip)
+            scores = multiply(rows, gallery.T)
+            return _count_strip(scores, number, start, bins, intervals, table, block, find, rank, carry)
+
+        counts = None if totals is None else jnp.zeros_like(totals.low)
+        counts, mates = lax.fori_loop(0, strips, one_strip, (counts, mates))
+        if totals is None or counts is None:
+            return None, mates
+        low = totals.low + counts
+        return Totals(low & 0xFFFF, totals.high + (low >> 16)), mates
+
+    own = probes, table, strips, totals, mates
+    return on_each(one_device, mesh, own, (gallery, start, bins, intervals))
 
 
-def _count_strip(scores, number, bins, intervals, table, block, carry):
+def _count_strip(scores, number, start, bins, intervals, table, block, find, rank, carry):
     """Adds one strip's counts."""
-    blocks = scores.shape[0] // block
+    blocks, tile = scores.shape[0] // block, scores.shape[1]
 
     def one_block(i, carry):
-        counts, mated, above = carry
+        counts, mates = carry
         rows = lax.dynamic_slice_in_dim(scores, i * block, block)
         b = number * blocks + i
 
-        def one_chunk(c, carry):
-            mated, above = carry
-            least = jnp.take_along_axis(rows, table.index[c], axis=1, mode="promise_in_bounds")
-            return mated.at[c].set(least), above.at[c].set(_at_least(rows, least))
+        def one_chunk(c, mates):
+            score, above = mates
+            least = score[c]
+            if find:
+                place = table.index[c] - start
+                found = jnp.take_along_axis(
+                    rows, jnp.clip(place, 0, tile - 1), axis=1, mode="promise_in_bounds"
+                )
+                least = jnp.where((place >= 0) & (place < tile), found, least)
+                score = score.at[c].set(least)
+            if rank:
+                above = above.at[c].add(_at_least(rows, least))
+            return Mates(score, above)
 
-        mated, above = lax.fori_loop(
-            table.first[b], table.first[b] + table.chunks[b], one_chunk, (mated, above)
-        )
-        if bins is None:
-            return counts, mated, above
+        if find or rank:
+            mates = lax.fori_loop(table.first[b], table.first[b] + table.chunks[b], one_chunk, mates)
+        if counts is None:
+            return counts, mates
         place = bin_of(rows, bins)
         if intervals is not None:
             place = slot_of(rows, intervals, place)
-        return _scatter(counts, place), mated, above
+        return _scatter(counts, place), mates
 
     return lax.fori_loop(0, blocks, one_block, carry)
 
 
-def _count_slots(
-    scores: Float[Array, "rows gallery"], intervals: Intervals, slots: int, block: int
-) -> Int[Array, " slots_and_one"]:
-
-    def one_block(i, counts):
-        rows = lax.dynamic_slice_in_dim(scores, i * block, block)
-        return _scatter(counts, slot_of(rows, intervals, slots))
-
-    return lax.fori_loop(0, scores.shape[0] // block, one_block, jnp.zeros(slots + 1, jnp.int32))
-
-
-@functools.partial(jax.jit, static_argnames=("slots", "strip", "block"))
+@functools.partial(jax.jit, static_argnames=("mesh", "slots", "strip", "block"))
 def sweep_slots(
-    probes: Float[Array, "rows width"],
-    gallery: Float[Array, "gallery width"],
-    strips: Int[Array, ""],
+    probes: Float[Array, "devices rows width"],
+    gallery: Float[Array, "tile width"],
+    strips: Int[Array, " devices"],
     intervals: Intervals,
     *,
+    mesh: Mesh,
     slots: int,
     strip: int,
     block: int,
-) -> Int[Array, " slots_and_one"]:
+) -> Int[Array, "devices slots_and_one"]:
     """How many scores fall into each slot of the intervals (and, last, into none), computed again strip by strip."""
 
-    def one_strip(number, counts):
-        rows = lax.dynamic_slice_in_dim(probes, number * strip, strip)
-        return counts + _count_slots(multiply(rows, gallery.T), intervals, slots, block)
+    def one_device(own, common):
+        probes, strips = own
+        gallery, intervals = common
 
-    return lax.fori_loop(0, strips, one_strip, jnp.zeros(slots + 1, jnp.int32))
+        def one_strip(number, counts):
+            scores = multiply(lax.dynamic_slice_in_dim(probes, number * strip, strip), gallery.T)
+
+            def one_block(i, counts):
+                rows = lax.dynamic_slice_in_dim(scores, i * block, block)
+                return _scatter(counts, slot_of(rows, intervals, slots))
+
+            return lax.fori_loop(0, strip // block, one_block, counts)
+
+        return lax.fori_loop(0, strips, one_strip, jnp.zeros(slots + 1, jnp.int32))
+
+    return on_each(one_device, mesh, (probes, strips), (gallery, intervals))
 
 
-def no_bins(dtype: np.dtype) -> Bins:
-    """A placeholder where nothing is counted along the axis."""
-    return Bins(jnp.ones((), dtype), jnp.zeros((), jnp.int32))
-
-
-@functools.partial(jax.jit, static_argnames=("strip", "block"))
+@functools.partial(jax.jit, static_argnames=("mesh", "strip", "block"))
 def count_at_least(
-    probes: Float[Array, "rows width"],
-    gallery: Float[Array, "gallery width"],
-    least: Float[Array, " rows"],
-    strips: Int[Array, ""],
+    probes: Float[Array, "devices rows width"],
+    gallery: Float[Array, "tile width"],
+    least: Float[Array, "devices rows"],
+    strips: Int[Array, " devices"],
     *,
+    mesh: Mesh,
     strip: int,
     block: int,
-) -> Int[Array, " rows"]:
-    """For each probe, how many gallery rows score at least its limit."""
-    limits = jnp.broadcast_to(least[:, None], (len(least), MATES_AT_ONCE))
+) -> Int[Array, "devices rows"]:
+    """For each probe, how many rows of the tile score at least its limit; products as in ``sweep``."""
 
-    def one_block(i, above):
-        rows = lax.dynamic_slice_in_dim(probes, i * block, block)
-        limit = lax.dynamic_slice_in_dim(limits, i * block, block)
-        found = _at_least(multiply(rows, gallery.T), limit)[:, 0]
-        return lax.dynamic_update_slice_in_dim(above, found, i * block, 0)
+    def one_device(own, gallery):
+        probes, least, strips = own
+        limits = jnp.broadcast_to(least[:, None], (len(least), MATES_AT_ONCE))
 
-    return lax.fori_loop(0, strips * (strip // block), one_block, jnp.zeros(len(least), jnp.int32))
+        def one_strip(number, above):
+            scores = multiply(lax.dynamic_slice_in_dim(probes, number * strip, strip), gallery.T)
+
+            def one_block(i, above):
+                rows = lax.dynamic_slice_in_dim(scores, i * block, block)
+                first = number * strip + i * block
+                found = _at_least(rows, lax.dynamic_slice_in_dim(limits, first, block))[:, 0]
+                return lax.dynamic_update_slice_in_dim(above, found, first, 0)
+
+            return lax.fori_loop(0, strip // block, one_block, above)
+
+        return lax.fori_loop(0, strips, one_strip, jnp.zeros(len(least), jnp.int32))
+
+    return on_each(one_device, mesh, (probes, least, strips), gallery)

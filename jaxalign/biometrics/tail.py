@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from jaxalign.biometrics.counting import Counter, Scored
+from jaxalign.biometrics.spreading import by_device
 from jaxalign.precision import multiply
 
 
@@ -37,10 +39,10 @@ def impostor_tail(counter: Counter, scored: Scored, share: float) -> ImpostorTai
     assert scored.axis is not None
     least = scored.axis.exceeded_by(wanted)
     found = []
-    for start, scores in _strips(counter, scored):
+    for start, column, scores in score_strips(counter, scored):
         rows = min(len(scores), plan.probes - start)
         places = np.flatnonzero(scores[:rows].ravel() >= least)
-        probe, gallery = plan.order[start + places // scores.shape[1]], places % scores.shape[1]
+        probe, gallery = plan.order[start + places // scores.shape[1]], column + places % scores.shape[1]
         real = gallery < plan.gallery
         real[real] = plan.probe_codes[probe[real]] != plan.gallery_codes[gallery[real]]
         found.append((scores.ravel()[places[real]], probe[real], gallery[real]))
@@ -50,23 +52,26 @@ def impostor_tail(counter: Counter, scored: Scored, share: float) -> ImpostorTai
     return ImpostorTail(score[falling], probe[falling], gallery[falling])
 
 
-def _strips(counter: Counter, scored: Scored):
-    """First position and scores of each strip of probes."""
+def score_strips(counter: Counter, scored: Scored) -> Iterator[tuple[int, int, np.ndarray]]:
+    """First position, first gallery row and scores of each strip of probes with each tile of the gallery."""
     if scored.scores is not None:
-        yield 0, scored.scores
+        yield 0, 0, scored.scores
         return
-    strip = counter.plan.strip
-    for number in range(len(counter.plan.tables)):
-        probes = counter.segment(number)
-        for s in range(counter.strips(number)):
-            yield (
-                number * counter.plan.segment + s * strip,
-                np.asarray(_strip(probes, counter.gallery, s, strip=strip)),
-            )
+    tiling = counter.tiling
+    for column, gallery in counter.tiles():
+        tiles = by_device(gallery, counter.mesh)
+        for number, probes in counter.rounds():
+            for device, (rows, strips) in enumerate(
+                zip(by_device(probes, counter.mesh), tiling.strips(number))
+            ):
+                start = tiling.positions(number).start + device * tiling.segment
+                for s in range(strips):
+                    scores = _strip(rows, tiles[device], s, strip=tiling.strip)
+                    yield start + s * tiling.strip, column, np.asarray(scores)
 
 
 @functools.partial(jax.jit, static_argnames="strip")
 def _strip(
-    probes: Float[Array, "n d"], gallery: Float[Array, "m d"], number, *, strip: int
+    probes: Float[Array, "1 n d"], gallery: Float[Array, "m d"], number, *, strip: int
 ) -> Float[Array, "strip m"]:
-    return multiply(jax.lax.dynamic_slice_in_dim(probes, number * strip, strip), gallery.T)
+    return multiply(jax.lax.dynamic_slice_in_dim(probes[0], number * strip, strip), gallery.T)

@@ -7,9 +7,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxalign.biometrics.layout import EvaluationPlan
-from jaxalign.biometrics.leave_one_out import leave_one_out_scores
+from jaxalign.biometrics.leave_one_out import leave_one_out_scores, template_sums
 from jaxalign.biometrics.rows import checked
 from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
 
 
 def first_rows(identities: Sequence | np.ndarray) -> np.ndarray:
@@ -17,7 +18,7 @@ def first_rows(identities: Sequence | np.ndarray) -> np.ndarray:
     return np.sort(np.unique(np.asarray(identities), return_index=True)[1])
 
 
-def pooled(rows: np.ndarray, identities: Sequence | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pooled(rows: ArrayLike | LazyRows, identities: Sequence | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One template a person: the mean of the person's L2-normalised rows.
 
     Args:
@@ -31,19 +32,13 @@ def pooled(rows: np.ndarray, identities: Sequence | np.ndarray) -> tuple[np.ndar
     Raises:
       UserError: ``rows`` and ``identities`` differ in length.
     """
-    rows, labels = np.asarray(rows), np.asarray(identities)
-    if rows.ndim != 2 or labels.shape != (len(rows),):
+    labels, given = np.asarray(identities), rows if isinstance(rows, LazyRows) else np.asarray(rows)
+    if given.ndim != 2 or labels.shape != given.shape[:1]:
         raise UserError(
-            f"pooled: expected rows of shape [n, width] and n identities, got {rows.shape} and {labels.shape}"
+            f"pooled: expected rows of shape [n, width] and n identities, got {given.shape} and {labels.shape}"
         )
-    values = rows.astype(np.float64 if rows.dtype == np.float64 else np.float32)
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    unit = values / np.where(length > 0, length, 1)
     first, person = _people(labels)
-    order = np.argsort(person, kind="stable")
-    starts = np.flatnonzero(np.diff(person[order], prepend=-1))
-    sums = np.add.reduceat(unit[order], starts, axis=0)
-    return sums / np.bincount(person)[:, None], labels[first]
+    return template_sums(LazyRows.of(given), person) / np.bincount(person)[:, None], labels[first]
 
 
 def _people(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,17 +61,17 @@ class Gallery:
         ``own_photograph``, each probe's among them, shape [n]; None where nothing was.
     """
 
-    rows: ArrayLike
+    rows: ArrayLike | LazyRows
     identities: Sequence | np.ndarray | None
     own: ArrayLike | None
-    photographs: np.ndarray | None = None
+    photographs: LazyRows | None = None
     template_of: np.ndarray | None = None
     own_photograph: np.ndarray | None = None
 
     @classmethod
     def of(
         cls,
-        gallery: ArrayLike,
+        gallery: ArrayLike | LazyRows,
         probe_identities: Sequence | np.ndarray,
         gallery_identities: Sequence | np.ndarray | None,
         own: ArrayLike | None,
@@ -95,11 +90,11 @@ class Gallery:
         place = np.full(len(labels) + 1, -1)  # the last one stands for −1, no own photograph
         if templates == "first":
             place[chosen] = np.arange(len(chosen))
-            return cls(array[chosen], labels[chosen], place[photographs])
+            return cls(array.select(chosen), labels[chosen], place[photographs])
         place[:-1] = person
         return cls(pooled(array, labels)[0], labels[chosen], place[photographs], array, person, photographs)
 
-    def left_out(self, probes: np.ndarray) -> np.ndarray | None:
+    def left_out(self, probes: LazyRows) -> np.ndarray | None:
         """Scores of the probes with their templates without their own photographs; None where nothing was pooled."""
         if self.photographs is None or self.template_of is None or self.own_photograph is None:
             return None

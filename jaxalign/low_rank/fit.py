@@ -66,11 +66,14 @@ def fit_low_rank(
 
     Equivalent: for squared error ``fit_pairs(embeddings, "reduced_rank", l2=0, rank=r)``, which needs no steps.
     """
-    chosen, arrays, people, total = checked(embeddings, groups, moments, pairs, sources, targets)
     given = settings_of(settings)
+    on_moments = given.loss == "squared" and not given.orthogonal
+    chosen, arrays, people, total = checked(
+        embeddings, groups, moments, pairs, sources, targets, exact=on_moments
+    )
     devices = None if devices is None else list(devices)
     with jax.enable_x64(False):
-        if given.loss == "squared" and not given.orthogonal:
+        if on_moments:
             fits, history = fit_squared(
                 total, {name: Axes.of(total, name) for name in arrays}, chosen, given, devices
             )
@@ -99,15 +102,26 @@ def checked(
     pairs: Sequence[Pair] | None,
     sources: Sequence[str] | None,
     targets: Sequence[str] | None,
+    *,
+    exact: bool,
 ) -> tuple[list[Pair], dict[str, np.ndarray], np.ndarray, Moments]:
-    """The ordered pairs; the rows of the encoders in them; the identity of each row; and their moments, on the host."""
+    """The ordered pairs; the rows of the encoders in them; the identity of each row; and their moments, on the host.
+
+    Moments that are not given are summed in float64 where they shall be exact. Where gradients come from rows, moments
+    give axes, a start and the report only; for float32 rows they are then summed in float32, in half the time.
+    """
     arrays = checks.embeddings(embeddings)
     chosen = chosen_pairs(tuple(arrays), sources, targets, pairs)
     used = dict.fromkeys(name for pair in chosen for name in pair)
-    arrays = {name: arrays[name] for name in used}
+    arrays = {name: np.asarray(arrays[name]) for name in used}
     rows = next(iter(arrays.values())).shape[0]
     people = np.arange(rows) if groups is None else checks.groups(groups, rows)
-    total = jax.tree.map(np.asarray, Moments.of(arrays) if moments is None else moments)
+    if moments is None:
+        short = not exact and all(array.dtype.itemsize <= 4 for array in arrays.values())
+        moments = Moments.of(arrays, dtype=np.dtype(np.float32) if short else None)
+    total = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), moments)
+    if total.residue is not None:
+        total = dataclasses.replace(total, scatter=total.scatter + total.residue, residue=None)
     missing = [name for name in used if name not in total.names]
     if missing:
         raise UserError(f"moments: {', '.join(missing)} is not among its encoders {', '.join(total.names)}")
@@ -130,7 +144,9 @@ def _fit_rows(
     settings: LowRankSettings,
     devices: list[Any] | None,
 ) -> tuple[dict[Pair, Fit], dict[Pair, History]]:
-    prepared = prepare(arrays, total, people, held_out=settings.held_out, seed=settings.seed)
+    prepared = prepare(
+        arrays, total, people, held_out=settings.held_out, seed=settings.seed, whitening=settings.whitening
+    )
     solved = list(dict.fromkeys(map(_unordered, chosen))) if settings.two_sided else chosen
     starts = starting_factors(total, solved, settings, prepared.axes)
     weights, members, groups = {}, {}, {}

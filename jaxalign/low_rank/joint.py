@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxalign.errors import UserError
 from jaxalign.low_rank.fit import LowRankMaps, checked, row_objective, settings_of
-from jaxalign.low_rank.objectives import JointObjective, JointWeights
+from jaxalign.low_rank.joint_objective import JointMember, JointObjective, JointWeights
 from jaxalign.low_rank.rows import Axes, Prepared, prepare
 from jaxalign.low_rank.settings import LowRankSettings
 from jaxalign.low_rank.statistics import two_sided_fit
@@ -33,6 +33,7 @@ def fit_joint_space(
     targets: Sequence[str] | None = None,
     moments: Moments | None = None,
     start_options: Mapping[str, Any] | None = None,
+    devices: Sequence[Any] | None = None,
     **settings: Any,
 ) -> LowRankMaps:
     """Fits K maps into one space, minimising the mean loss over all unordered pairs of encoders.
@@ -44,13 +45,14 @@ def fit_joint_space(
       embeddings, groups, moments: as for ``fit_low_rank``; all encoders that the pairs name are fitted together.
       pairs, sources, targets: the ordered pairs to return.
       start_options: ``whitening``, ``weighting`` and ``shrinkage`` of ``fit_shared_space``.
+      devices: to spread the unordered pairs over, whose gradients are added up each step; one where not given.
       **settings: fields of ``LowRankSettings``; ``rank`` is 128 unless given, or the sum of the widths where that is
         less.
 
     Raises:
       UserError: as ``fit_low_rank``, and for a loss that cannot be two-sided.
     """
-    chosen, arrays, people, total = checked(embeddings, groups, moments, pairs, sources, targets)
+    chosen, arrays, people, total = checked(embeddings, groups, moments, pairs, sources, targets, exact=False)
     given = settings_of({"two_sided": True, **settings})
     if given.orthogonal:
         raise UserError(
@@ -58,9 +60,11 @@ def fit_joint_space(
         )
     rank = min(given.rank or RANK, sum(array.shape[1] for array in arrays.values()))
     with jax.enable_x64(False):
-        prepared = prepare(arrays, total, people, held_out=given.held_out, seed=given.seed)
+        prepared = prepare(
+            arrays, total, people, held_out=given.held_out, seed=given.seed, whitening=given.whitening
+        )
         starts = _starts(total, list(arrays), prepared, given, rank, dict(start_options or {}))
-        weights, history = _trained(prepared, starts, given, rank)
+        weights, history = _trained(prepared, starts, given, None if devices is None else list(devices))
     factors = {
         name: prepared.axes[name].from_coordinates(
             np.asarray(weights.factors[width][number])[: arrays[name].shape[1]]
@@ -116,14 +120,13 @@ def _only(total: Moments, names: list[str]) -> Moments:
         total,
         mean=total.mean[columns],
         scatter=total.scatter[np.ix_(columns, columns)],
-        residue=None if total.residue is None else total.residue[np.ix_(columns, columns)],
         names=tuple(names),
         widths=tuple(map(total.width, names)),
     )
 
 
 def _trained(
-    prepared: Prepared, starts: Mapping[str, np.ndarray], settings: LowRankSettings, rank: int
+    prepared: Prepared, starts: Mapping[str, np.ndarray], settings: LowRankSettings, devices: list[Any] | None
 ) -> tuple[JointWeights, History]:
     stacks: dict[int, list[np.ndarray]] = {}
     for name, (width, _) in prepared.place.items():
@@ -134,5 +137,6 @@ def _trained(
     weights = {"joint": JointWeights(factors, np.array([-np.log(settings.temperature)], np.float32))}
     pair = row_objective(settings, prepared.rows.train.start.shape[0])
     objective = JointObjective(pair, tuple(prepared.place.values()))
-    trained = train(objective, settings, weights, {"joint": None}, prepared.rows)["joint"]
+    member = jax.tree.map(lambda leaf: leaf[None], JointMember.of(len(prepared.place)))
+    trained = train(objective, settings, weights, {"joint": member}, prepared.rows, devices)["joint"]
     return jax.tree.map(lambda leaf: leaf[0], trained.weights), History.of(trained, 0)

@@ -1,19 +1,17 @@
-"""The problems that are fitted by gradient: a pair's rows, a pair's moments, or one space for all encoders."""
+"""The problems of single pairs that are fitted by gradient: from a pair's rows, or from its moments."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxalign.low_rank.losses import LOSSES, Mapped, orthogonality
+from jaxalign.low_rank.losses import LOSSES, Mapped, orthogonality, project
 from jaxalign.low_rank.rows import Batch, Rows, draw, held_out_batch
-from jaxalign.low_rank.training import polar
+from jaxalign.low_rank.steps import Objective
 from jaxalign.precision import multiply
 from jaxalign.pytree import Leaf, pytree, static
 
@@ -37,7 +35,7 @@ class PairMember:
 
 
 @dataclasses.dataclass(frozen=True)
-class RowObjective:
+class RowObjective(Objective):
     """A loss of mapped rows, over batches of people. The fields are those of ``LowRankSettings``."""
 
     loss_name: str
@@ -65,9 +63,9 @@ class RowObjective:
         means = batch.means[q][member.target]
         left, right = weights.left, weights.right
         if self.two_sided:
-            u, v, means = multiply(x, left), multiply(y, right), multiply(means, right)
+            u, v, means = project(x, left), project(y, right), project(means, right)
         else:
-            u, v = multiply(multiply(x, left), right), y
+            u, v = multiply(project(x, left), right), y
         return self.of(u, v, means, weights.log_scale) + self._penalty(weights)
 
     def of(self, u: Array, v: Array, means: Array, log_scale: Leaf) -> Float[Array, ""]:
@@ -97,7 +95,7 @@ class MomentMember:
 
 
 @dataclasses.dataclass(frozen=True)
-class MomentObjective:
+class MomentObjective(Objective):
     """Squared error of x ↦ x A B from moments alone: exact, at a cost that does not depend on the number of rows."""
 
     orthogonality: float = 0.0
@@ -122,10 +120,6 @@ class MomentObjective:
             )
         )
 
-    def retract(self, weights: PairWeights) -> PairWeights:
-        """See ``Objective``."""
-        return weights
-
 
 @jax.custom_vjp
 def _product_error(left: Array, right: Array, target: Array) -> Float[Array, ""]:
@@ -148,54 +142,16 @@ def _product_error_backward(gradient: tuple[Array, Array], outer: Array) -> tupl
 _product_error.defvjp(_product_error_forward, _product_error_backward)
 
 
-@pytree
-class JointWeights:
-    """One factor [width, r] for each encoder, stacked by padded width, and log(1 / temperature)."""
+def polar(factor: Float[Leaf, "p s"], rounds: int = 8) -> Float[Array, "p s"]:
+    """The orthonormal factor nearest to one that is nearly orthonormal, by Newton and Schulz' iteration.
 
-    factors: Mapping[int, Float[Leaf, "k width r"]]
-    log_scale: Float[Leaf, ""]
+    It converges for singular values between 0 and √3, so that a factor that may have larger ones is scaled down first.
 
-
-@dataclasses.dataclass(frozen=True)
-class JointObjective:
-    """The mean over unordered pairs of encoders of a two-sided loss in one space."""
-
-    pair: RowObjective
-    encoders: tuple[tuple[int, int], ...]  # padded width, number among those of that width
-
-    def batch(self, data: Rows, key: Array) -> Batch:
-        """See ``Objective``."""
-        return self.pair.batch(data, key)
-
-    def held_out(self, data: Rows) -> Batch | None:
-        """See ``Objective``."""
-        return self.pair.held_out(data)
-
-    def loss(self, weights: JointWeights, member: None, batch: Batch) -> Float[Array, ""]:
-        """See ``Objective``."""
-        mapped = [
-            tuple(
-                multiply(of[width][number], weights.factors[width][number])
-                for of in (batch.rows, batch.means)
-            )
-            for width, number in self.encoders
-        ]
-        pairs = list(itertools.combinations(range(len(mapped)), 2))
-        first, second = (jnp.stack([jnp.asarray(pair[side]) for pair in pairs]) for side in (0, 1))
-        rows, means = (jnp.stack([one[k] for one in mapped]) for k in (0, 1))
-
-        def one(pair: tuple[Array, Array]) -> Array:
-            i, j = pair
-            return self.pair.of(rows[i], rows[j], means[j], weights.log_scale)
-
-        total = jnp.mean(jax.lax.map(jax.checkpoint(one), (first, second)))
-        if self.pair.orthogonality:
-            factors = [weights.factors[width][number] for width, number in self.encoders]
-            total += self.pair.orthogonality * sum(map(orthogonality, factors)) / len(factors)
-        return total
-
-    def retract(self, weights: JointWeights) -> JointWeights:
-        """See ``Objective``."""
-        if not self.pair.orthogonal:
-            return weights
-        return dataclasses.replace(weights, factors=jax.tree.map(jax.vmap(polar), weights.factors))
+    Equivalent: ``scipy.linalg.polar(factor)[0]``.
+    """
+    near = jnp.asarray(factor)
+    largest = jnp.max(jnp.sum(jnp.abs(multiply(near.T, near)), axis=1))  # no squared singular value is above
+    near = near * jax.lax.rsqrt(jnp.maximum(largest / 2, 1))
+    for _ in range(rounds):
+        near = 1.5 * near - 0.5 * multiply(near, multiply(near.T, near))
+    return near

@@ -15,46 +15,62 @@ from jaxalign.errors import UserError
 from jaxalign.moments import Moments
 from jaxalign.pytree import Leaf, pytree
 
+SHRINKAGE = 0.05  # of the mean variance, added to every axis' before whitening
+
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-    """One encoder's principal axes: ``z = (x − mean) @ vectors / scale`` has mean squared length 1.
+    """One encoder's principal axes: ``z = ((x − mean) @ vectors) * stretch / scale`` has mean squared length 1.
 
     Attributes:
       mean: shape [p].
       vectors: orthonormal columns, largest variance first, shape [p, p].
       variance: of z, shape [p].
       scale: shape [].
+      stretch: of each axis, shape [p]; 1 unless the axes are whitened.
     """
 
     mean: np.ndarray
     vectors: np.ndarray
     variance: np.ndarray
     scale: float
+    stretch: np.ndarray
 
     @classmethod
-    def of(cls, total: Moments, name: str) -> Axes:
-        """From the moments of the training rows."""
+    def of(cls, total: Moments, name: str, whitening: float = 0.0) -> Axes:
+        """From the moments of the training rows.
+
+        Args:
+          total: moments, on the host.
+          name: of the encoder.
+          whitening: axes are divided by their variance, shrunk, to half this power.
+        """
         start, width = total.offset(name), total.width(name)
         span = slice(start, start + width)
         values, vectors = np.linalg.eigh(
             np.asarray(total.scatter[span, span], np.float64) / float(total.weight)
         )
         values = np.maximum(values[::-1], 0)
+        stretch = (values + (SHRINKAGE * values.mean() or 1.0)) ** (-whitening / 2)
+        values = values * stretch**2
         scale = float(np.sqrt(values.sum())) or 1.0
-        return cls(np.asarray(total.mean[span], np.float64), vectors[:, ::-1], values / scale**2, scale)
+        return cls(
+            np.asarray(total.mean[span], np.float64), vectors[:, ::-1], values / scale**2, scale, stretch
+        )
 
     def coordinates(self, rows: np.ndarray) -> Float[np.ndarray, "n p"]:
         """z of these rows, float32."""
-        return ((rows.astype(np.float64) - self.mean) @ (self.vectors / self.scale)).astype(np.float32)
+        return ((rows.astype(np.float64) - self.mean) @ (self.vectors * (self.stretch / self.scale))).astype(
+            np.float32
+        )
 
     def to_coordinates(self, factor: np.ndarray) -> np.ndarray:
         """What a factor [p, s] for x − mean is for z."""
-        return self.scale * (self.vectors.T @ factor)
+        return (self.scale / self.stretch)[:, None] * (self.vectors.T @ factor)
 
     def from_coordinates(self, factor: np.ndarray) -> np.ndarray:
         """What a factor [p, s] for z is for x − mean."""
-        return self.vectors @ np.asarray(factor, np.float64) / self.scale
+        return self.vectors @ ((self.stretch / self.scale)[:, None] * np.asarray(factor, np.float64))
 
 
 @pytree
@@ -102,7 +118,13 @@ class Prepared:
 
 
 def prepare(
-    arrays: Mapping[str, np.ndarray], total: Moments, people: np.ndarray, *, held_out: float, seed: int
+    arrays: Mapping[str, np.ndarray],
+    total: Moments,
+    people: np.ndarray,
+    *,
+    held_out: float,
+    seed: int,
+    whitening: float = 0.0,
 ) -> Prepared:
     """Rotates rows into principal axes and sorts them by person.
 
@@ -112,6 +134,7 @@ def prepare(
       people: identity of each row, shape [n].
       held_out: share of the people to keep aside.
       seed: of who they are.
+      whitening: of the axes.
 
     Raises:
       UserError: fewer than two people are left to fit on, or to hold out where some shall be.
@@ -134,7 +157,7 @@ def prepare(
         )
         for chosen in (~aside, aside)
     ]
-    axes = {name: Axes.of(total, name) for name in arrays}
+    axes = {name: Axes.of(total, name, whitening) for name in arrays}
     alike: dict[int, list[str]] = {}
     for name, array in arrays.items():
         alike.setdefault(padded_width(array.shape[1]), []).append(name)

@@ -27,6 +27,8 @@ class LowRankSettings:
       steps: of Adam.
       learning_rate: its largest, at the first step; it falls to zero along a cosine. None: 3e-2 for squared error,
         whose gradients are exact, and 3e-4 for the others (chosen on ``lfw_dev``; see BUILD_NOTES).
+      whitening: two-sided: what power of 1 / standard deviation the principal axes are scaled by before Adam sees them;
+        the space of maps is the same, equal steps mean something else in it.
       people: in a batch, two photographs of each (the same twice where a person has one).
       temperature: cosines are divided by it in "contrastive" and "margin".
       learn_temperature: whether it is fitted too.
@@ -47,6 +49,7 @@ class LowRankSettings:
     start: str | None = None
     steps: int = 400
     learning_rate: float | None = None
+    whitening: float = 0.0
     people: int = 512
     temperature: float = 0.05
     learn_temperature: bool = True
@@ -82,6 +85,8 @@ class LowRankSettings:
             raise UserError(
                 "orthogonal=True keeps one factor on each side orthonormal: it needs two_sided=True"
             )
+        if self.whitening and (self.orthogonal or not both):
+            raise UserError("whitening: of use for two-sided maps that need not be orthogonal; leave it at 0")
         start = STARTS[both][0] if self.start is None else self.start
         if start not in STARTS[both]:
             sides = "two-sided" if both else "one-sided"
@@ -95,6 +100,7 @@ class LowRankSettings:
             _number(name, value, least, math.inf, open_below=True)
         _number("margin", self.margin, 0.0, math.pi / 2)
         _number("orthogonality", self.orthogonality, 0.0, math.inf)
+        _number("whitening", self.whitening, 0.0, 1.0)
         _number("held_out", self.held_out, 0.0, 0.5)
         return dataclasses.replace(self, two_sided=both, start=start, learning_rate=float(rate))
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 PEOPLE_WORDS = {"included": "own photograph included", "excluded": "own photograph excluded"}
+NO_REASON = "too few comparisons to support a number, or none possible"
+RATES = re.compile(r"rank\d+|map\d*|auc|eer|(tmr|tpir|fmr|fnmr|fpir|fnir)\b.*|cmc")
 
 
 class Row(NamedTuple):
@@ -76,8 +79,30 @@ class Measure:
         """Error rates, as opposed to hit rates."""
         return self.name.startswith(("eer", "fmr", "fnmr"))
 
+    @property
+    def head(self) -> str:
+        """As the head of a column: short, and broken into lines between words."""
+        name, _, at = self.name.partition("@fmr=")
+        if at:
+            words = f"{name.upper()} at FMR {float(at):g}"
+        elif name.startswith("rank") and name[4:].isdigit():
+            words = f"rank-{name[4:]}"
+        else:
+            known = {"map": "mAP", "auc": "AUC", "eer": "EER"}
+            words = known.get(name, name.replace("_", " ").replace(":", ": ").replace("map", "mAP"))
+        return f"{words}, own {self.own_photograph}" if self.own_photograph else words
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether the number is a share, to be shown in per cent."""
+        return ":" not in self.name and RATES.fullmatch(self.name.removesuffix("_relative")) is not None
+
     def describe(self) -> str:
         """In words, for a title."""
+        if ":" in self.name:  # something derived from a measure
+            name, _, derived = self.name.partition(":")
+            words = derived.replace("_", " ").replace("%", " %")
+            return f"{Measure(name, self.own_photograph).describe()}: {words}"
         name, _, at = self.name.partition("@fmr=")
         if at:
             words = f"{name.upper()} at FMR {float(at) * 100:g} %"
@@ -111,6 +136,7 @@ class ResultTable:
       rows: what a driver measured.
       merge_ranks: methods whose rank was chosen per pair: all their ranks are one setting.
       doubtful: (source, target, setting) of fits that were not numerically sound in some seed.
+      order: encoders that come first, in this order, such as families give it.
 
     Attributes:
       settings, measures, sources, targets, encoders, seeds: what there is, in order of appearance;
@@ -124,8 +150,10 @@ class ResultTable:
         *,
         merge_ranks: Collection[str] = (),
         doubtful: Iterable[tuple[str, str, Setting]] = (),
+        order: Sequence[str] = (),
     ):
         self.doubtful = set(doubtful)
+        self._reasons: dict[tuple[Setting, Measure, str, str], dict[str, None]] = {}
         # Of each setting and measure, of each pair, of each seed.
         self._values: dict[tuple[Setting, Measure], dict[tuple[str, str], dict[int, float]]] = {}
         alike: dict[tuple[str, int | None, str, str], list[Row]] = {}
@@ -136,12 +164,18 @@ class ResultTable:
             pairs = self._values.setdefault((Setting(method, rank), Measure(name, own_photograph)), {})
             for row in members:
                 pairs.setdefault((row.source, row.target), {})[row.seed] = row.value
+                if math.isnan(row.value):
+                    place = Setting(method, rank), Measure(name, own_photograph), row.source, row.target
+                    self._reasons.setdefault(place, {})[row.reason or NO_REASON] = None
         everything = [(pair, seeds) for pairs in self._values.values() for pair, seeds in pairs.items()]
         self.seeds = list(dict.fromkeys(seed for _, seeds in everything for seed in seeds))
         self.settings = list(dict.fromkeys(setting for setting, _ in self._values))
         self.measures = list(dict.fromkeys(measure for _, measure in self._values))
-        self.sources = list(dict.fromkeys(source for (source, _), _ in everything))
-        self.encoders = list(dict.fromkeys([*self.sources, *(target for (_, target), _ in everything)]))
+        sources = list(dict.fromkeys(source for (source, _), _ in everything))
+        encoders = list(dict.fromkeys([*sources, *(target for (_, target), _ in everything)]))
+        place_of = {name: place for place, name in enumerate(order)}
+        self.encoders = sorted(encoders, key=lambda name: place_of.get(name, len(place_of)))
+        self.sources = sorted(sources, key=self.encoders.index)
         self.targets = sorted({target for (_, target), _ in everything}, key=self.encoders.index)
         self.left_out = self._without_any_value()
 
@@ -161,6 +195,15 @@ class ResultTable:
         """One pair over all seeds; None where it was not measured."""
         values = self._values.get((setting, measure), {}).get((source, target))
         return None if values is None else _over_seeds(list(values.values()))
+
+    def reason(self, setting: Setting, measure: Measure, source: str, target: str) -> str:
+        """Why a pair has no number in some seed; "" where it has one in all."""
+        return "; ".join(self._reasons.get((setting, measure, source, target), {}))
+
+    def reasons(self, setting: Setting, measure: Measure) -> list[str]:
+        """Why pairs of a setting have no number, each reason once."""
+        found = [why for (s, m, _, _), why in self._reasons.items() if (s, m) == (setting, measure)]
+        return list(dict.fromkeys(reason for why in found for reason in why))
 
     def mean_over_pairs(self, setting: Setting, measure: Measure) -> Cell | None:
         """Mean over the ordered pairs within each seed, then mean and deviation of that over seeds.

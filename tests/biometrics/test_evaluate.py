@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 
 from jaxalign import UserError, biometrics
-from jaxalign.biometrics import counting, layout, sweep
+from jaxalign.biometrics import counting, layout, sweep, tiling
 from jaxalign.biometrics.layout import EvaluationPlan
 
 RATES = (1e-4, 1e-3, 1e-2, 0.1, 0.5, 1.0)
@@ -46,11 +46,15 @@ CASES = {
 WAYS = {
     "sorted": {},  # small sets: every score sorted
     "strips": {"kept_scores": 0},  # large sets: scores never kept
+    "tiles": {"kept_scores": 0, "gallery_rows": 64},  # larger ones, on several devices
 }
 
 
 @pytest.fixture(params=WAYS, ids=str)
-def way(request):
+def way(request, monkeypatch):
+    if request.param == "tiles":
+        monkeypatch.setattr(tiling, "STRIP_ROWS", 32)
+        monkeypatch.setattr(tiling, "SEGMENT_ROWS", 32)
     return dict(WAYS[request.param])
 
 
@@ -92,7 +96,9 @@ def first_mate(label, gallery) -> int:
 
 def evaluate(case, way, **options):
     left, right, labels, other, own, _ = case
-    plan = EvaluationPlan.of(labels, other, own=own, **way)
+    plan = EvaluationPlan.of(labels, other, own=own, kept_scores=way.get("kept_scores"))
+    if "gallery_rows" in way:
+        options = {**options, "gallery_rows": way["gallery_rows"], "devices": jax.devices()[:3]}
     return biometrics.evaluate(left, right, plan, fmr=RATES, least_false_matches=0, **options)
 
 

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxalign.low_rank.losses import LOSSES, Mapped, orthogonality
-from jaxalign.low_rank.objectives import _product_error
-from jaxalign.low_rank.training import polar
+from jaxalign.low_rank.objectives import _product_error, polar
 
 PEOPLE, WIDTH = 7, 5
 OPTIONS = types.SimpleNamespace(margin=0.4, delta=0.7)
@@ -114,6 +113,33 @@ def test_contrastive_loss_of_scores_that_underflow():
     ).all()
 
 
+@pytest.mark.parametrize("scale", [SCALE, 300.0])  # with the larger one sums of exponentials underflow
+def test_contrastive_gradient_is_that_of_central_differences(scale):
+    u, v, means = batch(4)
+
+    def value(u, v, scale):
+        logits = scale * unit(u) @ unit(v).T
+        own = np.tile(np.eye(PEOPLE, dtype=bool), (2, 2))
+        kept = np.where(own, logits, -np.inf)
+        return np.mean(
+            [scipy.special.logsumexp(logits, axis) - scipy.special.logsumexp(kept, axis) for axis in (0, 1)]
+        )
+
+    def loss(u, v, scale):
+        return LOSSES["contrastive"](Mapped(u, v, jnp.asarray(means, jnp.float32), scale), OPTIONS)
+
+    given = [u, v, np.array(scale)]
+    found = jax.grad(loss, (0, 1, 2))(*(jnp.asarray(part, jnp.float32) for part in given))
+    for place, gradient in enumerate(found):
+        expected = np.zeros(given[place].shape)
+        for index in np.ndindex(expected.shape):
+            ahead, behind = ([part.copy() for part in given] for _ in range(2))
+            ahead[place][index] += 1e-5
+            behind[place][index] -= 1e-5
+            expected[index] = (value(*ahead) - value(*behind)) / 2e-5
+        np.testing.assert_allclose(gradient, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
+
+
 def test_margin_beyond_pi_goes_on_falling():
     u, _, means = batch(0)
     u = np.concatenate([-means, -means + 1e-3])
@@ -160,10 +186,12 @@ def test_product_error_and_its_gradient():
     np.testing.assert_allclose(gradient[1], -2 * left.T @ difference, rtol=1e-4, atol=1e-5)
 
 
-def test_polar_factor():
+@pytest.mark.parametrize("distance", [0.05, 0.6])  # the latter with singular values beyond √3
+def test_polar_factor(distance):
     generator = np.random.default_rng(0)
-    near = np.linalg.qr(generator.normal(size=(9, 4)))[0] + 0.05 * generator.normal(size=(9, 4))
+    near = np.linalg.qr(generator.normal(size=(9, 4)))[0] + distance * generator.normal(size=(9, 4))
     np.testing.assert_allclose(polar(jnp.asarray(near, jnp.float32)), scipy.linalg.polar(near)[0], atol=2e-6)
+    assert distance < 0.5 or np.linalg.norm(near, 2) > np.sqrt(3)
 
 
 def test_orthogonality_is_zero_for_equal_orthogonal_columns_only():

@@ -1,0 +1,88 @@
+"""Numbers with intervals, one a line: what a table says, to be compared by eye."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jaxalign.report.figures.drawing import INK, MUTED, PAPER, SERIES, Picture, drawing, new_figure, picture
+from jaxalign.report.labels import NO_VALUE, number, short_names, shown
+
+
+class Dot(NamedTuple):
+    """One line: its name, the number, and the interval (NaN where there is none).
+
+    Attributes:
+      label: name.
+      value: NaN where there is none.
+      low, high: ends of the interval.
+      reason: why there is no value.
+      hollow: drawn hollow, for a second kind of line.
+    """
+
+    label: str
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    reason: str = ""
+    hollow: bool = False
+
+
+def draw_dots(
+    dots: Sequence[Dot], *, name: str, title: str, caption: str, axis: str, unit: str = "", zero: bool = False
+) -> Picture:
+    """A line for each number, from top to bottom; one without a number says so.
+
+    Args:
+      dots: to draw.
+      name, title, caption: see ``Picture``.
+      axis: what the numbers are, with the unit.
+      unit: for the alternative text.
+      zero: draw a line at 0.
+    """
+    labels = short_names((dot.label for dot in dots), 60)
+    with drawing():
+        figure = new_figure(6.4, 1.0 + 0.27 * len(dots))
+        axes = figure.add_subplot()
+        for row, dot in enumerate(dots):
+            if math.isnan(dot.value):
+                axes.annotate(
+                    NO_VALUE,
+                    (0.01, row),
+                    xycoords=("axes fraction", "data"),
+                    fontsize=8,
+                    va="center",
+                    color=INK,
+                )
+                continue
+            if not math.isnan(dot.low):
+                axes.plot([dot.low, dot.high], [row, row], color=SERIES[0], linewidth=1.8, alpha=0.6)
+            face = PAPER if dot.hollow else SERIES[0]
+            axes.plot(dot.value, row, "o", color=SERIES[0], markerfacecolor=face, markersize=6)
+            end = dot.value if math.isnan(dot.high) else max(dot.value, dot.high)
+            text = number(round(dot.value, 3))
+            axes.annotate(
+                text, (end, row), (6, 0), textcoords="offset points", fontsize=7.5, va="center", color=INK
+            )
+        if zero:
+            axes.axvline(0, color=MUTED, linewidth=0.8)
+        axes.set_yticks(range(len(dots)), [labels[dot.label] for dot in dots])
+        axes.set_ylim(len(dots) - 0.5, -0.5)
+        axes.margins(x=0.12)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(True, axis="x")
+        axes.set_xlabel(axis)
+        axes.set_title(title, fontsize=10.5, weight="bold", loc="left")
+        return picture(figure, name, title=title, caption=caption, alt=_in_words(title, dots, unit))
+
+
+def _in_words(title: str, dots: Sequence[Dot], unit: str) -> str:
+    return f"{title}. " + "; ".join(f"{shown(dot.label)}: {_number(dot, unit)}" for dot in dots) + "."
+
+
+def _number(dot: Dot, unit: str) -> str:
+    if math.isnan(dot.value):
+        return f"no number ({dot.reason})" if dot.reason else "no number"
+    interval = (
+        "" if math.isnan(dot.low) else f" ({number(round(dot.low, 3))} to {number(round(dot.high, 3))})"
+    )
+    return f"{number(round(dot.value, 3))}{' ' + unit if unit else ''}{interval}"

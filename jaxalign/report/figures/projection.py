@@ -1,0 +1,111 @@
+"""A few people's embeddings in two dimensions, before and after a map."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxalign.report.figures.drawing import (
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    Picture,
+    drawing,
+    new_figure,
+    picture,
+)
+from jaxalign.report.labels import short_names
+
+STAGES = ("before", "after")
+
+
+class Point(NamedTuple):
+    """One embedding; the fields are the columns of ``projection.csv``.
+
+    Attributes:
+      dataset, source, target, method: as in ``results.csv``.
+      stage: "before" or "after" the map.
+      side: "source" or "target".
+      person: a number; names are nobody's business.
+      x, y: where it is.
+    """
+
+    dataset: str
+    source: str
+    target: str
+    method: str
+    stage: str
+    side: str
+    person: int
+    x: float
+    y: float
+
+
+def draw_projection(points: Sequence[Point], *, name: str) -> Picture:
+    """Both stages side by side: the source's embeddings filled, the target's hollow, a colour and mark a person."""
+    first = points[0]
+    names = short_names([first.source, first.target])
+    title = f"{names[first.source]} → {names[first.target]} by {first.method}"
+    people = sorted({point.person for point in points})
+    with drawing():
+        figure = new_figure(7.6, 4.1)
+        for axes, stage in zip(figure.subplots(1, 2), STAGES, strict=True):
+            here = [point for point in points if point.stage == stage]
+            for point in here:
+                place = people.index(point.person)
+                colour = SERIES[place % len(SERIES)]
+                filled = point.side == "source"
+                axes.plot(
+                    point.x,
+                    point.y,
+                    MARKERS[place % len(MARKERS)],
+                    color=colour,
+                    markerfacecolor=colour if filled else "none",
+                    markersize=6 if filled else 7.5,
+                    markeredgewidth=1.3,
+                    alpha=0.85,
+                    linestyle="none",
+                )
+            found, asked = same_person_nearest(here)
+            axes.set_title(
+                f"{stage}: nearest is the same person for {found} of {asked}", fontsize=8.5, color=INK
+            )
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for side in axes.spines.values():
+                side.set_visible(True)
+                side.set_color(MUTED)
+            axes.set_aspect("equal", adjustable="datalim")
+            axes.margins(0.08)
+        figure.suptitle(title, fontsize=10.5, weight="bold", x=0.02, ha="left")
+        figure.supxlabel(f"filled: {names[first.source]}, hollow: {names[first.target]}", fontsize=8.5)
+        caption = (
+            f"{len(people)} test people, a colour and mark each. Two dimensions show a part of the whole: closeness "
+            "here is neither needed nor enough for closeness in all dimensions."
+        )
+        return picture(figure, name, title=title, caption=caption, alt=_in_words(title, points, len(people)))
+
+
+def same_person_nearest(points: Sequence[Point]) -> tuple[int, int]:
+    """For how many source points the nearest target point is of the same person, and of how many."""
+    sources = [point for point in points if point.side == "source"]
+    targets = [point for point in points if point.side == "target"]
+    if not sources or not targets:
+        return 0, 0
+    a, b = (np.array([[point.x, point.y] for point in side]) for side in (sources, targets))
+    nearest = np.argmin(((a[:, None] - b[None]) ** 2).sum(-1), axis=1)
+    hits = sum(
+        point.person == targets[int(place)].person for point, place in zip(sources, nearest, strict=True)
+    )
+    return hits, len(sources)
+
+
+def _in_words(title: str, points: Sequence[Point], people: int) -> str:
+    texts = []
+    for stage in STAGES:
+        found, asked = same_person_nearest([point for point in points if point.stage == stage])
+        texts.append(
+            f"{stage} the map the nearest target point is of the same person for {found} of {asked} source points"
+        )
+    return f"Embeddings of {people} people in two dimensions, {title}: {'; '.join(texts)}."

@@ -1,0 +1,119 @@
+"""Names and numbers as a reader sees them."""
+
+import hashlib
+import itertools
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from jaxalign.report.rows import Cell
+
+NO_VALUE = "n/a"
+LONGEST = 24
+SPACE = "\N{NO-BREAK SPACE}"  # within a number with its unit
+
+
+def shown(text: str) -> str:
+    """A name on one line: controls, line ends and marks of direction become the sign for what cannot be shown."""
+    return "".join(
+        letter
+        if letter.isprintable() or unicodedata.category(letter) == "Zs"
+        else "\N{REPLACEMENT CHARACTER}"
+        for letter in str(text)
+    )
+
+
+def short_names(names: Iterable[str], longest: int = LONGEST) -> dict[str, str]:
+    """For figures: long names lose their middle or, where that is what tells them apart, their ends.
+
+    Args:
+      names: any text.
+      longest: letters of a shortened name.
+
+    Returns:
+      For each name what to show for it, all different.
+    """
+    whole = {name: shown(name) for name in dict.fromkeys(names)}
+    short = {name: _without_middle(text, longest) for name, text in whole.items()}
+    for text in set(short.values()):
+        alike = [name for name in whole if short[name] == text]
+        if len(alike) > 1:
+            letters = zip(*(whole[name] for name in alike))
+            same = sum(1 for _ in itertools.takewhile(lambda of: len(set(of)) == 1, letters))
+            short |= {name: _window(whole[name], same, longest) for name in alike}
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name, text in short.items():
+        unlike = text
+        for number in itertools.count(2):
+            if unlike not in taken:
+                break
+            unlike = f"{text[: longest - 5]} ({number})"
+        found[name] = unlike
+        taken.add(unlike)
+    return found
+
+
+def _without_middle(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    head = (longest - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
+
+
+def _window(text: str, place: int, longest: int) -> str:
+    """The letters around a place."""
+    start = max(0, min(place - longest // 3, len(text) - longest))
+    end = start + longest
+    before, after = start > 0, end < len(text)
+    return "…" * before + text[start + before : end - after] + "…" * after
+
+
+def number(value: float) -> str:
+    """A number of any size: three digits that count, whole numbers and thousands whole."""
+    if math.isnan(value):
+        return NO_VALUE
+    whole = value == round(value) and abs(value) < 1e15
+    return with_minus(f"{value:,.0f}" if whole or 1000 <= abs(value) < 1e15 else f"{value:.3g}")
+
+
+def with_minus(text: str) -> str:
+    """A number's text with the sign for minus in place of the hyphen in front."""
+    return "\N{MINUS SIGN}" + text[1:] if text.startswith("-") else text
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share in per cent, with the sign."""
+    return NO_VALUE if math.isnan(value) else f"{100 * value:.{digits}f}{SPACE}%"
+
+
+def percent_cell(cell: Cell) -> str:
+    """Mean and, over several seeds, its deviation."""
+    if math.isnan(cell.mean) or cell.seeds < 2:
+        return percent(cell.mean)
+    return f"{100 * cell.mean:.1f}{SPACE}±{SPACE}{100 * cell.deviation:.1f}{SPACE}%"
+
+
+def count(many: int, one: str, several: str = "") -> str:
+    """Such as "1 pair" and "1,200 pairs"."""
+    return f"{many:,} {one if many == 1 else several or one + 's'}"
+
+
+def listed(items: Iterable[str]) -> str:
+    """Such as "a, b and c"."""
+    words = list(items)
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
+
+
+def file_stem(text: str) -> str:
+    """A name for files and ids: letters of ASCII, digits, point, minus and underscore, a letter first.
+
+    Texts that differ keep different names: where letters are lost, a part of the text's hash is added.
+    """
+    plain = re.sub(r"[()]", "", text.replace("@", "-at-").replace("=", "-").replace(" ", "_"))
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._-")[:80]
+    if stem != plain or not stem[:1].isalpha():
+        stem = f"x{stem}" if not stem[:1].isalpha() else stem
+        return f"{stem}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return stem

@@ -1,0 +1,73 @@
+"""What a section is made of."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from jaxalign.report.figures.drawing import Picture
+from jaxalign.report.labels import file_stem
+from jaxalign.report.tables import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """Small figures side by side, where there is room."""
+
+    pictures: Sequence[Picture]
+
+
+@dataclasses.dataclass(frozen=True)
+class Folded:
+    """What few readers need, opened on demand."""
+
+    title: str
+    blocks: Sequence["Block"]
+
+
+Block = Text | Table | Picture | Together | Folded
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """One part of the page.
+
+    Attributes:
+      name: for links, made safe for that.
+      title: its heading.
+      summary: sentences with numbers, which also open the page.
+      blocks: from top to bottom.
+    """
+
+    name: str
+    title: str
+    summary: Sequence[str]
+    blocks: Sequence[Block]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", file_stem(self.name))
+
+    def pictures(self) -> Iterator[Picture]:
+        """All of them, folded ones included."""
+        for block in _unfolded(self.blocks):
+            if isinstance(block, Picture):
+                yield block
+            elif isinstance(block, Together):
+                yield from block.pictures
+
+    def tables(self) -> Iterator[Table]:
+        """All of them, folded ones included."""
+        yield from (block for block in _unfolded(self.blocks) if isinstance(block, Table))
+
+
+def _unfolded(blocks: Sequence[Block]) -> Iterator[Block]:
+    for block in blocks:
+        if isinstance(block, Folded):
+            yield from _unfolded(block.blocks)
+        else:
+            yield block

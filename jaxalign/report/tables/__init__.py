@@ -1,0 +1,9 @@
+"""Tables for a page, for a spreadsheet and for a paper, from one description."""
+
+from jaxalign.report.tables.formats import FORMATS as FORMATS
+from jaxalign.report.tables.formats import to_csv as to_csv
+from jaxalign.report.tables.formats import to_latex as to_latex
+from jaxalign.report.tables.formats import to_markdown as to_markdown
+from jaxalign.report.tables.model import Column as Column
+from jaxalign.report.tables.model import Table as Table
+from jaxalign.report.tables.model import Value as Value

@@ -1,0 +1,164 @@
+"""Evaluation of rows that are on disk, in tiles of the gallery and on several devices: the same numbers throughout."""
+
+import re
+import subprocess
+import sys
+
+import brute_force
+import jax
+import numpy as np
+import pytest
+
+from jaxalign import AffineMap, biometrics
+from jaxalign.biometrics import counting, tiling
+from jaxalign.biometrics import sweep as kernels
+from jaxalign.biometrics.layout import EvaluationPlan
+from jaxalign.errors import UserError
+from jaxalign.lazy_rows import LazyRows
+
+STRIP = 16
+SAME = {"fmr": (1e-3, 1e-2, 0.1), "least_false_matches": 0, "tail": 0.05}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """One strip of 16 probes a segment."""
+    monkeypatch.setattr(tiling, "STRIP_ROWS", STRIP)
+    monkeypatch.setattr(tiling, "SEGMENT_ROWS", STRIP)
+
+
+def assert_equal(found, expected):
+    assert list(found.measures()) == list(expected.measures())
+    assert found.verification.rates.points == expected.verification.rates.points
+    assert np.array_equal(found.genuine_scores, expected.genuine_scores)
+    for ours, theirs in zip(vars(found.tail).values(), vars(expected.tail).values()):
+        assert sorted(ours.tolist()) == sorted(theirs.tolist())
+    for name, ranked in expected.identification.items():
+        assert np.array_equal(found.identification[name].rank, ranked.rank)
+
+
+@pytest.mark.parametrize("segments", [7, 8, 9])
+def test_devices_that_do_not_divide_the_segments(small, segments):
+    devices, rows = jax.devices(), STRIP * segments
+    labels = np.arange(rows) // 4
+    left, right = brute_force.signs(rows, 0), brute_force.signs(rows, 1)
+    plan = EvaluationPlan.of(labels, kept_scores=0)
+    layout = plan.tiling(len(devices), rows)
+    held = sum(int((layout.strips(number) > 0).sum()) for number in range(layout.rounds))
+    assert (layout.segment, held, layout.rounds) == (STRIP, segments, 1 if segments <= len(devices) else 2)
+    assert_equal(
+        biometrics.evaluate(left, right, plan, devices=devices, **SAME),
+        biometrics.evaluate(left, right, labels, **SAME),
+    )
+
+
+def test_devices_exchange_nothing(small, monkeypatch):
+    """No all-gather of rows: there is no exchange between devices at all."""
+    programs = []
+    real = kernels.sweep
+
+    def caught(*arguments, **options):
+        programs.append(real.lower(*arguments, **options).compile().as_text())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(kernels, "sweep", caught)
+    rows = brute_force.signs(8 * STRIP, 0)
+    plan = EvaluationPlan.of(np.arange(len(rows)) // 4, kept_scores=0)
+    biometrics.evaluate(rows, rows, plan, devices=jax.devices(), **SAME)
+    assert programs and f"f32[{STRIP},128]" in programs[0]  # a device's own probes
+    exchange = re.compile("all-gather|all-reduce|all-to-all|collective|reduce-scatter")
+    assert not any(exchange.search(program) for program in programs)
+
+
+def test_mapped_rows_on_disk_are_those_in_memory(small, tmp_path):
+    """A permutation of columns is a map whose products are exact."""
+    labels = np.arange(144) // 4
+    numbers = np.random.default_rng(5).permutation(200)[:144]
+    sides = [brute_force.signs(200, seed) for seed in (0, 1)]
+    order = np.random.default_rng(2).permutation(64)
+    map_ = AffineMap((np.eye(64)[:, order],), np.zeros(64))
+    on_disk = []
+    for name, side in zip("ab", sides):
+        side.astype(np.float16).tofile(tmp_path / name)
+        on_disk.append(np.memmap(tmp_path / name, np.float16, "r", shape=side.shape))
+    lazy = map_(LazyRows.of(on_disk[0], numbers).unit()), LazyRows.of(on_disk[1], numbers).unit()
+    expected = biometrics.evaluate(sides[0][numbers][:, order], sides[1][numbers], labels, **SAME)
+    for options in ({}, {"gallery_rows": 64}, {"gallery_rows": 64, "devices": jax.devices()[:2]}):
+        plan = EvaluationPlan.of(labels, kept_scores=0)
+        assert_equal(biometrics.evaluate(*lazy, plan, **options, **SAME), expected)
+    assert_equal(biometrics.evaluate(*lazy, labels, **SAME), expected)
+    for templates in ("first", "pooled"):
+        options = {"templates": templates, "least_false_matches": 0}
+        found = biometrics.evaluate(lazy[0], lazy[1], labels, **options)
+        there = biometrics.evaluate(sides[0][numbers][:, order], sides[1][numbers], labels, **options)
+        assert list(found.measures()) == list(there.measures())
+
+
+def test_listed_pairs_of_rows_on_disk(small, monkeypatch):
+    monkeypatch.setattr("jaxalign.biometrics.pairs.PAIRS_READ", 50)
+    rows, random = brute_force.signs(100, 0), np.random.default_rng(0)
+    left, right = random.integers(0, 100, (2, 170))
+
+    class Listed:
+        genuine, fold = np.arange(170) % 2 == 0, None
+
+    Listed.left, Listed.right = left, right
+    found = biometrics.verify_pairs(LazyRows.of(rows), LazyRows.of(rows), Listed())
+    np.testing.assert_array_equal(found.scores, np.sum(rows[left] * rows[right], axis=1) / 64)
+
+
+@pytest.mark.parametrize(
+    "error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), MemoryError()]
+)
+def test_memory_that_runs_out_gives_smaller_tiles_then_a_sentence(small, monkeypatch, error):
+    rows, tiles, real = brute_force.signs(128, 0), [], counting.Counter.run
+    plan = EvaluationPlan.of(np.arange(128) // 4)
+
+    def limited(counter):
+        tiles.append(128 if counter.kept else counter.tiling.tile)
+        if tiles[-1] > limit:
+            raise error
+        return real(counter)
+
+    expected = biometrics.evaluate(rows, rows, plan, **SAME)
+    monkeypatch.setattr(counting.Counter, "run", limited)
+    limit = 64
+    assert_equal(biometrics.evaluate(rows, rows, plan, **SAME), expected)
+    assert tiles[0] == 128 and tiles[-1] == 64
+    limit = 0
+    with pytest.raises(UserError) as raised:
+        biometrics.evaluate(rows, rows, plan, gallery_rows=128)
+    assert str(raised.value) == (
+        "scores of 128 gallery rows of width 64 do not fit into the memory of the device: chunks of 128, 64, 32, 16 "
+        "rows were tried. Give a gallery_rows below 16 or a device with more memory."
+    )
+    with pytest.raises(
+        UserError, match="gallery_rows: expected a whole number of at least 1, or None, got 0"
+    ):
+        biometrics.evaluate(rows, rows, plan, gallery_rows=0)
+
+
+def test_memory_does_not_grow_with_the_gallery(tmp_path):
+    """Peak resident memory of a fresh process: 180 MB more rows on disk, 360 MB as float32, cost little."""
+    code = """
+import sys
+import numpy as np
+from experiments.memory import peak_gigabytes
+from jaxalign import AffineMap, biometrics
+from jaxalign.lazy_rows import LazyRows
+rows = int(sys.argv[2])
+array = np.memmap(sys.argv[1], np.float16, "r", shape=(rows, 128))
+gallery = AffineMap((np.eye(128),), np.zeros(128))(LazyRows.of(array).unit())
+biometrics.evaluate(array[:256], gallery, np.arange(256), np.arange(rows), gallery_rows=20_000)
+print(1000 * peak_gigabytes())
+"""
+    rows = 750_000
+    block = np.random.default_rng(0).normal(size=(50_000, 128)).astype(np.float16)
+    with open(tmp_path / "rows", "wb") as file:
+        for _ in range(rows // len(block)):
+            file.write(block.data)
+    peak = []
+    for count in (50_000, rows):
+        command = [sys.executable, "-c", code, tmp_path / "rows", str(count)]
+        peak.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    assert peak[1] - peak[0] < 150, peak

@@ -1,0 +1,340 @@
+"""A made-up study: every file that drivers write, with numbers that follow from the names' places alone."""
+
+import csv
+import json
+import math
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.cluster.hierarchy import cophenet, leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+from experiments import results
+from experiments.results import FitRow
+from jaxalign.report import Row
+
+ENCODERS = ("arcface", "adaface", "magface", "clip", "dino")
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "a&b",
+    "ärger_日本 %$#{}~^\\",
+    "=1+1",
+)
+METHODS = (("identity", None), ("ridge", None), ("canonical", 64))
+NAN = math.nan
+UNSUPPORTED = "fewer than 10 expected false matches"
+SINGULAR = "the moments of the source are singular"
+
+
+def rate(source: int, target: int, method: int, seed: int = 42) -> float:
+    """The rank-1 rate of a pair, by places of encoders and method; higher for later methods, lower for far encoders."""
+    if method == 0:
+        return 0.01 + 0.001 * source
+    far, near = abs(source - target) % 7, target % 7
+    return round(0.5 + 0.1 * method - 0.04 * far + 0.01 * near + 0.001 * (seed % 5), 6)
+
+
+def pairs(encoders: Sequence[str]):
+    """Ordered pairs with their places."""
+    for i, source in enumerate(encoders):
+        for j, target in enumerate(encoders):
+            if i != j:
+                yield i, j, source, target
+
+
+def write_part(folder: pathlib.Path, driver: str, rows: Sequence[Row], dataset: str, encoders: Sequence[str],
+               seeds: Sequence[int], more=lambda directory: None, **config) -> None:  # fmt: skip
+    """One results directory, as the drivers write it."""
+    with results.writer(folder) as write:
+        write.table(list(rows))
+        more(write.directory)
+        protocol = {"name": "default", "normalize": "l2", "train_fraction": 0.7, "seeds": list(seeds)}
+        protocol["methods"] = [method for method, _ in METHODS]
+        store = {
+            "path": f"stores/{dataset}",
+            "dataset": dataset,
+            "rows": 900,
+            "dims": dict.fromkeys(encoders, 64),
+            "checksums": {name: f"{place:064x}" for place, name in enumerate(encoders)},
+        }
+        settings = {"protocol": protocol, "max_per_person": 0, "note": "made & <b>up</b>", **config}
+        write.config(driver, settings, store=store, warnings=[], seconds=1.5)
+
+
+def pairwise_rows(dataset, encoders, seeds, *, intervals=True, **more):
+    """Rank-k and verification; one pair fails altogether, one operating point is unsupported."""
+    rows = []
+    for seed in seeds:
+        for number, (method, rank) in enumerate(METHODS):
+            for i, j, source, target in pairs(encoders):
+                here = dataset, source, target, method, rank, seed
+                failed = len(encoders) > 3 and (i, j) == (3, 1) and method == "ridge"
+                value = NAN if failed else rate(i, j, number, seed)
+                why: Any = {"reason": SINGULAR if failed else "", **more}
+                low_high: Any = (
+                    {"low": value - 0.03, "high": value + 0.03} if intervals and not failed else {}
+                )
+                for k in (1, 5, 10, 20):
+                    here_k = float(np.minimum(1.0, value + 0.04 * math.log(k)))
+                    rows.append(
+                        Row(*here, "excluded", f"rank{k}", here_k, **(low_high if k == 1 else {}), **why)
+                    )
+                rows.append(Row(*here, "", "auc", float(np.minimum(1.0, value + 0.3)), **why))
+                rows.append(Row(*here, "", "eer", 0.4 - value / 2.5, **why))
+                unsupported = {**why, "reason": why["reason"] or UNSUPPORTED}
+                rows.append(Row(*here, "", "tmr@fmr=0.0001", NAN, **unsupported))
+                rows.append(Row(*here, "", "tmr@fmr=0.001", value * 0.8, **low_high, **why))
+                rows.append(Row(*here, "", "tmr@fmr=0.01", value * 0.9, **why))
+    return rows
+
+
+def control_rows(dataset, encoders, seeds):
+    """Each encoder against itself."""
+    return [
+        Row(dataset, name, name, "own", None, seed, "excluded", "rank1", 0.9)
+        for name in encoders
+        for seed in seeds
+    ]
+
+
+def curve_rows(dataset, encoders, seeds):
+    """CMC and the curve behind the DET, with bands."""
+    rows = []
+    for seed in seeds:
+        for number, (method, rank) in enumerate(METHODS):
+            for i, j, source, target in pairs(encoders):
+                here = dataset, source, target, method, rank, seed
+                value = rate(i, j, number, seed)
+                for k in range(1, 21):
+                    hit = min(1.0, value + 0.04 * math.log(k))
+                    rows.append(
+                        Row(
+                            *here,
+                            "excluded",
+                            "cmc",
+                            hit,
+                            axis="rank",
+                            at=k,
+                            low=hit - 0.02,
+                            high=min(1, hit + 0.02),
+                        )
+                    )
+                for f in np.logspace(-3, -0.5, 9):
+                    hit = 1 - (1 - value) * (1 - f**0.4)
+                    rows.append(
+                        Row(
+                            *here,
+                            "",
+                            "tmr",
+                            hit,
+                            axis="fmr",
+                            at=float(f),
+                            low=hit - 0.02,
+                            high=min(0.999, hit + 0.02),
+                        )
+                    )
+    return rows
+
+
+def write_projection(directory: pathlib.Path, dataset: str, encoders: Sequence[str]) -> None:
+    """Six people, four photographs each, apart before the map and together after it."""
+    random = np.random.default_rng(0)
+    with (directory / "projection.csv").open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow("dataset source target method stage side person x y".split())
+        for source, target in ((encoders[0], encoders[1]), (encoders[1], encoders[0])):
+            for person in range(6):
+                for stage in ("before", "after"):
+                    for side in ("source", "target"):
+                        angle = person if stage == "after" or side == "target" else person * 2 + 3
+                        centre = np.array([math.cos(angle), math.sin(angle)])
+                        for x, y in centre + 0.06 * random.normal(size=(4, 2)):
+                            lines.writerow([dataset, source, target, "canonical", stage, side, person, x, y])
+
+
+def write_pairwise(folder, dataset, encoders=ENCODERS, seeds=(42, 123), *, whole=True, **config) -> None:
+    """What ``experiments.pairwise`` writes; with curves, projection and controls where ``whole``."""
+
+    def more(directory):
+        results.write_csv(directory / "fits.csv", FitRow._fields, fits)
+        if whole:
+            curves = curve_rows(dataset, encoders, seeds)
+            results.write_parquet(directory / "curves.parquet", curves)
+            results.write_csv(directory / "curves.csv", results.COLUMNS, curves)
+            write_projection(directory, dataset, encoders)
+
+    fits = [
+        FitRow(
+            dataset, source, target, method, 42, None, None, 0.5, 30.0, 9.0, (i, j, method) != (0, 1, "ridge")
+        )
+        for i, j, source, target in pairs(encoders)
+        for method, _ in METHODS
+    ]
+    rows = pairwise_rows(dataset, encoders, seeds)
+    rows += control_rows(dataset, encoders, seeds) if whole else []
+    write_part(folder, "pairwise", rows, dataset, encoders, seeds, more, **config)
+
+
+def write_transfer(folder, datasets, encoders, seeds) -> None:
+    """Each data set's maps on each."""
+    rows = []
+    for fitted in datasets:
+        for tested in datasets:
+            loss = 0.0 if fitted == tested else 0.07
+            of_way = pairwise_rows(fitted, encoders, seeds, test_dataset="" if fitted == tested else tested)
+            rows += [
+                row._replace(value=max(0.0, row.value - loss)) if row.reason == "" else row for row in of_way
+            ]
+    write_part(folder, "transfer", rows, datasets[0], encoders, seeds)
+
+
+def write_sweep(folder, driver, dataset, encoders, seeds) -> None:
+    """Along one axis, and where it flattens."""
+    axis, places = {
+        "data_efficiency": ("train_people", (10, 30, 100, 300, 1000)),
+        "rank_sweep": ("rank", (4, 8, 16, 32, 64)),
+        "ridge_path": ("l2", (0.001, 0.01, 0.1, 1.0, 10.0)),
+    }[driver]
+    rows = []
+    for seed in seeds:
+        for i, j, source, target in pairs(encoders):
+            for number, method in enumerate(("ridge", "canonical"), start=1):
+                here = dataset, source, target, method
+                for place, at in enumerate(places):
+                    value = rate(i, j, number, seed) * (1 - 0.5 ** (place + 1))
+                    if driver == "ridge_path":
+                        value = rate(i, j, number, seed) - 0.01 * (place - 2) ** 2
+                    rank = int(at) if axis == "rank" else None
+                    for own, measure, share in (("excluded", "rank1", 1.0), ("", "tmr@fmr=0.001", 0.8)):
+                        reached = value * share
+                        more: Any = {"axis": axis, "at": at, "low": reached - 0.02, "high": reached + 0.02}
+                        rows.append(Row(*here, rank, seed, own, measure, reached, **more))
+                if driver == "data_efficiency":
+                    ends: Any = {"low": 80.0, "high": 400.0}
+                    rows.append(
+                        Row(*here, None, seed, "excluded", "rank1:people_for_95%", 150.0 + 10 * i, **ends)
+                    )
+                    never: Any = {"reason": "99 % of the final value is not reached with an interval"}
+                    rows.append(Row(*here, None, seed, "excluded", "rank1:people_for_99%", NAN, **never))
+                if driver == "rank_sweep":
+                    rows.append(Row(*here, None, seed, "excluded", "smallest_rank_within_1_point", 16.0 + i))
+                    rows.append(Row(*here, None, seed, "", "effective_rank", 20.5 + i))
+    write_part(folder, driver, rows, dataset, encoders, seeds)
+
+
+def tree(encoders: Sequence[str]) -> dict:
+    """Average linkage over 100 − symmetrised rank-1, by scipy."""
+    count = len(encoders)
+    values = np.array(
+        [[100 * rate(i, j, 2) if i != j else 100.0 for j in range(count)] for i in range(count)]
+    )
+    distances = 100 - (values + values.T) / 2
+    merges = linkage(squareform(distances, checks=False), "average")
+    return {
+        "encoders": list(encoders),
+        "distances": distances.tolist(),
+        "linkage": merges.tolist(),
+        "order": [encoders[leaf] for leaf in leaves_list(merges)],
+        "cophenetic": float(cophenet(merges, squareform(distances, checks=False))[0]),
+        "source": {name: float(np.delete(values[i], i).mean()) / 100 for i, name in enumerate(encoders)},
+        "sink": {name: float(np.delete(values[:, i], i).mean()) / 100 for i, name in enumerate(encoders)},
+        "labels": {name: "face" if i < 3 else "foundation" for i, name in enumerate(encoders)},
+        "permutation": {"statistic": 8.1, "p": 0.03, "permutations": 999},
+    }
+
+
+def write_families(folder, dataset, encoders, seeds) -> None:
+    """Trees by two measures."""
+
+    def more(directory):
+        content = {"rank1": tree(encoders), "auc": {**tree(encoders), "labels": None, "permutation": None}}
+        (directory / "families.json").write_text(json.dumps(content), encoding="utf-8")
+
+    rows = [
+        Row(dataset, name, name, "families", None, seeds[0], "", "source_score", 0.5) for name in encoders
+    ]
+    write_part(folder, "families", rows, dataset, encoders, seeds, more)
+
+
+def write_geometry(folder, dataset, encoders, seeds) -> None:
+    """Similarities with their nulls, single encoders, and what predicts alignability."""
+    names = ("linear_cka", "linear_cka_unbiased", "rsa_spearman", "mutual_knn", "procrustes_distance")
+    rows = []
+    for i, j, source, target in pairs(encoders):
+        if i < j:
+            here = dataset, source, target, "geometry", None, 42, ""
+            for place, name in enumerate(names):
+                value = round(0.9 - 0.1 * place - 0.05 * (j - i), 6)
+                for ending, number in (("", value), (":null_mean", 0.1), (":null_95%", 0.14)):
+                    rows.append(Row(*here, name + ending, number))
+                rows.append(Row(*here, name + ":calibrated", round((value - 0.1) / 0.9, 6)))
+    for i, name in enumerate(encoders):
+        here = dataset, name, name, "geometry", None, 42, ""
+        for measure in ("intrinsic_dimension_twonn", "participation_ratio", "anisotropy"):
+            rows.append(Row(*here, measure, 11.25 + i))
+        if i == 1:
+            rows.append(Row(*here, "hubness_skewness", NAN, reason="fewer than 10 neighbours"))
+        else:
+            rows.append(Row(*here, "hubness_skewness", 1.5))
+
+    def more(directory):
+        with (directory / "prediction.csv").open("w", newline="", encoding="utf-8") as file:
+            lines = csv.writer(file, lineterminator="\n")
+            lines.writerow("similarity calibrated alignment_method measure spearman low high pairs".split())
+            for method in ("canonical", "ridge"):
+                for place, name in enumerate(names):
+                    for calibrated in ("no", "yes"):
+                        value = 0.3 + 0.1 * place + 0.05 * (calibrated == "yes")
+                        value = -value if name == "procrustes_distance" else value
+                        low_high = [value - 0.2, min(1, value + 0.15)]
+                        lines.writerow([name, calibrated, method, "rank1", value, *low_high, 10])
+                lines.writerow(["mean_cca", "yes", method, "rank1", "", "", "", 10])
+
+    write_part(folder, "geometry", rows, dataset, encoders, seeds, more)
+
+
+def write_side_by_side(folder, driver, dataset, encoders, seeds) -> None:
+    """More capacity, or halves of the training people."""
+    methods, measures = {
+        "capacity": (("linear_features", "random_fourier", "polynomial", "mlp"), ("rank1", "auc")),
+        "stability": (
+            ("ridge", "canonical"),
+            ("map_agreement", "score_agreement", "ranking_agreement", "round_trip"),
+        ),
+    }[driver]
+    rows = []
+    for seed in seeds:
+        for place, method in enumerate(methods):
+            for i, j, source, target in pairs(encoders):
+                for number, measure in enumerate(measures):
+                    value = min(1.0, rate(i, j, 1, seed) + 0.01 * place + 0.1 * number)
+                    failed = (method, measure) == ("mlp", "auc")
+                    reason = "the network did not converge" if failed else ""
+                    own = "excluded" if measure == "rank1" else ""
+                    row = Row(
+                        dataset, source, target, method, None, seed, own, measure, NAN if failed else value
+                    )
+                    rows.append(row._replace(reason=reason))
+    write_part(folder, driver, rows, dataset, encoders, seeds)
+
+
+def write_study(folder: pathlib.Path, encoders=ENCODERS, seeds=(42, 123), datasets=("made", "other")) -> None:
+    """A whole study, of which one part is missing."""
+    first = datasets[0]
+    safe = re.sub(r"\W+", "_", first)
+    for dataset in datasets:
+        write_pairwise(folder / ("pairwise-" + re.sub(r"\W+", "_", dataset)), dataset, encoders, seeds)
+    write_transfer(folder / "transfer", datasets, encoders, seeds)
+    for driver in ("data_efficiency", "rank_sweep", "ridge_path"):
+        write_sweep(folder / f"{driver}-{safe}", driver, first, encoders, seeds)
+    write_families(folder / f"families-{safe}", first, encoders, seeds)
+    write_geometry(folder / f"geometry-{safe}", first, encoders, seeds)
+    for driver in ("capacity", "stability"):
+        write_side_by_side(folder / f"{driver}-{safe}", driver, first, encoders, seeds)
+    parts = sorted(path.name for path in folder.iterdir()) + [f"capacity-{datasets[-1]}"]
+    content = {"format": results.FORMAT, "version": results.FORMAT_VERSION, "driver": "study", "parts": parts}
+    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
