@@ -11,8 +11,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxalign.moments import Moments, _add
+from jaxalign.moments import Moments
 from jaxalign.precision import double_precision
+from jaxalign.sums import add as plus
 
 AXIS = "process"
 
@@ -62,7 +63,7 @@ def _sum_here(part: Moments) -> Moments:
     weight = add(own.weight)
     mean = add(own.weight * own.mean) / jnp.where(weight > 0, weight, 1)
     step = own.mean - mean
-    scatter, residue = _added_up(*_add(own.scatter, own.residue, jnp.outer(step, own.weight * step)))
+    scatter, residue = _added_up(*plus(own.scatter, own.residue, jnp.outer(step, own.weight * step)))
     return Moments(weight, add(own.count), mean, scatter, residue, own.names, own.widths)
 
 
