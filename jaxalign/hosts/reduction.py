@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxalign.moments import Moments
 from jaxalign.precision import double_precision
+from jaxalign.sums import add as plus
 
 AXIS = "process"
 
@@ -36,15 +37,19 @@ def summed(own: Moments) -> Moments:
       own: of this process's rows; of weight 0 where it has none.
     """
     with double_precision():
-        place = NamedSharding(mesh(), P(AXIS))
-        here = next(device for device in mesh().devices if device.process_index == jax.process_index())
+        return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, _sum(placed(own)))
 
-        def spread(leaf: jax.Array) -> jax.Array:
-            shape = (mesh().size, *leaf.shape)
-            return jax.make_array_from_single_device_arrays(shape, place, [jax.device_put(leaf[None], here)])
 
-        total = _sum(jax.tree.map(spread, own))
-        return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, total)
+def placed(own: Moments) -> Moments:
+    """The moments of all processes side by side, each on its own device: leaves get an axis of processes in front."""
+    place = NamedSharding(mesh(), P(AXIS))
+    here = next(device for device in mesh().devices if device.process_index == jax.process_index())
+
+    def spread(leaf: jax.Array) -> jax.Array:
+        shape = (mesh().size, *leaf.shape)
+        return jax.make_array_from_single_device_arrays(shape, place, [jax.device_put(leaf[None], here)])
+
+    return jax.tree.map(spread, own)
 
 
 @jax.jit
@@ -58,6 +63,20 @@ def _sum_here(part: Moments) -> Moments:
     weight = add(own.weight)
     mean = add(own.weight * own.mean) / jnp.where(weight > 0, weight, 1)
     step = own.mean - mean
-    scatter = add(own.scatter + jnp.outer(step, own.weight * step))
-    residue = None if own.residue is None else add(own.residue)
+    scatter, residue = _added_up(*plus(own.scatter, own.residue, jnp.outer(step, own.weight * step)))
     return Moments(weight, add(own.count), mean, scatter, residue, own.names, own.widths)
+
+
+def _added_up(value: jax.Array, residue: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """Sums over processes; with a residue, the leading bits without rounding, and what is left of them in the residue.
+
+    Leading bits are multiples of a power of two so large that their sum still has no more than a format's bits.
+    """
+    if residue is None:
+        return jax.lax.psum(value, AXIS), None
+    format_ = jnp.finfo(value.dtype)
+    _, exponent = jnp.frexp(jax.lax.pmax(jnp.abs(value), AXIS))
+    spared = jax.lax.axis_size(AXIS).bit_length() - format_.nmant
+    unit = jnp.maximum(jnp.ldexp(jnp.ones_like(value), exponent + spared), format_.tiny)
+    leading = jnp.round(value / unit) * unit
+    return jax.lax.psum(leading, AXIS), jax.lax.psum(residue + (value - leading), AXIS)

@@ -3,12 +3,17 @@
 All rows but its share are overwritten with NaN before anything is computed, so that the sums show what was read.
 """
 
+import re
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxalign import FoldMoments
 from jaxalign.hosts import Hosts, Links, Place
+from jaxalign.hosts.reduction import _sum, placed, summed
+from jaxalign.moments import Moments
 
 path, port, count, index, out = sys.argv[1:]
 place = Place.of(f"127.0.0.1:{port}", int(count), int(index))
@@ -17,6 +22,7 @@ hosts = Hosts(links)
 hosts.start()
 given = dict(np.load(path))
 fold = given.pop("fold")
+narrow = {name: given.pop(name) for name in ("scatter", "residue")}
 mine = hosts.share(len(fold))
 for rows in given.values():
     keep = rows[mine].copy()
@@ -36,5 +42,14 @@ for name, folds in (("with", fold), ("without", None)):
         found |= {
             f"{name} {number} {key}": np.asarray(getattr(part, key)) for key in ("weight", "mean", "scatter")
         }
+# What a device without float64 has: float32 and what rounding lost from it.
+with jax.enable_x64(True):
+    part = {name: rows[hosts.index] for name, rows in narrow.items()}
+    one, mean = jnp.float32(1), jnp.zeros(len(part["scatter"]), jnp.float32)
+    names = ("alpha",), mean.shape
+    total = summed(Moments(one, one, mean, part["scatter"], part["residue"], *names))
+    program = _sum.lower(placed(moments.total)).compile().as_text() or ""
+found["collectives"] = np.array(re.findall(r" = (.+?) ((?:all|collective|reduce)-[a-z-]+)\(", program))
+found |= {"narrow scatter": np.asarray(total.scatter), "narrow residue": np.asarray(total.residue)}
 np.savez(out, **found)
 links.close()

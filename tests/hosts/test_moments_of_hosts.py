@@ -1,5 +1,7 @@
 """Four real processes sum moments over loopback; each has only its rows."""
 
+import re
+
 import numpy as np
 import pytest
 from processes import finished, free_port, start
@@ -16,7 +18,10 @@ def rows():
         name: random.normal(size=(ROWS, width)) * 10.0 ** -np.arange(width) + 1e3
         for name, width in WIDTHS.items()
     }
-    return given | {"fold": np.repeat([0, 1, 2], [3, 20, 14])}
+    scatter = random.normal(size=(COUNT, 6, 6)) * 10.0 ** random.integers(-6, 6, size=(COUNT, 6, 6))
+    scatter[:, 0, 0] = 0
+    narrow = {"scatter": scatter.astype(np.float32), "residue": (1e-8 * scatter).astype(np.float32)}
+    return given | narrow | {"fold": np.repeat([0, 1, 2], [3, 20, 14])}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,26 @@ def test_sums_over_processes_are_those_of_all_rows(rows, sums):
             assert found[f"{name} weight"] == len(part)
             np.testing.assert_allclose(found[f"{name} mean"], part.mean(0), rtol=1e-14)
             assert np.abs((found[f"{name} scatter"] - expected) / scale).max() < 1e-9, name
+
+
+def test_nothing_is_exchanged_but_one_sum_of_what_does_not_depend_on_rows(sums):
+    """The compiled program adds up a weight, a count, D means and D × D products; it gathers nothing."""
+    shapes = [shape for shape, kind in sums[0]["collectives"] if kind.startswith("all-reduce")]
+    assert len(shapes) == len(sums[0]["collectives"])
+    sizes = [
+        int(np.prod([int(side) for side in sides.split(",") if side] or [1]))
+        for shape in shapes
+        for sides in re.findall(r"f64\[([0-9,]*)\]", shape)
+    ]
+    assert sorted(sizes) == [1, 1, 8, 64]
+
+
+def test_float32_sums_keep_what_rounding_loses(rows, sums):
+    exact = rows["scatter"].astype(np.float64).sum(0) + rows["residue"].astype(np.float64).sum(0)
+    largest = np.abs(rows["scatter"]).max(0) + 1e-30
+    found = sums[0]["narrow scatter"].astype(np.float64) + sums[0]["narrow residue"]
+    assert sums[0]["narrow scatter"].dtype == np.float32
+    assert (np.abs(found - exact) / largest).max() < 1e-12  # plain float32 sums: 1e-7
 
 
 def test_every_process_has_the_same_sums(sums):
