@@ -23,7 +23,7 @@ from typing import Any
 from experiments import cli, flags, results
 from experiments.aligning import Aligning, empty_rows
 from experiments.analysis import Analysis, Job
-from experiments.comparing import View, views, write_extras
+from experiments.comparing import views, write_extras
 from experiments.config import PairwiseConfig
 from experiments.controls import Controls
 from experiments.inputs import Data
@@ -33,6 +33,7 @@ from jaxalign import FoldMoments
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
 from jaxalign.report.controls import relative_rows, render_controls
 from jaxalign.report.heatmap import require_matplotlib
+from jaxalign.report.records import Point
 from jaxalign.workers import beside
 
 FLAGS = flags.define(
@@ -101,7 +102,7 @@ class Run(Aligning):
         # Every split, with its checks, before any work starts.
         self.measuring = [Measuring.of(config, data, seed) for seed in self.protocol.seeds]
         self.control_rows: list[Row] = []
-        self.views: list[View] = []
+        self.views: list[Point] = []
 
     @property
     def steps(self) -> int:

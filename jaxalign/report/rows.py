@@ -81,16 +81,20 @@ class Measure:
 
     @property
     def head(self) -> str:
-        """As the head of a column: short, and broken into lines between words."""
+        """As the head of a column: short, with the own photograph where the question arises."""
+        return f"{self.brief}, own {self.own_photograph}" if self.own_photograph else self.brief
+
+    @property
+    def brief(self) -> str:
+        """In few words, for titles and axes."""
         name, _, at = self.name.partition("@fmr=")
         if at:
-            words = f"{name.upper()} at FMR {float(at):g}"
-        elif name.startswith("rank") and name[4:].isdigit():
-            words = f"rank-{name[4:]}"
-        else:
-            known = {"map": "mAP", "auc": "AUC", "eer": "EER"}
-            words = known.get(name, name.replace("_", " ").replace(":", ": ").replace("map", "mAP"))
-        return f"{words}, own {self.own_photograph}" if self.own_photograph else words
+            return f"{name.upper()} at FMR {float(at):g}"
+        if re.fullmatch(r"rank\d+", name):
+            return f"rank-{name[4:]}"
+        if re.fullmatch(r"map\d*", name):
+            return f"mAP{name[3:]}"
+        return {"auc": "AUC", "eer": "EER"}.get(name, name.replace("_", " ").replace(":", ": "))
 
     @property
     def is_rate(self) -> bool:

@@ -116,7 +116,7 @@ class Canvas:
             widest = max(text_width(name, self.size) for name in ["mean of column", *self.names.values()])
         self.angle = 40 if columns < 16 else 60
         left = 0.5 + widest
-        bottom = 0.58 + widest * math.sin(math.radians(self.angle))
+        bottom = (0.58 if roles[1] else 0.34) + widest * math.sin(math.radians(self.angle))
         right, top = left + self.layout.width * columns, bottom + self.layout.height * rows
         width, height = max(right + 0.75, 6.4), top + 0.85
         with drawing():
@@ -171,7 +171,7 @@ class Canvas:
                 self.figure.draw_artist(artist)
         return np.array(self.canvas.buffer_rgba())[..., :3]
 
-    def show(self, setting: Setting, measure: Measure, scale: Scale | None = None) -> None:
+    def show(self, setting: Setting, measure: Measure, scale: Scale | None = None, title: str = "") -> None:
         """Puts a setting's numbers into the figure, without drawing it."""
         scale = scale or Scale.of(measure)
         means, deviations, measured = self.table.matrix(setting, measure)
@@ -182,7 +182,7 @@ class Canvas:
         digits = self.layout.digits if scale.unit else 2
         if self.layout.digits is not None:
             self._numbers(setting, values, scale.factor * deviations if several else None, measured, digits)
-        self.title.set_text(f"{setting}: {measure.describe()}")
+        self.title.set_text(title or f"{setting}: {measure.describe()}")
         self.footnote.set_text(self._footnote(setting, measure, values[:-1, :-1], measured))
         self._fit_title()
 
@@ -263,7 +263,13 @@ class Canvas:
 
 
 def heat_map(
-    canvas: Canvas, setting: Setting, measure: Measure, *, name: str, scale: Scale | None = None
+    canvas: Canvas,
+    setting: Setting,
+    measure: Measure,
+    *,
+    name: str,
+    scale: Scale | None = None,
+    title: str = "",
 ) -> Picture:
     """A setting's heat map for a page.
 
@@ -272,10 +278,12 @@ def heat_map(
       setting, measure: what to show.
       name: of the files.
       scale: of the colours; that of the measure by default.
+      title: setting and measure by default.
     """
     scale = scale or Scale.of(measure)
+    title = title or f"{setting}: {measure.describe()}"
     with drawing():
-        canvas.show(setting, measure, scale)
+        canvas.show(setting, measure, scale, title)
         roles = "" if scale.unit == "" else "Rows are sources, columns are targets. "
         caption = (
             f"{roles}The last row and column are means over the other encoders; cells not measured are grey."
@@ -283,9 +291,9 @@ def heat_map(
         return picture(
             canvas.figure,
             name,
-            title=f"{setting}: {measure.describe()}",
+            title=title,
             caption=caption,
-            alt=_in_words(canvas.table, setting, measure, scale),
+            alt=f"Heat map. {title}. {_in_words(canvas.table, setting, measure, scale)}",
         )
 
 
@@ -295,10 +303,7 @@ def _in_words(table: ResultTable, setting: Setting, measure: Measure, scale: Sca
     values = scale.factor * means
     unit = f" {scale.unit}" if scale.unit else ""
     digits = 1 if scale.unit else 2
-    words = (
-        f"Heat map of {measure.describe()} by {setting}, {len(table.sources)} sources by "
-        f"{len(table.targets)} targets."
-    )
+    words = f"{len(table.sources)} sources by {len(table.targets)} targets."
     if np.isfinite(values).any():
         ends = []
         for place in (np.nanargmax(values), np.nanargmin(values)):

@@ -1,7 +1,7 @@
 """What crosses between every two encoders, by every method."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from jaxalign.report.controls import IN_WORDS, OWN, RELATIVE
 from jaxalign.report.figures.drawing import Picture
@@ -13,7 +13,9 @@ from jaxalign.report.rows import Measure, ResultTable, Row, Setting
 from jaxalign.report.sections.aggregates import (
     BASELINES,
     best_setting,
+    differences_table,
     failures,
+    lead,
     leading_measures,
     methods_table,
     pairs_table,
@@ -39,21 +41,28 @@ def pairwise(part: Part, order: Sequence[str]) -> Section:
     name = part.name
     blocks: list[Block] = [
         methods_table(table, main_measures(table), name=f"{name}-methods", title="Methods"),
+        *(
+            each
+            for measure in leading
+            for each in differences_table(part, measure, name=f"{name}-differences-{measure.name}")
+        ),
         *_heat_maps(part, table, leading, bool(order)),
         *_curves(part, table, leading[0]),
         *_views(part),
-        *_controls(part, leading[0]),
+        *_controls(part, leading[0], table.left_out),
     ]
     for measure in leading:
         title = f"Every pair: {measure.describe()}"
         each = pairs_table(table, rows, measure, name=f"{name}-pairs-{measure.name}", title=title)
         blocks.append(Folded(f"{title} ({count(len(each.rows), 'pair')})", [each]))
     dataset = ", ".join(map(shown, part.datasets))
-    summary = _summary(table, leading, dataset) + _own_sentences(part, table, leading[0]) + failures(table)
+    summary = (
+        _summary(part, table, leading, dataset) + _own_sentences(part, table, leading[0]) + failures(table)
+    )
     return Section(name, f"Pairs of encoders: {dataset}", summary, blocks)
 
 
-def _summary(table: ResultTable, leading: Sequence[Measure], dataset: str) -> list[str]:
+def _summary(part: Part, table: ResultTable, leading: Sequence[Measure], dataset: str) -> list[str]:
     sentences = []
     ordered = sum(s != t for s in table.sources for t in table.targets)
     for measure in leading:
@@ -80,6 +89,7 @@ def _summary(table: ResultTable, leading: Sequence[Measure], dataset: str) -> li
             f"{where if not sentences else 'The '}mean {measure.describe()} {verb} {percent_cell(cell)} with {setting}"
             f"{many}{over}."
         )
+        sentences += lead(part, setting, table, measure)
         if measure == leading[0]:
             sentences += _ends(table, setting, measure)
     return sentences
@@ -175,7 +185,7 @@ def _views(part: Part) -> list[Block]:
     return [Text("Embeddings of a few test people, before and after a map."), *pictures[:MOST_VIEWS], *folded]
 
 
-def _controls(part: Part, measure: Measure) -> list[Block]:
+def _controls(part: Part, measure: Measure, left_out: Set[tuple[str, str]]) -> list[Block]:
     """A line for each method and control: its mean, and relative to what encoders reach by themselves."""
     if not part.controls():
         return []
@@ -183,7 +193,7 @@ def _controls(part: Part, measure: Measure) -> list[Block]:
     rows: dict[Setting, list[Row]] = {}
     merged = chosen_per_pair(part.rows)
     for row in part.rows:
-        if not row.axis:
+        if not row.axis and (row.source, row.target) not in left_out:
             rank = None if row.method in merged else row.rank
             rows.setdefault(Setting(row.method, rank), []).append(row)
     lines = []
@@ -191,7 +201,7 @@ def _controls(part: Part, measure: Measure) -> list[Block]:
         values = [_control_value(found, which, setting.method) for which in (measure, relative)]
         if any(value is not None for value in values):
             lines.append([IN_WORDS.get(setting.method, str(setting)), *values])
-    heads = measure.name, "relative to the encoders' own"
+    heads = measure.brief, "relative to the encoders' own"
     columns = [Column("method or control"), *(Column(head, "percent", 2) for head in heads)]
     caption = (
         f"{measure.describe()}, mean over pairs and seeds; relative: to the geometric mean of what the two encoders "
