@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence, Set
 
 from jaxalign.report.controls import IN_WORDS, OWN, RELATIVE
-from jaxalign.report.figures.drawing import Picture
 from jaxalign.report.figures.matrix import MOST_NUMBERS_ON_PAGE, Canvas, heat_map
 from jaxalign.report.figures.projection import Point, draw_projection
 from jaxalign.report.labels import count, percent, percent_cell, shown
@@ -25,7 +24,7 @@ from jaxalign.report.sections.curves import MOST_LINES, cmc, det
 from jaxalign.report.table import main_measures
 from jaxalign.report.tables import Column, Table, Value
 
-MOST_VIEWS = 3  # before and after, without unfolding
+MOST_VIEWS_OPEN, MOST_VIEWS = 2, 6  # before and after: without unfolding, and at all
 
 
 def pairwise(part: Part, order: Sequence[str]) -> Section:
@@ -38,7 +37,7 @@ def pairwise(part: Part, order: Sequence[str]) -> Section:
     rows = part.methods()
     table = part.table(rows, order)
     leading = leading_measures(table)
-    name = part.name
+    name, best = part.name, best_setting(table, leading[0])
     blocks: list[Block] = [
         methods_table(table, main_measures(table), name=f"{name}-methods", title="Methods"),
         *(
@@ -48,7 +47,7 @@ def pairwise(part: Part, order: Sequence[str]) -> Section:
         ),
         *_heat_maps(part, table, leading, bool(order)),
         *_curves(part, table, leading[0]),
-        *_views(part),
+        *_views(part, best[0] if best is not None else None),
         *_controls(part, leading[0], table.left_out),
     ]
     for measure in leading:
@@ -169,20 +168,24 @@ def _curves(part: Part, table: ResultTable, leading: Measure) -> list[Block]:
     return [Together(drawn)] if drawn else []
 
 
-def _views(part: Part) -> list[Block]:
-    """Embeddings before and after, of the pairs and methods that were kept."""
+def _views(part: Part, best: Setting | None) -> list[Block]:
+    """Embeddings before and after the best method's maps, of a few of the pairs that were kept."""
     groups: dict[tuple[str, str, str, str], list[Point]] = {}
     for point in part.projection:
         groups.setdefault(point[:4], []).append(point)
-    pictures: list[Picture] = [
-        draw_projection(points, name=f"{part.name}-view-{number + 1}")
-        for number, points in enumerate(groups.values())
-    ]
-    if not pictures:
+    of_best = [points for key, points in groups.items() if best is not None and key[3] == best.method]
+    chosen = (of_best or list(groups.values()))[:MOST_VIEWS]
+    if not chosen:
         return []
-    rest = pictures[MOST_VIEWS:]
-    folded = [Folded(f"Further views before and after ({len(rest)})", rest)] if rest else []
-    return [Text("Embeddings of a few test people, before and after a map."), *pictures[:MOST_VIEWS], *folded]
+    pictures = [
+        draw_projection(points, name=f"{part.name}-view-{place + 1}") for place, points in enumerate(chosen)
+    ]
+    rest = len(groups) - len(chosen)
+    more = f" Of {count(rest, 'more pair and method', 'more pairs and methods')} the numbers are in projection.csv."
+    text = f"Embeddings of a few test people, before and after a map.{more if rest else ''}"
+    opened, folded = pictures[:MOST_VIEWS_OPEN], pictures[MOST_VIEWS_OPEN:]
+    further = [Folded(f"Further views before and after ({len(folded)})", folded)] if folded else []
+    return [Text(text), *opened, *further]
 
 
 def _controls(part: Part, measure: Measure, left_out: Set[tuple[str, str]]) -> list[Block]:
