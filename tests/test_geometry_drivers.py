@@ -78,7 +78,7 @@ def test_geometry_writes_what_the_contract_says(measured):
         "participation_ratio",
         "anisotropy",
     } < alone
-    assert {"hubness_skewness", "between_within_ratio", "effective_rank"} < alone
+    assert {"hubness_skewness", "between_within_ratio", "first_component_share"} < alone
     assert all(row.reason or math.isfinite(row.value) for row in rows)
     config = json.loads((measured / "config.json").read_text())
     assert config["driver"] == "geometry" and config["sampled_rows"] == [28 * PER_PERSON]

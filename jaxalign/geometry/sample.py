@@ -165,7 +165,6 @@ class GeometrySample:
             "intrinsic_dimension_twonn": neighbours.intrinsic_dimension_twonn(away),
             "intrinsic_dimension_mle": neighbours.intrinsic_dimension_mle(away),
             "participation_ratio": spread.participation_ratio(values),
-            "effective_rank": spread.effective_rank(values),
             "first_component_share": spread.first_component_share(values),
             "anisotropy": spread.anisotropy(self.rows[name]),
             "hubness_skewness": neighbours.hubness_skewness(index),
