@@ -204,6 +204,9 @@ def test_results_of_something_else_are_refused(measured, store, capsys, tmp_path
     flags = [f"--store={other}", f"--out={tmp_path / 'out'}", f"--results={measured}"]
     assert drive(geometry, *flags, "--compilation_cache=none") == 2
     assert "expected results of the data set 'other'" in capsys.readouterr().err
+    flags = [f"--store={store}", f"--out={tmp_path / 'out'}", f"--results={measured}"]
+    assert drive(geometry, *flags, "--train_fraction=0.5", "--compilation_cache=none") == 2
+    assert "was made with --train_fraction=0.7, this run has 0.5" in capsys.readouterr().err
     old = tmp_path / "old"
     old.mkdir()
     (old / "config.json").write_text('{"format": "jaxalign-results", "version": 0}')
