@@ -87,6 +87,9 @@ class Measure:
     @property
     def brief(self) -> str:
         """In few words, for titles and axes."""
+        if ":" in self.name:
+            name, _, derived = self.name.partition(":")
+            return f"{Measure(name).brief}: {derived.replace('_', ' ').replace('%', ' %')}"
         name, _, at = self.name.partition("@fmr=")
         if at:
             return f"{name.upper()} at FMR {float(at):g}"
@@ -94,7 +97,8 @@ class Measure:
             return f"rank-{name[4:]}"
         if re.fullmatch(r"map\d*", name):
             return f"mAP{name[3:]}"
-        return {"auc": "AUC", "eer": "EER"}.get(name, name.replace("_", " ").replace(":", ": "))
+        known = {"auc": "AUC", "eer": "EER", "best_l2": "best penalty"}
+        return known.get(name, name.replace("_", " "))
 
     @property
     def is_rate(self) -> bool:
@@ -119,6 +123,7 @@ class Measure:
                 "map": "mean average precision",
                 "auc": "area under the ROC curve",
                 "eer": "equal error rate",
+                "best_l2": "best penalty",
             }
             words = known.get(name, name.replace("_", " "))
         return f"{words}, {PEOPLE_WORDS[self.own_photograph]}" if self.own_photograph else words

@@ -197,7 +197,14 @@ def test_differences_are_told_with_their_interval():
     rows = [rank1(pair, "identity", 0.1) for pair in RIDGE] + [rank1(p, "ridge", v) for p, v in RIDGE.items()]
     here = ("faces", "", "", None, 1, "", "", "identity", "ridge", "excluded", "rank1")
     found = section(part(rows, differences=[Difference(*here, -0.4, -0.45, -0.35)]))
-    assert "Less the next best, identity, that is 40.0 points (95 % interval 35.0 to 45.0)." in found.summary
+    assert (
+        "That is 40.0 points more than identity, the next best (95 % interval 35.0 to 45.0)." in found.summary
+    )
+    around_0 = section(part(rows, differences=[Difference(*here, -0.4, -0.9, 0.1)])).summary
+    assert any(
+        sentence.endswith("(95 % interval −10.0 to 90.0, so that the two cannot be told apart).")
+        for sentence in around_0
+    )
     ((method, less, seed, value),) = rows_of(found, "pairwise-differences-rank1")
     assert (method, less, seed.mean, value.mean, value.low, value.high) == (
         *("identity", "ridge", 1.0, -0.4, -0.45, -0.35),
@@ -221,16 +228,17 @@ def test_geometry_names_the_best_predictor():
             Row("faces", "a", "a", "geometry", None, 1, "", "anisotropy", 0.25)]  # fmt: skip
     predictions = [
         Predicted("linear_cka", "no", "ridge", "rank1", 0.4, 0.1, 0.6, 21, 0.2),
-        Predicted("procrustes_distance", "yes", "ridge", "rank1", -0.75, -0.9, -0.5, 21, 0.01),
+        Predicted("procrustes_distance", "no", "ridge", "rank1", -0.75, -0.9, -0.5, 21, 0.01),
+        Predicted("mean_cca", "yes", "ridge", "rank1", -0.9, NAN, NAN, 21, 0.4),
         Predicted("svcca", "yes", "ridge", "rank1", NAN, NAN, NAN, 21, NAN),
     ]
     found = section(part(rows, "geometry", predictions=predictions))
     assert found.summary == [
-        "Of 3 similarities, Procrustes distance, calibrated predicts rank-1 identification rate by ridge best: "
+        "Of 4 similarities, Procrustes distance predicts rank-1 identification rate by ridge best: "
         "Spearman −0.75 (95 % interval −0.9 to −0.5) over 21 pairs."
     ]
     assert [row[0] for row in rows_of(found, "geometry-prediction-ridge-rank1")] == [
-        *("Procrustes distance", "linear CKA", "SVCCA")
+        *("Procrustes distance", "linear CKA", "mean CCA", "SVCCA")
     ]
     (line,) = rows_of(found, "geometry-similarities")
     assert (line[1].mean, line[2].mean, line[3:]) == (0.8, 0.2, [None, None])

@@ -201,4 +201,7 @@ def lead(part: Part, best: Setting, table: ResultTable, measure: Measure) -> lis
     if each.method != str(best):
         numbers = (-each.value, -each.high, -each.low)
     value, low, high = (with_minus(f"{100 * number:.1f}") for number in numbers)
-    return [f"Less the next best, {other}, that is {value} points (95 % interval {low} to {high})."]
+    doubt = "" if numbers[1] > 0 or numbers[2] < 0 else ", so that the two cannot be told apart"
+    return [
+        f"That is {value} points more than {other}, the next best (95 % interval {low} to {high}{doubt})."
+    ]

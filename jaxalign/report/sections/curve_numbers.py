@@ -56,7 +56,7 @@ def _line(table: ResultTable, setting: Setting, measure: Measure, of_mean: Seque
     reason = "; ".join(table.reasons(setting, measure))
     numbers = [function(known) if known else math.nan for function in (statistics.median, min, max)]
     middle, low, high = (Value(value, reason=reason) for value in numbers)
-    return measure.describe(), str(setting), _over_seeds(of_mean), middle, low, high
+    return measure.head, str(setting), _over_seeds(of_mean), middle, low, high
 
 
 def _over_seeds(rows: Sequence[Row]) -> Value | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jaxalign.report.figures.dots import Dot, draw_dots
 from jaxalign.report.figures.matrix import MOST_NUMBERS_ON_PAGE, Canvas, Scale, heat_map
-from jaxalign.report.geometry_text import Predicted
+from jaxalign.report.geometry_text import DISTANCES, Predicted
 from jaxalign.report.labels import count, number, shown
 from jaxalign.report.parts import Part
 from jaxalign.report.rows import Measure, ResultTable, Row
@@ -68,13 +68,20 @@ def _label(prediction: Predicted) -> str:
     )
 
 
+def _strength(prediction: Predicted) -> float:
+    """The correlation in the direction that a similarity should have: of a raw distance it is the other one."""
+    if math.isnan(prediction.spearman):
+        return -math.inf
+    distance = prediction.similarity in DISTANCES and prediction.calibrated != "yes"
+    return -prediction.spearman if distance else prediction.spearman
+
+
 def _groups(part: Part) -> dict[tuple[str, str], list[Predicted]]:
-    """By what is predicted, the strongest correlation first."""
+    """By what is predicted, the best predictor first."""
     groups: dict[tuple[str, str], list[Predicted]] = {}
     for prediction in part.predictions:
         groups.setdefault((prediction.alignment_method, prediction.measure), []).append(prediction)
-    strength = lambda p: -abs(p.spearman) if not math.isnan(p.spearman) else 1.0  # noqa: E731
-    return {key: sorted(found, key=strength) for key, found in groups.items()}
+    return {key: sorted(found, key=_strength, reverse=True) for key, found in groups.items()}
 
 
 def _predictions(part: Part) -> list[Block]:
@@ -90,7 +97,7 @@ def _predictions(part: Part) -> list[Block]:
             name=name,
             title=title,
             caption=f"Spearman's rank correlation over pairs of encoders with {target}, 95 % interval. Filled: "
-            "calibrated by a null of permuted rows; hollow: raw. A distance should correlate negatively.",
+            "calibrated by a null of permuted rows; hollow: raw. A raw distance should correlate negatively.",
             axis="Spearman's rank correlation",
             zero=True,
         )
@@ -113,7 +120,7 @@ def _predictions(part: Part) -> list[Block]:
         ]
         caption = (
             f"Rank correlation over pairs with {target}; 95 % interval from a bootstrap over encoders in brackets; p "
-            "of a Mantel test; the strongest first."
+            "of a Mantel test; the best first."
         )
         here: list[Block] = [picture, Table(name, title, caption, columns, lines)]
         blocks += here if place == 0 else [Folded(title, here)]
@@ -195,7 +202,8 @@ def _summary(part: Part) -> list[str]:
         best = found[0]
         if not math.isnan(best.spearman):
             low, high = best.low, best.high
-            interval = "" if math.isnan(low) else f" (95 % interval {number(low)} to {number(high)})"
+            interval = f"95 % interval {number(low)} to {number(high)}"
+            interval = f" ({interval if not math.isnan(low) else 'too few encoders for an interval'})"
             kinds = count(len({p.similarity for p in found}), "similarity", "similarities")
             sentences.append(
                 f"Of {kinds}, {_label(best)} predicts {Measure(measure).describe()} by {method} best: Spearman "
