@@ -82,8 +82,9 @@ def differences(sampled: Mapping[Place, Samples]) -> Iterator[Difference]:
                     difference = everything[one][key] - everything[other][key]
                     names = (str(Setting(one.method, one.rank)), str(Setting(other.method, other.rank)))
                     here = (where.dataset, where.test_dataset, where.axis, where.at, where.seed)
-                    value = (difference.estimate, *difference.interval())
-                    yield Difference(*here, where.source, where.target, *names, *key, *value)
+                    pair = (where.source, where.target)
+                    numbers = (difference.estimate, *difference.interval())
+                    yield Difference._make((*here, *pair, *names, *key, *numbers))
 
 
 class Curve(NamedTuple):

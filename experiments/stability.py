@@ -74,7 +74,7 @@ def between_halves(
         fits = [half[pair] for half in halves]
         rows, gallery = (tested[name] for name in pair)
         images = [np.asarray(fit.to_target()(rows)) for fit in fits]
-        apart = row_differences(*images, (images[0].mean(axis=0) + images[1].mean(axis=0)) / 2)
+        apart = row_differences(images[0], images[1], (images[0].mean(axis=0) + images[1].mean(axis=0)) / 2)
         sides = [(fit.source(rows), fit.target(gallery)) for fit in fits]
         scores, rankings = compare_scores(*sides)
         return [

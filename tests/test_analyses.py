@@ -2,6 +2,7 @@
 
 import csv
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def value(rows, **wanted):
     return float(row["value"])
 
 
-def rows_of(store):
+def rows_of(store) -> tuple[dict, Any]:
     opened = EmbeddingStore.open(store)
     unit = {name: normalize(np.asarray(opened[name], np.float64)) for name in opened.encoders}
     return unit, np.asarray(opened.identities)
@@ -63,7 +64,8 @@ def rows_of(store):
 
 def rank1(probes, gallery, people):
     """Own photograph excluded."""
-    scores = normalize(probes) @ normalize(gallery).T
+    unit: list[Any] = [normalize(probes), normalize(gallery)]
+    scores = unit[0] @ unit[1].T
     np.fill_diagonal(scores, -2)
     return np.mean(people[scores.argmax(axis=1)] == people)
 
@@ -75,9 +77,9 @@ def ridge_rank1(train, test, l2, people):
     return rank1(fitted.predict(x_test) - y.mean(axis=0), y_test - y.mean(axis=0), people)
 
 
-def sides(store, rows):
+def sides(store, rows) -> list[Any]:
     unit, _ = rows_of(store)
-    return unit["alpha"][rows], unit["gamma"][rows]
+    return [unit["alpha"][rows], unit["gamma"][rows]]
 
 
 def test_ridge_path_is_scikit_learns(stores, tmp_path):
@@ -87,7 +89,7 @@ def test_ridge_path_is_scikit_learns(stores, tmp_path):
     split = published_split(people, 42)
     for l2 in (0.01, 3.0):
         pair = [sides(stores / "first", side) for side in (split.train, split.test)]
-        expected = ridge_rank1(*pair, l2, people[split.test])
+        expected = ridge_rank1(pair[0], pair[1], l2, people[split.test])
         here = {"source": "alpha", "target": "gamma", "axis": "l2", "at": l2, "measure": "rank1"}
         assert value(rows, **here) == pytest.approx(expected, abs=1e-9)
         x, y = pair[0]
@@ -162,7 +164,7 @@ def test_transfer_leaves_common_people_out_and_keeps_the_test_people(stores, tmp
     assert value(rows, **here, dataset="first", test_dataset="second") == pytest.approx(expected, abs=1e-9)
     split = published_split(people[1], 42)
     own = [sides(stores / "second", side) for side in (split.train, split.test)]
-    expected = ridge_rank1(*own, 0.1, people[1][test])
+    expected = ridge_rank1(own[0], own[1], 0.1, people[1][test])
     assert value(rows, **here, dataset="second", test_dataset="") == pytest.approx(expected, abs=1e-9)
 
 
@@ -183,7 +185,7 @@ def test_rank_sweep_ends_at_the_full_maps(stores, tmp_path):
     people = rows_of(stores / "first")[1]
     split = published_split(people, 42)
     pair = [sides(stores / "first", side) for side in (split.train, split.test)]
-    expected = ridge_rank1(*pair, 0.1, people[split.test])
+    expected = ridge_rank1(pair[0], pair[1], 0.1, people[split.test])
     here = {"source": "alpha", "target": "gamma", "axis": "rank", "measure": "rank1"}
     assert value(rows, **here, at=12.0, method="reduced_rank") == pytest.approx(expected, abs=1e-9)
     assert {row["at"] for row in rows if row["axis"]} == {"2.0", "12.0"}
@@ -204,26 +206,33 @@ def test_stability_compares_two_halves(stores, tmp_path):
     train, test = (sides(stores / "first", side) for side in (split.train, split.test))
     half = identity_folds(people[split.train], 2, 42)
     fitted = [Ridge(alpha=0.1).fit(train[0][half == k], train[1][half == k]) for k in (0, 1)]
-    images = [ridge.predict(test[0]) for ridge in fitted]
+    images: list[Any] = [ridge.predict(test[0]) for ridge in fitted]
     centre = (images[0].mean(axis=0) + images[1].mean(axis=0)) / 2
     here = {"method": "ridge", "source": "alpha"}
-    assert value(rows, **here, measure="map_agreement") == pytest.approx(closeness(*images, centre), abs=1e-4)
-    scores = [
-        normalize(image - train[1][half == k].mean(axis=0))
-        @ normalize(test[1] - train[1][half == k].mean(axis=0)).T
-        for k, image in enumerate(images)
-    ]
+    assert value(rows, **here, measure="map_agreement") == pytest.approx(
+        closeness(images[0], images[1], centre), abs=1e-4
+    )
+    scores = []
+    for k, image in enumerate(images):
+        mean = train[1][half == k].mean(axis=0)
+        unit: list[Any] = [normalize(image - mean), normalize(test[1] - mean)]
+        scores.append(unit[0] @ unit[1].T)
     each = list(zip(*scores))
-    expected = np.mean([pearsonr(*pair).statistic for pair in each])
+    expected = np.mean([correlation(pearsonr, *pair) for pair in each])
     assert value(rows, **here, measure="score_agreement") == pytest.approx(expected, abs=1e-4)
-    expected = np.mean([spearmanr(*pair).statistic for pair in each])
+    expected = np.mean([correlation(spearmanr, *pair) for pair in each])
     assert value(rows, **here, measure="ranking_agreement") == pytest.approx(expected, abs=1e-3)
-    there, back = Ridge(alpha=0.1).fit(*train), Ridge(alpha=0.1).fit(*train[::-1])
+    there, back = Ridge(alpha=0.1).fit(train[0], train[1]), Ridge(alpha=0.1).fit(train[1], train[0])
     around = back.predict(there.predict(test[0]))
     expected = closeness(test[0], around, test[0].mean(axis=0))
     assert value(rows, **here, measure="round_trip") == pytest.approx(expected, abs=1e-4)
     assert not [row for row in rows if row["measure"] == "three_way"]  # there is no third encoder
     assert read(tmp_path / "o" / "three_way.csv") == []
+
+
+def correlation(kind, left, right) -> float:
+    found: Any = kind(left, right)
+    return float(found[0])
 
 
 def closeness(one, other, centre):
@@ -255,7 +264,7 @@ def test_capacity_begins_with_ridge(stores, tmp_path):
     split = published_split(people, 42)
     pair = [sides(stores / "first", side) for side in (split.train, split.test)]
     here = {"source": "alpha", "target": "gamma", "measure": "rank1"}
-    expected = ridge_rank1(*pair, 0.1, people[split.test])
+    expected = ridge_rank1(pair[0], pair[1], 0.1, people[split.test])
     assert value(rows, **here, method="linear_features") == pytest.approx(expected, abs=1e-9)
     for method in ("random_fourier", "polynomial", "mlp"):
         assert value(rows, **here, method=method) > 0.5 * expected
