@@ -11,7 +11,17 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import normalize
 from test_pairwise_driver import planted
 
-from experiments import capacity, cli, data_efficiency, rank_sweep, ridge_path, stability, study, transfer
+from experiments import (
+    capacity,
+    cli,
+    data_efficiency,
+    pairwise,
+    rank_sweep,
+    ridge_path,
+    stability,
+    study,
+    transfer,
+)
 from experiments.results import COLUMNS
 from jaxalign.embeddings import EmbeddingStore
 from jaxalign.splits import identity_folds, published_split
@@ -273,6 +283,43 @@ def test_capacity_begins_with_ridge(stores, tmp_path):
     assert len(mean) == 6 and all(float(row["low"]) <= float(row["high"]) for row in mean)
 
 
+def test_the_main_driver_writes_intervals_differences_curves_and_views(stores, tmp_path):
+    out = tmp_path / "o"
+    flags = ("--methods=orthogonal,ridge", "--l2=0.1", "--fmr=0.01,0.1", "--heatmaps=none", "--seeds=42")
+    rows, _ = run(pairwise, out, f"--store={stores / 'first'}", *flags)
+    here = {"source": "alpha", "target": "gamma", "measure": "map"}
+    for row in rows:
+        if row["value"]:
+            assert float(row["low"]) - 0.1 <= float(row["value"]) <= float(row["high"]) + 0.1
+        else:
+            assert row["reason"] and not row["low"]
+    found = read(out / "differences.csv")
+    of_pair = {**here, "method": "orthogonal", "other": "ridge"}
+    gains = [value(rows, **here, method=method) for method in ("orthogonal", "ridge")]
+    assert value(found, **of_pair) == pytest.approx(gains[0] - gains[1])
+    mean = value(found, **{**of_pair, "source": "", "target": ""})
+    back = value(found, **{**of_pair, "source": "gamma", "target": "alpha"})
+    assert mean == pytest.approx((gains[0] - gains[1] + back) / 2)
+    curves = read(out / "curves.csv")
+    assert list(curves[0]) == list(COLUMNS)
+    here = {"source": "gamma", "target": "alpha", "method": "ridge"}
+    assert value(curves, **here, measure="cmc", at=5.0) == value(rows, **here, measure="rank5")
+    assert value(curves, **here, measure="tmr", at=0.1) == value(rows, **here, measure="tmr@fmr=0.1")
+    views = read(out / "projection.csv")
+    assert list(views[0]) == "dataset source target method stage side person x y".split()
+    assert len(views) == 2 * 2 * 2 * 2 * 6 * 4 and {view["person"] for view in views} == set("012345")
+    apart = {
+        stage: spread([view for view in views if view["stage"] == stage]) for stage in ("before", "after")
+    }
+    assert apart["after"] < 0.5 * apart["before"]
+
+
+def spread(views):
+    """Mean distance of the two sides of a photograph, in units of the whole picture."""
+    place = np.array([[float(view["x"]), float(view["y"])] for view in views]).reshape(-1, 2, 24, 2)
+    return np.linalg.norm(place[:, 0] - place[:, 1], axis=2).mean() / place.std()
+
+
 def test_a_study_writes_every_part_as_its_driver_does(stores, tmp_path):
     both = f"--stores={stores / 'first'},{stores / 'second'}"
     assert drive(study, both, f"--out={tmp_path / 's'}", "--parts=ridge_path,transfer") == 0
@@ -325,6 +372,7 @@ def others(tmp_path_factory):
         (ridge_path, ["--penalties=0,1"], "--penalties takes numbers above 0"),
         (capacity, ["--features=0"], "--features takes a whole number of 1 or more"),
         (stability, ["--methods=reduced_rank"], "no folds to choose by"),
+        (pairwise, ["--gallery=first"], "--intervals goes with --gallery=all"),
     ],
 )
 def test_bad_input_gets_one_sentence(stores, others, tmp_path, capsys, module, flags, said):
