@@ -289,7 +289,7 @@ def begun(faces, out) -> bytes:
         {"dtype": "float32"},
         {"reverse": True},
     ],
-    ids=str,
+    ids=["scale", "size", "encoders", "crop", "dtype", "reverse"],
 )
 def test_an_unfinished_run_with_other_settings_is_refused(faces, out, begun, other):
     settings = {"encoders": [NumpyEncoder()], **other}
