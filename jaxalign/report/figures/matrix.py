@@ -1,6 +1,5 @@
 """Source by target as colours and numbers: one canvas for all the pictures of a table."""
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +17,7 @@ from jaxalign.report.figures.drawing import (
     picture,
     text_width,
 )
+from jaxalign.report.figures.scales import Layout, Scale
 from jaxalign.report.labels import count, short_names, shown
 from jaxalign.report.rows import Measure, ResultTable, Setting
 
@@ -25,63 +25,6 @@ COLOURS = "cividis"  # even in lightness, and the same to people with and withou
 
 MOST_NUMBERS, MOST_NUMBERS_ON_PAGE = 24, 40  # encoders; a page can be enlarged
 ROLES = "source (probe, mapped)", "target (gallery)"  # of rows and columns
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """What the colours mean: the ends of the scale, and whether the dark end is the better one.
-
-    Attributes:
-      low, high: in the unit shown.
-      reverse: the low end is the bright one.
-      factor: from a row's value to the unit.
-      unit: written above the scale.
-    """
-
-    low: float
-    high: float
-    reverse: bool = False
-    factor: float = 100
-    unit: str = "%"
-
-    @classmethod
-    def of(cls, measure: Measure) -> "Scale":
-        """The same for every method, so that pictures of one measure can be compared by eye."""
-        if measure.lower_is_better:
-            return cls(0, 50, reverse=True)
-        return cls(50, 100) if measure.name == "auc" else cls(0, 100)
-
-    @classmethod
-    def around(cls, values: np.ndarray) -> "Scale":
-        """For numbers of no known range: from 0 where they come near it, else from the lowest to the highest."""
-        finite = values[np.isfinite(values)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-        low = 0.0 if 0 <= low < 0.5 * high else low
-        return cls(low, high if high > low else low + 1, factor=1, unit="")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Layout:
-    """Sizes, in inches and points, that keep numbers readable from 2 to 40 encoders."""
-
-    width: float
-    height: float
-    size: float
-    digits: int | None  # after the point; None for no numbers at all
-    deviations: bool
-
-    @classmethod
-    def of(cls, encoders: int, numbers_to: int) -> "_Layout":
-        if encoders <= 10:
-            return cls(0.66, 0.48, 8.5, 1, True)
-        if encoders <= 14:
-            return cls(0.52, 0.42, 7.5, 1, True)
-        if encoders <= 24:
-            side = 9.4 / (encoders + 1)
-            return cls(side, max(side, 0.36), 7, 1, False)
-        digits = 0 if encoders <= numbers_to else None
-        side = max(0.1, 9.6 / (encoders + 1))
-        return cls(side, side, 6, digits, False)
 
 
 class Canvas:
@@ -109,7 +52,7 @@ class Canvas:
 
         self.table = table
         rows, columns = len(table.sources) + 1, len(table.targets) + 1  # one more of each for the means
-        self.layout = _Layout.of(max(rows, columns) - 1, numbers_to)
+        self.layout = Layout.of(max(rows, columns) - 1, numbers_to)
         self.size = max(6.0, self.layout.size)
         self.names = short_names(table.encoders)
         with drawing():

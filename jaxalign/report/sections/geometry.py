@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 from jaxalign.report.figures.dots import Dot, draw_dots
-from jaxalign.report.figures.matrix import MOST_NUMBERS_ON_PAGE, Canvas, Scale, heat_map
+from jaxalign.report.figures.matrix import MOST_NUMBERS_ON_PAGE, Canvas, heat_map
+from jaxalign.report.figures.scales import Scale
 from jaxalign.report.geometry_text import DISTANCES, Predicted
 from jaxalign.report.labels import count, number, shown
 from jaxalign.report.parts import Part
