@@ -51,6 +51,7 @@ def read(job: Job) -> list[Row]:
                 f"--results={text}: expected results of the data set {dataset!r}, got results of "
                 f"{content.get('driver')} of {', '.join(map(repr, of)) or 'none'}."
             )
+        _require_same(content, job, path)
         found += [row for row in rows if not row.axis and row.test_dataset in ("", dataset)]
     there = {name for row in found for name in (row.source, row.target)}
     lacking = [name for name in encoders if name not in there]
@@ -111,3 +112,17 @@ def _config(path: pathlib.Path) -> dict:
     ):
         raise UserError(f"--results={path}: its config.json is not of results of this version.")
     return content
+
+
+def _require_same(content: dict, job: Job, path: pathlib.Path) -> None:
+    """Refuses results of other embeddings, or of embeddings prepared or split otherwise."""
+    of = content.get("store") or next(iter(content.get("stores") or ({},)))
+    theirs, ours = of.get("checksums", {}), job.data.store.checksums
+    for name in job.data.encoders:
+        if name in theirs and theirs[name] != ours[name]:
+            raise UserError(f"--results={path} is of other embeddings of encoder {name!r} than this store's.")
+    protocol = content.get("config", {}).get("protocol", {})
+    for name in ("normalize", "train_fraction"):
+        own = getattr(job.config.protocol, name)
+        if protocol.get(name, own) != own:
+            raise UserError(f"--results={path} was made with --{name}={protocol[name]}, this run has {own}.")

@@ -15,45 +15,10 @@ from jaxalign.biometrics import Sampled, combine, mean_of
 from jaxalign.errors import UserError
 from jaxalign.projection import two_dimensions
 from jaxalign.report import Row, Setting
+from jaxalign.report.records import Difference, Point
 
 FEW_PEOPLE, FEW_PHOTOGRAPHS = 6, 5
 Samples = Mapping[tuple[str, str], Sampled]
-
-
-class Difference(NamedTuple):
-    """One method less another on the same resampled people; the columns of ``differences.csv``.
-
-    ``source`` and ``target`` are empty for the mean over pairs. The interval is of 95 %.
-    """
-
-    dataset: str
-    test_dataset: str
-    axis: str
-    at: float | None
-    seed: int
-    source: str
-    target: str
-    method: str
-    other: str
-    own_photograph: str
-    measure: str
-    value: float
-    low: float
-    high: float
-
-
-class View(NamedTuple):
-    """One photograph in two dimensions; the columns of ``projection.csv``. People are numbers."""
-
-    dataset: str
-    source: str
-    target: str
-    method: str
-    stage: str
-    side: str
-    person: int
-    x: float
-    y: float
 
 
 def means_over_pairs(sampled: Mapping[Place, Samples]) -> dict[Place, dict[tuple[str, str], Sampled]]:
@@ -82,8 +47,9 @@ def differences(sampled: Mapping[Place, Samples]) -> Iterator[Difference]:
                     difference = everything[one][key] - everything[other][key]
                     names = (str(Setting(one.method, one.rank)), str(Setting(other.method, other.rank)))
                     here = (where.dataset, where.test_dataset, where.axis, where.at, where.seed)
-                    value = (difference.estimate, *difference.interval())
-                    yield Difference(*here, where.source, where.target, *names, *key, *value)
+                    pair = (where.source, where.target)
+                    numbers = (difference.estimate, *difference.interval())
+                    yield Difference._make((*here, *pair, *names, *key, *numbers))
 
 
 class Curve(NamedTuple):
@@ -117,7 +83,7 @@ def number_of_curve(curve: Curve, name: str, function: Callable[..., np.ndarray]
     return Row(*curve.place[:6], curve.own_photograph, name, found.estimate, **more_fields)
 
 
-def views(data: Data, measuring: Measuring, method: str, maps: PairwiseMaps) -> Iterator[View]:
+def views(data: Data, measuring: Measuring, method: str, maps: PairwiseMaps) -> Iterator[Point]:
     """A few test people before and after the maps of a method."""
     rows, person = _few(measuring.split.test, measuring.identities)
     chosen = data.take(rows)
@@ -132,7 +98,7 @@ def views(data: Data, measuring: Measuring, method: str, maps: PairwiseMaps) -> 
             for side, points in zip(("source", "target"), sides):
                 for number, (x, y) in zip(person, points):
                     here = (data.store.dataset, source, target, method, stage, side)
-                    yield View(*here, int(number), float(x), float(y))
+                    yield Point(*here, int(number), float(x), float(y))
 
 
 def _few(test: np.ndarray, identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,11 +114,11 @@ def _few(test: np.ndarray, identities: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.concatenate(rows), np.concatenate(numbers)
 
 
-def write_extras(write: Writer, run: Aligning, shown: Sequence[View] = ()) -> None:
+def write_extras(write: Writer, run: Aligning, shown: Sequence[Point] = ()) -> None:
     """Writes curves, differences and views, each where there are some."""
     if run.curves:
         write.table(run.curves, "curves")
     if run.sampled:
         write.csv("differences.csv", Difference._fields, list(differences(run.sampled)))
     if shown:
-        write.csv("projection.csv", View._fields, shown)
+        write.csv("projection.csv", Point._fields, shown)

@@ -45,8 +45,9 @@ class Compared(NamedTuple):
         for number in self.numbers:
             sample = self.sampled.get(number[:2])
             low, high = (None, None) if sample is None else sample.interval()
-            reason = "" if not np.isnan(number.value) else "too few comparisons to support a number"
-            rows.append(Row(*here, *number, low=low, high=high, reason=reason)._replace(**more))
+            reason = "too few comparisons to support a number" if np.isnan(number.value) else ""
+            known = {**number._asdict(), "low": low, "high": high, "reason": reason}
+            rows.append(Row(*here, **known)._replace(**more))
         return rows
 
     def curve_rows(self, *here: Any, **more: Any) -> list[Row]:

@@ -26,7 +26,7 @@ from typing import Any
 from experiments import cli, flags, processes, results
 from experiments.aligning import Aligning, empty_rows
 from experiments.analysis import Analysis, Job
-from experiments.comparing import View, write_extras
+from experiments.comparing import write_extras
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
 from experiments.measuring import Measuring
@@ -37,6 +37,7 @@ from jaxalign import FoldMoments
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
 from jaxalign.report.controls import relative_rows, render_controls
 from jaxalign.report.heatmap import require_matplotlib
+from jaxalign.report.records import Point
 
 FLAGS = flags.define(
     *("store", "images", "models", "sources", "targets", "nonfinite"),
@@ -124,7 +125,7 @@ class Run(Aligning):
         self.measuring = [Measuring.of(config, data, seed) for seed in self.protocol.seeds]
         self.parts = parts
         self.control_rows: list[Row] = []
-        self.views: list[View] = []
+        self.views: list[Point] = []
 
     @property
     def steps(self) -> int:

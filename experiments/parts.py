@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from experiments.aligning import Aligning, Place
-from experiments.comparing import View
 from experiments.results import FitRow
 from jaxalign.biometrics import Sampled
 from jaxalign.embeddings.atomic import write_atomically, writing
 from jaxalign.hosts import Hosts
 from jaxalign.report import Row, Setting
+from jaxalign.report.records import Point
 
 Content = dict[str, Any]
 
@@ -103,7 +103,7 @@ class Parts:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def content_of(found: Aligning, views: Iterable[View] = ()) -> Content:
+def content_of(found: Aligning, views: Iterable[Point] = ()) -> Content:
     """What was measured, as JSON can hold it."""
     return content_of_rows(found.rows) | {
         "curves": [list(row) for row in found.curves],
@@ -147,9 +147,9 @@ def add_content(found: Aligning, content: Content) -> None:
     }
 
 
-def views_of(content: Content) -> list[View]:
+def views_of(content: Content) -> list[Point]:
     """The views of a part."""
-    return [View(*view) for view in content["views"]]
+    return [Point(*view) for view in content["views"]]
 
 
 def _together(contents: Sequence[Content], order: Sequence[tuple[str, str]]) -> Content:

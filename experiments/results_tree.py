@@ -4,19 +4,20 @@ import csv
 import dataclasses
 import hashlib
 import json
-import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from experiments.results import COLUMNS, FORMAT, FORMAT_VERSION, read_parquet
 from jaxalign.errors import UserError
-from jaxalign.report.figures.projection import Point
-from jaxalign.report.parts import CONTROLS, Part, Prediction
+from jaxalign.report.geometry_text import Predicted
+from jaxalign.report.parts import CONTROLS, Part
+from jaxalign.report.records import Difference, Point
 from jaxalign.report.rows import Row
 from jaxalign.report.sections import SECTIONS
 
 STUDY = "study"
+BESIDE = ("projection.csv", "prediction.csv", "differences.csv")
 Record = TypeVar("Record")
 SAME = ("protocol.name", "protocol.normalize", "protocol.train_fraction", "protocol.own_photograph")
 SAME_FLAGS = ("max_per_person", "gallery", "nonfinite")
@@ -28,7 +29,7 @@ class Tree:
 
     Attributes:
       parts: in the order of their names.
-      absent: parts of a study that are not there.
+      absent: parts of a study that are not there, and why where that is known.
       driver: of the directory itself.
     """
 
@@ -62,7 +63,12 @@ def read_tree(path: pathlib.Path) -> Tree:
     _check_belong_together(path, parts)
     named = [item if isinstance(item, str) else str(item.get("name")) for item in config.get("parts") or []]
     there = {part.name for part in parts}
-    return Tree(parts, [name for name in named if name not in there], driver)
+    failed = config.get("failed") or {}
+    absent = [
+        *(name for name in named if name not in there),
+        *(f"{name} ({why})" for name, why in failed.items()),
+    ]
+    return Tree(parts, absent, driver)
 
 
 def _config(path: pathlib.Path) -> dict[str, Any]:
@@ -102,12 +108,13 @@ def _part(path: pathlib.Path, config: Mapping[str, Any]) -> Part:
         curves=_rows(path / "curves.parquet") if (path / "curves.parquet").exists() else (),
         doubtful=frozenset(_doubtful(path / "fits.csv")),
         projection=_records(path / "projection.csv", Point._fields, _point),
-        predictions=_records(path / "prediction.csv", Prediction._fields, _prediction),
+        predictions=_records(path / "prediction.csv", Predicted._fields, _prediction),
+        differences=_records(path / "differences.csv", Difference._fields, _difference),
         families=_json(families) if families.exists() else {},
         checksums={
             file.name: hashlib.sha256(file.read_bytes()).hexdigest()
             for file in sorted(path.iterdir())
-            if file.suffix in (".parquet", ".json") or file.name in ("projection.csv", "prediction.csv")
+            if file.suffix in (".parquet", ".json") or file.name in BESIDE
         },
     )
     _check_rows(path, part)
@@ -162,12 +169,19 @@ def _point(line: Mapping[str, str]) -> Point:
     return Point(**named | {"person": int(line["person"]), "x": float(line["x"]), "y": float(line["y"])})
 
 
-def _prediction(line: Mapping[str, str]) -> Prediction:
-    named: dict[str, Any] = {name: line[name] for name in Prediction._fields}
-    named |= {name: float(line[name]) if line[name] else None for name in ("low", "high")}
-    named["spearman"] = float(line["spearman"]) if line["spearman"] else math.nan
+def _prediction(line: Mapping[str, str]) -> Predicted:
+    named: dict[str, Any] = {name: line[name] for name in Predicted._fields}
+    named |= {name: float(line[name] or "nan") for name in ("spearman", "low", "high", "p")}
     named["pairs"] = int(line["pairs"])
-    return Prediction(**named)
+    return Predicted(**named)
+
+
+def _difference(line: Mapping[str, str]) -> Difference:
+    named: dict[str, Any] = {name: line[name] for name in Difference._fields}
+    named |= {name: float(line[name] or "nan") for name in ("value", "low", "high")}
+    named["seed"] = int(line["seed"])
+    named["at"] = float(line["at"]) if line["at"] else None
+    return Difference(**named)
 
 
 def _doubtful(file: pathlib.Path) -> Iterator[tuple[str, str, str]]:

@@ -9,28 +9,27 @@ Of maps fitted on all training people: round_trip (A → B → A against the row
 against A → C, mean over B; three_way.csv has each B), as map_agreement.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
 from experiments import analysis, cli, flags
 from experiments.analysis import Job
 from experiments.measuring import Measuring
-from jaxalign import FoldMoments, PairwiseMaps
-from jaxalign.agreement import agreement_of_sums, compare_scores, row_differences
+from jaxalign import FoldMoments
 from jaxalign.biometrics import Sampled, mean_of
 from jaxalign.report import ResultTable, Row
 from jaxalign.splits import identity_folds
-from jaxalign.workers import concurrently
+from jaxalign.stability import MEASURES, Apart, around, between
 
-MEASURES = ("map_agreement", "score_agreement", "ranking_agreement", "round_trip", "three_way")
-COLUMNS = ("dataset", "source", "via", "target", "method", "seed", "value")
+COLUMNS = ("dataset", "source", "via", "target", "method", "seed", "value", "low", "high")
 FLAGS = flags.define_own(
     *analysis.COMMON,
     **{**analysis.USUAL, "methods": "orthogonal,ridge,canonical", "out": "results/stability"},
 )
-Pair = tuple[str, str]
-Number = tuple[Pair, str, Sampled]
+Places = dict[
+    tuple[tuple[str, str], str], dict[str, Sampled]
+]  # of a pair and measure, by the encoder between
 
 
 def analyse(job: Job) -> str:
@@ -38,7 +37,7 @@ def analyse(job: Job) -> str:
     job.config = analysis.without_folds(job)
     run = job.aligning()
     splits, methods = job.measuring(run), job.config.protocol.methods
-    job.progress.total = 2 * len(run.pairs) * len(methods) * len(splits)
+    job.progress.total = len(methods) * len(splits)
     ways: list[tuple] = []
     for measuring in splits:
         train = measuring.split.train
@@ -47,88 +46,41 @@ def analyse(job: Job) -> str:
         tested = run.data.take(measuring.split.test)
         for method in methods:
             job.progress.show(f"fitting {method}")
-            halves = [run.fit(FoldMoments(part, ()), method, measuring) for part in moments.folds]
-            whole = run.fit(FoldMoments(moments.total, ()), method, measuring)
-            numbers = [
-                *between_halves(measuring, tested, halves),
-                *around(measuring, tested, whole, method, ways),
-            ]
-            for pair, measure, sampled in numbers:
+            parts = [FoldMoments(part, ()) for part in (*moments.folds, moments.total)]
+            one, other, whole = (run.fit(part, method, measuring) for part in parts)
+            places = sampled(measuring, (*between(one, other, tested), *around(whole, tested)))
+            for (pair, measure), found in places.items():
                 here = (run.data.store.dataset, *pair, method, None, measuring.seed)
-                between = sampled.interval() if len(sampled.samples) else (None, None)
-                reason = "" if np.isfinite(sampled.estimate) else "the rows do not vary"
-                run.rows.append(
-                    Row(*here, "", measure, sampled.estimate, low=between[0], high=between[1], reason=reason)
-                )
-            job.progress.step(f"{method}, seed {measuring.seed}", 2 * len(run.pairs))
-    job.write.csv("three_way.csv", COLUMNS, [(run.data.store.dataset, *way) for way in ways])
+                run.rows.append(row(here, measure, mean_of(list(found.values()))))
+                for via, number in found.items():
+                    if via:
+                        value = (number.estimate, *number.interval())
+                        ways.append((here[0], pair[0], via, pair[1], method, measuring.seed, *value))
+            job.progress.step(f"{method}, seed {measuring.seed}")
+    job.write.csv("three_way.csv", COLUMNS, ways)
     return text(job.finish(run))
 
 
-def between_halves(
-    measuring: Measuring, tested: dict[str, np.ndarray], halves: list[PairwiseMaps]
-) -> list[Number]:
-    """Agreement of maps, scores and rankings of two halves."""
-
-    def compare(pair: Pair) -> list[Number]:
-        fits = [half[pair] for half in halves]
-        rows, gallery = (tested[name] for name in pair)
-        images = [np.asarray(fit.to_target()(rows)) for fit in fits]
-        apart = row_differences(*images, (images[0].mean(axis=0) + images[1].mean(axis=0)) / 2)
-        sides = [(fit.source(rows), fit.target(gallery)) for fit in fits]
-        scores, rankings = compare_scores(*sides)
-        return [
-            (pair, "map_agreement", agreement(measuring, apart)),
-            (pair, "score_agreement", mean(measuring, scores)),
-            (pair, "ranking_agreement", mean(measuring, rankings)),
-        ]
-
-    pairs = list(halves[0])
-    return [number for numbers in concurrently(compare, pairs) for number in numbers]
+def sampled(measuring: Measuring, numbers: Iterable[Apart]) -> Places:
+    """Each number with its resamples: a function of weighted sums over people."""
+    places: Places = {}
+    for pair, measure, via, rows in numbers:
+        function, resampling = MEASURES[measure], measuring.resampling
+        if resampling is None:
+            number = Sampled(float(function(rows.sum(axis=0))), np.full(1, np.nan))
+        else:
+            total, samples = resampling.sums(resampling.plan.probe_codes, rows)
+            number = Sampled(float(function(total)), function(samples))
+        places.setdefault((pair, measure), {})[via] = number
+    return places
 
 
-def around(
-    measuring: Measuring, tested: dict[str, np.ndarray], maps: PairwiseMaps, method: str, ways: list[tuple]
-) -> Iterator[Number]:
-    """Round trips, and three-way consistency where there is a third encoder; fills ``ways``."""
-    to = {pair: maps[pair].to_target() for pair in maps}
-    image = {pair: np.asarray(to[pair](tested[pair[0]])) for pair in maps}
-    for source, target in maps:
-        if (target, source) in to:
-            back = np.asarray(to[target, source](image[source, target]))
-            center = tested[source].mean(axis=0)
-            yield (
-                (source, target),
-                "round_trip",
-                agreement(measuring, row_differences(tested[source], back, center)),
-            )
-        found = []
-        for via in dict.fromkeys(name for pair in maps for name in pair):
-            if (source, via) in to and (via, target) in to:
-                there = np.asarray(to[via, target](image[source, via]))
-                direct = image[source, target]
-                found.append(agreement(measuring, row_differences(there, direct, direct.mean(axis=0))))
-                ways.append((source, via, target, method, measuring.seed, found[-1].estimate))
-        if found:
-            yield (source, target), "three_way", mean_of(found)
-
-
-def agreement(measuring: Measuring, differences: np.ndarray) -> Sampled:
-    """1 − relative distance of two images of the test rows, with its resamples."""
-    total, samples = sums(measuring, differences)
-    return Sampled(float(agreement_of_sums(total)), agreement_of_sums(samples))
-
-
-def mean(measuring: Measuring, values: np.ndarray) -> Sampled:
-    """Mean over test rows, with its resamples."""
-    total, samples = sums(measuring, np.stack([values, np.ones(len(values))], axis=1))
-    return Sampled(float(total[0] / total[1]), samples[:, 0] / samples[:, 1])
-
-
-def sums(measuring: Measuring, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if measuring.resampling is None:
-        return values.sum(axis=0), np.empty((0, values.shape[1]))
-    return measuring.resampling.sums(measuring.resampling.plan.probe_codes, values)
+def row(here: tuple, measure: str, number: Sampled) -> Row:
+    """One result; no interval where there are no resamples."""
+    low, high = number.interval()
+    known = {} if np.isnan(low) else {"low": low, "high": high}
+    reason = "" if np.isfinite(number.estimate) else "the rows do not vary"
+    return Row(*here, "", measure, number.estimate, reason=reason, **known)
 
 
 def text(rows: list[Row]) -> str:
@@ -139,9 +91,8 @@ def text(rows: list[Row]) -> str:
     for setting in table.settings:
         cells = {m.name: table.mean_over_pairs(setting, m) for m in table.measures}
         shown = [cells.get(name) for name in MEASURES]
-        lines.append(
-            str(setting).ljust(12) + "".join(("" if c is None else f"{c.mean:.3f}").rjust(20) for c in shown)
-        )
+        numbers = ("" if cell is None else f"{cell.mean:.3f}" for cell in shown)
+        lines.append(str(setting).ljust(12) + "".join(number.rjust(20) for number in numbers))
     return "\n".join(lines) + "\n"
 
 

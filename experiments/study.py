@@ -17,6 +17,7 @@ from typing import Any
 from experiments import analysis, cli, flags, results
 from experiments.analysis import Analysis, Job
 from experiments.inputs import Data
+from experiments.labels import read_labels
 from experiments.progress import Progress, duration
 from jaxalign import FoldMoments
 from jaxalign.errors import UserError
@@ -51,7 +52,7 @@ FLAGS = flags.define_own(
         "rank_k",
         "own_photograph",
     ),
-    *("intervals", "parts", "overwrite", "compilation_cache"),
+    *("intervals", "parts", "families", "overwrite", "compilation_cache"),
     out="results/study",
 )
 
@@ -73,6 +74,9 @@ def main(_: list[str]) -> int:
     flags.set_compilation_cache(FLAGS.compilation_cache)
     check_output(out, FLAGS.overwrite)
     stores = open_all(given)
+    if FLAGS.families is not None:
+        for data in stores:
+            read_labels(FLAGS.families, data.encoders)
     parts = list(planned(names, stores))
     failed: dict[str, str] = {}
     kept: dict[Any, FoldMoments] = {}

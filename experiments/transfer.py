@@ -21,7 +21,7 @@ from experiments.inputs import Data
 from experiments.measuring import Measuring
 from jaxalign.errors import UserError
 from jaxalign.report import ResultTable, Row, render_table
-from jaxalign.splits import Split, identity_folds, limit_per_person
+from jaxalign.splits import Split, identity_folds, limit_per_person, without_people
 
 DEFAULT = "identity,orthogonal,ridge,canonical"
 FLAGS = flags.define_own(
@@ -49,7 +49,7 @@ def analyse(job: Job) -> str:
         ways += [(run, measuring, run, measuring, "") for run, measuring in zip(runs, tested)]
         for fitted, other in itertools.permutations(range(len(runs)), 2):
             measuring = across(job, runs[other].data, tested[other], seed)
-            train, dropped = everybody_else(job, runs[fitted].data, runs[other].data, measuring)
+            train, dropped = everybody_else(job, runs[fitted].data, measuring)
             name = runs[other].data.store.dataset
             counts.append((runs[fitted].data.store.dataset, name, seed, dropped))
             side = dataclasses.replace(measuring, split=train, fold=folds(job, runs[fitted].data, train))
@@ -86,23 +86,19 @@ def across(job: Job, data: Data, own: Measuring, seed: int) -> Measuring:
     return Measuring.of(dataclasses.replace(job.config, folds=2), data, seed, Split(rows, rows, seed))
 
 
-def everybody_else(job: Job, data: Data, other: Data, measuring: Measuring) -> tuple[Split, int]:
+def everybody_else(job: Job, data: Data, measuring: Measuring) -> tuple[Split, int]:
     """All rows of a store but those of people who are tested, and how many people those were.
 
     Raises:
       UserError: nobody is left.
     """
-    known = np.zeros(len(data.rows), bool)
-    if job.values.same_names == "person":
-        known = np.isin(data.identities, measuring.identities)
-    rows, dropped = np.flatnonzero(~known), len(np.unique(data.identities[known]))
-    if len(np.unique(data.identities[rows])) < 2:
-        raise UserError(
-            f"of the people of {data.store.dataset!r} {dropped:,} have the name of a test person of "
-            f"{other.store.dataset!r}, and fewer than two are left to fit on; if such names are different people, "
-            "give --same_names=unrelated."
-        )
-    return Split(rows, measuring.split.test, measuring.seed), dropped
+    tested = measuring.identities if job.values.same_names == "person" else np.empty(0, "U1")
+    try:
+        rows, people = without_people(data.identities, tested)
+    except UserError as error:
+        hint = "if equal names are different people, give --same_names=unrelated"
+        raise UserError(f"store {data.store.dataset!r}: {str(error).rstrip('.')}; {hint}.") from error
+    return Split(rows, measuring.split.test, measuring.seed), people
 
 
 def folds(job: Job, data: Data, split: Split) -> np.ndarray | None:

@@ -40,7 +40,7 @@ def nested_moments(
     for start, stop in zip((0, *sizes[:-1]), sizes):
         ring = np.arange(start, stop)
         for number, which in enumerate(folds):
-            members = ring if which is None else ring[fold[ring] == which]
+            members = ring if fold is None else ring[fold[ring] == which]
             if len(members):
                 so_far[number] = so_far[number].merge(_ring(arrays, members))
         total = so_far[0]

@@ -77,6 +77,29 @@ def shuffled_people(identities: ArrayLike, seed: int) -> np.ndarray:
     return people[_shuffled(len(people), seed)]
 
 
+def without_people(identities: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, int]:
+    """Rows of people who are not among others.
+
+    Args:
+      identities: the person of each row, shape [n].
+      others: people, each as often as one likes, shape [m].
+
+    Returns:
+      The row numbers, int64, and the number of people left out.
+
+    Raises:
+      UserError: fewer than two people are left.
+    """
+    people, person = _people(identities)
+    known = np.isin(people, np.asarray(others))
+    if np.sum(~known) < 2:
+        raise UserError(
+            f"of {len(people):,} people {np.sum(known):,} have the name of one who is tested, which leaves fewer than "
+            "two to fit on."
+        )
+    return np.flatnonzero(~known[person]), int(np.sum(known))
+
+
 def identity_folds(identities: ArrayLike, folds: int, seed: int = 0) -> np.ndarray:
     """Deals people into folds that have about as many rows each.
 

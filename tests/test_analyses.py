@@ -2,6 +2,7 @@
 
 import csv
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,17 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import normalize
 from test_pairwise_driver import planted
 
-from experiments import capacity, cli, data_efficiency, rank_sweep, ridge_path, stability, study, transfer
+from experiments import (
+    capacity,
+    cli,
+    data_efficiency,
+    pairwise,
+    rank_sweep,
+    ridge_path,
+    stability,
+    study,
+    transfer,
+)
 from experiments.results import COLUMNS
 from jaxalign.embeddings import EmbeddingStore
 from jaxalign.splits import identity_folds, published_split
@@ -55,7 +66,7 @@ def value(rows, **wanted):
     return float(row["value"])
 
 
-def rows_of(store):
+def rows_of(store) -> tuple[dict, Any]:
     opened = EmbeddingStore.open(store)
     unit = {name: normalize(np.asarray(opened[name], np.float64)) for name in opened.encoders}
     return unit, np.asarray(opened.identities)
@@ -63,7 +74,8 @@ def rows_of(store):
 
 def rank1(probes, gallery, people):
     """Own photograph excluded."""
-    scores = normalize(probes) @ normalize(gallery).T
+    unit: list[Any] = [normalize(probes), normalize(gallery)]
+    scores = unit[0] @ unit[1].T
     np.fill_diagonal(scores, -2)
     return np.mean(people[scores.argmax(axis=1)] == people)
 
@@ -75,9 +87,9 @@ def ridge_rank1(train, test, l2, people):
     return rank1(fitted.predict(x_test) - y.mean(axis=0), y_test - y.mean(axis=0), people)
 
 
-def sides(store, rows):
+def sides(store, rows) -> list[Any]:
     unit, _ = rows_of(store)
-    return unit["alpha"][rows], unit["gamma"][rows]
+    return [unit["alpha"][rows], unit["gamma"][rows]]
 
 
 def test_ridge_path_is_scikit_learns(stores, tmp_path):
@@ -87,7 +99,7 @@ def test_ridge_path_is_scikit_learns(stores, tmp_path):
     split = published_split(people, 42)
     for l2 in (0.01, 3.0):
         pair = [sides(stores / "first", side) for side in (split.train, split.test)]
-        expected = ridge_rank1(*pair, l2, people[split.test])
+        expected = ridge_rank1(pair[0], pair[1], l2, people[split.test])
         here = {"source": "alpha", "target": "gamma", "axis": "l2", "at": l2, "measure": "rank1"}
         assert value(rows, **here) == pytest.approx(expected, abs=1e-9)
         x, y = pair[0]
@@ -162,7 +174,7 @@ def test_transfer_leaves_common_people_out_and_keeps_the_test_people(stores, tmp
     assert value(rows, **here, dataset="first", test_dataset="second") == pytest.approx(expected, abs=1e-9)
     split = published_split(people[1], 42)
     own = [sides(stores / "second", side) for side in (split.train, split.test)]
-    expected = ridge_rank1(*own, 0.1, people[1][test])
+    expected = ridge_rank1(own[0], own[1], 0.1, people[1][test])
     assert value(rows, **here, dataset="second", test_dataset="") == pytest.approx(expected, abs=1e-9)
 
 
@@ -183,7 +195,7 @@ def test_rank_sweep_ends_at_the_full_maps(stores, tmp_path):
     people = rows_of(stores / "first")[1]
     split = published_split(people, 42)
     pair = [sides(stores / "first", side) for side in (split.train, split.test)]
-    expected = ridge_rank1(*pair, 0.1, people[split.test])
+    expected = ridge_rank1(pair[0], pair[1], 0.1, people[split.test])
     here = {"source": "alpha", "target": "gamma", "axis": "rank", "measure": "rank1"}
     assert value(rows, **here, at=12.0, method="reduced_rank") == pytest.approx(expected, abs=1e-9)
     assert {row["at"] for row in rows if row["axis"]} == {"2.0", "12.0"}
@@ -204,26 +216,33 @@ def test_stability_compares_two_halves(stores, tmp_path):
     train, test = (sides(stores / "first", side) for side in (split.train, split.test))
     half = identity_folds(people[split.train], 2, 42)
     fitted = [Ridge(alpha=0.1).fit(train[0][half == k], train[1][half == k]) for k in (0, 1)]
-    images = [ridge.predict(test[0]) for ridge in fitted]
+    images: list[Any] = [ridge.predict(test[0]) for ridge in fitted]
     centre = (images[0].mean(axis=0) + images[1].mean(axis=0)) / 2
     here = {"method": "ridge", "source": "alpha"}
-    assert value(rows, **here, measure="map_agreement") == pytest.approx(closeness(*images, centre), abs=1e-4)
-    scores = [
-        normalize(image - train[1][half == k].mean(axis=0))
-        @ normalize(test[1] - train[1][half == k].mean(axis=0)).T
-        for k, image in enumerate(images)
-    ]
+    assert value(rows, **here, measure="map_agreement") == pytest.approx(
+        closeness(images[0], images[1], centre), abs=1e-4
+    )
+    scores = []
+    for k, image in enumerate(images):
+        mean = train[1][half == k].mean(axis=0)
+        unit: list[Any] = [normalize(image - mean), normalize(test[1] - mean)]
+        scores.append(unit[0] @ unit[1].T)
     each = list(zip(*scores))
-    expected = np.mean([pearsonr(*pair).statistic for pair in each])
+    expected = np.mean([correlation(pearsonr, *pair) for pair in each])
     assert value(rows, **here, measure="score_agreement") == pytest.approx(expected, abs=1e-4)
-    expected = np.mean([spearmanr(*pair).statistic for pair in each])
+    expected = np.mean([correlation(spearmanr, *pair) for pair in each])
     assert value(rows, **here, measure="ranking_agreement") == pytest.approx(expected, abs=1e-3)
-    there, back = Ridge(alpha=0.1).fit(*train), Ridge(alpha=0.1).fit(*train[::-1])
+    there, back = Ridge(alpha=0.1).fit(train[0], train[1]), Ridge(alpha=0.1).fit(train[1], train[0])
     around = back.predict(there.predict(test[0]))
     expected = closeness(test[0], around, test[0].mean(axis=0))
     assert value(rows, **here, measure="round_trip") == pytest.approx(expected, abs=1e-4)
     assert not [row for row in rows if row["measure"] == "three_way"]  # there is no third encoder
     assert read(tmp_path / "o" / "three_way.csv") == []
+
+
+def correlation(kind, left, right) -> float:
+    found: Any = kind(left, right)
+    return float(found[0])
 
 
 def closeness(one, other, centre):
@@ -255,13 +274,50 @@ def test_capacity_begins_with_ridge(stores, tmp_path):
     split = published_split(people, 42)
     pair = [sides(stores / "first", side) for side in (split.train, split.test)]
     here = {"source": "alpha", "target": "gamma", "measure": "rank1"}
-    expected = ridge_rank1(*pair, 0.1, people[split.test])
+    expected = ridge_rank1(pair[0], pair[1], 0.1, people[split.test])
     assert value(rows, **here, method="linear_features") == pytest.approx(expected, abs=1e-9)
     for method in ("random_fourier", "polynomial", "mlp"):
         assert value(rows, **here, method=method) > 0.5 * expected
     better = read(tmp_path / "o" / "differences.csv")
     mean = [row for row in better if row["source"] == "" and row["measure"] == "rank1"]
     assert len(mean) == 6 and all(float(row["low"]) <= float(row["high"]) for row in mean)
+
+
+def test_the_main_driver_writes_intervals_differences_curves_and_views(stores, tmp_path):
+    out = tmp_path / "o"
+    flags = ("--methods=orthogonal,ridge", "--l2=0.1", "--fmr=0.01,0.1", "--heatmaps=none", "--seeds=42")
+    rows, _ = run(pairwise, out, f"--store={stores / 'first'}", *flags)
+    here = {"source": "alpha", "target": "gamma", "measure": "map"}
+    for row in rows:
+        if row["value"]:
+            assert float(row["low"]) - 0.1 <= float(row["value"]) <= float(row["high"]) + 0.1
+        else:
+            assert row["reason"] and not row["low"]
+    found = read(out / "differences.csv")
+    of_pair = {**here, "method": "orthogonal", "other": "ridge"}
+    gains = [value(rows, **here, method=method) for method in ("orthogonal", "ridge")]
+    assert value(found, **of_pair) == pytest.approx(gains[0] - gains[1])
+    mean = value(found, **{**of_pair, "source": "", "target": ""})
+    back = value(found, **{**of_pair, "source": "gamma", "target": "alpha"})
+    assert mean == pytest.approx((gains[0] - gains[1] + back) / 2)
+    curves = read(out / "curves.csv")
+    assert list(curves[0]) == list(COLUMNS)
+    here = {"source": "gamma", "target": "alpha", "method": "ridge"}
+    assert value(curves, **here, measure="cmc", at=5.0) == value(rows, **here, measure="rank5")
+    assert value(curves, **here, measure="tmr", at=0.1) == value(rows, **here, measure="tmr@fmr=0.1")
+    views = read(out / "projection.csv")
+    assert list(views[0]) == "dataset source target method stage side person x y".split()
+    assert len(views) == 2 * 2 * 2 * 2 * 6 * 4 and {view["person"] for view in views} == set("012345")
+    apart = {
+        stage: spread([view for view in views if view["stage"] == stage]) for stage in ("before", "after")
+    }
+    assert apart["after"] < 0.5 * apart["before"]
+
+
+def spread(views):
+    """Mean distance of the two sides of a photograph, in units of the whole picture."""
+    place = np.array([[float(view["x"]), float(view["y"])] for view in views]).reshape(-1, 2, 24, 2)
+    return np.linalg.norm(place[:, 0] - place[:, 1], axis=2).mean() / place.std()
 
 
 def test_a_study_writes_every_part_as_its_driver_does(stores, tmp_path):
@@ -316,6 +372,7 @@ def others(tmp_path_factory):
         (ridge_path, ["--penalties=0,1"], "--penalties takes numbers above 0"),
         (capacity, ["--features=0"], "--features takes a whole number of 1 or more"),
         (stability, ["--methods=reduced_rank"], "no folds to choose by"),
+        (pairwise, ["--gallery=first"], "--intervals goes with --gallery=all"),
     ],
 )
 def test_bad_input_gets_one_sentence(stores, others, tmp_path, capsys, module, flags, said):

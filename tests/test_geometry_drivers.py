@@ -78,7 +78,7 @@ def test_geometry_writes_what_the_contract_says(measured):
         "participation_ratio",
         "anisotropy",
     } < alone
-    assert {"hubness_skewness", "between_within_ratio", "effective_rank"} < alone
+    assert {"hubness_skewness", "between_within_ratio", "first_component_share"} < alone
     assert all(row.reason or math.isfinite(row.value) for row in rows)
     config = json.loads((measured / "config.json").read_text())
     assert config["driver"] == "geometry" and config["sampled_rows"] == [28 * PER_PERSON]
@@ -204,6 +204,9 @@ def test_results_of_something_else_are_refused(measured, store, capsys, tmp_path
     flags = [f"--store={other}", f"--out={tmp_path / 'out'}", f"--results={measured}"]
     assert drive(geometry, *flags, "--compilation_cache=none") == 2
     assert "expected results of the data set 'other'" in capsys.readouterr().err
+    flags = [f"--store={store}", f"--out={tmp_path / 'out'}", f"--results={measured}"]
+    assert drive(geometry, *flags, "--train_fraction=0.5", "--compilation_cache=none") == 2
+    assert "was made with --train_fraction=0.7, this run has 0.5" in capsys.readouterr().err
     old = tmp_path / "old"
     old.mkdir()
     (old / "config.json").write_text('{"format": "jaxalign-results", "version": 0}')

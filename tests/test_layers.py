@@ -58,6 +58,7 @@ ALLOWED = {
     "agreement": {"affine", "moments"},
     "capacity": {"affine"},
     "nested": {"moments"},
+    "stability": {"agreement", "pairwise", "workers"},
     "training_sizes": {"splits"},
     "saturation": set(),
     "projection": set(),

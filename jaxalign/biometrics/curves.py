@@ -45,7 +45,7 @@ def curve_points(evaluation: Evaluation, resampling: Resampling | None = None) -
         sampled = [None] * len(reach) if resampling is None else resampling.cmc(evaluation, reach, own)
         for k, sample in zip(reach, sampled):
             between = (None, None) if sample is None else sample.interval()
-            yield CurvePoint(own, "cmc", "rank", k, float(result.cmc[k - 1]), *between)
+            yield CurvePoint(own, "cmc", "rank", float(k), float(result.cmc[k - 1]), *between)
     verified = evaluation.verification
     if verified is None:
         return

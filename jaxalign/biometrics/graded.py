@@ -2,7 +2,8 @@
 
 With m_p the number of times that person p is drawn, the impostor comparisons accepted at a threshold t weigh
 Σ over p ≠ q of m_p m_q C_pq(t), where C_pq(t) counts those of p with q that reach t: a quadratic form, so that all
-resamples are one matrix product for each threshold. Between thresholds rates are interpolated.
+resamples are one matrix product for each threshold (a sparse one where there are few). Between thresholds rates are
+interpolated.
 """
 
 import dataclasses
@@ -11,7 +12,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from jaxalign.biometrics.counting import Counter, Scored
@@ -22,7 +22,8 @@ from jaxalign.precision import multiply
 THRESHOLDS = 48  # about as many, unless asked otherwise
 NEAR = (0.4, 0.75, 1.0, 1.3, 2.2)  # of a false match rate that is asked for
 COUNTS_AT_ONCE = 1 << 26  # counts by pair of people and stretch that are in memory
-STRETCHES_AT_ONCE = 8  # quadratic forms of one batch
+STRETCHES_AT_ONCE = 4  # quadratic forms of one batch
+FEW_COMPARISONS = 40_000  # of a stretch that is weighed as a list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,34 +131,71 @@ def _impostors(counter: Counter, scored: Scored, ladder: np.ndarray, weights: np
     plan, people = counter.plan, weights.shape[1]
     stretches = len(ladder) + 1
     group = max(1, min(stretches, COUNTS_AT_ONCE // people**2))
-    drawn, found = jnp.asarray(weights), []
+    found: list[np.ndarray] = []
     for first in range(0, stretches, group):
-        counts = np.zeros((group, people, people), np.float32)
+        counts = [_PairCounts(people) for _ in range(min(group, stretches - first))]
         for start, column, scores in score_strips(counter, scored):
-            rows = min(len(scores), plan.probes - start)
-            if rows <= 0:
-                continue
+            rows = max(0, min(len(scores), plan.probes - start))
             probe = plan.probe_codes[plan.order[start : start + rows]]
             searched = plan.gallery_codes[column : column + scores.shape[1]]
             stretch = _stretch(ladder, scores[:rows, : len(searched)].ravel()).astype(np.uint16)
             pair = (probe[:, None] * people + searched[None, :]).astype(np.int32).ravel()
             by_stretch = np.argsort(stretch, kind="stable")
-            ends = np.searchsorted(stretch[by_stretch], np.arange(first, first + group + 1))
-            for k in range(min(group, stretches - first)):
-                members = pair[by_stretch[ends[k] : ends[k + 1]]]
-                counts[k] += np.bincount(members, minlength=people**2).reshape(people, people)
-        counts[:, np.arange(people), np.arange(people)] = 0  # of one person with themselves: no impostors
-        found.append(np.asarray(_quadratic(drawn, counts))[:, : stretches - first])
-    return np.concatenate(found, axis=1).astype(np.float64)
+            ends = np.searchsorted(stretch[by_stretch], np.arange(first, first + len(counts) + 1))
+            for number, count in enumerate(counts):
+                count.add(pair[by_stretch[ends[number] : ends[number + 1]]])
+        found += _weighed(counts, weights)
+    return np.stack(found, axis=1).astype(np.float64)
 
 
-@functools.partial(jax.jit)
+class _PairCounts:
+    """How many comparisons of one stretch each pair of people has: a list while they are few, then a matrix."""
+
+    def __init__(self, people: int):
+        self.people, self.number = people, 0
+        self.listed: list[np.ndarray] = []
+        self.matrix: np.ndarray | None = None
+
+    def add(self, pairs: np.ndarray) -> None:
+        """Adds comparisons, each as probe's person times people plus gallery's person; own ones are left out."""
+        self.number += len(pairs)
+        self.listed.append(pairs[pairs % (self.people + 1) != 0])  # p · people + p
+        if self.number > FEW_COMPARISONS:
+            counted = np.zeros(self.people**2, np.float32) if self.matrix is None else self.matrix
+            for part in self.listed:
+                counted += np.bincount(part, minlength=self.people**2)
+            self.matrix, self.listed = counted, []
+
+    def listed_weights(
+        self, by_person: Float[np.ndarray, "people resamples"]
+    ) -> Float[np.ndarray, " resamples"]:
+        """Σ m_p m_q over the comparisons listed: a sparse product, for few far cheaper than a dense one."""
+        from scipy.sparse import csr_array
+
+        pairs, counts = np.unique(np.concatenate(self.listed), return_counts=True)
+        place = np.divmod(pairs, self.people)
+        sparse = csr_array((counts.astype(np.float32), place), shape=(self.people, self.people))
+        return np.sum((sparse @ by_person) * by_person, axis=0, dtype=np.float64)
+
+
+def _weighed(counts: list[_PairCounts], weights: Float[np.ndarray, "resamples people"]) -> list[np.ndarray]:
+    """The weight of each stretch in every resample."""
+    by_person = np.ascontiguousarray(weights.T)
+    dense = [count.matrix for count in counts if count.matrix is not None]
+    products: list[np.ndarray] = []
+    for first in range(0, len(dense), STRETCHES_AT_ONCE):
+        part = np.zeros((STRETCHES_AT_ONCE, *2 * (weights.shape[1],)), np.float32)
+        for number, matrix in enumerate(dense[first : first + STRETCHES_AT_ONCE]):
+            part[number] = matrix.reshape(part.shape[1:])
+        products += list(np.asarray(_quadratic(weights, part)))
+    taken = iter(products)
+    return [count.listed_weights(by_person) if count.matrix is None else next(taken) for count in counts]
+
+
+@jax.jit
+@functools.partial(jax.vmap, in_axes=(None, 0))
 def _quadratic(
-    weights: Float[Array, "resamples people"], counts: Float[Array, "stretches people people"]
-) -> Float[Array, "resamples stretches"]:
-    """Σ_pq m_p m_q C_pq for every resample and stretch."""
-
-    def one(count: Float[Array, "people people"]) -> Float[Array, " resamples"]:
-        return jnp.sum(multiply(weights, count) * weights, axis=1)
-
-    return lax.map(one, counts, batch_size=min(STRETCHES_AT_ONCE, len(counts))).T
+    weights: Float[Array, "resamples people"], count: Float[Array, "people people"]
+) -> Float[Array, " resamples"]:
+    """Σ_pq m_p m_q C_pq of every resample, for several stretches at once."""
+    return jnp.sum(multiply(weights, count) * weights, axis=1)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxalign.errors import UserError
 from jaxalign.precision import multiply
-from jaxalign.pytree import pytree, static
+from jaxalign.pytree import Leaf, pytree, static
 
 DISTANCES = 1000  # rows whose distances give the width of the random Fourier features
 
@@ -35,7 +35,7 @@ class Features:
     scale: Float[Array, ""]
     products: bool = static(default=False)
 
-    def __call__(self, rows: Float[Array, "n p"]) -> Float[Array, "n p_and_features"]:
+    def __call__(self, rows: Float[Leaf, "n p"]) -> Float[Array, "n p_and_features"]:
         """Features of rows, float32."""
         return _features(self, jnp.asarray(rows, jnp.float32))
 
@@ -86,16 +86,14 @@ def polynomial(rows: Float[np.ndarray, "n p"], number: int, seed: int) -> Featur
     return _scaled(rows, center, directions, np.zeros(components), products=True)
 
 
-def _scaled(
-    rows: np.ndarray, center: np.ndarray, directions: np.ndarray, phase: np.ndarray, *, products: bool
-) -> Features:
-    single = [np.asarray(array, np.float32) for array in (center, directions, phase)]
-    unscaled = Features(*map(jnp.asarray, single), jnp.float32(1), products)
+def _scaled(rows: np.ndarray, center: Leaf, directions: Leaf, phase: Leaf, *, products: bool) -> Features:
+    center, directions, phase = (jnp.asarray(array, jnp.float32) for array in (center, directions, phase))
+    unscaled = Features(center, directions, phase, jnp.float32(1), products)
     values = np.asarray(unscaled(jnp.asarray(rows)), np.float64)
     variance = values.var(axis=0)
     linear, curved = variance[: rows.shape[1]].sum(), variance[rows.shape[1] :].sum()
     scale = math.sqrt(linear / curved) if curved > 0 else 0.0
-    return Features(unscaled.center, unscaled.directions, unscaled.phase, jnp.float32(scale), products)
+    return Features(center, directions, phase, jnp.float32(scale), products)
 
 
 KINDS: dict[str, Callable[[np.ndarray, int, int], Features]] = {

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxalign.affine import AffineMap
 from jaxalign.errors import UserError
 from jaxalign.precision import multiply
-from jaxalign.pytree import pytree
+from jaxalign.pytree import Leaf, pytree
 
 BATCH = 256
 RATE = 1e-3
@@ -38,7 +38,7 @@ class Network:
     shift: Float[Array, " h"]
     outward: Float[Array, "h q"]
 
-    def __call__(self, rows: Float[Array, "n p"]) -> Float[Array, "n q"]:
+    def __call__(self, rows: Float[Leaf, "n p"]) -> Float[Array, "n q"]:
         """Maps rows, float32."""
         return _apply(self, jnp.asarray(rows, jnp.float32))
 
@@ -139,14 +139,14 @@ def _train(
 ) -> tuple[Network, Float[Array, ""], Float[Array, ""], Array]:
     import optax
 
-    optimizer = optax.adam(RATE)
+    optimizer: Any = optax.adam(RATE)
     before = _loss(network, x_held, y_held)
     size = min(BATCH, len(x))
 
     def step(carry: Any, step_key: PRNGKeyArray) -> tuple[Any, None]:
         weights, state = carry
         rows = jax.random.randint(step_key, (size,), 0, len(x))
-        gradient = jax.grad(_loss)(weights, x[rows], y[rows])
+        gradient: Any = jax.grad(_loss)(weights, x[rows], y[rows])
         change, state = optimizer.update(gradient, state)
         return (optax.apply_updates(weights, change), state), None
 

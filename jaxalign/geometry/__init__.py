@@ -19,7 +19,6 @@ from jaxalign.geometry.sample import GeometrySample as GeometrySample
 from jaxalign.geometry.sample import GeometrySettings as GeometrySettings
 from jaxalign.geometry.spectral import moment_similarities as moment_similarities
 from jaxalign.geometry.spread import anisotropy as anisotropy
-from jaxalign.geometry.spread import effective_rank as effective_rank
 from jaxalign.geometry.spread import participation_ratio as participation_ratio
 from jaxalign.geometry.spread import person_scatter as person_scatter
 from jaxalign.geometry.subspaces import identity_subspace as identity_subspace

@@ -72,7 +72,7 @@ def principal_axes(moments: Moments, name: str, *, variance: float = 0.99, most:
     block[:width, :width] = np.asarray(moments.scatter)[start : start + width, start : start + width]
     with double_precision():
         values, vectors = map(np.asarray, _eigenpairs(block))
-    rank = int(np.sum(values > CUTOFF * max(float(values[0]), 0.0)))
+    rank = int(np.sum(values > max(CUTOFF * float(values[0]), _rounding(moments, start, width))))
     shares = np.cumsum(values[:rank]) / max(float(values[:rank].sum()), np.finfo(np.float64).tiny)
     leading = min(rank, int(np.searchsorted(shares, variance - 1e-12)) + 1, most or rank)
     size = min(padded, filled_up(rank))
@@ -86,6 +86,12 @@ def principal_axes(moments: Moments, name: str, *, variance: float = 0.99, most:
         np.asarray(rank, np.int32),
         np.asarray(leading, np.int32),
     )
+
+
+def _rounding(moments: Moments, start: int, width: int) -> float:
+    """What equal rows may have for a scatter: their mean, rounded."""
+    mean = np.asarray(moments.mean)[start : start + width]
+    return float(moments.weight) * float(mean @ mean) * (64 * float(np.finfo(mean.dtype).eps)) ** 2
 
 
 @jax.jit

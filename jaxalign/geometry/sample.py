@@ -161,18 +161,19 @@ class GeometrySample:
     def _describe(self, name: str, axes: Axes, index: np.ndarray, away: np.ndarray) -> dict[str, float]:
         values = np.asarray(axes.values)
         people = spread.person_scatter(self.rows[name], self.identities)
-        return {
+        numbers = {
             "intrinsic_dimension_twonn": neighbours.intrinsic_dimension_twonn(away),
             "intrinsic_dimension_mle": neighbours.intrinsic_dimension_mle(away),
             "participation_ratio": spread.participation_ratio(values),
-            "effective_rank": spread.effective_rank(values),
             "first_component_share": spread.first_component_share(values),
-            "anisotropy": spread.anisotropy(self.rows[name]),
             "hubness_skewness": neighbours.hubness_skewness(index),
             "within_person_scatter": people.within,
             "between_person_scatter": people.between,
             "between_within_ratio": people.ratio,
         }
+        if not axes.rank:  # equal rows: only rounding would be measured
+            numbers = dict.fromkeys(numbers, float("nan"))
+        return {**numbers, "anisotropy": spread.anisotropy(self.rows[name])}
 
     def compare(self, pair: tuple[str, str]) -> dict[str, Calibrated]:
         """Every similarity of two encoders, by the names in ``SIMILARITIES``; the order of the two does not matter,

@@ -14,22 +14,12 @@ from jaxalign.precision import double_precision, moment_dtype
 
 
 def participation_ratio(values: Float[np.ndarray, " p"]) -> float:
-    """(Σλ)² / Σλ² of the eigenvalues of a second moment: how many directions carry the variance; NaN without any."""
+    """(Σλ)² / Σλ² of the eigenvalues of a second moment: how many directions carry the variance; NaN without any.
+
+    What fits elsewhere in the package call their effective rank.
+    """
     total, squares = float(np.sum(values)), float(np.sum(np.square(values)))
     return total**2 / squares if squares > 0 else float("nan")
-
-
-def effective_rank(values: Float[np.ndarray, " p"]) -> float:
-    """exp of the entropy of the eigenvalues' shares; NaN without variance.
-
-    References:
-      Roy, Vetterli, "The effective rank", EUSIPCO 2007 (there of singular values; here of the second moment's).
-    """
-    total = float(np.sum(values))
-    if not total > 0:
-        return float("nan")
-    shares = np.asarray(values)[np.asarray(values) > 0] / total
-    return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
 def first_component_share(values: Float[np.ndarray, " p"]) -> float:

@@ -2,35 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxalign.report.controls import OWN, PIXEL_MAPS, RELATIVE, SHUFFLED
-from jaxalign.report.figures.projection import Point
+from jaxalign.report.geometry_text import Predicted
+from jaxalign.report.records import Difference, Point
 from jaxalign.report.rows import ResultTable, Row, Setting
 
 CONTROLS = (OWN, SHUFFLED, PIXEL_MAPS)
-
-
-class Prediction(NamedTuple):
-    """How well a similarity of spaces predicts what crosses; the fields are the columns of ``prediction.csv``.
-
-    Attributes:
-      similarity: its name.
-      calibrated: "yes" where the mean of the null was taken off, else "no".
-      alignment_method, measure: what is predicted.
-      spearman: rank correlation over pairs of encoders; NaN where there is none.
-      low, high: its interval of 95 %; None where there is none.
-      pairs: how many pairs it rests on.
-    """
-
-    similarity: str
-    calibrated: str
-    alignment_method: str
-    measure: str
-    spearman: float
-    low: float | None
-    high: float | None
-    pairs: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +23,7 @@ class Part:
       rows: of ``results.parquet``.
       curves: of ``curves.parquet``.
       doubtful: (source, target, method) of fits that were not numerically sound in some seed.
-      projection, predictions: of ``projection.csv`` and ``prediction.csv``.
+      projection, predictions, differences: of ``projection.csv``, ``prediction.csv`` and ``differences.csv``.
       families: the content of ``families.json``.
       checksums: SHA-256 of the files read, by name.
     """
@@ -56,7 +35,8 @@ class Part:
     curves: Sequence[Row] = ()
     doubtful: frozenset[tuple[str, str, str]] = frozenset()
     projection: Sequence[Point] = ()
-    predictions: Sequence[Prediction] = ()
+    predictions: Sequence[Predicted] = ()
+    differences: Sequence[Difference] = ()
     families: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -70,12 +50,16 @@ class Part:
     @property
     def encoders(self) -> list[str]:
         """In order of appearance, sources first; controls are none."""
-        rows = [row for row in self.rows if row.method not in CONTROLS]
+        rows = [row for row in self.rows if row.method not in CONTROLS and row.source]
         return list(dict.fromkeys([*(row.source for row in rows), *(row.target for row in rows)]))
 
     def methods(self) -> list[Row]:
-        """Rows of methods at one setting: no controls, nothing varied along an axis."""
-        return [row for row in self.rows if row.method not in CONTROLS and not row.axis]
+        """Rows of pairs by methods at one setting: no controls, nothing varied along an axis."""
+        return [row for row in self.rows if row.method not in CONTROLS and not row.axis and row.source]
+
+    def means(self) -> list[Row]:
+        """Rows of numbers of the mean over pairs."""
+        return [row for row in self.rows if not row.source]
 
     def controls(self) -> list[Row]:
         """Rows of controls, and rates relative to them."""

@@ -81,16 +81,24 @@ class Measure:
 
     @property
     def head(self) -> str:
-        """As the head of a column: short, and broken into lines between words."""
+        """As the head of a column: short, with the own photograph where the question arises."""
+        return f"{self.brief}, own {self.own_photograph}" if self.own_photograph else self.brief
+
+    @property
+    def brief(self) -> str:
+        """In few words, for titles and axes."""
+        if ":" in self.name:
+            name, _, derived = self.name.partition(":")
+            return f"{Measure(name).brief}: {derived.replace('_', ' ').replace('%', ' %')}"
         name, _, at = self.name.partition("@fmr=")
         if at:
-            words = f"{name.upper()} at FMR {float(at):g}"
-        elif name.startswith("rank") and name[4:].isdigit():
-            words = f"rank-{name[4:]}"
-        else:
-            known = {"map": "mAP", "auc": "AUC", "eer": "EER"}
-            words = known.get(name, name.replace("_", " ").replace(":", ": ").replace("map", "mAP"))
-        return f"{words}, own {self.own_photograph}" if self.own_photograph else words
+            return f"{name.upper()} at FMR {float(at):g}"
+        if re.fullmatch(r"rank\d+", name):
+            return f"rank-{name[4:]}"
+        if re.fullmatch(r"map\d*", name):
+            return f"mAP{name[3:]}"
+        known = {"auc": "AUC", "eer": "EER", "best_l2": "best penalty"}
+        return known.get(name, name.replace("_", " "))
 
     @property
     def is_rate(self) -> bool:
@@ -115,6 +123,7 @@ class Measure:
                 "map": "mean average precision",
                 "auc": "area under the ROC curve",
                 "eer": "equal error rate",
+                "best_l2": "best penalty",
             }
             words = known.get(name, name.replace("_", " "))
         return f"{words}, {PEOPLE_WORDS[self.own_photograph]}" if self.own_photograph else words

@@ -10,7 +10,6 @@ from sklearn.neighbors import NearestNeighbors
 from jaxalign import Moments, UserError
 from jaxalign.geometry import (
     anisotropy,
-    effective_rank,
     hubness_skewness,
     identity_subspace,
     intrinsic_dimension_mle,
@@ -138,9 +137,8 @@ def test_intrinsic_dimension_by_hand():
 def test_spectra():
     values = np.array([3.0, 1.0, 0.0])
     assert participation_ratio(values) == pytest.approx(16 / 10)
-    assert effective_rank(values) == pytest.approx(np.exp(scipy.stats.entropy([0.75, 0.25])))
     assert first_component_share(values) == 0.75
-    for measure in (participation_ratio, effective_rank, first_component_share):
+    for measure in (participation_ratio, first_component_share):
         assert np.isnan(measure(np.zeros(3)))
 
 

@@ -10,8 +10,10 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from jaxalign.report import Measure, Row
 from jaxalign.report.figures.dendrogram import leaves
-from jaxalign.report.figures.projection import Point, same_person_nearest
-from jaxalign.report.parts import Part, Prediction
+from jaxalign.report.figures.projection import same_person_nearest
+from jaxalign.report.geometry_text import Predicted
+from jaxalign.report.parts import Part
+from jaxalign.report.records import Difference, Point
 from jaxalign.report.reproduce import command, origin
 from jaxalign.report.sections import sections
 from jaxalign.report.sections.blocks import Section
@@ -75,7 +77,7 @@ def test_a_pair_without_a_number_is_said_so_with_its_reason_and_never_counts_as_
     (entry,) = [row[3] for row in pairs if row[:2] == ["a", "b"]]
     assert math.isnan(entry.mean)
     assert entry.reason == "the source is singular"
-    alts = [picture.alt for picture in found.pictures() if "by ridge" in picture.alt]
+    alts = [picture.alt for picture in found.pictures() if "Heat map. ridge" in picture.alt]
     assert "1 cell without a number: the source is singular." in alts[0]
     svg = next(picture.svg for picture in found.pictures() if picture.name == "pairwise-ridge-rank1_excluded")
     assert ">n/a<" in svg
@@ -162,14 +164,51 @@ def test_sweeps_say_where_they_start_end_and_are_best():
         for at, share in ((0.1, 0.5), (1.0, 1.0), (10.0, 0.8)):
             rows.append(rank1(pair, "ridge", value * share, axis="l2", at=at))
         rows.append(rank1(pair, "ridge", 10 * value)._replace(measure="effective_rank", own_photograph=""))
+    of_mean = rank1(("", ""), "ridge", 5.5, low=5.0, high=6.0)
+    rows.append(of_mean._replace(measure="effective_rank", own_photograph=""))
     found = section(part(rows, "ridge_path"))
     assert plain(found.summary) == [
         "Rank-1 identification rate, own photograph excluded, mean over pairs with ridge, goes from 25.0 % at penalty "
         "0.1 to 40.0 % at penalty 10, its best 50.0 % at penalty 1.",
-        "Effective rank, with ridge: median over pairs 5, from 2 to 8.",
+        "Effective rank, with ridge: 5.5 (95 % interval 5 to 6) for the mean over pairs; median of pairs 5, from 2 to "
+        "8.",
     ]
     lines = {row[0].mean: row[1].mean for row in rows_of(found, "ridge_path-l2-rank1")}
     assert lines == pytest.approx({0.1: 0.25, 1.0: 0.5, 10.0: 0.4})
+
+
+def test_a_pair_that_fails_at_one_size_leaves_a_gap_and_one_that_always_fails_is_left_out():
+    rows = []
+    for pair, value in RIDGE.items():
+        for at in (10.0, 100.0):
+            never, not_here = pair == "cb", pair == "ab" and at == 10
+            reason = "too few people" if never or not_here else ""
+            more: Any = {"axis": "train_people", "at": at, "reason": reason}
+            rows.append(rank1(pair, "ridge", NAN if reason else value, **more))
+    found = section(part(rows, "data_efficiency"))
+    lines = rows_of(found, "data_efficiency-train_people-rank1")
+    assert math.isnan(lines[0][1].mean)
+    assert lines[0][1].reason == "1 of 5 pairs: too few people"
+    assert lines[1][1].mean == pytest.approx((0.2 + 0.4 + 0.6 + 0.8 + 0.7) / 5)
+    assert "1 pair could not be measured by some method" in found.summary[-1]
+
+
+def test_differences_are_told_with_their_interval():
+    rows = [rank1(pair, "identity", 0.1) for pair in RIDGE] + [rank1(p, "ridge", v) for p, v in RIDGE.items()]
+    here = ("faces", "", "", None, 1, "", "", "identity", "ridge", "excluded", "rank1")
+    found = section(part(rows, differences=[Difference(*here, -0.4, -0.45, -0.35)]))
+    assert (
+        "That is 40.0 points more than identity, the next best (95 % interval 35.0 to 45.0)." in found.summary
+    )
+    around_0 = section(part(rows, differences=[Difference(*here, -0.4, -0.9, 0.1)])).summary
+    assert any(
+        sentence.endswith("(95 % interval −10.0 to 90.0, so that the two cannot be told apart).")
+        for sentence in around_0
+    )
+    ((method, less, seed, value),) = rows_of(found, "pairwise-differences-rank1")
+    assert (method, less, seed.mean, value.mean, value.low, value.high) == (
+        *("identity", "ridge", 1.0, -0.4, -0.45, -0.35),
+    )
 
 
 def test_ranks_along_their_axis_are_one_line():
@@ -188,17 +227,18 @@ def test_geometry_names_the_best_predictor():
             Row("faces", "a", "b", "geometry", None, 1, "", "linear_cka:null_mean", 0.2),
             Row("faces", "a", "a", "geometry", None, 1, "", "anisotropy", 0.25)]  # fmt: skip
     predictions = [
-        Prediction("linear_cka", "no", "ridge", "rank1", 0.4, 0.1, 0.6, 21),
-        Prediction("procrustes_distance", "yes", "ridge", "rank1", -0.75, -0.9, -0.5, 21),
-        Prediction("svcca", "yes", "ridge", "rank1", NAN, None, None, 21),
+        Predicted("linear_cka", "no", "ridge", "rank1", 0.4, 0.1, 0.6, 21, 0.2),
+        Predicted("procrustes_distance", "no", "ridge", "rank1", -0.75, -0.9, -0.5, 21, 0.01),
+        Predicted("mean_cca", "yes", "ridge", "rank1", -0.9, NAN, NAN, 21, 0.4),
+        Predicted("svcca", "yes", "ridge", "rank1", NAN, NAN, NAN, 21, NAN),
     ]
     found = section(part(rows, "geometry", predictions=predictions))
     assert found.summary == [
-        "Of 3 similarities, Procrustes distance, calibrated predicts rank-1 identification rate by ridge best: "
+        "Of 4 similarities, Procrustes distance predicts rank-1 identification rate by ridge best: "
         "Spearman −0.75 (95 % interval −0.9 to −0.5) over 21 pairs."
     ]
     assert [row[0] for row in rows_of(found, "geometry-prediction-ridge-rank1")] == [
-        *("Procrustes distance", "linear CKA", "SVCCA")
+        *("Procrustes distance", "linear CKA", "mean CCA", "SVCCA")
     ]
     (line,) = rows_of(found, "geometry-similarities")
     assert (line[1].mean, line[2].mean, line[3:]) == (0.8, 0.2, [None, None])
@@ -210,7 +250,9 @@ def test_families_say_what_merges_first_and_what_labels_explain():
     found = section(part([rank1("aa", "x", 0.5)], "families", families={"rank1": tree}))
     left, right, height, _ = tree["linkage"][0]
     names = [tree["encoders"][int(place)] for place in (left, right)]
-    assert f"closest encoders are {names[0]} and {names[1]}, at {height:.1f}; " in found.summary[0]
+    assert (
+        f"By rank-1 the closest encoders are {names[0]} and {names[1]}, at {height:.1f}; " in found.summary[0]
+    )
     assert f"cophenetic correlation of {tree['cophenetic']:.3g}" in found.summary[0]
     assert (
         "labels explain the distances at the 5 % level (permutation test, p = 0.03, 999 perm"

@@ -67,15 +67,16 @@ def test_everything_that_drivers_write_is_read(tree):
     assert len(parts["pairwise"].projection) == 2 * 6 * 2 * 2 * 4
     assert parts["pairwise"].projection[0].person == 0
     missing = [p for p in parts["geometry"].predictions if math.isnan(p.spearman)]
-    assert [(p.low, p.high, p.pairs) for p in missing] == [(None, None, 10)] * 2
+    assert [p.pairs for p in missing] == [10, 10]
     assert parts["families"].families["rank1"]["encoders"] == list(made_results.HOSTILE[:4])
     assert tree.absent == [f"capacity-{made_results.HOSTILE_DATASETS[1]}"]
 
 
 def test_parts_that_are_not_there_are_named(study):
+    change(study, failed={"capacity-made": "too few people"})
     tree = read_tree(study)
     assert [part.name for part in tree.parts] == ["geometry-made", "pairwise-made"]
-    assert tree.absent == ["transfer"]
+    assert tree.absent == ["transfer", "capacity-made (too few people)"]
 
 
 def refused(folder):
@@ -124,7 +125,7 @@ def test_damaged_files(single):
 
 def test_a_damaged_line_is_named(study):
     file = study / "geometry-made" / "prediction.csv"
-    file.write_text(file.read_text().replace(",10\n", ",ten\n", 1))
+    file.write_text(file.read_text().replace(",10,", ",ten,", 1))
     assert "prediction.csv, line 2 cannot be read" in refused(study)
 
 

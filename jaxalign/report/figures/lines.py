@@ -39,12 +39,14 @@ class Axis:
       logarithmic: its scale.
       unit: appended to its values in words.
       limits: of the axis; None leaves them to the data.
+      ticks: where to write numbers; empty leaves it to the scale.
     """
 
     label: str
     logarithmic: bool = False
     unit: str = ""
     limits: tuple[float, float] | None = None
+    ticks: tuple[float, ...] = ()
 
 
 def draw_lines(
@@ -100,7 +102,7 @@ def _draw(axes: Any, line: Line, place: int) -> None:
 
 
 def _prepare(axes: Any, x: Axis, y: Axis) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
     axes.grid(True)
     for axis, wanted, limit in ((axes.xaxis, x, axes.set_xlim), (axes.yaxis, y, axes.set_ylim)):
@@ -113,6 +115,8 @@ def _prepare(axes: Any, x: Axis, y: Axis) -> None:
             axis.set_minor_locator(NullLocator())
         if wanted.logarithmic or wanted.unit != "%":
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        if wanted.ticks:
+            axis.set_major_locator(FixedLocator(wanted.ticks))
         axis.set_label_text(wanted.label)
         if wanted.limits is not None:
             limit(*wanted.limits)

@@ -1,6 +1,5 @@
 """Source by target as colours and numbers: one canvas for all the pictures of a table."""
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +17,7 @@ from jaxalign.report.figures.drawing import (
     picture,
     text_width,
 )
+from jaxalign.report.figures.scales import Layout, Scale
 from jaxalign.report.labels import count, short_names, shown
 from jaxalign.report.rows import Measure, ResultTable, Setting
 
@@ -25,63 +25,6 @@ COLOURS = "cividis"  # even in lightness, and the same to people with and withou
 
 MOST_NUMBERS, MOST_NUMBERS_ON_PAGE = 24, 40  # encoders; a page can be enlarged
 ROLES = "source (probe, mapped)", "target (gallery)"  # of rows and columns
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """What the colours mean: the ends of the scale, and whether the dark end is the better one.
-
-    Attributes:
-      low, high: in the unit shown.
-      reverse: the low end is the bright one.
-      factor: from a row's value to the unit.
-      unit: written above the scale.
-    """
-
-    low: float
-    high: float
-    reverse: bool = False
-    factor: float = 100
-    unit: str = "%"
-
-    @classmethod
-    def of(cls, measure: Measure) -> "Scale":
-        """The same for every method, so that pictures of one measure can be compared by eye."""
-        if measure.lower_is_better:
-            return cls(0, 50, reverse=True)
-        return cls(50, 100) if measure.name == "auc" else cls(0, 100)
-
-    @classmethod
-    def around(cls, values: np.ndarray) -> "Scale":
-        """For numbers of no known range: from 0 where they come near it, else from the lowest to the highest."""
-        finite = values[np.isfinite(values)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-        low = 0.0 if 0 <= low < 0.5 * high else low
-        return cls(low, high if high > low else low + 1, factor=1, unit="")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Layout:
-    """Sizes, in inches and points, that keep numbers readable from 2 to 40 encoders."""
-
-    width: float
-    height: float
-    size: float
-    digits: int | None  # after the point; None for no numbers at all
-    deviations: bool
-
-    @classmethod
-    def of(cls, encoders: int, numbers_to: int) -> "_Layout":
-        if encoders <= 10:
-            return cls(0.66, 0.48, 8.5, 1, True)
-        if encoders <= 14:
-            return cls(0.52, 0.42, 7.5, 1, True)
-        if encoders <= 24:
-            side = 9.4 / (encoders + 1)
-            return cls(side, max(side, 0.36), 7, 1, False)
-        digits = 0 if encoders <= numbers_to else None
-        side = max(0.1, 9.6 / (encoders + 1))
-        return cls(side, side, 6, digits, False)
 
 
 class Canvas:
@@ -109,14 +52,14 @@ class Canvas:
 
         self.table = table
         rows, columns = len(table.sources) + 1, len(table.targets) + 1  # one more of each for the means
-        self.layout = _Layout.of(max(rows, columns) - 1, numbers_to)
+        self.layout = Layout.of(max(rows, columns) - 1, numbers_to)
         self.size = max(6.0, self.layout.size)
         self.names = short_names(table.encoders)
         with drawing():
             widest = max(text_width(name, self.size) for name in ["mean of column", *self.names.values()])
         self.angle = 40 if columns < 16 else 60
         left = 0.5 + widest
-        bottom = 0.58 + widest * math.sin(math.radians(self.angle))
+        bottom = (0.58 if roles[1] else 0.34) + widest * math.sin(math.radians(self.angle))
         right, top = left + self.layout.width * columns, bottom + self.layout.height * rows
         width, height = max(right + 0.75, 6.4), top + 0.85
         with drawing():
@@ -171,7 +114,7 @@ class Canvas:
                 self.figure.draw_artist(artist)
         return np.array(self.canvas.buffer_rgba())[..., :3]
 
-    def show(self, setting: Setting, measure: Measure, scale: Scale | None = None) -> None:
+    def show(self, setting: Setting, measure: Measure, scale: Scale | None = None, title: str = "") -> None:
         """Puts a setting's numbers into the figure, without drawing it."""
         scale = scale or Scale.of(measure)
         means, deviations, measured = self.table.matrix(setting, measure)
@@ -182,7 +125,7 @@ class Canvas:
         digits = self.layout.digits if scale.unit else 2
         if self.layout.digits is not None:
             self._numbers(setting, values, scale.factor * deviations if several else None, measured, digits)
-        self.title.set_text(f"{setting}: {measure.describe()}")
+        self.title.set_text(title or f"{setting}: {measure.describe()}")
         self.footnote.set_text(self._footnote(setting, measure, values[:-1, :-1], measured))
         self._fit_title()
 
@@ -263,7 +206,13 @@ class Canvas:
 
 
 def heat_map(
-    canvas: Canvas, setting: Setting, measure: Measure, *, name: str, scale: Scale | None = None
+    canvas: Canvas,
+    setting: Setting,
+    measure: Measure,
+    *,
+    name: str,
+    scale: Scale | None = None,
+    title: str = "",
 ) -> Picture:
     """A setting's heat map for a page.
 
@@ -272,10 +221,12 @@ def heat_map(
       setting, measure: what to show.
       name: of the files.
       scale: of the colours; that of the measure by default.
+      title: setting and measure by default.
     """
     scale = scale or Scale.of(measure)
+    title = title or f"{setting}: {measure.describe()}"
     with drawing():
-        canvas.show(setting, measure, scale)
+        canvas.show(setting, measure, scale, title)
         roles = "" if scale.unit == "" else "Rows are sources, columns are targets. "
         caption = (
             f"{roles}The last row and column are means over the other encoders; cells not measured are grey."
@@ -283,9 +234,9 @@ def heat_map(
         return picture(
             canvas.figure,
             name,
-            title=f"{setting}: {measure.describe()}",
+            title=title,
             caption=caption,
-            alt=_in_words(canvas.table, setting, measure, scale),
+            alt=f"Heat map. {title}. {_in_words(canvas.table, setting, measure, scale)}",
         )
 
 
@@ -295,10 +246,7 @@ def _in_words(table: ResultTable, setting: Setting, measure: Measure, scale: Sca
     values = scale.factor * means
     unit = f" {scale.unit}" if scale.unit else ""
     digits = 1 if scale.unit else 2
-    words = (
-        f"Heat map of {measure.describe()} by {setting}, {len(table.sources)} sources by "
-        f"{len(table.targets)} targets."
-    )
+    words = f"{len(table.sources)} sources by {len(table.targets)} targets."
     if np.isfinite(values).any():
         ends = []
         for place in (np.nanargmax(values), np.nanargmin(values)):

@@ -1,7 +1,6 @@
 """A few people's embeddings in two dimensions, before and after a map."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,30 +15,9 @@ from jaxalign.report.figures.drawing import (
     picture,
 )
 from jaxalign.report.labels import short_names
+from jaxalign.report.records import Point
 
 STAGES = ("before", "after")
-
-
-class Point(NamedTuple):
-    """One embedding; the fields are the columns of ``projection.csv``.
-
-    Attributes:
-      dataset, source, target, method: as in ``results.csv``.
-      stage: "before" or "after" the map.
-      side: "source" or "target".
-      person: a number; names are nobody's business.
-      x, y: where it is.
-    """
-
-    dataset: str
-    source: str
-    target: str
-    method: str
-    stage: str
-    side: str
-    person: int
-    x: float
-    y: float
 
 
 def draw_projection(points: Sequence[Point], *, name: str) -> Picture:

@@ -1,9 +1,11 @@
 """Tables and sentences that several sections share, from the means of a result table."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from jaxalign.report.labels import count, shown
+from jaxalign.report.labels import count, shown, with_minus
+from jaxalign.report.parts import Part
+from jaxalign.report.records import Difference
 from jaxalign.report.rows import Cell, Measure, ResultTable, Row, Setting
 from jaxalign.report.table import main_measures, matrix_measures
 from jaxalign.report.tables import Column, Table, Value
@@ -16,12 +18,25 @@ def leading_measures(table: ResultTable) -> list[Measure]:
     return matrix_measures(table) or main_measures(table)[:1] or table.measures[:1]
 
 
+def sentence_case(text: str) -> str:
+    """With a capital letter in front."""
+    return text[:1].upper() + text[1:]
+
+
+def best_of(values: Mapping[Setting, float], measure: Measure) -> Setting | None:
+    """The setting with the best of numbers of a measure; None where none has a number."""
+    known = {setting: value for setting, value in values.items() if not math.isnan(value)}
+    if not known:
+        return None
+    return (min if measure.lower_is_better else max)(known, key=lambda setting: known[setting])
+
+
 def best_setting(table: ResultTable, measure: Measure) -> tuple[Setting, Cell] | None:
     """The setting with the best mean over pairs; None where no setting has one."""
-    found = [(setting, table.mean_over_pairs(setting, measure)) for setting in table.settings]
-    known = [(setting, cell) for setting, cell in found if cell is not None and not math.isnan(cell.mean)]
-    sign = -1 if measure.lower_is_better else 1
-    return max(known, key=lambda item: sign * item[1].mean, default=None)
+    cells = {setting: table.mean_over_pairs(setting, measure) for setting in table.settings}
+    known = {setting: cell for setting, cell in cells.items() if cell is not None}
+    best = best_of({setting: cell.mean for setting, cell in known.items()}, measure)
+    return None if best is None else (best, known[best])
 
 
 def mean_value(table: ResultTable, setting: Setting, measure: Measure) -> Value | None:
@@ -77,6 +92,10 @@ def pairs_table(table: ResultTable, rows: Sequence[Row], measure: Measure, *, na
         for row in rows
         if Measure(row.measure, row.own_photograph) == measure and len(table.seeds) == 1
     }
+
+    def row_of(setting: Setting, source: str, target: str) -> Row | None:
+        return intervals.get((source, target, setting.method, setting.rank))
+
     template = column_for(measure)
     columns = [Column("source"), Column("target")]
     columns += [Column(str(s), template.kind, template.digits, template.better) for s in table.settings]
@@ -88,7 +107,9 @@ def pairs_table(table: ResultTable, rows: Sequence[Row], measure: Measure, *, na
                 entries = [
                     None
                     if cell is None
-                    else pair_value(table, cell, setting, measure, source, target, intervals)
+                    else pair_value(
+                        table, cell, setting, measure, source, target, row_of(setting, source, target)
+                    )
                     for setting, cell in zip(table.settings, cells, strict=True)
                 ]
                 lines.append([source, target, *entries])
@@ -97,7 +118,7 @@ def pairs_table(table: ResultTable, rows: Sequence[Row], measure: Measure, *, na
     if not several and any(row.low is not None for row in intervals.values()):
         spread = ", 95 % interval from a bootstrap over people in brackets"
     caption = f"{measure.describe()}, mean{spread}." if several else f"{measure.describe()}{spread}."
-    return Table(name, title, caption[0].upper() + caption[1:], columns, lines)
+    return Table(name, title, sentence_case(caption), columns, lines)
 
 
 def pair_value(
@@ -107,11 +128,10 @@ def pair_value(
     measure: Measure,
     source: str,
     target: str,
-    intervals: dict[tuple[str, str, str, int | None], Row],
+    row: Row | None,
 ) -> Value:
-    """One pair's number with the spread over seeds or, with one seed, its interval."""
+    """One pair's number with the spread over seeds or, with one seed, the interval of its row."""
     doubtful = (source, target, setting) in table.doubtful
-    row = intervals.get((source, target, setting.method, setting.rank))
     reason = table.reason(setting, measure, source, target)
     if row is not None and not reason:
         return Value(cell.mean, None, row.low, row.high, doubtful=doubtful)
@@ -136,4 +156,52 @@ def failures(table: ResultTable) -> list[str]:
     return [
         f"{count(many, 'pair')} could not be measured by some method and {'is' if many == 1 else 'are'} left out of "
         f"every mean; the first is {first}."
+    ]
+
+
+def _differences(part: Part, measure: Measure) -> list[Difference]:
+    """Those of the mean over pairs, where the maps were fitted."""
+    return [
+        each
+        for each in part.differences
+        if not (each.source or each.axis or each.test_dataset)
+        and Measure(each.measure, each.own_photograph) == measure
+    ]
+
+
+def differences_table(part: Part, measure: Measure, *, name: str) -> list[Table]:
+    """Every two methods on the same resampled people, for the mean over pairs; none without resamples."""
+    found = _differences(part, measure)
+    if not found:
+        return []
+    kind = "points" if measure.is_rate else "number"
+    columns = [Column("method"), Column("less"), Column("seed", "number"), Column("difference", kind, 2)]
+    lines = [
+        [each.method, each.other, Value(float(each.seed)), Value(each.value, None, each.low, each.high)]
+        for each in found
+    ]
+    caption = (
+        f"{measure.describe()}, mean over pairs: the first method less the second on the same resampled people, 95 % "
+        "interval in brackets."
+    )
+    return [Table(name, f"Differences: {measure.brief}", sentence_case(caption), columns, lines)]
+
+
+def lead(part: Part, best: Setting, table: ResultTable, measure: Measure) -> list[str]:
+    """A sentence on how far the best setting is ahead of the next; none without resamples or with several seeds."""
+    cells = {s: table.mean_over_pairs(s, measure) for s in table.settings if s != best}
+    other = best_of({s: cell.mean for s, cell in cells.items() if cell is not None}, measure)
+    found = [
+        each for each in _differences(part, measure) if {each.method, each.other} == {str(best), str(other)}
+    ]
+    if len(found) != 1 or not measure.is_rate:
+        return []
+    (each,) = found
+    numbers = (each.value, each.low, each.high)
+    if each.method != str(best):
+        numbers = (-each.value, -each.high, -each.low)
+    value, low, high = (with_minus(f"{100 * number:.1f}") for number in numbers)
+    doubt = "" if numbers[1] > 0 or numbers[2] < 0 else ", so that the two cannot be told apart"
+    return [
+        f"That is {value} points more than {other}, the next best (95 % interval {low} to {high}{doubt})."
     ]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from jaxalign.report.figures.drawing import Picture
 from jaxalign.report.figures.lines import Axis, Line, draw_lines, line_of
@@ -87,16 +87,12 @@ def mean_curve(
     rows = [row for row in rows if row.at is not None]
     if len({row.at for row in rows}) < 2:
         return None
-    # A measure for each point: a pair without any number is then left out of the whole curve.
-    points = {row.at: Measure(f"{row.measure} at {row.at!r}") for row in rows if row.at is not None}
-    table = part.table(
-        row._replace(measure=f"{row.measure} at {row.at!r}", own_photograph="") for row in rows
-    )
+    table, points = along(part, rows)
     bands, kind = _bands(table, rows)
     lines: list[Line] = []
     for setting in [s for s in settings if s in table.settings][:MOST_LINES]:
         found = []
-        for at, measure in points.items():
+        for (_, at), measure in points.items():
             cell = table.mean_over_pairs(setting, measure)
             if cell is not None:
                 low, high = bands.get((setting, at), (math.nan, math.nan))
@@ -110,6 +106,24 @@ def mean_curve(
     return draw_lines(
         lines, x, y, name=name, title=title, caption=f"{caption}. {_notes(table, kind, settings)}"
     )
+
+
+def along(
+    part: Part, rows: Iterable[Row], order: Sequence[str] = ()
+) -> tuple[ResultTable, dict[tuple[Measure, float], Measure]]:
+    """One table of all points of an axis, so that a pair without any number is left out of the whole of it.
+
+    Returns:
+      The table, in which every measure at every point is a measure of its own; and which one it is.
+    """
+    points: dict[tuple[Measure, float], Measure] = {}
+    renamed = []
+    for row in rows:
+        if row.at is not None and row.source:
+            name = f"{row.measure} at {row.at!r}"
+            points[Measure(row.measure, row.own_photograph), row.at] = Measure(name, row.own_photograph)
+            renamed.append(row._replace(measure=name))
+    return part.table(renamed, order), points
 
 
 def _bands(

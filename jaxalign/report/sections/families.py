@@ -8,17 +8,22 @@ from jaxalign.report.figures.dendrogram import draw_dendrogram, leaves
 from jaxalign.report.labels import listed, number, shown
 from jaxalign.report.parts import Part
 from jaxalign.report.rows import Measure
-from jaxalign.report.sections.blocks import Block, Folded, Section
+from jaxalign.report.sections.blocks import Block, Folded, Section, Text
+from jaxalign.report.sections.geometry import similarity_words
 from jaxalign.report.tables import Column, Table, Value
 
 
 def family_order(families: Mapping[str, Any]) -> list[str]:
     """The order of encoders in the tree of the first measure; empty without a tree."""
     for tree in families.values():
-        names = list(tree["encoders"])
-        order = tree.get("order") or leaves(tree["linkage"], len(names))
-        return [names[item] if isinstance(item, int) else str(item) for item in order]
+        return list(tree.get("order") or leaf_names(tree))
     return []
+
+
+def leaf_names(tree: Mapping[str, Any]) -> list[str]:
+    """The encoders from top to bottom of the drawn tree."""
+    names = list(tree["encoders"])
+    return [names[place] for place in leaves(tree["linkage"], len(names))]
 
 
 def families(part: Part, order: Sequence[str]) -> Section:
@@ -32,25 +37,35 @@ def families(part: Part, order: Sequence[str]) -> Section:
     summary: list[str] = []
     for place, (measure, tree) in enumerate(part.families.items()):
         found = _tree(part, measure, tree)
-        blocks += found if place == 0 else [Folded(f"Tree by {Measure(measure).describe()}", found)]
+        blocks += found if place == 0 else [Folded(f"Tree by {family_words(measure)}", found)]
         summary += _summary(measure, tree) if place < 2 else []
     dataset = ", ".join(map(shown, part.datasets)) or shown(str(part.config.get("dataset", part.name)))
     return Section(part.name, f"Families of encoders: {dataset}", summary, blocks)
 
 
+def family_words(measure: str) -> str:
+    """A measure of ``families.json``: a rate, a rate by a method, or a calibrated similarity."""
+    name, _, rest = measure.partition(":")
+    if Measure(name).is_rate:
+        return Measure(name).brief + (f" by {rest}" if rest else "")
+    return similarity_words(name) + (f", {rest}" if rest else "")
+
+
 def _tree(part: Part, measure: str, tree: Mapping[str, Any]) -> list[Block]:
     encoders = list(tree["encoders"])
-    percent = Measure(measure).is_rate
+    words, percent = family_words(measure), Measure(measure.partition(":")[0]).is_rate
+    if not tree["linkage"]:
+        return [Text(f"No tree by {words}: {tree.get('reason') or 'too few encoders'}.")]
     picture = draw_dendrogram(
         encoders,
         tree["linkage"],
         name=f"{part.name}-tree-{measure}",
-        title=f"Average linkage by {measure}",
+        title=f"Average linkage by {words}",
         caption="The height of a merge is the mean distance between the encoders of its two branches.",
-        axis=f"100 − symmetrised {measure} (points)" if percent else f"distance from {measure}",
+        axis=f"100 − symmetrised {words} (points)" if percent else f"1 − {words}",
         labels=tree.get("labels"),
     )
-    title = f"Sources and targets by {measure}"
+    title = f"Sources and targets by {words}"
     kind = "percent" if percent else "number"
     columns = [
         Column("encoder"),
@@ -60,19 +75,19 @@ def _tree(part: Part, measure: str, tree: Mapping[str, Any]) -> list[Block]:
     if tree.get("labels"):
         columns.insert(1, Column("family"))
     lines = []
-    for name in family_order({measure: tree}):
+    for name in leaf_names(tree):
         values = [Value(_number(tree.get(side, {}).get(name))) for side in ("source", "sink")]
         label = [str((tree["labels"] or {}).get(name, ""))] if tree.get("labels") else []
         lines.append([name, *label, *values])
     caption = (
-        f"Mean {Measure(measure).describe()} over partners, as the encoder that probes come from (source) and as the "
+        f"Mean {words} over partners, as the encoder that probes come from (source) and as the "
         "one of the gallery (target)."
     )
     return [picture, Table(f"{part.name}-scores-{measure}", title, caption, columns, lines)]
 
 
 def _summary(measure: str, tree: Mapping[str, Any]) -> list[str]:
-    words = Measure(measure).describe()
+    words = family_words(measure)
     sentences = []
     names = list(tree["encoders"])
     if len(tree["linkage"]):

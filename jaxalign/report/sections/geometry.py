@@ -4,14 +4,17 @@ import math
 from collections.abc import Sequence
 
 from jaxalign.report.figures.dots import Dot, draw_dots
-from jaxalign.report.figures.matrix import MOST_NUMBERS_ON_PAGE, Canvas, Scale, heat_map
+from jaxalign.report.figures.matrix import MOST_NUMBERS_ON_PAGE, Canvas, heat_map
+from jaxalign.report.figures.scales import Scale
+from jaxalign.report.geometry_text import DISTANCES, Predicted
 from jaxalign.report.labels import count, number, shown
-from jaxalign.report.parts import Part, Prediction
+from jaxalign.report.parts import Part
 from jaxalign.report.rows import Measure, ResultTable, Row
 from jaxalign.report.sections.aggregates import mean_value
 from jaxalign.report.sections.blocks import Block, Folded, Section
 from jaxalign.report.tables import Column, Table, Value
 
+NO_CORRELATION = "too few pairs, or the same number for all"
 LEADING = ("linear_cka_unbiased", "linear_cka")
 IN_WORDS = {
     "linear_cka": "linear CKA",
@@ -55,21 +58,31 @@ def geometry(part: Part, order: Sequence[str]) -> Section:
     return Section(part.name, f"Geometry of the spaces: {dataset}", _summary(part), blocks)
 
 
-def _words(name: str) -> str:
+def similarity_words(name: str) -> str:
+    """The name of a similarity, or of a number of one encoder, in the words of the field."""
     return IN_WORDS.get(name, name.replace("_", " "))
 
 
-def _label(prediction: Prediction) -> str:
-    return _words(prediction.similarity) + (", calibrated" if prediction.calibrated == "yes" else "")
+def _label(prediction: Predicted) -> str:
+    return similarity_words(prediction.similarity) + (
+        ", calibrated" if prediction.calibrated == "yes" else ""
+    )
 
 
-def _groups(part: Part) -> dict[tuple[str, str], list[Prediction]]:
-    """By what is predicted, the strongest correlation first."""
-    groups: dict[tuple[str, str], list[Prediction]] = {}
+def _strength(prediction: Predicted) -> float:
+    """The correlation in the direction that a similarity should have: of a raw distance it is the other one."""
+    if math.isnan(prediction.spearman):
+        return -math.inf
+    distance = prediction.similarity in DISTANCES and prediction.calibrated != "yes"
+    return -prediction.spearman if distance else prediction.spearman
+
+
+def _groups(part: Part) -> dict[tuple[str, str], list[Predicted]]:
+    """By what is predicted, the best predictor first."""
+    groups: dict[tuple[str, str], list[Predicted]] = {}
     for prediction in part.predictions:
         groups.setdefault((prediction.alignment_method, prediction.measure), []).append(prediction)
-    strength = lambda p: -abs(p.spearman) if not math.isnan(p.spearman) else 1.0  # noqa: E731
-    return {key: sorted(found, key=strength) for key, found in groups.items()}
+    return {key: sorted(found, key=_strength, reverse=True) for key, found in groups.items()}
 
 
 def _predictions(part: Part) -> list[Block]:
@@ -77,18 +90,15 @@ def _predictions(part: Part) -> list[Block]:
     blocks: list[Block] = []
     for place, ((method, measure), found) in enumerate(_groups(part).items()):
         target = f"{Measure(measure).describe()} by {method}"
-        dots = [
-            Dot(_label(p), p.spearman, _or_nan(p.low), _or_nan(p.high), hollow=p.calibrated != "yes")
-            for p in found
-        ]
+        dots = [Dot(_label(p), p.spearman, p.low, p.high, hollow=p.calibrated != "yes") for p in found]
         name = f"{part.name}-prediction-{method}-{measure}"
-        title = f"What predicts {measure} by {method}"
+        title = f"What predicts {Measure(measure).brief} by {method}"
         picture = draw_dots(
             dots,
             name=name,
             title=title,
             caption=f"Spearman's rank correlation over pairs of encoders with {target}, 95 % interval. Filled: "
-            "calibrated by a null of permuted rows; hollow: raw. A distance should correlate negatively.",
+            "calibrated by a null of permuted rows; hollow: raw. A raw distance should correlate negatively.",
             axis="Spearman's rank correlation",
             zero=True,
         )
@@ -96,19 +106,22 @@ def _predictions(part: Part) -> list[Block]:
             Column("similarity"),
             Column("calibrated"),
             Column("Spearman", "number", 2),
+            Column("p", "number"),
             Column("pairs", "number"),
         ]
         lines = [
             [
-                _words(p.similarity),
+                similarity_words(p.similarity),
                 p.calibrated,
-                Value(p.spearman, None, p.low, p.high),
+                Value(p.spearman, None, p.low, p.high, NO_CORRELATION),
+                Value(p.p, reason=NO_CORRELATION),
                 Value(float(p.pairs)),
             ]
             for p in found
         ]
         caption = (
-            f"Rank correlation over pairs with {target}; 95 % interval in brackets; the strongest first."
+            f"Rank correlation over pairs with {target}; 95 % interval from a bootstrap over encoders in brackets; p "
+            "of a Mantel test; the best first."
         )
         here: list[Block] = [picture, Table(name, title, caption, columns, lines)]
         blocks += here if place == 0 else [Folded(title, here)]
@@ -124,7 +137,7 @@ def _similarities(part: Part, table: ResultTable, names: Sequence[str]) -> Table
             mean_value(table, table.settings[0], known[name + ending]) if name + ending in known else None
             for ending, _ in NULL
         ]
-        lines.append([_words(name), *entries])
+        lines.append([similarity_words(name), *entries])
     columns = [Column("similarity"), *(Column(head, "number", 3) for _, head in NULL)]
     caption = "Mean over pairs of encoders, beside what rows that do not belong together give."
     return Table(f"{part.name}-similarities", "Similarities and their nulls", caption, columns, lines)
@@ -145,8 +158,14 @@ def _heat_maps(part: Part, table: ResultTable, names: Sequence[str]) -> list[Blo
         if measure is not None:
             means, _, _ = table.matrix(table.settings[0], measure)
             scale = Scale.around(means)
+            title = similarity_words(name) + (", calibrated" if measure.name.endswith(":calibrated") else "")
             pictures[name] = heat_map(
-                canvas, table.settings[0], measure, name=f"{part.name}-{measure}", scale=scale
+                canvas,
+                table.settings[0],
+                measure,
+                name=f"{part.name}-{measure.name.replace(':', '-')}",
+                scale=scale,
+                title=title[0].upper() + title[1:],
             )
     first = next((name for name in LEADING if name in pictures), next(iter(pictures), None))
     if first is None:
@@ -159,7 +178,7 @@ def _heat_maps(part: Part, table: ResultTable, names: Sequence[str]) -> list[Blo
 def _encoders(part: Part, rows: Sequence[Row], order: Sequence[str]) -> Table:
     """A line for each encoder: its dimension, spread and hubs."""
     table = part.table(rows, order)
-    columns = [Column("encoder"), *(Column(_words(m.name), "number") for m in table.measures)]
+    columns = [Column("encoder"), *(Column(similarity_words(m.name), "number") for m in table.measures)]
     lines = []
     for name in table.encoders:
         entries = []
@@ -170,7 +189,11 @@ def _encoders(part: Part, rows: Sequence[Row], order: Sequence[str]) -> Table:
         lines.append([name, *entries])
     spread = f"; ± standard deviation over {len(table.seeds)} seeds" if len(table.seeds) > 1 else ""
     return Table(
-        f"{part.name}-encoders", "Each space by itself", f"Of single encoders{spread}.", columns, lines
+        f"{part.name}-encoders",
+        "Each space by itself",
+        f"Numbers of single encoders{spread}.",
+        columns,
+        lines,
     )
 
 
@@ -179,15 +202,12 @@ def _summary(part: Part) -> list[str]:
     for (method, measure), found in list(_groups(part).items())[:1]:
         best = found[0]
         if not math.isnan(best.spearman):
-            low, high = _or_nan(best.low), _or_nan(best.high)
-            interval = "" if math.isnan(low) else f" (95 % interval {number(low)} to {number(high)})"
+            low, high = best.low, best.high
+            interval = f"95 % interval {number(low)} to {number(high)}"
+            interval = f" ({interval if not math.isnan(low) else 'too few encoders for an interval'})"
             kinds = count(len({p.similarity for p in found}), "similarity", "similarities")
             sentences.append(
                 f"Of {kinds}, {_label(best)} predicts {Measure(measure).describe()} by {method} best: Spearman "
                 f"{number(round(best.spearman, 2))}{interval} over {count(best.pairs, 'pair')}."
             )
     return sentences
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value

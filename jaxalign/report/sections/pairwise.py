@@ -1,10 +1,9 @@
 """What crosses between every two encoders, by every method."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from jaxalign.report.controls import IN_WORDS, OWN, RELATIVE
-from jaxalign.report.figures.drawing import Picture
 from jaxalign.report.figures.matrix import MOST_NUMBERS_ON_PAGE, Canvas, heat_map
 from jaxalign.report.figures.projection import Point, draw_projection
 from jaxalign.report.labels import count, percent, percent_cell, shown
@@ -13,7 +12,9 @@ from jaxalign.report.rows import Measure, ResultTable, Row, Setting
 from jaxalign.report.sections.aggregates import (
     BASELINES,
     best_setting,
+    differences_table,
     failures,
+    lead,
     leading_measures,
     methods_table,
     pairs_table,
@@ -23,7 +24,7 @@ from jaxalign.report.sections.curves import MOST_LINES, cmc, det
 from jaxalign.report.table import main_measures
 from jaxalign.report.tables import Column, Table, Value
 
-MOST_VIEWS = 3  # before and after, without unfolding
+MOST_VIEWS_OPEN, MOST_VIEWS = 2, 6  # before and after: without unfolding, and at all
 
 
 def pairwise(part: Part, order: Sequence[str]) -> Section:
@@ -36,24 +37,31 @@ def pairwise(part: Part, order: Sequence[str]) -> Section:
     rows = part.methods()
     table = part.table(rows, order)
     leading = leading_measures(table)
-    name = part.name
+    name, best = part.name, best_setting(table, leading[0])
     blocks: list[Block] = [
         methods_table(table, main_measures(table), name=f"{name}-methods", title="Methods"),
+        *(
+            each
+            for measure in leading
+            for each in differences_table(part, measure, name=f"{name}-differences-{measure.name}")
+        ),
         *_heat_maps(part, table, leading, bool(order)),
         *_curves(part, table, leading[0]),
-        *_views(part),
-        *_controls(part, leading[0]),
+        *_views(part, best[0] if best is not None else None),
+        *_controls(part, leading[0], table.left_out),
     ]
     for measure in leading:
         title = f"Every pair: {measure.describe()}"
         each = pairs_table(table, rows, measure, name=f"{name}-pairs-{measure.name}", title=title)
         blocks.append(Folded(f"{title} ({count(len(each.rows), 'pair')})", [each]))
     dataset = ", ".join(map(shown, part.datasets))
-    summary = _summary(table, leading, dataset) + _own_sentences(part, table, leading[0]) + failures(table)
+    summary = (
+        _summary(part, table, leading, dataset) + _own_sentences(part, table, leading[0]) + failures(table)
+    )
     return Section(name, f"Pairs of encoders: {dataset}", summary, blocks)
 
 
-def _summary(table: ResultTable, leading: Sequence[Measure], dataset: str) -> list[str]:
+def _summary(part: Part, table: ResultTable, leading: Sequence[Measure], dataset: str) -> list[str]:
     sentences = []
     ordered = sum(s != t for s in table.sources for t in table.targets)
     for measure in leading:
@@ -80,6 +88,7 @@ def _summary(table: ResultTable, leading: Sequence[Measure], dataset: str) -> li
             f"{where if not sentences else 'The '}mean {measure.describe()} {verb} {percent_cell(cell)} with {setting}"
             f"{many}{over}."
         )
+        sentences += lead(part, setting, table, measure)
         if measure == leading[0]:
             sentences += _ends(table, setting, measure)
     return sentences
@@ -159,23 +168,27 @@ def _curves(part: Part, table: ResultTable, leading: Measure) -> list[Block]:
     return [Together(drawn)] if drawn else []
 
 
-def _views(part: Part) -> list[Block]:
-    """Embeddings before and after, of the pairs and methods that were kept."""
+def _views(part: Part, best: Setting | None) -> list[Block]:
+    """Embeddings before and after the best method's maps, of a few of the pairs that were kept."""
     groups: dict[tuple[str, str, str, str], list[Point]] = {}
     for point in part.projection:
         groups.setdefault(point[:4], []).append(point)
-    pictures: list[Picture] = [
-        draw_projection(points, name=f"{part.name}-view-{number + 1}")
-        for number, points in enumerate(groups.values())
-    ]
-    if not pictures:
+    of_best = [points for key, points in groups.items() if best is not None and key[3] == best.method]
+    chosen = (of_best or list(groups.values()))[:MOST_VIEWS]
+    if not chosen:
         return []
-    rest = pictures[MOST_VIEWS:]
-    folded = [Folded(f"Further views before and after ({len(rest)})", rest)] if rest else []
-    return [Text("Embeddings of a few test people, before and after a map."), *pictures[:MOST_VIEWS], *folded]
+    pictures = [
+        draw_projection(points, name=f"{part.name}-view-{place + 1}") for place, points in enumerate(chosen)
+    ]
+    rest = len(groups) - len(chosen)
+    more = f" Of {count(rest, 'more pair and method', 'more pairs and methods')} the numbers are in projection.csv."
+    text = f"Embeddings of a few test people, before and after a map.{more if rest else ''}"
+    opened, folded = pictures[:MOST_VIEWS_OPEN], pictures[MOST_VIEWS_OPEN:]
+    further = [Folded(f"Further views before and after ({len(folded)})", folded)] if folded else []
+    return [Text(text), *opened, *further]
 
 
-def _controls(part: Part, measure: Measure) -> list[Block]:
+def _controls(part: Part, measure: Measure, left_out: Set[tuple[str, str]]) -> list[Block]:
     """A line for each method and control: its mean, and relative to what encoders reach by themselves."""
     if not part.controls():
         return []
@@ -183,7 +196,7 @@ def _controls(part: Part, measure: Measure) -> list[Block]:
     rows: dict[Setting, list[Row]] = {}
     merged = chosen_per_pair(part.rows)
     for row in part.rows:
-        if not row.axis:
+        if not row.axis and (row.source, row.target) not in left_out:
             rank = None if row.method in merged else row.rank
             rows.setdefault(Setting(row.method, rank), []).append(row)
     lines = []
@@ -191,7 +204,7 @@ def _controls(part: Part, measure: Measure) -> list[Block]:
         values = [_control_value(found, which, setting.method) for which in (measure, relative)]
         if any(value is not None for value in values):
             lines.append([IN_WORDS.get(setting.method, str(setting)), *values])
-    heads = measure.name, "relative to the encoders' own"
+    heads = measure.brief, "relative to the encoders' own"
     columns = [Column("method or control"), *(Column(head, "percent", 2) for head in heads)]
     caption = (
         f"{measure.describe()}, mean over pairs and seeds; relative: to the geometric mean of what the two encoders "

@@ -9,6 +9,7 @@ from jaxalign.report.parts import Part
 from jaxalign.report.rows import Cell, Measure, ResultTable
 from jaxalign.report.sections.aggregates import (
     best_setting,
+    differences_table,
     failures,
     leading_measures,
     mean_value,
@@ -36,7 +37,9 @@ def side_by_side(part: Part, order: Sequence[str]) -> Section:
             table, table.measures[:MOST_MEASURES], name=f"{part.name}-methods", title="Side by side"
         )
     ]
-    blocks += [_picture(part, table, measure) for measure in leading]
+    for measure in leading:
+        name = f"{part.name}-differences-{measure.name}"
+        blocks += [_picture(part, table, measure), *differences_table(part, measure, name=name)]
     for measure in leading:
         title = f"Every pair: {measure.describe()}"
         each = pairs_table(table, rows, measure, name=f"{part.name}-pairs-{measure.name}", title=title)
@@ -62,9 +65,9 @@ def _picture(part: Part, table: ResultTable, measure: Measure):
     return draw_dots(
         dots,
         name=f"{part.name}-{measure.name}",
-        title=measure.name.replace("_", " "),
+        title=measure.brief,
         caption=f"{measure.describe()[0].upper()}{measure.describe()[1:]}, mean over pairs. {bars}".strip(),
-        axis=f"{measure.name.replace('_', ' ')}{' (%)' if unit else ''}",
+        axis=f"{measure.brief}{' (%)' if unit else ''}",
         unit=unit,
     )
 

@@ -69,7 +69,7 @@ def _table(part: Part, tables: dict[Way, ResultTable], measure: Measure) -> Tabl
     caption = f"{measure.describe()}, mean over ordered pairs{spread}. People in both data sets are left out."
     return Table(
         f"{part.name}-{measure.name}",
-        f"Across data sets: {measure.name}",
+        f"Across data sets: {measure.brief}",
         caption[0].upper() + caption[1:],
         columns,
         lines,
@@ -93,7 +93,7 @@ def _picture(part: Part, tables: dict[Way, ResultTable], measure: Measure):
     return draw_dots(
         dots,
         name=f"{part.name}-{measure.name}",
-        title=f"Across data sets: {measure.name}",
+        title=f"Across data sets: {measure.brief}",
         caption="The best method of each way; hollow: fitted elsewhere. Bars: standard deviation over seeds.",
         axis=f"{measure.describe()}{' (%)' if unit else ''}",
         unit=unit,

@@ -16,7 +16,7 @@ class Value:
       mean: the number; NaN where there is none.
       deviation: standard deviation, over seeds or pairs; None where there is none.
       low, high: interval of 95 %; None where there is none.
-      reason: why ``mean`` is NaN.
+      reason: why ``mean`` is NaN; "" where it is not.
       doubtful: whether the fit behind it was numerically doubtful.
     """
 
@@ -28,8 +28,11 @@ class Value:
     doubtful: bool = False
 
     def __post_init__(self) -> None:
-        if math.isnan(self.mean) and not self.reason:
-            object.__setattr__(self, "reason", NO_REASON)
+        reason = (self.reason or NO_REASON) if math.isnan(self.mean) else ""
+        object.__setattr__(self, "reason", reason)
+        for name in ("low", "high"):
+            end = getattr(self, name)
+            object.__setattr__(self, name, None if end is None or math.isnan(end) else end)
 
     @classmethod
     def of(cls, cell: Cell, reason: str = "", doubtful: bool = False) -> "Value":
@@ -48,7 +51,7 @@ class Column:
 
     Attributes:
       title: its head.
-      kind: "text", "percent" (values are shares) or "number".
+      kind: "text", "percent" (values are shares), "points" (differences of shares) or "number".
       digits: after the decimal point; None for as many as a number of its size needs.
       better: "high" or "low": which end is best, to be set in bold; "" where neither is.
     """
@@ -66,13 +69,14 @@ class Column:
     @property
     def head(self) -> str:
         """The title with its unit."""
-        return f"{self.title} (%)" if self.kind == "percent" else self.title
+        unit = {"percent": " (%)", "points": " (points)"}.get(self.kind, "")
+        return self.title + unit
 
     def written(self, value: float) -> str:
         """A number as it is shown."""
         if math.isnan(value):
             return NO_VALUE
-        if self.kind == "percent":
+        if self.kind in ("percent", "points"):
             return with_minus(f"{100 * value:.{1 if self.digits is None else self.digits}f}")
         return number(value) if self.digits is None else with_minus(f"{value:.{self.digits}f}")
 
@@ -136,6 +140,6 @@ class Table:
         if not math.isnan(value.mean):
             if value.deviation is not None and not math.isnan(value.deviation):
                 spread = column.written(value.deviation)
-            if value.low is not None and value.high is not None and not math.isnan(value.low):
+            if value.low is not None and value.high is not None:
                 interval = f"{column.written(value.low)} to {column.written(value.high)}"
         return column.written(value.mean), spread, interval

@@ -1,0 +1,99 @@
+"""Maps against themselves: fitted on two halves of the people, gone there and back, gone round by a third encoder.
+
+Each number is a function of sums over test rows (``MEASURES``), so that resampled people are weighted sums.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxalign.agreement import agreement_of_sums, compare_scores, row_differences
+from jaxalign.pairwise import Pair, PairwiseMaps
+from jaxalign.workers import concurrently
+
+
+class Apart(NamedTuple):
+    """What one number of a pair is made of.
+
+    Attributes:
+      pair: source and target.
+      measure: a name in ``MEASURES``.
+      via: the third encoder of "three_way"; "" elsewhere.
+      rows: two numbers of each test row, shape [n, 2]; ``MEASURES[measure]`` of their sums is the result.
+    """
+
+    pair: Pair
+    measure: str
+    via: str
+    rows: Float[np.ndarray, "n 2"]
+
+
+def ratio_of_sums(sums: Float[np.ndarray, "*shape 2"]) -> Float[np.ndarray, "*shape"]:
+    """A mean, from the sum of values and their number."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return sums[..., 0] / sums[..., 1]
+
+
+MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "map_agreement": agreement_of_sums,
+    "score_agreement": ratio_of_sums,
+    "ranking_agreement": ratio_of_sums,
+    "round_trip": agreement_of_sums,
+    "three_way": agreement_of_sums,
+}
+
+
+def between(one: PairwiseMaps, other: PairwiseMaps, tested: Mapping[str, np.ndarray]) -> Iterator[Apart]:
+    """Agreement of two fits of every pair.
+
+    "map_agreement": of the images of rows in the target's coordinates, see ``row_differences``. "score_agreement" and
+    "ranking_agreement": Pearson's and Spearman's correlation of each probe's scores, see ``compare_scores``.
+
+    Args:
+      one, other: maps of the same pairs.
+      tested: test rows of every encoder, shape [n, d].
+    """
+
+    def compare(pair: Pair) -> list[Apart]:
+        fits = one[pair], other[pair]
+        rows, gallery = (tested[name] for name in pair)
+        images = [np.asarray(fit.to_target()(rows), np.float64) for fit in fits]
+        apart = row_differences(images[0], images[1], np.concatenate(images).mean(axis=0))
+        sides = [(fit.source(rows), fit.target(gallery)) for fit in fits]
+        scores, rankings = compare_scores(sides[0], sides[1])
+        ones = np.ones(len(rows))
+        return [
+            Apart(pair, "map_agreement", "", apart),
+            Apart(pair, "score_agreement", "", np.stack([scores, ones], axis=1)),
+            Apart(pair, "ranking_agreement", "", np.stack([rankings, ones], axis=1)),
+        ]
+
+    for found in concurrently(compare, list(one)):
+        yield from found
+
+
+def around(maps: PairwiseMaps, tested: Mapping[str, np.ndarray]) -> Iterator[Apart]:
+    """Round trips A → B → A against the rows, and A → B → C against A → C for every B between, where maps are there.
+
+    Args:
+      maps: of several pairs, in the targets' coordinates.
+      tested: test rows of every encoder, shape [n, d].
+    """
+    to = {pair: maps[pair].to_target() for pair in maps}
+    names = list(dict.fromkeys(name for pair in maps for name in pair))
+    for source in names:
+        rows = tested[source]
+        image = {target: np.asarray(to[source, target](rows)) for target in names if (source, target) in to}
+        for target in image:
+            if (target, source) in to:
+                back = np.asarray(to[target, source](image[target]))
+                yield Apart(
+                    (source, target), "round_trip", "", row_differences(rows, back, rows.mean(axis=0))
+                )
+            for via in image:
+                if (via, target) in to:
+                    there, direct = np.asarray(to[via, target](image[via])), image[target]
+                    apart = row_differences(there, direct, direct.mean(axis=0))
+                    yield Apart((source, target), "three_way", via, apart)
