@@ -87,8 +87,8 @@ class Aligning:
     def moments(self, measuring: Measuring) -> FoldMoments:
         """One pass over the training rows, which serves every method; each process reads its share of them."""
         train, fold = measuring.split.train, measuring.fold
-        key = id(self.data), hash(train.tobytes()), fold is None
-        if key not in self._kept:
+        key = id(self.data), hash(train.tobytes())
+        if key not in self._kept or (fold is not None and not self._kept[key].folds):
             self._kept.clear()  # before the next are made: two may not fit
             self._kept[key] = self._summed(self.data.rows[train], fold)
         return self._kept[key]

@@ -117,7 +117,6 @@ def configure(values: Any, known: Collection[str] = METHODS, **also: Any) -> Pai
 def open_one(values: Any, known: Collection[str] = METHODS) -> tuple[PairwiseConfig, list[Data]]:
     """The configuration and the one data set of most analyses."""
     config = configure(values, known)
-    results.check_output(config.out, config.overwrite)
     return config, [Data.open(config)]
 
 
@@ -137,7 +136,6 @@ def open_stores(
     for path in paths:
         values.store = path
         config = configure(values, known)
-        results.check_output(config.out, config.overwrite)
         opened.append(Data.open(config))
     assert config is not None
     names = [data.store.dataset for data in opened]
@@ -183,6 +181,7 @@ def main(analysis: Analysis) -> None:
     started = time.monotonic()
     values = flags.complete(analysis.flags)
     flags.set_compilation_cache(values.compilation_cache)
+    results.check_output(values.out, values.overwrite)
     config, stores = analysis.opening(values, analysis.methods)
     with results.writer(config.out, overwrite=config.overwrite) as write, Progress(0) as progress:
         text = run(analysis, Job(values, config, stores, write, progress))

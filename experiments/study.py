@@ -10,12 +10,14 @@ the data at hand is told with its reason, and the others go on. --parts names so
 import dataclasses
 import importlib
 import pathlib
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments import analysis, cli, flags, results
 from experiments.analysis import Analysis, Job
+from experiments.config import PairwiseConfig
 from experiments.inputs import Data
 from experiments.labels import read_labels
 from experiments.progress import Progress, duration
@@ -24,14 +26,8 @@ from jaxalign.errors import UserError
 
 # Modules of ``experiments`` with an ANALYSIS, in the order in which they run: of each store, or of all together.
 OF_EACH = (
-    "pairwise",
-    "geometry",
-    "families",
-    "data_efficiency",
-    "rank_sweep",
-    "ridge_path",
-    "capacity",
-    "stability",
+    *("pairwise", "geometry", "families"),
+    *("rank_sweep", "ridge_path", "capacity", "data_efficiency", "stability"),
 )
 OF_ALL = ("transfer",)
 # Parts of the same store that an analysis reads where they are there, instead of measuring again.
@@ -42,28 +38,22 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 FLAGS = flags.define_own(
     *("stores", "images", "models", "nonfinite", "crop", "bad_images", "embedding_cache", "same_names"),
-    *(
-        "protocol",
-        "normalize",
-        "seeds",
-        "train_fraction",
-        "max_per_person",
-        "fmr",
-        "rank_k",
-        "own_photograph",
-    ),
-    *("intervals", "parts", "families", "overwrite", "compilation_cache"),
+    *("protocol", "normalize", "seeds", "train_fraction", "max_per_person"),
+    *("fmr", "rank_k", "own_photograph", "intervals", "parts", "families"),
+    *("overwrite", "compilation_cache"),
     out="results/study",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One directory of the study: an analysis of one store or of all."""
+    """One directory of the study: an analysis of one store or of all, with its flags."""
 
     name: str
     analysis: Analysis
     stores: tuple[Data, ...]
+    values: Any
+    config: PairwiseConfig
 
 
 def main(_: list[str]) -> int:
@@ -72,17 +62,21 @@ def main(_: list[str]) -> int:
     given = {name: FLAGS[name].value for name in FLAGS if FLAGS[name].present}
     out, names = pathlib.Path(FLAGS.out), chosen_parts(FLAGS.parts)
     flags.set_compilation_cache(FLAGS.compilation_cache)
-    check_output(out, FLAGS.overwrite)
-    stores = open_all(given)
+    old = check_output(out, FLAGS.overwrite)
+    stores = open_all()
     if FLAGS.families is not None:
         for data in stores:
             read_labels(FLAGS.families, data.encoders)
-    parts = list(planned(names, stores))
+    parts = list(planned(names, stores, given, out))
+    if not parts:
+        raise UserError(f"--parts={FLAGS.parts} takes at least two stores.")
+    for entry in old:
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     failed: dict[str, str] = {}
     kept: dict[Any, FoldMoments] = {}
     for number, part in enumerate(parts, start=1):
         try:
-            took = run(part, given, out, kept, f"{number} of {len(parts)}: {part.name}")
+            took = run(part, kept, f"{number} of {len(parts)}: {part.name}")
             print(f"{part.name}: {duration(took)}", flush=True)
         except UserError as error:
             failed[part.name] = str(error)
@@ -106,7 +100,7 @@ def of(name: str) -> Analysis:
     return importlib.import_module(f"experiments.{name}").ANALYSIS
 
 
-def open_all(given: Mapping[str, Any]) -> list[Data]:
+def open_all() -> list[Data]:
     """The stores of the study, or one of made photographs."""
     values = flags.complete(FLAGS)
     if values.stores is None:
@@ -114,54 +108,60 @@ def open_all(given: Mapping[str, Any]) -> list[Data]:
     return analysis.open_stores(values, least=1)[1]
 
 
-def planned(names: Sequence[str], stores: Sequence[Data]) -> Iterator[Part]:
+def planned(
+    names: Sequence[str], stores: Sequence[Data], given: Mapping[str, Any], out: pathlib.Path
+) -> Iterator[Part]:
     """Every part: store by store, so that analyses of one store share its moments, then those of all stores."""
     for data in stores:
-        yield from (
-            Part(f"{name}-{data.store.dataset}", of(name), (data,)) for name in names if name in OF_EACH
-        )
-    if len(stores) > 1:
-        yield from (Part(name, of(name), tuple(stores)) for name in names if name in OF_ALL)
+        for name in names:
+            if name in OF_EACH:
+                yield planned_part(f"{name}-{data.store.dataset}", name, (data,), given, out)
+    for name in names:
+        if name in OF_ALL and len(stores) > 1:
+            yield planned_part(name, name, tuple(stores), given, out)
 
 
-def run(
-    part: Part, given: Mapping[str, Any], out: pathlib.Path, kept: dict[Any, FoldMoments], label: str
-) -> float:
+def planned_part(
+    directory: str, name: str, stores: tuple[Data, ...], given: Mapping[str, Any], out: pathlib.Path
+) -> Part:
+    """A part with its flags: those given to the study, else its own defaults."""
+    part, here = of(name), {"out": str(out / directory)}
+    if "stores" in given:
+        here["store"] = str(stores[0].store.path)
+    values = flags.complete(part.flags, **{**DEFAULTS.get(name, {}), **given, **here})
+    return Part(directory, part, stores, values, analysis.configure(values, part.methods, **part.also))
+
+
+def run(part: Part, kept: dict[Any, FoldMoments], label: str) -> float:
     """Runs one part and writes its directory; returns how long it took."""
     started = time.monotonic()
-    here = {"out": str(out / part.name)}
-    if "stores" in given:
-        here["store"] = str(part.stores[0].store.path)
-    dataset = part.stores[0].store.dataset
-    earlier = [out / f"{name}-{dataset}" for name in READS.get(part.analysis.name, ())]
+    out, dataset = pathlib.Path(part.config.out), part.stores[0].store.dataset
+    earlier = [out.with_name(f"{name}-{dataset}") for name in READS.get(part.analysis.name, ())]
     if earlier := [str(path) for path in earlier if (path / "config.json").exists()]:
-        here["results"] = ",".join(earlier)
-    usual = DEFAULTS.get(part.analysis.name, {})
-    values = flags.complete(part.analysis.flags, **{**usual, **given, **here})
-    config = analysis.configure(values, part.analysis.methods, **part.analysis.also)
-    with results.writer(here["out"], overwrite=config.overwrite) as write, Progress(0) as progress:
+        part.values.results = ",".join(earlier)
+    with results.writer(out) as write, Progress(0) as progress:
         progress.note(label)
-        analysis.run(part.analysis, Job(values, config, part.stores, write, progress, kept=kept))
+        analysis.run(part.analysis, Job(part.values, part.config, part.stores, write, progress, kept=kept))
     return time.monotonic() - started
 
 
-def check_output(out: pathlib.Path, overwrite: bool) -> None:
-    """Says before any work starts whether the study may be written.
+def check_output(out: pathlib.Path, overwrite: bool) -> list[pathlib.Path]:
+    """Says before any work starts whether the study may be written; returns what of an old one to remove.
 
     Raises:
       UserError: ``out`` is a file, or holds something that is not a study, or one that may not be replaced.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out} exists and is not a directory; choose another place for the study.")
-    ours = {"config.json", "report"}
-    for entry in sorted(out.iterdir()) if out.exists() else ():
-        if entry.name in ours:
-            continue
-        if entry.name.partition("-")[0] not in (*OF_EACH, *OF_ALL):
+    entries = sorted(out.iterdir()) if out.exists() else []
+    for entry in entries:
+        if entry.name.partition("-")[0] in (*OF_EACH, *OF_ALL, "report"):
+            results.check_output(entry, overwrite)
+        elif entry.name != "config.json":
             raise UserError(
                 f"--out={out} holds files that are not a study ({entry.name}); choose another directory."
             )
-        results.check_output(entry, overwrite)
+    return entries
 
 
 if __name__ == "__main__":

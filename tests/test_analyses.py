@@ -332,6 +332,9 @@ def test_a_study_writes_every_part_as_its_driver_does(stores, tmp_path):
         assert inside["config"]["intervals"] == 40
         assert read(tmp_path / "s" / part / "results.csv")
     assert drive(study, both, f"--out={tmp_path / 's'}", "--parts=ridge_path") == 2
+    alone = f"--stores={stores / 'first'}"
+    assert drive(study, alone, f"--out={tmp_path / 's'}", "--parts=ridge_path", "--overwrite") == 0
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {"config.json", "ridge_path-first"}
 
 
 def test_every_part_of_the_table_is_there():
@@ -363,6 +366,8 @@ def others(tmp_path_factory):
         (transfer, ["--stores={stores}/first,{others}/twin"], "several data sets are called 'first'"),
         (study, ["--stores={stores}/first,{others}/alone"], "'alone' has delta, gamma"),
         (study, ["--stores={stores}/first", "--parts=luck"], "there is no part 'luck'"),
+        (study, ["--stores={stores}/first", "--parts=transfer"], "takes at least two stores"),
+        (study, ["--stores={stores}/first", "--fmr=2"], "--fmr takes numbers above 0"),
         (data_efficiency, ["--train_people=5,22"], "a training size of 22 is asked for; there are 2 to 21"),
         (data_efficiency, ["--train_pairs=99"], "a training size of 99 is asked for; there are 2 to 84"),
         (data_efficiency, ["--train_fractions=0.9"], "a training size of 27 is asked for; there are 2 to 21"),
