@@ -102,7 +102,7 @@ def network(job: Job, run: Aligning, measuring: Measuring, test: TestRows, metho
         y = np.asarray(fit.target(wide[target]))
         trained = fit_network(wide[source], y, out, jax.tree.map(np.asarray, fit.source), **options)
         try:
-            return measuring.compare(trained.network(test[source]), fit.target(test[target]))
+            return measuring.compare(trained.network(np.asarray(test[source])), fit.target(test[target]))
         except UserError as error:
             return str(error)
 

@@ -56,7 +56,7 @@ def moments_shape(layout: Layout, mesh: Mesh) -> SpreadMoments:
     size = layout.blocks * layout.width
     small: list[Any] = [jax.ShapeDtypeStruct(shape, dtype) for shape in ((), (), (size,))]
     tile: Any = jax.ShapeDtypeStruct((layout.blocks, layout.width, layout.width), dtype)
-    shapes = SpreadMoments(*small, (tile,) * (layout.reach + 1), None, layout, mesh)
+    shapes = SpreadMoments(small[0], small[1], small[2], (tile,) * (layout.reach + 1), None, layout, mesh)
     return jax.tree.map(
         lambda leaf, spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)),
         shapes,

@@ -1,6 +1,7 @@
 """Checks of what a caller gives, before any work starts: each failure is one sentence."""
 
 from collections.abc import Mapping
+from typing import overload
 
 import numpy as np
 from jax.core import Tracer
@@ -22,6 +23,14 @@ def seed(value: object) -> None:
     """Refuses a seed that is not a whole number ≥ 0."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
         raise UserError(f"seed: expected a whole number of at least 0, got {value!r}")
+
+
+@overload
+def embedding(array: LazyRows, name: str) -> LazyRows: ...
+
+
+@overload
+def embedding(array: ArrayLike, name: str) -> np.ndarray: ...
 
 
 def embedding(array: ArrayLike | LazyRows, name: str) -> np.ndarray | LazyRows:

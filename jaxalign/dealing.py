@@ -105,7 +105,7 @@ def pair_groups(
         kind = sizes, row != source and not either_way
         found.setdefault(kind, [[] for _ in range(layout.blocks)])[device].append((row, column, argument))
     return [
-        Group(function, dealt, *kind, _shares(blocks, matrix.mesh.shape["data"]))
+        Group(function, dealt, kind[0], kind[1], _shares(blocks, matrix.mesh.shape["data"]))
         for kind, blocks in found.items()
     ]
 

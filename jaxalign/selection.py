@@ -162,7 +162,7 @@ def _dealt_penalty_scores(
     folds: Sequence[Any] = (None,) if generalised else moments.folds
     found: list[dict[Pair, np.ndarray]] = []
     for fold in folds:
-        matrices = (total,) if fold is None else (total, fold)
+        matrices: Any = (total,) if fold is None else (total, fold)
         with double_precision():
             dealt = work_on_encoders(on_encoders, matrices, used)
             found.append(_by_pair(work_on_pairs(on_pairs[per_column], dealt, dict.fromkeys(pairs, ()))))

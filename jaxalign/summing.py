@@ -169,8 +169,8 @@ def reduced(partial: Sums, *, layout: Layout, mesh: Mesh) -> SpreadMoments:
         if layout.doubled:
             scatter, residue = (_last_tile_summed(layout, tiles) for tiles in (scatter, residue))
         blocks = jax.lax.all_gather(mean[: layout.width], "pairs", tiled=True)
-        tiles = _leading((scatter, residue))
-        return SpreadMoments(weight, count, blocks, *tiles, layout, mesh)
+        scatter, residue = _leading((scatter, residue))
+        return SpreadMoments(weight, count, blocks, scatter, residue, layout, mesh)
 
     return on_devices(mesh, local, DEVICE, specs_of(layout, mesh, partial.residue is not None))(partial)
 

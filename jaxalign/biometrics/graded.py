@@ -175,7 +175,7 @@ class _PairCounts:
         pairs, counts = np.unique(np.concatenate(self.listed), return_counts=True)
         place = np.divmod(pairs, self.people)
         sparse = csr_array((counts.astype(np.float32), place), shape=(self.people, self.people))
-        return np.sum((sparse @ by_person) * by_person, axis=0, dtype=np.float64)
+        return np.asarray(np.sum((sparse @ by_person) * by_person, axis=0, dtype=np.float64))
 
 
 def _weighed(counts: list[_PairCounts], weights: Float[np.ndarray, "resamples people"]) -> list[np.ndarray]:

@@ -32,7 +32,7 @@ def rsa_spearman(x: ArrayLike, y: ArrayLike) -> float:
     References:
       Kriegeskorte, Mur, Bandettini, "Representational similarity analysis", 2008.
     """
-    arrays = checks.embeddings({"x": x, "y": y})
+    arrays = {name: np.asarray(rows) for name, rows in checks.embeddings({"x": x, "y": y}).items()}
     with double_precision():
         return float(_inner(*(ranked_cosines(rows) for rows in arrays.values())))
 

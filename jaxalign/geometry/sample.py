@@ -114,7 +114,7 @@ class GeometrySample:
         each: Callable[[Callable[[str], Prepared], Sequence[str]], Iterable[Prepared]] = map,
     ):
         self.settings = settings = settings or GeometrySettings()
-        self.rows = checks.embeddings(embeddings)
+        self.rows = {name: np.asarray(rows) for name, rows in checks.embeddings(embeddings).items()}
         self.count = len(next(iter(self.rows.values())))
         self.identities = checks.groups(identities, self.count)
         self.people = len(np.unique(self.identities))
