@@ -80,7 +80,7 @@ def row(here: tuple, measure: str, number: Sampled) -> Row:
     low, high = number.interval()
     known = {} if np.isnan(low) else {"low": low, "high": high}
     reason = "" if np.isfinite(number.estimate) else "the rows do not vary"
-    return Row(*(*here, "", measure, number.estimate), reason=reason, **known)
+    return Row(*(*here, "", measure, number.estimate), reason=reason, **known)  # pyright: ignore
 
 
 def text(rows: list[Row]) -> str:

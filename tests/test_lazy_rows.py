@@ -43,7 +43,7 @@ def test_rows_are_chosen_prepared_and_mapped_as_by_numpy(array, monkeypatch, pie
 
 def test_rows_of_zeros_and_single_rows():
     lazy = LazyRows.of(np.array([[0.0, 0.0], [3.0, 4.0]]))
-    np.testing.assert_array_equal(lazy.unit().take(np.array([1, 0])), np.float32([[0.6, 0.8], [0, 0]]))
+    np.testing.assert_array_equal(lazy.unit().take(np.array([1, 0])), np.float32([[0.6, 0.8], [0, 0]]))  # pyright: ignore
     assert lazy.take(np.zeros(0, np.int64)).shape == (0, 2)
     assert np.shares_memory(lazy.read(0, 2), lazy.array)
 

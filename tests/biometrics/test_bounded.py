@@ -103,8 +103,8 @@ def test_listed_pairs_of_rows_on_disk(small, monkeypatch):
     class Listed:
         genuine, fold = np.arange(170) % 2 == 0, None
 
-    Listed.left, Listed.right = left, right
-    found = biometrics.verify_pairs(LazyRows.of(rows), LazyRows.of(rows), Listed())
+    Listed.left, Listed.right = left, right  # pyright: ignore
+    found = biometrics.verify_pairs(LazyRows.of(rows), LazyRows.of(rows), Listed())  # pyright: ignore
     np.testing.assert_array_equal(found.scores, np.sum(rows[left] * rows[right], axis=1) / 64)
 
 

@@ -108,9 +108,9 @@ def test_curves_go_through_the_measures(case):
     ranks = {point.at: point.value for point in points if point[:2] == ("excluded", "cmc")}
     assert ranks[1] == evaluation.identification["excluded"].rank_k[1]
     rates = {point.at: point for point in points if point.measure == "tmr"}
-    assert rates[0.1].value == pytest.approx(evaluation.verification.tmr[0.1])
+    assert rates[0.1].value == pytest.approx(evaluation.verification.tmr[0.1])  # pyright: ignore
     assert all(a.value <= b.value for a, b in zip(list(rates.values()), list(rates.values())[1:]))
-    assert all(point.low <= point.value + 0.1 and point.high >= point.value - 0.1 for point in points)
+    assert all(point.low <= point.value + 0.1 and point.high >= point.value - 0.1 for point in points)  # pyright: ignore
     without = list(curve_points(biometrics.evaluate(sides[0], sides[1], plan)))
     assert without and all(point.low is None for point in without)
 

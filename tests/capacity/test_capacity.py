@@ -30,7 +30,7 @@ def test_polynomial_features_are_products_of_principal_components(rows):
     curved = parts("polynomial", rows, 12)  # 4 components have 10 products
     scores = PCA(4, svd_solver="full").fit_transform(rows.astype(np.float64))
     second = PolynomialFeatures(2, include_bias=False).fit(scores)
-    expected = second.transform(scores)[:, 4:]
+    expected = second.transform(scores)[:, 4:]  # pyright: ignore
     np.testing.assert_allclose(np.abs(curved), np.abs(expected), atol=2e-3)
 
 
@@ -58,7 +58,7 @@ def test_a_network_learns_what_no_affine_map_can():
     x, y = curved_task(0)
     out = np.arange(600) % 10 == 0
     affine = LinearRegression().fit(x[~out], y[~out])
-    start = AffineMap((affine.coef_.T,), affine.intercept_)
+    start = AffineMap((affine.coef_.T,), affine.intercept_)  # pyright: ignore
     trained = fit_network(x, y, out, start, hidden=32, steps=400)
     expected = np.sum((affine.predict(x[out]) - y[out]) ** 2, axis=1).mean()
     assert trained.before == pytest.approx(expected, rel=1e-4)

@@ -26,7 +26,7 @@ def random_distances(count=6, seed=0):
 
 def test_a_tree_by_hand():
     """a and b at 2; then c, whose mean distance to them is (6 + 8) / 2."""
-    found = dendrogram(("a", "b", "c"), [[0, 2, 6], [2, 0, 8], [6, 8, 0]])
+    found = dendrogram(("a", "b", "c"), [[0, 2, 6], [2, 0, 8], [6, 8, 0]])  # pyright: ignore
     np.testing.assert_allclose(found.linkage, [[0, 1, 2, 2], [2, 3, 7, 3]])
     assert found.cophenetic == pytest.approx(np.corrcoef([2, 6, 8], [2, 7, 7])[0, 1])
     assert found.order in (("b", "a", "c"), ("c", "a", "b"))  # a is nearer to c
@@ -36,7 +36,10 @@ def test_heights_are_those_of_scikit_learn():
     distances = random_distances()
     found = dendrogram(NAMES, distances)
     theirs = AgglomerativeClustering(
-        n_clusters=None, distance_threshold=0, metric="precomputed", linkage="average"
+        n_clusters=None,
+        distance_threshold=0,
+        metric="precomputed",
+        linkage="average",  # pyright: ignore
     ).fit(distances)
     np.testing.assert_allclose(found.linkage[:, 2], theirs.distances_)
 
@@ -139,9 +142,9 @@ def test_prediction_is_scipys_spearman_with_exact_mantel_p():
     found = predict(known, reached)
     upper = np.triu_indices(4, 1)
     both = (reached + reached.T) / 2
-    expected = scipy.stats.spearmanr(known[upper], both[upper]).statistic
+    expected = scipy.stats.spearmanr(known[upper], both[upper]).statistic  # pyright: ignore
     values = [
-        abs(scipy.stats.spearmanr(known[np.ix_(order, order)][upper], both[upper]).statistic)
+        abs(scipy.stats.spearmanr(known[np.ix_(order, order)][upper], both[upper]).statistic)  # pyright: ignore
         for order in itertools.permutations(range(4))
     ]
     assert found.spearman == pytest.approx(expected)
@@ -153,7 +156,7 @@ def test_weighted_spearman_is_that_of_repeated_pairs():
     random = np.random.default_rng(0)
     x, y = random.integers(0, 5, 15).astype(float), random.normal(size=15)
     times = random.integers(0, 4, (20, 15))
-    theirs = [scipy.stats.spearmanr(np.repeat(x, t), np.repeat(y, t)).statistic for t in times]
+    theirs = [scipy.stats.spearmanr(np.repeat(x, t), np.repeat(y, t)).statistic for t in times]  # pyright: ignore
     np.testing.assert_allclose(weighted_spearman(x, y, times), theirs)
     assert np.isnan(weighted_spearman(np.ones(3), y[:3], np.ones((1, 3)))[0])
 

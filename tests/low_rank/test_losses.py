@@ -122,7 +122,7 @@ def test_contrastive_gradient_is_that_of_central_differences(scale):
         own = np.tile(np.eye(PEOPLE, dtype=bool), (2, 2))
         kept = np.where(own, logits, -np.inf)
         return np.mean(
-            [scipy.special.logsumexp(logits, axis) - scipy.special.logsumexp(kept, axis) for axis in (0, 1)]
+            [scipy.special.logsumexp(logits, axis) - scipy.special.logsumexp(kept, axis) for axis in (0, 1)]  # pyright: ignore
         )
 
     def loss(u, v, scale):
