@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from jaxalign import checks
 from jaxalign.errors import UserError
 from jaxalign.precision import double_precision, moment_dtype, multiply
+from jaxalign.pytree import Leaf
 
 TIES = {
     64: 2.0**-40,
@@ -71,7 +72,7 @@ def _ranked(rows: Float[Array, "n d"]) -> Float[Array, "n n"]:
     return full + full.T
 
 
-def mean_ranks(values: Float[Array, " m"]) -> Float[Array, " m"]:
+def mean_ranks(values: Float[Leaf, " m"]) -> Float[Array, " m"]:
     """Ranks from 1, equal values sharing their mean rank (``scipy.stats.rankdata``)."""
     order = jnp.argsort(values)
     ordered = values[order]

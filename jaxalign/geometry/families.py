@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-from jax.typing import ArrayLike
+import numpy.typing
 from jaxtyping import Float
 
 from jaxalign.errors import UserError
@@ -33,7 +33,7 @@ class Dendrogram:
     cophenetic: float
 
 
-def dendrogram(encoders: Sequence[str], distances: ArrayLike) -> Dendrogram:
+def dendrogram(encoders: Sequence[str], distances: numpy.typing.ArrayLike) -> Dendrogram:
     """Average-linkage clustering; leaves are ordered so that neighbours are as near as the tree allows.
 
     Args:
@@ -61,7 +61,7 @@ def dendrogram(encoders: Sequence[str], distances: ArrayLike) -> Dendrogram:
     return Dendrogram(tuple(encoders), matrix, linkage, order, cophenetic)
 
 
-def checked_distances(encoders: Sequence[str], distances: ArrayLike) -> Float[np.ndarray, "K K"]:
+def checked_distances(encoders: Sequence[str], distances: numpy.typing.ArrayLike) -> Float[np.ndarray, "K K"]:
     """Distances as float64, refused where no tree can be made of them."""
     matrix = np.asarray(distances, np.float64)
     count = len(encoders)
@@ -80,7 +80,7 @@ def checked_distances(encoders: Sequence[str], distances: ArrayLike) -> Float[np
     return symmetric
 
 
-def rate_distances(rates: ArrayLike) -> Float[np.ndarray, "K K"]:
+def rate_distances(rates: numpy.typing.ArrayLike) -> Float[np.ndarray, "K K"]:
     """100 − symmetrised rate in per cent, as published: (R + Rᵀ) / 2 of source by target, zero diagonal.
 
     Args:
@@ -98,7 +98,7 @@ def rate_distances(rates: ArrayLike) -> Float[np.ndarray, "K K"]:
 Item = TypeVar("Item")
 
 
-def complete(encoders: Sequence[Item], matrix: ArrayLike) -> tuple[Item, ...]:
+def complete(encoders: Sequence[Item], matrix: numpy.typing.ArrayLike) -> tuple[Item, ...]:
     """The encoders that are left when those with missing (NaN) entries go, the one with most first.
 
     Args:
@@ -116,19 +116,19 @@ def complete(encoders: Sequence[Item], matrix: ArrayLike) -> tuple[Item, ...]:
     return tuple(encoders[k] for k in left)
 
 
-def source_means(matrix: ArrayLike) -> Float[np.ndarray, " K"]:
+def source_means(matrix: numpy.typing.ArrayLike) -> Float[np.ndarray, " K"]:
     """Mean of each row without the diagonal: how well an encoder is translated from."""
     values = np.array(matrix, np.float64)
     np.fill_diagonal(values, 0)
     return values.sum(axis=1) / (len(values) - 1)
 
 
-def sink_means(matrix: ArrayLike) -> Float[np.ndarray, " K"]:
+def sink_means(matrix: numpy.typing.ArrayLike) -> Float[np.ndarray, " K"]:
     """Mean of each column without the diagonal: how well others are translated into an encoder."""
     return source_means(np.asarray(matrix).T)
 
 
-def nearest_counts(distances: ArrayLike) -> np.ndarray:
+def nearest_counts(distances: numpy.typing.ArrayLike) -> np.ndarray:
     """Hub-ness of encoders: for how many others each is the nearest, ties shared, shape [K].
 
     Reference: the 1-occurrence of Radovanović, Nanopoulos, Ivanović, "Hubs in space", JMLR 2010.
@@ -140,7 +140,7 @@ def nearest_counts(distances: ArrayLike) -> np.ndarray:
 
 
 def family_test(
-    distances: ArrayLike, labels: Sequence[str], *, permutations: int = 9999, seed: int = 0
+    distances: numpy.typing.ArrayLike, labels: Sequence[str], *, permutations: int = 9999, seed: int = 0
 ) -> PermutationTest:
     """Do families explain the distances? Permutational analysis of variance (PERMANOVA).
 
@@ -177,8 +177,11 @@ def family_test(
         same = codes[:, :, None] == codes[:, None, :]
         within = np.einsum("bij,ij->b", same / same.sum(axis=2, keepdims=True), squared) / 2
         between = squared.sum() / (2 * count) - within
-        with np.errstate(divide="ignore"):
-            return (between / (families - 1)) / (within / (count - families))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = (between / (families - 1)) / (within / (count - families))
+        return np.where(
+            within > 0, found, np.where(between > 0, np.inf, 0.0)
+        )  # equal within families; or all equal
 
     return permutation_test(pseudo_f, labels, permutations=permutations, seed=seed)
 

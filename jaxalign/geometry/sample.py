@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing
 from jax.typing import ArrayLike
 
 from jaxalign import checks
@@ -109,14 +110,14 @@ class GeometrySample:
     def __init__(
         self,
         embeddings: Mapping[str, ArrayLike],
-        identities: ArrayLike,
+        identities: numpy.typing.ArrayLike,
         settings: GeometrySettings | None = None,
         each: Callable[[Callable[[str], Prepared], Sequence[str]], Iterable[Prepared]] = map,
     ):
         self.settings = settings = settings or GeometrySettings()
         self.rows = {name: np.asarray(rows) for name, rows in checks.embeddings(embeddings).items()}
         self.count = len(next(iter(self.rows.values())))
-        self.identities = checks.groups(identities, self.count)
+        self.identities = checks.groups(np.asarray(identities), self.count)
         self.people = len(np.unique(self.identities))
         settings.check(self.count, self.people)
         self.moments = Moments.of(self.rows)

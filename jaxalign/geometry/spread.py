@@ -6,14 +6,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from jaxalign import checks
 from jaxalign.precision import double_precision, moment_dtype
+from jaxalign.pytree import Leaf
 
 
-def participation_ratio(values: Float[np.ndarray, " p"]) -> float:
+def participation_ratio(values: Float[Leaf, " p"]) -> float:
     """(Σλ)² / Σλ² of the eigenvalues of a second moment: how many directions carry the variance; NaN without any.
 
     What fits elsewhere in the package call their effective rank.
@@ -22,7 +24,7 @@ def participation_ratio(values: Float[np.ndarray, " p"]) -> float:
     return total**2 / squares if squares > 0 else float("nan")
 
 
-def first_component_share(values: Float[np.ndarray, " p"]) -> float:
+def first_component_share(values: Float[Leaf, " p"]) -> float:
     """Share of the variance that the largest eigenvalue has; NaN without variance."""
     total = float(np.sum(values))
     return float(np.max(values)) / total if total > 0 else float("nan")
@@ -69,7 +71,7 @@ class PersonScatter(NamedTuple):
         return self.between / self.within if self.within > 0 else float("nan")
 
 
-def person_scatter(rows: ArrayLike, identities: ArrayLike) -> PersonScatter:
+def person_scatter(rows: ArrayLike, identities: numpy.typing.ArrayLike) -> PersonScatter:
     """Scatter within and between people; NaN where there is one person only, or nobody has two photographs.
 
     Args:
@@ -83,7 +85,7 @@ def person_scatter(rows: ArrayLike, identities: ArrayLike) -> PersonScatter:
     """
     rows = checks.embedding(rows, "rows")
     people, codes, counts = np.unique(
-        checks.groups(identities, len(rows)), return_inverse=True, return_counts=True
+        checks.groups(np.asarray(identities), len(rows)), return_inverse=True, return_counts=True
     )
     n, groups = len(rows), len(people)
     if groups < 2 or groups == n:
@@ -97,10 +99,10 @@ def person_scatter(rows: ArrayLike, identities: ArrayLike) -> PersonScatter:
     return PersonScatter(mean_within, (float(between) / (groups - 1) - mean_within) / float(even))
 
 
-def person_means(rows: ArrayLike, identities: ArrayLike) -> np.ndarray:
+def person_means(rows: ArrayLike, identities: numpy.typing.ArrayLike) -> np.ndarray:
     """Mean row of each person, people in the order of their names, shape [people, d]."""
     rows = checks.embedding(rows, "rows")
-    people, codes = np.unique(checks.groups(identities, len(rows)), return_inverse=True)
+    people, codes = np.unique(checks.groups(np.asarray(identities), len(rows)), return_inverse=True)
     with double_precision():
         return np.asarray(_sums_of_squares(jnp.asarray(rows, moment_dtype()), codes, people=len(people))[0])
 
