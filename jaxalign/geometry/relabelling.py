@@ -56,7 +56,8 @@ def permutation_test(
         random = np.random.default_rng(seed)
         relabelled = np.stack([random.permutation(codes) for _ in range(permutations)])
     values = statistic(relabelled)
-    as_large = int(np.sum(values >= observed - 1e-9 * max(1.0, abs(observed))))
+    rounding = 1e-9 * max(1.0, abs(observed)) if np.isfinite(observed) else 0.0
+    as_large = int(np.sum(values >= observed - rounding))
     p = as_large / len(values) if exact else (1 + as_large) / (1 + len(values))
     return PermutationTest(observed, p, len(relabelled), exact)
 
