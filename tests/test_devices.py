@@ -72,7 +72,7 @@ def test_moments_are_numpys(count: int, data: int, pairs: int) -> None:
     generator = np.random.default_rng(count)
     widths = {"a": 3, "b": 5, "c": 2, "d": 3}
     rows = {name: generator.normal(size=(count, width)) + 1e3 for name, width in widths.items()}
-    rows["b"] = rows["b"].astype(np.float32)
+    rows["b"] = rows["b"].astype(np.float32)  # pyright: ignore
     weights = generator.uniform(0.1, 2, count)
     moments = Moments.of(rows, weights, mesh=mesh_of(data, pairs))
     z = np.hstack([part.astype(np.float64) for part in rows.values()])

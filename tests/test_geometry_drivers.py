@@ -101,7 +101,7 @@ def test_prediction_is_spearman_over_the_pairs_written(measured):
         similar = [rows[*pair, measure].value for pair in pairs]
         theirs = next(iter(scipy.stats.spearmanr(similar, reached)))
         assert float(line["spearman"]) == pytest.approx(theirs)
-        assert float(line["low"]) <= theirs <= float(line["high"])
+        assert float(line["low"]) <= theirs <= float(line["high"])  # pyright: ignore
         assert (int(line["pairs"]), line["measure"]) == (PAIRS, "rank1")
 
 

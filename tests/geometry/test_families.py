@@ -160,7 +160,7 @@ def test_prediction_is_scipys_spearman_with_exact_mantel_p():
         for order in itertools.permutations(range(4))
     ]
     assert found.spearman == pytest.approx(expected)
-    assert found.p == pytest.approx(np.mean(np.array(values) >= abs(expected) - 1e-9))
+    assert found.p == pytest.approx(np.mean(np.array(values) >= abs(expected) - 1e-9))  # pyright: ignore
     assert found.pairs == 6 and np.isnan(found.low)
 
 
@@ -169,7 +169,7 @@ def test_weighted_spearman_is_that_of_repeated_pairs():
     x, y = random.integers(0, 5, 15).astype(float), random.normal(size=15)
     times = random.integers(0, 4, (20, 15))
     theirs = [spearman(np.repeat(x, t), np.repeat(y, t)) for t in times]
-    np.testing.assert_allclose(weighted_spearman(x, y, times), theirs)
+    np.testing.assert_allclose(weighted_spearman(x, y, times), theirs)  # pyright: ignore
     assert np.isnan(weighted_spearman(np.ones(3), y[:3], np.ones((1, 3)))[0])
 
 
