@@ -113,6 +113,7 @@ class SpreadMoments(Sums):
 
 
 def specs_of(layout: Layout, mesh: Mesh, residue: bool) -> SpreadMoments:
+    """How the leaves of moments of a layout are spread over a mesh."""
     same: Any = P()  # on every device
     tiles: Any = (PAIRS,) * (layout.reach + 1)
     return SpreadMoments(same, same, same, tiles, tiles if residue else None, layout, mesh)

@@ -113,6 +113,7 @@ def connected(place: Place, until: float, seconds: float) -> socket.socket:
 
 
 def write(connection: socket.socket, message: dict[str, Any]) -> None:
+    """Sends one message."""
     content = json.dumps(message).encode()
     connection.sendall(_LENGTH.pack(len(content)) + content)
 
