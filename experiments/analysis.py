@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments import flags, results
+from experiments import caches, flags, results
 from experiments.aligning import Aligning, empty_rows
 from experiments.comparing import write_extras
 from experiments.config import PairwiseConfig
@@ -180,7 +180,7 @@ def main(analysis: Analysis) -> None:
     """Reads the flags of a driver, runs its analysis, writes and prints."""
     started = time.monotonic()
     values = flags.complete(analysis.flags)
-    flags.set_compilation_cache(values.compilation_cache)
+    caches.set_compilation_cache(values.compilation_cache)
     results.check_output(values.out, values.overwrite)
     config, stores = analysis.opening(values, analysis.methods)
     with results.writer(config.out, overwrite=config.overwrite) as write, Progress(0) as progress:

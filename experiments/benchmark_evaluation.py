@@ -29,14 +29,21 @@ from experiments.memory import peak_gigabytes
 from jaxalign import biometrics
 from jaxalign.errors import UserError
 
-SIZES = flags.DEFINE_list("sizes", ["1700", "10000", "20000"], "Rows of the test sets, comma-separated.")
-WIDTH = flags.DEFINE_integer("width", 512, "Width of the embeddings.", lower_bound=1)
-PHOTOGRAPHS = flags.DEFINE_integer("photographs", 5, "Photographs of each person.", lower_bound=1)
-RUNS = flags.DEFINE_integer("runs", 3, "Timed runs of each; the fastest counts.", lower_bound=1)
-MEMORY_ROWS = flags.DEFINE_integer(
-    "memory_rows", 50_000, "Rows of the comparison whose memory is measured; 0: none."
+VALUES = flags.FlagValues()
+SIZES = flags.DEFINE_list(
+    "sizes", ["1700", "10000", "20000"], "Rows of the test sets, comma-separated.", flag_values=VALUES
 )
-OUT = flags.DEFINE_string("out", None, "A JSON file for the results.")
+WIDTH = flags.DEFINE_integer("width", 512, "Width of the embeddings.", lower_bound=1, flag_values=VALUES)
+PHOTOGRAPHS = flags.DEFINE_integer(
+    "photographs", 5, "Photographs of each person.", lower_bound=1, flag_values=VALUES
+)
+RUNS = flags.DEFINE_integer(
+    "runs", 3, "Timed runs of each; the fastest counts.", lower_bound=1, flag_values=VALUES
+)
+MEMORY_ROWS = flags.DEFINE_integer(
+    "memory_rows", 50_000, "Rows of the comparison whose memory is measured; 0: none.", flag_values=VALUES
+)
+OUT = flags.DEFINE_string("out", None, "A JSON file for the results.", flag_values=VALUES)
 
 
 def fastest(work: Callable[[], Any], runs: int) -> float:
@@ -143,4 +150,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, values=VALUES)

@@ -26,7 +26,7 @@ from jaxalign.workers import concurrently
 
 METHODS = ("linear_features", "random_fourier", "polynomial", "mlp")
 HELD_OUT = 10  # one fold of so many stops the network
-FLAGS = flags.define_own(
+FLAGS = flags.define(
     *(*analysis.COMMON, "features", "hidden", "steps"),
     **{**analysis.USUAL, "measures": "identification,verification"},
     methods=",".join(METHODS),

@@ -1,7 +1,7 @@
 """How a driver starts and ends: flags, ``--help``, and a user's mistake as one sentence and exit status 2.
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, values=FLAGS)
 """
 
 import os
@@ -24,8 +24,8 @@ HELP = frozenset({"--help", "-help", "-h", "--helpshort", "--helpfull"})
 def run(
     main: Callable[[list[str]], Any],
     argv: Sequence[str] | None = None,
-    values: flags.FlagValues = flags.FLAGS,
     *,
+    values: flags.FlagValues,
     argument: str = "",
 ) -> NoReturn:
     """Reads the flags, runs a driver, and ends the program with its exit status.
@@ -35,7 +35,7 @@ def run(
         driver that takes one, its argument after it. The docstring of its module is what ``--help`` shows above
         the flags. What it returns is the exit status; None is 0.
       argv: the command line, the program's name first; without it ``sys.argv``.
-      values: the flags that the driver takes; absl's common ones unless it keeps its own.
+      values: the flags that the driver takes.
       argument: the name of the one argument that the driver needs beside its flags, such as "RESULTS_DIR"; "" where
         it takes none.
 
@@ -65,7 +65,7 @@ def run(
     sys.exit(status)
 
 
-def help_text(main: Callable[..., Any], values: flags.FlagValues = flags.FLAGS) -> str:
+def help_text(main: Callable[..., Any], values: flags.FlagValues) -> str:
     """The docstring of the driver's module and its flags, each with its default."""
     module = sys.modules[main.__module__]
     key = sys.argv[0] if module.__name__ == "__main__" else module.__name__

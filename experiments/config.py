@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments import flags
+from experiments.flag_definitions import DEFINITIONS
 from experiments.protocols import GRADIENT, METHODS, PENALISED, PROTOCOLS, RANKED, Protocol
 from jaxalign.errors import UserError
 from jaxalign.low_rank import LowRankSettings
@@ -131,7 +132,7 @@ class PairwiseConfig:
         methods = self.protocol.methods
         for name in ("store", "images"):
             if getattr(self, name) == "":
-                raise UserError(f"--{name} is empty. {flags.DEFINITIONS[name].help}")
+                raise UserError(f"--{name} is empty. {DEFINITIONS[name].help}")
         if self.images and self.models is None and (self.store or not self.images.startswith("faces:")):
             raise UserError("--images needs --models: the encoders to embed with, separated by commas.")
         if self.ranks is not None and not RANKED & set(methods):

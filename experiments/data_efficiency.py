@@ -25,7 +25,7 @@ SMALLEST, SIZES = 10, 8
 FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7"  # of all people, as published
 SHARES = (0.95, 0.99)
 AXES = {"train_people": "training people", "train_pairs": "training photographs"}
-FLAGS = flags.define_own(
+FLAGS = flags.define(
     *(*analysis.COMMON, "train_people", "train_pairs", "train_fractions"),
     **{**analysis.USUAL, "methods": "orthogonal,ridge", "out": "results/data_efficiency"},
 )

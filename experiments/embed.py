@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import cli
-from experiments.flags import set_compilation_cache
+from experiments.caches import set_compilation_cache
 from experiments.photographs import Report
 from experiments.progress import duration
 from jaxalign.embeddings.manifest import DTYPES

@@ -32,7 +32,7 @@ from jaxalign.geometry.families import (
 )
 from jaxalign.report.families_text import render_families
 
-FLAGS = flags.define_own(*geometry.SAMPLE, "families", **geometry.USUAL, out="results/families")
+FLAGS = flags.define(*geometry.SAMPLE, "families", **geometry.USUAL, out="results/families")
 CALIBRATED = ":calibrated"
 
 

@@ -27,7 +27,7 @@ SAMPLE = (
     *("rows", "permutations", "neighbours", "results", "compilation_cache"),
 )
 USUAL = {"seeds": "42", "methods": "canonical,ridge"}
-FLAGS = flags.define_own(*SAMPLE, **USUAL, out="results/geometry")
+FLAGS = flags.define(*SAMPLE, **USUAL, out="results/geometry")
 
 
 def analyse(job: Job) -> str:

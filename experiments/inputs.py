@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from experiments.caches import cache_directory
 from experiments.config import PairwiseConfig
-from experiments.flags import cache_directory
 from jaxalign.embeddings import EmbeddingStore, join
 from jaxalign.errors import UserError
 from jaxalign.lazy_rows import LazyRows

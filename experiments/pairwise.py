@@ -23,7 +23,7 @@ import shutil
 import time
 from typing import Any
 
-from experiments import cli, flags, processes, results
+from experiments import caches, cli, flags, processes, results
 from experiments.aligning import Aligning, empty_rows
 from experiments.analysis import Analysis, Job
 from experiments.comparing import write_extras
@@ -58,7 +58,7 @@ def main(_: list[str]) -> None:
     config = PairwiseConfig.from_flags(FLAGS)
     if config.heatmaps != ():
         require_matplotlib()
-    flags.set_compilation_cache(FLAGS.compilation_cache)
+    caches.set_compilation_cache(FLAGS.compilation_cache)
     with processes.joined(FLAGS, config) as hosts:
         if hosts.first:
             results.check_output(config.out, config.overwrite)
@@ -242,4 +242,4 @@ ANALYSIS = Analysis("pairwise", FLAGS, analyse, also={"curves": True})
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, values=FLAGS)

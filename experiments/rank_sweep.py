@@ -25,7 +25,7 @@ from jaxalign.workers import concurrently
 
 METHODS = ("reduced_rank", "orthogonal_subspaces", "canonical")
 MARGIN = 0.01
-FLAGS = flags.define_own(
+FLAGS = flags.define(
     *(*analysis.COMMON, "ranks"),
     **{**analysis.USUAL, "methods": ",".join(METHODS), "out": "results/rank_sweep"},
 )

@@ -62,4 +62,4 @@ def write(
 
 
 if __name__ == "__main__":
-    cli.run(main, argument=ARGUMENT)
+    cli.run(main, values=FLAGS, argument=ARGUMENT)

@@ -20,7 +20,7 @@ from jaxalign import fit_pairs
 from jaxalign.agreement import effective_rank
 from jaxalign.report import Row
 
-FLAGS = flags.define_own(
+FLAGS = flags.define(
     *(*(name for name in analysis.COMMON if name not in ("l2", "folds")),),
     **{**analysis.USUAL, "penalties": "0.001,0.01,0.1,1,10,100", "out": "results/ridge_path"},
 )

@@ -123,7 +123,7 @@ def pairwise(store: str, out: str, per_person: str) -> dict[str, float]:
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
-            cli.run(driver.main, ["pairwise", *places, *chosen])
+            cli.run(driver.main, ["pairwise", *places, *chosen], values=driver.FLAGS)
     except SystemExit as end:
         if end.code:
             raise

@@ -23,7 +23,7 @@ from jaxalign.splits import identity_folds
 from jaxalign.stability import MEASURES, Apart, around, between
 
 COLUMNS = ("dataset", "source", "via", "target", "method", "seed", "value", "low", "high")
-FLAGS = flags.define_own(
+FLAGS = flags.define(
     *analysis.COMMON,
     **{**analysis.USUAL, "methods": "orthogonal,ridge,canonical", "out": "results/stability"},
 )

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments import analysis, cli, flags, results
+from experiments import analysis, caches, cli, flags, results
 from experiments.analysis import Analysis, Job
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
@@ -36,7 +36,7 @@ READS = {"geometry": ("pairwise",), "families": ("pairwise", "geometry")}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pairwise": {"methods": "identity,orthogonal,ridge,canonical,shared", "seeds": "42", "intervals": 1000},
 }
-FLAGS = flags.define_own(
+FLAGS = flags.define(
     *("stores", "images", "models", "nonfinite", "crop", "bad_images", "embedding_cache", "same_names"),
     *("protocol", "normalize", "seeds", "train_fraction", "max_per_person"),
     *("fmr", "rank_k", "own_photograph", "intervals", "parts", "families"),
@@ -61,7 +61,7 @@ def main(_: list[str]) -> int:
     started = time.monotonic()
     given = {name: FLAGS[name].value for name in FLAGS if FLAGS[name].present}
     out, names = pathlib.Path(FLAGS.out), chosen_parts(FLAGS.parts)
-    flags.set_compilation_cache(FLAGS.compilation_cache)
+    caches.set_compilation_cache(FLAGS.compilation_cache)
     old = check_output(out, FLAGS.overwrite)
     stores = open_all()
     if FLAGS.families is not None:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from experiments import cli, flags
+from experiments import caches, cli, flags
 from experiments.claims import CLAIMED, DONE, FAILED, Claims, State
 from experiments.inputs import Data
 from experiments.progress import Progress
@@ -57,7 +57,7 @@ def main(_: list[str]) -> int:
     if FLAGS.merge_only:
         _require_sweep(directory)
         return _end(directory, config, items, Claims(directory / ITEMS, stale), anyway=True)
-    flags.set_compilation_cache(FLAGS.compilation_cache)
+    caches.set_compilation_cache(FLAGS.compilation_cache)
     stores = [Data.open(config.for_store(number)) for number in range(len(config.stores))]
     if FLAGS.dry_run:
         print(plan(config, items, stores))
@@ -181,4 +181,4 @@ def _ended_by_scheduler() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, values=FLAGS)

@@ -11,6 +11,7 @@ from typing import Any
 from experiments import flags
 from experiments.agreement import describe_store, differences
 from experiments.config import PairwiseConfig
+from experiments.flag_definitions import DEFINITIONS
 from experiments.protocols import PENALISED, Penalty
 from experiments.results import plain
 from jaxalign.embeddings.atomic import create_once
@@ -86,7 +87,7 @@ class SweepConfig:
           UserError: a value is not usable, or two contradict each other.
         """
         if values.stores is None:
-            raise UserError("--stores is missing. " + flags.DEFINITIONS["stores"].help)
+            raise UserError("--stores is missing. " + DEFINITIONS["stores"].help)
         if values.l2 is not None and values.penalties is not None:
             raise UserError("--l2 and --penalties exclude each other; leave one out.")
         paths = tuple(part.strip() for part in values.stores.split(","))

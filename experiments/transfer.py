@@ -24,7 +24,7 @@ from jaxalign.report import ResultTable, Row, render_table
 from jaxalign.splits import Split, identity_folds, limit_per_person, without_people
 
 DEFAULT = "identity,orthogonal,ridge,canonical"
-FLAGS = flags.define_own(
+FLAGS = flags.define(
     *(*(name for name in analysis.COMMON if name not in ("store", "images")), "stores", "same_names"),
     **{
         **analysis.USUAL,

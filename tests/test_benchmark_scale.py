@@ -9,7 +9,7 @@ from experiments import benchmark_scale, cli, scale_devices, scale_moments
 
 def drive(capsys, *arguments):
     with pytest.raises(SystemExit) as ended:
-        cli.run(benchmark_scale.main, ["benchmark_scale", *arguments], benchmark_scale.VALUES)
+        cli.run(benchmark_scale.main, ["benchmark_scale", *arguments], values=benchmark_scale.VALUES)
     out, err = capsys.readouterr()
     return ended.value.code or 0, out, err
 

@@ -28,7 +28,7 @@ def values():
 def end(values, capsys, main, *arguments):
     """Exit status, standard output and standard error of a run."""
     with pytest.raises(SystemExit) as ended:
-        cli.run(main, ["driver", *arguments], values)
+        cli.run(main, ["driver", *arguments], values=values)
     out, err = capsys.readouterr()
     return ended.value.code or 0, out, err
 
@@ -57,7 +57,7 @@ def test_a_defect_keeps_its_traceback(values):
         raise ValueError("ours")
 
     with pytest.raises(ValueError, match="ours"):
-        cli.run(main, ["driver"], values)
+        cli.run(main, ["driver"], values=values)
 
 
 def test_interruption_is_one_line_and_status_130(values, capsys):
@@ -103,7 +103,7 @@ def test_a_flag_that_cannot_be_read_is_one_sentence_and_runs_nothing(values, cap
 def test_a_driver_may_take_one_argument(values, capsys, arguments, expected):
     seen = []
     with pytest.raises(SystemExit) as ended:
-        cli.run(seen.append, ["driver", *arguments], values, argument="RESULTS_DIR")
+        cli.run(seen.append, ["driver", *arguments], values=values, argument="RESULTS_DIR")
     assert (ended.value.code or 0, capsys.readouterr().err) == expected
     assert seen == ([["driver", "here"]] if expected[0] == 0 else [])
 
@@ -138,7 +138,7 @@ def test_help_shows_the_docstring_and_every_flag_and_runs_nothing(values, capsys
 def test_a_reader_that_leaves_is_no_error():
     program = (
         "from absl import flags\nfrom experiments import cli\n"
-        "cli.run(lambda argv: print('row\\n' * 100000), ['driver'], flags.FlagValues())\n"
+        "cli.run(lambda argv: print('row\\n' * 100000), ['driver'], values=flags.FlagValues())\n"
     )
     driver = subprocess.Popen(
         [sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE

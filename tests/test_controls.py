@@ -76,7 +76,11 @@ def test_what_cannot_be_a_control(tmp_path, capsys, flags, said):
     rows = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
     EmbeddingStore.create(tmp_path / "s", {"a": rows, "b": rows}, identities=np.arange(12) // 2, dataset="s")
     with pytest.raises(SystemExit) as end:
-        cli.run(pairwise.main, ["pairwise", f"--store={tmp_path / 's'}", f"--out={tmp_path / 'o'}", *flags])
+        cli.run(
+            pairwise.main,
+            ["pairwise", f"--store={tmp_path / 's'}", f"--out={tmp_path / 'o'}", *flags],
+            values=pairwise.FLAGS,
+        )
     assert end.value.code == 2
     assert said in capsys.readouterr().err
 

@@ -31,7 +31,7 @@ def run(tmp_path, monkeypatch, capsys):
     def run(*arguments, without=()):
         kept = [flag for flag in flags if flag.split("=")[0] not in without]
         with pytest.raises(SystemExit) as ended:
-            cli.run(embed.main, ["embed", *kept, *arguments], embed.FLAGS)
+            cli.run(embed.main, ["embed", *kept, *arguments], values=embed.FLAGS)
         out, err = capsys.readouterr()
         return ended.value.code or 0, out, err
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from experiments import flags
+from experiments.flag_definitions import DEFINITIONS
 from jaxalign.errors import UserError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -14,12 +15,12 @@ CONTRACT = ["store", "models", "methods", "ranks", "l2", "seeds", "protocol", "n
 
 
 def test_every_name_that_others_script_against_is_there():
-    assert set(CONTRACT) <= set(flags.DEFINITIONS)
+    assert set(CONTRACT) <= set(DEFINITIONS)
 
 
-@pytest.mark.parametrize("name", flags.DEFINITIONS)
+@pytest.mark.parametrize("name", DEFINITIONS)
 def test_help_is_sentences(name):
-    text = flags.DEFINITIONS[name].help
+    text = DEFINITIONS[name].help
     assert text[0].isupper() or text[0] in "`"
     assert len(text) > 30
     assert "  " not in text
@@ -74,7 +75,7 @@ def test_numbers_have_limits():
 
 CACHE_SCRIPT = """
 import sys, jax, jax.numpy as jnp
-from experiments.flags import set_compilation_cache
+from experiments.caches import set_compilation_cache
 print(set_compilation_cache(sys.argv[1]))
 jax.jit(lambda x: x * 3 + 1)(jnp.arange(7.0)).block_until_ready()
 """

@@ -47,7 +47,7 @@ def store(tmp_path_factory):
 def drive(driver, *flags):
     """Runs a driver in this process; its exit status."""
     with pytest.raises(SystemExit) as ended:
-        cli.run(driver.main, [driver.__name__, *map(str, flags)], driver.FLAGS)
+        cli.run(driver.main, [driver.__name__, *map(str, flags)], values=driver.FLAGS)
     return ended.value.code
 
 

@@ -39,7 +39,7 @@ def run(tmp_path, monkeypatch, capsys):
 
     def run(*arguments):
         with pytest.raises(SystemExit) as ended:
-            cli.run(import_embeddings.main, ["import_embeddings", *arguments], import_embeddings.FLAGS)
+            cli.run(import_embeddings.main, ["import_embeddings", *arguments], values=import_embeddings.FLAGS)
         out, err = capsys.readouterr()
         return ended.value.code or 0, out, err
 

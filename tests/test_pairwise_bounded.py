@@ -20,7 +20,11 @@ def drive(store, out, capsys):
         "--heatmaps=none",
     ]
     with pytest.raises(SystemExit) as ended:
-        cli.run(pairwise.main, ["pairwise", f"--store={store}", f"--out={out}", *flags, "--max_per_person=9"])
+        cli.run(
+            pairwise.main,
+            ["pairwise", f"--store={store}", f"--out={out}", *flags, "--max_per_person=9"],
+            values=pairwise.FLAGS,
+        )
     assert not ended.value.code, capsys.readouterr().err
     with (out / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -343,7 +343,7 @@ def drive_here(capsys, monkeypatch, tmp_path):
     def drive(*flags):
         monkeypatch.chdir(tmp_path)
         with pytest.raises(SystemExit) as ended:
-            cli.run(pairwise.main, ["pairwise", *map(str, flags)])
+            cli.run(pairwise.main, ["pairwise", *map(str, flags)], values=pairwise.FLAGS)
         out, err = capsys.readouterr()
         assert isinstance(ended.value.code, int)
         return subprocess.CompletedProcess([], ended.value.code, out, err)

@@ -51,9 +51,11 @@ def compilation_settings():
 
 @pytest.fixture
 def drive_here(capsys):
-    def drive(*flags, main=sweep.main):
+    def drive(*flags, driver=sweep):
         with pytest.raises(SystemExit) as ended:
-            cli.run(main, ["driver", "--compilation_cache=none", *map(str, flags)])
+            cli.run(
+                driver.main, ["driver", "--compilation_cache=none", *map(str, flags)], values=driver.FLAGS
+            )
         out, err = capsys.readouterr()
         assert ended.value.code is None or isinstance(ended.value.code, int)
         return subprocess.CompletedProcess([], ended.value.code or 0, out, err)
@@ -121,7 +123,7 @@ def test_the_merge_is_what_pairwise_writes(shared_sweep, store, drive_here, tmp_
     out, flags, _ = shared_sweep
     shared = [flag for flag in flags if not flag.startswith(("--stores", "--out"))]
     alone = tmp_path / "alone"
-    done = drive_here(f"--store={store}", f"--out={alone}", "--heatmaps=none", *shared, main=pairwise.main)
+    done = drive_here(f"--store={store}", f"--out={alone}", "--heatmaps=none", *shared, driver=pairwise)
     assert done.returncode == 0, done.stderr
     same_numbers(read(out), read(alone))
     types = pyarrow.parquet.read_schema(alone / "results.parquet")
@@ -270,7 +272,7 @@ def test_a_defect_keeps_its_traceback_and_marks_the_item(store, drive_here, tmp_
     monkeypatch.setattr(Aligning, "fit", break_down)
     flags = (f"--stores={store}", f"--out={tmp_path / 'out'}", "--seeds=1", *ONE_METHOD)
     with pytest.raises(ValueError, match="ours"):
-        cli.run(sweep.main, ["sweep", "--compilation_cache=none", *flags])
+        cli.run(sweep.main, ["sweep", "--compilation_cache=none", *flags], values=sweep.FLAGS)
     (name,) = files(tmp_path / "out", "failed")
     assert "Traceback" in json.loads((tmp_path / "out" / "items" / name).read_text())["traceback"]
 
@@ -326,7 +328,7 @@ def test_ranks_and_penalties_are_items_and_share_their_fit(store, drive_here, tm
     ridge = {("ridge", "", "l2", at) for at in ("0.1", "10.0", "")}
     assert kinds == ridge | {("canonical", "", "", ""), ("canonical", "2", "", "")}
     alone = drive_here(
-        f"--store={store}", f"--out={tmp_path / 'alone'}", "--heatmaps=none", *shared, main=pairwise.main
+        f"--store={store}", f"--out={tmp_path / 'alone'}", "--heatmaps=none", *shared, driver=pairwise
     )
     assert alone.returncode == 0, alone.stderr
     chosen = [{**row, "axis": ""} for row in rows if (row["axis"], row["at"]) in (("", ""), ("l2", ""))]
@@ -340,7 +342,7 @@ def test_pairs_without_a_value_have_their_rows(drive_here, tmp_path):
     shared = ("--methods=orthogonal,linear", "--seeds=1", "--measures=identification", "--rank_k=1")
     assert drive_here(f"--stores={dead}", f"--out={tmp_path / 'out'}", *shared).returncode == 0
     alone = (f"--store={dead}", f"--out={tmp_path / 'alone'}", "--heatmaps=none")
-    assert drive_here(*alone, *shared, main=pairwise.main).returncode == 0
+    assert drive_here(*alone, *shared, driver=pairwise).returncode == 0
     same_numbers(read(tmp_path / "out"), read(tmp_path / "alone"))
     assert sum(row["reason"] != "" for row in read(tmp_path / "out")) == 2 * 4 * 3
 

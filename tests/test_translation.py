@@ -122,7 +122,7 @@ def test_what_is_there_is_left_alone_unless_asked(store, tmp_path):
 
 def drive(capsys, *arguments):
     with pytest.raises(SystemExit) as ended:
-        cli.run(apply.main, ["apply", *map(str, arguments)], apply.FLAGS)
+        cli.run(apply.main, ["apply", *map(str, arguments)], values=apply.FLAGS)
     out, err = capsys.readouterr()
     return ended.value.code or 0, out, err
 

@@ -38,4 +38,4 @@ def overwritten(config: PairwiseConfig) -> Data:
 
 
 Data.open = overwritten  # type: ignore[method-assign]
-cli.run(pairwise.main)
+cli.run(pairwise.main, values=pairwise.FLAGS)

@@ -16,8 +16,9 @@ import pytest
 from processes import finished, free_port, start
 from test_pairwise_driver import make_store, planted, refused_with
 
-from experiments import cli, flags, pairwise, processes
+from experiments import cli, pairwise, processes
 from experiments.config import PairwiseConfig
+from experiments.flag_definitions import DEFINITIONS
 from jaxalign.errors import UserError
 from jaxalign.hosts import Links, Place
 
@@ -65,6 +66,7 @@ def alone(store, tmp_path_factory):
         cli.run(
             pairwise.main,
             ["driver", f"--store={store}", f"--out={out}", "--compilation_cache=none", *RUN],
+            values=pairwise.FLAGS,
         )
     jax.config.update("jax_enable_compilation_cache", before)
     assert not ended.value.code
@@ -140,7 +142,7 @@ def test_every_process_reads_only_its_training_rows(together, alone):
 
 
 def configured(store, **given):
-    usual = {name: flag.default for name, flag in flags.DEFINITIONS.items()}
+    usual = {name: flag.default for name, flag in DEFINITIONS.items()}
     return PairwiseConfig.from_flags(
         types.SimpleNamespace(**{**usual, "store": str(store), "heatmaps": "none", **given})
     )
@@ -250,7 +252,11 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(case, store, tmp_path,
         monkeypatch.delenv(name)
     out = pathlib.Path(tmp_path / "out")
     with pytest.raises(SystemExit) as ended:
-        cli.run(pairwise.main, ["driver", f"--store={store}", f"--out={out}", "--heatmaps=none", *given])
+        cli.run(
+            pairwise.main,
+            ["driver", f"--store={store}", f"--out={out}", "--heatmaps=none", *given],
+            values=pairwise.FLAGS,
+        )
     captured = capsys.readouterr()
     done = types.SimpleNamespace(returncode=ended.value.code, stdout=captured.out, stderr=captured.err)
     assert words in refused_with(done)

@@ -44,7 +44,7 @@ def test_what_fails_on_people_held_out_is_not_chosen(method):
 
 def drive(capsys, *arguments):
     with pytest.raises(SystemExit) as ended:
-        cli.run(benchmark_accuracy.main, ["benchmark_accuracy", *arguments], benchmark_accuracy.VALUES)
+        cli.run(benchmark_accuracy.main, ["benchmark_accuracy", *arguments], values=benchmark_accuracy.VALUES)
     out, err = capsys.readouterr()
     return ended.value.code or 0, out, err
 

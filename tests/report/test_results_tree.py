@@ -173,7 +173,7 @@ def test_a_study_without_parts(study):
 def run(capsys, *arguments):
     """Exit status, output and errors of the driver."""
     with pytest.raises(SystemExit) as ended:
-        cli.run(report.main, ["report", *map(str, arguments)], argument=report.ARGUMENT)
+        cli.run(report.main, ["report", *map(str, arguments)], values=report.FLAGS, argument=report.ARGUMENT)
     out, err = capsys.readouterr()
     return ended.value.code or 0, out, err
 
