@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import devices
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
 from experiments.measuring import Compared, Measuring, TestRows
@@ -64,6 +65,7 @@ class Aligning:
         self.config, self.data, self.hosts, self.protocol = config, data, hosts, config.protocol
         self._kept = {} if kept is None else kept  # moments of the last split
         self.encoders = data.encoders
+        self.devices = devices.chosen(config.devices)
         self.pairs = config.pairs(self.encoders)
         config.check_fit_rank(self.pairs, data.store.dims)
         self.rows: list[Row] = []
@@ -95,11 +97,11 @@ class Aligning:
 
     def _summed(self, rows: np.ndarray, fold: np.ndarray | None) -> FoldMoments:
         def of(part: slice, fold: np.ndarray | None) -> FoldMoments:
-            return FoldMoments.of(self.data.lazy, rows=rows[part], fold=fold)
+            return FoldMoments.of(self.data.lazy, rows=rows[part], fold=fold, mesh=mesh)
 
-        return self.hosts.moments(
-            of, len(rows), fold, {name: self.data.store.dims[name] for name in self.encoders}
-        )
+        widths = {name: self.data.store.dims[name] for name in self.encoders}
+        mesh = devices.mesh_of(self.devices, widths.values(), fold)
+        return self.hosts.moments(of, len(rows), fold, widths, mesh)
 
     def fit(
         self, moments: FoldMoments, method: str, measuring: Measuring, full: bool = False
@@ -115,7 +117,8 @@ class Aligning:
         options = self.config.fit_options(method, max(self.data.store.dims[name] for name in self.encoders))
         if full:
             options.pop("rank", None)
-        return fit_pairs(moments, self.protocol.fitted_as(method), pairs=pairs, **options)
+        mesh = devices.mesh_for(self.devices, moments)
+        return fit_pairs(moments, self.protocol.fitted_as(method), pairs=pairs, mesh=mesh, **options)
 
     def _by_gradient(
         self,
@@ -127,7 +130,12 @@ class Aligning:
         train = measuring.split.train
         used = set(itertools.chain(*pairs))
         rows = self.data.only([name for name in self.encoders if name in used]).take(train)
-        known = {"groups": self.data.identities[train], "moments": moments.total, "pairs": pairs}
+        known = {
+            "groups": self.data.identities[train],
+            "moments": moments.total,
+            "pairs": pairs,
+            "devices": self.devices,
+        }
         return fit(rows, **known, **self.config.gradient_options())
 
     def measure_maps(

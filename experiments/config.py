@@ -49,7 +49,7 @@ class PairwiseConfig:
       controls: what to measure beside the methods, of ``CONTROLS``.
       heatmaps: names of measures to draw, or None for all; empty for none.
       intervals: resamples of test people; 0 for none.
-      nonfinite, overwrite, save_maps, curves: as the flags.
+      nonfinite, overwrite, save_maps, curves, devices: as the flags.
     """
 
     store: str | None
@@ -80,6 +80,7 @@ class PairwiseConfig:
     save_maps: bool
     intervals: int = 0
     curves: bool = False
+    devices: int | None = None
 
     @classmethod
     def from_flags(cls, values: Any) -> "PairwiseConfig":
@@ -123,6 +124,7 @@ class PairwiseConfig:
             overwrite=values.overwrite,
             save_maps=values.save_maps,
             intervals=values.intervals,
+            devices=values.devices,
             curves=values.curves and values.pair_list is None and values.gallery == "all",
         )
         config._check()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from experiments import devices
 from experiments.config import PairwiseConfig
 from experiments.inputs import PIXELS, Data
 from experiments.measuring import Compared, Measuring, TestRows, filled
@@ -33,6 +34,7 @@ class Controls:
 
     def __init__(self, config: PairwiseConfig, data: Data, pairs: list[Pair], hosts: Hosts = ALONE):
         self.config, self.data, self.pairs, self.hosts = config, data, pairs, hosts
+        self.devices = devices.chosen(config.devices)
 
     def measure(self, measuring: Measuring, test: TestRows) -> Iterator[Row]:
         """The rows of every control that the run has; of several processes each has its share."""
@@ -63,9 +65,10 @@ class Controls:
 
         def of(part: slice, fold: np.ndarray | None) -> FoldMoments:
             rows = {name: whole[name].select(order[name][part]) for name in used}
-            return FoldMoments.of(rows, fold=fold)
+            return FoldMoments.of(rows, fold=fold, mesh=mesh)
 
-        moments = self.hosts.moments(of, len(train), measuring.fold, widths)
+        mesh = devices.mesh_of(self.devices, widths.values(), measuring.fold)
+        moments = self.hosts.moments(of, len(train), measuring.fold, widths, mesh)
         pairs = self.hosts.pairs(self.pairs, "source")
         yield from self._fitted(measuring, SHUFFLED, moments, test, pairs)
 
@@ -90,7 +93,8 @@ class Controls:
     ) -> Iterator[Row]:
         if not pairs:  # fewer pairs than processes
             return
-        maps = fit_pairs(moments, FITTED, pairs=pairs, l2=self.config.protocol.l2)
+        mesh = devices.mesh_for(self.devices, moments)
+        maps = fit_pairs(moments, FITTED, pairs=pairs, l2=self.config.protocol.l2, mesh=mesh)
 
         def compare(pair: Pair) -> Compared:
             try:

@@ -266,7 +266,7 @@ DEFINITIONS: dict[str, Flag] = {
         "Write every table also for a paper, separated by commas: latex (booktabs), markdown; mean ± deviation, best "
         "in bold. Example: --tables=latex",
     ),
-    # One run by several hosts.
+    # On what: several hosts, several devices of each.
     "hosts": Flag(
         None,
         "`auto`: this process is one of several, which JAX detects (TPU pod slice, SLURM, Open MPI, Kubernetes); every "
@@ -281,6 +281,12 @@ DEFINITIONS: dict[str, Flag] = {
     ),
     "num_processes": Flag(None, "With --coordinator: how many processes there are.", kind="whole"),
     "process_id": Flag(None, "With --coordinator: which of them this one is, from 0.", kind="whole"),
+    "devices": Flag(
+        None,
+        "How many of this process's devices share rows, pairs and test sets. Without it: every accelerator, or one "
+        "CPU.",
+        kind="whole",
+    ),
     # A sweep by many processes.
     "stores": Flag(
         None,

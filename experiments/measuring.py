@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import devices
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
 from jaxalign import Fit
@@ -148,7 +149,7 @@ class Measuring:
             "ranks": config.rank_k,
             "measures": kinds,
             "pairs": self.pairs,
-            "devices": jax.local_devices(),
+            "devices": devices.chosen(config.devices),
         }
         if self.resampling is not None:
             options["people_weights"] = self.resampling.weights

@@ -48,7 +48,7 @@ FLAGS = flags.define(
     *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons", "pair_list", "controls"),
     *("intervals", "curves"),
     *("out", "overwrite", "save_maps", "heatmaps", "compilation_cache"),
-    *("hosts", "coordinator", "num_processes", "process_id"),
+    *("devices", "hosts", "coordinator", "num_processes", "process_id"),
 )
 
 

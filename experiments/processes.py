@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from experiments import cli
+from experiments import cli, devices
 from experiments.agreement import describe_store, differences
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
@@ -30,6 +30,7 @@ _OWN = (
     "heatmaps",
     "save_maps",
     "pair_list",
+    "devices",
 )
 
 
@@ -80,7 +81,7 @@ def open_data(hosts: Hosts, config: PairwiseConfig) -> Data:
     if hosts.count > 1:
         rows = hashlib.sha256(data.rows.tobytes()).hexdigest()
         hosts.agree({"usable rows": rows}, _compare)
-        hosts.start()
+        hosts.start(lambda: devices.chosen(config.devices))
     return data
 
 

@@ -140,6 +140,10 @@ def _columns(fit: Fit, span: slice) -> Fit:
         target=cut(fit.target),
         residual=fit.residual[span],
         variance=fit.variance[span],
+        **{
+            name: leaf[span] if np.ndim(leaf := getattr(fit, name)) else leaf
+            for name in ("effective_rank", "condition")
+        },
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float
 from jaxalign import sums
 from jaxalign.errors import UserError
 from jaxalign.mesh import AXES, Layout
-from jaxalign.precision import double_precision
+from jaxalign.precision import double_precision, moment_dtype
 from jaxalign.pytree import pytree, static
 from jaxalign.sums import Sums
 
@@ -42,6 +43,23 @@ class SpreadMoments(Sums):
     residue: tuple[Float[Array, "b w w"], ...] | None
     layout: Layout = static()
     mesh: Mesh = static()
+
+    @classmethod
+    def empty(cls, names: Sequence[str], widths: Sequence[int], mesh: Mesh) -> SpreadMoments:
+        """Moments of no rows."""
+        layout, dtype = Layout.of(names, widths, mesh.shape["pairs"]), moment_dtype()
+        shape = layout.blocks, layout.width, layout.width
+        residue = dtype == np.float32
+        with double_precision():
+            zero, mean = np.zeros((), dtype), np.zeros(layout.blocks * layout.width, dtype)
+            tiles = (np.zeros(shape, dtype),) * (layout.reach + 1)
+            host = cls(zero, zero, mean, tiles, tiles if residue else None, layout, mesh)  # type: ignore[arg-type]
+            places = jax.tree.map(
+                functools.partial(NamedSharding, mesh),
+                specs_of(layout, mesh, residue),
+                is_leaf=lambda leaf: isinstance(leaf, P),
+            )
+            return jax.device_put(host, places)
 
     @classmethod
     def of_whole(cls, whole: Sums, layout: Layout, mesh: Mesh) -> SpreadMoments:

@@ -12,6 +12,7 @@ from solver_cases import CASES, Case
 
 import jaxalign
 from jaxalign import AffineMap, FoldMoments, fit_shared_space
+from jaxalign.solvers import Ridge
 
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -52,6 +53,25 @@ def test_ridge_degrees_of_freedom() -> None:
     hat = x @ np.linalg.solve(x.T @ x + 4.0 * np.eye(x.shape[1]), x.T)
     fit = jaxalign.fit_pair(rows.x, rows.y, "ridge", l2=4.0)
     np.testing.assert_allclose(fit.effective_rank, np.trace(hat), rtol=1e-9)
+
+
+def test_ridge_degrees_of_freedom_of_pairs_that_chose_penalties_of_their_own() -> None:
+    random = np.random.default_rng(4)
+    source = random.normal(size=(120, 12)) * np.linspace(0.3, 3, 12)
+    rows = {"source": source, "near": source[:, :8] + 0.01, "noise": random.normal(size=(120, 10))}
+    maps = jaxalign.fit_pairs(rows, "ridge", l2=(1e-3, 1e3), sources=["source"])
+    chosen = {target: maps.settings["source", target]["l2"] for target in ("near", "noise")}
+    assert chosen == {"near": 1e-3, "noise": 1e3}
+    values = np.linalg.eigvalsh(np.cov(source.T, bias=True) * len(source))
+    for target, l2 in chosen.items():
+        fit = maps["source", target]
+        np.testing.assert_allclose(fit.effective_rank, np.sum(values / (values + l2)), rtol=1e-9)
+        np.testing.assert_allclose(fit.condition, (values[-1] + l2) / (values[0] + l2), rtol=1e-9)
+    columns = np.geomspace(1e-2, 1e2, 10)
+    fit = jaxalign.fit_pair(source, rows["noise"], Ridge(columns))
+    expected = np.sum(values[:, None] / (values[:, None] + columns), axis=0)
+    np.testing.assert_allclose(fit.effective_rank, expected.mean(), rtol=1e-9)
+    np.testing.assert_allclose(fit.condition, (values[-1] + 1e-2) / (values[0] + 1e-2), rtol=1e-9)
 
 
 def test_rank_of_a_low_rank_map_is_seen() -> None:

@@ -12,12 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxalign.hosts.links import Links
 from jaxalign.hosts.place import Place
-from jaxalign.hosts.reduction import summed
+from jaxalign.hosts.reduction import connect, summed
 from jaxalign.hosts.shares import Pair, share, share_of_pairs
 from jaxalign.moments import FoldMoments, Moments
+from jaxalign.spread import SpreadMoments
 
 START_SECONDS = 60
 
@@ -67,10 +69,23 @@ class Hosts:
                 self.links.refuse(sentence)
         self.spread()
 
-    def start(self) -> None:
-        """Starts JAX among the processes; before anything asks JAX for devices, and by all of them."""
-        if self.links is not None:
-            _start(self.links)
+    def start(self, devices: Callable[[], Sequence[Any]] = jax.local_devices) -> None:
+        """Starts JAX among the processes; before anything asks JAX for devices, and by all of them.
+
+        Args:
+          devices: those of this process that it will use; called when JAX may be asked.
+
+        Raises:
+          UserError: the processes do not come together, or have not as many devices each.
+        """
+        if self.links is None:
+            return
+        _start(self.links)
+        used = devices()
+        self.agree(len(used), _compare_devices)
+        with _silent_standard_output():
+            connect(used)
+        jax.distributed.shutdown()
 
     def remove_if_lost(self, directory: pathlib.Path) -> None:
         """Has a directory removed where another process's end ends this one."""
@@ -91,6 +106,7 @@ class Hosts:
         rows: int,
         fold: np.ndarray | None,
         widths: Mapping[str, int],
+        mesh: Mesh | None = None,
     ) -> FoldMoments:
         """Moments of rows of which every process reads its share only.
 
@@ -99,11 +115,19 @@ class Hosts:
           rows: how many there are in all.
           fold: of each of them, 0 ... F − 1, shape [rows], or None.
           widths: of the encoders, in column order.
+          mesh: that ``of`` deals its rows over, None for one device.
+
+        Raises:
+          UserError: the processes' meshes hold the matrix on different numbers of devices.
         """
         mine = self.share(rows)
         if self.links is None:
             return of(mine, fold)
-        parts = list(_of_part(of, mine, fold, widths))
+        pairs = 1 if mesh is None else mesh.shape["pairs"]
+        self.agree(pairs, _compare_devices)
+        names = list(widths), list(widths.values())
+        empty = Moments.empty(*names) if mesh is None or pairs == 1 else SpreadMoments.empty(*names, mesh)
+        parts = list(_of_part(of, mine, fold, empty))
         sums = tuple(map(summed, parts))
         return FoldMoments(_total(sums), () if fold is None else sums)
 
@@ -115,15 +139,14 @@ def _of_part(
     of: Callable[[slice, np.ndarray | None], FoldMoments],
     mine: slice,
     fold: np.ndarray | None,
-    widths: Mapping[str, int],
-) -> Iterator[Moments]:
+    empty: Any,
+) -> Iterator[Any]:
     """The moments of each fold among a part of the rows, which may lack some folds or be empty."""
-    empty = Moments.empty(list(widths), list(widths.values()))
     if fold is None:
         yield of(mine, None).total if mine.start < mine.stop else empty
         return
     here = np.unique(fold[mine])
-    found: Mapping[int, Moments] = {}
+    found: Mapping[int, Any] = {}
     if len(here) == 1:
         found = {int(here[0]): of(mine, None).total}
     elif len(here):
@@ -132,7 +155,16 @@ def _of_part(
         yield found.get(number, empty)
 
 
-def _total(parts: Sequence[Moments]) -> Moments:
+def _compare_devices(first: int, other: int, number: int) -> str | None:
+    if first == other:
+        return None
+    return (
+        f"process 0 uses {first} device{'s' * (first > 1)} and process {number} uses {other}; give every process as "
+        "many devices of one kind."
+    )
+
+
+def _total(parts: Sequence[Any]) -> Any:
     total, *rest = parts
     for part in rest:
         total = total.merge(part)
@@ -142,7 +174,7 @@ def _total(parts: Sequence[Moments]) -> Moments:
 def _start(links: Links) -> None:
     """Starts JAX's distributed runtime among processes that are linked; before anything else asks JAX for devices.
 
-    When the processes' devices have met, its coordination service ends again: from then on only collectives are needed,
+    When the processes' devices have met, its coordination service is ended: from then on only collectives are needed,
     and the service would answer the end of a process with a stack trace instead of a sentence.
     """
     place = links.place
@@ -157,9 +189,6 @@ def _start(links: Links) -> None:
         coordinator_bind_address=f"{host}:{port}" if place.is_loopback else None,
         initialization_timeout=START_SECONDS,
     )
-    with _silent_standard_output():
-        summed(Moments.empty(["none"], [1]))  # connects the devices, once and for all programs
-    jax.distributed.shutdown()
 
 
 def _free_port(place: Place) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -29,7 +29,8 @@ class Fit:
       residual: mean squared difference of the two mapped rows, for each dimension of the space, shape [s].
       variance: variance of the mapped target rows, for each dimension, shape [s].
       effective_rank: directions of the source that the map uses, shape []; each solver says how it counts.
-      condition: condition number of the problem solved, shape [].
+      condition: condition number of the problem solved, shape []. Inside programs that solve columns with penalties of
+        their own, both are of each column, shape [s].
       ok: False where the numbers cannot be trusted or the solution is one of many, shape [].
     """
 
@@ -37,8 +38,8 @@ class Fit:
     target: AffineMap
     residual: Float[Leaf, " s"]
     variance: Float[Leaf, " s"]
-    effective_rank: Float[Leaf, ""]
-    condition: Float[Leaf, ""]
+    effective_rank: Float[Leaf, "*s"]
+    condition: Float[Leaf, "*s"]
     ok: Bool[Leaf, ""]
 
     @property
@@ -88,6 +89,8 @@ class Fit:
             target=_cut(self.target, q, space),
             residual=self.residual[:space],
             variance=self.variance[:space],
+            effective_rank=_of_columns(np.mean, self.effective_rank, space),
+            condition=_of_columns(np.max, self.condition, space),
         )
 
     def padded(self) -> Fit:
@@ -96,6 +99,10 @@ class Fit:
         They take rows that are filled up too, and give zeros in the columns added. On host arrays; the statistics stay.
         """
         return dataclasses.replace(self, source=_filled(self.source), target=_filled(self.target))
+
+
+def _of_columns(summary: Callable[[Any], Any], statistic: Any, columns: int) -> Any:
+    return summary(statistic[:columns]) if np.ndim(statistic) else statistic
 
 
 def _filled(map_: AffineMap) -> AffineMap:

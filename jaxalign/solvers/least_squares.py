@@ -75,6 +75,7 @@ class Ridge:
 
     W minimises ‖(X − μx) W − (Y − μy)‖²_F + l2 ‖W‖²_F, that is W = (XᵀX + l2 I)⁻¹ XᵀY of the centred rows.
     ``effective_rank`` is the number of degrees of freedom tr(XᵀX (XᵀX + l2 I)⁻¹), averaged over target columns.
+    ``condition`` is that of XᵀX + l2 I: of the 1-norm by Cholesky, of the 2-norm by eigenvalues, at the smallest penalty.
 
     Equivalent: ``sklearn.linear_model.Ridge(alpha=l2).fit(x, y)``.
 
@@ -136,9 +137,10 @@ class Ridge:
         else:
             values = source.values[:, None]
             weight = multiply(source.vectors, multiply(source.vectors.T, cross.xy) / (values + l2))
-            freedom = jnp.sum(values / (values + l2)) / jnp.where(l2.ndim > 0, cross.width_y, 1)
-            condition = jnp.max((values[-1] + l2) / (source.smallest + l2))
-            ok = jnp.isfinite(condition)
+            # Of each column; the targets whose columns these are take theirs (``Fit.cut``).
+            freedom = jnp.sum(values / (values + l2), axis=0).reshape(l2.shape)
+            condition = (source.values[-1] + l2) / (source.smallest + l2)
+            ok = jnp.isfinite(condition).all()
         # W solves (S + l2 I) W = C, so that tr(Wᵀ S W) = tr(Wᵀ C) − l2 ‖W‖² needs no further product.
         residual = cross.power_y - jnp.sum(weight * cross.xy, axis=0) - l2 * jnp.sum(weight**2, axis=0)
         return one_sided((weight,), cross, residual, effective_rank=freedom, condition=condition, ok=ok)

@@ -30,7 +30,16 @@ def sums(rows, tmp_path_factory):
     np.savez(directory / "rows.npz", **rows)
     port, outs = free_port(), [directory / f"{index}.npz" for index in range(COUNT)]
     started = [
-        start("run_moments.py", directory / "rows.npz", port, COUNT, index, out, cache=directory)
+        start(
+            "run_moments.py",
+            directory / "rows.npz",
+            port,
+            COUNT,
+            index,
+            out,
+            cache=directory,
+            JAX_NUM_CPU_DEVICES=2,
+        )
         for index, out in enumerate(outs)
     ]
     for done in finished(started):
@@ -42,8 +51,10 @@ def sums(rows, tmp_path_factory):
 def test_sums_over_processes_are_those_of_all_rows(rows, sums):
     together = np.concatenate([rows[name] for name in WIDTHS], axis=1)
     fold = rows["fold"]
-    parts = {"with 0": together, "without 0": together}
-    parts |= {f"with {number + 1}": together[fold == number] for number in range(3)}
+    parts = {"with 0": together, "without 0": together, "tiles 0": together}
+    parts |= {
+        f"{how} {number + 1}": together[fold == number] for number in range(3) for how in ("with", "tiles")
+    }
     for name, part in parts.items():
         centred = part - part.mean(0)
         expected = centred.T @ centred
@@ -56,14 +67,28 @@ def test_sums_over_processes_are_those_of_all_rows(rows, sums):
 
 def test_nothing_is_exchanged_but_one_sum_of_what_does_not_depend_on_rows(sums):
     """The compiled program adds up a weight, a count, D means and D × D products; it gathers nothing."""
-    shapes = [shape for shape, kind in sums[0]["collectives"] if kind.startswith("all-reduce")]
-    assert len(shapes) == len(sums[0]["collectives"])
-    sizes = [
+    assert summed_sizes(sums[0]["collectives"]) == [1, 1, 8, 64]
+
+
+def test_each_device_exchanges_its_own_tiles_only(sums):
+    """Blocks of 5 columns, the widest encoder's; the tile on the diagonal and the one beside it."""
+    assert summed_sizes(sums[0]["collectives of tiles"]) == [1, 1, 10, 25, 25]
+
+
+def summed_sizes(collectives):
+    """How many numbers each all-reduce of a program adds up; there is no other collective in it."""
+    shapes = [shape for shape, kind in collectives if kind.startswith("all-reduce")]
+    assert len(shapes) == len(collectives)
+    return sorted(
         int(np.prod([int(side) for side in sides.split(",") if side] or [1]))
         for shape in shapes
         for sides in re.findall(r"f64\[([0-9,]*)\]", shape)
-    ]
-    assert sorted(sizes) == [1, 1, 8, 64]
+    )
+
+
+def test_processes_with_other_meshes_are_refused(sums):
+    for found in sums:
+        assert str(found["refused"]).startswith("process 0 uses 2 devices and process 1 uses 1;")
 
 
 def test_float32_sums_keep_what_rounding_loses(rows, sums):

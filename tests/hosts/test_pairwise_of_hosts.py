@@ -32,7 +32,7 @@ def start_both(store, out, cache, logs):
     """Two processes that find each other as under SLURM."""
     slurm = {"SLURM_JOB_ID": 1, "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": 2}
     shared = {**slurm, "JAX_COORDINATOR_PORT": free_port(), "JAX_NUM_CPU_DEVICES": 2}
-    given = (f"--store={store}", f"--out={out}", "--hosts=auto", *RUN)
+    given = (f"--store={store}", f"--out={out}", "--hosts=auto", "--devices=2", *RUN)
     return [
         start("run_pairwise.py", log, *given, cache=cache, SLURM_PROCID=index, SLURM_LOCALID=index, **shared)
         for index, log in enumerate(logs)
