@@ -75,7 +75,7 @@ class Ridge:
 
     W minimises ‖(X − μx) W − (Y − μy)‖²_F + l2 ‖W‖²_F, that is W = (XᵀX + l2 I)⁻¹ XᵀY of the centred rows.
     ``effective_rank`` is the number of degrees of freedom tr(XᵀX (XᵀX + l2 I)⁻¹), averaged over target columns.
-    ``condition`` is that of XᵀX + l2 I: of the 1-norm by Cholesky, of the 2-norm by eigenvalues, at the smallest penalty.
+    ``condition`` is that of XᵀX + l2 I: in the 1-norm by Cholesky, in the 2-norm by eigenvalues (smallest penalty).
 
     Equivalent: ``sklearn.linear_model.Ridge(alpha=l2).fit(x, y)``.
 

