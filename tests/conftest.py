@@ -3,10 +3,16 @@
 import os
 import pathlib
 
+# The threads of OpenBLAS wait by spinning: beside other work two of them are several times slower than one. Before
+# numpy, and for the processes that tests start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 import pytest
+from threadpoolctl import threadpool_limits
 
 jax.config.update("jax_num_cpu_devices", 8)
+threadpool_limits(1, user_api="blas")  # of libraries that a plugin of pytest has loaded already
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 

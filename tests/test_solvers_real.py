@@ -5,7 +5,6 @@ One encoder of 1280 columns has a singular second moment, and one of 1024 a part
 
 import functools
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import agreement
@@ -14,7 +13,6 @@ import oracles
 import pyarrow.parquet
 import pytest
 from agreement import relative_error
-from threadpoolctl import threadpool_limits
 
 import jaxalign
 from jaxalign import FoldMoments, PairwiseMaps
@@ -44,13 +42,6 @@ class RealRows:
     @functools.cached_property
     def widths(self) -> dict[str, int]:
         return {name: array.shape[1] for name, array in self.train.items()}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread_of_linear_algebra() -> Iterator[None]:
-    """The threads of OpenBLAS wait by spinning: where the cores are shared, two are many times slower than one."""
-    with threadpool_limits(1):
-        yield
 
 
 @pytest.fixture(scope="module")
