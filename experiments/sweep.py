@@ -40,7 +40,7 @@ FLAGS = flags.define(
     *("seeds", "train_fraction", "max_per_person"),
     *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons"),
     *("stale_seconds", "retry_failed", "wait", "max_items", "minutes", "merge_only", "dry_run"),
-    "compilation_cache",
+    *("devices", "compilation_cache"),
     out="results/sweep",
 )
 

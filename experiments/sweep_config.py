@@ -21,7 +21,7 @@ FILE = "sweep.json"
 FORMAT = "jaxalign-sweep"
 # Each store sees the configuration of ``experiments.pairwise``; these are set per store and item, or not of use here.
 _NOT_SHARED = ("store", "images", "crop", "bad_images", "embedding_cache", "out", "overwrite", "save_maps")
-_NOT_SHARED += ("controls", "heatmaps", "pair_list", "intervals", "curves")
+_NOT_SHARED += ("controls", "heatmaps", "pair_list", "intervals", "curves", "devices")
 
 
 @dataclasses.dataclass(frozen=True)
