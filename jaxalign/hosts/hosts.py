@@ -127,9 +127,10 @@ class Hosts:
         self.agree(pairs, _compare_devices)
         names = list(widths), list(widths.values())
         empty = Moments.empty(*names) if mesh is None or pairs == 1 else SpreadMoments.empty(*names, mesh)
-        parts = list(_of_part(of, mine, fold, empty))
-        sums = tuple(map(summed, parts))
-        return FoldMoments(_total(sums), () if fold is None else sums)
+        parts, sums = list(_of_part(of, mine, fold, empty)), []
+        while parts:  # each is freed when it is summed
+            sums.append(summed(parts.pop(0)))
+        return FoldMoments(_total(sums), () if fold is None else tuple(sums))
 
 
 ALONE = Hosts()

@@ -132,7 +132,7 @@ def _sum(parts: S) -> S:
     return jax.shard_map(_sum_here, mesh=mesh, in_specs=(before,), out_specs=specs)(parts)
 
 
-def _sum_here(part: S) -> S:
+def _sum_here(part: Any) -> Any:
     own = jax.tree.map(lambda leaf: leaf[0], part)
     add = functools.partial(jax.lax.psum, axis_name=AXIS)
     weight = add(own.weight)

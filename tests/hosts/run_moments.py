@@ -16,6 +16,7 @@ from jaxalign.errors import UserError
 from jaxalign.hosts import Hosts, Links, Place
 from jaxalign.hosts.reduction import _sum, placed, summed
 from jaxalign.moments import Moments
+from jaxalign.spread import SpreadMoments
 
 COLLECTIVE = r" = (.+?) ((?:all|collective|reduce)-[a-z-]+)\("
 path, port, count, index, out = sys.argv[1:]
@@ -49,6 +50,7 @@ for name, folds in (("with", fold), ("without", None)):
 mesh = device_mesh(pairs=2)
 spread = hosts.moments(functools.partial(of, mesh=mesh), len(fold), fold, widths, mesh)
 for number, part in enumerate((spread.total, *spread.folds)):
+    assert isinstance(part, SpreadMoments)
     scatter, mean = part.whole_matrix()
     found |= {f"tiles {number} scatter": np.asarray(scatter), f"tiles {number} mean": mean}
     found[f"tiles {number} weight"] = np.asarray(part.weight)
