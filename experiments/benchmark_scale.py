@@ -10,6 +10,8 @@ peak resident memory of a fresh process; and twice the rows against once.
 
 `plan`: 200 encoders of width 512 on 8 devices: bytes on each device of every program, from shapes alone.
 
+`model`: what the cost model of docs/scale.md predicts for 10,000,000 rows of 40 encoders on 8 H100 or a v5e-16.
+
 `low_rank`: maps between 8 encoders fitted by gradient, squared error and contrastive, against loops over the pairs in
 optax and PyTorch.
 
@@ -27,7 +29,15 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import cli, scale_devices, scale_driver, scale_low_rank, scale_moments, scale_plan
+from experiments import (
+    cli,
+    scale_devices,
+    scale_driver,
+    scale_low_rank,
+    scale_model,
+    scale_moments,
+    scale_plan,
+)
 from experiments.flags import words
 
 VALUES = flags.FlagValues()
@@ -36,6 +46,7 @@ scale_low_rank.define_flags(VALUES)
 scale_driver.define_flags(VALUES)
 scale_devices.define_flags(VALUES)
 scale_plan.define_flags(VALUES)
+scale_model.define_flags(VALUES)
 flags.DEFINE_string("sections", "moments", "What to time, separated by commas.", flag_values=VALUES)
 flags.DEFINE_string("out", None, "File to write the figures to, as JSON.", flag_values=VALUES)
 
@@ -47,6 +58,7 @@ SECTIONS: dict[str, Section] = {
     "driver": scale_driver.run,
     "devices": scale_devices.run,
     "plan": scale_plan.run,
+    "model": scale_model.run,
 }
 SIMULATED = {"devices": 8, "plan": 8}  # CPU devices that a section needs
 
@@ -55,7 +67,7 @@ def main(_: Sequence[str]) -> None:
     """Prints the figures of each section as they come, and writes them."""
     names = words("sections", VALUES.sections, SECTIONS, "section")
     simulated = max(SIMULATED.get(name, 0) for name in names)
-    if simulated > jax.config.jax_num_cpu_devices:  # pyright: ignore[reportAttributeAccessIssue]
+    if simulated and simulated > jax.config.jax_num_cpu_devices:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_num_cpu_devices", simulated)
     record: dict[str, Any] = {"jax": jax.__version__, "devices": [str(device) for device in jax.devices()]}
     for name in names:

@@ -1,10 +1,15 @@
 """The benchmark of scale on a small store: every figure is there, nothing stays on the disk."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
-from experiments import benchmark_scale, cli, scale_devices, scale_moments
+from experiments import benchmark_scale, cli, scale_devices, scale_model, scale_moments
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
 def drive(capsys, *arguments):
@@ -39,7 +44,7 @@ def test_the_section_measures_and_cleans_up(tmp_path, capsys, monkeypatch):
     [
         (
             ["--sections=moment"],
-            "--sections: there is no section 'moment'; there are moments, low_rank, driver, devices, plan",
+            "--sections: there is no section 'moment'; there are moments, low_rank, driver, devices, plan, model",
         ),
         (["--rows=1"], "--rows takes"),
         (["--scratch=nowhere"], "nowhere: the store takes"),
@@ -102,3 +107,22 @@ def test_plan_counts_what_fits(capsys):
     assert (status, err) == (0, "")
     for name in ("ordered pairs", "GB, moments: next", "GB, ridge: solving", "GB, canonical: factoring"):
         assert name in out
+
+
+def test_model_of_one_device_by_hand():
+    """1,000 rows of 3 encoders of width 4 on a device of 10¹² operations a second, 100 test rows."""
+    machine = scale_model.Machine(1, 1, 1e12, 1e12, 1e9, 1e9, 1e9)
+    found = dict(scale_model.predicted(machine, 1000, 100, 3, 4))
+    assert found["devices that hold a matrix together"] == 1
+    assert found["GB of the matrices of 5 folds on a device"] == pytest.approx(6 * 8 * 12**2 / 1e9)
+    assert found["s to read the training rows once"] == pytest.approx(1000 * 12 * 2 / 1e9)
+    assert found["s of moments"] == pytest.approx(1000 * 144 * 13 / 12 * 1.3 / 0.6e12)
+    assert found["s of one evaluation of all pairs"] == pytest.approx(2 * 6 * 100**2 * 4 / 0.3e12)
+
+
+def test_a_section_that_simulates_nothing_runs_on_the_devices_there_are():
+    """In a process of its own: here eight are simulated."""
+    command = [sys.executable, "-m", "experiments.benchmark_scale", "--sections=model", "--model_rows=1000"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "v5e-16: s of moments" in done.stdout
