@@ -52,10 +52,10 @@ def _on(axis: str, encoders: int, width: int) -> Iterator[tuple[str, float]]:
 def _work(axis: str, count: int, encoders: int, width: int) -> Iterator[tuple[str, float]]:
     mesh = _mesh(axis, count)
     layout = layout_of(encoders, width, mesh)
-    rows = 2048
+    rows = 2048 * mesh.shape["data"]  # chunks grow with the devices that share their rows
     programs = moment_programs(layout, mesh, rows, np.float32)
     chunk = programs["next"]()
-    operations, traffic = compiled.cost(chunk)
+    operations, traffic = (number / mesh.shape["data"] for number in compiled.cost(chunk))
     yield "moments, operations / of one", operations
     yield "moments, bytes of memory traffic / of one", traffic
     yield "moments, bytes sent for a chunk", compiled.sent(chunk)
