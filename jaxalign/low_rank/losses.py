@@ -26,13 +26,14 @@ class Mapped(NamedTuple):
     Attributes:
       u: source rows, shape [2 B, s].
       v: target rows, shape [2 B, s].
-      means: the target's mean row of each person, over all of the person's photographs, shape [B, s].
+      means: the target's mean row of each person, over all of the person's photographs, shape [B, s]; None where the
+        loss is not in ``MEANS_BASED``.
       inverse_temperature: what cosines are multiplied by, shape [].
     """
 
     u: Float[Array, "rows s"]
     v: Float[Array, "rows s"]
-    means: Float[Array, "people s"]
+    means: Float[Array, "people s"] | None
     inverse_temperature: Float[Array, ""]
 
 
@@ -177,6 +178,7 @@ def margin(batch: Mapped, settings: Any) -> Float[Array, ""]:
     References:
       Deng et al., "ArcFace: additive angular margin loss for deep face recognition", CVPR 2019.
     """
+    assert batch.means is not None
     cos = product(unit(batch.u), unit(batch.means))
     people = batch.means.shape[0]
     place = jnp.arange(len(cos)) % people
@@ -209,3 +211,4 @@ COSINE_BASED = (
     "contrastive",
     "margin",
 )  # of use where both sides move: a map to zero gains nothing
+MEANS_BASED = ("margin",)  # see ``Mapped.means``

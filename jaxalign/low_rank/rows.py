@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -12,8 +13,11 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.blocks import padded_width
 from jaxalign.errors import UserError
+from jaxalign.low_rank.own_moments import OwnMoments, centred, check_finite, means_of, second_moments
 from jaxalign.moments import Moments
+from jaxalign.precision import multiply
 from jaxalign.pytree import Leaf, pytree
+from jaxalign.workers import concurrently
 
 SHRINKAGE = 0.05  # of the mean variance, added to every axis' before whitening
 
@@ -37,32 +41,24 @@ class Axes:
     stretch: np.ndarray
 
     @classmethod
-    def of(cls, total: Moments, name: str, whitening: float = 0.0) -> Axes:
+    def of(cls, own: OwnMoments, whitening: float = 0.0) -> Axes:
         """From the moments of the training rows.
 
         Args:
-          total: moments, on the host.
-          name: of the encoder.
+          own: moments of the encoder.
           whitening: axes are divided by their variance, shrunk, to half this power.
         """
-        start, width = total.offset(name), total.width(name)
-        span = slice(start, start + width)
-        values, vectors = np.linalg.eigh(
-            np.asarray(total.scatter[span, span], np.float64) / float(total.weight)
-        )
+        values, vectors = np.linalg.eigh(own.second)
         values = np.maximum(values[::-1], 0)
         stretch = (values + (SHRINKAGE * values.mean() or 1.0)) ** (-whitening / 2)
         values = values * stretch**2
         scale = float(np.sqrt(values.sum())) or 1.0
-        return cls(
-            np.asarray(total.mean[span], np.float64), vectors[:, ::-1], values / scale**2, scale, stretch
-        )
+        return cls(own.mean, vectors[:, ::-1], values / scale**2, scale, stretch)
 
-    def coordinates(self, rows: np.ndarray) -> Float[np.ndarray, "n p"]:
-        """z of these rows, float32."""
-        return ((rows.astype(np.float64) - self.mean) @ (self.vectors * (self.stretch / self.scale))).astype(
-            np.float32
-        )
+    @property
+    def rotation(self) -> Float[np.ndarray, "p p"]:
+        """What x − mean is multiplied by."""
+        return self.vectors * (self.stretch / self.scale)
 
     def to_coordinates(self, factor: np.ndarray) -> np.ndarray:
         """What a factor [p, s] for x − mean is for z."""
@@ -88,7 +84,7 @@ class Rows:
 
     Attributes:
       coordinates: for each padded width the encoders of that width, shape [k, n, width], float32.
-      means: mean coordinates of each person, shape [k, all people, width].
+      means: mean coordinates of each person, shape [k, all people, width]; none where the loss does not see them.
       order: rows of one person after another, shape [n].
       train, held_out: people to fit on, and people to choose the weights by (may be none).
     """
@@ -110,35 +106,74 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Rows with the axes that they are written in, and each encoder's place: padded width and number therein."""
+    """Rows with the axes that they are written in.
+
+    Attributes:
+      rows: on the device.
+      axes: of every encoder.
+      own: moments of every encoder.
+      place: each encoder's padded width, and its number among those of that width.
+    """
 
     rows: Rows
     axes: Mapping[str, Axes]
+    own: Mapping[str, OwnMoments]
     place: Mapping[str, tuple[int, int]]
 
 
 def prepare(
     arrays: Mapping[str, np.ndarray],
-    total: Moments,
+    total: Moments | None,
     people: np.ndarray,
     *,
     held_out: float,
     seed: int,
     whitening: float = 0.0,
+    means: bool = True,
 ) -> Prepared:
     """Rotates rows into principal axes and sorts them by person.
 
     Args:
       arrays: of every encoder, shape [n, d].
-      total: their moments.
+      total: their moments, on the host; None where they are not at hand: those of each encoder alone are taken then.
       people: identity of each row, shape [n].
       held_out: share of the people to keep aside.
       seed: of who they are.
       whitening: of the axes.
+      means: whether the means of people are wanted.
 
     Raises:
-      UserError: fewer than two people are left to fit on, or to hold out where some shall be.
+      UserError: fewer than two people are left to fit on, or to hold out where some shall be; rows that are not finite.
     """
+    order, starts, counts, tables = _by_person(people, held_out, seed)
+    alike: dict[int, list[str]] = {}
+    for name, array in arrays.items():
+        alike.setdefault(padded_width(array.shape[1]), []).append(name)
+    center = means_of(arrays) if total is None else {n: OwnMoments.of(total, n).mean for n in arrays}
+    stacks = {
+        width: jax.device_put(centred([arrays[n] for n in names], [center[n] for n in names], width))
+        for width, names in alike.items()
+    }
+    if total is None:
+        own = _own_moments(stacks, alike, center)
+        check_finite(own, arrays)
+    else:
+        own = {name: OwnMoments.of(total, name) for name in arrays}
+    axes = dict(zip(own, concurrently(lambda of: Axes.of(of, whitening), list(own.values()))))
+    coordinates = {width: _rotated(stacks.pop(width), [axes[n] for n in alike[width]]) for width in alike}
+    of_people = {}
+    for width, stack in coordinates.items() if means else ():
+        sums = np.stack([np.add.reduceat(part[order], starts, axis=0) for part in np.asarray(stack)])
+        of_people[width] = sums / counts[None, :, None].astype(np.float32)
+    rows = jax.device_put(Rows(coordinates, of_people, order, *tables))
+    place = {name: (width, number) for width, names in alike.items() for number, name in enumerate(names)}
+    return Prepared(rows, axes, own, place)
+
+
+def _by_person(
+    people: np.ndarray, held_out: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[People]]:
+    """The order of rows, where each person begins in it, photographs of each; and people to fit on and to hold out."""
     names, labels, counts = np.unique(people, return_inverse=True, return_counts=True)
     aside = np.random.default_rng(seed).permutation(len(names)) < round(held_out * len(names))
     for what, number in (("to fit on", int((~aside).sum())), ("to hold out", int(aside.sum()))):
@@ -157,20 +192,31 @@ def prepare(
         )
         for chosen in (~aside, aside)
     ]
-    axes = {name: Axes.of(total, name, whitening) for name in arrays}
-    alike: dict[int, list[str]] = {}
-    for name, array in arrays.items():
-        alike.setdefault(padded_width(array.shape[1]), []).append(name)
-    coordinates, means = {}, {}
-    for width, members in alike.items():
-        stack = np.zeros((len(members), len(labels), width), np.float32)
-        for place, name in zip(stack, members):
-            place[:, : arrays[name].shape[1]] = axes[name].coordinates(arrays[name])
-        sums = np.stack([np.add.reduceat(part[order], starts, axis=0) for part in stack])
-        coordinates[width], means[width] = stack, sums / counts[None, :, None].astype(np.float32)
-    rows = jax.device_put(Rows(coordinates, means, order, *tables))
-    place = {name: (width, number) for width, members in alike.items() for number, name in enumerate(members)}
-    return Prepared(rows, axes, place)
+    return order, starts, counts, tables
+
+
+def _own_moments(
+    stacks: Mapping[int, Array], alike: Mapping[int, list[str]], center: Mapping[str, np.ndarray]
+) -> dict[str, OwnMoments]:
+    own = {}
+    for width, names in alike.items():
+        for name, second in zip(names, second_moments(stacks[width])):
+            size = len(center[name])
+            own[name] = OwnMoments(center[name], second[:size, :size])
+    return {name: own[name] for name in center}
+
+
+def _rotated(stack: Float[Array, "k n width"], axes: list[Axes]) -> Float[Array, "k n width"]:
+    """Coordinates of centred rows."""
+    rotations = np.zeros((len(axes), stack.shape[2], stack.shape[2]), np.float32)
+    for place, own in zip(rotations, axes):
+        place[: len(own.mean), : len(own.mean)] = own.rotation
+    return _each_times(stack, rotations)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _each_times(stack: Array, rotations: Array) -> Array:
+    return jax.lax.map(lambda given: multiply(*given), (stack, rotations))
 
 
 def draw(rows: Rows, key: Array, people: int) -> Batch:

@@ -48,14 +48,14 @@ def fit_squared(
         ).append(pair)
     targets = {pair: _whitened(total, pair, axes[pair[0]]) for pair in chosen}
     starts, weights, members = {}, {}, {}
-    random = np.random.default_rng(settings.seed)
+    random, sizes = np.random.default_rng(settings.seed), dict(zip(total.names, total.widths))
     for widths, alike in groups.items():
         stack = np.zeros((len(alike), *widths), np.float32)
         for pair, into in zip(alike, stack):
-            target, rank = targets[pair], rank_of(total, pair, settings.rank)
+            target, rank = targets[pair], rank_of(sizes, pair, settings.rank)
             into[: target.shape[0], : target.shape[1]] = target
             starts[pair] = (
-                random_product(random, total, pair, rank)
+                random_product(random, sizes, pair, rank)
                 if settings.start == "random"
                 else _truncated(target, rank)
             )
