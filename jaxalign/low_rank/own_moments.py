@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,12 +12,11 @@ from jaxtyping import Array, Float
 
 from jaxalign import checks
 from jaxalign.moments import Moments
-from jaxalign.precision import double_precision, moment_dtype
 from jaxalign.scatter import scatter_of
 
 
 class OwnMoments(NamedTuple):
-    """One encoder's mean [p] and second moment about it [p, p], float64 on the host."""
+    """One encoder's mean [p] and second moment about it [p, p], in float64, on the host."""
 
     mean: np.ndarray
     second: np.ndarray
@@ -47,15 +45,14 @@ def centred(
     return stack
 
 
-def second_moments(stack: Float[Array, "k n width"]) -> Float[np.ndarray, "k width width"]:
-    """Of centred rows, float64 on the host: the blocks on the diagonal of ``Moments``, which takes all of them."""
-    with double_precision():
-        return np.asarray(_second_moments(stack, moment_dtype()), np.float64)
+@jax.jit
+def second_moments(stack: Float[Array, "k n width"]) -> Float[Array, "k width width"]:
+    """Of centred rows: the blocks on the diagonal of ``Moments``, which takes all of them.
 
-
-@functools.partial(jax.jit, static_argnums=1)
-def _second_moments(stack: Array, dtype: np.dtype) -> Array:
-    center, root = jnp.zeros(stack.shape[2], dtype), jnp.ones(stack.shape[1], dtype)
+    In float32: they choose the axes and the scale that gradients see, which any orthonormal axes serve, and rates of
+    explained variance. No map is made by dividing by them.
+    """
+    center, root = jnp.zeros(stack.shape[2], jnp.float32), jnp.ones(stack.shape[1], jnp.float32)
     return jax.lax.map(lambda rows: scatter_of((rows,), center, root)[0] / len(rows), stack)
 
 
