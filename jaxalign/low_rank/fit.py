@@ -13,11 +13,12 @@ from jax.typing import ArrayLike
 
 from jaxalign import checks
 from jaxalign.errors import UserError
+from jaxalign.low_rank.axes import Axes
 from jaxalign.low_rank.covariances import covariances
 from jaxalign.low_rank.losses import MEANS_BASED
 from jaxalign.low_rank.objectives import PairMember, PairWeights, RowObjective
 from jaxalign.low_rank.own_moments import OwnMoments
-from jaxalign.low_rank.rows import Axes, Prepared, prepare
+from jaxalign.low_rank.preparing import Prepared, prepare
 from jaxalign.low_rank.settings import LowRankSettings
 from jaxalign.low_rank.squared import fit_squared
 from jaxalign.low_rank.starts import Start, stacked, starting_factors

@@ -11,10 +11,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxalign.errors import UserError
+from jaxalign.low_rank.axes import Axes
 from jaxalign.low_rank.fit import LowRankMaps, checked, row_objective, settings_of, whole_moments
 from jaxalign.low_rank.joint_objective import JointMember, JointObjective, JointWeights
 from jaxalign.low_rank.losses import MEANS_BASED
-from jaxalign.low_rank.rows import Axes, Prepared, prepare
+from jaxalign.low_rank.preparing import Prepared, prepare
 from jaxalign.low_rank.settings import LowRankSettings
 from jaxalign.low_rank.statistics import covariance_of, two_sided_fit
 from jaxalign.low_rank.training import History, train

@@ -113,5 +113,5 @@ class JointObjective(Objective):
         return self.pair.orthogonality * jnp.mean(jnp.stack(each))
 
 
-def _at(means: Array | None, number: Array) -> Array | None:
+def _at(means: Array | None, number: Leaf) -> Array | None:
     return None if means is None else means[number]

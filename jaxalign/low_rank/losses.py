@@ -132,9 +132,9 @@ def _found_among_forward(u: Array, v: Array, scale: Array) -> tuple[Array, tuple
         2 * rows
     )
     weight = scale / (2 * rows)
-    pull = sum(towards_own[:, b, :, None] * others[b] for b in (0, 1))
+    pull = towards_own[:, 0, :, None] * others[0] + towards_own[:, 1, :, None] * others[1]
     by_u = weight * (multiply(towards_all, v) - pull.reshape(u.shape))
-    pull = sum(towards_own[a, :, :, None] * halves[a] for a in (0, 1))
+    pull = towards_own[0, :, :, None] * halves[0] + towards_own[1, :, :, None] * halves[1]
     by_v = weight * (small_first(u, towards_all) - pull.reshape(v.shape))
     return value, (by_u, by_v, jnp.sum(u * by_u) / scale)
 

@@ -32,7 +32,7 @@ class OwnMoments(NamedTuple):
 
 def means_of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Of the columns, float64."""
-    return {name: np.mean(array, axis=0, dtype=np.float64) for name, array in arrays.items()}
+    return {name: np.asarray(np.mean(array, axis=0, dtype=np.float64)) for name, array in arrays.items()}
 
 
 def centred(

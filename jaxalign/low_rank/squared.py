@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxalign.blocks import padded_width
 from jaxalign.errors import UserError
+from jaxalign.low_rank.axes import Axes
 from jaxalign.low_rank.objectives import MomentMember, MomentObjective
-from jaxalign.low_rank.rows import Axes
 from jaxalign.low_rank.settings import LowRankSettings
 from jaxalign.low_rank.starts import Start, random_product, rank_of, stacked
 from jaxalign.low_rank.statistics import one_sided_fit

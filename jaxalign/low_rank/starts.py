@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxalign.errors import UserError
+from jaxalign.low_rank.axes import Axes
 from jaxalign.low_rank.objectives import PairWeights
-from jaxalign.low_rank.rows import Axes
 from jaxalign.low_rank.settings import LowRankSettings
 from jaxalign.moments import FoldMoments, Moments
 from jaxalign.pairwise import Pair, fit_pairs

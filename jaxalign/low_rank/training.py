@@ -25,7 +25,7 @@ from jaxalign.pytree import Leaf, pytree
 from jaxalign.workers import at_once, concurrently
 
 # Exponentials and Adam by vectors of 512 bits where the CPU has them; XLA prefers 256.
-WIDE_VECTORS = {"xla_cpu_prefer_vector_width": 512}
+WIDE_VECTORS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
 
 
 @pytree
@@ -93,13 +93,16 @@ def train(
     counts = {group: jax.tree.leaves(stack)[0].shape[0] for group, stack in weights.items()}
     shares = 1 if mesh.size > 1 or objective.shares_terms else at_once(max(counts.values()))
     multiples = (1,) if objective.shares_terms else (mesh.size * shares,)
-    weights = jax.tree.map(lambda leaf: _filled(leaf, multiples), dict(weights))
     of_terms = (1, mesh.size) if objective.shares_terms else multiples
-    members = jax.tree.map(lambda leaf: _filled(leaf, of_terms[: np.ndim(leaf)]), dict(members))
-    real = {group: _filled(np.ones(count, bool), multiples) for group, count in counts.items()}
-    plan = Plan(settings.steps, min(settings.checks, settings.steps), settings.patience)
+    real = {group: np.ones(count, bool) for group, count in counts.items()}
+    stacks = (
+        jax.tree.map(lambda leaf: _filled(leaf, multiples), dict(weights)),
+        jax.tree.map(lambda leaf: _filled(leaf, of_terms[: np.ndim(leaf)]), dict(members)),
+        jax.tree.map(lambda leaf: _filled(leaf, multiples), real),
+    )
     common = data, jax.random.key(settings.seed), np.float32(settings.learning_rate)
-    problems = [(*_share((weights, members, real), k, shares), *common) for k in range(shares)]
+    problems = [(*_share(stacks, number, shares), *common) for number in range(shares)]
+    plan = Plan(settings.steps, min(settings.checks, settings.steps), settings.patience)
     leaves, structure = jax.tree.flatten(problems[0])
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
     run = _program(objective, plan, mesh, structure, shapes)
@@ -150,7 +153,12 @@ def _program(
         check_vma=False,
     )
     lowered = jax.jit(spread).lower(*jax.tree.unflatten(structure, shapes))
-    return lowered.compile(WIDE_VECTORS if jax.default_backend() == "cpu" else None)
+    if jax.default_backend() != "cpu":
+        return lowered.compile()
+    try:
+        return lowered.compile(WIDE_VECTORS)
+    except jax.errors.JaxRuntimeError:  # a jaxlib that does not know the option
+        return lowered.compile()
 
 
 def _train_local(
