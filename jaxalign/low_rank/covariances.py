@@ -41,5 +41,5 @@ def _sums(x: Array, y: Array, members: PairMember, weights: PairWeights) -> Floa
         return jnp.sum(jnp.where(new[:, None], u * v, 0), axis=0)
 
     slices = jnp.arange(-(-count // size))
-    of_pair = lambda given: jax.lax.map(lambda number: of_slice(*given, number), slices)  # noqa: E731
+    of_pair = lambda of: jax.lax.map(lambda number: of_slice(of[0], of[1], number), slices)  # noqa: E731
     return jax.lax.map(of_pair, (members, weights))
