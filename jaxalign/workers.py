@@ -30,12 +30,17 @@ def concurrently(
     def work(item: Item) -> Any:
         return jax.block_until_ready(function(item))
 
-    cores = min(_cores(), len(items), most)
-    if jax.default_backend() != "cpu" or cores < 2:
+    threads = at_once(len(items), most)
+    if threads < 2:
         yield from map(work, items)
         return
-    with _one_blas_thread(), ThreadPoolExecutor(cores) as pool:
+    with _one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         yield from pool.map(work, items)
+
+
+def at_once(items: int, most: int = MOST_WORKERS) -> int:
+    """How many of so many items ``concurrently`` works on at a time."""
+    return min(_cores(), items, most) if jax.default_backend() == "cpu" else 1
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,16 +13,22 @@ from jax.typing import ArrayLike
 
 from jaxalign import checks
 from jaxalign.errors import UserError
-from jaxalign.low_rank.objectives import PairMember, RowObjective
-from jaxalign.low_rank.rows import Axes, Prepared, prepare
+from jaxalign.low_rank.axes import Axes
+from jaxalign.low_rank.covariances import covariances
+from jaxalign.low_rank.losses import MEANS_BASED
+from jaxalign.low_rank.objectives import PairMember, PairWeights, RowObjective
+from jaxalign.low_rank.own_moments import OwnMoments
+from jaxalign.low_rank.preparing import Prepared, prepare
 from jaxalign.low_rank.settings import LowRankSettings
 from jaxalign.low_rank.squared import fit_squared
 from jaxalign.low_rank.starts import Start, stacked, starting_factors
-from jaxalign.low_rank.statistics import one_sided_fit, two_sided_fit
-from jaxalign.low_rank.training import History, Trained, train
+from jaxalign.low_rank.statistics import covariance_of, one_sided_fit, two_sided_fit
+from jaxalign.low_rank.training import History, train
 from jaxalign.moments import Moments
 from jaxalign.pairwise import Pair, PairwiseMaps, chosen_pairs
 from jaxalign.solvers import Fit
+from jaxalign.spread import SpreadMoments
+from jaxalign.workers import concurrently
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +45,7 @@ def fit_low_rank(
     pairs: Sequence[Pair] | None = None,
     sources: Sequence[str] | None = None,
     targets: Sequence[str] | None = None,
-    moments: Moments | None = None,
+    moments: Moments | SpreadMoments | None = None,
     devices: Sequence[Any] | None = None,
     **settings: Any,
 ) -> LowRankMaps:
@@ -54,7 +61,7 @@ def fit_low_rank(
       embeddings: per encoder an array [n, d], the same photographs row for row.
       groups: identity of each row, shape [n]; without it every row is a person of its own.
       pairs, sources, targets: as for ``fit_pairs``.
-      moments: of these rows, where they are at hand already.
+      moments: of these rows, where they are at hand already; those over a mesh are gathered on the host.
       devices: to spread the pairs over; one where not given.
       **settings: fields of ``LowRankSettings``.
 
@@ -66,14 +73,18 @@ def fit_low_rank(
 
     Equivalent: for squared error ``fit_pairs(embeddings, "reduced_rank", l2=0, rank=r)``, which needs no steps.
     """
-    chosen, arrays, people, total = checked(embeddings, groups, moments, pairs, sources, targets)
+    chosen, arrays, people = checked(embeddings, groups, pairs, sources, targets)
     given = settings_of(settings)
+    by_moments = given.loss == "squared" and not given.orthogonal
     devices = None if devices is None else list(devices)
+    total = None
+    if moments is not None or by_moments or not given.two_sided or given.start != "random":
+        total = whole_moments(moments, arrays)
     with jax.enable_x64(False):
-        if given.loss == "squared" and not given.orthogonal:
-            fits, history = fit_squared(
-                total, {name: Axes.of(total, name) for name in arrays}, chosen, given, devices
-            )
+        if by_moments:
+            assert total is not None
+            axes = {name: Axes.of(OwnMoments.of(total, name)) for name in arrays}
+            fits, history = fit_squared(total, axes, chosen, given, devices)
         else:
             fits, history = _fit_rows(arrays, people, total, chosen, given, devices)
     of = {name: value for name, value in dataclasses.asdict(given).items() if name != "rank"}
@@ -95,23 +106,34 @@ def settings_of(given: Mapping[str, Any]) -> LowRankSettings:
 def checked(
     embeddings: Mapping[str, ArrayLike],
     groups: ArrayLike | None,
-    moments: Moments | None,
     pairs: Sequence[Pair] | None,
     sources: Sequence[str] | None,
     targets: Sequence[str] | None,
-) -> tuple[list[Pair], dict[str, np.ndarray], np.ndarray, Moments]:
-    """The ordered pairs; the rows of the encoders in them; the identity of each row; and their moments, on the host."""
+) -> tuple[list[Pair], dict[str, np.ndarray], np.ndarray]:
+    """The ordered pairs; the rows of the encoders in them; and the identity of each row."""
     arrays = checks.embeddings(embeddings)
     chosen = chosen_pairs(tuple(arrays), sources, targets, pairs)
     used = dict.fromkeys(name for pair in chosen for name in pair)
     arrays = {name: np.asarray(arrays[name]) for name in used}
     rows = next(iter(arrays.values())).shape[0]
-    people = np.arange(rows) if groups is None else checks.groups(groups, rows)
-    total = jax.tree.map(np.asarray, Moments.of(arrays) if moments is None else moments)
-    missing = [name for name in used if name not in total.names]
+    return chosen, arrays, np.arange(rows) if groups is None else checks.groups(groups, rows)
+
+
+def whole_moments(moments: Moments | SpreadMoments | None, arrays: Mapping[str, np.ndarray]) -> Moments:
+    """Moments of the rows, on the host: those given, gathered where they are spread over devices; else taken here."""
+    if moments is None:
+        moments = Moments.of(arrays)
+    if isinstance(moments, SpreadMoments):
+        moments = Moments.of_spread(moments)
+    if not isinstance(moments, Moments):
+        raise UserError(
+            f"moments: expected Moments of the training rows, got {type(moments).__name__}; "
+            "FoldMoments have them as .total"
+        )
+    missing = [name for name in arrays if name not in moments.names]
     if missing:
-        raise UserError(f"moments: {', '.join(missing)} is not among its encoders {', '.join(total.names)}")
-    return chosen, arrays, people, total
+        raise UserError(f"moments: {', '.join(missing)} is not among its encoders {', '.join(moments.names)}")
+    return jax.tree.map(np.asarray, moments)
 
 
 def row_objective(settings: LowRankSettings, people: int) -> RowObjective:
@@ -125,14 +147,15 @@ def row_objective(settings: LowRankSettings, people: int) -> RowObjective:
 def _fit_rows(
     arrays: Mapping[str, np.ndarray],
     people: np.ndarray,
-    total: Moments,
+    total: Moments | None,
     chosen: list[Pair],
     settings: LowRankSettings,
     devices: list[Any] | None,
 ) -> tuple[dict[Pair, Fit], dict[Pair, History]]:
     prepared = prepare(
-        arrays, total, people, held_out=settings.held_out, seed=settings.seed, whitening=settings.whitening
-    )
+        arrays, total, people, held_out=settings.held_out, seed=settings.seed,
+        whitening=settings.whitening, means=settings.loss in MEANS_BASED,
+    )  # fmt: skip
     solved = list(dict.fromkeys(map(_unordered, chosen))) if settings.two_sided else chosen
     starts = starting_factors(total, solved, settings, prepared.axes)
     weights, members, groups = {}, {}, {}
@@ -147,40 +170,50 @@ def _fit_rows(
         members[widths] = PairMember(numbers[0], numbers[1], widths)
     objective = row_objective(settings, prepared.rows.train.start.shape[0])
     trained = train(objective, settings, weights, members, prepared.rows, devices)
-    return _collected(trained, groups, starts, chosen, total, prepared, bool(settings.two_sided))
+    found: list[tuple[Pair, Start, Any, History]] = []
+    for widths, alike in groups.items():
+        learnt = trained[widths].weights
+        shared = covariances(prepared.rows, members[widths], learnt) if total is None else None
+        for number, pair in enumerate(alike):
+            factors = _without_padding(learnt, number, starts[pair])
+            covariance = None if shared is None else shared[number, : factors[0].shape[1]]
+            found.append((pair, factors, covariance, History.of(trained[widths], number)))
+    make = functools.partial(_fits_of, prepared, total, bool(settings.two_sided))
+    fits: dict[Pair, Fit] = {}
+    history: dict[Pair, History] = {}
+    for made, (_, _, _, record) in zip(concurrently(make, found), found):
+        fits.update(made)
+        history.update(dict.fromkeys(made, record))
+    return {pair: fits[pair] for pair in chosen}, {pair: history[pair] for pair in chosen}
 
 
 def _unordered(pair: Pair) -> Pair:
     return min(pair), max(pair)
 
 
-def _collected(
-    trained: Mapping[Any, Trained],
-    groups: Mapping[Any, list[Pair]],
-    starts: Mapping[Pair, Start],
-    chosen: list[Pair],
-    total: Moments,
-    prepared: Prepared,
-    two_sided: bool,
-) -> tuple[dict[Pair, Fit], dict[Pair, History]]:
-    fits: dict[Pair, Fit] = {}
-    history: dict[Pair, History] = {}
-    for group, alike in groups.items():
-        for number, pair in enumerate(alike):
-            learnt = trained[group].weights
-            left, right = (
-                np.asarray(part[number], np.float64)[: start.shape[0], : start.shape[1]]
-                for part, start in zip((learnt.left, learnt.right), starts[pair])
-            )
-            source, target = prepared.axes[pair[0]], prepared.axes[pair[1]]
-            left, record = source.from_coordinates(left), History.of(trained[group], number)
-            back = pair[1], pair[0]
-            if two_sided:
-                right = target.from_coordinates(right)
-                fits[pair], fits[back] = two_sided_fit(total, pair, left, right, ok=record.ok)
-                history[pair] = history[back] = record
-            else:
-                right = right @ target.vectors.T * target.scale
-                fits[pair] = one_sided_fit(total, pair, left, right, ok=record.ok)
-                history[pair] = record
-    return {pair: fits[pair] for pair in chosen}, {pair: history[pair] for pair in chosen}
+def _without_padding(learnt: PairWeights, number: int, start: Start) -> Start:
+    """Factors of one pair, float64, as large as those that it started from."""
+    left, right = (
+        np.asarray(part[number], np.float64)[: first.shape[0], : first.shape[1]]
+        for part, first in zip((learnt.left, learnt.right), start)
+    )
+    return left, right
+
+
+def _fits_of(
+    prepared: Prepared, total: Moments | None, two_sided: bool, given: tuple[Pair, Start, Any, History]
+) -> dict[Pair, Fit]:
+    """The maps of learnt factors; ``given`` has the covariance of the mapped rows where moments do not tell it."""
+    pair, factors, covariance, record = given
+    source, target = prepared.axes[pair[0]], prepared.axes[pair[1]]
+    left = source.from_coordinates(factors[0])
+    if not two_sided:
+        assert total is not None
+        right = factors[1] @ target.vectors.T * target.scale
+        return {pair: one_sided_fit(total, pair, left, right, ok=record.ok)}
+    right = target.from_coordinates(factors[1])
+    if total is not None:
+        covariance = covariance_of(total, pair, left, right)
+    own = prepared.own[pair[0]], prepared.own[pair[1]]
+    forth, back = two_sided_fit(own, covariance, left, right, ok=record.ok)
+    return {pair: forth, (pair[1], pair[0]): back}

@@ -11,15 +11,18 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxalign.errors import UserError
-from jaxalign.low_rank.fit import LowRankMaps, checked, row_objective, settings_of
+from jaxalign.low_rank.axes import Axes
+from jaxalign.low_rank.fit import LowRankMaps, checked, row_objective, settings_of, whole_moments
 from jaxalign.low_rank.joint_objective import JointMember, JointObjective, JointWeights
-from jaxalign.low_rank.rows import Axes, Prepared, prepare
+from jaxalign.low_rank.losses import MEANS_BASED
+from jaxalign.low_rank.preparing import Prepared, prepare
 from jaxalign.low_rank.settings import LowRankSettings
-from jaxalign.low_rank.statistics import two_sided_fit
+from jaxalign.low_rank.statistics import covariance_of, two_sided_fit
 from jaxalign.low_rank.training import History, train
 from jaxalign.moments import Moments
 from jaxalign.pairwise import Pair
-from jaxalign.solvers import fit_shared_space
+from jaxalign.solvers import Fit, fit_shared_space
+from jaxalign.spread import SpreadMoments
 
 RANK = 128
 
@@ -31,7 +34,7 @@ def fit_joint_space(
     pairs: Sequence[Pair] | None = None,
     sources: Sequence[str] | None = None,
     targets: Sequence[str] | None = None,
-    moments: Moments | None = None,
+    moments: Moments | SpreadMoments | None = None,
     start_options: Mapping[str, Any] | None = None,
     devices: Sequence[Any] | None = None,
     **settings: Any,
@@ -52,7 +55,8 @@ def fit_joint_space(
     Raises:
       UserError: as ``fit_low_rank``, and for a loss that cannot be two-sided.
     """
-    chosen, arrays, people, total = checked(embeddings, groups, moments, pairs, sources, targets)
+    chosen, arrays, people = checked(embeddings, groups, pairs, sources, targets)
+    total = whole_moments(moments, arrays)
     given = settings_of({"two_sided": True, **settings})
     if given.orthogonal:
         raise UserError(
@@ -61,8 +65,9 @@ def fit_joint_space(
     rank = min(given.rank or RANK, sum(array.shape[1] for array in arrays.values()))
     with jax.enable_x64(False):
         prepared = prepare(
-            arrays, total, people, held_out=given.held_out, seed=given.seed, whitening=given.whitening
-        )
+            arrays, total, people, held_out=given.held_out, seed=given.seed,
+            whitening=given.whitening, means=given.loss in MEANS_BASED,
+        )  # fmt: skip
         starts = _starts(total, list(arrays), prepared, given, rank, dict(start_options or {}))
         weights, history = _trained(prepared, starts, given, None if devices is None else list(devices))
     factors = {
@@ -71,10 +76,7 @@ def fit_joint_space(
         )
         for name, (width, number) in prepared.place.items()
     }
-    fits = {
-        pair: two_sided_fit(total, pair, *(factors[name] for name in pair), ok=history.ok)[0]
-        for pair in chosen
-    }
+    fits = {pair: _fit_of(pair, factors, total, prepared, history.ok) for pair in chosen}
     of = {**dataclasses.asdict(given), "rank": rank, **(start_options or {})}
     return LowRankMaps(
         "joint",
@@ -82,6 +84,14 @@ def fit_joint_space(
         dict.fromkeys(chosen, of),
         dict.fromkeys(chosen, history),
     )
+
+
+def _fit_of(
+    pair: Pair, factors: Mapping[str, np.ndarray], total: Moments, prepared: Prepared, ok: bool
+) -> Fit:
+    left, right = (factors[name] for name in pair)
+    own = prepared.own[pair[0]], prepared.own[pair[1]]
+    return two_sided_fit(own, covariance_of(total, pair, left, right), left, right, ok=ok)[0]
 
 
 def _starts(

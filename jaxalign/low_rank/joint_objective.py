@@ -68,7 +68,7 @@ class JointObjective(Objective):
 
         def add(total: Array, term: JointMember) -> tuple[Array, None]:
             i, j = term.first, term.second
-            return total + term.share * self.pair.of(rows[i], rows[j], means[j], weights.log_scale), None
+            return total + term.share * self.pair.of(rows[i], rows[j], _at(means, j), weights.log_scale), None
 
         total, _ = jax.lax.scan(add, jnp.float32(0), member)
         return jax.lax.psum(total, AXIS) + self._penalty(weights.factors)
@@ -83,24 +83,27 @@ class JointObjective(Objective):
         def add(sums: Any, term: JointMember) -> tuple[Any, None]:
             total, by_rows, by_means, by_scale = sums
             i, j = term.first, term.second
-            value, (u, v, mean, scale) = slopes(rows[i], rows[j], means[j], weights.log_scale)
+            value, (u, v, mean, scale) = slopes(rows[i], rows[j], _at(means, j), weights.log_scale)
             by_rows = by_rows.at[i].add(term.share * u).at[j].add(term.share * v)
-            by_means = by_means.at[j].add(term.share * mean)
+            by_means = jax.tree.map(lambda all_, one: all_.at[j].add(term.share * one), by_means, mean)
             return (total + term.share * value, by_rows, by_means, by_scale + term.share * scale), None
 
-        start = jnp.float32(0), jnp.zeros_like(rows), jnp.zeros_like(means), jnp.float32(0)
+        start = jnp.float32(0), *jax.tree.map(jnp.zeros_like, (rows, means)), jnp.float32(0)
         (total, by_rows, by_means, by_scale), _ = jax.lax.scan(add, start, member)
         (by_factors,) = back((by_rows, by_means))
         total, by_factors, by_scale = jax.lax.psum((total, by_factors, by_scale), AXIS)
         penalty, more = jax.value_and_grad(self._penalty)(weights.factors)
         return total + penalty, JointWeights(jax.tree.map(jnp.add, by_factors, more), by_scale)
 
-    def _mapped(self, factors: Mapping[int, Leaf], batch: Batch) -> tuple[Array, Array]:
-        """Rows [encoders, 2 B, r] and means [encoders, B, r] in the space."""
+    def _mapped(self, factors: Mapping[int, Leaf], batch: Batch) -> tuple[Array, Array | None]:
+        """Rows [encoders, 2 B, r] and, where the loss sees them, means [encoders, B, r] in the space."""
         rows, means = (
             jnp.stack([project(of[width][number], factors[width][number]) for width, number in self.encoders])
-            for of in (batch.rows, batch.means)
+            if wanted
+            else None
+            for of, wanted in ((batch.rows, True), (batch.means, self.pair.sees_means))
         )
+        assert rows is not None
         return rows, means
 
     def _penalty(self, factors: Mapping[int, Leaf]) -> Float[Array, ""]:
@@ -108,3 +111,7 @@ class JointObjective(Objective):
             return jnp.float32(0)
         each = [orthogonality(factors[width][number]) for width, number in self.encoders]
         return self.pair.orthogonality * jnp.mean(jnp.stack(each))
+
+
+def _at(means: Array | None, number: Leaf) -> Array | None:
+    return None if means is None else means[number]

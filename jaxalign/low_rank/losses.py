@@ -26,13 +26,14 @@ class Mapped(NamedTuple):
     Attributes:
       u: source rows, shape [2 B, s].
       v: target rows, shape [2 B, s].
-      means: the target's mean row of each person, over all of the person's photographs, shape [B, s].
+      means: the target's mean row of each person, over all of the person's photographs, shape [B, s]; None where the
+        loss is not in ``MEANS_BASED``.
       inverse_temperature: what cosines are multiplied by, shape [].
     """
 
     u: Float[Array, "rows s"]
     v: Float[Array, "rows s"]
-    means: Float[Array, "people s"]
+    means: Float[Array, "people s"] | None
     inverse_temperature: Float[Array, ""]
 
 
@@ -119,21 +120,22 @@ def found_among(
 
 
 def _found_among_forward(u: Array, v: Array, scale: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    rows, people = u.shape[0], u.shape[0] // 2
-    log_rows, log_columns, towards_all = _softmaxes(product(u, v), scale)
+    rows = u.shape[0]
+    cosines = product(u, v)
+    log_rows, log_columns, towards_all = _softmaxes(cosines, scale)
+    halves, others = (part.reshape(2, rows // 2, -1) for part in (u, v))  # [photograph, person, s]
     # [photograph of u, photograph of v, person]
-    halves, others = ([part[:people], part[people:]] for part in (u, v))
-    own = scale * jnp.stack([jnp.stack([jnp.sum(a * b, axis=1) for b in others]) for a in halves])
+    own = scale * jnp.diagonal(cosines.reshape(2, rows // 2, 2, rows // 2), axis1=1, axis2=3)
     log_own = jax.nn.logsumexp(own, axis=1), jax.nn.logsumexp(own, axis=0)
     towards_own = jnp.exp(own - log_own[0][:, None]) + jnp.exp(own - log_own[1][None, :])
     value = (jnp.sum(log_rows) + jnp.sum(log_columns) - jnp.sum(log_own[0]) - jnp.sum(log_own[1])) / (
         2 * rows
     )
     weight = scale / (2 * rows)
-    pulls = [sum(towards_own[a, b][:, None] * others[b] for b in (0, 1)) for a in (0, 1)]
-    by_u = weight * (multiply(towards_all, v) - jnp.concatenate(pulls))
-    pulls = [sum(towards_own[a, b][:, None] * halves[a] for a in (0, 1)) for b in (0, 1)]
-    by_v = weight * (small_first(u, towards_all) - jnp.concatenate(pulls))
+    pull = towards_own[:, 0, :, None] * others[0] + towards_own[:, 1, :, None] * others[1]
+    by_u = weight * (multiply(towards_all, v) - pull.reshape(u.shape))
+    pull = towards_own[0, :, :, None] * halves[0] + towards_own[1, :, :, None] * halves[1]
+    by_v = weight * (small_first(u, towards_all) - pull.reshape(v.shape))
     return value, (by_u, by_v, jnp.sum(u * by_u) / scale)
 
 
@@ -177,6 +179,7 @@ def margin(batch: Mapped, settings: Any) -> Float[Array, ""]:
     References:
       Deng et al., "ArcFace: additive angular margin loss for deep face recognition", CVPR 2019.
     """
+    assert batch.means is not None
     cos = product(unit(batch.u), unit(batch.means))
     people = batch.means.shape[0]
     place = jnp.arange(len(cos)) % people
@@ -209,3 +212,4 @@ COSINE_BASED = (
     "contrastive",
     "margin",
 )  # of use where both sides move: a map to zero gains nothing
+MEANS_BASED = ("margin",)  # see ``Mapped.means``

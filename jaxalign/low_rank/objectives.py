@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxalign.low_rank.losses import LOSSES, Mapped, orthogonality, project
+from jaxalign.low_rank.losses import LOSSES, MEANS_BASED, Mapped, orthogonality, project
 from jaxalign.low_rank.rows import Batch, Rows, draw, held_out_batch
 from jaxalign.low_rank.steps import Objective
 from jaxalign.precision import multiply
@@ -60,15 +60,21 @@ class RowObjective(Objective):
         """See ``Objective``."""
         p, q = member.widths
         x, y = batch.rows[p][member.source], batch.rows[q][member.target]
-        means = batch.means[q][member.target]
+        means = batch.means[q][member.target] if self.sees_means else None
         left, right = weights.left, weights.right
         if self.two_sided:
-            u, v, means = project(x, left), project(y, right), project(means, right)
+            u, v = project(x, left), project(y, right)
+            means = None if means is None else project(means, right)
         else:
             u, v = multiply(project(x, left), right), y
         return self.of(u, v, means, weights.log_scale) + self._penalty(weights)
 
-    def of(self, u: Array, v: Array, means: Array, log_scale: Leaf) -> Float[Array, ""]:
+    @property
+    def sees_means(self) -> bool:
+        """Whether people's mean rows are needed."""
+        return self.loss_name in MEANS_BASED
+
+    def of(self, u: Array, v: Array, means: Array | None, log_scale: Leaf) -> Float[Array, ""]:
         """The loss of rows that are mapped already."""
         fixed = log_scale if self.learn_temperature else jax.lax.stop_gradient(log_scale)
         return LOSSES[self.loss_name](Mapped(u, v, means, jnp.exp(fixed)), self)

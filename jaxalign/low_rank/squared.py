@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxalign.blocks import padded_width
 from jaxalign.errors import UserError
+from jaxalign.low_rank.axes import Axes
 from jaxalign.low_rank.objectives import MomentMember, MomentObjective
-from jaxalign.low_rank.rows import Axes
 from jaxalign.low_rank.settings import LowRankSettings
 from jaxalign.low_rank.starts import Start, random_product, rank_of, stacked
 from jaxalign.low_rank.statistics import one_sided_fit
@@ -48,14 +48,14 @@ def fit_squared(
         ).append(pair)
     targets = {pair: _whitened(total, pair, axes[pair[0]]) for pair in chosen}
     starts, weights, members = {}, {}, {}
-    random = np.random.default_rng(settings.seed)
+    random, sizes = np.random.default_rng(settings.seed), dict(zip(total.names, total.widths))
     for widths, alike in groups.items():
         stack = np.zeros((len(alike), *widths), np.float32)
         for pair, into in zip(alike, stack):
-            target, rank = targets[pair], rank_of(total, pair, settings.rank)
+            target, rank = targets[pair], rank_of(sizes, pair, settings.rank)
             into[: target.shape[0], : target.shape[1]] = target
             starts[pair] = (
-                random_product(random, total, pair, rank)
+                random_product(random, sizes, pair, rank)
                 if settings.start == "random"
                 else _truncated(target, rank)
             )

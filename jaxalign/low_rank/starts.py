@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxalign.errors import UserError
+from jaxalign.low_rank.axes import Axes
 from jaxalign.low_rank.objectives import PairWeights
-from jaxalign.low_rank.rows import Axes
 from jaxalign.low_rank.settings import LowRankSettings
 from jaxalign.moments import FoldMoments, Moments
 from jaxalign.pairwise import Pair, fit_pairs
@@ -20,18 +20,20 @@ Start = tuple[np.ndarray, np.ndarray]
 
 
 def starting_factors(
-    total: Moments, pairs: list[Pair], settings: LowRankSettings, axes: Mapping[str, Axes]
+    total: Moments | None, pairs: list[Pair], settings: LowRankSettings, axes: Mapping[str, Axes]
 ) -> dict[Pair, Start]:
     """Both factors of every pair in principal coordinates, shapes [p, r] and [q, r] or [r, q]."""
-    ranks = {pair: rank_of(total, pair, settings.rank) for pair in pairs}
+    widths = {name: len(own.mean) for name, own in axes.items()}
+    ranks = {pair: rank_of(widths, pair, settings.rank) for pair in pairs}
     if settings.start == "random":
         random = np.random.default_rng(settings.seed)
         return {
-            pair: _random_factors(random, total, pair, ranks[pair], settings.orthogonal)
+            pair: _random_factors(random, widths, pair, ranks[pair], settings.orthogonal)
             if settings.two_sided
-            else random_product(random, total, pair, ranks[pair])
+            else random_product(random, widths, pair, ranks[pair])
             for pair in pairs
         }
+    assert total is not None  # closed forms read it
     if settings.two_sided:
         rotation: dict[str, Any] = {"whitening": 0.0, "weighting": 0.0, "shrinkage": 0.0}
         maps = fit_pairs(
@@ -66,22 +68,22 @@ def balanced(left: np.ndarray, right: np.ndarray) -> Start:
 
 
 def _random_factors(
-    random: np.random.Generator, total: Moments, pair: Pair, rank: int, orthonormal: bool
+    random: np.random.Generator, widths: Mapping[str, int], pair: Pair, rank: int, orthonormal: bool
 ) -> Start:
-    left, right = (random.normal(size=(total.width(name), rank)) / np.sqrt(rank) for name in pair)
+    left, right = (random.normal(size=(widths[name], rank)) / np.sqrt(rank) for name in pair)
     return (np.linalg.qr(left)[0], np.linalg.qr(right)[0]) if orthonormal else (left, right)
 
 
-def random_product(random: np.random.Generator, total: Moments, pair: Pair, rank: int) -> Start:
+def random_product(random: np.random.Generator, widths: Mapping[str, int], pair: Pair, rank: int) -> Start:
     """A [p, r] and B [r, q] at random, of a size that one learning rate suits."""
-    p, q = (total.width(name) for name in pair)
+    p, q = (widths[name] for name in pair)
     size = SMALL / np.sqrt(rank)
     return size * random.normal(size=(p, rank)), size * random.normal(size=(rank, q))
 
 
-def rank_of(total: Moments, pair: Pair, rank: int | None) -> int:
+def rank_of(widths: Mapping[str, int], pair: Pair, rank: int | None) -> int:
     """The rank of one pair; full where None. Raises ``UserError`` where it has none so large."""
-    most = min(total.width(name) for name in pair)
+    most = min(widths[name] for name in pair)
     if rank is not None and rank > most:
         raise UserError(f"rank: at most {most} for {pair[0]} → {pair[1]} (the narrower width), got {rank}")
     return rank or most

@@ -5,31 +5,45 @@ from __future__ import annotations
 import numpy as np
 
 from jaxalign.affine import AffineMap
+from jaxalign.low_rank.own_moments import OwnMoments
 from jaxalign.moments import Moments
 from jaxalign.pairwise import Pair
 from jaxalign.solvers import Fit
 
 
 def two_sided_fit(
-    total: Moments, pair: Pair, left: np.ndarray, right: np.ndarray, *, ok: bool
+    own: tuple[OwnMoments, OwnMoments],
+    covariance: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    *,
+    ok: bool,
 ) -> tuple[Fit, Fit]:
     """Both directions of x ↦ (x − μx) F and y ↦ (y − μy) G.
 
     Args:
-      total: moments of the training rows.
-      pair: source and target.
+      own: moments of the training rows of source and target.
+      covariance: of the mapped rows, column by column, shape [s].
       left, right: F [p, s] and G [q, s].
       ok: whether the numbers can be trusted.
     """
-    xx, xy, yy, mean_x, mean_y = blocks(total, pair)
-    source = AffineMap((left,), np.zeros(left.shape[1]), mean_x)
-    target = AffineMap((right,), np.zeros(right.shape[1]), mean_y)
-    power_x, power_y = (np.sum((own @ factor) * factor, axis=0) for own, factor in ((xx, left), (yy, right)))
-    residual = np.maximum(power_x + power_y - 2 * np.sum((xy @ right) * left, axis=0), 0)
-    rank, condition = np.asarray(_effective_rank(left)), np.asarray(_condition(left))
+    source, target = (
+        AffineMap((factor,), np.zeros(factor.shape[1]), of.mean) for factor, of in zip((left, right), own)
+    )
+    power_x, power_y = (
+        np.sum((of.second @ factor) * factor, axis=0) for factor, of in zip((left, right), own)
+    )
+    residual = np.maximum(power_x + power_y - 2 * covariance, 0)
+    values = np.linalg.svd(left, compute_uv=False)
+    rank, condition = np.asarray(_effective_rank(values)), np.asarray(_condition(values, max(left.shape)))
     good = np.asarray(ok and bool(np.isfinite(residual).all()))
     forth = Fit(source, target, residual, power_y, rank, condition, good)
     return forth, Fit(target, source, residual, power_x, rank, condition, good)
+
+
+def covariance_of(total: Moments, pair: Pair, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Of the mapped rows, column by column, from moments: the diagonal of Fᵀ C_xy G."""
+    return np.sum((blocks(total, pair)[1] @ right) * left, axis=0)
 
 
 def one_sided_fit(total: Moments, pair: Pair, left: np.ndarray, right: np.ndarray, *, ok: bool) -> Fit:
@@ -40,7 +54,8 @@ def one_sided_fit(total: Moments, pair: Pair, left: np.ndarray, right: np.ndarra
     product = left @ right
     residual = np.maximum(np.sum(mapped * product, axis=0) - 2 * np.sum(xy * product, axis=0) + power, 0)
     target = AffineMap((), -mean_y, orthogonal=True)
-    rank, condition = np.asarray(_effective_rank(product)), np.asarray(_condition(left))
+    rank = np.asarray(_effective_rank(np.linalg.svd(product, compute_uv=False)))
+    condition = np.asarray(_condition(np.linalg.svd(left, compute_uv=False), max(left.shape)))
     good = np.asarray(ok and bool(np.isfinite(residual).all()))
     return Fit(source, target, residual, power, rank, condition, good)
 
@@ -56,13 +71,12 @@ def blocks(total: Moments, pair: Pair) -> tuple[np.ndarray, ...]:
     return (*second, *(np.asarray(total.mean[span], np.float64) for span in spans))
 
 
-def _effective_rank(factor: np.ndarray) -> float:
-    """(Σ σ)² / Σ σ² of the singular values."""
-    values = np.linalg.svd(factor, compute_uv=False)
+def _effective_rank(values: np.ndarray) -> float:
+    """(Σ σ)² / Σ σ² of singular values."""
     return float(values.sum() ** 2 / np.sum(values**2)) if values.any() else 0.0
 
 
-def _condition(factor: np.ndarray) -> float:
-    values = np.linalg.svd(factor, compute_uv=False)
-    used = values[values > values[0] * np.finfo(np.float32).eps * max(factor.shape)]
+def _condition(values: np.ndarray, size: int) -> float:
+    """The largest singular value over the smallest that float32 tells from zero in a matrix with so many rows."""
+    used = values[values > values[0] * np.finfo(np.float32).eps * size]
     return float(used[0] / used[-1]) if len(used) else float("inf")

@@ -2,7 +2,8 @@
 
 Problems come in groups of one shape, stacked. They are spread over the devices along the axis ``pairs``, and nothing is
 exchanged between them; or, where an objective sums many terms, each device takes a share of the terms of every problem
-and gradients are added up.
+and gradients are added up. On one CPU the problems are dealt to as many runs of the program as there are cores: thin
+products of matrices are not worth dividing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxalign.low_rank.settings import LowRankSettings
 from jaxalign.low_rank.steps import AXIS, Groups, Objective, Plan, Run
 from jaxalign.pytree import Leaf, pytree
+from jaxalign.workers import at_once, concurrently
+
+# Exponentials and Adam by vectors of 512 bits where the CPU has them; XLA prefers 256.
+WIDE_VECTORS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
 
 
 @pytree
@@ -86,19 +91,42 @@ def train(
     """
     mesh = jax.sharding.Mesh(np.asarray(devices or jax.local_devices()[:1]), (AXIS,))
     counts = {group: jax.tree.leaves(stack)[0].shape[0] for group, stack in weights.items()}
-    multiples = (1, (1, mesh.size)) if objective.shares_terms else (mesh.size, (mesh.size,))
-    weights = jax.tree.map(lambda leaf: _filled(leaf, (multiples[0],)), dict(weights))
-    members = jax.tree.map(lambda leaf: _filled(leaf, multiples[1][: np.ndim(leaf)]), dict(members))
-    real = {group: _filled(np.ones(count, bool), (multiples[0],)) for group, count in counts.items()}
-    plan = Plan(settings.steps, min(settings.checks, settings.steps), settings.patience)
-    run = _program(objective, plan, mesh)
-    trained = run(
-        weights, members, real, data, jax.random.key(settings.seed), jnp.float32(settings.learning_rate)
+    shares = 1 if mesh.size > 1 or objective.shares_terms else at_once(max(counts.values()))
+    multiples = (1,) if objective.shares_terms else (mesh.size * shares,)
+    of_terms = (1, mesh.size) if objective.shares_terms else multiples
+    real = {group: np.ones(count, bool) for group, count in counts.items()}
+    stacks = (
+        jax.tree.map(lambda leaf: _filled(leaf, multiples), dict(weights)),
+        jax.tree.map(lambda leaf: _filled(leaf, of_terms[: np.ndim(leaf)]), dict(members)),
+        jax.tree.map(lambda leaf: _filled(leaf, multiples), real),
     )
+    common = data, jax.random.key(settings.seed), np.float32(settings.learning_rate)
+    problems = [(*_share(stacks, number, shares), *common) for number in range(shares)]
+    plan = Plan(settings.steps, min(settings.checks, settings.steps), settings.patience)
+    leaves, structure = jax.tree.flatten(problems[0])
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    run = _program(objective, plan, mesh, structure, shapes)
+
+    def one(given: tuple[Any, ...]) -> dict[Any, Trained]:
+        with jax.enable_x64(False):  # which holds on this thread alone
+            return run(*given)
+
+    trained = list(concurrently(one, problems))
+    joined = jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *trained)
     return {
-        group: jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], trained[group])
+        group: jax.tree.map(lambda leaf, count=count: leaf[:count], joined[group])
         for group, count in counts.items()
     }
+
+
+def _share(stacks: Any, number: int, shares: int) -> Any:
+    """The problems of one of so many shares, which are equal."""
+
+    def part(leaf: np.ndarray) -> np.ndarray:
+        size = len(leaf) // shares
+        return leaf[number * size : (number + 1) * size]
+
+    return stacks if shares == 1 else jax.tree.map(part, stacks)
 
 
 def _filled(leaf: Any, multiples: tuple[int, ...]) -> np.ndarray:
@@ -108,8 +136,14 @@ def _filled(leaf: Any, multiples: tuple[int, ...]) -> np.ndarray:
     return np.pad(leaf, [*more, *[(0, 0)] * (leaf.ndim - len(more))])
 
 
-@functools.lru_cache(maxsize=16)  # a jitted function for each objective, so that calls share programs
-def _program(objective: Objective, plan: Plan, mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+@functools.lru_cache(maxsize=64)  # compiled once, however many threads want it
+def _program(
+    objective: Objective,
+    plan: Plan,
+    mesh: jax.sharding.Mesh,
+    structure: Any,
+    shapes: tuple[jax.ShapeDtypeStruct, ...],
+) -> Callable[..., Any]:
     problems, terms = (P(), P(None, AXIS)) if objective.shares_terms else (P(AXIS), P(AXIS))
     spread = jax.shard_map(
         functools.partial(_train_local, objective, plan),
@@ -118,7 +152,13 @@ def _program(objective: Objective, plan: Plan, mesh: jax.sharding.Mesh) -> Calla
         out_specs=problems,
         check_vma=False,
     )
-    return jax.jit(spread)
+    lowered = jax.jit(spread).lower(*jax.tree.unflatten(structure, shapes))
+    if jax.default_backend() != "cpu":
+        return lowered.compile()
+    try:
+        return lowered.compile(WIDE_VECTORS)
+    except jax.errors.JaxRuntimeError:  # a jaxlib that does not know the option
+        return lowered.compile()
 
 
 def _train_local(

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxalign import UserError, fit_joint_space, fit_low_rank
+from jaxalign import FoldMoments, Moments, UserError, device_mesh, fit_joint_space, fit_low_rank
 from jaxalign.low_rank import LowRankSettings
+from jaxalign.spread import SpreadMoments
 
 WIDTHS = {"a": 24, "b": 40, "c": 16}  # all of one padded width, so that programs are shared
 PEOPLE, EACH = 200, 3
@@ -118,11 +119,21 @@ def test_many_devices_are_one_device(contrastive, devices):
         )
 
 
-def test_seeds_repeat():
-    options = {"groups": IDENTITIES, "rank": 5, "steps": 10, "people": 100, "pairs": [("a", "b")]}
-    first, again, other = (fit_low_rank(TRAIN, seed=seed, **options)["a", "b"] for seed in (3, 3, 4))
-    np.testing.assert_array_equal(first.source.factors[0], again.source.factors[0])
-    assert np.abs(first.source.factors[0] - other.source.factors[0]).max() > 0
+SMALL = {"groups": IDENTITIES, "rank": 5, "steps": 10, "people": 100, "pairs": [("a", "b")]}
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The program that several tests share, traced where JAX allows no promotion of formats."""
+    with jax.numpy_dtype_promotion("strict"):
+        return fit_low_rank(TRAIN, seed=3, **SMALL)
+
+
+def test_seeds_repeat(small):
+    first, again, other = (maps["a", "b"].source.factors[0] for maps in (
+        small, fit_low_rank(TRAIN, seed=3, **SMALL), fit_low_rank(TRAIN, seed=4, **SMALL)))  # fmt: skip
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0
 
 
 @pytest.mark.parametrize(
@@ -171,13 +182,11 @@ def test_early_stopping_keeps_the_best_weights():
         assert maps[pair].ok
 
 
-def test_a_pair_that_diverges_keeps_its_last_good_weights():
-    maps = fit_low_rank(
-        TRAIN, groups=IDENTITIES, rank=5, steps=20, people=100, learning_rate=1e30, pairs=[("a", "b")]
-    )
+def test_a_pair_that_diverges_keeps_its_last_good_weights(small):
+    maps = fit_low_rank(TRAIN, learning_rate=1e30, **SMALL)
     fit, history = maps["a", "b"], maps.history["a", "b"]
     assert not bool(fit.ok) and not history.ok
-    assert np.isfinite(fit.source.factors[0]).all() and len(history.losses) < 20
+    assert np.isfinite(fit.source.factors[0]).all() and len(history.losses) < 10
     assert rank1(fit, "a", "b") > 0.5  # the closed form that it started from
 
 
@@ -209,9 +218,10 @@ def test_joint_space_of_many_devices_is_that_of_one(joint, devices):
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
-def test_whitened_axes_start_at_the_same_maps():
-    options = {"groups": IDENTITIES, "rank": 5, "steps": 1, "learning_rate": 1e-12, "pairs": [("a", "b")]}
-    plain, whitened = (fit_low_rank(TRAIN, whitening=w, **options)["a", "b"] for w in (0.0, 0.5))
+def test_whitened_axes_start_at_the_same_maps(small):
+    plain, whitened = (
+        fit_low_rank(TRAIN, whitening=w, learning_rate=1e-12, **SMALL)["a", "b"] for w in (0.0, 0.5)
+    )
     for side in ("source", "target"):
         found, expected = (
             getattr(fit, side)(TEST["a" if side == "source" else "b"]) for fit in (whitened, plain)
@@ -226,9 +236,51 @@ def test_callers_double_precision_changes_nothing(contrastive):
     np.testing.assert_array_equal(again["a", "c"].source.factors[0], contrastive["a", "c"].source.factors[0])
 
 
-def test_works_under_strict_promotion():
-    with jax.numpy_dtype_promotion("strict"):
-        fit_low_rank(TRAIN, groups=IDENTITIES, rank=5, steps=3, people=100, pairs=[("a", "b")])
+def test_statistics_of_a_random_start_are_those_of_the_mapped_rows(contrastive):
+    """No moments of pairs are taken there."""
+    for (source, target), fit in contrastive.items():
+        u, v = (np.asarray(side(TRAIN[name].astype(np.float64)))
+                for side, name in ((fit.source, source), (fit.target, target)))  # fmt: skip
+        np.testing.assert_allclose(fit.residual, ((u - v) ** 2).mean(0), rtol=1e-4)
+        np.testing.assert_allclose(u.mean(0), 0, atol=1e-10 * np.abs(u).max())
+
+
+def test_a_random_start_of_more_rows_than_are_mapped_at_once():
+    many = {name: np.concatenate([TRAIN[name], TEST[name]])[:1100] for name in ("a", "b")}
+    fit = fit_low_rank(many, start="random", rank=5, steps=1, people=100, pairs=[("a", "b")])["a", "b"]
+    u, v = (
+        np.asarray(side(many[n].astype(np.float64))) for side, n in ((fit.source, "a"), (fit.target, "b"))
+    )
+    np.testing.assert_allclose(fit.residual, ((u - v) ** 2).mean(0), rtol=1e-4)
+
+
+def test_moments_over_a_mesh_are_gathered(small):
+    moments = Moments.of(TRAIN, mesh=device_mesh(jax.devices()[:2], pairs=2))
+    assert isinstance(moments, SpreadMoments)
+    maps = fit_low_rank(TRAIN, moments=moments, loss="squared", rank=4, steps=10)
+    for (source, target), fit in maps.items():
+        best = best_squared_error(TRAIN[source], TRAIN[target], 4)
+        assert squared_error(fit, TRAIN[source], TRAIN[target]) <= best * (1 + 1e-6)
+    spread = fit_low_rank(TRAIN, moments=moments, seed=3, **SMALL)["a", "b"]
+    np.testing.assert_allclose(
+        spread.source.factors[0], small["a", "b"].source.factors[0], rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("fit", [fit_low_rank, fit_joint_space])
+def test_moments_of_another_kind_are_refused(fit):
+    with pytest.raises(UserError, match="expected Moments of the training rows, got FoldMoments"):
+        fit(TRAIN, moments=FoldMoments.of(TRAIN))
+    with pytest.raises(UserError, match="moments: b, c is not among its encoders a"):
+        fit(TRAIN, moments=Moments.of({"a": TRAIN["a"]}))
+
+
+@pytest.mark.parametrize("start", ["random", "canonical"])
+def test_rows_that_are_not_finite_are_refused(start):
+    broken = {**TRAIN, "b": TRAIN["b"].copy()}
+    broken["b"][3, 1] = np.nan
+    with pytest.raises(UserError, match="NaN or infinite values are in 'b' in 1 rows"):
+        fit_low_rank(broken, groups=IDENTITIES, start=start)
 
 
 def test_rank_deficient_rows_and_fewer_rows_than_columns():
