@@ -1,7 +1,6 @@
 """How an analysis runs: its flags, its stores, its results directory; each driver says only what it measures.
 
-A driver has an ``ANALYSIS``; its ``main`` calls ``analysis.main(ANALYSIS)``, and ``experiments.study`` runs the same
-``ANALYSIS`` as one of its parts.
+A driver has an ``ANALYSIS``; ``main_of`` makes its ``main``, and ``experiments.study`` runs the same one as a part.
 """
 
 import dataclasses
@@ -176,17 +175,23 @@ class Analysis:
     also: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def main(analysis: Analysis) -> None:
-    """Reads the flags of a driver, runs its analysis, writes and prints."""
-    started = time.monotonic()
-    values = flags.complete(analysis.flags)
-    caches.set_compilation_cache(values.compilation_cache)
-    results.check_output(values.out, values.overwrite)
-    config, stores = analysis.opening(values, analysis.methods)
-    with results.writer(config.out, overwrite=config.overwrite) as write, Progress(0) as progress:
-        text = run(analysis, Job(values, config, stores, write, progress))
-    print(text)
-    print(f"Wrote {config.out} in {duration(time.monotonic() - started)}.")
+def main_of(analysis: Analysis, module: str) -> Callable[[list[str]], None]:
+    """The main function of a driver, whose ``--help`` is the docstring of its module."""
+
+    def main(_: list[str]) -> None:
+        """Reads the flags, runs, writes and prints."""
+        started = time.monotonic()
+        values = flags.complete(analysis.flags)
+        caches.set_compilation_cache(values.compilation_cache)
+        results.check_output(values.out, values.overwrite)
+        config, stores = analysis.opening(values, analysis.methods)
+        with results.writer(config.out, overwrite=config.overwrite) as write, Progress(0) as progress:
+            text = run(analysis, Job(values, config, stores, write, progress))
+        print(text)
+        print(f"Wrote {config.out} in {duration(time.monotonic() - started)}.")
+
+    main.__module__ = module
+    return main
 
 
 def run(analysis: Analysis, job: Job) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from experiments import analysis, cli, flags
 from experiments.aligning import Aligning
 from experiments.analysis import Job
+from experiments.comparing import numbers_of
 from experiments.measuring import Compared, Measuring, TestRows, filled
 from jaxalign import Fit, FoldMoments, Moments, fit_pairs
 from jaxalign.capacity import features_of, fit_network
@@ -101,22 +102,14 @@ def network(job: Job, run: Aligning, measuring: Measuring, test: TestRows, metho
         fit = maps[pair].padded()
         y = np.asarray(fit.target(wide[target]))
         trained = fit_network(wide[source], y, out, jax.tree.map(np.asarray, fit.source), **options)
-        try:
-            return measuring.compare(trained.network(np.asarray(test[source])), fit.target(test[target]))
-        except UserError as error:
-            return str(error)
+        return numbers_of(measuring, trained.network(np.asarray(test[source])), fit.target(test[target]))
 
     for pair, found in zip(maps, concurrently(compare, list(maps))):
         yield pair, maps[pair], found
 
 
 ANALYSIS = analysis.Analysis("capacity", FLAGS, analyse, METHODS)
-
-
-def main(_: list[str]) -> None:
-    """Reads the flags, runs, writes and prints."""
-    analysis.main(ANALYSIS)
-
+main = analysis.main_of(ANALYSIS, __name__)
 
 if __name__ == "__main__":
     cli.run(main, values=FLAGS)

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.aligning import Aligning, Place
 from experiments.inputs import Data
-from experiments.measuring import Measuring
+from experiments.measuring import Compared, Measuring
 from experiments.results import Writer
 from jaxalign import PairwiseMaps
 from jaxalign.biometrics import Sampled, combine, mean_of
@@ -81,6 +81,14 @@ def number_of_curve(curve: Curve, name: str, function: Callable[..., np.ndarray]
     reason = "" if np.isfinite(found.estimate) else "the curve ends at 0"
     more_fields = {"test_dataset": curve.place.test_dataset, "low": low, "high": high, "reason": reason}
     return Row(*curve.place[:6], curve.own_photograph, name, found.estimate, **more_fields)
+
+
+def numbers_of(measuring: Measuring, probes: Any, gallery: Any) -> Compared | str:
+    """The numbers of rows that lie in one space already, or why there are none."""
+    try:
+        return measuring.compare(probes, gallery)
+    except UserError as error:
+        return str(error)
 
 
 def views(data: Data, measuring: Measuring, method: str, maps: PairwiseMaps) -> Iterator[Point]:

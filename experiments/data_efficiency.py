@@ -109,12 +109,7 @@ def text(rows: list[Row], flattening: list[Row]) -> str:
 
 
 ANALYSIS = analysis.Analysis("data_efficiency", FLAGS, analyse)
-
-
-def main(_: list[str]) -> None:
-    """Reads the flags, runs, writes and prints."""
-    analysis.main(ANALYSIS)
-
+main = analysis.main_of(ANALYSIS, __name__)
 
 if __name__ == "__main__":
     cli.run(main, values=FLAGS)

@@ -70,12 +70,7 @@ def text(rows: list[Row], best: list[Row]) -> str:
 
 
 ANALYSIS = analysis.Analysis("ridge_path", FLAGS, analyse, ("ridge",))
-
-
-def main(_: list[str]) -> None:
-    """Reads the flags, runs, writes and prints."""
-    analysis.main(ANALYSIS)
-
+main = analysis.main_of(ANALYSIS, __name__)
 
 if __name__ == "__main__":
     cli.run(main, values=FLAGS)

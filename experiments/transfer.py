@@ -124,12 +124,7 @@ def text(rows: Sequence[Row], counts: Sequence[tuple[str, str, int, int]]) -> st
 
 
 ANALYSIS = analysis.Analysis("transfer", FLAGS, analyse, opening=analysis.open_stores)
-
-
-def main(_: list[str]) -> None:
-    """Reads the flags, runs, writes and prints."""
-    analysis.main(ANALYSIS)
-
+main = analysis.main_of(ANALYSIS, __name__)
 
 if __name__ == "__main__":
     cli.run(main, values=FLAGS)

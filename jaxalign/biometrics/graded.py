@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from jaxalign.biometrics.counting import Counter, Scored
@@ -24,7 +23,6 @@ from jaxalign.precision import multiply
 THRESHOLDS = 48  # about as many, unless asked otherwise
 NEAR = (0.4, 0.75, 1.0, 1.3, 2.2)  # of a false match rate that is asked for
 COUNTS_AT_ONCE = 1 << 26  # counts by pair of people and stretch that are in memory
-STRETCHES_AT_ONCE = 4  # quadratic forms of one batch
 BLOCKS = 4  # of people, along each side of a matrix that is filled above its diagonal
 FEW_COMPARISONS = 40_000  # of a stretch that is weighed as a list
 BINS = 1 << 16  # of scores, to find their stretches
@@ -219,38 +217,34 @@ class _PairCounts:
         from scipy.sparse import csr_array
 
         pairs, counts = np.unique(np.concatenate(self.listed), return_counts=True)
-        place = np.divmod(pairs, self.people)
-        sparse = csr_array((counts.astype(np.float32), place), shape=(self.people, self.people))
-        return np.asarray(np.sum((sparse @ by_person) * by_person, axis=0, dtype=np.float64))
+        one, other = np.divmod(pairs, self.people)
+        used, row = np.unique(one, return_inverse=True)
+        shape = len(used), self.people
+        sparse = csr_array((counts.astype(np.float32), (row, other)), shape=shape)
+        return np.einsum("pr,pr->r", sparse @ by_person, by_person[used]).astype(np.float64)
 
 
 def _weighed(counts: list[_PairCounts], weights: Float[np.ndarray, "resamples people"]) -> list[np.ndarray]:
     """The weight of each stretch in every resample."""
     by_person = np.ascontiguousarray(weights.T)
-    dense = [count.matrix for count in counts if count.matrix is not None]
-    products: list[np.ndarray] = []
-    for first in range(0, len(dense), STRETCHES_AT_ONCE):
-        part = np.zeros((STRETCHES_AT_ONCE, *2 * (weights.shape[1],)), np.float32)
-        for number, matrix in enumerate(dense[first : first + STRETCHES_AT_ONCE]):
-            part[number] = matrix.reshape(part.shape[1:])
-        products += list(np.asarray(_quadratic(by_person, part)))
-    taken = iter(products)
-    return [count.listed_weights(by_person) if count.matrix is None else next(taken) for count in counts]
+    on_device = jnp.asarray(by_person)
+    return [
+        count.listed_weights(by_person)
+        if count.matrix is None
+        else np.asarray(_quadratic(on_device, count.matrix.reshape(2 * (count.people,))))
+        for count in counts
+    ]
 
 
 @jax.jit
 def _quadratic(
-    by_person: Float[Array, "people resamples"], counts: Float[Array, "stretches people people"]
-) -> Float[Array, "stretches resamples"]:
-    """Σ m_p m_q C_pq over p < q of every resample, for several stretches, by blocks above the diagonal."""
+    by_person: Float[Array, "people resamples"], count: Float[Array, "people people"]
+) -> Float[Array, " resamples"]:
+    """Σ m_p m_q C_pq over p < q of every resample, by blocks on and above the diagonal."""
     people = len(by_person)
     block = -(-people // BLOCKS)
-
-    def one(count: Float[Array, "people people"]) -> Float[Array, " resamples"]:
-        total = jnp.zeros(by_person.shape[1], by_person.dtype)
-        for first in range(0, people, block):
-            rows = slice(first, first + block)
-            total += jnp.sum(multiply(count[rows, first:], by_person[first:]) * by_person[rows], axis=0)
-        return total
-
-    return lax.map(one, counts)
+    total = jnp.zeros(by_person.shape[1], by_person.dtype)
+    for first in range(0, people, block):
+        rows = slice(first, first + block)
+        total += jnp.sum(multiply(count[rows, first:], by_person[first:]) * by_person[rows], axis=0)
+    return total
