@@ -66,9 +66,10 @@ def linear(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method
 def curved(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method: str) -> Found:
     """Ridge on features of each source: to the solver they are just another encoder."""
     train, tested = (run.data.take(rows) for rows in (measuring.split.train, measuring.split.test))
-    for source in dict.fromkeys(source for source, _ in run.pairs):
+    sources = list(dict.fromkeys(source for source, _ in run.pairs))
+    settle = lambda source: features_of(method, train[source], job.values.features, measuring.seed)  # noqa: E731
+    for source, features in zip(sources, list(concurrently(settle, sources))):
         pairs = [pair for pair in run.pairs if pair[0] == source]
-        features = features_of(method, train[source], job.values.features, measuring.seed)
         seen = {target: train[target] for _, target in pairs}
         moments = FoldMoments(Moments.of({source: np.asarray(features(train[source])), **seen}), ())
         maps = fit_pairs(moments, "ridge", pairs=pairs, l2=job.config.protocol.l2)

@@ -74,9 +74,15 @@ def curves_along(run: Aligning) -> Iterator[Curve]:
                 yield Curve(place, own, measure, tuple(at), [found[where][own, measure] for where in at])
 
 
-def number_of_curve(curve: Curve, name: str, function: Callable[..., np.ndarray], *more: Any) -> Row:
-    """A row with ``function(at, values, *more)``, a number of the whole curve, and its interval."""
-    found = combine(lambda values: function(curve.at, np.moveaxis(values, 0, -1), *more), curve.sampled)
+def curves_of_first(run: Aligning) -> Iterator[Curve]:
+    """Those of the first measure of the run."""
+    first = next(((row.own_photograph, row.measure) for row in run.rows), None)
+    return (curve for curve in curves_along(run) if (curve.own_photograph, curve.measure) == first)
+
+
+def number_of_curve(curve: Curve, name: str, function: Callable[..., np.ndarray], **more: Any) -> Row:
+    """A row with ``function(at, values, **more)``, a number of the whole curve, and its interval."""
+    found = combine(lambda values: function(curve.at, np.moveaxis(values, 0, -1), **more), curve.sampled)
     low, high = found.interval()
     reason = "" if np.isfinite(found.estimate) else "the curve ends at 0"
     more_fields = {"test_dataset": curve.place.test_dataset, "low": low, "high": high, "reason": reason}

@@ -8,19 +8,20 @@ every pair and for the mean over pairs: the smallest rank within one point of th
 the effective rank of each full map, that is (Σ s)² / Σ s² of the variances s of mapped rows along their own axes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 from experiments import analysis, cli, flags
 from experiments.aligning import Aligning
-from experiments.analysis import Job, along
-from experiments.comparing import curves_along, number_of_curve, numbers_of
+from experiments.analysis import Job
+from experiments.comparing import curves_of_first, number_of_curve, numbers_of
 from experiments.measuring import Compared, Measuring, TestRows
 from jaxalign import Fit, FoldMoments
 from jaxalign.agreement import effective_rank
 from jaxalign.errors import UserError
 from jaxalign.ranks import RankedRows
 from jaxalign.report import Row
+from jaxalign.report.curves_text import along, with_interval
 from jaxalign.saturation import powers_of_two, smallest_within
 from jaxalign.subspaces import PrincipalSubspaces
 from jaxalign.workers import concurrently
@@ -56,9 +57,11 @@ def analyse(job: Job) -> str:
                 here = (run.data.store.dataset, *pair, method, None, measuring.seed, "", "effective_rank")
                 effective.append(Row(*here, effective_rank(found[-1][0].source, moments.total, pair[0])))
                 job.progress.step(f"{method}, {' → '.join(pair)}")
-    least = list(smallest(run))
-    rows = job.finish(run, [*least, *effective])
-    return text(rows, least)
+    number = partial(
+        number_of_curve, name="smallest_rank_within_1_point", function=smallest_within, margin=MARGIN
+    )
+    least = [number(curve) for curve in curves_of_first(run)]
+    return text(job.finish(run, [*least, *effective]), least)
 
 
 def every_rank(
@@ -101,25 +104,13 @@ def maps(run: Aligning, moments: FoldMoments, method: str, measuring: Measuring)
     return lambda pair, rank: fitted[pair].at_rank(rank)
 
 
-def smallest(run: Aligning) -> Iterator[Row]:
-    """The smallest rank within a point of the largest one, by the first measure of the run."""
-    first = next(((row.own_photograph, row.measure) for row in run.rows), None)
-    for curve in curves_along(run):
-        if (curve.own_photograph, curve.measure) == first:
-            yield number_of_curve(curve, "smallest_rank_within_1_point", smallest_within, MARGIN)
-
-
 def text(rows: list[Row], least: list[Row]) -> str:
     """Quality by rank, and the smallest rank within a point."""
     swept = [row for row in rows if row.axis == "rank"]
-    parts = [along(swept, [(swept[0].measure, swept[0].own_photograph)]), ""]
-    for row in least:
-        if not row.source:
-            between = f"{row.value:.0f} (95 % interval {row.low:.0f} to {row.high:.0f})"
-            parts.append(
-                f"{row.method}, seed {row.seed}: smallest rank within 1 point of the largest: {between}"
-            )
-    return "\n".join(parts) + "\n"
+    what = "smallest rank within 1 point of the largest"
+    means = [row for row in least if not row.source]
+    lines = [f"{row.method}, seed {row.seed}: {what}: {with_interval(row, '.0f')}" for row in means]
+    return "\n".join([along(swept, [(swept[0].measure, swept[0].own_photograph)]), "", *lines]) + "\n"
 
 
 ANALYSIS = analysis.Analysis("rank_sweep", FLAGS, analyse, METHODS)

@@ -100,7 +100,7 @@ def _part(
     part, here = importlib.import_module(f"experiments.{name}").ANALYSIS, {"out": str(place)}
     if "stores" in given:
         here["store"] = str(stores[0].store.path)
-    values = flags.complete(part.flags, **{**DEFAULTS.get(name, {}), **given, **here})
+    values = flags.complete(part.flags, only_defaults=True, **{**DEFAULTS.get(name, {}), **given, **here})
     config = analysis.configure(values, part.methods, **part.also)
     return Part(place.name, part, stores, values, config, tuple(earlier))
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -64,7 +65,7 @@ class PrincipalSubspaces:
         power, target_power = self.variance[source][:rank], self.variance[target][:rank]
         cutoff = np.finfo(singular.dtype).eps * rank * singular[0]
         mean, nothing = np.asarray(self.total.mean), np.zeros(rank)
-        return Fit(
+        fit = Fit(
             AffineMap((self.axes[source][:, :rank], rotation), nothing, mean[_columns(self.total, source)]),
             AffineMap((self.axes[target][:, :rank],), nothing, mean[_columns(self.total, target)]),
             np.maximum(power @ rotation**2 - 2 * np.sum(rotation * inner, axis=0) + target_power, 0),
@@ -73,6 +74,7 @@ class PrincipalSubspaces:
             singular[0] / np.maximum(singular[-1], np.finfo(singular.dtype).tiny),
             singular[-1] > cutoff,
         )
+        return jax.tree.map(np.asarray, fit)
 
     def _between(self, source: str, target: str) -> Float[np.ndarray, "p q"]:
         """Covariance of two encoders along their axes; every rank takes a corner of it."""

@@ -1,6 +1,7 @@
 """The drivers of analyses in one process: what they measure against numpy and scikit-learn, and what bad input gets."""
 
 import csv
+import importlib
 import json
 from typing import Any
 
@@ -20,6 +21,7 @@ from experiments import (
     ridge_path,
     stability,
     study,
+    study_plan,
     transfer,
 )
 from experiments.results import COLUMNS
@@ -334,12 +336,12 @@ def test_a_study_writes_every_part_as_its_driver_does(stores, tmp_path):
     assert drive(study, both, f"--out={tmp_path / 's'}", "--parts=ridge_path") == 2
     alone = f"--stores={stores / 'first'}"
     assert drive(study, alone, f"--out={tmp_path / 's'}", "--parts=ridge_path", "--overwrite") == 0
-    assert {path.name for path in (tmp_path / "s").iterdir()} == {"config.json", "ridge_path-first"}
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {"config.json", "ridge_path-first", "report"}
 
 
 def test_every_part_of_the_table_is_there():
-    for name in (*study.OF_EACH, *study.OF_ALL):
-        part = study.of(name)
+    for name in (*study_plan.OF_EACH, *study_plan.OF_ALL):
+        part = importlib.import_module(f"experiments.{name}").ANALYSIS
         assert part.name == name
         assert {"out", "overwrite"} <= set(part.flags)
 
