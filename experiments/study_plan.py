@@ -29,6 +29,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "pairwise": {"methods": "identity,orthogonal,ridge,canonical,shared", "seeds": "42", "intervals": 1000},
 }
 REPORT = "report"
+UNFINISHED = ".unfinished"  # what a run that was killed leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +117,7 @@ def check_output(out: pathlib.Path, overwrite: bool) -> None:
     for entry in sorted(out.iterdir()) if out.exists() else ():
         if entry.name.partition("-")[0] in (*OF_EACH, *OF_ALL, REPORT):
             results.check_output(entry, overwrite)
-        elif entry.name != "config.json":
+        elif entry.name != "config.json" and not entry.name.endswith(UNFINISHED):
             raise UserError(
                 f"--out={out} holds files that are not a study ({entry.name}); choose another directory."
             )
