@@ -16,6 +16,7 @@ from jaxalign.errors import UserError
 from jaxalign.projection import two_dimensions
 from jaxalign.report import Row, Setting
 from jaxalign.report.records import Difference, Point
+from jaxalign.workers import concurrently
 
 FEW_PEOPLE, FEW_PHOTOGRAPHS = 6, 5
 Samples = Mapping[tuple[str, str], Sampled]
@@ -101,13 +102,16 @@ def views(data: Data, measuring: Measuring, method: str, maps: PairwiseMaps) -> 
     """A few test people before and after the maps of a method."""
     rows, person = _few(measuring.split.test, measuring.identities)
     chosen = data.take(rows)
-    for (source, target), fit in maps.items():
-        left, right = chosen[source], chosen[target]
+
+    def place(pair: tuple[str, str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        fit, (left, right) = maps[pair], (chosen[name] for name in pair)
         try:
-            stages = {"before": (left, right), "after": (fit.source(left), fit.target(right))}
-            placed = {stage: two_dimensions(*sides) for stage, sides in stages.items()}
+            after = two_dimensions(fit.source(left), fit.target(right))
+            return {"before": two_dimensions(left, right), "after": after}
         except (UserError, np.linalg.LinAlgError):
-            continue
+            return {}
+
+    for (source, target), placed in zip(maps, concurrently(place, list(maps))):
         for stage, sides in placed.items():
             for side, points in zip(("source", "target"), sides):
                 for number, (x, y) in zip(person, points):
