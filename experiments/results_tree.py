@@ -55,7 +55,7 @@ def read_tree(path: pathlib.Path) -> Tree:
     driver = str(config.get("driver"))
     if driver != STUDY:
         return Tree([_part(path, config)], [], driver)
-    folders = sorted(folder for folder in path.iterdir() if (folder / "config.json").is_file())
+    folders = sorted(f for f in path.iterdir() if f.name[0] != "." and (f / "config.json").is_file())
     found = [(folder, _config(folder)) for folder in folders]
     parts = [_part(folder, own) for folder, own in found if own.get("driver") in SECTIONS]
     if not parts:
