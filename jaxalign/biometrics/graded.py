@@ -24,7 +24,7 @@ THRESHOLDS = 48  # about as many, unless asked otherwise
 NEAR = (0.4, 0.75, 1.0, 1.3, 2.2)  # of a false match rate that is asked for
 COUNTS_AT_ONCE = 1 << 26  # counts by pair of people and stretch that are in memory
 BLOCKS = 4  # of people, along each side of a matrix that is filled above its diagonal
-FEW_COMPARISONS = 40_000  # of a stretch that is weighed as a list
+FEW = 1 / 8  # comparisons for each two people, up to which a stretch is weighed as a list
 BINS = 1 << 16  # of scores, to find their stretches
 
 
@@ -204,7 +204,7 @@ class _PairCounts:
         """Adds comparisons, as ``_by_stretch`` gives them."""
         self.number += len(pairs)
         self.listed.append(pairs.astype(np.int64))
-        if self.number > FEW_COMPARISONS:
+        if self.number > FEW * self.people**2:
             counted = np.zeros(self.people**2, np.float32) if self.matrix is None else self.matrix
             for part in self.listed:
                 counted += np.bincount(part, minlength=self.people**2)
