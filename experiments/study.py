@@ -2,9 +2,9 @@
 
   python -m experiments.study --stores=lfw,cfp --out=results/study
 
-Without --stores: made photographs under the bundled encoders, as `experiments.pairwise` does. Each part is written to
---out/NAME as its own driver would write it, with that driver's defaults and the flags given here; one that fails for
-the data at hand is told with its reason, and the others go on. --parts names some of them. The page is
+Without --stores: made photographs under five of the bundled encoders; --models=all takes all of them. Each part is
+written to --out/NAME as its own driver would write it, with that driver's defaults and the flags given here; one that
+fails for the data at hand is told with its reason, and the others go on. --parts names some of them. The page is
 --out/report/report.html, as `experiments.report` writes it.
 """
 
@@ -15,12 +15,19 @@ from typing import Any
 
 from experiments import analysis, caches, cli, flags, report, results
 from experiments.analysis import Job
-from experiments.inputs import Data
-from experiments.labels import read_labels
-from experiments.measuring import require_ranks
 from experiments.progress import Progress, duration
 from experiments.results_tree import read_tree
-from experiments.study_plan import REPORT, Part, check_output, chosen_parts, open_all, planned, remove_stale
+from experiments.study_plan import (
+    REPORT,
+    Part,
+    asked,
+    check,
+    check_output,
+    chosen_parts,
+    open_all,
+    planned,
+    remove_stale,
+)
 from jaxalign import FoldMoments
 from jaxalign.errors import UserError
 from jaxalign.report.page import PAGE, require_report_libraries
@@ -38,15 +45,15 @@ FLAGS = flags.define(
 def main(_: list[str]) -> int:
     """Reads the flags, opens the stores, runs every part, writes the page; the exit status is 1 where one failed."""
     started = time.monotonic()
-    given = {name: FLAGS[name].value for name in FLAGS if FLAGS[name].present}
+    given = asked(FLAGS)
     out, names = pathlib.Path(FLAGS.out).expanduser(), chosen_parts(FLAGS.parts)
     formats = flags.words("tables", FLAGS.tables, FORMATS, "format") if FLAGS.tables else ()
     require_report_libraries()
     caches.set_compilation_cache(FLAGS.compilation_cache)
     check_output(out, FLAGS.overwrite)
-    stores = open_all(FLAGS)
+    stores = open_all(FLAGS, given)
     parts = list(planned(names, stores, given, out))
-    check(parts, stores)
+    check(parts, stores, given)
     failed = run_all(parts)
     if len(failed) == len(parts):
         raise UserError(f"no part could be done; the first: {next(iter(failed.values()))}")
@@ -56,20 +63,6 @@ def main(_: list[str]) -> int:
     page = write_report(out, formats)
     print(f"Wrote {len(done)} parts to {out} in {duration(time.monotonic() - started)}.")
     return 1 if failed or not page else 0
-
-
-def check(parts: Sequence[Part], stores: Sequence[Data]) -> None:
-    """What of the flags would fail in every part, before any of them.
-
-    Raises:
-      UserError: families name encoders that are not there, or ranks are larger than the gallery.
-    """
-    for data in stores:
-        if FLAGS.families is not None:
-            read_labels(FLAGS.families, data.encoders)
-    for part in parts:
-        for data in part.stores:
-            require_ranks(part.config, data)
 
 
 def run_all(parts: Sequence[Part]) -> dict[str, str]:

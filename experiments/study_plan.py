@@ -13,6 +13,8 @@ from experiments import analysis, flags, results
 from experiments.analysis import Analysis
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
+from experiments.labels import read_labels
+from experiments.measuring import require_ranks
 from jaxalign.errors import UserError
 from jaxalign.report.labels import file_stem
 
@@ -28,6 +30,11 @@ READS = {"geometry": ("pairwise",), "families": ("pairwise", "geometry")}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pairwise": {"methods": "identity,orthogonal,ridge,canonical,shared", "seeds": "42", "intervals": 1000},
 }
+# Without stores and models: as many encoders as a study of three minutes has time for, one of each kind.
+DEMONSTRATION = ",".join(
+    f"zoo:{name}"
+    for name in ("arcface_plain", "cosface_residual", "vit_cosface", "masked_autoencoder", "attributes_plain")
+)
 REPORT = "report"
 UNFINISHED = ".unfinished"  # what a run that was killed leaves
 
@@ -57,12 +64,20 @@ def chosen_parts(text: str) -> tuple[str, ...]:
     return tuple(name for name in everything if name in named)
 
 
-def open_all(given: absl_flags.FlagValues) -> list[Data]:
+def asked(values: absl_flags.FlagValues) -> dict[str, Any]:
+    """The flags that were given to the study, and what stands for those that were not where there is no data."""
+    given = {name: values[name].value for name in values if values[name].present}
+    if not {"stores", "images", "models"} & set(given):
+        given["models"] = DEMONSTRATION
+    return given
+
+
+def open_all(values: absl_flags.FlagValues, given: Mapping[str, Any]) -> list[Data]:
     """The stores of the study, or one of made photographs."""
-    values = flags.complete(given)
-    if values.stores is None:
-        return [Data.open(analysis.configure(values))]
-    return analysis.open_stores(values, least=1)[1]
+    every = flags.complete(values, **given)
+    if every.stores is None:
+        return [Data.open(analysis.configure(every))]
+    return analysis.open_stores(every, least=1)[1]
 
 
 def planned(
@@ -104,6 +119,20 @@ def _part(
     values = flags.complete(part.flags, only_defaults=True, **{**DEFAULTS.get(name, {}), **given, **here})
     config = analysis.configure(values, part.methods, **part.also)
     return Part(place.name, part, stores, values, config, tuple(earlier))
+
+
+def check(parts: Sequence[Part], stores: Sequence[Data], given: Mapping[str, Any]) -> None:
+    """What of the flags would fail in every part, before any of them.
+
+    Raises:
+      UserError: families name encoders that are not there, or ranks are larger than the gallery.
+    """
+    for data in stores:
+        if given.get("families") is not None:
+            read_labels(given["families"], data.encoders)
+    for part in parts:
+        for data in part.stores:
+            require_ranks(part.config, data)
 
 
 def check_output(out: pathlib.Path, overwrite: bool) -> None:

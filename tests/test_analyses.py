@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import shutil
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,7 @@ def test_published_sizes_are_shares_of_all_people(stores, tmp_path):
         f"--store={stores / 'first'}",
         "--protocol=published",
         "--train_pairs=none",
+        "--methods=ridge",
     )
     assert {float(row["at"]) for row in rows if row["axis"]} == {3, 6, 9, 12, 15, 18, 21}
 
@@ -322,8 +324,9 @@ def spread(views):
     return np.linalg.norm(place[:, 0] - place[:, 1], axis=2).mean() / place.std()
 
 
-def test_a_study_writes_every_part_as_its_driver_does_and_a_page(stores, tmp_path):
-    out, both = tmp_path / "s", f"--stores={stores / 'first'},{stores / 'second'}"
+def test_a_study_writes_every_part_as_its_driver_does(stores, tmp_path, monkeypatch):
+    out, both, told = tmp_path / "s", f"--stores={stores / 'first'},{stores / 'second'}", []
+    monkeypatch.setattr(study.report, "write", lambda tree, *given, **more: told.append((tree, *given)))
     parts = ["ridge_path-first", "ridge_path-second", "transfer"]
     assert drive(study, both, f"--out={out}", "--parts=transfer,ridge_path", "--tables=latex") == 0
     config = json.loads((out / "config.json").read_text())
@@ -333,16 +336,15 @@ def test_a_study_writes_every_part_as_its_driver_does_and_a_page(stores, tmp_pat
         assert inside["driver"] == part.partition("-")[0]
         assert inside["config"]["intervals"] == 40
         assert read(out / part / "results.csv")
-    page = (out / "report" / "report.html").read_text(encoding="utf-8")
-    assert all(f'id="{part}"' in page for part in parts)
-    assert list((out / "report" / "tables").glob("transfer*.tex"))
+    ((tree, where, formats),) = told
+    assert ([part.name for part in tree.parts], where, formats) == (parts, out / "report", ("latex",))
 
 
 def test_a_study_replaces_an_older_one_and_leaves_nothing_of_it(stores, tmp_path, capsys, monkeypatch):
     out, alone = tmp_path / "s", f"--store={stores / 'first'}"
     flags = (f"--out={out / 'ridge_path-first'}", "--penalties=7")
     assert drive(ridge_path, alone, *flags) == 0
-    assert drive(stability, alone, f"--out={out / 'stability-first'}", "--methods=ridge", "--l2=1") == 0
+    shutil.copytree(out / "ridge_path-first", out / "stability-first")
     again = (f"--stores={stores / 'first'}", f"--out={out}", "--parts=ridge_path")
     assert drive(study, *again) == 2
     assert "add --overwrite" in capsys.readouterr().err
@@ -350,11 +352,14 @@ def test_a_study_replaces_an_older_one_and_leaves_nothing_of_it(stores, tmp_path
     assert drive(study, *again, "--overwrite", "--rank_k=900") == 2
     assert drive(study, *again, "--overwrite", "--train_fraction=0.01") == 2  # no part could be done
     assert (out / "ridge_path-first" / "results.csv").read_bytes() == older
+    assert drive(study, *again, "--overwrite") == 0
+    assert {path.name for path in out.iterdir()} == {"config.json", "ridge_path-first", "report"}
+    assert {row["at"] for row in read(out / "ridge_path-first" / "results.csv")} > {"0.001", "100.0"}
+    assert 'id="ridge_path-first"' in (out / "report" / "report.html").read_text(encoding="utf-8")
     monkeypatch.setattr(study.report, "write", lambda *given, **more: 1 / 0)
     assert drive(study, *again, "--overwrite") == 1
     assert "report: failed: ZeroDivisionError" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {"config.json", "ridge_path-first"}
-    assert {row["at"] for row in read(out / "ridge_path-first" / "results.csv")} > {"0.001", "100.0"}
 
 
 def test_every_part_of_the_table_is_there():
