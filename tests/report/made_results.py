@@ -334,16 +334,9 @@ def write_side_by_side(folder, driver, dataset, encoders, seeds) -> None:
 
     def more(directory):
         if driver == "stability":
+            around = [*encoders, *encoders[:2]]
             ways = [
-                ThreeWay(
-                    dataset,
-                    *[encoders[(k + turn) % len(encoders)] for turn in range(3)],
-                    "ridge",
-                    42,
-                    0.5,
-                    0.4,
-                    0.6,
-                )
+                ThreeWay(dataset, *around[k : k + 3], "ridge", 42, 0.5, 0.4, 0.6)  # pyright: ignore
                 for k in range(len(encoders))
             ]
             results.write_csv(directory / "three_way.csv", ThreeWay._fields, ways)

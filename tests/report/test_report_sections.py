@@ -246,15 +246,11 @@ def test_geometry_names_the_best_predictor():
 
 
 def test_geometry_shows_what_is_predicted_beside_what_predicts():
-    here = ("geometry", None, 1, "")
-    rows = [
-        Row("faces", *"ab", *here, "linear_cka:calibrated", 0.25),
-        Row("faces", *"ab", *here, "linear_cka", 0.5),
-    ]
-    rows += [
-        Row("faces", *pair, *here, "linear_cka:calibrated", value)
-        for pair, value in (("ac", 0.5), ("bc", 0.75))
-    ]
+    def similar(pair, value, name="linear_cka:calibrated"):
+        return Row("faces", pair[0], pair[1], "geometry", None, 1, "", name, value)
+
+    rows = [similar(pair, value) for pair, value in (("ab", 0.25), ("ac", 0.5), ("bc", 0.75))]
+    rows += [similar("ab", 0.5, "linear_cka")]
     reached = [rank1(pair, "ridge", value) for pair, value in RIDGE.items()]
     reached += [row._replace(own_photograph="included", value=1.0) for row in reached]
     reached += [rank1("ab", "identity", 0.01), rank1("aa", "ridge", 1.0), rank1("ab", "shared", 0.9, seed=2)]
