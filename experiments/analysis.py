@@ -1,7 +1,6 @@
 """How an analysis runs: its flags, its stores, its results directory; each driver says only what it measures.
 
-A driver has an ``ANALYSIS``; its ``main`` calls ``analysis.main(ANALYSIS)``, and ``experiments.study`` runs the same
-``ANALYSIS`` as one of its parts.
+A driver has an ``ANALYSIS``; ``main_of`` makes its ``main``, and ``experiments.study`` runs the same one as a part.
 """
 
 import dataclasses
@@ -24,7 +23,7 @@ from experiments.protocols import METHODS
 from jaxalign import FoldMoments
 from jaxalign.errors import UserError
 from jaxalign.hosts import ALONE
-from jaxalign.report import ResultTable, Row
+from jaxalign.report import Row
 
 COMMON = (
     *("store", "images", "models", "sources", "targets", "nonfinite"),
@@ -176,17 +175,23 @@ class Analysis:
     also: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def main(analysis: Analysis) -> None:
-    """Reads the flags of a driver, runs its analysis, writes and prints."""
-    started = time.monotonic()
-    values = flags.complete(analysis.flags)
-    caches.set_compilation_cache(values.compilation_cache)
-    results.check_output(values.out, values.overwrite)
-    config, stores = analysis.opening(values, analysis.methods)
-    with results.writer(config.out, overwrite=config.overwrite) as write, Progress(0) as progress:
-        text = run(analysis, Job(values, config, stores, write, progress))
-    print(text)
-    print(f"Wrote {config.out} in {duration(time.monotonic() - started)}.")
+def main_of(analysis: Analysis, module: str) -> Callable[[list[str]], None]:
+    """The main function of a driver, whose ``--help`` is the docstring of its module."""
+
+    def main(_: list[str]) -> None:
+        """Reads the flags, runs, writes and prints."""
+        started = time.monotonic()
+        values = flags.complete(analysis.flags)
+        caches.set_compilation_cache(values.compilation_cache)
+        results.check_output(values.out, values.overwrite)
+        config, stores = analysis.opening(values, analysis.methods)
+        with results.writer(config.out, overwrite=config.overwrite) as write, Progress(0) as progress:
+            text = run(analysis, Job(values, config, stores, write, progress))
+        print(text)
+        print(f"Wrote {config.out} in {duration(time.monotonic() - started)}.")
+
+    main.__module__ = module
+    return main
 
 
 def run(analysis: Analysis, job: Job) -> str:
@@ -229,25 +234,3 @@ def describe(data: Data) -> dict[str, Any]:
         "dims": {name: store.dims[name] for name in data.encoders},
         "checksums": {name: store.checksums[name] for name in data.encoders},
     }
-
-
-def along(rows: Sequence[Row], measures: Sequence[tuple[str, str]]) -> str:
-    """Means over pairs and seeds as text: a line for each method, a column for each place on the axis, in %."""
-    lines = []
-    for measure, own in measures:
-        found = [
-            row._replace(rank=None) for row in rows if (row.measure, row.own_photograph) == (measure, own)
-        ]
-        at = sorted({row.at for row in found if row.at is not None})
-        methods = list(dict.fromkeys(row.method for row in found))
-        first = max(map(len, ["method", *methods]))
-        lines += ["", f"{measure}{f', own photograph {own}' if own else ''}, mean over pairs and seeds, in %"]
-        lines.append("method".ljust(first) + "".join(f"{place:,g}".rjust(9) for place in at))
-        for method in methods:
-            cells = []
-            for place in at:
-                table = ResultTable(row for row in found if (row.method, row.at) == (method, place))
-                cell = table.mean_over_pairs(table.settings[0], table.measures[0]) if table.settings else None
-                cells.append("" if cell is None else f"{100 * cell.mean:.2f}".rjust(9))
-            lines.append(method.ljust(first) + "".join(cells))
-    return "\n".join(lines).lstrip("\n")

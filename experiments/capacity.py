@@ -16,6 +16,7 @@ import numpy as np
 from experiments import analysis, cli, flags
 from experiments.aligning import Aligning
 from experiments.analysis import Job
+from experiments.comparing import numbers_of
 from experiments.measuring import Compared, Measuring, TestRows, filled
 from jaxalign import Fit, FoldMoments, Moments, fit_pairs
 from jaxalign.capacity import features_of, fit_network
@@ -65,9 +66,10 @@ def linear(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method
 def curved(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method: str) -> Found:
     """Ridge on features of each source: to the solver they are just another encoder."""
     train, tested = (run.data.take(rows) for rows in (measuring.split.train, measuring.split.test))
-    for source in dict.fromkeys(source for source, _ in run.pairs):
+    sources = list(dict.fromkeys(source for source, _ in run.pairs))
+    settle = lambda source: features_of(method, train[source], job.values.features, measuring.seed)  # noqa: E731
+    for source, features in zip(sources, list(concurrently(settle, sources))):
         pairs = [pair for pair in run.pairs if pair[0] == source]
-        features = features_of(method, train[source], job.values.features, measuring.seed)
         seen = {target: train[target] for _, target in pairs}
         moments = FoldMoments(Moments.of({source: np.asarray(features(train[source])), **seen}), ())
         maps = fit_pairs(moments, "ridge", pairs=pairs, l2=job.config.protocol.l2)
@@ -101,22 +103,14 @@ def network(job: Job, run: Aligning, measuring: Measuring, test: TestRows, metho
         fit = maps[pair].padded()
         y = np.asarray(fit.target(wide[target]))
         trained = fit_network(wide[source], y, out, jax.tree.map(np.asarray, fit.source), **options)
-        try:
-            return measuring.compare(trained.network(np.asarray(test[source])), fit.target(test[target]))
-        except UserError as error:
-            return str(error)
+        return numbers_of(measuring, trained.network(np.asarray(test[source])), fit.target(test[target]))
 
     for pair, found in zip(maps, concurrently(compare, list(maps))):
         yield pair, maps[pair], found
 
 
 ANALYSIS = analysis.Analysis("capacity", FLAGS, analyse, METHODS)
-
-
-def main(_: list[str]) -> None:
-    """Reads the flags, runs, writes and prints."""
-    analysis.main(ANALYSIS)
-
+main = analysis.main_of(ANALYSIS, __name__)
 
 if __name__ == "__main__":
     cli.run(main, values=FLAGS)

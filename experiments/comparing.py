@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.aligning import Aligning, Place
 from experiments.inputs import Data
-from experiments.measuring import Measuring
+from experiments.measuring import Compared, Measuring
 from experiments.results import Writer
 from jaxalign import PairwiseMaps
 from jaxalign.biometrics import Sampled, combine, mean_of
@@ -16,6 +16,7 @@ from jaxalign.errors import UserError
 from jaxalign.projection import two_dimensions
 from jaxalign.report import Row, Setting
 from jaxalign.report.records import Difference, Point
+from jaxalign.workers import concurrently
 
 FEW_PEOPLE, FEW_PHOTOGRAPHS = 6, 5
 Samples = Mapping[tuple[str, str], Sampled]
@@ -74,26 +75,43 @@ def curves_along(run: Aligning) -> Iterator[Curve]:
                 yield Curve(place, own, measure, tuple(at), [found[where][own, measure] for where in at])
 
 
-def number_of_curve(curve: Curve, name: str, function: Callable[..., np.ndarray], *more: Any) -> Row:
-    """A row with ``function(at, values, *more)``, a number of the whole curve, and its interval."""
-    found = combine(lambda values: function(curve.at, np.moveaxis(values, 0, -1), *more), curve.sampled)
+def curves_of_first(run: Aligning) -> Iterator[Curve]:
+    """Those of the first measure of the run."""
+    first = next(((row.own_photograph, row.measure) for row in run.rows), None)
+    return (curve for curve in curves_along(run) if (curve.own_photograph, curve.measure) == first)
+
+
+def number_of_curve(curve: Curve, name: str, function: Callable[..., np.ndarray], **more: Any) -> Row:
+    """A row with ``function(at, values, **more)``, a number of the whole curve, and its interval."""
+    found = combine(lambda values: function(curve.at, np.moveaxis(values, 0, -1), **more), curve.sampled)
     low, high = found.interval()
     reason = "" if np.isfinite(found.estimate) else "the curve ends at 0"
     more_fields = {"test_dataset": curve.place.test_dataset, "low": low, "high": high, "reason": reason}
     return Row(*curve.place[:6], curve.own_photograph, name, found.estimate, **more_fields)
 
 
+def numbers_of(measuring: Measuring, probes: Any, gallery: Any) -> Compared | str:
+    """The numbers of rows that lie in one space already, or why there are none."""
+    try:
+        return measuring.compare(probes, gallery)
+    except UserError as error:
+        return str(error)
+
+
 def views(data: Data, measuring: Measuring, method: str, maps: PairwiseMaps) -> Iterator[Point]:
     """A few test people before and after the maps of a method."""
     rows, person = _few(measuring.split.test, measuring.identities)
     chosen = data.take(rows)
-    for (source, target), fit in maps.items():
-        left, right = chosen[source], chosen[target]
+
+    def place(pair: tuple[str, str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        fit, (left, right) = maps[pair], (chosen[name] for name in pair)
         try:
-            stages = {"before": (left, right), "after": (fit.source(left), fit.target(right))}
-            placed = {stage: two_dimensions(*sides) for stage, sides in stages.items()}
+            after = two_dimensions(fit.source(left), fit.target(right))
+            return {"before": two_dimensions(left, right), "after": after}
         except (UserError, np.linalg.LinAlgError):
-            continue
+            return {}
+
+    for (source, target), placed in zip(maps, concurrently(place, list(maps))):
         for stage, sides in placed.items():
             for side, points in zip(("source", "target"), sides):
                 for number, (x, y) in zip(person, points):

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 
 from experiments import analysis, cli, flags
 from experiments.aligning import Aligning
-from experiments.analysis import Job, along
+from experiments.analysis import Job
 from experiments.comparing import curves_along, number_of_curve
 from jaxalign.nested import nested_moments
 from jaxalign.report import Row
+from jaxalign.report.curves_text import along, with_interval
 from jaxalign.saturation import logarithmic, size_for_share
 from jaxalign.splits import Split
 from jaxalign.training_sizes import Growth
@@ -89,7 +90,7 @@ def flat(run: Aligning) -> Iterator[Row]:
         unit = curve.place.axis.removeprefix("train_")
         for share in SHARES:
             name = f"{curve.measure}:{unit}_for_{100 * share:g}%"
-            yield number_of_curve(curve, name, size_for_share, share)
+            yield number_of_curve(curve, name, size_for_share, share=share)
 
 
 def text(rows: list[Row], flattening: list[Row]) -> str:
@@ -101,20 +102,13 @@ def text(rows: list[Row], flattening: list[Row]) -> str:
         parts += [f"By number of {AXES[axis]}:", along(found, [first]), ""]
     for row in flattening:
         if not row.source and (row.measure.partition(":")[0], row.own_photograph) == first:
-            between = f"{row.value:,.0f} (95 % interval {row.low:,.0f} to {row.high:,.0f})"
-            parts.append(
-                f"{row.method}, seed {row.seed}: {row.measure.replace('_', ' ')} of the final value: {between}"
-            )
+            what = f"{row.method}, seed {row.seed}: {row.measure.replace('_', ' ')} of the final value"
+            parts.append(f"{what}: {with_interval(row, ',.0f')}")
     return "\n".join(parts) + "\n"
 
 
 ANALYSIS = analysis.Analysis("data_efficiency", FLAGS, analyse)
-
-
-def main(_: list[str]) -> None:
-    """Reads the flags, runs, writes and prints."""
-    analysis.main(ANALYSIS)
-
+main = analysis.main_of(ANALYSIS, __name__)
 
 if __name__ == "__main__":
     cli.run(main, values=FLAGS)

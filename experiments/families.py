@@ -93,12 +93,7 @@ def tree(
 
 
 ANALYSIS = analysis.Analysis("families", FLAGS, analyse)
-
-
-def main(_: list[str]) -> None:
-    """Reads the flags, runs, writes and prints."""
-    analysis.main(ANALYSIS)
-
+main = analysis.main_of(ANALYSIS, __name__)
 
 if __name__ == "__main__":
     cli.run(main, values=FLAGS)

@@ -35,9 +35,17 @@ def define(*names: str, **defaults: Any) -> absl_flags.FlagValues:
     return values
 
 
-def complete(values: absl_flags.FlagValues, **fixed: Any) -> types.SimpleNamespace:
-    """Every flag there is: those of ``fixed``, then a driver's values or defaults, then the usual defaults."""
-    parsed = values.is_parsed()
+def complete(
+    values: absl_flags.FlagValues, *, only_defaults: bool = False, **fixed: Any
+) -> types.SimpleNamespace:
+    """Every flag there is: those of ``fixed``, then a driver's values or defaults, then the usual defaults.
+
+    Args:
+      values: of a driver.
+      only_defaults: whether to leave out what was given on a command line to that driver.
+      fixed: values by name.
+    """
+    parsed = values.is_parsed() and not only_defaults
     own = {
         name: values[name].value if parsed else values[name].default for name in DEFINITIONS if name in values
     }

@@ -104,12 +104,7 @@ def predictions(encoders: Sequence[str], rows: Sequence[Row], rates: Sequence[Ro
 
 
 ANALYSIS = analysis.Analysis("geometry", FLAGS, analyse)
-
-
-def main(_: list[str]) -> None:
-    """Reads the flags, runs, writes and prints."""
-    analysis.main(ANALYSIS)
-
+main = analysis.main_of(ANALYSIS, __name__)
 
 if __name__ == "__main__":
     cli.run(main, values=FLAGS)

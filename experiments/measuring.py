@@ -14,6 +14,7 @@ from experiments.inputs import Data
 from jaxalign import Fit
 from jaxalign.biometrics import CurvePoint, EvaluationPlan, Resampling, Sampled, curve_points, evaluate
 from jaxalign.biometrics import Measure as Number
+from jaxalign.biometrics.evaluate import RANKS
 from jaxalign.blocks import padded_width
 from jaxalign.errors import UserError
 from jaxalign.lazy_rows import LazyRows
@@ -88,6 +89,7 @@ class Measuring:
         """
         if split is None:
             split = data.split(seed, config.protocol.train_fraction, config.max_per_person)
+        _require_gallery(config, data.identities[split.test], seed)
         fold = None
         if config.needs_folds():
             fold = identity_folds(data.identities[split.train], config.folds)
@@ -191,6 +193,26 @@ def filled(rows: np.ndarray) -> jax.Array:
 
 def _widened(rows: np.ndarray) -> np.ndarray:
     return np.pad(rows, ((0, 0), (0, padded_width(rows.shape[1]) - rows.shape[1])))
+
+
+def require_ranks(config: PairwiseConfig, data: Data) -> None:
+    """Refuses ranks beyond the gallery of some split; a store that cannot be split is for others to refuse.
+
+    Raises:
+      UserError: see above.
+    """
+    for seed in config.protocol.seeds:
+        try:
+            split = data.split(seed, config.protocol.train_fraction, config.max_per_person)
+        except UserError:
+            return
+        _require_gallery(config, data.identities[split.test], seed)
+
+
+def _require_gallery(config: PairwiseConfig, identities: np.ndarray, seed: int) -> None:
+    size, largest = len(identities if config.gallery == "all" else np.unique(identities)), max(config.rank_k)
+    if largest > size and config.rank_k != RANKS:  # the usual ranks may be too many for a small store
+        raise UserError(f"--rank_k asks for rank {largest:,}; the gallery of seed {seed} has {size:,} rows.")
 
 
 def read_pairs(path: str, data: Data) -> PairList:

@@ -8,18 +8,21 @@ every pair and for the mean over pairs: the smallest rank within one point of th
 the effective rank of each full map, that is (Σ s)² / Σ s² of the variances s of mapped rows along their own axes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 
 from experiments import analysis, cli, flags
-from experiments.aligning import Aligning, Task
-from experiments.analysis import Job, along
-from experiments.comparing import curves_along, number_of_curve
-from experiments.measuring import Measuring
+from experiments.aligning import Aligning
+from experiments.analysis import Job
+from experiments.comparing import curves_of_first, number_of_curve, numbers_of
+from experiments.measuring import Compared, Measuring, TestRows
 from jaxalign import Fit, FoldMoments
 from jaxalign.agreement import effective_rank
 from jaxalign.errors import UserError
+from jaxalign.ranks import RankedRows
 from jaxalign.report import Row
-from jaxalign.saturation import smallest_within
+from jaxalign.report.curves_text import along, with_interval
+from jaxalign.saturation import powers_of_two, smallest_within
 from jaxalign.subspaces import PrincipalSubspaces
 from jaxalign.workers import concurrently
 
@@ -29,7 +32,8 @@ FLAGS = flags.define(
     *(*analysis.COMMON, "ranks"),
     **{**analysis.USUAL, "methods": ",".join(METHODS), "out": "results/rank_sweep"},
 )
-Cut = Callable[[tuple[str, str], int], Fit]  # a pair's map at a rank
+Pair = tuple[str, str]
+Cut = Callable[[Pair, int], Fit]  # a pair's map at a rank
 
 
 def analyse(job: Job) -> str:
@@ -38,35 +42,38 @@ def analyse(job: Job) -> str:
     dims = run.data.store.dims
     full = {pair: min(dims[name] for name in pair) for pair in run.pairs}
     ranks = chosen_ranks(job, max(full.values()))
-    tasks = [(pair, rank) for pair in run.pairs for rank in sorted({min(rank, full[pair]) for rank in ranks})]
-    splits = job.measuring(run)
-    job.progress.total = len(tasks) * len(job.config.protocol.methods) * len(splits)
+    splits, methods = job.measuring(run), job.config.protocol.methods
+    job.progress.total = len(run.pairs) * len(methods) * len(splits)
     effective: list[Row] = []
     for measuring in splits:
         moments, test = run.moments(measuring), measuring.test_rows(run.data)
-        for method in job.config.protocol.methods:
+        for method in methods:
             job.progress.show(f"fitting {method}")
             cut = maps(run, moments, method, measuring)
+            each = partial(every_rank, measuring, test, cut, ranks, full)
+            for pair, found in zip(run.pairs, concurrently(each, run.pairs, measuring.at_once(run.data))):
+                for at, (fit, numbers) in zip(ranks, found):
+                    run.keep(measuring.seed, method, (pair, None, fit), numbers, axis="rank", at=float(at))
+                here = (run.data.store.dataset, *pair, method, None, measuring.seed, "", "effective_rank")
+                effective.append(Row(*here, effective_rank(found[-1][0].source, moments.total, pair[0])))
+                job.progress.step(f"{method}, {' → '.join(pair)}")
+    number = partial(
+        number_of_curve, name="smallest_rank_within_1_point", function=smallest_within, margin=MARGIN
+    )
+    least = [number(curve) for curve in curves_of_first(run)]
+    return text(job.finish(run, [*least, *effective]), least)
 
-            def compare(task: tuple[tuple[str, str], int], cut=cut, test=test, measuring=measuring):
-                pair, rank = task
-                fit = cut(pair, rank)
-                return fit, run.compare(measuring, test, (pair, None, fit))
 
-            for (pair, rank), (fit, found) in zip(tasks, concurrently(compare, tasks)):
-                job.progress.step(f"{method}, rank {rank}, {' → '.join(pair)}")
-                for at in ranks:
-                    if min(at, full[pair]) == rank:
-                        task: Task = (pair, None, fit)
-                        run.keep(measuring.seed, method, task, found, axis="rank", at=float(at))
-                if rank == min(full[pair], max(ranks)):
-                    here = (run.data.store.dataset, *pair, method, None, measuring.seed)
-                    effective.append(
-                        Row(*here, "", "effective_rank", effective_rank(fit.source, moments.total, pair[0]))
-                    )
-    least = list(smallest(run))
-    rows = job.finish(run, [*least, *effective])
-    return text(rows, least)
+def every_rank(
+    measuring: Measuring, test: TestRows, cut: Cut, ranks: list[int], full: dict[Pair, int], pair: Pair
+) -> list[tuple[Fit, Compared | str]]:
+    """A pair at every rank, of which one that it has not is its largest; its rows are mapped once."""
+    largest = cut(pair, min(ranks[-1], full[pair]))
+    rows, found = RankedRows.of(largest, test[pair[0]], test[pair[1]]), {}
+    for rank in dict.fromkeys(min(at, full[pair]) for at in ranks):
+        fit = cut(pair, rank)
+        found[rank] = fit, numbers_of(measuring, *rows.at(fit))
+    return [found[min(at, full[pair])] for at in ranks]
 
 
 def chosen_ranks(job: Job, largest: int) -> list[int]:
@@ -79,7 +86,7 @@ def chosen_ranks(job: Job, largest: int) -> list[int]:
     if isinstance(given, str):
         raise UserError("rank_sweep measures ranks; --ranks takes whole numbers and full.")
     if given is None:
-        return sorted({*(2**k for k in range(largest.bit_length()) if 2**k < largest), largest})
+        return powers_of_two(largest)
     ranks = sorted({largest if rank is None else rank for rank in given})
     if ranks[-1] > largest:
         raise UserError(
@@ -97,34 +104,17 @@ def maps(run: Aligning, moments: FoldMoments, method: str, measuring: Measuring)
     return lambda pair, rank: fitted[pair].at_rank(rank)
 
 
-def smallest(run: Aligning) -> Iterator[Row]:
-    """The smallest rank within a point of the largest one, by the first measure of the run."""
-    first = next(((row.own_photograph, row.measure) for row in run.rows), None)
-    for curve in curves_along(run):
-        if (curve.own_photograph, curve.measure) == first:
-            yield number_of_curve(curve, "smallest_rank_within_1_point", smallest_within, MARGIN)
-
-
 def text(rows: list[Row], least: list[Row]) -> str:
     """Quality by rank, and the smallest rank within a point."""
     swept = [row for row in rows if row.axis == "rank"]
-    parts = [along(swept, [(swept[0].measure, swept[0].own_photograph)]), ""]
-    for row in least:
-        if not row.source:
-            between = f"{row.value:.0f} (95 % interval {row.low:.0f} to {row.high:.0f})"
-            parts.append(
-                f"{row.method}, seed {row.seed}: smallest rank within 1 point of the largest: {between}"
-            )
-    return "\n".join(parts) + "\n"
+    what = "smallest rank within 1 point of the largest"
+    means = [row for row in least if not row.source]
+    lines = [f"{row.method}, seed {row.seed}: {what}: {with_interval(row, '.0f')}" for row in means]
+    return "\n".join([along(swept, [(swept[0].measure, swept[0].own_photograph)]), "", *lines]) + "\n"
 
 
 ANALYSIS = analysis.Analysis("rank_sweep", FLAGS, analyse, METHODS)
-
-
-def main(_: list[str]) -> None:
-    """Reads the flags, runs, writes and prints."""
-    analysis.main(ANALYSIS)
-
+main = analysis.main_of(ANALYSIS, __name__)
 
 if __name__ == "__main__":
     cli.run(main, values=FLAGS)

@@ -22,7 +22,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from jaxalign.embeddings.atomic import new_directory
+from jaxalign.embeddings.atomic import new_directory, write_atomically
 from jaxalign.errors import UserError
 from jaxalign.report.rows import Row
 from jaxalign.version import __version__
@@ -96,8 +96,8 @@ class Writer:
             **environment(),
             **{key: plain(value) for key, value in more.items()},
         }
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        (self.directory / "config.json").write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        write_atomically(self.directory / "config.json", lambda file: file.write(text.encode()))
 
     def text(self, name: str, text: str) -> None:
         """Writes a text file."""

@@ -5,19 +5,19 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, get_type_hints
 
 from experiments.results import COLUMNS, FORMAT, FORMAT_VERSION, read_parquet
 from jaxalign.errors import UserError
 from jaxalign.report.geometry_text import Predicted
 from jaxalign.report.parts import CONTROLS, Part
-from jaxalign.report.records import Difference, Point
+from jaxalign.report.records import Difference, Point, ThreeWay
 from jaxalign.report.rows import Row
 from jaxalign.report.sections import SECTIONS
 
 STUDY = "study"
-BESIDE = ("projection.csv", "prediction.csv", "differences.csv")
+BESIDE = ("projection.csv", "prediction.csv", "differences.csv", "three_way.csv")
 Record = TypeVar("Record")
 SAME = ("protocol.name", "protocol.normalize", "protocol.train_fraction", "protocol.own_photograph")
 SAME_FLAGS = ("max_per_person", "gallery", "nonfinite")
@@ -55,7 +55,7 @@ def read_tree(path: pathlib.Path) -> Tree:
     driver = str(config.get("driver"))
     if driver != STUDY:
         return Tree([_part(path, config)], [], driver)
-    folders = sorted(folder for folder in path.iterdir() if (folder / "config.json").is_file())
+    folders = sorted(f for f in path.iterdir() if f.name[0] != "." and (f / "config.json").is_file())
     found = [(folder, _config(folder)) for folder in folders]
     parts = [_part(folder, own) for folder, own in found if own.get("driver") in SECTIONS]
     if not parts:
@@ -99,7 +99,7 @@ def _part(path: pathlib.Path, config: Mapping[str, Any]) -> Part:
         )
     rows = _rows(path / "results.parquet")
     _check_csv(path, len(rows))
-    families = path / "families.json"
+    families, alignability = path / "families.json", path / "alignability.parquet"
     part = Part(
         path.resolve().name,
         driver,
@@ -107,9 +107,11 @@ def _part(path: pathlib.Path, config: Mapping[str, Any]) -> Part:
         rows,
         curves=_rows(path / "curves.parquet") if (path / "curves.parquet").exists() else (),
         doubtful=frozenset(_doubtful(path / "fits.csv")),
-        projection=_records(path / "projection.csv", Point._fields, _point),
-        predictions=_records(path / "prediction.csv", Predicted._fields, _prediction),
-        differences=_records(path / "differences.csv", Difference._fields, _difference),
+        alignability=_rows(alignability) if alignability.exists() else (),
+        projection=_records(path / "projection.csv", Point),
+        predictions=_records(path / "prediction.csv", Predicted),
+        differences=_records(path / "differences.csv", Difference),
+        three_way=_records(path / "three_way.csv", ThreeWay),
         families=_json(families) if families.exists() else {},
         checksums={
             file.name: hashlib.sha256(file.read_bytes()).hexdigest()
@@ -152,36 +154,22 @@ def _lines(file: pathlib.Path, columns: Sequence[str]) -> Iterator[dict[str, str
         yield from lines
 
 
-def _records(
-    file: pathlib.Path, columns: Sequence[str], read: Callable[[Mapping[str, str]], Record]
-) -> list[Record]:
-    found = []
-    for number, line in enumerate(_lines(file, columns), start=2):
+def _records(file: pathlib.Path, kind: type[Record]) -> list[Record]:
+    """The lines of a CSV file as what they were written from; none if it is not there."""
+    types, found = get_type_hints(kind), []
+    for number, line in enumerate(_lines(file, list(types)), start=2):
         try:
-            found.append(read(line))
+            found.append(kind(**{name: _field(of, line[name]) for name, of in types.items()}))
         except (TypeError, ValueError) as error:
             raise UserError(f"{file}, line {number} cannot be read: {error}.") from error
     return found
 
 
-def _point(line: Mapping[str, str]) -> Point:
-    named: dict[str, Any] = {name: line[name] for name in Point._fields}
-    return Point(**named | {"person": int(line["person"]), "x": float(line["x"]), "y": float(line["y"])})
-
-
-def _prediction(line: Mapping[str, str]) -> Predicted:
-    named: dict[str, Any] = {name: line[name] for name in Predicted._fields}
-    named |= {name: float(line[name] or "nan") for name in ("spearman", "low", "high", "p")}
-    named["pairs"] = int(line["pairs"])
-    return Predicted(**named)
-
-
-def _difference(line: Mapping[str, str]) -> Difference:
-    named: dict[str, Any] = {name: line[name] for name in Difference._fields}
-    named |= {name: float(line[name] or "nan") for name in ("value", "low", "high")}
-    named["seed"] = int(line["seed"])
-    named["at"] = float(line["at"]) if line["at"] else None
-    return Difference(**named)
+def _field(kind: Any, text: str) -> Any:
+    """A field of a CSV file: an empty one is NaN, or None where it may be."""
+    if kind in (str, int):
+        return kind(text)
+    return float(text or "nan") if kind is float or text else None
 
 
 def _doubtful(file: pathlib.Path) -> Iterator[tuple[str, str, str]]:

@@ -8,17 +8,17 @@ axes. For every pair and for the mean over pairs: the best penalty by the first 
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
 from experiments import analysis, cli, flags
-from experiments.aligning import Aligning
-from experiments.analysis import Job, along
-from experiments.comparing import curves_along, number_of_curve
+from experiments.analysis import Job
+from experiments.comparing import curves_of_first, number_of_curve
 from jaxalign import fit_pairs
 from jaxalign.agreement import effective_rank
 from jaxalign.report import Row
+from jaxalign.report.curves_text import along, with_interval
 
 FLAGS = flags.define(
     *(*(name for name in analysis.COMMON if name not in ("l2", "folds")),),
@@ -44,38 +44,27 @@ def analyse(job: Job) -> str:
                 here = (run.data.store.dataset, *pair, "ridge", None, measuring.seed)
                 value = effective_rank(fit.source, moments.total, pair[0])
                 effective.append(Row(*here, "", "effective_rank", value, **mark))
-    best = list(best_penalties(run))
+    best = [number_of_curve(curve, "best_l2", highest) for curve in curves_of_first(run)]
     return text(job.finish(run, [*best, *effective]), best)
 
 
-def best_penalties(run: Aligning) -> Iterator[Row]:
-    """The penalty of the highest value of the first measure."""
-    first = next(((row.own_photograph, row.measure) for row in run.rows), None)
-    for curve in curves_along(run):
-        if (curve.own_photograph, curve.measure) == first:
-            yield number_of_curve(
-                curve, "best_l2", lambda at, values: np.asarray(at)[np.argmax(values, axis=-1)]
-            )
+def highest(at: Sequence[float], quality: np.ndarray) -> np.ndarray:
+    """Where each curve is highest."""
+    return np.asarray(at)[np.argmax(quality, axis=-1)]
 
 
 def text(rows: list[Row], best: list[Row]) -> str:
     """Quality by penalty, and the best one."""
     path = [row for row in rows if row.axis == "l2" and row.measure != "effective_rank"]
-    parts = [along(path, [(path[0].measure, path[0].own_photograph)]), ""]
-    for row in best:
-        if not row.source:
-            between = f"{row.value:g} (95 % interval {row.low:g} to {row.high:g})"
-            parts.append(f"seed {row.seed}: best penalty for the mean over pairs: {between}")
-    return "\n".join(parts) + "\n"
+    means = [row for row in best if not row.source]
+    lines = [
+        f"seed {row.seed}: best penalty for the mean over pairs: {with_interval(row, 'g')}" for row in means
+    ]
+    return "\n".join([along(path, [(path[0].measure, path[0].own_photograph)]), "", *lines]) + "\n"
 
 
 ANALYSIS = analysis.Analysis("ridge_path", FLAGS, analyse, ("ridge",))
-
-
-def main(_: list[str]) -> None:
-    """Reads the flags, runs, writes and prints."""
-    analysis.main(ANALYSIS)
-
+main = analysis.main_of(ANALYSIS, __name__)
 
 if __name__ == "__main__":
     cli.run(main, values=FLAGS)

@@ -19,10 +19,10 @@ from experiments.measuring import Measuring
 from jaxalign import FoldMoments
 from jaxalign.biometrics import Sampled, mean_of
 from jaxalign.report import ResultTable, Row
+from jaxalign.report.records import ThreeWay
 from jaxalign.splits import identity_folds
 from jaxalign.stability import MEASURES, Apart, around, between
 
-COLUMNS = ("dataset", "source", "via", "target", "method", "seed", "value", "low", "high")
 FLAGS = flags.define(
     *analysis.COMMON,
     **{**analysis.USUAL, "methods": "orthogonal,ridge,canonical", "out": "results/stability"},
@@ -38,7 +38,7 @@ def analyse(job: Job) -> str:
     run = job.aligning()
     splits, methods = job.measuring(run), job.config.protocol.methods
     job.progress.total = len(methods) * len(splits)
-    ways: list[tuple] = []
+    ways: list[ThreeWay] = []
     for measuring in splits:
         train = measuring.split.train
         half = identity_folds(run.data.identities[train], 2, measuring.seed)
@@ -54,10 +54,10 @@ def analyse(job: Job) -> str:
                 run.rows.append(row(here, measure, mean_of(list(found.values()))))
                 for via, number in found.items():
                     if via:
-                        value = (number.estimate, *number.interval())
-                        ways.append((here[0], pair[0], via, pair[1], method, measuring.seed, *value))
+                        way = (here[0], pair[0], via, pair[1], method, measuring.seed)
+                        ways.append(ThreeWay(*way, number.estimate, *number.interval()))
             job.progress.step(f"{method}, seed {measuring.seed}")
-    job.write.csv("three_way.csv", COLUMNS, ways)
+    job.write.csv("three_way.csv", ThreeWay._fields, ways)
     return text(job.finish(run))
 
 
@@ -97,12 +97,7 @@ def text(rows: list[Row]) -> str:
 
 
 ANALYSIS = analysis.Analysis("stability", FLAGS, analyse)
-
-
-def main(_: list[str]) -> None:
-    """Reads the flags, runs, writes and prints."""
-    analysis.main(ANALYSIS)
-
+main = analysis.main_of(ANALYSIS, __name__)
 
 if __name__ == "__main__":
     cli.run(main, values=FLAGS)

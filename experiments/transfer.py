@@ -10,7 +10,6 @@ people are left out of the training side and counted (--same_names=unrelated whe
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from experiments.analysis import Job
 from experiments.inputs import Data
 from experiments.measuring import Measuring
 from jaxalign.errors import UserError
-from jaxalign.report import ResultTable, Row, render_table
+from jaxalign.report.transfer_text import render_transfer
 from jaxalign.splits import Split, identity_folds, limit_per_person, without_people
 
 DEFAULT = "identity,orthogonal,ridge,canonical"
@@ -59,7 +58,7 @@ def analyse(job: Job) -> str:
     job.record["left_out"] = [
         dict(zip(("fitted_on", "tested_on", "seed", "people"), count)) for count in counts
     ]
-    return text(job.finish(runs[0]), counts)
+    return render_transfer(job.finish(runs[0]), counts)
 
 
 def measure(
@@ -108,28 +107,8 @@ def folds(job: Job, data: Data, split: Split) -> np.ndarray | None:
     )
 
 
-def text(rows: Sequence[Row], counts: Sequence[tuple[str, str, int, int]]) -> str:
-    """A table for each ordered pair of stores, and who was left out."""
-    lines = []
-    for fitted, tested in dict.fromkeys((row.dataset, row.test_dataset) for row in rows):
-        table = ResultTable(row for row in rows if (row.dataset, row.test_dataset) == (fitted, tested))
-        where = f"fitted on {fitted}, tested on {tested or fitted}"
-        lines += [render_table(table, title=where).split("\n\nrank-1")[0].rstrip(), ""]
-    for fitted, tested, seed, people in counts:
-        lines.append(
-            f"{fitted} → {tested}, seed {seed}: {people:,} people with the name of one who is tested were left out of "
-            "the training side."
-        )
-    return "\n".join(lines) + "\n"
-
-
 ANALYSIS = analysis.Analysis("transfer", FLAGS, analyse, opening=analysis.open_stores)
-
-
-def main(_: list[str]) -> None:
-    """Reads the flags, runs, writes and prints."""
-    analysis.main(ANALYSIS)
-
+main = analysis.main_of(ANALYSIS, __name__)
 
 if __name__ == "__main__":
     cli.run(main, values=FLAGS)

@@ -90,9 +90,16 @@ def _correlation(left: Float[Array, "n m"], right: Float[Array, "n m"]) -> Float
 
 
 def _ranks(scores: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
-    """Place of each score in its row, centred around 0: NumPy sorts on the host many times faster than XLA."""
-    order = np.argsort(scores, axis=1, kind="stable")
+    """Place of each score in its row, centred around 0; equal scores in their order.
+
+    NumPy sorts on the host many times faster than XLA, and numbers several times faster than it orders them: each is
+    a score, as a whole number that rises with it, and its column.
+    """
+    columns = np.arange(scores.shape[1])
+    bits = (scores + 0.0).view(np.int32)  # no negative zeros, which would not equal others
+    key = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int64) << 32
+    order = np.sort(key | columns, axis=1) & 0xFFFFFFFF
     ranks = np.empty(scores.shape, np.float32)
-    places = np.arange(scores.shape[1], dtype=np.float32) - scores.shape[1] / 2
+    places = columns.astype(np.float32) - len(columns) / 2
     np.put_along_axis(ranks, order, np.broadcast_to(places, scores.shape), axis=1)
     return ranks

@@ -21,8 +21,12 @@ def two_dimensions(left: ArrayLike, right: ArrayLike) -> tuple[np.ndarray, np.nd
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     rows = rows / np.where(length > 0, length, 1)
     centred = rows - rows.mean(axis=0)
-    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    # A few rows of many columns: their inner products hold the same axes in a far smaller matrix.
+    power, weights = np.linalg.eigh(centred @ centred.T)
+    power = np.where(power > np.finfo(power.dtype).eps * len(rows) * power[-1], power, 0)
+    weights, length = weights[:, :-3:-1], np.sqrt(power[:-3:-1])
+    axes = weights.T @ centred  # times their lengths, of which only the signs are used
     signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
-    placed = centred @ (axes * np.where(signs == 0, 1, signs)[:, None]).T
+    placed = weights * (length * np.where(signs == 0, 1, signs))
     placed = np.pad(placed, ((0, 0), (0, 2 - placed.shape[1])))
     return placed[: len(sides[0])], placed[len(sides[0]) :]

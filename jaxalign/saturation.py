@@ -50,3 +50,8 @@ def smallest_within(sizes: ArrayLike, quality: ArrayLike, margin: float) -> Floa
 def logarithmic(first: int, last: int, count: int) -> list[int]:
     """Whole numbers from ``first`` to ``last``, evenly on a logarithmic scale, at most ``count``, none twice."""
     return sorted({*np.round(np.geomspace(min(first, last), last, count)).astype(int).tolist(), last})
+
+
+def powers_of_two(last: int) -> list[int]:
+    """1, 2, 4 and so on below ``last``, and ``last``."""
+    return [*(2**k for k in range(last.bit_length()) if 2**k < last), last]

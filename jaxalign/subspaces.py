@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from jaxalign.affine import AffineMap
 from jaxalign.errors import UserError
 from jaxalign.moments import Moments
-from jaxalign.precision import double_precision, multiply
+from jaxalign.precision import double_precision
 from jaxalign.solvers import Fit
 from jaxalign.workers import concurrently
 
@@ -28,6 +29,7 @@ class PrincipalSubspaces:
     total: Moments
     axes: Mapping[str, np.ndarray]
     variance: Mapping[str, np.ndarray]
+    _inner: dict[tuple[str, str], np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, total: Moments, names: Iterable[str] | None = None) -> "PrincipalSubspaces":
@@ -57,28 +59,31 @@ class PrincipalSubspaces:
         most = min(self.total.width(source), self.total.width(target))
         if not 1 <= rank <= most:
             raise UserError(f"rank: expected 1 to {most} for {source} → {target}, got {rank}")
-        left, right = self.axes[source][:, :rank], self.axes[target][:, :rank]
-        with double_precision():
-            cross = self.total.scatter[_columns(self.total, source), _columns(self.total, target)]
-            inner = multiply(multiply(left.T, cross), right) / self.total.weight
-            u, singular, vt = jnp.linalg.svd(inner, full_matrices=False)
-            rotation = multiply(u, vt)
-            source_power = jnp.sum(rotation**2 * self.variance[source][:rank, None], axis=0)
-            product = jnp.sum(rotation * inner, axis=0)
-            target_power = self.variance[target][:rank]
-            residual = jnp.maximum(source_power - 2 * product + target_power, 0)
-            cutoff = jnp.finfo(singular.dtype).eps * rank * singular[0]
-            mean = self.total.mean
-            fit = Fit(
-                AffineMap((left, rotation), jnp.zeros(rank), mean[_columns(self.total, source)]),
-                AffineMap((right,), jnp.zeros(rank), mean[_columns(self.total, target)]),
-                residual,
-                jnp.asarray(target_power),
-                jnp.sum(singular > cutoff).astype(singular.dtype),
-                singular[0] / jnp.maximum(singular[-1], jnp.finfo(singular.dtype).tiny),
-                singular[-1] > cutoff,
-            )
-            return jax.tree.map(np.asarray, fit)
+        inner = self._between(source, target)[:rank, :rank]
+        u, singular, vt = np.linalg.svd(inner)
+        rotation = u @ vt
+        power, target_power = self.variance[source][:rank], self.variance[target][:rank]
+        cutoff = np.finfo(singular.dtype).eps * rank * singular[0]
+        mean, nothing = np.asarray(self.total.mean), np.zeros(rank)
+        fit = Fit(
+            AffineMap((self.axes[source][:, :rank], rotation), nothing, mean[_columns(self.total, source)]),
+            AffineMap((self.axes[target][:, :rank],), nothing, mean[_columns(self.total, target)]),
+            np.maximum(power @ rotation**2 - 2 * np.sum(rotation * inner, axis=0) + target_power, 0),
+            target_power,
+            np.sum(singular > cutoff).astype(singular.dtype),
+            singular[0] / np.maximum(singular[-1], np.finfo(singular.dtype).tiny),
+            singular[-1] > cutoff,
+        )
+        return jax.tree.map(np.asarray, fit)
+
+    def _between(self, source: str, target: str) -> Float[np.ndarray, "p q"]:
+        """Covariance of two encoders along their axes; every rank takes a corner of it."""
+        if (source, target) not in self._inner:
+            scatter = np.asarray(self.total.scatter)
+            cross = scatter[_columns(self.total, source), _columns(self.total, target)]
+            inner = self.axes[source].T @ cross @ self.axes[target] / float(self.total.weight)
+            self._inner[source, target], self._inner[target, source] = inner, inner.T
+        return self._inner[source, target]
 
 
 def _columns(total: Moments, name: str) -> slice:

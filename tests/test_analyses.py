@@ -1,7 +1,9 @@
 """The drivers of analyses in one process: what they measure against numpy and scikit-learn, and what bad input gets."""
 
 import csv
+import importlib
 import json
+import shutil
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from experiments import (
     ridge_path,
     stability,
     study,
+    study_plan,
     transfer,
 )
 from experiments.results import COLUMNS
@@ -150,6 +153,7 @@ def test_published_sizes_are_shares_of_all_people(stores, tmp_path):
         f"--store={stores / 'first'}",
         "--protocol=published",
         "--train_pairs=none",
+        "--methods=ridge",
     )
     assert {float(row["at"]) for row in rows if row["axis"]} == {3, 6, 9, 12, 15, 18, 21}
 
@@ -320,26 +324,47 @@ def spread(views):
     return np.linalg.norm(place[:, 0] - place[:, 1], axis=2).mean() / place.std()
 
 
-def test_a_study_writes_every_part_as_its_driver_does(stores, tmp_path):
-    both = f"--stores={stores / 'first'},{stores / 'second'}"
-    assert drive(study, both, f"--out={tmp_path / 's'}", "--parts=ridge_path,transfer") == 0
-    config = json.loads((tmp_path / "s" / "config.json").read_text())
-    assert config["driver"] == "study"
-    assert config["parts"] == ["ridge_path-first", "ridge_path-second", "transfer"]
-    for part in config["parts"]:
-        inside = json.loads((tmp_path / "s" / part / "config.json").read_text())
+def test_a_study_writes_every_part_as_its_driver_does(stores, tmp_path, monkeypatch):
+    out, both, told = tmp_path / "s", f"--stores={stores / 'first'},{stores / 'second'}", []
+    monkeypatch.setattr(study.report, "write", lambda tree, *given, **more: told.append((tree, *given)))
+    parts = ["ridge_path-first", "ridge_path-second", "transfer"]
+    assert drive(study, both, f"--out={out}", "--parts=transfer,ridge_path", "--tables=latex") == 0
+    config = json.loads((out / "config.json").read_text())
+    assert (config["driver"], config["parts"], config["failed"]) == ("study", parts, {})
+    for part in parts:
+        inside = json.loads((out / part / "config.json").read_text())
         assert inside["driver"] == part.partition("-")[0]
         assert inside["config"]["intervals"] == 40
-        assert read(tmp_path / "s" / part / "results.csv")
-    assert drive(study, both, f"--out={tmp_path / 's'}", "--parts=ridge_path") == 2
-    alone = f"--stores={stores / 'first'}"
-    assert drive(study, alone, f"--out={tmp_path / 's'}", "--parts=ridge_path", "--overwrite") == 0
-    assert {path.name for path in (tmp_path / "s").iterdir()} == {"config.json", "ridge_path-first"}
+        assert read(out / part / "results.csv")
+    ((tree, where, formats),) = told
+    assert ([part.name for part in tree.parts], where, formats) == (parts, out / "report", ("latex",))
+
+
+def test_a_study_replaces_an_older_one_and_leaves_nothing_of_it(stores, tmp_path, capsys, monkeypatch):
+    out, alone = tmp_path / "s", f"--store={stores / 'first'}"
+    flags = (f"--out={out / 'ridge_path-first'}", "--penalties=7")
+    assert drive(ridge_path, alone, *flags) == 0
+    shutil.copytree(out / "ridge_path-first", out / "stability-first")
+    again = (f"--stores={stores / 'first'}", f"--out={out}", "--parts=ridge_path")
+    assert drive(study, *again) == 2
+    assert "add --overwrite" in capsys.readouterr().err
+    older = (out / "ridge_path-first" / "results.csv").read_bytes()
+    assert drive(study, *again, "--overwrite", "--rank_k=900") == 2
+    assert drive(study, *again, "--overwrite", "--train_fraction=0.01") == 2  # no part could be done
+    assert (out / "ridge_path-first" / "results.csv").read_bytes() == older
+    assert drive(study, *again, "--overwrite") == 0
+    assert {path.name for path in out.iterdir()} == {"config.json", "ridge_path-first", "report"}
+    assert {row["at"] for row in read(out / "ridge_path-first" / "results.csv")} > {"0.001", "100.0"}
+    assert 'id="ridge_path-first"' in (out / "report" / "report.html").read_text(encoding="utf-8")
+    monkeypatch.setattr(study.report, "write", lambda *given, **more: 1 / 0)
+    assert drive(study, *again, "--overwrite") == 1
+    assert "report: failed: ZeroDivisionError" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"config.json", "ridge_path-first"}
 
 
 def test_every_part_of_the_table_is_there():
-    for name in (*study.OF_EACH, *study.OF_ALL):
-        part = study.of(name)
+    for name in (*study_plan.OF_EACH, *study_plan.OF_ALL):
+        part = importlib.import_module(f"experiments.{name}").ANALYSIS
         assert part.name == name
         assert {"out", "overwrite"} <= set(part.flags)
 
@@ -367,6 +392,18 @@ def others(tmp_path_factory):
         (study, ["--stores={stores}/first,{others}/alone"], "'alone' has delta, gamma"),
         (study, ["--stores={stores}/first", "--parts=luck"], "there is no part 'luck'"),
         (study, ["--stores={stores}/first", "--parts=transfer"], "takes at least two stores"),
+        (
+            study,
+            ["--stores={stores}/first", "--rank_k=1,37"],
+            "asks for rank 37; the gallery of seed 42 has 36 rows",
+        ),
+        (
+            study,
+            ["--stores={stores}/first", "--families=one:alpha+zeta"],
+            "an encoder 'zeta' that is not there",
+        ),
+        (study, ["--stores={stores}/first", "--tables=doc"], "there is no format 'doc'"),
+        (ridge_path, ["--rank_k=37"], "--rank_k asks for rank 37"),
         (study, ["--stores={stores}/first", "--fmr=2"], "--fmr takes numbers above 0"),
         (data_efficiency, ["--train_people=5,22"], "a training size of 22 is asked for; there are 2 to 21"),
         (data_efficiency, ["--train_pairs=99"], "a training size of 99 is asked for; there are 2 to 84"),

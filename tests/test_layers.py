@@ -54,6 +54,7 @@ ALLOWED = {
         "settings",
         "solvers",
     },
+    "ranks": {"affine", "blocks", "lazy_rows", "solvers"},
     "subspaces": {"affine", "moments", "solvers", "workers"},
     "agreement": {"affine", "moments"},
     "capacity": {"affine"},

@@ -133,7 +133,11 @@ class Resampling:
         """
         by_person = np.zeros((self.weights.shape[1], values.shape[1]))
         np.add.at(by_person, people, values)
-        return by_person.sum(axis=0), self.weights.astype(np.float64) @ by_person
+        return by_person.sum(axis=0), self._wide_weights @ by_person
+
+    @functools.cached_property
+    def _wide_weights(self) -> np.ndarray:
+        return self.weights.astype(np.float64)
 
     def measures(self, evaluation: Evaluation) -> dict[tuple[str, str], Sampled]:
         """Every number of ``evaluation.measures()`` that is no NaN, by own photograph and name.

@@ -7,7 +7,7 @@ interpolated.
 """
 
 import dataclasses
-import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxalign.biometrics.counting import Counter, Scored
+from jaxalign.biometrics.layout import EvaluationPlan
 from jaxalign.biometrics.operating_points import ErrorRates
 from jaxalign.biometrics.tail import score_strips
 from jaxalign.precision import multiply
@@ -22,8 +23,9 @@ from jaxalign.precision import multiply
 THRESHOLDS = 48  # about as many, unless asked otherwise
 NEAR = (0.4, 0.75, 1.0, 1.3, 2.2)  # of a false match rate that is asked for
 COUNTS_AT_ONCE = 1 << 26  # counts by pair of people and stretch that are in memory
-STRETCHES_AT_ONCE = 4  # quadratic forms of one batch
-FEW_COMPARISONS = 40_000  # of a stretch that is weighed as a list
+BLOCKS = 4  # of people, along each side of a matrix that is filled above its diagonal
+FEW = 1 / 8  # comparisons for each two people, up to which a stretch is weighed as a list
+BINS = 1 << 16  # of scores, to find their stretches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +120,24 @@ def _ladder(scored: Scored, rates: ErrorRates, impostors: int, thresholds: int) 
 
 
 def _stretch(ladder: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """For each score the number of thresholds above it: 0 reaches the highest, T reaches none."""
-    return len(ladder) - np.searchsorted(ladder[::-1], scores, "right")
+    """For each score the number of thresholds above it: 0 reaches the highest, T reaches none.
+
+    Equivalent: ``len(ladder) - numpy.searchsorted(ladder[::-1], scores, "right")``. A table of bins answers for nearly
+    all scores; those that share a bin with a threshold are searched.
+    """
+    thresholds = np.bincount(_bin_of(ladder), minlength=BINS)
+    unknown = len(ladder) + 1
+    table = (thresholds[::-1].cumsum()[::-1] - thresholds).astype(np.min_scalar_type(unknown))
+    table[thresholds > 0] = unknown
+    found = table[_bin_of(scores)]
+    unsure = np.flatnonzero(found == unknown)
+    found[unsure] = len(ladder) - np.searchsorted(ladder[::-1], scores[unsure], "right")
+    return found
+
+
+def _bin_of(scores: np.ndarray) -> np.ndarray:
+    """Bins of cosines, which never fall as scores rise."""
+    return np.clip((scores + 1) * ((BINS - 1) / 2), 0, BINS - 1).astype(np.uint16)
 
 
 def _impostors(counter: Counter, scored: Scored, ladder: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -128,24 +146,50 @@ def _impostors(counter: Counter, scored: Scored, ladder: np.ndarray, weights: np
     Counts by pair of people are made for so many stretches at once as memory allows; scores that were not kept are
     computed again for each.
     """
-    plan, people = counter.plan, weights.shape[1]
-    stretches = len(ladder) + 1
+    people, stretches = weights.shape[1], len(ladder) + 1
     group = max(1, min(stretches, COUNTS_AT_ONCE // people**2))
     found: list[np.ndarray] = []
     for first in range(0, stretches, group):
         counts = [_PairCounts(people) for _ in range(min(group, stretches - first))]
         for start, column, scores in score_strips(counter, scored):
-            rows = max(0, min(len(scores), plan.probes - start))
-            probe = plan.probe_codes[plan.order[start : start + rows]]
-            searched = plan.gallery_codes[column : column + scores.shape[1]]
-            stretch = _stretch(ladder, scores[:rows, : len(searched)].ravel()).astype(np.uint16)
-            pair = (probe[:, None] * people + searched[None, :]).astype(np.int32).ravel()
-            by_stretch = np.argsort(stretch, kind="stable")
-            ends = np.searchsorted(stretch[by_stretch], np.arange(first, first + len(counts) + 1))
-            for number, count in enumerate(counts):
-                count.add(pair[by_stretch[ends[number] : ends[number + 1]]])
+            compared = _compared(counter.plan, ladder, start, column, scores)
+            for count, pairs in zip(counts, _by_stretch(*compared, people, first, len(counts))):
+                count.add(pairs)
         found += _weighed(counts, weights)
     return np.stack(found, axis=1).astype(np.float64)
+
+
+def _compared(
+    plan: EvaluationPlan, ladder: np.ndarray, start: int, column: int, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Stretches of a strip of scores, shape [n, m], and the people of its probes [n] and its gallery rows [m]."""
+    rows = max(0, min(len(scores), plan.probes - start))
+    probe = plan.probe_codes[plan.order[start : start + rows]]
+    searched = plan.gallery_codes[column : column + scores.shape[1]]
+    stretch = _stretch(ladder, np.ascontiguousarray(scores[:rows, : len(searched)]).ravel())
+    return stretch.reshape(rows, len(searched)), probe, searched
+
+
+def _by_stretch(
+    stretch: np.ndarray, probe: np.ndarray, searched: np.ndarray, people: int, first: int, number: int
+) -> Iterator[np.ndarray]:
+    """Comparisons of two people in each of ``number`` stretches from ``first`` on, as ascending pairs of people.
+
+    The two people of a pair weigh the same in either role: a pair is the smaller times people plus the larger.
+    """
+    impostor = probe[:, None] != searched
+    if number <= stretch.max(initial=0):  # not all stretches at once
+        impostor &= (stretch >= first) & (stretch < first + number)
+    # Sorting whole numbers is several times faster than an order of stretches and then the pairs in it.
+    key = stretch.astype(np.uint32 if (first + number) * people**2 < 1 << 32 else np.uint64)
+    key *= key.dtype.type(people**2)
+    one, other = probe.astype(key.dtype)[:, None], searched.astype(key.dtype)
+    key += np.minimum(one, other) * key.dtype.type(people) + np.maximum(one, other)
+    ascending = np.sort(key[impostor])
+    starts = (first + np.arange(number + 1)) * people**2
+    ends = np.searchsorted(ascending, starts.astype(key.dtype))
+    for offset, begin, end in zip(starts, ends, ends[1:]):
+        yield ascending[begin:end] - key.dtype.type(offset)
 
 
 class _PairCounts:
@@ -157,10 +201,10 @@ class _PairCounts:
         self.matrix: np.ndarray | None = None
 
     def add(self, pairs: np.ndarray) -> None:
-        """Adds comparisons, each as probe's person times people plus gallery's person; own ones are left out."""
+        """Adds comparisons, as ``_by_stretch`` gives them."""
         self.number += len(pairs)
-        self.listed.append(pairs[pairs % (self.people + 1) != 0])  # p · people + p
-        if self.number > FEW_COMPARISONS:
+        self.listed.append(pairs.astype(np.int64))
+        if self.number > FEW * self.people**2:
             counted = np.zeros(self.people**2, np.float32) if self.matrix is None else self.matrix
             for part in self.listed:
                 counted += np.bincount(part, minlength=self.people**2)
@@ -173,29 +217,34 @@ class _PairCounts:
         from scipy.sparse import csr_array
 
         pairs, counts = np.unique(np.concatenate(self.listed), return_counts=True)
-        place = np.divmod(pairs, self.people)
-        sparse = csr_array((counts.astype(np.float32), place), shape=(self.people, self.people))
-        return np.asarray(np.sum((sparse @ by_person) * by_person, axis=0, dtype=np.float64))
+        one, other = np.divmod(pairs, self.people)
+        used, row = np.unique(one, return_inverse=True)
+        shape = len(used), self.people
+        sparse = csr_array((counts.astype(np.float32), (row, other)), shape=shape)
+        return np.einsum("pr,pr->r", sparse @ by_person, by_person[used]).astype(np.float64)
 
 
 def _weighed(counts: list[_PairCounts], weights: Float[np.ndarray, "resamples people"]) -> list[np.ndarray]:
     """The weight of each stretch in every resample."""
     by_person = np.ascontiguousarray(weights.T)
-    dense = [count.matrix for count in counts if count.matrix is not None]
-    products: list[np.ndarray] = []
-    for first in range(0, len(dense), STRETCHES_AT_ONCE):
-        part = np.zeros((STRETCHES_AT_ONCE, *2 * (weights.shape[1],)), np.float32)
-        for number, matrix in enumerate(dense[first : first + STRETCHES_AT_ONCE]):
-            part[number] = matrix.reshape(part.shape[1:])
-        products += list(np.asarray(_quadratic(weights, part)))
-    taken = iter(products)
-    return [count.listed_weights(by_person) if count.matrix is None else next(taken) for count in counts]
+    on_device = jnp.asarray(by_person)
+    return [
+        count.listed_weights(by_person)
+        if count.matrix is None
+        else np.asarray(_quadratic(on_device, count.matrix.reshape(2 * (count.people,))))
+        for count in counts
+    ]
 
 
 @jax.jit
-@functools.partial(jax.vmap, in_axes=(None, 0))
 def _quadratic(
-    weights: Float[Array, "resamples people"], count: Float[Array, "people people"]
+    by_person: Float[Array, "people resamples"], count: Float[Array, "people people"]
 ) -> Float[Array, " resamples"]:
-    """Σ_pq m_p m_q C_pq of every resample, for several stretches at once."""
-    return jnp.sum(multiply(weights, count) * weights, axis=1)
+    """Σ m_p m_q C_pq over p < q of every resample, by blocks on and above the diagonal."""
+    people = len(by_person)
+    block = -(-people // BLOCKS)
+    total = jnp.zeros(by_person.shape[1], by_person.dtype)
+    for first in range(0, people, block):
+        rows = slice(first, first + block)
+        total += jnp.sum(multiply(count[rows, first:], by_person[first:]) * by_person[rows], axis=0)
+    return total

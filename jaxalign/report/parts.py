@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxalign.report.controls import OWN, PIXEL_MAPS, RELATIVE, SHUFFLED
 from jaxalign.report.geometry_text import Predicted
-from jaxalign.report.records import Difference, Point
+from jaxalign.report.records import Difference, Point, ThreeWay
 from jaxalign.report.rows import ResultTable, Row, Setting
 
 CONTROLS = (OWN, SHUFFLED, PIXEL_MAPS)
@@ -23,7 +23,9 @@ class Part:
       rows: of ``results.parquet``.
       curves: of ``curves.parquet``.
       doubtful: (source, target, method) of fits that were not numerically sound in some seed.
-      projection, predictions, differences: of ``projection.csv``, ``prediction.csv`` and ``differences.csv``.
+      alignability: of ``alignability.parquet``.
+      projection, predictions, differences, three_way: of ``projection.csv``, ``prediction.csv``, ``differences.csv``
+        and ``three_way.csv``.
       families: the content of ``families.json``.
       checksums: SHA-256 of the files read, by name.
     """
@@ -34,9 +36,11 @@ class Part:
     rows: Sequence[Row]
     curves: Sequence[Row] = ()
     doubtful: frozenset[tuple[str, str, str]] = frozenset()
+    alignability: Sequence[Row] = ()
     projection: Sequence[Point] = ()
     predictions: Sequence[Predicted] = ()
     differences: Sequence[Difference] = ()
+    three_way: Sequence[ThreeWay] = ()
     families: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

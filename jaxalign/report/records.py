@@ -1,4 +1,4 @@
-"""What drivers write beside their rows: differences between methods, and a few people's embeddings."""
+"""What drivers write beside their rows: differences between methods, a few people's embeddings, ways by a third."""
 
 from typing import NamedTuple
 
@@ -51,3 +51,24 @@ class Point(NamedTuple):
     person: int
     x: float
     y: float
+
+
+class ThreeWay(NamedTuple):
+    """Agreement of source → via → target with source → target; the fields are the columns of ``three_way.csv``.
+
+    Attributes:
+      dataset, source, target, method, seed: as in ``results.csv``.
+      via: the encoder between.
+      value: 1 where both ways give the same.
+      low, high: its interval of 95 %; NaN where there is none.
+    """
+
+    dataset: str
+    source: str
+    via: str
+    target: str
+    method: str
+    seed: int
+    value: float
+    low: float
+    high: float

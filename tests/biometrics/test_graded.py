@@ -72,13 +72,14 @@ def test_a_ladder_of_thresholds_is_close_to_all_of_them(case):
 
 
 def test_scores_that_are_not_kept_and_counts_in_parts_change_nothing(case, monkeypatch):
+    monkeypatch.setattr(graded, "FEW", 1e9)
     kept, _ = rates_of(case, thresholds=graded.THRESHOLDS)
     swept, _ = rates_of(case, EvaluationPlan.of(case[0], kept_scores=0), thresholds=graded.THRESHOLDS)
     np.testing.assert_allclose(
         np.interp(0.1, swept.fmr[1], swept.tmr[1]), np.interp(0.1, kept.fmr[1], kept.tmr[1]), atol=0.02
     )
     monkeypatch.setattr(graded, "COUNTS_AT_ONCE", 7 * 18**2)
-    monkeypatch.setattr(graded, "FEW_COMPARISONS", 30)
+    monkeypatch.setattr(graded, "FEW", 0.1)
     parts, _ = rates_of(case, thresholds=graded.THRESHOLDS)
     np.testing.assert_allclose(parts.fmr, kept.fmr, atol=1e-6)
     np.testing.assert_array_equal(parts.tmr, kept.tmr)

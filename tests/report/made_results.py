@@ -15,7 +15,7 @@ from scipy.spatial.distance import squareform
 from experiments import results
 from experiments.results import FitRow
 from jaxalign.report import Row
-from jaxalign.report.records import Difference
+from jaxalign.report.records import Difference, ThreeWay
 
 ENCODERS = ("arcface", "adaface", "magface", "clip", "dino")
 HOSTILE = (
@@ -304,6 +304,8 @@ def write_geometry(folder, dataset, encoders, seeds) -> None:
                         lines.writerow([name, calibrated, method, "rank1", value, *low_high, 10, 0.01])
                 lines.writerow(["mean_cca", "yes", method, "rank1", "", "", "", 10, ""])
 
+        results.write_parquet(directory / "alignability.parquet", pairwise_rows(dataset, encoders, seeds))
+
     write_part(folder, "geometry", rows, dataset, encoders, seeds, more)
 
 
@@ -329,7 +331,17 @@ def write_side_by_side(folder, driver, dataset, encoders, seeds) -> None:
                         dataset, source, target, method, None, seed, own, measure, NAN if failed else value
                     )
                     rows.append(row._replace(reason=reason))
-    write_part(folder, driver, rows, dataset, encoders, seeds)
+
+    def more(directory):
+        if driver == "stability":
+            around = [*encoders, *encoders[:2]]
+            ways = [
+                ThreeWay(dataset, *around[k : k + 3], "ridge", 42, 0.5, 0.4, 0.6)  # pyright: ignore
+                for k in range(len(encoders))
+            ]
+            results.write_csv(directory / "three_way.csv", ThreeWay._fields, ways)
+
+    write_part(folder, driver, rows, dataset, encoders, seeds, more)
 
 
 def write_study(folder: pathlib.Path, encoders=ENCODERS, seeds=(42, 123), datasets=("made", "other")) -> None:

@@ -13,7 +13,7 @@ from jaxalign.report.figures.dendrogram import leaves
 from jaxalign.report.figures.projection import same_person_nearest
 from jaxalign.report.geometry_text import Predicted
 from jaxalign.report.parts import Part
-from jaxalign.report.records import Difference, Point
+from jaxalign.report.records import Difference, Point, ThreeWay
 from jaxalign.report.reproduce import command, origin
 from jaxalign.report.sections import sections
 from jaxalign.report.sections.blocks import Section
@@ -243,6 +243,45 @@ def test_geometry_names_the_best_predictor():
     (line,) = rows_of(found, "geometry-similarities")
     assert (line[1].mean, line[2].mean, line[3:]) == (0.8, 0.2, [None, None])
     assert rows_of(found, "geometry-encoders")[0][1].mean == 0.25
+
+
+def test_geometry_shows_what_is_predicted_beside_what_predicts():
+    def similar(pair, value, name="linear_cka:calibrated"):
+        return Row("faces", pair[0], pair[1], "geometry", None, 1, "", name, value)
+
+    rows = [similar(pair, value) for pair, value in (("ab", 0.25), ("ac", 0.5), ("bc", 0.75))]
+    rows += [similar("ab", 0.5, "linear_cka")]
+    reached = [rank1(pair, "ridge", value) for pair, value in RIDGE.items()]
+    reached += [row._replace(own_photograph="included", value=1.0) for row in reached]
+    reached += [rank1("ab", "identity", 0.01), rank1("aa", "ridge", 1.0), rank1("ab", "shared", 0.9, seed=2)]
+    found = section(part(rows, "geometry", alignability=reached))
+    (table,) = [table for table in found.tables() if table.name == "geometry-alignability"]
+    assert [column.title for column in table.columns] == ["encoder", "other", "ridge", "shared", "linear CKA"]
+    assert [(*row[:2], pytest.approx(row[2].mean), row[4].mean) for row in table.rows] == [  # pyright: ignore
+        ("a", "c", 0.55, 0.5), ("b", "c", 0.55, 0.75), ("a", "b", 0.4, 0.25)
+    ]  # fmt: skip
+    assert [row[3] and row[3].mean for row in table.rows] == [None, None, 0.9]  # pyright: ignore
+
+
+def test_ways_by_a_third_encoder_are_means_over_both_ends():
+    ways = [
+        ThreeWay("faces", "a", "b", "c", "ridge", seed, value, value - 0.1, value + 0.1)
+        for seed, value in ((1, 0.5), (2, 0.7))
+    ]
+    ways += [ThreeWay("faces", "c", "b", "a", "ridge", seed, 0.2, NAN, NAN) for seed in (1, 2)]
+    ways += [ThreeWay("faces", "a", "c", "b", "other", 1, 0.9, 0.8, 1.0)]
+    rows = [rank1("ab", "ridge", 0.5)._replace(measure="map_agreement", own_photograph="")]
+    found = section(part(rows, "stability", three_way=ways))
+    first, second = rows_of(found, "stability-three-way")
+    assert (
+        first[0] == "b"
+        and (first[1].mean, first[1].deviation) == pytest.approx((0.4, 0.05))
+        and first[2] is None
+    )
+    assert second[0] == "c" and (second[2].mean, second[2].low, second[2].high) == (0.9, 0.8, 1.0)
+    each = rows_of(found, "stability-three-way-each")
+    assert [row[:3] for row in each] == [["a", "b", "c"], ["c", "b", "a"], ["a", "c", "b"]]
+    assert (each[0][3].mean, each[0][3].deviation) == pytest.approx((0.6, 0.1))
 
 
 def test_families_say_what_merges_first_and_what_labels_explain():

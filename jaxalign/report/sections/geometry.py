@@ -11,6 +11,7 @@ from jaxalign.report.labels import count, number, shown
 from jaxalign.report.parts import Part
 from jaxalign.report.rows import Measure, ResultTable, Row
 from jaxalign.report.sections.aggregates import mean_value
+from jaxalign.report.sections.alignability import alignability
 from jaxalign.report.sections.blocks import Block, Folded, Section
 from jaxalign.report.tables import Column, Table, Value
 
@@ -50,6 +51,7 @@ def geometry(part: Part, order: Sequence[str]) -> Section:
     if pairs:
         table = part.table(both, order)
         names = list(dict.fromkeys(row.measure.partition(":")[0] for row in pairs))
+        blocks += alignability(part, table, {name: similarity_words(name) for name in names})
         blocks += [_similarities(part, table, names), *_heat_maps(part, table, names)]
     single = [row for row in part.rows if row.source == row.target and not row.axis]
     if single:

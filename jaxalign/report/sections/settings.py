@@ -17,6 +17,7 @@ from jaxalign.report.sections.aggregates import (
     pairs_table,
 )
 from jaxalign.report.sections.blocks import Block, Folded, Section
+from jaxalign.report.sections.three_way import three_way
 
 TITLES = {"capacity": "Is more capacity worth it?", "stability": "Do the same people give the same maps?"}
 MOST_MEASURES = 10
@@ -40,6 +41,7 @@ def side_by_side(part: Part, order: Sequence[str]) -> Section:
     for measure in leading:
         name = f"{part.name}-differences-{measure.name}"
         blocks += [_picture(part, table, measure), *differences_table(part, measure, name=name)]
+    blocks += three_way(part)
     for measure in leading:
         title = f"Every pair: {measure.describe()}"
         each = pairs_table(table, rows, measure, name=f"{part.name}-pairs-{measure.name}", title=title)
