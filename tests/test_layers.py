@@ -41,7 +41,7 @@ ALLOWED = {
     "dealing": {"blocks", "mesh", "spread", "tile_programs"},
     "schedule": {"affine", "blocks", "dealing", "moments", "solvers", "spread", "tile_programs", "workers"},
     "splits": set(),
-    "hosts": {"moments", "sums"},
+    "hosts": {"mesh", "moments", "spread", "sums"},
     "fit": {"affine", "checks", "lazy_rows", "moments", "schedule", "settings", "solvers", "splits"},
     "pairwise": {
         "affine",
