@@ -55,7 +55,7 @@ def main(_: Sequence[str]) -> None:
     """Prints the figures of each section as they come, and writes them."""
     names = words("sections", VALUES.sections, SECTIONS, "section")
     simulated = max(SIMULATED.get(name, 0) for name in names)
-    if simulated > jax.config.jax_num_cpu_devices:  # pyright: ignore[reportAttributeAccessIssue]
+    if simulated > max(jax.config.jax_num_cpu_devices, 0):  # -1 where nothing is set  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_num_cpu_devices", simulated)
     record: dict[str, Any] = {"jax": jax.__version__, "devices": [str(device) for device in jax.devices()]}
     for name in names:
