@@ -16,12 +16,12 @@ from jaxalign.errors import UserError
 from jaxalign.low_rank.axes import Axes
 from jaxalign.low_rank.covariances import covariances
 from jaxalign.low_rank.losses import MEANS_BASED
-from jaxalign.low_rank.objectives import PairMember, PairWeights, RowObjective
+from jaxalign.low_rank.objectives import PairMember, RowObjective
 from jaxalign.low_rank.own_moments import OwnMoments
 from jaxalign.low_rank.preparing import Prepared, prepare
 from jaxalign.low_rank.settings import LowRankSettings
 from jaxalign.low_rank.squared import fit_squared
-from jaxalign.low_rank.starts import Start, stacked, starting_factors
+from jaxalign.low_rank.starts import Start, stacked, starting_factors, without_padding
 from jaxalign.low_rank.statistics import covariance_of, one_sided_fit, two_sided_fit
 from jaxalign.low_rank.training import History, train
 from jaxalign.moments import Moments
@@ -83,7 +83,8 @@ def fit_low_rank(
     with jax.enable_x64(False):
         if by_moments:
             assert total is not None
-            axes = {name: Axes.of(OwnMoments.of(total, name)) for name in arrays}
+            own = [OwnMoments.of(total, name) for name in arrays]
+            axes = dict(zip(arrays, concurrently(Axes.of, own)))
             fits, history = fit_squared(total, axes, chosen, given, devices)
         else:
             fits, history = _fit_rows(arrays, people, total, chosen, given, devices)
@@ -175,7 +176,7 @@ def _fit_rows(
         learnt = trained[widths].weights
         shared = covariances(prepared.rows, members[widths], learnt) if total is None else None
         for number, pair in enumerate(alike):
-            factors = _without_padding(learnt, number, starts[pair])
+            factors = without_padding(learnt, number, starts[pair])
             covariance = None if shared is None else shared[number, : factors[0].shape[1]]
             found.append((pair, factors, covariance, History.of(trained[widths], number)))
     make = functools.partial(_fits_of, prepared, total, bool(settings.two_sided))
@@ -189,15 +190,6 @@ def _fit_rows(
 
 def _unordered(pair: Pair) -> Pair:
     return min(pair), max(pair)
-
-
-def _without_padding(learnt: PairWeights, number: int, start: Start) -> Start:
-    """Factors of one pair, float64, as large as those that it started from."""
-    left, right = (
-        np.asarray(part[number], np.float64)[: first.shape[0], : first.shape[1]]
-        for part, first in zip((learnt.left, learnt.right), start)
-    )
-    return left, right
 
 
 def _fits_of(

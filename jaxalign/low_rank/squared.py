@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,12 +13,13 @@ from jaxalign.errors import UserError
 from jaxalign.low_rank.axes import Axes
 from jaxalign.low_rank.objectives import MomentMember, MomentObjective
 from jaxalign.low_rank.settings import LowRankSettings
-from jaxalign.low_rank.starts import Start, random_product, rank_of, stacked
+from jaxalign.low_rank.starts import Start, random_product, rank_of, stacked, without_padding
 from jaxalign.low_rank.statistics import one_sided_fit
 from jaxalign.low_rank.training import History, train
 from jaxalign.moments import Moments
 from jaxalign.pairwise import Pair
 from jaxalign.solvers import Fit
+from jaxalign.workers import concurrently
 
 
 def fit_squared(
@@ -46,7 +48,8 @@ def fit_squared(
         groups.setdefault(
             (padded_width(total.width(pair[0])), padded_width(total.width(pair[1]))), []
         ).append(pair)
-    targets = {pair: _whitened(total, pair, axes[pair[0]]) for pair in chosen}
+    whiten = lambda pair: _whitened(total, pair, axes[pair[0]])  # noqa: E731
+    targets = dict(zip(chosen, concurrently(whiten, chosen)))
     starts, weights, members = {}, {}, {}
     random, sizes = np.random.default_rng(settings.seed), dict(zip(total.names, total.widths))
     for widths, alike in groups.items():
@@ -65,19 +68,23 @@ def fit_squared(
     trained = train(
         MomentObjective(settings.orthogonality), settings, weights, members, np.zeros(()), devices
     )
-    fits, history = {}, {}
+    learnt = []
     for widths, alike in groups.items():
-        for number, pair in enumerate(alike):
-            learnt = trained[widths].weights
-            left, right = (
-                np.asarray(part[number], np.float64)[: start.shape[0], : start.shape[1]]
-                for part, start in zip((learnt.left, learnt.right), starts[pair])
-            )
-            root, size = _roots(axes[pair[0]]), _size(total, pair)
-            left = axes[pair[0]].vectors @ (root[:, None] * left) / axes[pair[0]].scale
-            fits[pair] = one_sided_fit(total, pair, left, right * size, ok=bool(trained[widths].ok[number]))
-            history[pair] = History.of(trained[widths], number)
-    return fits, history
+        weights = trained[widths].weights
+        learnt += [
+            (pair, without_padding(weights, number, starts[pair]), History.of(trained[widths], number))
+            for number, pair in enumerate(alike)
+        ]
+    made = concurrently(functools.partial(_fit_of, total, axes), learnt)
+    fits = {pair: fit for (pair, _, _), fit in zip(learnt, made)}
+    return fits, {pair: record for pair, _, record in learnt}
+
+
+def _fit_of(total: Moments, axes: Mapping[str, Axes], learnt: tuple[Pair, Start, History]) -> Fit:
+    pair, (left, right), record = learnt
+    source = axes[pair[0]]
+    left = source.vectors @ (_roots(source)[:, None] * left) / source.scale
+    return one_sided_fit(total, pair, left, right * _size(total, pair), ok=record.ok)
 
 
 def _roots(axes: Axes) -> np.ndarray:

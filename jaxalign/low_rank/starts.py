@@ -100,3 +100,12 @@ def stacked(
         into_left[: left.shape[0], : left.shape[1]] = left
         into_right[: right.shape[0], : right.shape[1]] = right
     return PairWeights(lefts, rights, np.full(len(starts), log_scale))
+
+
+def without_padding(learnt: PairWeights, number: int, start: Start) -> Start:
+    """Factors of one pair, float64, as large as those that it started from."""
+    left, right = (
+        np.asarray(part[number], np.float64)[: first.shape[0], : first.shape[1]]
+        for part, first in zip((learnt.left, learnt.right), start)
+    )
+    return left, right

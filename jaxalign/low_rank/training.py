@@ -105,10 +105,11 @@ def train(
     plan = Plan(settings.steps, min(settings.checks, settings.steps), settings.patience)
     leaves, structure = jax.tree.flatten(problems[0])
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    run = _program(objective, plan, mesh, structure, shapes)
+    with jax.enable_x64(False):  # whatever the caller's setting; it holds on this thread alone
+        run = _program(objective, plan, mesh, structure, shapes)
 
     def one(given: tuple[Any, ...]) -> dict[Any, Trained]:
-        with jax.enable_x64(False):  # which holds on this thread alone
+        with jax.enable_x64(False):
             return run(*given)
 
     trained = list(concurrently(one, problems))
