@@ -75,7 +75,7 @@ def test_gradient_section_measures_from_the_command_line():
     ended = subprocess.run(
         [sys.executable, "-m", "experiments.benchmark_scale", "--sections=low_rank", *flags,
          "--contrastive_steps=2", "--contrastive_people=5"],
-        capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[1],
+        capture_output=True, text=True, cwd=REPOSITORY,
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (0, "")
     for name in (
@@ -128,9 +128,7 @@ def test_model_of_one_device_by_hand():
     assert found["s of one evaluation of all pairs"] == pytest.approx(2 * 6 * 100**2 * 4 / 0.3e12)
 
 
-def test_a_section_that_simulates_nothing_runs_on_the_devices_there_are():
-    """In a process of its own: here eight are simulated."""
-    command = [sys.executable, "-m", "experiments.benchmark_scale", "--sections=model", "--model_rows=1000"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "v5e-16: s of moments" in done.stdout
+def test_model_section_prints_both_machines(capsys):
+    status, out, err = drive(capsys, "--sections=model", "--model_rows=1000")
+    assert (status, err) == (0, "")
+    assert "8 H100: s of moments" in out and "v5e-16: s of moments" in out
