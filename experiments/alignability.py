@@ -1,14 +1,12 @@
 """What alignment reaches between every two encoders, beside which similarities are judged: measured, or read."""
 
-import json
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import results
 from experiments.aligning import empty_rows
 from experiments.analysis import Job
+from experiments.earlier import Earlier
 from experiments.protocols import METHODS
 from jaxalign.errors import UserError
 from jaxalign.report import Measure, ResultTable, Row
@@ -16,7 +14,6 @@ from jaxalign.report import Measure, ResultTable, Row
 MEASURE = "rank1"
 GEOMETRY = "geometry"  # the method of rows that need no map
 ALIGNING = tuple(name for name in METHODS if name not in ("identity", "translation"))
-FILES = ("results.parquet", "alignability.parquet")
 
 
 def measured(job: Job) -> list[Row]:
@@ -41,25 +38,24 @@ def read(job: Job) -> list[Row]:
     """
     dataset, encoders = job.data.store.dataset, job.data.encoders
     found: list[Row] = []
+    there: set[str] = set()
     for text in job.values.results.split(","):
-        path = pathlib.Path(text.strip()).expanduser()
-        content = _config(path)
-        rows = [row for name in FILES if (path / name).exists() for row in results.read_parquet(path / name)]
-        of = sorted({row.dataset for row in rows})
-        if not rows or of != [dataset]:
+        earlier = Earlier.open(text)
+        if earlier.datasets != [dataset]:
+            of = ", ".join(map(repr, earlier.datasets)) or "none"
             raise UserError(
                 f"--results={text}: expected results of the data set {dataset!r}, got results of "
-                f"{content.get('driver')} of {', '.join(map(repr, of)) or 'none'}."
+                f"{earlier.content.get('driver')} of {of}."
             )
-        _require_same(content, job, path)
-        found += [row for row in rows if not row.axis and row.test_dataset in ("", dataset)]
-    there = {name for row in found for name in (row.source, row.target)}
+        earlier.require_same_embeddings(job.data, job.config)
+        found += earlier.of_store(job.data)
+        there |= {name for row in earlier.rows for name in (row.source, row.target)}
     lacking = [name for name in encoders if name not in there]
     if lacking:
         raise UserError(
             f"--results={job.values.results}: there is no encoder {lacking[0]!r}; there are {', '.join(sorted(there))}."
         )
-    return [row for row in found if row.source in encoders and row.target in encoders]
+    return found
 
 
 def reached(rows: Sequence[Row], encoders: Sequence[str]) -> dict[str, np.ndarray]:
@@ -99,30 +95,3 @@ def similarities(rows: Sequence[Row], encoders: Sequence[str]) -> dict[str, np.n
         for setting in table.settings
         for measure in table.measures
     }
-
-
-def _config(path: pathlib.Path) -> dict:
-    try:
-        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--results={path} holds no results: its config.json cannot be read.") from error
-    if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (
-        results.FORMAT,
-        1,
-    ):
-        raise UserError(f"--results={path}: its config.json is not of results of this version.")
-    return content
-
-
-def _require_same(content: dict, job: Job, path: pathlib.Path) -> None:
-    """Refuses results of other embeddings, or of embeddings prepared or split otherwise."""
-    of = content.get("store") or next(iter(content.get("stores") or ({},)))
-    theirs, ours = of.get("checksums", {}), job.data.store.checksums
-    for name in job.data.encoders:
-        if name in theirs and theirs[name] != ours[name]:
-            raise UserError(f"--results={path} is of other embeddings of encoder {name!r} than this store's.")
-    protocol = content.get("config", {}).get("protocol", {})
-    for name in ("normalize", "train_fraction"):
-        own = getattr(job.config.protocol, name)
-        if protocol.get(name, own) != own:
-            raise UserError(f"--results={path} was made with --{name}={protocol[name]}, this run has {own}.")

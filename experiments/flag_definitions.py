@@ -230,7 +230,8 @@ DEFINITIONS: dict[str, Flag] = {
     "results": Flag(
         None,
         "Directories of an earlier run, separated by commas, to read results from instead of measuring again: of "
-        "`experiments.pairwise` or `experiments.geometry`. Example: --results=results/pairwise",
+        "`experiments.pairwise`, or of `experiments.geometry` where similarities of spaces are wanted. "
+        "Example: --results=results/pairwise",
     ),
     "families": Flag(
         None,

@@ -15,6 +15,7 @@ from typing import Any
 
 from experiments import analysis, caches, cli, flags, report, results
 from experiments.analysis import Job
+from experiments.memory import give_back
 from experiments.progress import Progress, duration
 from experiments.results_tree import read_tree
 from experiments.study_plan import (
@@ -88,6 +89,7 @@ def run(part: Part, kept: dict[Any, FoldMoments], label: str) -> float:
     with results.writer(part.config.out, overwrite=True) as write, Progress(0) as progress:
         progress.note(label)
         analysis.run(part.analysis, Job(part.values, part.config, part.stores, write, progress, kept=kept))
+    give_back()
     return time.monotonic() - started
 
 

@@ -24,8 +24,8 @@ OF_EACH = (
     *("rank_sweep", "ridge_path", "capacity", "data_efficiency", "stability"),
 )
 OF_ALL = ("transfer",)
-# Parts of the same store that an analysis reads where they are there, instead of measuring again.
-READS = {"geometry": ("pairwise",), "families": ("pairwise", "geometry")}
+# Parts of the same stores that an analysis reads where they are there, instead of measuring again.
+READS = {"geometry": ("pairwise",), "families": ("pairwise", "geometry"), "transfer": ("pairwise",)}
 # Where a part of the study differs from its driver's defaults.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pairwise": {"methods": "identity,orthogonal,ridge,canonical,shared", "seeds": "42", "intervals": 1000},
@@ -90,14 +90,18 @@ def planned(
     """
     if len(stores) == 1 and not any(name in OF_EACH for name in names):
         raise UserError(f"--parts={','.join(names)} takes at least two stores.")
+    here = [name for name in names if name in OF_EACH]
+
+    def earlier(name: str, stores: Sequence[Data]) -> list[pathlib.Path]:
+        read = [other for other in READS.get(name, ()) if other in here]
+        return [out / directory_of(other, data) for data in stores for other in read]
+
     for data in stores:
-        here = [name for name in names if name in OF_EACH]
         for name in here:
-            earlier = [out / directory_of(other, data) for other in READS.get(name, ()) if other in here]
-            yield _part(out / directory_of(name, data), name, (data,), given, earlier)
+            yield _part(out / directory_of(name, data), name, (data,), given, earlier(name, [data]))
     for name in names:
         if name in OF_ALL and len(stores) > 1:
-            yield _part(out / name, name, tuple(stores), given)
+            yield _part(out / name, name, tuple(stores), given, earlier(name, stores))
 
 
 def directory_of(name: str, data: Data) -> str:

@@ -5,7 +5,8 @@
 All ordered pairs of stores and of the encoders that all stores have. A map from another store is tested on the same
 test people as the store's own maps, so that the two can be compared, and is fitted on everybody of the other store.
 Under --protocol=published it is tested on everybody, as in arXiv 2604.07282. People whose name occurs among the test
-people are left out of the training side and counted (--same_names=unrelated where names are mere numbers).
+people are left out of the training side and counted (--same_names=unrelated where names are mere numbers). What stores
+reach by their own maps may be read from `experiments.pairwise` with the same settings: --results=results/pairwise.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ import numpy as np
 from experiments import analysis, cli, flags
 from experiments.aligning import Aligning
 from experiments.analysis import Job
+from experiments.earlier import of_stores
 from experiments.inputs import Data
 from experiments.measuring import Measuring
 from jaxalign.errors import UserError
@@ -24,7 +26,8 @@ from jaxalign.splits import Split, identity_folds, limit_per_person, without_peo
 
 DEFAULT = "identity,orthogonal,ridge,canonical"
 FLAGS = flags.define(
-    *(*(name for name in analysis.COMMON if name not in ("store", "images")), "stores", "same_names"),
+    *(name for name in analysis.COMMON if name not in ("store", "images")),
+    *("stores", "same_names", "results"),
     **{
         **analysis.USUAL,
         "measures": "identification,verification",
@@ -40,12 +43,13 @@ def analyse(job: Job) -> str:
     for run in runs[1:]:  # all rows go to the first
         run.rows, run.fits, run.sampled = runs[0].rows, runs[0].fits, runs[0].sampled
         run.without_value = runs[0].without_value
-    pairs = len(runs[0].pairs) * len(job.config.protocol.methods)
-    job.progress.total = pairs * len(job.config.protocol.seeds) * len(runs) ** 2
+    known = of_stores(job.values.results, job.stores, job.config)
+    runs[0].rows += itertools.chain(*known.values())
     ways: list[tuple[Aligning, Measuring, Aligning, Measuring, str]] = []  # with every check, before any work
     for seed in job.config.protocol.seeds:
         tested = [Measuring.of(job.config, run.data, seed) for run in runs]
-        ways += [(run, measuring, run, measuring, "") for run, measuring in zip(runs, tested)]
+        own = [pair for pair in zip(runs, tested) if pair[0].data.store.dataset not in known]
+        ways += [(run, measuring, run, measuring, "") for run, measuring in own]
         for fitted, other in itertools.permutations(range(len(runs)), 2):
             measuring = across(job, runs[other].data, tested[other], seed)
             train, dropped = everybody_else(job, runs[fitted].data, measuring)
@@ -53,6 +57,7 @@ def analyse(job: Job) -> str:
             counts.append((runs[fitted].data.store.dataset, name, seed, dropped))
             side = dataclasses.replace(measuring, split=train, fold=folds(job, runs[fitted].data, train))
             ways.append((runs[fitted], side, runs[other], measuring, name))
+    job.progress.total = len(ways) * len(runs[0].pairs) * len(job.config.protocol.methods)
     for way in ways:
         measure(job, *way)
     job.record["left_out"] = [

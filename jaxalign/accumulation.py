@@ -96,16 +96,17 @@ def _few_rows(
     add: Adding[Sum],
     placement: Placement,
 ) -> tuple[Sum, ...]:
-    """One chunk for each fold, of its own length."""
+    """One chunk for each fold; all as long as the longest, filled up with rows of no weight, for one program."""
     if fold is None and rows is None:
         return _many_rows(arrays, None, weights, add, len(weights), placement)
     every = np.arange(len(weights))
     members = [every] if fold is None else [np.flatnonzero(fold == k) for k in range(fold.max() + 1)]
-    sums: list[Sum] = []
+    size, sums = max(map(len, members)), []
     for member in members:
-        chosen = member if rows is None else rows[member]
-        parts = [LazyRows.of(array.take(chosen)) for array in arrays]
-        sums += _many_rows(parts, None, weights[member], add, len(weights[member]), placement)
+        filled = np.resize(member, size)
+        weight = np.where(np.arange(size) < len(member), weights[filled], 0).astype(weights.dtype)
+        parts = [LazyRows.of(array.take(filled if rows is None else rows[filled])) for array in arrays]
+        sums += _many_rows(parts, None, weight, add, size, placement)
     return tuple(sums)
 
 

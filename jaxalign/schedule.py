@@ -1,8 +1,9 @@
 """Which problems are solved together: few programs, each for many pairs, whatever the widths.
 
 Encoders are filled up with zero columns to a few widths. Solvers that treat every target column alone take all
-targets of a source side by side: one program for each of these widths. Of other solvers one program factors all
-encoders, and one for each source width solves its pairs, stacked by shape.
+targets of a source side by side: one program for each of these widths. Of other solvers one program for each width
+factors the encoders, and one for each source width solves its pairs, stacked by shape. On a CPU programs of different
+widths run side by side.
 """
 
 from __future__ import annotations
@@ -184,19 +185,21 @@ def _by_shape(total: Moments, solvers: Mapping[Pair, Solver]) -> Iterable[dict[P
             alike.setdefault(padded_width(width), []).append(name)
     position = {name: k for names in alike.values() for k, name in enumerate(names)}
     padded = {name: size for size, names in alike.items() for name in names}
-    states = _factor(first, total, {size: _Stack.of(total, names) for size, names in alike.items()})
+    states = _states(first, total, {size: _Stack.of(total, names) for size, names in alike.items()})
     pairs = _one_direction(solvers, total) if first.symmetric else list(solvers)
-    for p in alike:
-        shapes: dict[int, list[Pair]] = {}
-        for source, target in pairs:
-            if padded[source] == p:
-                shapes.setdefault(padded[target], []).append((source, target))
-        if not shapes:
-            continue
-        groups = {q: _group(members, solvers, position, total) for q, members in shapes.items()}
-        fits = _solve_groups(states, total, groups, p=p, both=first.symmetric)
+    shapes: dict[int, dict[int, list[Pair]]] = {}
+    for source, target in pairs:
+        shapes.setdefault(padded[source], {}).setdefault(padded[target], []).append((source, target))
+
+    def solve_width(p: int) -> dict[int, Any]:
+        groups = {q: _group(members, solvers, position, total) for q, members in shapes[p].items()}
+        with double_precision():
+            return _solve_groups(states, total, groups, p=p, both=first.symmetric)
+
+    widest_first = sorted(shapes, reverse=True)
+    for p, fits in zip(widest_first, concurrently(solve_width, widest_first)):
         found: dict[Pair, Location] = {}
-        for q, members in shapes.items():
+        for q, members in shapes[p].items():
             batches = [Batch(part) for part in fits[q]] if first.symmetric else [Batch(fits[q])]
             for k, pair in enumerate(members):
                 for direction, batch in zip((pair, _reverse(pair)), batches):
@@ -232,13 +235,21 @@ def _group(
     )
 
 
-@jax.jit
-def _factor(solver: Solver, total: Moments, columns: Mapping[int, _Stack]) -> dict[int, Any]:
+def _states(solver: Solver, total: Moments, columns: Mapping[int, _Stack]) -> dict[int, Any]:
+    """What the solver makes of every encoder alone, by padded width."""
+
+    def factor(size: int) -> Any:
+        with double_precision():
+            return _factor(solver, total, columns[size], size)
+
+    widest_first = sorted(columns, reverse=True)
+    return dict(zip(widest_first, concurrently(factor, widest_first)))
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _factor(solver: Solver, total: Moments, encoders: _Stack, size: int) -> Any:
     # One after the other: eigendecompositions do not batch well on GPU (jax issue 10180).
-    return {
-        size: jax.lax.map(lambda one, size=size: solver.factor(own_moments(total, one.one(size))), encoders)
-        for size, encoders in columns.items()
-    }
+    return jax.lax.map(lambda one: solver.factor(own_moments(total, one.one(size))), encoders)
 
 
 @functools.partial(jax.jit, static_argnames=("p", "both"))

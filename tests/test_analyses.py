@@ -194,6 +194,24 @@ def test_published_transfer_fits_on_all_and_tests_on_all(stores, tmp_path):
     assert value(rows, **here, dataset="first", test_dataset="second") == pytest.approx(expected, abs=1e-9)
 
 
+def test_transfer_reads_what_stores_reach_by_their_own_maps(stores, tmp_path, capsys):
+    both = f"--stores={stores / 'first'},{stores / 'second'}"
+    asked = ("--l2=0.1", "--methods=ridge", "--measures=identification")
+    measured, _ = run(transfer, tmp_path / "measured", both, *asked)
+    here = f"--store={stores / 'first'}"
+    run(pairwise, tmp_path / "own", here, *asked, "--methods=identity,ridge", "--seeds=42", "--heatmaps=none")
+    read_, _ = run(transfer, tmp_path / "read", both, *asked, f"--results={tmp_path / 'own'}")
+    same = {frozenset(row.items()) for row in measured}
+    assert len(read_) == len(measured) and {frozenset(row.items()) for row in read_} == same
+    fits = read(tmp_path / "read" / "fits.csv")
+    assert {row["dataset"] for row in fits} == {"first", "second"} and len(fits) == 6  # 3 ways of 2 pairs
+    for flag, sentence in (("--l2=0.2", "made with --l2=0.1, this run has 0.2"), ("--seeds=7", "none of --seeds=7")):
+        again = (both, *asked, f"--results={tmp_path / 'own'}", f"--out={tmp_path / 'o'}", flag)
+        assert drive(transfer, *again) == 2
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
 def test_rank_sweep_ends_at_the_full_maps(stores, tmp_path):
     rows, _ = run(rank_sweep, tmp_path / "o", f"--store={stores / 'first'}", "--ranks=2,12,full", "--l2=0.1")
     people = rows_of(stores / "first")[1]
