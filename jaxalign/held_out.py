@@ -212,10 +212,10 @@ def _generalised(
 @functools.partial(jax.jit, static_argnames="per_column")
 def generalised_errors(
     total: Moments, source: Columns, targets: Columns, grid: Float[Array, " L"], *, per_column: bool
-) -> Float[Array, "L units"]:
-    """Of a source and its targets by generalised cross-validation, for every penalty."""
+) -> tuple[Float[Array, "L units"], Spectrum]:
+    """Of a source and its targets by generalised cross-validation, for every penalty; and the source's spectrum."""
     spectrum, cross = Spectrum.of(own_moments(total, source)), cross_moments(total, source, targets)
-    return _generalised(spectrum, cross, targets.sizes, grid, per_column)
+    return _generalised(spectrum, cross, targets.sizes, grid, per_column), spectrum
 
 
 def own_spectrum(grid: Array, own: OwnMoments) -> tuple[Spectrum, Array]:

@@ -164,7 +164,7 @@ def fit_pairs(
     if mesh is not None and mesh.size > 1:
         moments = moments.spread(mesh)
     choice = settings.choose(moments, chosen)
-    located = solve(moments.total, choice.solvers, progress)
+    located = solve(moments.total, choice.solvers, progress, choice.spectra)
     fits = {
         pair: (lambda pair=pair, place=place: choice.cut(pair, place.fit()))
         for pair, place in located.items()

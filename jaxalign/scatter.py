@@ -9,9 +9,10 @@ from jaxtyping import Array, Float
 from jaxalign.precision import multiply
 
 SLICE_ROWS = 2048  # of a chunk that are centred and multiplied at once
-# The scatter matrix is cut into tiles of which only those on and above the diagonal are computed. More of them save
-# operations, and cost compilation: 12 × 12 takes twice as long to compile and no less to run.
-MOST_BLOCKS, LEAST_BLOCK = 8, 128
+# The scatter matrix is cut into tiles of which only those on and above the diagonal are computed. Many of them save
+# operations and cost compilation, which few rows do not repay.
+MOST_BLOCKS, LEAST_BLOCK = 12, 128
+FEW_ROWS, FEW_BLOCKS = 8192, 6
 
 
 def scatter_of(
@@ -28,12 +29,12 @@ def scatter_of(
     Returns:
       The matrix, and the sums or None.
     """
-    width = center.shape[0]
+    edges = _edges(center.shape[0], root.shape[0])
 
     def products(rows: tuple[jax.Array, ...], root: jax.Array) -> list[jax.Array]:
-        return _upper(_centred(rows, center, root), root if sums else None)
+        return _upper(_centred(rows, center, root), root if sums else None, edges)
 
-    return _assembled(_over_slices(products, chunk, root), width, sums)
+    return _assembled(_over_slices(products, chunk, root), edges, sums)
 
 
 def scatter_row(
@@ -55,12 +56,12 @@ def scatter_row(
     Returns:
       The rows in square tiles, and Σ w (z − center), shape [m].
     """
-    width = center.shape[0]
+    width, edges = center.shape[0], _edges(own, root.shape[0])
 
     def products(rows: tuple[jax.Array, ...], root: jax.Array) -> list[jax.Array]:
         columns = _centred(rows, center, root)
         mine, others = columns[:own], columns[own:]
-        found = [*_upper(mine, root), multiply(others, root)]
+        found = [*_upper(mine, root, edges), multiply(others, root)]
         full = width // own - (1 if half is None else 2)
         found += [multiply(mine, others[k * own : (k + 1) * own].T) for k in range(full)]
         if half is not None:
@@ -70,8 +71,8 @@ def scatter_row(
         return found
 
     found = _over_slices(products, (rows,), root)
-    tiles = len(_upper_tiles(own))
-    square, sums = _assembled(found[:tiles], own, sums=True)
+    tiles = len(_upper_tiles(edges))
+    square, sums = _assembled(found[:tiles], edges, sums=True)
     assert sums is not None
     return (square, *found[tiles + 1 :]), jnp.concatenate([sums, found[tiles]])
 
@@ -82,13 +83,14 @@ def sliceable(rows: int) -> int:
     return -(-rows // (2 * slices)) * 2 * slices
 
 
-def _edges(width: int) -> list[int]:
-    blocks = min(MOST_BLOCKS, -(-width // LEAST_BLOCK))
+def _edges(width: int, rows: int) -> list[int]:
+    """Where the tiles begin and end, for chunks of so many rows."""
+    blocks = min(MOST_BLOCKS if rows > FEW_ROWS else FEW_BLOCKS, -(-width // LEAST_BLOCK))
     return [width * k // blocks for k in range(blocks + 1)]
 
 
-def _upper_tiles(width: int) -> list[tuple[int, int]]:
-    blocks = len(_edges(width)) - 1
+def _upper_tiles(edges: list[int]) -> list[tuple[int, int]]:
+    blocks = len(edges) - 1
     return [(i, j) for i in range(blocks) for j in range(i, blocks)]
 
 
@@ -101,12 +103,11 @@ def _centred(rows: tuple[jax.Array, ...], center: Array, root: Array) -> Array:
     return jax.lax.optimization_barrier((beside.T.astype(center.dtype) - center[:, None]) * root)
 
 
-def _upper(columns: Array, root: Array | None) -> list[Array]:
+def _upper(columns: Array, root: Array | None, edges: list[int]) -> list[Array]:
     """Tiles on and above the diagonal; with ``root``, the first row of tiles ends in the sums of every column."""
-    edges = _edges(columns.shape[0])
     tiles = [columns[start:stop] for start, stop in zip(edges[:-1], edges[1:])]
     left = [tiles[0] if root is None else jnp.concatenate([tiles[0], root[None]]), *tiles[1:]]
-    return [multiply(left[i], tiles[j].T) for i, j in _upper_tiles(columns.shape[0])]
+    return [multiply(left[i], tiles[j].T) for i, j in _upper_tiles(edges)]
 
 
 def _over_slices(
@@ -130,12 +131,12 @@ def _over_slices(
     return found
 
 
-def _assembled(found: list[Array], width: int, sums: bool) -> tuple[Array, Array | None]:
+def _assembled(found: list[Array], edges: list[int], sums: bool) -> tuple[Array, Array | None]:
     """The symmetric matrix of the tiles; and the sums that end its first row."""
-    edges = _edges(width)
+    width = edges[-1]
     total = jnp.concatenate([tile[-1] for tile in found[: len(edges) - 1]]) if sums else None
     scatter = jnp.zeros((width, width), found[0].dtype)
-    for (i, j), tile in zip(_upper_tiles(width), found):  # faster than concatenating the tiles
+    for (i, j), tile in zip(_upper_tiles(edges), found):  # faster than concatenating the tiles
         tile = tile[: edges[i + 1] - edges[i]]
         scatter = jax.lax.dynamic_update_slice(scatter, tile, (edges[i], edges[j]))
         if i != j:

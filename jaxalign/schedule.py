@@ -32,6 +32,7 @@ from jaxalign.moments import Moments
 from jaxalign.precision import double_precision
 from jaxalign.pytree import Leaf, pytree
 from jaxalign.solvers import ColumnwiseSolver, Fit, Solver, SymmetricSolver
+from jaxalign.solvers.spectrum import Spectrum
 from jaxalign.spread import SpreadMoments
 from jaxalign.tile_programs import map_in_batches
 from jaxalign.workers import concurrently
@@ -78,6 +79,7 @@ def solve(
     total: Moments | SpreadMoments,
     solvers: Mapping[Pair, Solver],
     progress: Callable[[int, int], None] | None = None,
+    spectra: Mapping[str, Spectrum] | None = None,
 ) -> dict[Pair, Location]:
     """Solves every pair; of moments that are spread over a mesh, on all of its devices.
 
@@ -85,13 +87,15 @@ def solve(
       total: moments of all encoders that the pairs name.
       solvers: for each ordered pair its solver; all of one class and one static configuration.
       progress: called with the numbers of pairs done and in all.
+      spectra: of sources, where they are known already.
     """
     kind = type(next(iter(solvers.values())))
     with double_precision():
         if isinstance(total, SpreadMoments):
             parts = _dealt(total, solvers)
         else:
-            parts = (_by_columns if kind.columnwise else _by_shape)(total, solvers)
+            columnwise = kind.columnwise
+            parts = _by_columns(total, solvers, spectra or {}) if columnwise else _by_shape(total, solvers)
         found: dict[Pair, Location] = {}
         for part in parts:
             found.update(part)
@@ -100,7 +104,9 @@ def solve(
     return {pair: found[pair] for pair in solvers}
 
 
-def _by_columns(total: Moments, solvers: Mapping[Pair, Solver]) -> Iterable[dict[Pair, Location]]:
+def _by_columns(
+    total: Moments, solvers: Mapping[Pair, Solver], spectra: Mapping[str, Spectrum]
+) -> Iterable[dict[Pair, Location]]:
     kind = cast(type[ColumnwiseSolver], type(next(iter(solvers.values()))))
     targets: dict[str, list[str]] = {}
     for source, target in solvers:
@@ -110,8 +116,10 @@ def _by_columns(total: Moments, solvers: Mapping[Pair, Solver]) -> Iterable[dict
     def solve_source(source: str) -> Fit:
         names, widths, columns = beside[source]
         combined = kind.side_by_side([solvers[source, name] for name in names], widths, columns.sizes)
+        # Targets that share one penalty are solved by Cholesky.
+        known = spectra.get(source) if any(map(np.ndim, jax.tree.leaves(combined))) else None
         with double_precision():
-            return _solve_columns(combined, total, Columns.of(total, [source]), columns)
+            return _solve_columns(combined, known, total, Columns.of(total, [source]), columns)
 
     sources = sorted(targets, key=lambda name: -total.width(name))
     for source, fits in zip(sources, concurrently(solve_source, sources)):
@@ -124,8 +132,10 @@ def _by_columns(total: Moments, solvers: Mapping[Pair, Solver]) -> Iterable[dict
 
 
 @jax.jit
-def _solve_columns(solver: Solver, total: Moments, source: Columns, targets: Columns) -> Fit:
-    state = solver.factor(own_moments(total, source))
+def _solve_columns(
+    solver: Solver, known: Spectrum | None, total: Moments, source: Columns, targets: Columns
+) -> Fit:
+    state = solver.factor(own_moments(total, source)) if known is None else known
     return solver.solve(state, None, cross_moments(total, source, targets))
 
 

@@ -35,6 +35,7 @@ from jaxalign.held_out import (
 from jaxalign.moments import FoldMoments, Moments
 from jaxalign.precision import double_precision
 from jaxalign.pytree import pytree
+from jaxalign.solvers.spectrum import Spectrum
 from jaxalign.spread import SpreadMoments
 from jaxalign.workers import concurrently
 
@@ -50,11 +51,13 @@ class Scores:
       error: mean squared error by fold, candidate and unit, shape [F, L, units]. A unit is a target encoder or a
         target column. One "fold" for generalised cross-validation.
       rows: weight of each fold, shape [F].
+      spectrum: of the source on all rows, where finding the errors took it: solving needs no other.
     """
 
     candidates: np.ndarray
     error: np.ndarray
     rows: np.ndarray
+    spectrum: Spectrum | None = None
 
     def mean(self) -> np.ndarray:
         """Mean over held-out rows, shape [L, units]."""
@@ -124,23 +127,27 @@ def penalty_scores(
     )  # the longest first: no core then waits for it at the end
     beside = {source: Beside.of(total, names) for source, names in targets.items()}
 
-    def errors(task: tuple[str, Moments | None]) -> Array:
+    def errors(task: tuple[str, Moments | None]) -> tuple[Array, Spectrum | None]:
         source, fold = task
         with double_precision():
             columns = Columns.of(total, [source]), beside[source].columns
             grid = jnp.asarray(grids[source], total.scatter.dtype)
             if fold is None:
                 return generalised_errors(total, *columns, grid, per_column=per_column)
-            return fold_errors(total, fold, *columns, grid, per_column=per_column)
+            return fold_errors(total, fold, *columns, grid, per_column=per_column), None
 
     found: dict[str, list[np.ndarray]] = {source: [] for source in grids}
-    for (source, _), error in zip(tasks, concurrently(errors, tasks)):
+    spectra: dict[str, Spectrum | None] = {}
+    for (source, _), (error, spectra[source]) in zip(tasks, concurrently(errors, tasks)):
         error = np.asarray(error, np.float64)
         places, names = beside[source].places, beside[source].names
         units = [error[:, places[name] if per_column else [names.index(name)]] for name in targets[source]]
         found[source].append(np.concatenate(units, axis=1))
     rows = np.array([1.0 if fold is None else float(fold.weight) for fold in folds])
-    return {source: Scores(grids[source], np.stack(error), rows) for source, error in found.items()}
+    return {
+        source: Scores(grids[source], np.stack(error), rows, spectra[source])
+        for source, error in found.items()
+    }
 
 
 def _dealt_penalty_scores(

@@ -13,6 +13,7 @@ from jaxalign.errors import UserError
 from jaxalign.moments import FoldMoments
 from jaxalign.selection import Scores, penalty_grid, penalty_scores, rank_scores
 from jaxalign.solvers import SOLVERS, Fit, Solver
+from jaxalign.solvers.spectrum import Spectrum
 
 Pair = tuple[str, str]
 Penalty = str | float | Sequence[float]
@@ -28,10 +29,12 @@ class Choice:
       solvers: the configuration of each pair; all share their static fields.
       ranks: chosen ranks, empty where none was to be chosen. They differ between pairs, so the pairs are solved at
         full rank together and cut afterwards.
+      spectra: of the sources whose penalties were found from them.
     """
 
     solvers: Mapping[Pair, Solver]
     ranks: Mapping[Pair, int]
+    spectra: Mapping[str, Spectrum] = dataclasses.field(default_factory=dict)
 
     def settings(self, pair: Pair) -> dict[str, Any]:
         """The pair's settings by name."""
@@ -119,17 +122,20 @@ class Settings:
             for pair in pairs:
                 self._require_rank_fits(self.rank, moments, pair)
         solvers: dict[Pair, Any] = dict.fromkeys(pairs, self.solver)
+        spectra: dict[str, Spectrum] = {}
         if _is_chosen(self.l2):
-            penalties = self._penalties(moments, pairs)
+            penalties, spectra = self._penalties(moments, pairs)
             solvers = {
                 pair: dataclasses.replace(solver, l2=penalties[pair]) for pair, solver in solvers.items()
             }
         if not _is_chosen(self.rank):
-            return Choice(solvers, {})
+            return Choice(solvers, {}, spectra)
         every = rank_scores(moments, {pair: float(solver.l2) for pair, solver in solvers.items()})
         return Choice(solvers, {pair: self._chosen_rank(moments, pair, every[pair]) for pair in pairs})
 
-    def _penalties(self, moments: FoldMoments, pairs: Sequence[Pair]) -> dict[Pair, Any]:
+    def _penalties(
+        self, moments: FoldMoments, pairs: Sequence[Pair]
+    ) -> tuple[dict[Pair, Any], dict[str, Spectrum]]:
         assert self.l2 is not None
         total, chosen, power = moments.total, {}, moments.total.power()
         targets: dict[str, list[str]] = {}
@@ -156,7 +162,8 @@ class Settings:
             )
             parts = zip(targets[source], each)
             chosen.update({(source, target): part for target, part in parts})
-        return chosen
+        spectra = {source: scores.spectrum for source, scores in every.items()}
+        return chosen, {source: spectrum for source, spectrum in spectra.items() if spectrum is not None}
 
     def _chosen_rank(self, moments: FoldMoments, pair: Pair, scores: Scores) -> int:
         if not isinstance(self.rank, str):

@@ -205,7 +205,10 @@ def test_transfer_reads_what_stores_reach_by_their_own_maps(stores, tmp_path, ca
     assert len(read_) == len(measured) and {frozenset(row.items()) for row in read_} == same
     fits = read(tmp_path / "read" / "fits.csv")
     assert {row["dataset"] for row in fits} == {"first", "second"} and len(fits) == 6  # 3 ways of 2 pairs
-    for flag, sentence in (("--l2=0.2", "made with --l2=0.1, this run has 0.2"), ("--seeds=7", "none of --seeds=7")):
+    for flag, sentence in (
+        ("--l2=0.2", "made with --l2=0.1, this run has 0.2"),
+        ("--seeds=7", "none of --seeds=7"),
+    ):
         again = (both, *asked, f"--results={tmp_path / 'own'}", f"--out={tmp_path / 'o'}", flag)
         assert drive(transfer, *again) == 2
         assert sentence in capsys.readouterr().err

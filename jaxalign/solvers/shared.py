@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +16,7 @@ from jaxalign.precision import double_precision, multiply
 from jaxalign.pytree import pytree, static
 from jaxalign.solvers.base import Fit
 from jaxalign.solvers.canonical import Covariance
+from jaxalign.solvers.spectrum import leading_eigenpairs
 
 
 @pytree
@@ -101,14 +100,20 @@ def fit_shared_space(
         raise UserError(f"a shared space needs at least two encoders, got {', '.join(total.names)}")
     rank = min(rank or max(total.widths), sum(total.widths))
     with double_precision():
-        return _solve(total, jnp.asarray(whitening), jnp.asarray(weighting), jnp.asarray(shrinkage), rank)
+        transforms, agreement = _whitened(total, jnp.asarray(whitening), jnp.asarray(shrinkage))
+        leading = leading_eigenpairs(agreement, rank)
+        return _space(total, transforms, *leading, jnp.asarray(weighting))
 
 
-@functools.partial(jax.jit, static_argnames="rank")
-def _solve(total: Moments, whitening: Array, weighting: Array, shrinkage: Array, rank: int) -> SharedSpace:
+def _spans(total: Moments) -> list[slice]:
     edges = [sum(total.widths[:k]) for k in range(len(total.widths) + 1)]
-    spans = [slice(start, stop) for start, stop in zip(edges[:-1], edges[1:])]
-    second = total.scatter / total.weight
+    return [slice(start, stop) for start, stop in zip(edges[:-1], edges[1:])]
+
+
+@jax.jit
+def _whitened(total: Moments, whitening: Array, shrinkage: Array) -> tuple[list[Array], Array]:
+    """Every encoder's Tᵢ, and the matrix of what they agree on."""
+    spans, second = _spans(total), total.scatter / total.weight
     transforms = []
     for span in spans:
         own = OwnMoments(
@@ -117,10 +122,17 @@ def _solve(total: Moments, whitening: Array, weighting: Array, shrinkage: Array,
         transform = Covariance.of(own).whitening(whitening, shrinkage)
         power = jnp.sum(multiply(second[span, span], transform) * transform)
         transforms.append(transform / jnp.sqrt(jnp.where(power > 0, power, 1)))
-    values, vectors = jnp.linalg.eigh(_agreement(second, transforms, spans), symmetrize_input=False)
-    values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
+    return transforms, _agreement(second, transforms, spans)
+
+
+@jax.jit
+def _space(
+    total: Moments, transforms: list[Array], values: Array, vectors: Array, weighting: Array
+) -> SharedSpace:
+    """The space of the leading eigenpairs, descending."""
+    spans, second, rank = _spans(total), total.scatter / total.weight, len(values)
     relative = values / jnp.where(values[0] > 0, values[0], 1)
-    kept = relative > jnp.finfo(values.dtype).eps * edges[-1]
+    kept = relative > jnp.finfo(values.dtype).eps * len(vectors)
     weight = jnp.where(kept, jnp.where(kept, relative, 1) ** weighting, 0)
     factors = [multiply(transform, vectors[span]) * weight for transform, span in zip(transforms, spans)]
     mapped = [multiply(second[:, span], factor) for span, factor in zip(spans, factors)]  # M[:, i] Fᵢ
