@@ -39,7 +39,7 @@ FLAGS = flags.define(
 
 def analyse(job: Job) -> str:
     """Measures every store by its own maps and by those of every other store."""
-    runs, counts = [Aligning(job.config, data) for data in job.stores], []
+    runs, counts = [Aligning(job.config, data, kept=job.kept) for data in job.stores], []
     for run in runs[1:]:  # all rows go to the first
         run.rows, run.fits, run.sampled = runs[0].rows, runs[0].fits, runs[0].sampled
         run.without_value = runs[0].without_value

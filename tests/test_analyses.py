@@ -361,6 +361,21 @@ def test_a_study_writes_every_part_as_its_driver_does(stores, tmp_path, monkeypa
     assert ([part.name for part in tree.parts], where, formats) == (parts, out / "report", ("latex",))
 
 
+def test_a_study_measures_maps_of_one_store_once(stores, tmp_path, monkeypatch):
+    out, both = tmp_path / "s", f"--stores={stores / 'first'},{stores / 'second'}"
+    monkeypatch.setattr(study.report, "write", lambda *given, **more: None)
+    assert drive(study, both, f"--out={out}", "--parts=pairwise,transfer", "--rank_k=1") == 0
+    rows = read(out / "transfer" / "results.csv")
+    for name in ("first", "second"):
+        own = [row for row in rows if row["dataset"] == name and not row["test_dataset"]]
+        methods = {row["method"] for row in own}
+        assert methods == {"identity", "orthogonal", "ridge", "canonical"}
+        there = read(out / f"pairwise-{name}" / "results.csv")
+        assert own == [row for row in there if row["method"] in methods]
+        assert any(row["dataset"] == name and row["test_dataset"] for row in rows)
+    assert len(read(out / "transfer" / "fits.csv")) == 2 * 4 * 2  # none of a store by itself
+
+
 def test_a_study_replaces_an_older_one_and_leaves_nothing_of_it(stores, tmp_path, capsys, monkeypatch):
     out, alone = tmp_path / "s", f"--store={stores / 'first'}"
     flags = (f"--out={out / 'ridge_path-first'}", "--penalties=7")
