@@ -3,6 +3,7 @@
 from typing import Any
 
 import clouds
+import jax
 import numpy as np
 import oracles
 import pytest
@@ -12,7 +13,8 @@ from solver_cases import CASES, Case
 
 import jaxalign
 from jaxalign import AffineMap, FoldMoments, fit_shared_space
-from jaxalign.solvers import Ridge
+from jaxalign.precision import double_precision
+from jaxalign.solvers import Ridge, spectrum
 
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -163,3 +165,18 @@ def test_inverse_and_composition(case: Case) -> None:
     assert relative_error(around, np.asarray(there(rows.x_new))) < 1e-8
     composed = there.then(back)(rows.x_new)
     assert relative_error(composed, np.asarray(back(np.asarray(there(rows.x_new))))) < 1e-9
+
+
+@pytest.mark.parametrize("gives_up", [False, True])
+def test_a_decomposition_that_gives_up_is_taken_over(gives_up: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    matrix = random.standard_normal((12, 3)) @ random.standard_normal((3, 9))
+    usual = spectrum.jnp.linalg.svd
+    fails = lambda *given, **more: [part * np.nan for part in usual(*given, **more)]  # noqa: E731
+    if gives_up:
+        monkeypatch.setattr(spectrum.jnp.linalg, "svd", fails)
+    with double_precision():
+        u, values, vt = map(np.asarray, jax.jit(spectrum.singular_decomposition)(matrix))
+    np.testing.assert_allclose(values, np.linalg.svd(matrix, compute_uv=False), atol=1e-12)
+    np.testing.assert_allclose((u * values) @ vt, matrix, atol=1e-12)
+    np.testing.assert_allclose(u.T @ u, np.eye(9), atol=1e-12)

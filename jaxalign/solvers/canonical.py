@@ -11,7 +11,7 @@ from jaxalign.blocks import CrossMoments, OwnMoments, Width
 from jaxalign.precision import multiply
 from jaxalign.pytree import pytree, static
 from jaxalign.solvers.base import Fit
-from jaxalign.solvers.spectrum import Spectrum, rank_cutoff
+from jaxalign.solvers.spectrum import Spectrum, rank_cutoff, singular_decomposition
 
 Number = Float[Array, ""] | float
 
@@ -95,7 +95,7 @@ class Canonical:
         whiten_x = source.whitening(self.whitening, self.shrinkage)
         whiten_y = target.whitening(self.whitening, self.shrinkage)
         inner = multiply(multiply(whiten_x.T, cross.xy), whiten_y)
-        u, correlation, vt = jnp.linalg.svd(inner, full_matrices=False)
+        u, correlation, vt = singular_decomposition(inner)
         largest = jnp.where(correlation[0] > 0, correlation[0], 1)
         relative = correlation / largest
         cutoff = jnp.finfo(relative.dtype).eps * max(inner.shape)

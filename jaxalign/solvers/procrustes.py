@@ -10,6 +10,7 @@ from jaxalign.blocks import CrossMoments, OwnMoments, transposed
 from jaxalign.precision import multiply
 from jaxalign.pytree import pytree
 from jaxalign.solvers.base import Fit, one_sided
+from jaxalign.solvers.spectrum import singular_decomposition
 
 
 @pytree
@@ -117,7 +118,7 @@ class Polar:
     def of(cls, cross: CrossMoments) -> "Polar":
         """From one singular value decomposition."""
         anchored, anchors = _anchored(cross)
-        u, singular, vt = jnp.linalg.svd(anchored, full_matrices=False)
+        u, singular, vt = singular_decomposition(anchored)
         row, column = (jnp.arange(size) for size in anchored.shape)
         inside = (row[:, None] < cross.width_x) & (column < cross.width_y)
         cutoff = jnp.finfo(singular.dtype).eps * max(anchored.shape) * singular[0]

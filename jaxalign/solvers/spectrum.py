@@ -68,6 +68,24 @@ def leading_eigenpairs(
     return values[::-1][:count], vectors[:, ::-1][:, :count]
 
 
+def singular_decomposition(
+    matrix: Float[Array, "p q"],
+) -> tuple[Float[Array, "p k"], Float[Array, " k"], Float[Array, "k q"]]:
+    """Thin singular value decomposition, singular values falling.
+
+    LAPACK's divide and conquer gives up, rarely, on finite matrices of low rank; its QR iteration then takes over.
+    """
+    found = tuple(jnp.linalg.svd(matrix, full_matrices=False))
+
+    def again() -> tuple[Array, ...]:
+        gave_up = jnp.isfinite(matrix).all() & ~jnp.isfinite(found[1]).all()
+        algorithm = jax.lax.linalg.SvdAlgorithm.QR
+        slower = lambda: tuple(jax.lax.linalg.svd(matrix, full_matrices=False, algorithm=algorithm))  # noqa: E731
+        return jax.lax.cond(gave_up, slower, lambda: found)
+
+    return jax.lax.platform_dependent(cpu=again, default=lambda: found)  # pyright: ignore[reportReturnType]
+
+
 def eigenpairs(symmetric: Float[Array, "p p"]) -> tuple[Float[Array, " p"], Float[Array, "p p"]]:
     """Eigenvalues ≥ 0, ascending, and eigenvectors of a positive semi-definite matrix."""
     values, vectors = jnp.linalg.eigh(symmetric, symmetrize_input=False)
