@@ -1,5 +1,6 @@
 """The product of rows with themselves against numpy, in few and in many tiles."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,7 +17,9 @@ def test_the_scatter_matrix_is_whole_however_it_is_cut(monkeypatch, few_rows, bl
     weights, center = random.uniform(0, 2, 4100), random.standard_normal(sum(widths))
     assert len(scatter._edges(sum(widths), 4100)) == blocks + 1
     with double_precision():
-        found, total = scatter.scatter_of(tuple(rows), center, np.sqrt(weights), sums=True)
+        placed = tuple(map(jnp.asarray, rows)), jnp.asarray(center), jnp.sqrt(jnp.asarray(weights))
+        found, total = scatter.scatter_of(*placed, sums=True)
+    assert total is not None
     centred = np.concatenate(rows, axis=1).astype(np.float64) - center
     np.testing.assert_allclose(found, (centred * weights[:, None]).T @ centred, rtol=1e-11, atol=1e-9)
     np.testing.assert_allclose(total, weights @ centred, rtol=1e-11)
