@@ -59,6 +59,7 @@ def beside(items: Iterable[Item]) -> Iterator[Future[list[Item]]]:
             found.append(item)
         return found
 
+    _load_lapack()
     with ThreadPoolExecutor(1) as pool:
         try:
             yield pool.submit(go_through)
@@ -70,8 +71,7 @@ def beside(items: Iterable[Item]) -> Iterator[Future[list[Item]]]:
 @contextlib.contextmanager
 def _one_blas_thread() -> Iterator[None]:
     """Limits BLAS and LAPACK to one thread until the last of several overlapping callers is done."""
-    import scipy.linalg  # noqa: F401  # what jaxlib calls: the limit finds only libraries that are loaded
-
+    _load_lapack()  # the limit finds only libraries that are loaded
     caller = object()
     with _LOCK:
         if not _WANTING_IT:
@@ -84,6 +84,11 @@ def _one_blas_thread() -> Iterator[None]:
             _WANTING_IT.remove(caller)
             if not _WANTING_IT:
                 _ONE_BLAS_THREAD.close()
+
+
+def _load_lapack() -> None:
+    """Imports what jaxlib calls. It does so itself at the first decomposition; two threads at it can block each other."""
+    import scipy.linalg  # noqa: F401
 
 
 def _cores() -> int:

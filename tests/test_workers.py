@@ -1,5 +1,7 @@
 """Work side by side: order, failures, and the limit on BLAS threads, which is the whole process's."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -64,3 +66,16 @@ def test_what_remains_is_given_up_when_the_block_fails():
         threading.Timer(0.05, going_on.set).start()
         raise KeyError
     assert not after
+
+
+def test_lapack_is_loaded_before_a_thread_starts():
+    program = """
+import sys
+from jaxalign.workers import beside
+def loaded():
+    yield "scipy.linalg" in sys.modules
+assert "scipy.linalg" not in sys.modules
+with beside(loaded()) as found:
+    assert found.result() == [True]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
