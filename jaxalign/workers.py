@@ -87,7 +87,7 @@ def _one_blas_thread() -> Iterator[None]:
 
 
 def _load_lapack() -> None:
-    """Imports what jaxlib calls. It does so itself at the first decomposition; two threads at it can block each other."""
+    """Imports what jaxlib calls, which it does itself at the first decomposition: two threads at it may block."""
     import scipy.linalg  # noqa: F401
 
 
