@@ -38,7 +38,6 @@ def read(job: Job) -> list[Row]:
     """
     dataset, encoders = job.data.store.dataset, job.data.encoders
     found: list[Row] = []
-    there: set[str] = set()
     for text in job.values.results.split(","):
         earlier = Earlier.open(text)
         if earlier.datasets != [dataset]:
@@ -48,14 +47,14 @@ def read(job: Job) -> list[Row]:
                 f"{earlier.content.get('driver')} of {of}."
             )
         earlier.require_same_embeddings(job.data, job.config)
-        found += earlier.of_store(job.data)
-        there |= {name for row in earlier.rows for name in (row.source, row.target)}
+        found += earlier.own_rows
+    there = {name for row in found for name in (row.source, row.target)}
     lacking = [name for name in encoders if name not in there]
     if lacking:
         raise UserError(
             f"--results={job.values.results}: there is no encoder {lacking[0]!r}; there are {', '.join(sorted(there))}."
         )
-    return found
+    return [row for row in found if row.source in encoders and row.target in encoders]
 
 
 def reached(rows: Sequence[Row], encoders: Sequence[str]) -> dict[str, np.ndarray]:

@@ -1,9 +1,10 @@
 """Results that an earlier run left, to read instead of measuring again: of the same embeddings and settings."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import results
@@ -16,9 +17,17 @@ FILES = ("results.parquet", "alignability.parquet")
 # What numbers of one store by its own maps depend on, beside encoders, methods and seeds.
 SETTINGS = (
     *("folds", "max_per_person", "measures", "rank_k", "fmr", "pair_list", "gallery", "nonfinite"),
-    *("intervals", "ranks"),
+    *("intervals", "ranks", "loss", "steps", "fit_rank"),
 )
-OF_PROTOCOL = ("normalize", "train_fraction", "l2", "centred_identity", "own_photograph", "comparisons")
+OF_PROTOCOL = (
+    "normalize",
+    "train_fraction",
+    "l2",
+    "centred_identity",
+    "own_photograph",
+    "comparisons",
+    "fixed",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +82,10 @@ class Earlier:
             if lacking:
                 raise UserError(f"--results={self.path} has none of --{name}={min(lacking)}.")
 
-    def of_store(self, data: Data) -> Iterator[Row]:
-        """The rows of a store by its own maps that vary nothing, between the encoders of ``data``."""
-        for row in self.rows:
-            between = row.source in data.encoders and row.target in data.encoders
-            if between and not row.axis and row.test_dataset in ("", row.dataset):
-                yield row
+    @property
+    def own_rows(self) -> list[Row]:
+        """The rows of stores by their own maps that vary nothing."""
+        return [row for row in self.rows if not row.axis and row.test_dataset in ("", row.dataset)]
 
     @property
     def _config(self) -> Mapping[str, Any]:
@@ -99,29 +106,40 @@ def of_stores(
     """Rows of stores by their own maps, by name of the data set, of those that ``directories`` have results of.
 
     Args:
-      directories: separated by commas, each of one store; None for none.
+      directories: of ``experiments.pairwise``, separated by commas, each of one store; None for none.
       stores: those that are asked about.
       config: with the methods and seeds that are wanted, and the settings that the results must have.
 
     Raises:
-      UserError: a directory holds results of none of the stores, or of other embeddings or settings.
+      UserError: a directory holds results of another driver, of none of the stores, of other embeddings or settings,
+        or not of every pair, method and seed.
     """
     of, protocol = {data.store.dataset: data for data in stores}, config.protocol
     known: dict[str, list[Row]] = {}
     for earlier in map(Earlier.open, directories.split(",") if directories else ()):
         name = earlier.datasets[0] if len(earlier.datasets) == 1 else ""
+        if earlier.content.get("driver") != "pairwise":
+            raise UserError(
+                f"--results={earlier.path}: expected results of pairwise, got those of {earlier.content.get('driver')}."
+            )
         if name not in of:
             raise UserError(f"--results={earlier.path} is not of one of the data sets {', '.join(of)} alone.")
         earlier.require_same_embeddings(of[name], config)
         earlier.require_same_settings(config)
-        pairs = set(config.pairs(of[name].encoders))
-        known[name] = [
-            row
-            for row in earlier.of_store(of[name])
-            if (row.source, row.target) in pairs
-            and row.method in protocol.methods
-            and row.seed in protocol.seeds
-        ]
+        pairs = config.pairs(of[name].encoders)
+        wanted = dict.fromkeys(itertools.product(pairs, protocol.methods, protocol.seeds), False)
+        known[name] = []
+        for row in earlier.own_rows:
+            place = (row.source, row.target), row.method, row.seed
+            if place in wanted:
+                known[name].append(row)
+                wanted[place] = True
+        lacking = next((place for place, there in wanted.items() if not there), None)
+        if lacking is not None:
+            (source, target), method, seed = lacking
+            raise UserError(
+                f"--results={earlier.path} has nothing of {source} → {target} by {method}, seed {seed}."
+            )
     return known
 
 

@@ -205,11 +205,16 @@ def test_transfer_reads_what_stores_reach_by_their_own_maps(stores, tmp_path, ca
     assert len(read_) == len(measured) and {frozenset(row.items()) for row in read_} == same
     fits = read(tmp_path / "read" / "fits.csv")
     assert {row["dataset"] for row in fits} == {"first", "second"} and len(fits) == 6  # 3 ways of 2 pairs
-    for flag, sentence in (
-        ("--l2=0.2", "made with --l2=0.1, this run has 0.2"),
-        ("--seeds=7", "none of --seeds=7"),
+    run(stability, tmp_path / "halves", here, "--l2=0.1", "--methods=ridge")
+    run(pairwise, tmp_path / "half", here, *asked, "--seeds=42", "--heatmaps=none", "--targets=gamma")
+    for earlier, flag, sentence in (
+        ("own", "--l2=0.2", "made with --l2=0.1, this run has 0.2"),
+        ("own", "--seeds=7", "none of --seeds=7"),
+        ("halves", "--l2=0.1", "expected results of pairwise, got those of stability"),
+        ("half", "--l2=0.1", "has nothing of gamma → alpha by ridge, seed 42"),
+        ("none", "--l2=0.1", "holds no results"),
     ):
-        again = (both, *asked, f"--results={tmp_path / 'own'}", f"--out={tmp_path / 'o'}", flag)
+        again = (both, *asked, f"--results={tmp_path / earlier}", f"--out={tmp_path / 'o'}", flag)
         assert drive(transfer, *again) == 2
         assert sentence in capsys.readouterr().err
     assert not (tmp_path / "o").exists()

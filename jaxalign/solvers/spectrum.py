@@ -54,15 +54,12 @@ def leading_eigenpairs(
     LAPACK finds a few of them in less than half the time of all; accelerators decompose the whole.
     """
     size = len(symmetric)
-    if (
-        jax.default_backend() == "cpu"
-        and count <= size * FEW_EIGENPAIRS
-        and bool(jnp.isfinite(symmetric).all())
-    ):
+    few = jax.default_backend() == "cpu" and count <= size * FEW_EIGENPAIRS
+    if few and np.isfinite(on_host := np.asarray(symmetric)).all():
         import scipy.linalg
 
         last = [size - count, size - 1]
-        values, vectors = scipy.linalg.eigh(np.asarray(symmetric), subset_by_index=last, check_finite=False)
+        values, vectors = scipy.linalg.eigh(on_host, subset_by_index=last, check_finite=False)
         return jnp.asarray(values[::-1]), jnp.asarray(vectors[:, ::-1])
     values, vectors = jnp.linalg.eigh(symmetric, symmetrize_input=False)
     return values[::-1][:count], vectors[:, ::-1][:, :count]
