@@ -4,9 +4,10 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+import jax
 import numpy as np
 
 from experiments import devices
@@ -21,8 +22,10 @@ from jaxalign.errors import UserError
 from jaxalign.hosts import ALONE, Hosts
 from jaxalign.report import Row, Setting
 from jaxalign.solvers import SOLVERS
-from jaxalign.workers import concurrently
+from jaxalign.streaming import ahead
 
+Item = TypeVar("Item")
+AHEAD_BYTES = 2**29  # of the maps of all pairs
 Task = tuple[tuple[str, str], int | None, Fit]  # a pair, the rank to measure it at, and its maps
 
 
@@ -120,6 +123,14 @@ class Aligning:
         mesh = devices.mesh_for(self.devices, moments)
         return fit_pairs(moments, self.protocol.fitted_as(method), pairs=pairs, mesh=mesh, **options)
 
+    def ahead(self, fitted: Iterable[Item]) -> Iterator[Item]:
+        """Goes through fits of all pairs; on a CPU the next is made while one is measured, where both are small."""
+        dims = self.data.store.dims
+        size = 8 * sum(math.prod(dims[name] for name in pair) for pair in self.pairs)
+        if jax.default_backend() != "cpu" or size > AHEAD_BYTES:
+            return iter(fitted)
+        return ahead(fitted)
+
     def _by_gradient(
         self,
         fit: Callable[..., PairwiseMaps],
@@ -145,7 +156,7 @@ class Aligning:
         method: str,
         maps: PairwiseMaps,
         ranks: Sequence[int | None],
-        **mark: Any,
+        *marks: Mapping[str, Any],
     ) -> Iterator[tuple[str, tuple[str, str]]]:
         """Adds what the maps of one method reach; tells how far it is and the pair that was measured.
 
@@ -155,16 +166,18 @@ class Aligning:
           method: its name.
           maps: as ``fit`` gives them.
           ranks: to measure at, of ``config.cuts(method)``.
-          mark: fields of every row, such as the axis of an analysis and the place on it.
+          marks: fields of every row, such as the axis of an analysis and the place on it; several where the same
+            maps stand in several places.
         """
         tasks: list[Task] = []
         for pair, fit in maps.items():
             self.fits.append(self._statistics(measuring.seed, method, pair, fit, maps.settings[pair]))
             tasks += [(pair, rank, cut) for rank, cut in self._cuts(method, fit, maps.settings[pair], ranks)]
         compare = functools.partial(self.compare, measuring, test)
-        found = concurrently(compare, tasks, measuring.at_once(self.data))
+        found = measuring.side_by_side(compare, tasks, self.data)
         for done, (task, numbers) in enumerate(zip(tasks, found), start=1):
-            self.keep(measuring.seed, method, task, numbers, **mark)
+            for mark in marks or ({},):
+                self.keep(measuring.seed, method, task, numbers, **mark)
             yield f"{done} of {len(tasks)}", task[0]
 
     def _statistics(

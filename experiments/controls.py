@@ -22,7 +22,6 @@ from jaxalign.hosts import ALONE, Hosts
 from jaxalign.lazy_rows import LazyRows
 from jaxalign.report import Row
 from jaxalign.report.controls import OWN, PIXEL_MAPS, SHUFFLED
-from jaxalign.workers import concurrently
 
 FITTED = "ridge"
 COMPONENTS = 64
@@ -50,7 +49,7 @@ class Controls:
             return measuring.compare(test[name], test[name])
 
         encoders = self.data.encoders[self.hosts.share(len(self.data.encoders))]
-        found = concurrently(compare, encoders, measuring.at_once(self.data))
+        found = measuring.side_by_side(compare, encoders, self.data)
         for name, numbers in zip(encoders, found):
             yield from self._rows(measuring, OWN, (name, name), numbers)
 
@@ -102,7 +101,7 @@ class Controls:
             except UserError:  # a map that carries nothing: as good as chance, but not a number
                 return Compared([])
 
-        for pair, numbers in zip(pairs, concurrently(compare, pairs, measuring.at_once(self.data))):
+        for pair, numbers in zip(pairs, measuring.side_by_side(compare, pairs, self.data)):
             yield from self._rows(measuring, method, pair, numbers)
 
     def _rows(self, measuring: Measuring, method: str, pair: Pair, numbers: Compared) -> list[Row]:

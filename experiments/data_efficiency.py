@@ -10,17 +10,20 @@ reaches 95 % and 99 % of its final value, for every pair and for the mean over p
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from experiments import analysis, cli, flags
 from experiments.aligning import Aligning
 from experiments.analysis import Job
 from experiments.comparing import curves_along, number_of_curve
+from experiments.measuring import Measuring
+from jaxalign import PairwiseMaps
 from jaxalign.nested import nested_moments
 from jaxalign.report import Row
 from jaxalign.report.curves_text import along, with_interval
 from jaxalign.saturation import logarithmic, size_for_share
 from jaxalign.splits import Split
-from jaxalign.training_sizes import Growth
+from jaxalign.training_sizes import Growth, Places, distinct
 
 SMALLEST, SIZES = 10, 8
 FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7"  # of all people, as published
@@ -37,23 +40,32 @@ def analyse(job: Job) -> str:
     job.config = analysis.without_folds(job)
     run, methods = job.aligning(), job.config.protocol.methods
     splits = job.measuring(run)
-    grown = [list(axes(job, run, measuring.split)) for measuring in splits]
-    job.progress.total = len(methods) * len(run.pairs) * sum(len(at) for each in grown for _, _, at in each)
+    grown = [distinct(axes(job, run, measuring.split)) for measuring in splits]
+    job.progress.total = len(methods) * len(run.pairs) * sum(len(at) for each in grown for _, at in each)
     for measuring, each in zip(splits, grown):
         test = measuring.test_rows(run.data)
-        for axis, growth, at in each:
-            sizes = growth.sizes(at)
-            nested = nested_moments(run.data.take(growth.rows), sizes)
-            for place, size, moments in zip(at, sizes, nested):
-                split = dataclasses.replace(measuring.split, train=growth.rows[:size])
-                here = dataclasses.replace(measuring, split=split)
-                for method in methods:
-                    maps = run.fit(moments, method, here)
-                    mark = {"axis": axis, "at": float(place)}
-                    for _, pair in run.measure_maps(here, test, method, maps, (None,), **mark):
-                        job.progress.step(f"{place:,} {AXES[axis]}: {method}, {' → '.join(pair)}")
+        for marks, here, method, maps in run.ahead(fitted(run, measuring, each)):
+            for _, pair in run.measure_maps(here, test, method, maps, (None,), *marks):
+                what = f"{marks[0]['at']:,.0f} {AXES[marks[0]['axis']]}"
+                job.progress.step(f"{what}: {method}, {' → '.join(pair)}")
+    order = list(AXES)
+    run.rows.sort(key=lambda row: (job.config.protocol.seeds.index(row.seed), order.index(row.axis), row.at))
     flattening = list(flat(run))
     return text(job.finish(run, flattening), flattening)
+
+
+def fitted(
+    run: Aligning, measuring: Measuring, grown: list[tuple[Growth, Places]]
+) -> Iterator[tuple[list[dict[str, Any]], Measuring, str, PairwiseMaps]]:
+    """The maps of every method at every size: where they stand, on which training rows, the method, the maps."""
+    for growth, at in grown:
+        nested = nested_moments(run.data.take(growth.rows), list(at)) if at else ()
+        for (size, places), moments in zip(at.items(), nested):
+            marks = [{"axis": axis, "at": float(place)} for axis, place in places]
+            split = dataclasses.replace(measuring.split, train=growth.rows[:size])
+            here = dataclasses.replace(measuring, split=split)
+            for method in run.protocol.methods:
+                yield marks, here, method, run.fit(moments, method, here)
 
 
 def axes(job: Job, run: Aligning, split: Split) -> Iterator[tuple[str, Growth, list[int]]]:

@@ -1,8 +1,8 @@
 """One split's test side: which rows are compared, and every number of one pair of encoders."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +15,17 @@ from jaxalign import Fit
 from jaxalign.biometrics import CurvePoint, EvaluationPlan, Resampling, Sampled, curve_points, evaluate
 from jaxalign.biometrics import Measure as Number
 from jaxalign.biometrics.evaluate import RANKS
+from jaxalign.biometrics.tiling import padded
 from jaxalign.blocks import padded_width
 from jaxalign.errors import UserError
 from jaxalign.lazy_rows import LazyRows
 from jaxalign.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.report import Row
 from jaxalign.splits import Split, identity_folds
-from jaxalign.workers import MOST_WORKERS
+from jaxalign.workers import MOST_WORKERS, SPARE_WORKERS, concurrently
 
+Item = TypeVar("Item")
 TestRows = Mapping[str, jax.Array | LazyRows]  # of every encoder
-ROWS_STEP = 256
 TEST_BYTES = 2**28  # of test rows that are read once and stay on the device
 
 
@@ -118,9 +119,11 @@ class Measuring:
             return {name: filled(np.asarray(lazy)) for name, lazy in rows.items()}
         return {name: lazy.then(_widened, width=padded_width(lazy.width)) for name, lazy in rows.items()}
 
-    def at_once(self, data: Data) -> int:
-        """How many pairs to measure side by side: of large test sets one, each holds a part of the gallery."""
-        return MOST_WORKERS if self._few(data) else 1
+    def side_by_side(
+        self, compare: Callable[[Item], Any], items: Sequence[Item], data: Data
+    ) -> Iterator[Any]:
+        """``map(compare, items)``, several at a time; of large test sets one, each holds a part of the gallery."""
+        return concurrently(compare, items, MOST_WORKERS if self._few(data) else 1, SPARE_WORKERS)
 
     def _few(self, data: Data) -> bool:
         return 4 * len(self.split.test) * sum(data.store.dims[name] for name in data.encoders) <= TEST_BYTES
@@ -150,6 +153,7 @@ class Measuring:
             "fmr": config.fmr,
             "ranks": config.rank_k,
             "measures": kinds,
+            "own_photograph": config.protocol.own_photograph,
             "pairs": self.pairs,
             "devices": devices.chosen(config.devices),
         }
@@ -159,15 +163,9 @@ class Measuring:
             result = evaluate(left, right, self.identities, templates=config.gallery, **options)
         else:
             result = evaluate(left, right, self.plan, **options)
-        wanted = ("", *config.protocol.own_photograph)
-        numbers = [measure for measure in result.measures() if measure.own_photograph in wanted]
         sampled = {} if self.resampling is None else self.resampling.measures(result)
-        sampled = {key: sample for key, sample in sampled.items() if key[0] in wanted}
-        curves = ()
-        if config.curves:
-            points = curve_points(result, self.resampling)
-            curves = tuple(point for point in points if point.own_photograph in wanted)
-        return Compared(numbers, sampled, curves)
+        curves = tuple(curve_points(result, self.resampling)) if config.curves else ()
+        return Compared(list(result.measures()), sampled, curves)
 
     def record(self, data: Data) -> dict[str, Any]:
         """How many people, photographs and listed comparisons there are on either side."""
@@ -184,11 +182,11 @@ class Measuring:
 
 
 def filled(rows: np.ndarray) -> jax.Array:
-    """Rows on the device, with zero rows up to a multiple of ``ROWS_STEP`` and zero columns up to a padded width.
+    """Rows on the device, with zero rows up to one of a few sizes and zero columns up to a padded width.
 
     Seeds, and encoders of like width, then share compiled programs.
     """
-    return jnp.asarray(np.pad(_widened(rows), ((0, -len(rows) % ROWS_STEP), (0, 0))))
+    return jnp.asarray(np.pad(_widened(rows), ((0, padded(len(rows)) - len(rows)), (0, 0))))
 
 
 def _widened(rows: np.ndarray) -> np.ndarray:

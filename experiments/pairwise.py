@@ -105,7 +105,7 @@ def analyse(job: Job) -> str:
 
 
 class Run(Aligning):
-    """One run over every seed, method, pair and rank; no more than one method's maps are held at a time.
+    """One run over every seed, method, pair and rank; no more than one method's maps, or two small ones, are held.
 
     Attributes:
       parts: what was measured, by seed and method; process 0 collects it.

@@ -24,7 +24,6 @@ from jaxalign.report import Row
 from jaxalign.report.curves_text import along, with_interval
 from jaxalign.saturation import powers_of_two, smallest_within
 from jaxalign.subspaces import PrincipalSubspaces
-from jaxalign.workers import concurrently
 
 METHODS = ("reduced_rank", "orthogonal_subspaces", "canonical")
 MARGIN = 0.01
@@ -47,15 +46,15 @@ def analyse(job: Job) -> str:
     effective: list[Row] = []
     for measuring in splits:
         moments, test = run.moments(measuring), measuring.test_rows(run.data)
-        for method in methods:
-            job.progress.show(f"fitting {method}")
-            cut = maps(run, moments, method, measuring)
+        for method, cut in run.ahead((method, maps(run, moments, method, measuring)) for method in methods):
             each = partial(every_rank, measuring, test, cut, ranks, full)
-            for pair, found in zip(run.pairs, concurrently(each, run.pairs, measuring.at_once(run.data))):
+            for pair, found in zip(run.pairs, measuring.side_by_side(each, run.pairs, run.data)):
                 for at, (fit, numbers) in zip(ranks, found):
                     run.keep(measuring.seed, method, (pair, None, fit), numbers, axis="rank", at=float(at))
                 here = (run.data.store.dataset, *pair, method, None, measuring.seed, "", "effective_rank")
-                effective.append(Row(*here, effective_rank(found[-1][0].source, moments.total, pair[0])))
+                effective.append(
+                    Row(*here, effective_rank(found[-1][0].padded().source, moments.total, pair[0]))
+                )
                 job.progress.step(f"{method}, {' → '.join(pair)}")
     number = partial(
         number_of_curve, name="smallest_rank_within_1_point", function=smallest_within, margin=MARGIN

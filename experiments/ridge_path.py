@@ -35,14 +35,14 @@ def analyse(job: Job) -> str:
     effective: list[Row] = []
     for measuring in splits:
         moments, test = run.moments(measuring), measuring.test_rows(run.data)
-        for l2 in penalties:
+        fitted = ((l2, fit_pairs(moments, "ridge", pairs=run.pairs, l2=l2)) for l2 in penalties)
+        for l2, maps in run.ahead(fitted):
             mark = {"axis": "l2", "at": l2}
-            maps = fit_pairs(moments, "ridge", pairs=run.pairs, l2=l2)
-            for _, pair in run.measure_maps(measuring, test, "ridge", maps, (None,), **mark):
+            for _, pair in run.measure_maps(measuring, test, "ridge", maps, (None,), mark):
                 job.progress.step(f"penalty {l2:g}, {' → '.join(pair)}")
             for pair, fit in maps.items():
                 here = (run.data.store.dataset, *pair, "ridge", None, measuring.seed)
-                value = effective_rank(fit.source, moments.total, pair[0])
+                value = effective_rank(fit.padded().source, moments.total, pair[0])
                 effective.append(Row(*here, "", "effective_rank", value, **mark))
     best = [number_of_curve(curve, "best_l2", highest) for curve in curves_of_first(run)]
     return text(job.finish(run, [*best, *effective]), best)

@@ -11,7 +11,7 @@ from experiments.controls import Controls
 from experiments.measuring import Measuring, TestRows
 from experiments.parts import Content, Parts, content_of, content_of_rows, rows_of
 from experiments.progress import Progress
-from jaxalign import FoldMoments
+from jaxalign import FoldMoments, PairwiseMaps
 from jaxalign.report import Row
 from jaxalign.workers import beside
 
@@ -74,9 +74,8 @@ class SplitRun:
 
     def _measured(self, method: str) -> Content:
         run, found = self.run, Aligning(self.run.config, self.run.data, self.run.hosts)
-        moments = self.moments
         self.progress.show(f"{self.label}: fitting {method}")
-        maps = run.fit(moments, method, self.measuring)
+        maps = next(self._fits)
         cuts = run.config.cuts(method)
         for done, (source, target) in found.measure_maps(self.measuring, self.test, method, maps, cuts):
             self.progress.step(f"{self.label}: {method}, {done}, {source} → {target}")
@@ -85,6 +84,15 @@ class SplitRun:
             maps.save(self.maps / f"seed{seed}" / method, {"seed": seed})
         seen = self.seen and run.config.curves
         return content_of(found, views(run.data, self.measuring, method, maps) if seen else ())
+
+    @functools.cached_property
+    def _fits(self) -> Iterator[PairwiseMaps]:
+        """The maps of every method that is still to be measured, in order."""
+        run, moments = self.run, self.moments
+        names = {method: part_name(self.measuring, method) for method in run.protocol.methods}
+        left = [method for method, name in names.items() if name not in self.parts]
+        fits = (run.fit(moments, method, self.measuring) for method in left)
+        return run.ahead(fits) if run.hosts.count == 1 else fits
 
     def _control_rows(self, measure: Callable[[], list[Row]]) -> list[Row]:
         run = self.run

@@ -44,10 +44,9 @@ def analyse(job: Job) -> str:
         half = identity_folds(run.data.identities[train], 2, measuring.seed)
         moments = FoldMoments.of(run.data.take(train), fold=half)
         tested = run.data.take(measuring.split.test)
-        for method in methods:
-            job.progress.show(f"fitting {method}")
-            parts = [FoldMoments(part, ()) for part in (*moments.folds, moments.total)]
-            one, other, whole = (run.fit(part, method, measuring) for part in parts)
+        parts = [FoldMoments(part, ()) for part in (*moments.folds, moments.total)]
+        fitted = ((method, [run.fit(part, method, measuring) for part in parts]) for method in methods)
+        for method, (one, other, whole) in run.ahead(fitted):
             places = sampled(measuring, (*between(one, other, tested), *around(whole, tested)))
             for (pair, measure), found in places.items():
                 here = (run.data.store.dataset, *pair, method, None, measuring.seed)

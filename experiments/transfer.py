@@ -72,10 +72,10 @@ def measure(
     """Fits on ``side`` of one store, measures on the test people of another or the same."""
     moments = fitted.moments(side)
     test = measuring.test_rows(tested.data)
-    for method in job.config.protocol.methods:
-        maps = fitted.fit(moments, method, side)
-        mark = {"test_dataset": name} if name else {}
-        for _, pair in fitted.measure_maps(measuring, test, method, maps, (None,), **mark):
+    mark = {"test_dataset": name} if name else {}
+    methods = job.config.protocol.methods
+    for method, maps in fitted.ahead((method, fitted.fit(moments, method, side)) for method in methods):
+        for _, pair in fitted.measure_maps(measuring, test, method, maps, (None,), mark):
             where = f"{fitted.data.store.dataset} → {tested.data.store.dataset}"
             job.progress.step(f"{where}: {method}, {' → '.join(pair)}")
 

@@ -1,12 +1,15 @@
 """Whether two maps do the same: of rows, of scores, of rankings."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxalign.affine import AffineMap
+from jaxalign.blocks import Columns, own_moments
 from jaxalign.moments import Moments
 from jaxalign.precision import double_precision, multiply
 
@@ -17,18 +20,22 @@ def effective_rank(map_: AffineMap, total: Moments, source: str) -> float:
     With S the source's second moment and W the map, that is tr(F)² / ‖F‖²_F of F = Wᵀ S W.
 
     Args:
-      map_: from the source.
+      map_: from the source; filled up (``Fit.padded``), so that maps of like width share programs, or not.
       total: moments of the rows.
       source: name of the encoder among them.
     """
-    start = total.offset(source)
-    columns = slice(start, start + total.width(source))
+    width, real = map_.in_dim, total.width(source)
+    columns = Columns(
+        np.array([total.offset(source)]), (None if width == real else np.array(real),), (width,)
+    )
     with double_precision():
-        return float(_participation(map_.matrix(), total.scatter[columns, columns]))
+        return float(_participation(map_.factors, total.unnamed(), columns))
 
 
 @jax.jit
-def _participation(matrix: Float[Array, "p q"], scatter: Float[Array, "p p"]) -> Float[Array, ""]:
+def _participation(factors: tuple[Array, ...], total: Moments, source: Columns) -> Float[Array, ""]:
+    scatter = own_moments(total, source).scatter
+    matrix = functools.reduce(multiply, factors, jnp.eye(len(scatter), dtype=scatter.dtype))
     mapped = multiply(multiply(matrix.T, scatter), matrix)
     square = jnp.sum(mapped**2)
     return jnp.trace(mapped) ** 2 / jnp.where(square > 0, square, 1)
@@ -73,8 +80,8 @@ def compare_scores(
     """
     first, second = (_scores(*map(jnp.asarray, sides)) for sides in (one, other))
     pearson = _correlation(first, second)
-    ranks = [_ranks(np.asarray(scores)) for scores in (first, second)]
-    return np.asarray(pearson, np.float64), np.asarray(_correlation(*map(jnp.asarray, ranks)), np.float64)
+    ranks = [jnp.asarray(_ranks(scores)) for scores in (first, second)]
+    return np.asarray(pearson, np.float64), np.asarray(_correlation(*ranks), np.float64)
 
 
 @jax.jit
@@ -89,17 +96,27 @@ def _correlation(left: Float[Array, "n m"], right: Float[Array, "n m"]) -> Float
     return jnp.sum(left * right, axis=1) / jnp.sqrt(jnp.sum(left**2, axis=1) * jnp.sum(right**2, axis=1))
 
 
-def _ranks(scores: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
+def _ranks(scores: Float[Array, "n m"]) -> Float[np.ndarray, "n m"]:
     """Place of each score in its row, centred around 0; equal scores in their order.
 
-    NumPy sorts on the host many times faster than XLA, and numbers several times faster than it orders them: each is
-    a score, as a whole number that rises with it, and its column.
+    NumPy sorts on the host many times faster than XLA, and numbers several times faster than it orders them.
     """
-    columns = np.arange(scores.shape[1])
-    bits = (scores + 0.0).view(np.int32)  # no negative zeros, which would not equal others
-    key = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int64) << 32
-    order = np.sort(key | columns, axis=1) & 0xFFFFFFFF
-    ranks = np.empty(scores.shape, np.float32)
-    places = columns.astype(np.float32) - len(columns) / 2
-    np.put_along_axis(ranks, order, np.broadcast_to(places, scores.shape), axis=1)
-    return ranks
+    rows, columns = scores.shape
+    with double_precision():
+        ordered = np.array(_sortable(scores))
+    ordered.sort(axis=1)
+    ordered &= 0xFFFFFFFF  # the columns
+    ordered += np.arange(rows)[:, None] * columns
+    places = np.arange(columns, dtype=np.float32) - columns / 2
+    ranks = np.empty(scores.size, np.float32)
+    ranks[ordered.ravel()] = np.broadcast_to(places, scores.shape).ravel()
+    return ranks.reshape(scores.shape)
+
+
+@jax.jit
+def _sortable(scores: Float[Array, "n m"]) -> Int[Array, "n m"]:
+    """Each score as a whole number that rises with it, and its column below."""
+    scores = jnp.where(scores == 0, 0, scores)  # no negative zeros, which would not equal others
+    bits = jax.lax.bitcast_convert_type(scores, jnp.int32)
+    key = jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits).astype(jnp.int64) << 32
+    return key | jnp.arange(scores.shape[1])

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from jaxalign.agreement import agreement_of_sums, compare_scores, row_differences
 from jaxalign.pairwise import Pair, PairwiseMaps
-from jaxalign.workers import concurrently
+from jaxalign.workers import SPARE_WORKERS, concurrently
 
 
 class Apart(NamedTuple):
@@ -70,7 +70,7 @@ def between(one: PairwiseMaps, other: PairwiseMaps, tested: Mapping[str, np.ndar
             Apart(pair, "ranking_agreement", "", np.stack([rankings, ones], axis=1)),
         ]
 
-    for found in concurrently(compare, list(one)):
+    for found in concurrently(compare, list(one), spare=SPARE_WORKERS):
         yield from found
 
 

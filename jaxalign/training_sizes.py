@@ -1,12 +1,15 @@
 """Growing training sides: rows in the order in which they are added, by person or by photograph."""
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from jaxalign.errors import UserError
 from jaxalign.splits import Split, shuffled_people
+
+Places = dict[int, list[tuple[str, int]]]  # by number of rows, the axes and the units at which so many stand
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,3 +50,27 @@ class Growth:
                 f"a training size of {wrong[-1]:,} is asked for; there are 2 to {len(self.ends):,}."
             )
         return [int(self.ends[number - 1]) for number in units]
+
+
+def distinct(axes: Iterable[tuple[str, Growth, Sequence[int]]]) -> list[tuple[Growth, Places]]:
+    """What to fit on along several axes, the same rows, such as all of them, only once.
+
+    Args:
+      axes: of each its name, how it grows, and the numbers of units to stop at.
+
+    Returns:
+      Of each axis the numbers of rows that none before it has, and where they stand on this axis and on later ones.
+
+    Raises:
+      UserError: see ``Growth.sizes``.
+    """
+    found: list[tuple[Growth, Places]] = []
+    known: dict[bytes, list[tuple[str, int]]] = {}
+    for axis, growth, units in axes:
+        found.append((growth, {}))
+        for unit, size in zip(units, growth.sizes(units)):
+            rows = hashlib.sha256(np.sort(growth.rows[:size]).tobytes()).digest()
+            if rows not in known:
+                known[rows] = found[-1][1].setdefault(size, [])
+            known[rows].append((axis, unit))
+    return found

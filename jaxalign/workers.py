@@ -12,15 +12,18 @@ from threadpoolctl import threadpool_limits
 
 Item = TypeVar("Item")
 MOST_WORKERS = 16  # each holds a source's blocks of the moments
+SPARE_WORKERS = 2  # beside one for each core, where each waits for programs that run on all cores
 _ONE_BLAS_THREAD = contextlib.ExitStack()
 _WANTING_IT: list[object] = []
 _LOCK = threading.Lock()
 
 
 def concurrently(
-    function: Callable[[Item], Any], items: Sequence[Item], most: int = MOST_WORKERS
+    function: Callable[[Item], Any], items: Sequence[Item], most: int = MOST_WORKERS, spare: int = 0
 ) -> Iterator[Any]:
-    """``map(function, items)``, several items (``most`` at most) at a time on a CPU; the results come in order.
+    """``map(function, items)``, on a CPU an item for each core and ``spare`` more, no more than ``most``, at a time.
+
+    The results come in order.
 
     Decompositions run in LAPACK, whose threads spin for a while after every call and keep the products that follow
     from their cores; one LAPACK thread for each of several programs is faster. The limit holds until the last item
@@ -30,7 +33,7 @@ def concurrently(
     def work(item: Item) -> Any:
         return jax.block_until_ready(function(item))
 
-    threads = at_once(len(items), most)
+    threads = at_once(len(items), most, spare)
     if threads < 2:
         yield from map(work, items)
         return
@@ -38,9 +41,9 @@ def concurrently(
         yield from pool.map(work, items)
 
 
-def at_once(items: int, most: int = MOST_WORKERS) -> int:
+def at_once(items: int, most: int = MOST_WORKERS, spare: int = 0) -> int:
     """How many of so many items ``concurrently`` works on at a time."""
-    return min(_cores(), items, most) if jax.default_backend() == "cpu" else 1
+    return min(_cores() + spare, items, most) if jax.default_backend() == "cpu" else 1
 
 
 @contextlib.contextmanager

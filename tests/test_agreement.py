@@ -1,6 +1,7 @@
 """Agreement of maps, maps between principal subspaces, and views in two dimensions."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.linalg import orthogonal_procrustes
@@ -8,7 +9,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.decomposition import PCA
 
 from jaxalign import AffineMap, Moments, UserError
-from jaxalign.agreement import agreement_of_sums, compare_scores, effective_rank, row_differences
+from jaxalign.agreement import _ranks, agreement_of_sums, compare_scores, effective_rank, row_differences
 from jaxalign.projection import two_dimensions
 from jaxalign.subspaces import PrincipalSubspaces
 
@@ -28,7 +29,10 @@ def test_effective_rank_is_the_participation_ratio_of_mapped_rows(clouds):
     map_ = AffineMap((weights,), np.zeros(3), x.mean(axis=0))
     variance = np.linalg.eigvalsh(np.cov(((x - x.mean(0)) @ weights).T))
     expected = variance.sum() ** 2 / (variance**2).sum()
-    assert effective_rank(map_, Moments.of({"y": y, "x": x}), "x") == pytest.approx(expected, rel=1e-9)
+    total = Moments.of({"y": y, "x": x})
+    assert effective_rank(map_, total, "x") == pytest.approx(expected, rel=1e-9)
+    filled = AffineMap((np.pad(weights, ((0, 122), (0, 125))),), np.zeros(128), np.zeros(128))
+    assert effective_rank(filled, total, "x") == pytest.approx(expected, rel=1e-9)
 
 
 def test_maps_agree_by_the_relative_frobenius_distance(clouds):
@@ -54,6 +58,12 @@ def test_scores_and_rankings_correlate_as_scipy_says():
     for k in range(7):
         assert pearson[k] == pytest.approx(pearsonr(scores[0][k], scores[1][k])[0], abs=1e-5)
         assert spearman[k] == pytest.approx(spearmanr(scores[0][k], scores[1][k])[0], abs=1e-5)
+
+
+def test_equal_scores_are_ranked_in_their_order():
+    scores = np.array([[0.5, -0.0, 0.0, -1.0, 0.5], [0.0, -0.0, 1.0, -0.25, -0.5]], np.float32)
+    expected = np.argsort(np.argsort(scores, axis=1, kind="stable"), axis=1) - 2.5
+    np.testing.assert_array_equal(_ranks(jnp.asarray(scores)), expected)
 
 
 @pytest.mark.parametrize("rank", [1, 3, 4])

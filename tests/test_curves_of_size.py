@@ -9,7 +9,7 @@ from jaxalign import UserError
 from jaxalign.nested import nested_moments
 from jaxalign.saturation import logarithmic, size_for_share, smallest_within
 from jaxalign.splits import published_split
-from jaxalign.training_sizes import Growth
+from jaxalign.training_sizes import Growth, distinct
 
 
 def test_nested_moments_are_those_of_the_first_rows():
@@ -50,6 +50,19 @@ def test_people_grow_as_the_published_split_does():
     for wrong in (1, 15):
         with pytest.raises(UserError, match="there are 2 to 14"):
             growth.sizes([wrong])
+
+
+def test_rows_that_stand_on_two_axes_are_fitted_once():
+    identities = np.repeat([f"p{k:02d}" for k in range(20)], 3)
+    split = published_split(identities, 42)
+    people, rows = Growth.by_people(identities, split), Growth.by_rows(split)
+    found = distinct([("people", people, [2, 14]), ("rows", rows, [6, 42])])
+    assert [growth for growth, _ in found] == [people, rows]
+    assert [places for _, places in found] == [
+        {6: [("people", 2)], 42: [("people", 14), ("rows", 42)]},
+        {6: [("rows", 6)]},
+    ]
+    assert distinct([("people", people, [14]), ("rows", rows, [42])])[1][1] == {}
 
 
 def test_where_known_curves_flatten():

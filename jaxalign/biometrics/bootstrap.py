@@ -92,7 +92,7 @@ class Resampling:
         """Draws the resamples: people of probes and gallery together, each draw of the number there are."""
         if resamples < 1:
             raise UserError(f"resamples: expected at least 1, got {resamples}")
-        people = int(max(plan.probe_codes.max(), plan.gallery_codes.max())) + 1
+        people = plan.people
         draws = np.random.default_rng(seed).integers(0, people, (resamples, people))
         offsets = np.arange(resamples)[:, None] * people
         counts = np.bincount((draws + offsets).ravel(), minlength=resamples * people)

@@ -17,6 +17,7 @@ from jaxalign.biometrics.floats import ordered
 from jaxalign.biometrics.layout import EvaluationPlan
 from jaxalign.biometrics.operating_points import ScoreAxis
 from jaxalign.biometrics.resolving import SLOTS, Resolver
+from jaxalign.biometrics.row_search import places_in_rows
 from jaxalign.biometrics.rows import Side, same_width, score_dtype
 from jaxalign.biometrics.sorted_scores import SortedScores
 from jaxalign.biometrics.tiling import MateTable, padded
@@ -36,6 +37,7 @@ class Scored:
       above: for each of them, the scores of its probe's row that are ≥ it, mated ones included.
       axis: genuine (own photographs not counted) and impostor scores; None where only identification is wanted.
       scores: the scores of all probes in the plan's order, padded, where they were kept; else None.
+      impostor_scores: those that the plan's ``impostor_mask`` picks, where scores were kept and verification is wanted.
     """
 
     plan: EvaluationPlan
@@ -44,6 +46,7 @@ class Scored:
     above: np.ndarray
     axis: ScoreAxis | None
     scores: np.ndarray | None
+    impostor_scores: np.ndarray | None = None
 
 
 class Counter:
@@ -127,14 +130,13 @@ class Counter:
         for first in range(0, plan.probes if self.ranked else 0, SORTED_ROWS):
             ascending = np.sort(scores[first : first + SORTED_ROWS], axis=1)
             start, stop = np.searchsorted(plan.genuine_position, (first, first + SORTED_ROWS))
-            place = _search_rows(ascending, plan.genuine_position[start:stop] - first, mated[start:stop])
+            place = places_in_rows(ascending, plan.genuine_position[start:stop] - first, mated[start:stop])
             above[start:stop] = plan.gallery - place
-        axis = None
+        axis = impostor = None
         if self.fmr is not None:
             impostor = scores[plan.impostor_mask]
-            impostor.sort()
-            axis = SortedScores(self._genuine(mated), impostor)
-        return Scored(plan, self.dtype, mated, above, axis, scores)
+            axis = SortedScores(self._genuine(mated), np.sort(impostor))
+        return Scored(plan, self.dtype, mated, above, axis, scores, impostor)
 
     def _swept(self) -> Scored:
         """Strip by strip: mated scores, what lies above them, and all scores in bins."""
@@ -267,20 +269,6 @@ class Counter:
                 found = kernels.count_at_least(probes, gallery, least, tiling.strips(number), **self._shape)
                 above[rows] += np.asarray(found).reshape(-1)[: len(rows)]
         return above - np.where(limits <= 0, tiling.padding_columns, 0)
-
-
-def _search_rows(ascending: np.ndarray, row: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """For each value the entries of its row that are below it: ``numpy.searchsorted`` in many rows at once."""
-    flat, width = ascending.ravel(), ascending.shape[1]
-    start = row * width
-    below = np.zeros(len(values), np.int64)
-    step = 1 << width.bit_length() - 1
-    while step:
-        ahead = below + step
-        reached = flat[start + np.minimum(ahead, width) - 1] < values
-        below = np.where(reached & (ahead <= width), ahead, below)
-        step >>= 1
-    return below
 
 
 def _by_group(group: np.ndarray, stretch: np.ndarray, groups: int) -> np.ndarray:

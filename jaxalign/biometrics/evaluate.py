@@ -33,6 +33,7 @@ from jaxalign.lazy_rows import LazyRows
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 RANKS = (1, 5, 10, 20)
 MEASURES = ("identification", "verification")
+OWN_PHOTOGRAPH = ("included", "excluded")
 GALLERY_BYTES = 1 << 29  # of gallery rows at once on a device that does not say how much memory it has
 
 
@@ -57,7 +58,7 @@ class Evaluation:
 
     Attributes:
       identification: by whether the probe's own photograph counts as a mate, "included" (only where some probe
-        has its own photograph in the gallery) and "excluded"; empty where not asked for.
+        has its own photograph in the gallery) and "excluded"; without those that were not asked for.
       verification: over all comparisons; None where not asked for.
       pairs: over a list of pairs; None where none was given.
       plan: who is who.
@@ -114,6 +115,7 @@ def evaluate(
     ranks: Sequence[int] = RANKS,
     cmc: int = 50,
     measures: Sequence[str] = MEASURES,
+    own_photograph: Sequence[str] = OWN_PHOTOGRAPH,
     templates: str = "all",
     pairs: Pairs | None = None,
     tail: float = 0.0,
@@ -145,6 +147,7 @@ def evaluate(
       fmr: false match rates of the operating points.
       ranks, cmc: the ranks k, and the length of the CMC.
       measures: "identification", "verification" or both.
+      own_photograph: identification with the own photograph "included", "excluded" or both.
       templates: the gallery: "all" rows, the "first" row of each person, or one "pooled" template for each person.
         ``own`` numbers photographs, as always. A probe whose own photograph is in a pooled template is compared
         with the template of the person's other photographs where the own photograph is excluded.
@@ -170,7 +173,7 @@ def evaluate(
     References:
       ISO/IEC 19795-1:2021; Grother et al., "Face Recognition Technology Evaluation", NIST.
     """
-    _check_options(measures, ranks, cmc, zero_rows)
+    _check_options(measures, own_photograph, ranks, cmc, zero_rows)
     rates, most = check_rates(fmr), chunk_size.check(gallery_rows, "gallery_rows")
     left_out, photographs = None, gallery
     if isinstance(probe_identities, EvaluationPlan):
@@ -191,8 +194,8 @@ def evaluate(
     photographs = right if templates == "all" else rows.checked(photographs, "gallery")
     listed = None if pairs is None else CheckedPairs.of(pairs, plan.probes, len(photographs))
     asked = _Asked(
-        left, right, plan, rates, tuple(ranks), cmc, tuple(measures), tail, least_false_matches, zero_rows,
-        left_out, photographs, listed, people_weights, devices,
+        left, right, plan, rates, tuple(ranks), cmc, tuple(measures), tuple(own_photograph), tail, least_false_matches,
+        zero_rows, left_out, photographs, listed, people_weights, devices,
     )  # fmt: skip
     what = f"scores of {plan.gallery:,} gallery rows of width {right.width:,}"
     return chunk_size.halved_until_it_fits(
@@ -219,6 +222,7 @@ class _Asked:
     ranks: tuple[int, ...]
     cmc: int
     measures: tuple[str, ...]
+    own_photograph: tuple[str, ...]
     tail: float
     least_false_matches: float
     zero_rows: str
@@ -259,8 +263,10 @@ class _Asked:
         if "identification" not in self.measures:
             return {}
         ranked, options = {}, {"ranks": self.ranks, "cmc": self.cmc}
-        if self.plan.genuine_own.any():
+        if "included" in self.own_photograph and self.plan.genuine_own.any():
             ranked["included"] = identification(scored, own_included=True, **options)
+        if "excluded" not in self.own_photograph:
+            return ranked
         if self.left_out is None:
             ranked["excluded"] = identification(scored, own_included=False, **options)
         else:
@@ -304,10 +310,15 @@ def identify(
     ).identification
 
 
-def _check_options(measures: Sequence[str], ranks: Sequence[int], cmc: int, zero_rows: str) -> None:
-    unknown = [name for name in measures if name not in MEASURES]
-    if unknown:
-        raise UserError(f"measures: expected some of {', '.join(MEASURES)}, got {list(measures)}")
+def _check_options(
+    measures: Sequence[str], own_photograph: Sequence[str], ranks: Sequence[int], cmc: int, zero_rows: str
+) -> None:
+    for given, known, what in (
+        (measures, MEASURES, "measures"),
+        (own_photograph, OWN_PHOTOGRAPH, "own_photograph"),
+    ):
+        if isinstance(given, str) or not set(given) <= set(known):
+            raise UserError(f"{what}: expected some of {', '.join(known)}, got {given!r}")
     if any(int(k) != k or k < 1 for k in (*ranks, cmc)):
         raise UserError(f"ranks and cmc: expected integers of at least 1, got {list(ranks)} and {cmc}")
     if zero_rows not in ("refuse", "keep"):

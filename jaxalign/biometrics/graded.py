@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxalign.biometrics.counting import Counter, Scored
-from jaxalign.biometrics.layout import EvaluationPlan
 from jaxalign.biometrics.operating_points import ErrorRates
 from jaxalign.biometrics.tail import score_strips
 from jaxalign.precision import multiply
@@ -90,8 +89,10 @@ def graded_rates(
     counted = ~plan.genuine_own
     scores, people = scored.genuine_scores[counted], plan.probe_codes[plan.genuine_probe[counted]]
     stretch = _stretch(ladder, scores)
-    by_person = np.zeros((len(ladder) + 1, weights.shape[1]))
-    np.add.at(by_person, (stretch, people), 1)
+    shape = len(ladder) + 1, weights.shape[1]
+    by_person = np.bincount(stretch * np.int64(shape[1]) + people, minlength=shape[0] * shape[1]).reshape(
+        shape
+    )
     genuine = everyone.astype(np.float64) @ by_person.T
     impostor = _impostors(counter, scored, ladder, everyone)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -137,7 +138,9 @@ def _stretch(ladder: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def _bin_of(scores: np.ndarray) -> np.ndarray:
     """Bins of cosines, which never fall as scores rise."""
-    return np.clip((scores + 1) * ((BINS - 1) / 2), 0, BINS - 1).astype(np.uint16)
+    place = scores + 1
+    place *= (BINS - 1) / 2
+    return np.clip(place, 0, BINS - 1, out=place).astype(np.uint16)
 
 
 def _impostors(counter: Counter, scored: Scored, ladder: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -151,45 +154,46 @@ def _impostors(counter: Counter, scored: Scored, ladder: np.ndarray, weights: np
     found: list[np.ndarray] = []
     for first in range(0, stretches, group):
         counts = [_PairCounts(people) for _ in range(min(group, stretches - first))]
-        for start, column, scores in score_strips(counter, scored):
-            compared = _compared(counter.plan, ladder, start, column, scores)
-            for count, pairs in zip(counts, _by_stretch(*compared, people, first, len(counts))):
-                count.add(pairs)
+        for stretch, pairs in _comparisons(counter, scored, ladder):
+            for count, part in zip(counts, _by_stretch(stretch, pairs, people, first, len(counts))):
+                count.add(part)
         found += _weighed(counts, weights)
     return np.stack(found, axis=1).astype(np.float64)
 
 
-def _compared(
-    plan: EvaluationPlan, ladder: np.ndarray, start: int, column: int, scores: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Stretches of a strip of scores, shape [n, m], and the people of its probes [n] and its gallery rows [m]."""
-    rows = max(0, min(len(scores), plan.probes - start))
-    probe = plan.probe_codes[plan.order[start : start + rows]]
-    searched = plan.gallery_codes[column : column + scores.shape[1]]
-    stretch = _stretch(ladder, np.ascontiguousarray(scores[:rows, : len(searched)]).ravel())
-    return stretch.reshape(rows, len(searched)), probe, searched
+def _comparisons(
+    counter: Counter, scored: Scored, ladder: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The stretches of impostor scores and the numbers of their two people (``EvaluationPlan.pair_numbers``)."""
+    plan = counter.plan
+    if scored.impostor_scores is not None:
+        yield _stretch(ladder, scored.impostor_scores), plan.impostor_pairs
+        return
+    for start, column, scores in score_strips(counter, scored):
+        rows = max(0, min(len(scores), plan.probes - start))
+        probes = plan.probe_codes[plan.order[start : start + rows]]
+        searched = plan.gallery_codes[column : column + scores.shape[1]]
+        impostor = probes[:, None] != searched
+        numbers = plan.pair_numbers(probes, searched)[impostor]
+        yield _stretch(ladder, scores[:rows, : len(searched)][impostor]), numbers
 
 
 def _by_stretch(
-    stretch: np.ndarray, probe: np.ndarray, searched: np.ndarray, people: int, first: int, number: int
+    stretch: np.ndarray, pairs: np.ndarray, people: int, first: int, number: int
 ) -> Iterator[np.ndarray]:
-    """Comparisons of two people in each of ``number`` stretches from ``first`` on, as ascending pairs of people.
-
-    The two people of a pair weigh the same in either role: a pair is the smaller times people plus the larger.
-    """
-    impostor = probe[:, None] != searched
+    """Numbers of two people in each of ``number`` stretches from ``first`` on, ascending."""
     if number <= stretch.max(initial=0):  # not all stretches at once
-        impostor &= (stretch >= first) & (stretch < first + number)
+        here = (stretch >= first) & (stretch < first + number)
+        stretch, pairs = stretch[here], pairs[here]
     # Sorting whole numbers is several times faster than an order of stretches and then the pairs in it.
     key = stretch.astype(np.uint32 if (first + number) * people**2 < 1 << 32 else np.uint64)
     key *= key.dtype.type(people**2)
-    one, other = probe.astype(key.dtype)[:, None], searched.astype(key.dtype)
-    key += np.minimum(one, other) * key.dtype.type(people) + np.maximum(one, other)
-    ascending = np.sort(key[impostor])
+    key += pairs
+    key.sort()
     starts = (first + np.arange(number + 1)) * people**2
-    ends = np.searchsorted(ascending, starts.astype(key.dtype))
+    ends = np.searchsorted(key, starts.astype(key.dtype))
     for offset, begin, end in zip(starts, ends, ends[1:]):
-        yield ascending[begin:end] - key.dtype.type(offset)
+        yield np.subtract(key[begin:end], key.dtype.type(offset), dtype=np.int64, casting="unsafe")
 
 
 class _PairCounts:
@@ -203,7 +207,7 @@ class _PairCounts:
     def add(self, pairs: np.ndarray) -> None:
         """Adds comparisons, as ``_by_stretch`` gives them."""
         self.number += len(pairs)
-        self.listed.append(pairs.astype(np.int64))
+        self.listed.append(pairs)
         if self.number > FEW * self.people**2:
             counted = np.zeros(self.people**2, np.float32) if self.matrix is None else self.matrix
             for part in self.listed:

@@ -89,16 +89,22 @@ def _mates_in_order(
     equal score share it; the last of equal mates tells how many mates it includes.
     """
     key = np.sort((plan.genuine_probe << 33) | (above << 1) | plan.genuine_own)
-    own = (key & 1).astype(bool)
     tied = key >> 1
     probe, above = tied >> 32, tied & 0xFFFFFFFF
-    starts = np.flatnonzero(np.diff(probe, prepend=-1))
-    position = np.arange(len(key)) - np.repeat(starts, np.diff(np.append(starts, len(key))))
-    last_tied = np.flatnonzero(np.diff(tied, append=-1))
-    mates_at_least = position[np.repeat(last_tied, np.diff(last_tied, prepend=-1))] + 1
+    number = _number_within(probe)
+    mates_at_least = number
+    if (tied[1:] == tied[:-1]).any():
+        last_tied = np.flatnonzero(np.diff(tied, append=-1))
+        mates_at_least = number[np.repeat(last_tied, np.diff(last_tied, prepend=-1))]
     beaten = above - mates_at_least
-    if not own_included:
-        probe, beaten = probe[~own], beaten[~own]
-        starts = np.flatnonzero(np.diff(probe, prepend=-1))
-        position = np.arange(len(probe)) - np.repeat(starts, np.diff(np.append(starts, len(probe))))
-    return probe, position + 1, beaten
+    if own_included:
+        return probe, number, beaten
+    others = (key & 1) == 0
+    probe, beaten = probe[others], beaten[others]
+    return probe, _number_within(probe), beaten
+
+
+def _number_within(probe: np.ndarray) -> np.ndarray:
+    """From 1, for each entry of a list that is sorted by probe its place among those of its probe."""
+    starts = np.flatnonzero(np.diff(probe, prepend=-1))
+    return np.arange(1, len(probe) + 1) - np.repeat(starts, np.diff(starts, append=len(probe)))

@@ -60,6 +60,30 @@ class EvaluationPlan:
         """Which comparisons are of two people, shape [n, m], probes in the order."""
         return self.probe_codes[self.order][:, None] != self.gallery_codes
 
+    @property
+    def people(self) -> int:
+        """How many there are on either side."""
+        return int(max(self.probe_codes.max(), self.gallery_codes.max())) + 1
+
+    @functools.cached_property
+    def impostor_pairs(self) -> np.ndarray:
+        """The two people of each comparison that ``impostor_mask`` picks, see ``pair_numbers``."""
+        return self.pair_numbers(self.probe_codes[self.order], self.gallery_codes)[self.impostor_mask]
+
+    def pair_numbers(self, probes: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+        """Every two people's number, smaller code times people plus the larger: the same whoever is the probe.
+
+        Args:
+          probes, gallery: codes, shapes [n] and [m].
+
+        Returns:
+          Shape [n, m], uint32 or uint64.
+        """
+        one, other = (
+            codes.astype(np.min_scalar_type(max(self.people**2, 1 << 16))) for codes in (probes, gallery)
+        )
+        return np.minimum(one[:, None], other) * one.dtype.type(self.people) + np.maximum(one[:, None], other)
+
     def kept(self, gallery_rows: int) -> bool:
         """Whether all scores are kept, where so many rows of the gallery may be on a device at once."""
         return gallery_rows >= self.gallery and padded(self.probes) * padded(self.gallery) <= self.kept_scores

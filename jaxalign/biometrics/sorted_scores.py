@@ -30,7 +30,10 @@ class SortedScores:
         """See ``ScoreAxis``."""
         if not len(self.impostor) or not len(self.genuine):
             return undefined(fmr)
-        below, reached = (np.searchsorted(self.impostor, self.genuine, side) for side in ("left", "right"))
+        below = np.searchsorted(self.impostor, self.genuine)
+        reached = below.copy()
+        tied = self.impostor[np.minimum(below, len(self.impostor) - 1)] == self.genuine
+        reached[tied] = np.searchsorted(self.impostor, self.genuine[tied], "right")
         auc = (int(below.sum()) + int(reached.sum())) / (2 * len(self.impostor) * len(self.genuine))
         points = tuple(self._point(rate, least_false_matches) for rate in fmr)
         return ErrorRates(auc, 0.0, self._equal_error_rate(), points, self._curve())

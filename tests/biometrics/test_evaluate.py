@@ -5,11 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 
 from jaxalign import UserError, biometrics
 from jaxalign.biometrics import counting, layout, sweep, tiling
 from jaxalign.biometrics.layout import EvaluationPlan
+from jaxalign.biometrics.row_search import MANY, places_in_rows
 
 RATES = (1e-4, 1e-3, 1e-2, 0.1, 0.5, 1.0)
 CUTOFF = 50
@@ -222,6 +225,28 @@ def test_no_impostor_and_no_genuine_comparison():
         assert measure.value is not None
 
 
+@pytest.mark.parametrize("wanted", ["included", "excluded"])
+def test_identification_with_the_own_photograph_or_without_alone(wanted):
+    rows, labels = brute_force.signs(40, 0), np.arange(40) // 4
+    both = biometrics.evaluate(rows, rows, labels).identification
+    found = biometrics.evaluate(rows, rows, labels, own_photograph=(wanted,)).identification
+    assert list(both) == ["included", "excluded"] and list(found) == [wanted]
+    np.testing.assert_array_equal(found[wanted].rank, both[wanted].rank)
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_places_in_sorted_rows_are_those_of_numpy(data):
+    random = np.random.default_rng(data.draw(st.integers(0, 2**16)))
+    width = data.draw(st.integers(1, 200))
+    ascending = np.sort(random.integers(-9, 9, (4, width)).astype(np.float32), axis=1)  # with ties
+    counts = data.draw(st.lists(st.sampled_from([0, 1, 5, MANY - 1, MANY, 150]), min_size=4, max_size=4))
+    row = np.repeat(np.arange(4), counts)
+    values = random.integers(-10, 10, len(row)).astype(np.float32)
+    expected = [np.searchsorted(ascending[r], value) for r, value in zip(row, values)]
+    assert places_in_rows(ascending, row, values).tolist() == expected
+
+
 def test_too_few_false_matches_are_no_number():
     rows, labels = brute_force.signs(40, 0), np.arange(40) // 2
     result = biometrics.verify(rows, rows, labels, fmr=(1e-3, 0.1))
@@ -313,6 +338,10 @@ BAD = {
     "own person": (dict(own=[1, 0, 3, 2], probe_identities=[0, 0, 1, 2]), "another person"),
     "rate": (dict(fmr=(0.0,)), "fmr"),
     "measure": (dict(measures=("speed",)), "speed"),
+    "own photograph": (
+        dict(own_photograph="excluded"),
+        "own_photograph: expected some of included, excluded",
+    ),
     "rank": (dict(ranks=(0,)), "ranks"),
     "templates": (dict(templates="best"), "best"),
     "zero rows": (dict(zero_rows="drop"), "zero_rows"),
