@@ -18,11 +18,12 @@ from experiments.aligning import Aligning
 from experiments.analysis import Job
 from experiments.comparing import numbers_of
 from experiments.measuring import Compared, Measuring, TestRows, filled
-from jaxalign import Fit, FoldMoments, Moments, fit_pairs
-from jaxalign.capacity import features_of, fit_network
+from jaxalign import Fit, FoldMoments, Moments, PairwiseMaps, fit_pairs
+from jaxalign.capacity import Features, features_of, fit_network
 from jaxalign.errors import UserError
 from jaxalign.report import ResultTable, render_table
 from jaxalign.splits import identity_folds
+from jaxalign.widened import widened_moments
 from jaxalign.workers import concurrently
 
 METHODS = ("linear_features", "random_fourier", "polynomial", "mlp")
@@ -66,13 +67,18 @@ def linear(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method
 def curved(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method: str) -> Found:
     """Ridge on features of each source: to the solver they are just another encoder."""
     train, tested = (run.data.take(rows) for rows in (measuring.split.train, measuring.split.test))
+    total = run.moments(measuring).whole().total
     sources = list(dict.fromkeys(source for source, _ in run.pairs))
-    settle = lambda source: features_of(method, train[source], job.values.features, measuring.seed)  # noqa: E731
-    for source, features in zip(sources, list(concurrently(settle, sources))):
-        pairs = [pair for pair in run.pairs if pair[0] == source]
-        seen = {target: train[target] for _, target in pairs}
-        moments = FoldMoments(Moments.of({source: np.asarray(features(train[source])), **seen}), ())
-        maps = fit_pairs(moments, "ridge", pairs=pairs, l2=job.config.protocol.l2)
+
+    def fitted() -> Iterator[tuple[str, Features, PairwiseMaps]]:
+        settle = lambda source: features_of(method, train[source], job.values.features, measuring.seed)  # noqa: E731
+        for source, features in zip(sources, list(concurrently(settle, sources))):
+            pairs = [pair for pair in run.pairs if pair[0] == source]
+            widened = widened_moments(total, train, source, features.curved(train[source]))
+            moments = FoldMoments(widened, ())
+            yield source, features, fit_pairs(moments, "ridge", pairs=pairs, l2=job.config.protocol.l2)
+
+    for source, features, maps in run.ahead(fitted()):
         rows = {**test, source: filled(np.asarray(features(tested[source])))}
         yield from compared(run, measuring, dict(maps), lambda pair, rows=rows: rows)
 
@@ -85,7 +91,7 @@ def compared(
     def compare(pair: Pair) -> Compared | str:
         return run.compare(measuring, rows(pair), (pair, None, maps[pair]))
 
-    for pair, found in zip(maps, concurrently(compare, list(maps))):
+    for pair, found in zip(maps, measuring.side_by_side(compare, list(maps), run.data)):
         yield pair, maps[pair], found
 
 

@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -149,6 +150,10 @@ class Moments(Sums):
     def width(self, name: str) -> int:
         """Width of an encoder."""
         return self.widths[self.names.index(name)]
+
+    def unnamed(self) -> Moments:
+        """The same numbers for a program that goes by columns, so that other encoders share it."""
+        return dataclasses.replace(self, names=(), widths=())
 
     def _require_same_columns(self, other: Moments) -> None:
         if (self.names, self.widths) != (other.names, other.widths):

@@ -119,7 +119,7 @@ def _by_columns(
         # Targets that share one penalty are solved by Cholesky.
         known = spectra.get(source) if any(map(np.ndim, jax.tree.leaves(combined))) else None
         with double_precision():
-            return _solve_columns(combined, known, total, Columns.of(total, [source]), columns)
+            return _solve_columns(combined, known, total.unnamed(), Columns.of(total, [source]), columns)
 
     sources = sorted(targets, key=lambda name: -total.width(name))
     for source, fits in zip(sources, concurrently(solve_source, sources)):
@@ -204,7 +204,7 @@ def _by_shape(total: Moments, solvers: Mapping[Pair, Solver]) -> Iterable[dict[P
     def solve_width(p: int) -> dict[int, Any]:
         groups = {q: _group(members, solvers, position, total) for q, members in shapes[p].items()}
         with double_precision():
-            return _solve_groups(states, total, groups, p=p, both=first.symmetric)
+            return _solve_groups(states, total.unnamed(), groups, p=p, both=first.symmetric)
 
     widest_first = sorted(shapes, reverse=True)
     for p, fits in zip(widest_first, concurrently(solve_width, widest_first)):
@@ -250,7 +250,7 @@ def _states(solver: Solver, total: Moments, columns: Mapping[int, _Stack]) -> di
 
     def factor(size: int) -> Any:
         with double_precision():
-            return _factor(solver, total, columns[size], size)
+            return _factor(solver, total.unnamed(), columns[size], size)
 
     widest_first = sorted(columns, reverse=True)
     return dict(zip(widest_first, concurrently(factor, widest_first)))

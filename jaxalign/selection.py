@@ -133,8 +133,8 @@ def penalty_scores(
             columns = Columns.of(total, [source]), beside[source].columns
             grid = jnp.asarray(grids[source], total.scatter.dtype)
             if fold is None:
-                return generalised_errors(total, *columns, grid, per_column=per_column)
-            return fold_errors(total, fold, *columns, grid, per_column=per_column), None
+                return generalised_errors(total.unnamed(), *columns, grid, per_column=per_column)
+            return fold_errors(total.unnamed(), fold.unnamed(), *columns, grid, per_column=per_column), None
 
     found: dict[str, list[np.ndarray]] = {source: [] for source in grids}
     spectra: dict[str, Spectrum | None] = {}
@@ -210,7 +210,7 @@ def rank_scores(moments: FoldMoments, penalties: Mapping[Pair, float]) -> dict[P
 
 def _rank_errors(total: Moments, fold: Moments, pair: Pair, l2: float) -> np.ndarray:
     columns = Columns.of(total, [pair[0]]), Columns.of(total, [pair[1]])
-    return np.asarray(rank_errors(total, fold, columns, jnp.asarray(l2)))
+    return np.asarray(rank_errors(total.unnamed(), fold.unnamed(), columns, jnp.asarray(l2)))
 
 
 def _dealt_rank_errors(total: Any, fold: Any, penalties: Mapping[Pair, float]) -> dict[Pair, np.ndarray]:

@@ -18,7 +18,7 @@ DISTANCES = 1000  # rows whose distances give the width of the random Fourier fe
 
 @pytree
 class Features:
-    """φ(x) = [x − μ, c ψ((x − μ) P)], with ψ the cosine of random directions or the products of principal components.
+    """φ(x) = [x, c ψ((x − μ) P)], with ψ the cosine of random directions or the products of principal components.
 
     The factor c gives both parts the same total variance on the training rows, so that one ridge penalty suits both.
 
@@ -37,22 +37,21 @@ class Features:
     products: bool = static(default=False)
 
     def __call__(self, rows: Float[Leaf, "n p"]) -> Float[Array, "n p_and_features"]:
-        """Features of rows, float32."""
-        return _features(self, jnp.asarray(rows, jnp.float32))
+        """Features of rows, float32: the rows themselves and the curved part."""
+        return jnp.concatenate([jnp.asarray(rows, jnp.float32), self.curved(rows)], axis=1)
+
+    def curved(self, rows: Float[Leaf, "n p"]) -> Float[Array, "n features"]:
+        """The part that is not linear, float32."""
+        return _curved(self, jnp.asarray(rows, jnp.float32))
 
 
 @jax.jit
-def _features(features: Features, rows: Float[Array, "n p"]) -> Float[Array, "n width"]:
-    centred = rows - features.center
-    return jnp.concatenate([centred, features.scale * _curved(features, centred)], axis=1)
-
-
-def _curved(features: Features, centred: Float[Array, "n p"]) -> Float[Array, "n m"]:
-    placed = multiply(centred, features.directions)
+def _curved(features: Features, rows: Float[Array, "n p"]) -> Float[Array, "n m"]:
+    placed = multiply(rows - features.center, features.directions)
     if not features.products:
-        return jnp.cos(placed + features.phase)
+        return features.scale * jnp.cos(placed + features.phase)
     left, right = np.triu_indices(placed.shape[1])
-    return placed[:, left] * placed[:, right]
+    return features.scale * placed[:, left] * placed[:, right]
 
 
 def random_fourier(rows: Float[np.ndarray, "n p"], number: int, seed: int) -> Features:
@@ -91,9 +90,9 @@ def polynomial(rows: Float[np.ndarray, "n p"], number: int, seed: int) -> Featur
 def _scaled(rows: np.ndarray, center: Leaf, directions: Leaf, phase: Leaf, *, products: bool) -> Features:
     center, directions, phase = (jnp.asarray(array, jnp.float32) for array in (center, directions, phase))
     unscaled = Features(center, directions, phase, jnp.float32(1), products)
-    values = np.asarray(unscaled(jnp.asarray(rows)), np.float64)
-    variance = values.var(axis=0)
-    linear, curved = variance[: rows.shape[1]].sum(), variance[rows.shape[1] :].sum()
+    linear, curved = (
+        float(np.asarray(part, np.float64).var(axis=0).sum()) for part in (rows, unscaled.curved(rows))
+    )
     scale = math.sqrt(linear / curved) if curved > 0 else 0.0
     return Features(center, directions, phase, jnp.float32(scale), products)
 

@@ -17,6 +17,8 @@ from jaxalign.pytree import Leaf, pytree
 BATCH = 256
 RATE = 1e-3
 LOOK_EVERY = 20  # steps between two looks at the people held out
+# Of a program, so that data sets of like size share one: training rows are only drawn from, the others only looked at.
+LEAST_ROWS, LEAST_HELD_OUT = 4096, 1024
 PATIENCE = 5  # looks without a better one before training stops
 
 
@@ -99,10 +101,10 @@ def fit_network(
         raise UserError(f"hidden and steps are whole numbers of 1 or more, got {hidden} and {steps}.")
     first, second = jax.random.split(jax.random.key(seed))
     network = _begin(start, x[~held_out], hidden, first)
-    sides = [
-        jnp.asarray(side, jnp.float32) for side in (x[~held_out], y[~held_out], x[held_out], y[held_out])
-    ]
-    best, before, loss, taken = _train(network, second, *sides, looks=-(-steps // LOOK_EVERY))
+    inside = _Rows.of(x[~held_out], y[~held_out], LEAST_ROWS)
+    outside = _Rows.of(x[held_out], y[held_out], LEAST_HELD_OUT)
+    looks, size = -(-steps // LOOK_EVERY), min(BATCH, inside.count)
+    best, before, loss, taken = _train(network, second, inside, outside, looks=looks, size=size)
     return Trained(best, float(before), float(loss), int(taken))
 
 
@@ -122,31 +124,49 @@ def _begin(start: AffineMap, x: np.ndarray, hidden: int, key: PRNGKeyArray) -> N
     )
 
 
-def _loss(network: Network, x: Float[Array, "b p"], y: Float[Array, "b q"]) -> Float[Array, ""]:
-    return jnp.mean(jnp.sum((_apply(network, x) - y) ** 2, axis=1))
+@pytree
+class _Rows:
+    """Training rows, filled up with rows of zeros so that data sets of like size share a program.
+
+    Attributes:
+      x, y: shapes [n, p] and [n, q].
+      count: rows that are not filled up, which come first.
+    """
+
+    x: Float[Array, "n p"]
+    y: Float[Array, "n q"]
+    count: Leaf
+
+    @classmethod
+    def of(cls, x: Float[np.ndarray, "n p"], y: Float[np.ndarray, "n q"], least: int) -> "_Rows":
+        missing = max(least, 1 << (len(x) - 1).bit_length()) - len(x)
+        filled = [np.pad(np.asarray(side, np.float32), ((0, missing), (0, 0))) for side in (x, y)]
+        return cls(*map(jnp.asarray, filled), len(x))  # pyright: ignore
+
+    def loss(self, network: Network) -> Float[Array, ""]:
+        """Of the rows that are not filled up."""
+        there = jnp.arange(len(self.x)) < self.count
+        return jnp.sum(jnp.where(there, _squared(network, self.x, self.y), 0)) / self.count
 
 
-@functools.partial(jax.jit, static_argnames="looks")
+def _squared(network: Network, x: Float[Array, "b p"], y: Float[Array, "b q"]) -> Float[Array, " b"]:
+    return jnp.sum((_apply(network, x) - y) ** 2, axis=1)
+
+
+@functools.partial(jax.jit, static_argnames=("looks", "size"))
 def _train(
-    network: Network,
-    key: PRNGKeyArray,
-    x: Float[Array, "n p"],
-    y: Float[Array, "n q"],
-    x_held: Float[Array, "m p"],
-    y_held: Float[Array, "m q"],
-    *,
-    looks: int,
+    network: Network, key: PRNGKeyArray, inside: _Rows, outside: _Rows, *, looks: int, size: int
 ) -> tuple[Network, Float[Array, ""], Float[Array, ""], Array]:
     import optax
 
     optimizer: Any = optax.adam(RATE)
-    before = _loss(network, x_held, y_held)
-    size = min(BATCH, len(x))
+    before = outside.loss(network)
 
     def step(carry: Any, step_key: PRNGKeyArray) -> tuple[Any, None]:
         weights, state = carry
-        rows = jax.random.randint(step_key, (size,), 0, len(x))
-        gradient: Any = jax.grad(_loss)(weights, x[rows], y[rows])
+        rows = jax.random.randint(step_key, (size,), 0, inside.count)
+        x, y = inside.x[rows], inside.y[rows]
+        gradient: Any = jax.grad(lambda network: jnp.mean(_squared(network, x, y)))(weights)
         change, state = optimizer.update(gradient, state)
         return (optax.apply_updates(weights, change), state), None
 
@@ -154,7 +174,7 @@ def _train(
         weights, state, best, least, since, number = carry
         keys = jax.random.split(jax.random.fold_in(key, number), LOOK_EVERY)
         (weights, state), _ = lax.scan(step, (weights, state), keys)
-        now = _loss(weights, x_held, y_held)
+        now = outside.loss(weights)
         better = now < least
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), weights, best)
         return weights, state, best, jnp.minimum(now, least), jnp.where(better, 0, since + 1), number + 1
