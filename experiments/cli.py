@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from absl import flags
 
+from experiments.compiler import compile_quickly
 from jaxalign.errors import UserError
 
 FAILED = 2
@@ -50,6 +51,7 @@ def run(
             print(help_text(main, values))
             status = 0
         else:
+            compile_quickly()
             status = main(_parse(argv, values, argument))
         sys.stdout.flush()
     except UserError as mistake:

@@ -47,7 +47,7 @@ def ranked_cosines(rows: ArrayLike) -> Float[Array, "n n"]:
     if not 3 <= len(rows) <= MOST_ROWS:
         raise UserError(f"RSA ranks all pairs of 3 to {MOST_ROWS:,} rows, got {len(rows):,} rows")
     with double_precision():
-        return _ranked(jnp.asarray(rows, moment_dtype()))
+        return _ranked(_cosines(jnp.asarray(rows, moment_dtype())))
 
 
 def rsa_null(
@@ -59,16 +59,20 @@ def rsa_null(
 
 
 @jax.jit
-def _ranked(rows: Float[Array, "n d"]) -> Float[Array, "n n"]:
+def _cosines(rows: Float[Array, "n d"]) -> Float[Array, "n n"]:
     length = jnp.sqrt(jnp.sum(rows * rows, axis=1, keepdims=True))
     unit = rows / jnp.where(length > 0, length, 1)
-    n = len(rows)
+    return multiply(unit, unit.T)
+
+
+@jax.jit  # on its own: one program for encoders of all widths
+def _ranked(cosines: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    n = len(cosines)
     upper = jnp.triu_indices(n, 1)
-    cosines = multiply(unit, unit.T)[upper]
-    ranks = mean_ranks(jnp.round(cosines / TIES[8 * rows.dtype.itemsize]))
+    ranks = mean_ranks(jnp.round(cosines[upper] / TIES[8 * cosines.dtype.itemsize]))
     centred = ranks - ranks.mean()
     scale = jnp.sqrt(jnp.sum(centred * centred))
-    full = jnp.zeros((n, n), rows.dtype).at[upper].set(centred / scale)
+    full = jnp.zeros((n, n), cosines.dtype).at[upper].set(centred / scale)
     return full + full.T
 
 
