@@ -96,7 +96,9 @@ class Aligning:
         if key not in self._kept or (fold is not None and not self._kept[key].folds):
             self._kept.clear()  # before the next are made: two may not fit
             self._kept[key] = self._summed(self.data.rows[train], fold)
-        elif fold is None and self._kept[key].folds:  # analyses that need none are followed by others that need none
+        elif (
+            fold is None and self._kept[key].folds
+        ):  # analyses that need none are followed by others that need none
             self._kept[key] = FoldMoments(self._kept[key].total, ())
         return self._kept[key]
 
