@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -25,7 +25,7 @@ from jaxalign.solvers import SOLVERS
 from jaxalign.streaming import ahead
 
 Item = TypeVar("Item")
-AHEAD_BYTES = 2**29  # of the maps of all pairs
+AHEAD_BYTES = 2**29  # of maps
 Task = tuple[tuple[str, str], int | None, Fit]  # a pair, the rank to measure it at, and its maps
 
 
@@ -127,13 +127,15 @@ class Aligning:
         mesh = devices.mesh_for(self.devices, moments)
         return fit_pairs(moments, self.protocol.fitted_as(method), pairs=pairs, mesh=mesh, **options)
 
-    def ahead(self, fitted: Iterable[Item]) -> Iterator[Item]:
-        """Goes through fits of all pairs; on a CPU the next is made while one is measured, where both are small."""
+    def ahead(self, fitted: Generator[Item, None, None], sets: int = 1) -> Generator[Item, None, None]:
+        """Goes through fits; on a CPU the next is made while one is measured, where both are small.
+
+        Args:
+          fitted: each item so many ``sets`` of maps of all pairs.
+        """
         dims = self.data.store.dims
-        size = 8 * sum(math.prod(dims[name] for name in pair) for pair in self.pairs)
-        if jax.default_backend() != "cpu" or size > AHEAD_BYTES:
-            return iter(fitted)
-        return ahead(fitted)
+        size = 8 * sets * sum(math.prod(dims[name] for name in pair) for pair in self.pairs)
+        return ahead(fitted) if jax.default_backend() == "cpu" and size <= AHEAD_BYTES else fitted
 
     def _by_gradient(
         self,

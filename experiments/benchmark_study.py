@@ -90,7 +90,9 @@ def study(stores: Sequence[EmbeddingStore], out: pathlib.Path, parts: str) -> di
             raise UserError(f"the study ended with status {process.returncode}: {''.join(last)}")
     figures = {f"rows of {store.dataset}": float(store.rows) for store in stores}
     for record in sorted(out.glob("*/config.json"), key=lambda path: path.stat().st_mtime):
-        figures[f"{record.parent.name}: seconds"] = json.loads(record.read_text())["seconds"]
+        seconds_of = json.loads(record.read_text()).get("seconds")  # the report has none
+        if seconds_of is not None:
+            figures[f"{record.parent.name}: seconds"] = seconds_of
     return figures | {
         "whole process: seconds": seconds,
         "whole process: seconds of processor time": usage.ru_utime + usage.ru_stime,

@@ -7,7 +7,7 @@ polynomial (ridge on the rows with that many more columns beside them), mlp (an 
 it, trained on squared error, stopped on a tenth of the training people who are held out).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import jax
@@ -70,7 +70,7 @@ def curved(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method
     total = run.moments(measuring).whole().total
     sources = list(dict.fromkeys(source for source, _ in run.pairs))
 
-    def fitted() -> Iterator[tuple[str, Features, PairwiseMaps]]:
+    def fitted() -> Generator[tuple[str, Features, PairwiseMaps], None, None]:
         settle = lambda source: features_of(method, train[source], job.values.features, measuring.seed)  # noqa: E731
         for source, features in zip(sources, list(concurrently(settle, sources))):
             pairs = [pair for pair in run.pairs if pair[0] == source]

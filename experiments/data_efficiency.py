@@ -9,7 +9,7 @@ reaches 95 % and 99 % of its final value, for every pair and for the mean over p
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from experiments import analysis, cli, flags
@@ -56,7 +56,7 @@ def analyse(job: Job) -> str:
 
 def fitted(
     run: Aligning, measuring: Measuring, grown: list[tuple[Growth, Places]]
-) -> Iterator[tuple[list[dict[str, Any]], Measuring, str, PairwiseMaps]]:
+) -> Generator[tuple[list[dict[str, Any]], Measuring, str, PairwiseMaps], None, None]:
     """The maps of every method at every size: where they stand, on which training rows, the method, the maps."""
     for growth, at in grown:
         nested = nested_moments(run.data.take(growth.rows), list(at)) if at else ()

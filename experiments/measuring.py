@@ -22,7 +22,7 @@ from jaxalign.lazy_rows import LazyRows
 from jaxalign.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.report import Row
 from jaxalign.splits import Split, identity_folds
-from jaxalign.workers import MOST_WORKERS, SPARE_WORKERS, concurrently
+from jaxalign.workers import MOST_WORKERS, concurrently, spare_workers
 
 Item = TypeVar("Item")
 TestRows = Mapping[str, jax.Array | LazyRows]  # of every encoder
@@ -123,7 +123,8 @@ class Measuring:
         self, compare: Callable[[Item], Any], items: Sequence[Item], data: Data
     ) -> Iterator[Any]:
         """``map(compare, items)``, several at a time; of large test sets one, each holds a part of the gallery."""
-        return concurrently(compare, items, MOST_WORKERS if self._few(data) else 1, SPARE_WORKERS)
+        spare = spare_workers(len(self.split.test) ** 2)
+        return concurrently(compare, items, MOST_WORKERS if self._few(data) else 1, spare)
 
     def _few(self, data: Data) -> bool:
         return 4 * len(self.split.test) * sum(data.store.dims[name] for name in data.encoders) <= TEST_BYTES

@@ -18,6 +18,7 @@ To repeat the published protocol (arXiv 2604.07282):
 Several hosts share one run: start the same command on each, with --hosts=auto or --coordinator (docs/hosts.md).
 """
 
+import contextlib
 import pathlib
 import shutil
 import time
@@ -149,7 +150,7 @@ class Run(Aligning):
             here = f"process {self.hosts.index}, " if self.hosts.count > 1 else ""
             where = f"{here}seed {number + 1} of {len(self.measuring)}"
             split = SplitRun(self, measuring, self.parts, progress, where, maps, seen=number == 0)
-            with split.controls() as control_rows:
+            with contextlib.closing(split), split.controls() as control_rows:
                 for method in self.protocol.methods:
                     part = split.part(method)
                     if part is not None:

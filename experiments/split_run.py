@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from experiments.aligning import Aligning
 from experiments.comparing import views
@@ -86,13 +86,19 @@ class SplitRun:
         return content_of(found, views(run.data, self.measuring, method, maps) if seen else ())
 
     @functools.cached_property
-    def _fits(self) -> Iterator[PairwiseMaps]:
+    def _fits(self) -> Generator[PairwiseMaps, None, None]:
         """The maps of every method that is still to be measured, in order."""
-        run, moments = self.run, self.moments
-        names = {method: part_name(self.measuring, method) for method in run.protocol.methods}
+        run, moments, measuring = self.run, self.moments, self.measuring
+        names = {method: part_name(measuring, method) for method in run.protocol.methods}
         left = [method for method, name in names.items() if name not in self.parts]
-        fits = (run.fit(moments, method, self.measuring) for method in left)
+        fits = (run.fit(moments, method, measuring) for method in left)
         return run.ahead(fits) if run.hosts.count == 1 else fits
+
+    def close(self) -> None:
+        """Lets go of maps that nobody asked for, and waits for a fit that is under way."""
+        if "_fits" in self.__dict__:
+            self._fits.close()
+            del self._fits
 
     def _control_rows(self, measure: Callable[[], list[Row]]) -> list[Row]:
         run = self.run

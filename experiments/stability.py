@@ -46,7 +46,7 @@ def analyse(job: Job) -> str:
         tested = run.data.take(measuring.split.test)
         parts = [FoldMoments(part, ()) for part in (*moments.folds, moments.total)]
         fitted = ((method, [run.fit(part, method, measuring) for part in parts]) for method in methods)
-        for method, (one, other, whole) in run.ahead(fitted):
+        for method, (one, other, whole) in run.ahead(fitted, sets=3):
             places = sampled(measuring, (*between(one, other, tested), *around(whole, tested)))
             for (pair, measure), found in places.items():
                 here = (run.data.store.dataset, *pair, method, None, measuring.seed)

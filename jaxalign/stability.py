@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from jaxalign.agreement import agreement_of_sums, compare_scores, row_differences
 from jaxalign.pairwise import Pair, PairwiseMaps
-from jaxalign.workers import SPARE_WORKERS, concurrently
+from jaxalign.workers import concurrently, spare_workers
 
 
 class Apart(NamedTuple):
@@ -70,7 +70,8 @@ def between(one: PairwiseMaps, other: PairwiseMaps, tested: Mapping[str, np.ndar
             Apart(pair, "ranking_agreement", "", np.stack([rankings, ones], axis=1)),
         ]
 
-    for found in concurrently(compare, list(one), spare=SPARE_WORKERS):
+    spare = spare_workers(max(len(rows) for rows in tested.values()) ** 2)
+    for found in concurrently(compare, list(one), spare=spare):
         yield from found
 
 

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from jaxalign.errors import UserError
 from jaxalign.moments import Moments
 from jaxalign.precision import double_precision, multiply
+from jaxalign.pytree import Leaf
+
+CHUNK_ELEMENTS = 2**26  # numbers of a chunk of rows
 
 
-def widened_moments(
-    total: Moments, embeddings: Mapping[str, ArrayLike], name: str, columns: ArrayLike
-) -> Moments:
+def widened_moments(total: Moments, embeddings: Mapping[str, Leaf], name: str, columns: Leaf) -> Moments:
     """Moments of the same rows where one encoder has more columns.
 
     Args:
@@ -30,41 +30,59 @@ def widened_moments(
 
     Equivalent: ``Moments.of`` with ``numpy.concatenate([embeddings[name], columns], axis=1)``.
     """
-    rows = {len(np.asarray(embeddings[each])) for each in total.names} | {len(np.asarray(columns))}
+    arrays = [embeddings[each] for each in total.names]
+    rows = {np.shape(array)[0] for array in (*arrays, columns)}
     if name not in total.names or rows != {int(total.weight)}:
         raise UserError(
             f"expected {int(total.weight):,} rows and one of {', '.join(total.names)}, got {sorted(rows)} and {name!r}"
         )
-    more, place = np.shape(columns)[1], total.names.index(name)
+    (count,), more, width = rows, np.shape(columns)[1], sum(total.widths)
     end = total.offset(name) + total.width(name)
-    width = sum(total.widths)
     order = np.concatenate([np.arange(end), width + np.arange(more), np.arange(end, width)])
+    size = min(count, max(1, CHUNK_ELEMENTS // (width + more)))
     with double_precision():
-        chunk = tuple(jnp.asarray(embeddings[each]) for each in total.names)
-        mean, scatter = _widened(total.mean, total.scatter, chunk, jnp.asarray(columns), order)
+        center = jnp.mean(jnp.asarray(columns), axis=0, dtype=total.mean.dtype)
+        cross, own = jnp.zeros((more, width), center.dtype), jnp.zeros((more, more), center.dtype)
+        for start in range(0, count, size):
+            numbers = np.arange(start, start + size)
+            there = (numbers < count).astype(center.dtype)  # the last chunk is filled up, for one program
+            numbers = np.minimum(numbers, count - 1)
+            chunk = tuple(jnp.asarray(array[numbers]) for array in arrays)
+            cross, own = _added(cross, own, total.mean, center, chunk, jnp.asarray(columns[numbers]), there)
+        mean, scatter = _in_order(total.mean, center, total.scatter, cross, own, order)
         residue = None if total.residue is None else jnp.zeros_like(scatter)
-    widths = tuple(width + more * (k == place) for k, width in enumerate(total.widths))
+    widths = tuple(width + more * (each == name) for each, width in zip(total.names, total.widths))
     return dataclasses.replace(total, mean=mean, scatter=scatter, residue=residue, widths=widths)
 
 
 @jax.jit
-def _widened(
+def _added(
+    cross: Float[Array, "m D"],
+    own: Float[Array, "m m"],
     mean: Float[Array, " D"],
-    scatter: Float[Array, "D D"],
+    center: Float[Array, " m"],
     chunk: tuple[Array, ...],
-    columns: Float[Array, "n m"],
+    columns: Float[Array, "c m"],
+    there: Float[Array, " c"],
+) -> tuple[Float[Array, "m D"], Float[Array, "m m"]]:
+    """The products of the new columns with those that are known and with themselves, of one more chunk of rows."""
+    narrow = jnp.result_type(*chunk, jnp.float32)
+    beside = jax.lax.optimization_barrier(jnp.concatenate([rows.astype(narrow) for rows in chunk], axis=1))
+    # Products of [columns, rows] are the fast ones on CPU; see ``scatter``.
+    known = jax.lax.optimization_barrier((beside.T.astype(mean.dtype) - mean[:, None]) * there)
+    new = jax.lax.optimization_barrier((columns.T.astype(mean.dtype) - center[:, None]) * there)
+    return cross + multiply(new, known.T), own + multiply(new, new.T)
+
+
+@jax.jit
+def _in_order(
+    mean: Float[Array, " D"],
+    center: Float[Array, " m"],
+    scatter: Float[Array, "D D"],
+    cross: Float[Array, "m D"],
+    own: Float[Array, "m m"],
     order: Int[Array, " D_and_m"],
 ) -> tuple[Float[Array, " D_and_m"], Float[Array, "D_and_m D_and_m"]]:
     """In whatever order the columns are to stand, so that one program serves every encoder."""
-    wide = columns.T.astype(mean.dtype)
-    center = wide.mean(axis=1)
-    new = jax.lax.optimization_barrier(
-        wide - center[:, None]
-    )  # products of [columns, rows] are the fast ones on CPU
-    beside = jax.lax.optimization_barrier(
-        jnp.concatenate([rows.astype(jnp.float32) for rows in chunk], axis=1)
-    )
-    known = jax.lax.optimization_barrier(beside.T.astype(mean.dtype) - mean[:, None])
-    cross, own = multiply(new, known.T), multiply(new, new.T)
     whole = jnp.block([[scatter, cross.T], [cross, own]])
     return jnp.concatenate([mean, center])[order], whole[order][:, order]

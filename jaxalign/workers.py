@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 Item = TypeVar("Item")
 MOST_WORKERS = 16  # each holds a source's blocks of the moments
-SPARE_WORKERS = 2  # beside one for each core, where each waits for programs that run on all cores
+SPARE_WORKERS, FEW_NUMBERS = 2, 1 << 23
 _ONE_BLAS_THREAD = contextlib.ExitStack()
 _WANTING_IT: list[object] = []
 _LOCK = threading.Lock()
@@ -44,6 +44,11 @@ def concurrently(
 def at_once(items: int, most: int = MOST_WORKERS, spare: int = 0) -> int:
     """How many of so many items ``concurrently`` works on at a time."""
     return min(_cores() + spare, items, most) if jax.default_backend() == "cpu" else 1
+
+
+def spare_workers(numbers: int) -> int:
+    """Workers beside one for each core, for work that waits for programs on all cores and holds matrices so large."""
+    return SPARE_WORKERS if numbers <= FEW_NUMBERS else 0
 
 
 @contextlib.contextmanager

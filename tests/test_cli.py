@@ -162,6 +162,7 @@ GIVEN = {
         "--xla_cpu_use_fusion_emitters=true",
         "--xla_cpu_use_fusion_emitters=true",
     ),
+    "a file of flags is given": ("0.10.2", "flags.txt", "flags.txt"),
     "a jaxlib that may not know the flag": ("0.11.0", "", ""),
 }
 

@@ -26,6 +26,16 @@ def test_columns_stand_after_those_of_their_encoder(rows, name):
     np.testing.assert_allclose(found.scatter, np.cov(expected.T, bias=True) * 40, rtol=1e-9, atol=1e-9)
 
 
+def test_rows_in_float64_and_in_chunks(monkeypatch):
+    monkeypatch.setattr("jaxalign.widened.CHUNK_ELEMENTS", 12 * 11)  # 11 rows, of 40
+    random = np.random.default_rng(2)
+    rows = {"a": random.normal(size=(40, 3)) + 1e6, "b": random.normal(size=(40, 5))}
+    more = random.normal(size=(40, 4))
+    found = widened_moments(Moments.of(rows), rows, "a", more)
+    expected = np.concatenate([rows["a"], more, rows["b"]], axis=1)
+    np.testing.assert_allclose(found.scatter, np.cov(expected.T, bias=True) * 40, rtol=1e-8, atol=1e-7)
+
+
 def test_a_map_of_more_columns_is_least_squares_on_them(rows):
     more = rows["a"][:, :2] ** 2
     moments = FoldMoments(widened_moments(Moments.of(rows), rows, "a", more), ())

@@ -37,7 +37,6 @@ class Scored:
       above: for each of them, the scores of its probe's row that are ≥ it, mated ones included.
       axis: genuine (own photographs not counted) and impostor scores; None where only identification is wanted.
       scores: the scores of all probes in the plan's order, padded, where they were kept; else None.
-      impostor_scores: those that the plan's ``impostor_mask`` picks, where scores were kept and verification is wanted.
     """
 
     plan: EvaluationPlan
@@ -46,7 +45,6 @@ class Scored:
     above: np.ndarray
     axis: ScoreAxis | None
     scores: np.ndarray | None
-    impostor_scores: np.ndarray | None = None
 
 
 class Counter:
@@ -132,11 +130,12 @@ class Counter:
             start, stop = np.searchsorted(plan.genuine_position, (first, first + SORTED_ROWS))
             place = places_in_rows(ascending, plan.genuine_position[start:stop] - first, mated[start:stop])
             above[start:stop] = plan.gallery - place
-        axis = impostor = None
+        axis = None
         if self.fmr is not None:
             impostor = scores[plan.impostor_mask]
-            axis = SortedScores(self._genuine(mated), np.sort(impostor))
-        return Scored(plan, self.dtype, mated, above, axis, scores, impostor)
+            impostor.sort()
+            axis = SortedScores(self._genuine(mated), impostor)
+        return Scored(plan, self.dtype, mated, above, axis, scores)
 
     def _swept(self) -> Scored:
         """Strip by strip: mated scores, what lies above them, and all scores in bins."""

@@ -188,6 +188,10 @@ def evaluate(
         if templates == "pooled":
             left_out = searched.left_out(rows.checked(probes, "probes", plan.probes))
         gallery = searched.rows
+    if people_weights is not None and np.shape(people_weights)[1:] != (plan.people,):
+        raise UserError(
+            f"people_weights: expected shape [resamples, {plan.people}], got {list(np.shape(people_weights))}"
+        )
     left = rows.checked(probes, "probes", plan.probes)
     right = rows.checked(gallery, "gallery", plan.gallery)
     rows.same_width(left, right)

@@ -166,8 +166,8 @@ def _comparisons(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The stretches of impostor scores and the numbers of their two people (``EvaluationPlan.pair_numbers``)."""
     plan = counter.plan
-    if scored.impostor_scores is not None:
-        yield _stretch(ladder, scored.impostor_scores), plan.impostor_pairs
+    if scored.scores is not None:
+        yield _stretch(ladder, scored.scores[plan.impostor_mask]), plan.impostor_pairs
         return
     for start, column, scores in score_strips(counter, scored):
         rows = max(0, min(len(scores), plan.probes - start))

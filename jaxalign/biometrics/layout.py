@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxalign.biometrics.tiling import Tiling, padded
 from jaxalign.errors import UserError
 
+KEPT_PAIRS = 1 << 23  # numbers of two people that stay with a plan: 32 MiB
 KEPT_SCORES = 1 << 25  # up to so many scores (128 MiB in float32) are kept and sorted
 
 
@@ -42,6 +43,7 @@ class EvaluationPlan:
     genuine_own: np.ndarray
     kept_scores: int
     _tilings: dict[tuple[int, int], Tiling] = dataclasses.field(default_factory=dict, repr=False)
+    _impostor_pairs: list[np.ndarray] = dataclasses.field(default_factory=list, repr=False)
 
     @functools.cached_property
     def position(self) -> np.ndarray:
@@ -65,10 +67,15 @@ class EvaluationPlan:
         """How many there are on either side."""
         return int(max(self.probe_codes.max(), self.gallery_codes.max())) + 1
 
-    @functools.cached_property
+    @property
     def impostor_pairs(self) -> np.ndarray:
-        """The two people of each comparison that ``impostor_mask`` picks, see ``pair_numbers``."""
-        return self.pair_numbers(self.probe_codes[self.order], self.gallery_codes)[self.impostor_mask]
+        """The two people of each comparison that ``impostor_mask`` picks, see ``pair_numbers``; few are kept."""
+        if self._impostor_pairs:
+            return self._impostor_pairs[0]
+        numbers = self.pair_numbers(self.probe_codes[self.order], self.gallery_codes)[self.impostor_mask]
+        if numbers.size <= KEPT_PAIRS:
+            self._impostor_pairs.append(numbers)
+        return numbers
 
     def pair_numbers(self, probes: np.ndarray, gallery: np.ndarray) -> np.ndarray:
         """Every two people's number, smaller code times people plus the larger: the same whoever is the probe.

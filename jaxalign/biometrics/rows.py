@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jaxalign import streaming
 from jaxalign.errors import UserError
@@ -81,14 +81,7 @@ class Side:
 
     def unit(self, numbers: np.ndarray, size: int) -> Float[Array, "size width"]:
         """Rows by number on the device, of length 1, filled up with zeros."""
-        rows = self.rows
-        if rows.is_mapped or rows.steps or rows.numbers is not None or rows.dtype != self.dtype:
-            return self.placed(self.read(numbers, size), numbers, None)
-        places = np.full(size, len(rows), np.int32)
-        places[: len(numbers)] = numbers
-        unit, finite, zero = _unit_of(jnp.asarray(rows.array), places, width=padded_width(rows.width))
-        self._check(numbers, finite, zero)
-        return unit
+        return self.placed(self.read(numbers, size), numbers, None)
 
     def placed(self, buffer: np.ndarray, numbers: np.ndarray, sharding: Any) -> Float[Array, "*stack width"]:
         """Rows of ``read``, in any number of axes, on the device and of length 1.
@@ -138,15 +131,6 @@ def _unit(
     length = jnp.sqrt(jnp.sum(scaled * scaled, axis=-1, keepdims=True))
     finite = jnp.isfinite(rows).all(axis=-1)  # XLA's maximum may pass over NaN
     return scaled / jnp.where(length > 0, length, 1), finite, largest[..., 0] == 0
-
-
-@functools.partial(jax.jit, static_argnames="width")
-def _unit_of(
-    rows: Float[Array, "n d"], places: Int[Array, " size"], *, width: int
-) -> tuple[Float[Array, "size width"], Bool[Array, " size"], Bool[Array, " size"]]:
-    """``_unit`` of rows by number, filled up to a width; a number beyond the last gives zeros."""
-    wide = jnp.pad(rows, ((0, 0), (0, width - rows.shape[1])))
-    return _unit(jnp.take(wide, places, axis=0, mode="fill", fill_value=0))
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -139,7 +139,8 @@ class _Rows:
 
     @classmethod
     def of(cls, x: Float[np.ndarray, "n p"], y: Float[np.ndarray, "n q"], least: int) -> "_Rows":
-        missing = max(least, 1 << (len(x) - 1).bit_length()) - len(x)
+        step = max(least, 1 << max(0, (len(x) - 1).bit_length() - 3))  # four sizes an octave
+        missing = -len(x) % step
         filled = [np.pad(np.asarray(side, np.float32), ((0, missing), (0, 0))) for side in (x, y)]
         return cls(*map(jnp.asarray, filled), len(x))  # pyright: ignore
 

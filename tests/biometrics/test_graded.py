@@ -121,3 +121,10 @@ def test_people_of_other_test_sets_are_refused(case):
     other = Resampling.of(EvaluationPlan.of(np.roll(case[0], 1)), resamples=2)
     with pytest.raises(UserError, match="another test set"):
         other.measures(biometrics.evaluate(sides[0], sides[1], plan))
+
+
+@pytest.mark.parametrize("people", [17, 19])
+def test_weights_of_other_people_are_refused(case, people):
+    _, sides, plan, _ = case
+    with pytest.raises(UserError, match=rf"shape \[resamples, 18\], got \[2, {people}\]"):
+        biometrics.evaluate(sides[0], sides[1], plan, people_weights=np.ones((2, people), np.int32))
