@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from absl import flags
 
 from experiments.compiler import compile_quickly
+from experiments.memory import share_one_arena
 from jaxalign.errors import UserError
 
 FAILED = 2
@@ -52,6 +53,7 @@ def run(
             status = 0
         else:
             compile_quickly()
+            share_one_arena()
             status = main(_parse(argv, values, argument))
         sys.stdout.flush()
     except UserError as mistake:
