@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from absl import flags
 
 from experiments.compiler import compile_quickly
-from experiments.memory import share_one_arena
+from experiments.memory import share_arenas
 from jaxalign.errors import UserError
 
 FAILED = 2
@@ -53,7 +53,7 @@ def run(
             status = 0
         else:
             compile_quickly()
-            share_one_arena()
+            share_arenas()
             status = main(_parse(argv, values, argument))
         sys.stdout.flush()
     except UserError as mistake:

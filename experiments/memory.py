@@ -7,9 +7,8 @@ import pathlib
 import platform
 import resource
 
-# glibc gives every thread an arena of its own, whose holes no other thread fills, and returns what is freed to the
-# system only to fault it in again a moment later. Names and values of <malloc.h>.
-ONE_ARENA = {"M_ARENA_MAX": (-8, 1), "M_MMAP_THRESHOLD": (-3, 2**25), "M_TRIM_THRESHOLD": (-1, 2**30)}
+# Options of glibc's mallopt, by <malloc.h>: M_ARENA_MAX, and M_MMAP_THRESHOLD and M_TRIM_THRESHOLD with their values.
+ARENAS, THRESHOLDS = -8, {-3: 2**25, -1: 2**30}
 STATUS = pathlib.Path("/proc/self/status")
 
 
@@ -26,14 +25,16 @@ def peak_gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def share_one_arena() -> None:
-    """Has all threads of this process take memory from one arena, which keeps up to 1 GiB that was freed.
+def share_arenas() -> None:
+    """Has the threads of this process share one arena for each core, which keep up to 1 GiB that was freed.
 
-    Where the user's environment says how glibc is to do it (MALLOC_..., GLIBC_TUNABLES) that stays.
+    glibc gives up to eight threads a core an arena of their own, whose holes no other thread fills, and returns what is
+    freed to the system only to fault it in again a moment later. Where the user's environment says how it is to be done
+    (MALLOC_..., GLIBC_TUNABLES) that stays.
     """
     said = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     if platform.libc_ver()[0] == "glibc" and not said:
-        for option, value in ONE_ARENA.values():
+        for option, value in {ARENAS: len(os.sched_getaffinity(0)), **THRESHOLDS}.items():
             ctypes.CDLL(None).mallopt(option, value)
 
 
