@@ -23,6 +23,16 @@ from experiments import cli
 from jaxalign.embeddings import EmbeddingStore
 from jaxalign.errors import UserError
 
+# The study, and its own word on its memory: what the system says of a child is at least what its parent had.
+INSIDE = """
+import pathlib, sys
+from experiments import cli, memory, study
+place = pathlib.Path(sys.argv.pop(1))
+try:
+    cli.run(study.main, values=study.FLAGS)
+finally:
+    place.write_text(str(memory.peak_gigabytes()))
+"""
 FEWER = 37  # rows of the second store
 VALUES = flags.FlagValues()
 flags.DEFINE_string("store", None, "Directory of embeddings to draw from.", flag_values=VALUES)
@@ -70,14 +80,10 @@ def draw(given: EmbeddingStore, place: pathlib.Path, rows: int, seed: int) -> Em
 
 def study(stores: Sequence[EmbeddingStore], out: pathlib.Path, parts: str) -> dict[str, float]:
     """Runs the study in a process of its own; seconds and gigabytes by name."""
-    flags = [f"--stores={','.join(str(store.path) for store in stores)}", f"--out={out}", f"--parts={parts}"]
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.study",
-        *flags,
-        f"--compilation_cache={out.with_name('compiled')}",
-    ]
+    given = [f"--stores={','.join(str(store.path) for store in stores)}", f"--out={out}", f"--parts={parts}"]
+    memory = out.with_name("gigabytes.txt")
+    command = [sys.executable, "-c", INSIDE, str(memory), *given]
+    command += [f"--compilation_cache={out.with_name('compiled')}"]
     started = time.perf_counter()
     with open(out.with_name("printed.txt"), "w+b") as printed:
         process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)
@@ -96,9 +102,7 @@ def study(stores: Sequence[EmbeddingStore], out: pathlib.Path, parts: str) -> di
     return figures | {
         "whole process: seconds": seconds,
         "whole process: seconds of processor time": usage.ru_utime + usage.ru_stime,
-        "whole process: gigabytes of memory at most": usage.ru_maxrss
-        * (1 if sys.platform == "darwin" else 1024)
-        / 1e9,
+        "whole process: gigabytes of memory at most": float(memory.read_text()),
     }
 
 
