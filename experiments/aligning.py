@@ -98,7 +98,7 @@ class Aligning:
             self._kept[key] = self._summed(self.data.rows[train], fold)
         elif (
             fold is None and self._kept[key].folds
-        ):  # analyses that need none are followed by others that need none
+        ):  # whoever needs none is followed by others that need none
             self._kept[key] = FoldMoments(self._kept[key].total, ())
         return self._kept[key]
 

@@ -32,7 +32,7 @@ def scatter_of(
     edges = _edges(center.shape[0], root.shape[0])
 
     def products(rows: tuple[jax.Array, ...], root: jax.Array) -> list[jax.Array]:
-        return _upper(_centred(rows, center, root), root if sums else None, edges)
+        return _upper(centred(rows, center, root), root if sums else None, edges)
 
     return _assembled(_over_slices(products, chunk, root), edges, sums)
 
@@ -59,7 +59,7 @@ def scatter_row(
     width, edges = center.shape[0], _edges(own, root.shape[0])
 
     def products(rows: tuple[jax.Array, ...], root: jax.Array) -> list[jax.Array]:
-        columns = _centred(rows, center, root)
+        columns = centred(rows, center, root)
         mine, others = columns[:own], columns[own:]
         found = [*_upper(mine, root, edges), multiply(others, root)]
         full = width // own - (1 if half is None else 2)
@@ -94,7 +94,7 @@ def _upper_tiles(edges: list[int]) -> list[tuple[int, int]]:
     return [(i, j) for i in range(blocks) for j in range(i, blocks)]
 
 
-def _centred(rows: tuple[jax.Array, ...], center: Array, root: Array) -> Array:
+def centred(rows: tuple[jax.Array, ...], center: Array, root: Array) -> Array:
     """Columns of the rows less their centre, times the roots of the weights, shape [D, c]."""
     narrow = jnp.result_type(*rows, jnp.float32)
     beside = jax.lax.optimization_barrier(jnp.concatenate([part.astype(narrow) for part in rows], axis=1))

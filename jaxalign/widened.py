@@ -12,6 +12,7 @@ from jaxalign.errors import UserError
 from jaxalign.moments import Moments
 from jaxalign.precision import double_precision, multiply
 from jaxalign.pytree import Leaf
+from jaxalign.scatter import centred
 
 CHUNK_ELEMENTS = 2**26  # numbers of a chunk of rows
 
@@ -66,11 +67,7 @@ def _added(
     there: Float[Array, " c"],
 ) -> tuple[Float[Array, "m D"], Float[Array, "m m"]]:
     """The products of the new columns with those that are known and with themselves, of one more chunk of rows."""
-    narrow = jnp.result_type(*chunk, jnp.float32)
-    beside = jax.lax.optimization_barrier(jnp.concatenate([rows.astype(narrow) for rows in chunk], axis=1))
-    # Products of [columns, rows] are the fast ones on CPU; see ``scatter``.
-    known = jax.lax.optimization_barrier((beside.T.astype(mean.dtype) - mean[:, None]) * there)
-    new = jax.lax.optimization_barrier((columns.T.astype(mean.dtype) - center[:, None]) * there)
+    known, new = centred(chunk, mean, there), centred((columns,), center, there)
     return cross + multiply(new, known.T), own + multiply(new, new.T)
 
 

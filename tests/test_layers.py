@@ -59,7 +59,7 @@ ALLOWED = {
     "agreement": {"affine", "blocks", "moments"},
     "capacity": {"affine"},
     "nested": {"moments"},
-    "widened": {"moments"},
+    "widened": {"moments", "scatter"},
     "stability": {"agreement", "pairwise", "workers"},
     "training_sizes": {"splits"},
     "saturation": set(),
