@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from jaxalign.affine import AffineMap
 from jaxalign.blocks import Columns, own_moments
 from jaxalign.moments import Moments
-from jaxalign.precision import double_precision, multiply
+from jaxalign.precision import double_precision, multiply, multiply_transposed
 
 
 def effective_rank(map_: AffineMap, total: Moments, source: str) -> float:
@@ -36,7 +36,7 @@ def effective_rank(map_: AffineMap, total: Moments, source: str) -> float:
 def _participation(factors: tuple[Array, ...], total: Moments, source: Columns) -> Float[Array, ""]:
     scatter = own_moments(total, source).scatter
     matrix = functools.reduce(multiply, factors, jnp.eye(len(scatter), dtype=scatter.dtype))
-    mapped = multiply(multiply(matrix.T, scatter), matrix)
+    mapped = multiply(multiply_transposed(matrix, scatter), matrix)
     square = jnp.sum(mapped**2)
     return jnp.trace(mapped) ** 2 / jnp.where(square > 0, square, 1)
 
@@ -51,10 +51,19 @@ def row_differences(left: ArrayLike, right: ArrayLike, center: ArrayLike) -> Flo
       left, right: images of the same rows, shape [n, d].
       center: of the space, shape [d].
     """
-    one, other, middle = (np.asarray(array, np.float64) for array in (left, right, center))
-    apart = np.sum((one - other) ** 2, axis=1)
-    size = (np.sum((one - middle) ** 2, axis=1) + np.sum((other - middle) ** 2, axis=1)) / 2
-    return np.stack([apart, size], axis=1)
+    with double_precision():
+        return np.asarray(_differences(*map(jnp.asarray, (left, right, center))))
+
+
+@jax.jit
+def _differences(
+    left: Float[Array, "n d"], right: Float[Array, "n d"], center: Float[Array, " d"]
+) -> Float[Array, "n 2"]:
+    one, other, middle = (array.astype(jnp.float64) for array in (left, right, center))
+    apart, from_one, from_other = (
+        jnp.sum(difference**2, axis=1) for difference in (one - other, one - middle, other - middle)
+    )
+    return jnp.stack([apart, (from_one + from_other) / 2], axis=1)
 
 
 def agreement_of_sums(sums: Float[np.ndarray, "*shape 2"]) -> Float[np.ndarray, "*shape"]:

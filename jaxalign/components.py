@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxalign.affine import AffineMap
 from jaxalign.errors import UserError
-from jaxalign.precision import double_precision, multiply
+from jaxalign.precision import double_precision, multiply_transposed
 
 
 def principal_components(rows: ArrayLike, count: int) -> AffineMap:
@@ -47,5 +47,5 @@ def principal_components(rows: ArrayLike, count: int) -> AffineMap:
 def _leading(rows: Array, *, count: int) -> tuple[Float[Array, " d"], Float[Array, "d count"]]:
     rows = rows.astype(jnp.result_type(jnp.float32, jnp.zeros(0, float)))
     mean = rows.mean(0)
-    vectors = jnp.linalg.eigh(multiply((rows - mean).T, rows - mean))[1]
+    vectors = jnp.linalg.eigh(multiply_transposed(rows - mean, rows - mean))[1]
     return mean, vectors[:, ::-1][:, :count]

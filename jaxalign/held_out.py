@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from jaxalign.blocks import Columns, CrossMoments, OwnMoments, cross_moments, own_moments
 from jaxalign.moments import Moments
-from jaxalign.precision import multiply
+from jaxalign.precision import multiply, multiply_transposed
 from jaxalign.pytree import pytree
 from jaxalign.solvers.reduced_rank import reduced_rank_factors
 from jaxalign.solvers.spectrum import Spectrum
@@ -198,7 +198,7 @@ def _generalised(
     grid: Float[Array, " L"],
     per_column: bool,
 ) -> Float[Array, "L units"]:
-    squared, power = multiply(spectrum.vectors.T, cross.xy) ** 2, cross.power_y
+    squared, power = multiply_transposed(spectrum.vectors, cross.xy) ** 2, cross.power_y
     if not per_column:
         squared, power = (_sums(part, sizes) for part in (squared, power))
     scale = 1 / (spectrum.values[None, :] + grid[:, None])
@@ -256,7 +256,7 @@ def _by_rank(
     xy, cross = both
     left, right, strengths = reduced_rank_factors(spectrum, l2, xy)
     # Rows of ``right`` are orthogonal with squared length ``strengths``, so every rank is a cumulative sum.
-    explained = jnp.sum(multiply(left.T, cross) * right, axis=1)
+    explained = jnp.sum(multiply_transposed(left, cross) * right, axis=1)
     squared = strengths * jnp.sum(multiply(own_held_out, left) * left, axis=0)
     return power.sum() - 2 * jnp.cumsum(explained) + jnp.cumsum(squared)
 

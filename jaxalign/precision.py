@@ -25,3 +25,12 @@ def moment_dtype() -> np.dtype:
 def multiply(left: Leaf, right: Leaf) -> jax.Array:
     """The matrix product at the format's full precision (accelerators round float32 inputs otherwise)."""
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
+
+
+def multiply_transposed(left: Leaf, right: Leaf) -> jax.Array:
+    """``leftᵀ right`` as ``multiply``, for two matrices inside a program.
+
+    On a CPU the left side is turned first: XLA's fast kernels for float64 take none that is transposed.
+    """
+    turned = jax.lax.platform_dependent(left.T, cpu=jax.lax.optimization_barrier, default=lambda same: same)
+    return multiply(turned, right)

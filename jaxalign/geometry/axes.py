@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxalign.moments import Moments
-from jaxalign.precision import double_precision, multiply
+from jaxalign.precision import double_precision, multiply, multiply_transposed
 from jaxalign.pytree import Leaf, pytree
 
 LANES, LEAST = 128, 16
@@ -114,7 +114,7 @@ def coupling(moments: Moments, names: tuple[str, str], x: Axes, y: Axes) -> Floa
 
 @jax.jit
 def _between(left: Float[Array, "p r"], middle: Float[Array, "p q"], right: Float[Array, "q s"]) -> Array:
-    return multiply(multiply(left.T, middle), right)
+    return multiply(multiply_transposed(left, middle), right)
 
 
 @pytree

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.geometry.axes import Axes, Scores, coupling, filled_up, principal_axes
 from jaxalign.moments import Moments
-from jaxalign.precision import double_precision, multiply
+from jaxalign.precision import double_precision, multiply, multiply_transposed
 from jaxalign.pytree import Leaf
 
 NAMES = ("linear_cka", "mean_cca", "svcca", "pwcca", "procrustes_distance")
@@ -134,7 +134,7 @@ def _similarities(coupled: Float[Array, "r s"], x: Axes, y: Axes, *, blocks: tup
         multiply(coupled, coupled.T) - jnp.diag(beyond.astype(cross.dtype))
     )
     correlation = jnp.sqrt(jnp.clip(eigenvalues, 0, 1))
-    weight = jnp.sum(jnp.abs(multiply(vectors.T, x.loadings)), axis=1)
+    weight = jnp.sum(jnp.abs(multiply_transposed(vectors, x.loadings)), axis=1)
     leading = jnp.where(jnp.arange(blocks[0]) < x.leading, 1, 0)[:, None] * jnp.where(
         jnp.arange(blocks[1]) < y.leading, 1, 0
     )
@@ -162,7 +162,7 @@ def _permuted(
     x: Axes, y: Axes, left: Scores, right: Scores, orders: Int[Array, "b n"], *, blocks: tuple[int, int]
 ) -> Values:
     def one(order: Int[Array, " n"]) -> Values:
-        coupled = multiply(left.rows.T, right.rows[order])
+        coupled = multiply_transposed(left.rows, right.rows[order])
         values = _similarities(coupled, x, y, blocks=blocks)
         unbiased = debiased(values["squared_cross"], left.power, right.power[order], x, y)
         return {**values, "linear_cka_unbiased": unbiased}

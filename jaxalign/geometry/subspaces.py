@@ -11,7 +11,7 @@ from jaxalign import checks
 from jaxalign.errors import UserError
 from jaxalign.geometry.axes import principal_axes, scores
 from jaxalign.moments import Moments
-from jaxalign.precision import double_precision, multiply
+from jaxalign.precision import double_precision, multiply_transposed
 
 
 def identity_subspace(means: ArrayLike, dimensions: int) -> Float[np.ndarray, "P k"]:
@@ -68,7 +68,7 @@ def shared_dimensions(x: np.ndarray, y: np.ndarray) -> float:
 
 @jax.jit
 def _cosines(x: Float[Array, "P k"], y: Float[Array, "P l"]) -> Float[Array, " m"]:
-    return jnp.clip(jnp.linalg.svd(multiply(x.T, y), compute_uv=False), 0, 1)
+    return jnp.clip(jnp.linalg.svd(multiply_transposed(x, y), compute_uv=False), 0, 1)
 
 
 @jax.jit

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from jaxalign import checks
 from jaxalign.affine import AffineMap
 from jaxalign.blocks import CrossMoments, OwnMoments, Width
-from jaxalign.precision import multiply
+from jaxalign.precision import multiply, multiply_transposed
 from jaxalign.pytree import pytree, static
 from jaxalign.solvers.base import Fit
 from jaxalign.solvers.spectrum import Spectrum, rank_cutoff, singular_decomposition
@@ -94,7 +94,7 @@ class Canonical:
         """Solves both directions from one singular value decomposition; they are each other's mirror."""
         whiten_x = source.whitening(self.whitening, self.shrinkage)
         whiten_y = target.whitening(self.whitening, self.shrinkage)
-        inner = multiply(multiply(whiten_x.T, cross.xy), whiten_y)
+        inner = multiply(multiply_transposed(whiten_x, cross.xy), whiten_y)
         u, correlation, vt = singular_decomposition(inner)
         largest = jnp.where(correlation[0] > 0, correlation[0], 1)
         relative = correlation / largest
@@ -119,7 +119,7 @@ class Canonical:
         target_map = AffineMap((right,), jnp.zeros(right.shape[1], right.dtype), cross.mean_y)
         source_power = jnp.sum(multiply(source.scatter, left) * left, axis=0) / cross.weight
         target_power = jnp.sum(multiply(target.scatter, right) * right, axis=0) / cross.weight
-        product = jnp.sum(multiply(left.T, cross.xy) * right.T, axis=1) / cross.weight
+        product = jnp.sum(multiply_transposed(left, cross.xy) * right.T, axis=1) / cross.weight
         residual = jnp.maximum(source_power - 2 * product + target_power, 0)
         rank = correlation.sum() ** 2 / jnp.sum(jnp.where(kept, correlation**2, 0))
         smallest = jnp.min(jnp.where(kept, correlation, jnp.inf))

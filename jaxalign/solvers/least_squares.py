@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from jaxalign import checks
 from jaxalign.blocks import CrossMoments, OwnMoments
 from jaxalign.errors import UserError
-from jaxalign.precision import multiply
+from jaxalign.precision import multiply, multiply_transposed
 from jaxalign.pytree import Leaf, pytree
 from jaxalign.solvers.base import Fit, one_sided
 from jaxalign.solvers.spectrum import Spectrum, rank_cutoff
@@ -57,7 +57,7 @@ class Linear:
         values = source.values
         kept = values > rank_cutoff(values[-1], source.width)
         inverse = jnp.where(kept, 1 / jnp.where(kept, values, 1), 0)
-        weight = multiply(source.vectors, inverse[:, None] * multiply(source.vectors.T, cross.xy))
+        weight = multiply(source.vectors, inverse[:, None] * multiply_transposed(source.vectors, cross.xy))
         smallest = jnp.min(jnp.where(kept, values, jnp.inf))
         return one_sided(
             (weight,),
@@ -136,7 +136,7 @@ class Ridge:
             freedom, condition, ok = source.freedom, source.condition, source.ok
         else:
             values = source.values[:, None]
-            weight = multiply(source.vectors, multiply(source.vectors.T, cross.xy) / (values + l2))
+            weight = multiply(source.vectors, multiply_transposed(source.vectors, cross.xy) / (values + l2))
             # Of each column; the targets whose columns these are take theirs (``Fit.cut``).
             freedom = jnp.sum(values / (values + l2), axis=0).reshape(l2.shape)
             condition = (source.values[-1] + l2) / (source.smallest + l2)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxalign import checks
 from jaxalign.blocks import CrossMoments, OwnMoments
-from jaxalign.precision import multiply
+from jaxalign.precision import multiply, multiply_transposed
 from jaxalign.pytree import pytree, static
 from jaxalign.solvers.base import Fit, one_sided
 from jaxalign.solvers.spectrum import Spectrum, eigenpairs, rank_cutoff
@@ -59,8 +59,8 @@ class ReducedRank:
         """Solves one pair for every rank; see the class."""
         left, right, strengths = reduced_rank_factors(source, jnp.asarray(self.l2), cross.xy)
         left, right = left[:, : self.rank], right[: self.rank]
-        weight_product = jnp.sum(multiply(left.T, cross.xy) * right, axis=0)
-        l2_norm = jnp.sum(multiply(multiply(left.T, left), right) * right, axis=0)
+        weight_product = jnp.sum(multiply_transposed(left, cross.xy) * right, axis=0)
+        l2_norm = jnp.sum(multiply(multiply_transposed(left, left), right) * right, axis=0)
         residual = cross.power_y - weight_product - jnp.asarray(self.l2, cross.xy.dtype) * l2_norm
         cutoff = rank_cutoff(strengths[0], max(cross.xy.shape))
         values = source.values
@@ -87,13 +87,13 @@ def reduced_rank_factors(
     values = source.values
     kept = values + l2 > rank_cutoff(values[-1], values.shape[0])
     root = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, values + l2, 1)), 0)
-    fitted = root[:, None] * multiply(source.vectors.T, xy)
+    fitted = root[:, None] * multiply_transposed(source.vectors, xy)
     if xy.shape[0] <= xy.shape[1]:
         squared, u = eigenpairs(multiply(fitted, fitted.T))
         u, squared = u[:, ::-1], squared[::-1]
-        right = multiply(u.T, fitted)
+        right = multiply_transposed(u, fitted)
     else:
-        squared, v = eigenpairs(multiply(fitted.T, fitted))
+        squared, v = eigenpairs(multiply_transposed(fitted, fitted))
         v, squared = v[:, ::-1], squared[::-1]
         # Columns of ``fitted @ v`` are singular value times u; dividing both factors' parts keeps the product exact.
         size = jnp.sqrt(jnp.where(squared > 0, squared, 1))

@@ -12,7 +12,7 @@ from jaxalign.affine import AffineMap
 from jaxalign.blocks import OwnMoments
 from jaxalign.errors import UserError
 from jaxalign.moments import FoldMoments, Moments
-from jaxalign.precision import double_precision, multiply
+from jaxalign.precision import double_precision, multiply, multiply_transposed
 from jaxalign.pytree import pytree, static
 from jaxalign.solvers.base import Fit
 from jaxalign.solvers.canonical import Covariance
@@ -155,7 +155,7 @@ def _agreement(second: Array, transforms: list[Array], spans: list[slice]) -> Ar
     """Blocks Tᵢᵀ Mᵢⱼ Tⱼ, zero where i = j."""
     rows = []
     for i, (left, rows_of) in enumerate(zip(transforms, spans)):
-        across = multiply(left.T, second[rows_of])
+        across = multiply_transposed(left, second[rows_of])
         rows.append(
             jnp.concatenate(
                 [
