@@ -59,8 +59,9 @@ def between(one: PairwiseMaps, other: PairwiseMaps, tested: Mapping[str, np.ndar
     def compare(pair: Pair) -> list[Apart]:
         fits = one[pair], other[pair]
         rows, gallery = (tested[name] for name in pair)
-        images = [np.asarray(fit.to_target()(rows), np.float64) for fit in fits]
-        apart = row_differences(images[0], images[1], np.concatenate(images).mean(axis=0))
+        images = [np.asarray(fit.to_target()(rows)) for fit in fits]
+        center = np.mean([image.mean(axis=0, dtype=np.float64) for image in images], axis=0)
+        apart = row_differences(images[0], images[1], center)
         sides = [(fit.source(rows), fit.target(gallery)) for fit in fits]
         scores, rankings = compare_scores(sides[0], sides[1])
         ones = np.ones(len(rows))
@@ -82,19 +83,25 @@ def around(maps: PairwiseMaps, tested: Mapping[str, np.ndarray]) -> Iterator[Apa
       maps: of several pairs, in the targets' coordinates.
       tested: test rows of every encoder, shape [n, d].
     """
-    to = {pair: maps[pair].to_target() for pair in maps}
+    to = dict(zip(maps, concurrently(lambda pair: maps[pair].to_target(), list(maps))))
     names = list(dict.fromkeys(name for pair in maps for name in pair))
-    for source in names:
+
+    def from_source(source: str) -> list[Apart]:
         rows = tested[source]
         image = {target: np.asarray(to[source, target](rows)) for target in names if (source, target) in to}
-        for target in image:
+        found = []
+        for target, direct in image.items():
+            center = direct.mean(axis=0)
             if (target, source) in to:
-                back = np.asarray(to[target, source](image[target]))
-                yield Apart(
-                    (source, target), "round_trip", "", row_differences(rows, back, rows.mean(axis=0))
-                )
+                back = np.asarray(to[target, source](direct))
+                apart = row_differences(rows, back, rows.mean(axis=0))
+                found.append(Apart((source, target), "round_trip", "", apart))
             for via in image:
                 if (via, target) in to:
-                    there, direct = np.asarray(to[via, target](image[via])), image[target]
-                    apart = row_differences(there, direct, direct.mean(axis=0))
-                    yield Apart((source, target), "three_way", via, apart)
+                    there = np.asarray(to[via, target](image[via]))
+                    apart = row_differences(there, direct, center)
+                    found.append(Apart((source, target), "three_way", via, apart))
+        return found
+
+    for found in concurrently(from_source, names):
+        yield from found
