@@ -30,6 +30,9 @@ class PrincipalSubspaces:
     axes: Mapping[str, np.ndarray]
     variance: Mapping[str, np.ndarray]
     _inner: dict[tuple[str, str], np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
+    _rotations: dict[tuple[str, str, int], tuple[np.ndarray, np.ndarray]] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
 
     @classmethod
     def of(cls, total: Moments, names: Iterable[str] | None = None) -> "PrincipalSubspaces":
@@ -60,8 +63,7 @@ class PrincipalSubspaces:
         if not 1 <= rank <= most:
             raise UserError(f"rank: expected 1 to {most} for {source} → {target}, got {rank}")
         inner = self._between(source, target)[:rank, :rank]
-        u, singular, vt = np.linalg.svd(inner)
-        rotation = u @ vt
+        rotation, singular = self._rotation(source, target, rank)
         power, target_power = self.variance[source][:rank], self.variance[target][:rank]
         cutoff = np.finfo(singular.dtype).eps * rank * singular[0]
         mean, nothing = np.asarray(self.total.mean), np.zeros(rank)
@@ -75,6 +77,15 @@ class PrincipalSubspaces:
             singular[-1] > cutoff,
         )
         return jax.tree.map(np.asarray, fit)
+
+    def _rotation(self, source: str, target: str, rank: int) -> tuple[np.ndarray, np.ndarray]:
+        """Polar factor of a corner of ``_between``, and its singular values; the reverse has its transpose."""
+        if (source, target, rank) not in self._rotations:
+            u, singular, vt = np.linalg.svd(self._between(source, target)[:rank, :rank])
+            rotation = u @ vt
+            self._rotations[source, target, rank] = rotation, singular
+            self._rotations[target, source, rank] = rotation.T, singular
+        return self._rotations[source, target, rank]
 
     def _between(self, source: str, target: str) -> Float[np.ndarray, "p q"]:
         """Covariance of two encoders along their axes; every rank takes a corner of it."""

@@ -82,6 +82,20 @@ def test_a_subspace_map_is_procrustes_of_principal_scores(clouds, rank):
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(fit))
 
 
+def test_a_subspace_map_and_its_reverse_are_procrustes_of_either_direction(clouds):
+    x, y = clouds
+    subspaces = PrincipalSubspaces.of(Moments.of({"x": x, "y": y}))
+    scores = [PCA(3, svd_solver="full").fit_transform(side) for side in (x, y)]
+    for (one, other), (a, b), rows in (
+        (("x", "y"), (scores[0], scores[1]), (x, y)),
+        (("y", "x"), (scores[1], scores[0]), (y, x)),
+    ):
+        fit = subspaces.fit(one, other, 3)
+        left, right = np.asarray(fit.source(rows[0])), np.asarray(fit.target(rows[1]))
+        rotation, _ = orthogonal_procrustes(a, b)
+        np.testing.assert_allclose(left @ right.T, a @ rotation @ b.T, atol=1e-6)
+
+
 def test_a_subspace_has_no_more_dimensions_than_the_narrower_side(clouds):
     x, y = clouds
     subspaces = PrincipalSubspaces.of(Moments.of({"x": x, "y": y}))
