@@ -57,19 +57,18 @@ def _mean(values: np.ndarray) -> float:
 
 def identification(scored: Scored, *, own_included: bool, ranks: Sequence[int], cmc: int) -> Identification:
     """Identification from the counts of one pass, with or without each probe's own photograph as a mate."""
-    probe, number, beaten = _mates_in_order(scored.plan, scored.above, own_included)
-    first = np.flatnonzero(number == 1)
-    retrieved = number + beaten
-    precision = number / retrieved
-    mates = np.diff(np.append(first, len(probe)))
-    hits = np.add.reduceat(precision, first) if len(first) else np.zeros(0)
+    plan = scored.plan
+    turn, beaten = plan.mates_in_turn(own_included), _beaten(plan, scored.above, own_included)
+    retrieved = turn.number + beaten
+    precision = turn.number / retrieved
+    hits = np.add.reduceat(precision, turn.first) if len(turn.first) else np.zeros(0)
     within = retrieved <= CUT
-    hits_50 = np.add.reduceat(np.where(within, precision, 0), first) if len(first) else hits
-    mates_50 = np.add.reduceat(within.astype(np.int64), first) if len(first) else mates
-    rank = 1 + beaten[first]
+    hits_50 = np.add.reduceat(np.where(within, precision, 0), turn.first) if len(turn.first) else hits
+    mates_50 = np.add.reduceat(within.astype(np.int64), turn.first) if len(turn.first) else turn.mates
+    rank = 1 + beaten[turn.first]
     with np.errstate(invalid="ignore", divide="ignore"):
         cut = hits_50 / mates_50
-    return Identification(probe[first], rank, hits / np.maximum(mates, 1), cut, *shares(rank, ranks, cmc))
+    return Identification(turn.probe[turn.first], rank, hits / turn.mates, cut, *shares(rank, ranks, cmc))
 
 
 def shares(rank: np.ndarray, ranks: Sequence[int], cmc: int) -> tuple[dict[int, float], np.ndarray]:
@@ -80,31 +79,17 @@ def shares(rank: np.ndarray, ranks: Sequence[int], cmc: int) -> tuple[dict[int, 
     return {int(k): float(np.mean(rank <= k)) for k in ranks}, counts / len(rank)
 
 
-def _mates_in_order(
-    plan: EvaluationPlan, above: np.ndarray, own_included: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every mate, best first within its probe: probe, number among its mates, non-mated rows ranked above it.
+def _beaten(plan: EvaluationPlan, above: np.ndarray, own_included: bool) -> np.ndarray:
+    """Of every mate, by probe and best first (``plan.mates_in_turn``), the non-mated rows ranked above it.
 
     ``above`` counts all rows of the gallery ≥ a mate's score, so it rises as the score falls, and mates of
     equal score share it; the last of equal mates tells how many mates it includes.
     """
     key = np.sort((plan.genuine_probe << 33) | (above << 1) | plan.genuine_own)
     tied = key >> 1
-    probe, above = tied >> 32, tied & 0xFFFFFFFF
-    number = _number_within(probe)
-    mates_at_least = number
+    mates_at_least = plan.mates_in_turn(own_included=True).number
     if (tied[1:] == tied[:-1]).any():
         last_tied = np.flatnonzero(np.diff(tied, append=-1))
-        mates_at_least = number[np.repeat(last_tied, np.diff(last_tied, prepend=-1))]
-    beaten = above - mates_at_least
-    if own_included:
-        return probe, number, beaten
-    others = (key & 1) == 0
-    probe, beaten = probe[others], beaten[others]
-    return probe, _number_within(probe), beaten
-
-
-def _number_within(probe: np.ndarray) -> np.ndarray:
-    """From 1, for each entry of a list that is sorted by probe its place among those of its probe."""
-    starts = np.flatnonzero(np.diff(probe, prepend=-1))
-    return np.arange(1, len(probe) + 1) - np.repeat(starts, np.diff(starts, append=len(probe)))
+        mates_at_least = mates_at_least[np.repeat(last_tied, np.diff(last_tied, prepend=-1))]
+    beaten = (tied & 0xFFFFFFFF) - mates_at_least
+    return beaten if own_included else beaten[(key & 1) == 0]

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -13,6 +13,29 @@ from jaxalign.errors import UserError
 
 KEPT_PAIRS = 1 << 23  # numbers of two people that stay with a plan: 32 MiB
 KEPT_SCORES = 1 << 25  # up to so many scores (128 MiB in float32) are kept and sorted
+
+
+class MatesInTurn(NamedTuple):
+    """Mates by probe, whichever is the best: what every evaluation of a test set shares.
+
+    Attributes:
+      probe: of each mate, ascending, shape [k].
+      number: from 1, of each mate among those of its probe, shape [k].
+      first: where each probe's mates begin, shape [probes].
+      mates: how many it has, shape [probes].
+    """
+
+    probe: np.ndarray
+    number: np.ndarray
+    first: np.ndarray
+    mates: np.ndarray
+
+    @classmethod
+    def of(cls, probe: np.ndarray) -> Self:
+        """Counts, from the ascending probes of mates."""
+        first = np.flatnonzero(np.diff(probe, prepend=-1))
+        mates = np.diff(first, append=len(probe))
+        return cls(probe, np.arange(1, len(probe) + 1) - np.repeat(first, mates), first, mates)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,6 +67,7 @@ class EvaluationPlan:
     kept_scores: int
     _tilings: dict[tuple[int, int], Tiling] = dataclasses.field(default_factory=dict, repr=False)
     _impostor_pairs: list[np.ndarray] = dataclasses.field(default_factory=list, repr=False)
+    _in_turn: dict[bool, "MatesInTurn"] = dataclasses.field(default_factory=dict, repr=False)
 
     @functools.cached_property
     def position(self) -> np.ndarray:
@@ -56,6 +80,16 @@ class EvaluationPlan:
     def genuine_position(self) -> np.ndarray:
         """Positions of the genuine list's probes, ascending."""
         return self.position[self.genuine_probe]
+
+    def mates_in_turn(self, own_included: bool) -> "MatesInTurn":
+        """The genuine list by probe, with each probe's own photograph or without; few are kept."""
+        if own_included in self._in_turn:
+            return self._in_turn[own_included]
+        probe = np.sort(self.genuine_probe if own_included else self.genuine_probe[~self.genuine_own])
+        turn = MatesInTurn.of(probe)
+        if len(probe) <= KEPT_PAIRS // 8:
+            self._in_turn[own_included] = turn
+        return turn
 
     @functools.cached_property
     def impostor_mask(self) -> np.ndarray:

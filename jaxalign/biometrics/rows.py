@@ -129,8 +129,8 @@ def _unit(
     largest = jnp.max(jnp.abs(rows), axis=-1, keepdims=True)
     scaled = rows / jnp.where(largest > 0, largest, 1)
     length = jnp.sqrt(jnp.sum(scaled * scaled, axis=-1, keepdims=True))
-    finite = jnp.isfinite(rows).all(axis=-1)  # XLA's maximum may pass over NaN
-    return scaled / jnp.where(length > 0, length, 1), finite, largest[..., 0] == 0
+    # A row with NaN has no length, whether or not XLA's maximum passes over it, and nor has ∞ / ∞.
+    return scaled / jnp.where(length > 0, length, 1), jnp.isfinite(length[..., 0]), largest[..., 0] == 0
 
 
 @functools.partial(jax.jit, donate_argnums=0)
