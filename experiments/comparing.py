@@ -106,7 +106,7 @@ def views(data: Data, measuring: Measuring, method: str, maps: PairwiseMaps) -> 
     def place(pair: tuple[str, str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         fit, (left, right) = maps[pair], (chosen[name] for name in pair)
         try:
-            after = two_dimensions(fit.source(left), fit.target(right))
+            after = two_dimensions(fit.source.apply_on_host(left), fit.target.apply_on_host(right))
             return {"before": two_dimensions(left, right), "after": after}
         except (UserError, np.linalg.LinAlgError):
             return {}

@@ -167,6 +167,20 @@ def test_inverse_and_composition(case: Case) -> None:
     assert relative_error(composed, np.asarray(back(np.asarray(there(rows.x_new))))) < 1e-9
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_few_rows_are_mapped_on_the_host(dtype: type) -> None:
+    random = np.random.default_rng(4)
+    rows = random.standard_normal((3, 6)).astype(dtype)
+    one, other = random.standard_normal((6, 2)), random.standard_normal((2, 5))
+    bias, center = random.standard_normal(5), random.standard_normal(6)
+    expected = (rows.astype(np.float64) - center) @ one @ other + bias
+    map_ = AffineMap((one, other), bias, center)
+    found = map_.apply_on_host(rows)
+    assert found.dtype == map_(rows).dtype == (np.float64 if dtype is np.float64 else np.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(AffineMap((), bias).apply_on_host(expected), expected + bias, rtol=1e-15)
+
+
 @pytest.mark.parametrize("gives_up", [False, True])
 def test_a_decomposition_that_gives_up_is_taken_over(gives_up: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
