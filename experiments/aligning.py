@@ -13,6 +13,7 @@ import numpy as np
 from experiments import devices
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
+from experiments.kept import Kept
 from experiments.measuring import Compared, Measuring, TestRows
 from experiments.protocols import GRADIENT, PENALISED
 from experiments.results import FitRow
@@ -25,7 +26,8 @@ from jaxalign.solvers import SOLVERS
 from jaxalign.streaming import ahead
 
 Item = TypeVar("Item")
-AHEAD_BYTES = 2**29  # of maps
+MOST_AHEAD, AHEAD_BYTES = 2, 2**29  # sets of maps, and how large they are together
+OFTEN = ("orthogonal", "ridge", "canonical")  # what several analyses fit unless asked otherwise
 Task = tuple[tuple[str, str], int | None, Fit]  # a pair, the rank to measure it at, and its maps
 
 
@@ -63,10 +65,10 @@ class Aligning:
         config: PairwiseConfig,
         data: Data,
         hosts: Hosts = ALONE,
-        kept: dict[Any, FoldMoments] | None = None,
+        kept: Kept | None = None,
     ):
         self.config, self.data, self.hosts, self.protocol = config, data, hosts, config.protocol
-        self._kept = {} if kept is None else kept  # moments of the last split
+        self._kept = kept or Kept()
         self.encoders = data.encoders
         self.devices = devices.chosen(config.devices)
         self.pairs = config.pairs(self.encoders)
@@ -93,14 +95,7 @@ class Aligning:
         """One pass over the training rows, which serves every method; each process reads its share of them."""
         train, fold = measuring.split.train, measuring.fold
         key = id(self.data), hash(train.tobytes())
-        if key not in self._kept or (fold is not None and not self._kept[key].folds):
-            self._kept.clear()  # before the next are made: two may not fit
-            self._kept[key] = self._summed(self.data.rows[train], fold)
-        elif (
-            fold is None and self._kept[key].folds
-        ):  # whoever needs none is followed by others that need none
-            self._kept[key] = FoldMoments(self._kept[key].total, ())
-        return self._kept[key]
+        return self._kept.moments(key, fold is not None, lambda: self._summed(self.data.rows[train], fold))
 
     def _summed(self, rows: np.ndarray, fold: np.ndarray | None) -> FoldMoments:
         def of(part: slice, fold: np.ndarray | None) -> FoldMoments:
@@ -124,18 +119,30 @@ class Aligning:
         options = self.config.fit_options(method, max(self.data.store.dims[name] for name in self.encoders))
         if full:
             options.pop("rank", None)
-        mesh = devices.mesh_for(self.devices, moments)
-        return fit_pairs(moments, self.protocol.fitted_as(method), pairs=pairs, mesh=mesh, **options)
+        mesh, fitted_as = devices.mesh_for(self.devices, moments), self.protocol.fitted_as(method)
+
+        def solve() -> PairwiseMaps:
+            return fit_pairs(moments, fitted_as, pairs=pairs, mesh=mesh, **options)
+
+        if fitted_as not in OFTEN or any(
+            isinstance(value, str) and value != "gcv" for value in options.values()
+        ):
+            return solve()  # one analysis alone fits them, or the penalty is chosen by folds, which few have
+        return self._kept.maps(moments, (fitted_as, *options.items(), *pairs), self._bytes(), solve)
+
+    def _bytes(self) -> int:
+        """Of the maps of all pairs."""
+        dims = self.data.store.dims
+        return 8 * sum(math.prod(dims[name] for name in pair) for pair in self.pairs)
 
     def ahead(self, fitted: Generator[Item, None, None], sets: int = 1) -> Generator[Item, None, None]:
-        """Goes through fits; on a CPU the next is made while one is measured, where both are small.
+        """Goes through fits; on a CPU the next ones are made while one is measured, as many as are small together.
 
         Args:
           fitted: each item so many ``sets`` of maps of all pairs.
         """
-        dims = self.data.store.dims
-        size = 8 * sets * sum(math.prod(dims[name] for name in pair) for pair in self.pairs)
-        return ahead(fitted) if jax.default_backend() == "cpu" and size <= AHEAD_BYTES else fitted
+        depth = min(MOST_AHEAD, AHEAD_BYTES // (sets * self._bytes()))
+        return ahead(fitted, depth) if jax.default_backend() == "cpu" and depth else fitted
 
     def _by_gradient(
         self,

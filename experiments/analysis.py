@@ -16,11 +16,11 @@ from experiments.aligning import Aligning, empty_rows
 from experiments.comparing import write_extras
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
+from experiments.kept import Kept
 from experiments.measuring import Measuring
 from experiments.parts import Parts
 from experiments.progress import Progress, duration
 from experiments.protocols import METHODS
-from jaxalign import FoldMoments
 from jaxalign.errors import UserError
 from jaxalign.hosts import ALONE
 from jaxalign.report import Row
@@ -59,7 +59,7 @@ class Job:
       write: where its files go.
       progress: shows how far it is.
       parts: of a run that several processes share; of one process by default.
-      kept: moments of the last split, shared by analyses of one process.
+      kept: what analyses of one process share.
       record: what else ``config.json`` is to say.
     """
 
@@ -69,7 +69,7 @@ class Job:
     write: results.Writer
     progress: Progress
     parts: Parts = dataclasses.field(default_factory=lambda: Parts(ALONE, None))
-    kept: dict[Any, FoldMoments] = dataclasses.field(default_factory=dict)
+    kept: Kept = dataclasses.field(default_factory=Kept)
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property

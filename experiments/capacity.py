@@ -60,7 +60,7 @@ def analyse(job: Job) -> str:
 
 def linear(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method: str) -> Found:
     """Ridge on the rows."""
-    maps = fit_pairs(run.moments(measuring), "ridge", pairs=run.pairs, l2=job.config.protocol.l2)
+    maps = run.fit(run.moments(measuring), "ridge", measuring)
     yield from compared(run, measuring, dict(maps), lambda pair: test)
 
 

@@ -58,9 +58,12 @@ def fitted(
     run: Aligning, measuring: Measuring, grown: list[tuple[Growth, Places]]
 ) -> Generator[tuple[list[dict[str, Any]], Measuring, str, PairwiseMaps], None, None]:
     """The maps of every method at every size: where they stand, on which training rows, the method, the maps."""
+    everybody = len(measuring.split.train)
     for growth, at in grown:
-        nested = nested_moments(run.data.take(growth.rows), list(at)) if at else ()
-        for (size, places), moments in zip(at.items(), nested):
+        smaller = [size for size in at if size < everybody]
+        nested = nested_moments(run.data.take(growth.rows), smaller)
+        for size, places in at.items():
+            moments = next(nested) if size < everybody else run.moments(measuring)
             marks = [{"axis": axis, "at": float(place)} for axis, place in places]
             split = dataclasses.replace(measuring.split, train=growth.rows[:size])
             here = dataclasses.replace(measuring, split=split)

@@ -30,11 +30,11 @@ from experiments.analysis import Analysis, Job
 from experiments.comparing import write_extras
 from experiments.config import PairwiseConfig
 from experiments.inputs import Data
+from experiments.kept import Kept
 from experiments.measuring import Measuring
 from experiments.parts import Parts, add_content, views_of
 from experiments.progress import Progress, duration
 from experiments.split_run import SplitRun, part_name
-from jaxalign import FoldMoments
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
 from jaxalign.report.controls import relative_rows, render_controls
 from jaxalign.report.heatmap import require_matplotlib
@@ -119,7 +119,7 @@ class Run(Aligning):
         config: PairwiseConfig,
         data: Data,
         parts: Parts,
-        kept: dict[Any, FoldMoments] | None = None,
+        kept: Kept | None = None,
     ):
         super().__init__(config, data, parts.hosts, kept)
         # Every split, with its checks, before any work starts.

@@ -42,9 +42,9 @@ def analyse(job: Job) -> str:
     for measuring in splits:
         train = measuring.split.train
         half = identity_folds(run.data.identities[train], 2, measuring.seed)
-        moments = FoldMoments.of(run.data.take(train), fold=half)
+        halves = FoldMoments.of(run.data.take(train), fold=half).folds
         tested = run.data.take(measuring.split.test)
-        parts = [FoldMoments(part, ()) for part in (*moments.folds, moments.total)]
+        parts = [*(FoldMoments(part, ()) for part in halves), run.moments(measuring)]
         fitted = ((method, [run.fit(part, method, measuring) for part in parts]) for method in methods)
         for method, (one, other, whole) in run.ahead(fitted, sets=3):
             places = sampled(measuring, (*between(one, other, tested), *around(whole, tested)))

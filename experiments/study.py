@@ -11,10 +11,10 @@ fails for the data at hand is told with its reason, and the others go on. --part
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from experiments import analysis, caches, cli, flags, report, results
 from experiments.analysis import Job
+from experiments.kept import Kept
 from experiments.memory import give_back
 from experiments.progress import Progress, duration
 from experiments.results_tree import read_tree
@@ -29,11 +29,11 @@ from experiments.study_plan import (
     planned,
     remove_stale,
 )
-from jaxalign import FoldMoments
 from jaxalign.errors import UserError
 from jaxalign.report.page import PAGE, require_report_libraries
 from jaxalign.report.tables import FORMATS
 
+KEPT_BYTES = 2**29  # of maps
 FLAGS = flags.define(
     *("stores", "images", "models", "nonfinite", "crop", "bad_images", "embedding_cache", "same_names"),
     *("protocol", "normalize", "seeds", "train_fraction", "max_per_person"),
@@ -69,7 +69,7 @@ def main(_: list[str]) -> int:
 def run_all(parts: Sequence[Part]) -> dict[str, str]:
     """Runs every part; returns the reasons of those that failed, by name."""
     failed: dict[str, str] = {}
-    kept: dict[Any, FoldMoments] = {}
+    kept = Kept(KEPT_BYTES)
     for number, part in enumerate(parts, start=1):
         try:
             part.values.results = (
@@ -83,7 +83,7 @@ def run_all(parts: Sequence[Part]) -> dict[str, str]:
     return failed
 
 
-def run(part: Part, kept: dict[Any, FoldMoments], label: str) -> float:
+def run(part: Part, kept: Kept, label: str) -> float:
     """Runs one part; its directory replaces that of an older study when it is complete. Returns how long it took."""
     started = time.monotonic()
     with results.writer(part.config.out, overwrite=True) as write, Progress(0) as progress:
