@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jaxalign.agreement import agreement_of_sums, compare_scores, row_differences
 from jaxalign.pairwise import Pair, PairwiseMaps
+from jaxalign.solvers import Fit
 from jaxalign.workers import concurrently, spare_workers
 
 
@@ -59,10 +60,10 @@ def between(one: PairwiseMaps, other: PairwiseMaps, tested: Mapping[str, np.ndar
     def compare(pair: Pair) -> list[Apart]:
         fits = one[pair], other[pair]
         rows, gallery = (tested[name] for name in pair)
-        images = [np.asarray(fit.to_target()(rows)) for fit in fits]
+        sides = [(fit.source(rows), fit.target(gallery)) for fit in fits]
+        images = [np.asarray(_image(fit, rows, side[0])) for fit, side in zip(fits, sides)]
         center = np.mean([image.mean(axis=0, dtype=np.float64) for image in images], axis=0)
         apart = row_differences(images[0], images[1], center)
-        sides = [(fit.source(rows), fit.target(gallery)) for fit in fits]
         scores, rankings = compare_scores(sides[0], sides[1])
         ones = np.ones(len(rows))
         return [
@@ -74,6 +75,11 @@ def between(one: PairwiseMaps, other: PairwiseMaps, tested: Mapping[str, np.ndar
     spare = spare_workers(max(len(rows) for rows in tested.values()) ** 2)
     for found in concurrently(compare, list(one), spare=spare):
         yield from found
+
+
+def _image(fit: Fit, rows: np.ndarray, mapped: Array) -> Array:
+    """Rows in the target's coordinates; where the target is only shifted, mapped rows are shifted back."""
+    return fit.to_target()(rows) if fit.two_sided else fit.target.inverse()(mapped)
 
 
 def around(maps: PairwiseMaps, tested: Mapping[str, np.ndarray]) -> Iterator[Apart]:
