@@ -6,10 +6,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jaxtyping import Array, Float
 
 from jaxalign.errors import UserError
+from jaxalign.lapack import largest_eigenpairs
 from jaxalign.precision import multiply
 from jaxalign.pytree import Leaf, pytree, static
 
@@ -81,8 +81,7 @@ def polynomial(rows: Float[np.ndarray, "n p"], number: int, seed: int) -> Featur
     components = min(rows.shape[1], int((math.sqrt(8 * number + 1) - 1) / 2))  # k (k + 1) / 2 ≤ number
     center = rows.mean(axis=0)
     centred = np.asarray(rows - center, np.float64)
-    width = centred.shape[1]
-    _, vectors = scipy.linalg.eigh(centred.T @ centred, subset_by_index=(width - components, width - 1))
+    _, vectors = largest_eigenpairs(centred.T @ centred, components)
     directions = vectors[:, ::-1]
     return _scaled(rows, center, directions, np.zeros(components), products=True)
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxalign.blocks import OwnMoments, Width
+from jaxalign.lapack import largest_eigenpairs
 from jaxalign.pytree import pytree
 
 FEW_EIGENPAIRS = 0.25  # of all, up to which they are found alone
@@ -56,10 +57,7 @@ def leading_eigenpairs(
     size = len(symmetric)
     few = jax.default_backend() == "cpu" and count <= size * FEW_EIGENPAIRS
     if few and np.isfinite(on_host := np.asarray(symmetric)).all():
-        import scipy.linalg
-
-        last = [size - count, size - 1]
-        values, vectors = scipy.linalg.eigh(on_host, subset_by_index=last, check_finite=False)
+        values, vectors = largest_eigenpairs(on_host, count)
         return jnp.asarray(values[::-1]), jnp.asarray(vectors[:, ::-1])
     values, vectors = jnp.linalg.eigh(symmetric, symmetrize_input=False)
     return values[::-1][:count], vectors[:, ::-1][:, :count]
