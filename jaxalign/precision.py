@@ -30,7 +30,9 @@ def multiply(left: Leaf, right: Leaf) -> jax.Array:
 def multiply_transposed(left: Leaf, right: Leaf) -> jax.Array:
     """``leftᵀ right`` as ``multiply``, for two matrices inside a program.
 
-    On a CPU the left side is turned first: XLA's fast kernels for float64 take none that is transposed.
+    On a CPU a float64 left side is turned first: XLA's fast kernels for that format take none that is transposed.
     """
+    if left.dtype != np.float64:
+        return multiply(left.T, right)
     turned = jax.lax.platform_dependent(left.T, cpu=jax.lax.optimization_barrier, default=lambda same: same)
     return multiply(turned, right)
