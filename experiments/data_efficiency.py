@@ -82,21 +82,17 @@ def axes(job: Job, run: Aligning, split: Split) -> Iterator[tuple[str, Growth, l
     else:
         everybody = len(set(run.data.identities.tolist()))
         shares = flags.numbers("train_fractions", fractions, 0, 1)
-        yield "train_people", people, checked(people, sorted({int(share * everybody) for share in shares}))
+        yield "train_people", people, sorted({int(share * everybody) for share in shares})
     if values.train_pairs != "none":
         rows = Growth.by_rows(split)
         yield "train_pairs", rows, sizes("train_pairs", values.train_pairs, rows)
 
 
 def sizes(name: str, given: str | None, growth: Growth) -> list[int]:
+    """As given, or evenly on a logarithmic scale; more than there are is for ``distinct`` to refuse."""
     if given is None:
         return logarithmic(SMALLEST, len(growth.ends), SIZES)
-    return checked(growth, sorted(flags.whole_numbers(name, given, 1, 2**31 - 1)))
-
-
-def checked(growth: Growth, units: list[int]) -> list[int]:
-    growth.sizes(units)
-    return units
+    return sorted(flags.whole_numbers(name, given, 1, 2**31 - 1))
 
 
 def flat(run: Aligning) -> Iterator[Row]:
