@@ -61,7 +61,7 @@ def fitted(
     everybody = len(measuring.split.train)
     for growth, at in grown:
         smaller = [size for size in at if size < everybody]
-        nested = nested_moments(run.data.take(growth.rows), smaller)
+        nested = nested_moments(run.data.take(growth.rows), smaller) if smaller else iter(())
         for size, places in at.items():
             moments = next(nested) if size < everybody else run.moments(measuring)
             marks = [{"axis": axis, "at": float(place)} for axis, place in places]

@@ -12,6 +12,7 @@ from jaxalign.biometrics.tiling import Tiling, padded
 from jaxalign.errors import UserError
 
 KEPT_PAIRS = 1 << 23  # numbers of two people that stay with a plan: 32 MiB
+KEPT_MATES = 1 << 20  # mates whose places stay with a plan: 16 MiB, twice where both ways are asked for
 KEPT_SCORES = 1 << 25  # up to so many scores (128 MiB in float32) are kept and sorted
 
 
@@ -67,7 +68,7 @@ class EvaluationPlan:
     kept_scores: int
     _tilings: dict[tuple[int, int], Tiling] = dataclasses.field(default_factory=dict, repr=False)
     _impostor_pairs: list[np.ndarray] = dataclasses.field(default_factory=list, repr=False)
-    _in_turn: dict[bool, "MatesInTurn"] = dataclasses.field(default_factory=dict, repr=False)
+    _in_turn: dict[bool, MatesInTurn] = dataclasses.field(default_factory=dict, repr=False)
 
     @functools.cached_property
     def position(self) -> np.ndarray:
@@ -81,13 +82,13 @@ class EvaluationPlan:
         """Positions of the genuine list's probes, ascending."""
         return self.position[self.genuine_probe]
 
-    def mates_in_turn(self, own_included: bool) -> "MatesInTurn":
+    def mates_in_turn(self, own_included: bool) -> MatesInTurn:
         """The genuine list by probe, with each probe's own photograph or without; few are kept."""
         if own_included in self._in_turn:
             return self._in_turn[own_included]
         probe = np.sort(self.genuine_probe if own_included else self.genuine_probe[~self.genuine_own])
         turn = MatesInTurn.of(probe)
-        if len(probe) <= KEPT_PAIRS // 8:
+        if len(probe) <= KEPT_MATES:
             self._in_turn[own_included] = turn
         return turn
 
