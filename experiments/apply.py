@@ -22,14 +22,14 @@ import numpy as np
 from absl import flags
 
 import jaxalign
-from experiments import cli
-from experiments.progress import Progress, duration
-from jaxalign.affine import AffineMap
-from jaxalign.embeddings import EmbeddingStore
-from jaxalign.embeddings.manifest import DTYPES, check_encoder_name
-from jaxalign.embeddings.store import require_free
-from jaxalign.errors import UserError
-from jaxalign.translation import translate
+from experiments.run import cli
+from experiments.run.progress import Progress, duration
+from jaxalign.align.affine import AffineMap
+from jaxalign.analysis.translation import translate
+from jaxalign.core.errors import UserError
+from jaxalign.data import EmbeddingStore
+from jaxalign.data.manifest import DTYPES, check_encoder_name
+from jaxalign.data.store import require_free
 
 SIDES = ("to_target", "source", "target")
 FLAGS = flags.FlagValues()

@@ -13,18 +13,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import analysis, cli, flags
-from experiments.aligning import Aligning
-from experiments.analysis import Job
-from experiments.comparing import numbers_of
-from experiments.measuring import Compared, Measuring, TestRows, filled
+from experiments.run import analysis, cli, flags
+from experiments.run.aligning import Aligning
+from experiments.run.analysis import Job
+from experiments.run.comparing import numbers_of
+from experiments.run.measuring import Compared, Measuring, TestRows, filled
 from jaxalign import Fit, FoldMoments, Moments, PairwiseMaps, fit_pairs
-from jaxalign.capacity import Features, features_of, fit_network
-from jaxalign.errors import UserError
+from jaxalign.analysis.capacity import Features, features_of, fit_network
+from jaxalign.core.errors import UserError
+from jaxalign.core.splits import identity_folds
+from jaxalign.core.workers import concurrently
+from jaxalign.moments.widened import widened_moments
 from jaxalign.report import ResultTable, render_table
-from jaxalign.splits import identity_folds
-from jaxalign.widened import widened_moments
-from jaxalign.workers import concurrently
 
 METHODS = ("linear_features", "random_fourier", "polynomial", "mlp")
 HELD_OUT = 10  # one fold of so many stops the network

@@ -12,18 +12,18 @@ import dataclasses
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from experiments import analysis, cli, flags
-from experiments.aligning import Aligning
-from experiments.analysis import Job
-from experiments.comparing import curves_along, number_of_curve
-from experiments.measuring import Measuring
+from experiments.run import analysis, cli, flags
+from experiments.run.aligning import Aligning
+from experiments.run.analysis import Job
+from experiments.run.comparing import curves_along, number_of_curve
+from experiments.run.measuring import Measuring
 from jaxalign import PairwiseMaps
-from jaxalign.nested import nested_moments
+from jaxalign.analysis.saturation import logarithmic, size_for_share
+from jaxalign.core.splits import Split
+from jaxalign.core.training_sizes import Growth, Places, distinct
+from jaxalign.moments.nested import nested_moments
 from jaxalign.report import Row
 from jaxalign.report.curves_text import along, with_interval
-from jaxalign.saturation import logarithmic, size_for_share
-from jaxalign.splits import Split
-from jaxalign.training_sizes import Growth, Places, distinct
 
 SMALLEST, SIZES = 10, 8
 FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7"  # of all people, as published

@@ -16,15 +16,15 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import cli
-from experiments.caches import set_compilation_cache
-from experiments.photographs import Report
-from experiments.progress import duration
-from jaxalign.embeddings.manifest import DTYPES
-from jaxalign.encoders import Encoder, load_encoder
-from jaxalign.errors import UserError
-from jaxalign.extraction import extract
-from jaxalign.images import BAD_IMAGES, SourceOptions, open_images, parse_crop
+from experiments.run import cli
+from experiments.run.caches import set_compilation_cache
+from experiments.run.photographs import Report
+from experiments.run.progress import duration
+from jaxalign.core.errors import UserError
+from jaxalign.data.manifest import DTYPES
+from jaxalign.vision.encoders import Encoder, load_encoder
+from jaxalign.vision.extract import extract
+from jaxalign.vision.images import BAD_IMAGES, SourceOptions, open_images, parse_crop
 
 COLUMNS = ("image", "identity", "sample_id", "landmarks")
 FLAGS = flags.FlagValues()

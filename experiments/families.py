@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments import alignability, analysis, cli, flags, geometry
-from experiments.alignability import MEASURE
-from experiments.analysis import Job
-from experiments.labels import read_labels
-from experiments.results import plain
-from jaxalign.errors import UserError
-from jaxalign.geometry.families import (
+from experiments import geometry
+from experiments.run import alignability, analysis, cli, flags
+from experiments.run.alignability import MEASURE
+from experiments.run.analysis import Job
+from experiments.run.labels import read_labels
+from experiments.run.results import plain
+from jaxalign.analysis.geometry.families import (
     LEAST_ENCODERS,
     complete,
     dendrogram,
@@ -30,6 +30,7 @@ from jaxalign.geometry.families import (
     sink_means,
     source_means,
 )
+from jaxalign.core.errors import UserError
 from jaxalign.report.families_text import render_families
 
 FLAGS = flags.define(*geometry.SAMPLE, "families", **geometry.USUAL, out="results/families")

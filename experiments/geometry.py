@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from experiments import alignability, analysis, cli, flags
-from experiments.alignability import GEOMETRY, MEASURE
-from experiments.analysis import Job
-from jaxalign.geometry import SIMILARITIES, GeometrySample, GeometrySettings, predict
+from experiments.run import alignability, analysis, cli, flags
+from experiments.run.alignability import GEOMETRY, MEASURE
+from experiments.run.analysis import Job
+from jaxalign.analysis.geometry import SIMILARITIES, GeometrySample, GeometrySettings, predict
+from jaxalign.core.workers import concurrently
 from jaxalign.report import Row
 from jaxalign.report.geometry_text import Predicted, render_geometry
-from jaxalign.workers import concurrently
 
 SAMPLE = (
     *("store", "images", "models", "nonfinite", "crop", "bad_images", "embedding_cache"),

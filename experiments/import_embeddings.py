@@ -22,12 +22,12 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from experiments import cli
-from jaxalign.embeddings import EmbeddingStore
-from jaxalign.embeddings.arrays import stored_dtype
-from jaxalign.embeddings.manifest import DTYPES
-from jaxalign.embeddings.sources import Names, Samples, read_embeddings, read_samples
-from jaxalign.errors import UserError
+from experiments.run import cli
+from jaxalign.core.errors import UserError
+from jaxalign.data import EmbeddingStore
+from jaxalign.data.arrays import stored_dtype
+from jaxalign.data.manifest import DTYPES
+from jaxalign.data.sources import Names, Samples, read_embeddings, read_samples
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(

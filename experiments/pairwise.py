@@ -24,17 +24,17 @@ import shutil
 import time
 from typing import Any
 
-from experiments import caches, cli, flags, processes, results
-from experiments.aligning import Aligning, empty_rows
-from experiments.analysis import Analysis, Job
-from experiments.comparing import write_extras
-from experiments.config import PairwiseConfig
-from experiments.inputs import Data
-from experiments.kept import Kept
-from experiments.measuring import Measuring
-from experiments.parts import Parts, add_content, views_of
-from experiments.progress import Progress, duration
-from experiments.split_run import SplitRun, part_name
+from experiments.run import caches, cli, flags, processes, results
+from experiments.run.aligning import Aligning, empty_rows
+from experiments.run.analysis import Analysis, Job
+from experiments.run.comparing import write_extras
+from experiments.run.config import PairwiseConfig
+from experiments.run.inputs import Data
+from experiments.run.kept import Kept
+from experiments.run.measuring import Measuring
+from experiments.run.parts import Parts, add_content, views_of
+from experiments.run.progress import Progress, duration
+from experiments.run.split_run import SplitRun, part_name
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
 from jaxalign.report.controls import relative_rows, render_controls
 from jaxalign.report.heatmap import require_matplotlib

@@ -11,19 +11,19 @@ the effective rank of each full map, that is (Σ s)² / Σ s² of the variances 
 from collections.abc import Callable
 from functools import partial
 
-from experiments import analysis, cli, flags
-from experiments.aligning import Aligning
-from experiments.analysis import Job
-from experiments.comparing import curves_of_first, number_of_curve, numbers_of
-from experiments.measuring import Compared, Measuring, TestRows
+from experiments.run import analysis, cli, flags
+from experiments.run.aligning import Aligning
+from experiments.run.analysis import Job
+from experiments.run.comparing import curves_of_first, number_of_curve, numbers_of
+from experiments.run.measuring import Compared, Measuring, TestRows
 from jaxalign import Fit, FoldMoments
-from jaxalign.agreement import effective_rank
-from jaxalign.errors import UserError
-from jaxalign.ranks import RankedRows
+from jaxalign.align.ranks import RankedRows
+from jaxalign.align.subspaces import PrincipalSubspaces
+from jaxalign.analysis.agreement import effective_rank
+from jaxalign.analysis.saturation import powers_of_two, smallest_within
+from jaxalign.core.errors import UserError
 from jaxalign.report import Row
 from jaxalign.report.curves_text import along, with_interval
-from jaxalign.saturation import powers_of_two, smallest_within
-from jaxalign.subspaces import PrincipalSubspaces
 
 METHODS = ("reduced_rank", "orthogonal_subspaces", "canonical")
 MARGIN = 0.01

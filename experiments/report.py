@@ -11,9 +11,9 @@ figures for light and dark, and how to get the same numbers again. Beside it lie
 import datetime
 import pathlib
 
-from experiments import cli, flags, results
-from experiments.progress import Progress
-from experiments.results_tree import Tree, read_tree
+from experiments.run import cli, flags, results
+from experiments.run.progress import Progress
+from experiments.run.results_tree import Tree, read_tree
 from jaxalign.report.labels import count, listed
 from jaxalign.report.page import PAGE, require_report_libraries, write_report
 from jaxalign.report.tables import FORMATS

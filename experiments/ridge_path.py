@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import analysis, cli, flags
-from experiments.analysis import Job
-from experiments.comparing import curves_of_first, number_of_curve
+from experiments.run import analysis, cli, flags
+from experiments.run.analysis import Job
+from experiments.run.comparing import curves_of_first, number_of_curve
 from jaxalign import fit_pairs
-from jaxalign.agreement import effective_rank
+from jaxalign.analysis.agreement import effective_rank
 from jaxalign.report import Row
 from jaxalign.report.curves_text import along, with_interval
 

@@ -13,15 +13,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from experiments import analysis, cli, flags
-from experiments.analysis import Job
-from experiments.measuring import Measuring
+from experiments.run import analysis, cli, flags
+from experiments.run.analysis import Job
+from experiments.run.measuring import Measuring
 from jaxalign import FoldMoments
+from jaxalign.analysis.stability import MEASURES, Apart, around, between
 from jaxalign.biometrics import Sampled, mean_of
+from jaxalign.core.splits import identity_folds
 from jaxalign.report import ResultTable, Row
 from jaxalign.report.records import ThreeWay
-from jaxalign.splits import identity_folds
-from jaxalign.stability import MEASURES, Apart, around, between
 
 FLAGS = flags.define(
     *analysis.COMMON,

@@ -12,13 +12,14 @@ import pathlib
 import time
 from collections.abc import Sequence
 
-from experiments import analysis, caches, cli, flags, report, results
-from experiments.analysis import Job
-from experiments.kept import Kept
-from experiments.memory import give_back
-from experiments.progress import Progress, duration
-from experiments.results_tree import read_tree
-from experiments.study_plan import (
+from experiments import report
+from experiments.benchmarks.memory import give_back
+from experiments.run import analysis, caches, cli, flags, results
+from experiments.run.analysis import Job
+from experiments.run.kept import Kept
+from experiments.run.progress import Progress, duration
+from experiments.run.results_tree import read_tree
+from experiments.run.study_plan import (
     REPORT,
     Part,
     asked,
@@ -29,7 +30,7 @@ from experiments.study_plan import (
     planned,
     remove_stale,
 )
-from jaxalign.errors import UserError
+from jaxalign.core.errors import UserError
 from jaxalign.report.page import PAGE, require_report_libraries
 from jaxalign.report.tables import FORMATS
 

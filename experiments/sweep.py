@@ -21,15 +21,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from experiments import caches, cli, flags
-from experiments.claims import CLAIMED, DONE, FAILED, Claims, State
-from experiments.inputs import Data
-from experiments.progress import Progress
-from experiments.sweep_config import FILE, Item, SweepConfig, agree, require_agreement
-from experiments.sweep_results import FOLDER, merge
-from experiments.sweep_work import Doing, Limits, unfinished, work
-from jaxalign.embeddings.atomic import writing
-from jaxalign.errors import UserError
+from experiments.run import caches, cli, flags
+from experiments.run.claims import CLAIMED, DONE, FAILED, Claims, State
+from experiments.run.inputs import Data
+from experiments.run.progress import Progress
+from experiments.run.sweep_config import FILE, Item, SweepConfig, agree, require_agreement
+from experiments.run.sweep_results import FOLDER, merge
+from experiments.run.sweep_work import Doing, Limits, unfinished, work
+from jaxalign.core.errors import UserError
+from jaxalign.data.atomic import writing
 
 ITEMS = "items"
 

@@ -15,12 +15,12 @@ import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments import cli, flags
-from experiments.progress import Progress
+from experiments.run import cli, flags
+from experiments.run.progress import Progress
 from jaxalign import biometrics
-from jaxalign.embeddings.atomic import write_atomically, writing
-from jaxalign.encoders import zoo
-from jaxalign.images import procedural
+from jaxalign.data.atomic import write_atomically, writing
+from jaxalign.vision import faces as procedural
+from jaxalign.vision import zoo
 
 PEOPLE = 2000  # to learn from
 EACH = 24  # photographs of each: 48,000 in all, 590 MB

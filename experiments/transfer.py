@@ -14,15 +14,15 @@ import itertools
 
 import numpy as np
 
-from experiments import analysis, cli, flags
-from experiments.aligning import Aligning
-from experiments.analysis import Job
-from experiments.earlier import of_stores
-from experiments.inputs import Data
-from experiments.measuring import Measuring
-from jaxalign.errors import UserError
+from experiments.run import analysis, cli, flags
+from experiments.run.aligning import Aligning
+from experiments.run.analysis import Job
+from experiments.run.earlier import of_stores
+from experiments.run.inputs import Data
+from experiments.run.measuring import Measuring
+from jaxalign.core.errors import UserError
+from jaxalign.core.splits import Split, identity_folds, limit_per_person, without_people
 from jaxalign.report.transfer_text import render_transfer
-from jaxalign.splits import Split, identity_folds, limit_per_person, without_people
 
 DEFAULT = "identity,orthogonal,ridge,canonical"
 FLAGS = flags.define(

@@ -1,15 +1,15 @@
 """Aligns the embedding spaces of frozen encoders with affine maps, for all pairs of encoders at once."""
 
-from jaxalign.affine import AffineMap
+from jaxalign.align.affine import AffineMap
+from jaxalign.align.fit import fit_affine, fit_pair
+from jaxalign.align.gradient import fit_joint_space, fit_low_rank
+from jaxalign.align.pairwise import PairwiseMaps, fit_pairs
+from jaxalign.align.solvers import SOLVERS, Fit, SharedSpace, fit_shared_space
 from jaxalign.biometrics import evaluate
-from jaxalign.embeddings import EmbeddingStore
-from jaxalign.errors import UserError
-from jaxalign.fit import fit_affine, fit_pair
-from jaxalign.low_rank import fit_joint_space, fit_low_rank
-from jaxalign.mesh import device_mesh
-from jaxalign.moments import FoldMoments, Moments
-from jaxalign.pairwise import PairwiseMaps, fit_pairs
-from jaxalign.solvers import SOLVERS, Fit, SharedSpace, fit_shared_space
+from jaxalign.core.errors import UserError
+from jaxalign.core.mesh import device_mesh
+from jaxalign.data import EmbeddingStore
+from jaxalign.moments.moments import FoldMoments, Moments
 from jaxalign.version import __version__
 
 __all__ = [

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxalign.affine import AffineMap
-from jaxalign.errors import UserError
-from jaxalign.fit import fit_affine
+from jaxalign.align.affine import AffineMap
+from jaxalign.align.fit import fit_affine
+from jaxalign.core.errors import UserError
 
 try:
     from sklearn.base import (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from jaxalign.encoders import Preprocessing
+from jaxalign.vision.encoders import Preprocessing
 
 
 class NumpyEncoder:

@@ -9,7 +9,7 @@ import clouds
 import numpy as np
 import oracles
 
-from jaxalign.solvers import SOLVERS
+from jaxalign.align.solvers import SOLVERS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from jaxalign.biometrics.layout import EvaluationPlan
 from jaxalign.biometrics.operating_points import allowed
 from jaxalign.biometrics.tail import ImpostorTail
 from jaxalign.biometrics.tiling import padded
-from jaxalign.errors import UserError
+from jaxalign.core.errors import UserError
 
 RESAMPLES_AT_ONCE = 8
 

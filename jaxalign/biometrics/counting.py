@@ -8,10 +8,15 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxalign import streaming
 from jaxalign.biometrics import score_axis, spreading
 from jaxalign.biometrics import sweep as kernels
-from jaxalign.biometrics.brackets import SAMPLE_GROUPS, Binning, Brackets, FineCounts, guessed_brackets
+from jaxalign.biometrics.brackets import (
+    SAMPLE_GROUPS,
+    Binning,
+    Brackets,
+    FineCounts,
+    guessed_brackets,
+)
 from jaxalign.biometrics.counted_scores import CountedScores, Counts
 from jaxalign.biometrics.floats import ordered
 from jaxalign.biometrics.layout import EvaluationPlan
@@ -21,7 +26,8 @@ from jaxalign.biometrics.row_search import places_in_rows
 from jaxalign.biometrics.rows import Side, same_width, score_dtype
 from jaxalign.biometrics.sorted_scores import SortedScores
 from jaxalign.biometrics.tiling import MateTable, padded
-from jaxalign.lazy_rows import LazyRows
+from jaxalign.core import streaming
+from jaxalign.core.lazy_rows import LazyRows
 
 SORTED_ROWS = 1024  # of kept scores that are sorted at once
 

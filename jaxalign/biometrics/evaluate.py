@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxalign import chunk_size
 from jaxalign.biometrics import rows
 from jaxalign.biometrics.counting import Counter, Scored
 from jaxalign.biometrics.graded import GradedRates, graded_rates
@@ -27,8 +26,9 @@ from jaxalign.biometrics.tail import ImpostorTail, impostor_tail
 from jaxalign.biometrics.templates import Gallery
 from jaxalign.biometrics.tiling import SEGMENT_ROWS, STRIP_ROWS
 from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification, verification
-from jaxalign.errors import UserError
-from jaxalign.lazy_rows import LazyRows
+from jaxalign.core import chunk_size
+from jaxalign.core.errors import UserError
+from jaxalign.core.lazy_rows import LazyRows
 
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 RANKS = (1, 5, 10, 20)

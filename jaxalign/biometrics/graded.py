@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from jaxalign.biometrics.counting import Counter, Scored
 from jaxalign.biometrics.operating_points import ErrorRates
 from jaxalign.biometrics.tail import score_strips
-from jaxalign.precision import multiply
+from jaxalign.core.precision import multiply
 
 THRESHOLDS = 48  # about as many, unless asked otherwise
 NEAR = (0.4, 0.75, 1.0, 1.3, 2.2)  # of a false match rate that is asked for

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxalign.biometrics.tiling import Tiling, padded
-from jaxalign.errors import UserError
+from jaxalign.core.errors import UserError
 
 KEPT_PAIRS = 1 << 23  # numbers of two people that stay with a plan: 32 MiB
 KEPT_MATES = 1 << 20  # mates whose places stay with a plan: 16 MiB, twice where both ways are asked for

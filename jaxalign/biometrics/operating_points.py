@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jaxalign.errors import UserError
+from jaxalign.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

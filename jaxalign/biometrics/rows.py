@@ -10,9 +10,9 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from jaxalign import streaming
-from jaxalign.errors import UserError
-from jaxalign.lazy_rows import LazyRows
+from jaxalign.core import streaming
+from jaxalign.core.errors import UserError
+from jaxalign.core.lazy_rows import LazyRows
 
 PIECE_ROWS = 8192  # of the gallery, read and normalised at once
 WIDTH_MULTIPLE = 128

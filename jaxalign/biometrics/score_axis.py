@@ -7,7 +7,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxalign.pytree import Leaf
+from jaxalign.core.pytree import Leaf
 
 BINS = 1 << 16  # equal bins over the range of the scores
 INTERVALS = 8  # stretches of the score axis that can be resolved to single floats at once

@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, Int
 from jaxalign.biometrics.score_axis import BINS, Bins, Intervals, bin_of, slot_of
 from jaxalign.biometrics.spreading import each, on_each
 from jaxalign.biometrics.tiling import MATES_AT_ONCE, MateTable
-from jaxalign.precision import multiply
-from jaxalign.pytree import Leaf
+from jaxalign.core.precision import multiply
+from jaxalign.core.pytree import Leaf
 
 COUNTED_LANES = 32  # columns counted side by side
 MOST_DEEP = 32  # XLA splits deeper sums in two and stores what lies between; an 8-bit count allows 255

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxalign.biometrics.counting import Counter, Scored
 from jaxalign.biometrics.spreading import by_device
-from jaxalign.precision import multiply
+from jaxalign.core.precision import multiply
 
 
 @dataclasses.dataclass(frozen=True)

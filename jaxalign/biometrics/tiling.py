@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from jaxtyping import Int
 
-from jaxalign.pytree import Leaf
+from jaxalign.core.pytree import Leaf
 
 LANES = 64  # columns that are counted side by side; a tile of the gallery is a multiple of it
 MATES_AT_ONCE = (

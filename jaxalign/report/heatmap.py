@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from jaxalign.errors import UserError
+from jaxalign.core.errors import UserError
 from jaxalign.report.figures.drawing import DOTS_PER_INCH
 from jaxalign.report.figures.matrix import Canvas
 from jaxalign.report.rows import Measure, ResultTable, Setting

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from importlib import resources
 
-from jaxalign.errors import UserError
+from jaxalign.core.errors import UserError
 from jaxalign.report.figures.drawing import Picture
 from jaxalign.report.labels import count, shown
 from jaxalign.report.parts import Part

@@ -10,7 +10,7 @@ def test_writes_rates_and_memory(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "experiments.benchmark_evaluation",
+        "experiments.benchmarks.evaluation",
         "--sizes=200",
         "--width=64",
         "--runs=1",
@@ -26,7 +26,7 @@ def test_writes_rates_and_memory(tmp_path):
 
 
 def test_refuses_sizes_that_are_no_numbers():
-    command = [sys.executable, "-m", "experiments.benchmark_evaluation", "--sizes=many"]
+    command = [sys.executable, "-m", "experiments.benchmarks.evaluation", "--sizes=many"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: --sizes")

@@ -14,8 +14,8 @@ from jaxalign import AffineMap, biometrics
 from jaxalign.biometrics import counting, tiling
 from jaxalign.biometrics import sweep as kernels
 from jaxalign.biometrics.layout import EvaluationPlan
-from jaxalign.errors import UserError
-from jaxalign.lazy_rows import LazyRows
+from jaxalign.core.errors import UserError
+from jaxalign.core.lazy_rows import LazyRows
 
 STRIP = 16
 SAME = {"fmr": (1e-3, 1e-2, 0.1), "least_false_matches": 0, "tail": 0.05}

@@ -5,9 +5,9 @@ import pathlib
 import made_results
 import pytest
 
-from experiments.progress import Progress
 from experiments.report import write
-from experiments.results_tree import Tree, read_tree
+from experiments.run.progress import Progress
+from experiments.run.results_tree import Tree, read_tree
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.cluster.hierarchy import cophenet, leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from experiments import results
-from experiments.results import FitRow
+from experiments.run import results
+from experiments.run.results import FitRow
 from jaxalign.report import Row
 from jaxalign.report.records import Difference, ThreeWay
 

@@ -8,10 +8,11 @@ import made_results
 import pyarrow.parquet
 import pytest
 
-from experiments import cli, report
-from experiments.results import read_parquet
-from experiments.results_tree import read_tree
-from jaxalign.errors import UserError
+from experiments import report
+from experiments.run import cli
+from experiments.run.results import read_parquet
+from experiments.run.results_tree import read_tree
+from jaxalign.core.errors import UserError
 
 ENCODERS = ("a", "b", "c")
 

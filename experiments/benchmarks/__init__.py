@@ -1,0 +1,1 @@
+"""Benchmarks; every file here is a command."""

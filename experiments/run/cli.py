@@ -1,0 +1,144 @@
+"""How a driver starts and ends: flags, ``--help``, and a user's mistake as one sentence and exit status 2.
+
+if __name__ == "__main__":
+    cli.run(main, values=FLAGS)
+"""
+
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from absl import flags
+
+from experiments.benchmarks.memory import share_arenas
+from experiments.run.compiler import compile_quickly
+from jaxalign.core.errors import UserError
+
+FAILED = 2
+INTERRUPTED = 130  # as a shell reports a program ended by Ctrl-C
+PIPE_CLOSED = 141  # likewise for a reader of our output that went away, such as `head`
+HELP = frozenset({"--help", "-help", "-h", "--helpshort", "--helpfull"})
+
+
+def run(
+    main: Callable[[list[str]], Any],
+    argv: Sequence[str] | None = None,
+    *,
+    values: flags.FlagValues,
+    argument: str = "",
+) -> NoReturn:
+    """Reads the flags, runs a driver, and ends the program with its exit status.
+
+    Args:
+      main: of the driver; gets the arguments that are not flags, which is the program's name alone or, of a
+        driver that takes one, its argument after it. The docstring of its module is what ``--help`` shows above
+        the flags. What it returns is the exit status; None is 0.
+      argv: the command line, the program's name first; without it ``sys.argv``.
+      values: the flags that the driver takes.
+      argument: the name of the one argument that the driver needs beside its flags, such as "RESULTS_DIR"; "" where
+        it takes none.
+
+    Raises:
+      SystemExit: always. Status 2 for a ``UserError`` or a flag that cannot be read, with ``error:`` and one
+        sentence on standard error; 130 for Ctrl-C. Any other exception is a defect and passes through with
+        its traceback.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    try:
+        if HELP.intersection(argv[1:]):
+            print(help_text(main, values))
+            status = 0
+        else:
+            compile_quickly()
+            share_arenas()
+            status = main(_parse(argv, values, argument))
+        sys.stdout.flush()
+    except UserError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        status = FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output once more when it ends; nobody reads it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = PIPE_CLOSED
+    sys.exit(status)
+
+
+def help_text(main: Callable[..., Any], values: flags.FlagValues) -> str:
+    """The docstring of the driver's module and its flags, each with its default."""
+    module = sys.modules[main.__module__]
+    key = sys.argv[0] if module.__name__ == "__main__" else module.__name__
+    lines = [(module.__doc__ or "").strip(), "", "Flags:"]
+    for flag in values.get_key_flags_for_module(key):
+        lines += ["", f"  {_usage(flag)}", textwrap.fill(_described(flag), 100, **_INDENT)]
+    return "\n".join(lines)
+
+
+_INDENT: dict[str, Any] = {"initial_indent": " " * 6, "subsequent_indent": " " * 6, "break_on_hyphens": False}
+
+
+def _usage(flag: flags.Flag) -> str:
+    """The flag as one writes it, and its default."""
+    if flag.boolean:
+        return f"--[no]{flag.name}   (default: {'yes' if flag.default else 'no'})"
+    form = f"--{flag.name}=" + ("|".join(_choices(flag)) or "...")
+    if isinstance(flag, flags.MultiFlag):
+        return form + "   (may be given several times)"
+    return form if flag.default in (None, "") else f"{form}   (default: {flag.default})"
+
+
+def _described(flag: flags.Flag) -> str:
+    """The help without what absl adds to it, which ``_usage`` shows."""
+    return re.sub(r"^<[^>]*>: |;\s+repeat this option to specify a list of values$", "", flag.help or "")
+
+
+def _choices(flag: flags.Flag) -> Sequence[str]:
+    return getattr(flag.parser, "enum_values", ())
+
+
+def _parse(argv: list[str], values: flags.FlagValues, argument: str) -> list[str]:
+    """Reads flags into ``values``, starting from their defaults: one run leaves nothing to the next."""
+    for name in values:
+        values[name].unparse()
+    try:
+        rest = values(argv)
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_explain(error, values)) from error
+    except flags.UnrecognizedFlagError as error:
+        near = [f"--{name}" for name in re.findall(r"[\w-]+", _after(str(error), "Did you mean:"))]
+        hint = f"Did you mean {' or '.join(near)}?" if near else "--help lists those there are."
+        raise UserError(f"there is no flag --{error.flagname}. {hint}") from error
+    except flags.Error as error:
+        raise UserError(" ".join(str(error).split())) from error
+    taken = 2 if argument else 1
+    if len(rest) > taken:
+        raise UserError(
+            f"unexpected argument '{rest[taken]}'; options are written --name=value, --help lists them."
+        )
+    if argument and (len(rest) < taken or not rest[1]):
+        raise UserError(f"{argument} is missing; it is the one argument without a flag, see --help.")
+    return rest
+
+
+def _after(text: str, mark: str) -> str:
+    return text.partition(mark)[2]
+
+
+def _explain(error: flags.Error, values: flags.FlagValues) -> str:
+    """What a flag takes and what it got, from absl's ``flag --name=value: reason``."""
+    text = " ".join(str(error).split())
+    found = re.match(r"flag --([\w-]+)=(.*?): ", text)
+    if not found or found[1] not in values:
+        return text
+    flag = values[found[1]]
+    expected = " or ".join(_choices(flag)) or flag.parser.syntactic_help.replace(
+        "an integer", "a whole number"
+    )
+    if flag.boolean:
+        expected = "true or false"
+    return f"--{flag.name} takes {expected or 'another value'}; got '{found[2]}'."

@@ -1,0 +1,267 @@
+"""The results directory: one tidy table, the exact configuration, and never a half-written state.
+
+Everything is written in a hidden sibling directory and renamed at the end, so that an error or Ctrl-C leaves
+the output path as it was.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import datetime
+import itertools
+import json
+import math
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from jaxalign.core.errors import UserError
+from jaxalign.data.atomic import new_directory, write_atomically
+from jaxalign.report.rows import Row
+from jaxalign.version import __version__
+
+COLUMNS = Row._fields
+FORMAT = "jaxalign-results"
+FORMAT_VERSION = 1
+OURS = frozenset(
+    {"config.json", "fits.csv", "results.csv", "results.parquet", "table.txt", "maps", "heatmaps"}
+    | {"report", "report.html", "figures", "tables"}
+    | {"prediction.csv", "alignability.csv", "alignability.parquet", "families.json"}
+    | {"curves.csv", "curves.parquet", "differences.csv", "projection.csv", "three_way.csv"}
+)
+PACKAGES = ("jax", "jaxlib", "numpy")
+
+
+class FitRow(NamedTuple):
+    """One fit; the fields are the columns of ``fits.csv``.
+
+    Attributes:
+      dataset, source, target, method, seed: as in ``results.csv``.
+      l2: penalty, given or chosen; None where the method has none.
+      rank: chosen for this pair; None where the method has none or none was chosen.
+      r2: share of the target's variance that the source explains, on training rows.
+      effective_rank: directions of the source that the map uses.
+      condition: condition number of the problem solved.
+      ok: whether the numbers can be trusted.
+    """
+
+    dataset: str
+    source: str
+    target: str
+    method: str
+    seed: int
+    l2: float | None
+    rank: int | None
+    r2: float
+    effective_rank: float
+    condition: float
+    ok: bool
+
+
+class Writer:
+    """Writes into a directory that takes its final name when the block of ``writer`` ends well.
+
+    Attributes:
+      directory: where to put further files; one of ``OURS``, so that ``--overwrite`` knows them again.
+    """
+
+    def __init__(self, directory: pathlib.Path):
+        self.directory = directory
+
+    def table(self, rows: Sequence[Row], name: str = "results") -> None:
+        """Writes ``results.csv`` and ``results.parquet``; None and NaN become empty fields and nulls."""
+        write_csv(self.directory / f"{name}.csv", COLUMNS, rows)
+        write_parquet(self.directory / f"{name}.parquet", rows)
+
+    def csv(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Writes another table."""
+        write_csv(self.directory / name, columns, rows)
+
+    def fits(self, rows: Sequence[FitRow]) -> None:
+        """Writes ``fits.csv``: what was chosen for each fit, and its statistics on the training rows."""
+        write_csv(self.directory / "fits.csv", FitRow._fields, rows)
+
+    def config(self, driver: str, config: Any, **more: Any) -> None:
+        """Writes ``config.json``: configuration, versions, devices and whatever else is given."""
+        content = {"format": FORMAT, "version": FORMAT_VERSION, "driver": driver, "command": sys.argv}
+        content |= {
+            "config": plain(config),
+            **environment(),
+            **{key: plain(value) for key, value in more.items()},
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        write_atomically(self.directory / "config.json", lambda file: file.write(text.encode()))
+
+    def text(self, name: str, text: str) -> None:
+        """Writes a text file."""
+        (self.directory / name).write_text(text, encoding="utf-8")
+
+
+def check_output(out: str | os.PathLike, overwrite: bool) -> pathlib.Path:
+    """Says before any work starts whether results may be written to ``out``.
+
+    A path that is free, or an empty directory, always may. A directory that holds results is replaced only
+    with ``overwrite``; one that holds anything else never is, since replacing it would delete what is not
+    ours.
+
+    Returns:
+      The absolute path.
+
+    Raises:
+      UserError: it may not.
+    """
+    if not str(out):
+        raise UserError("--out is empty; give a directory for the results, such as --out=results/run1.")
+    path = pathlib.Path(os.path.abspath(os.path.expanduser(out)))
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise UserError(f"--out={out} exists and is not a directory; choose another place for the results.")
+    for parent in path.parents:
+        if parent.exists():
+            if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+                raise UserError(
+                    f"--out={out} cannot be made: {parent} is not a directory that you may write to."
+                )
+            break
+    entries = sorted(entry.name for entry in path.iterdir()) if path.exists() else []
+    if not entries:
+        return path
+    foreign = [name for name in entries if name not in OURS]
+    if foreign or not _is_results(path):
+        named = ", ".join((foreign or entries)[:3])
+        raise UserError(f"--out={out} holds files that are not results ({named}); choose another directory.")
+    if not overwrite:
+        raise UserError(f"--out={out} already holds results; choose another directory or add --overwrite.")
+    return path
+
+
+@contextlib.contextmanager
+def writer(out: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Writer]:
+    """A place to write results that becomes ``out`` when the block ends, and vanishes on any exception.
+
+    Raises:
+      UserError: ``out`` may not be written, see ``check_output``.
+    """
+    final = check_output(out, overwrite)
+    missing = list(itertools.takewhile(lambda parent: not parent.exists(), final.parents))
+    try:
+        with new_directory(final) as directory:
+            yield Writer(directory)
+            check_output(out, overwrite)  # another run may have come first
+    except BaseException:
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """One line per row; numbers in the shortest spelling that reads back to the same float64."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(columns)
+        lines.writerows([_field(value) for value in row] for row in rows)
+
+
+def write_parquet(file: pathlib.Path | IO[bytes], rows: Sequence[Row]) -> None:
+    """The same table with types; what is empty in CSV is null here."""
+    import pyarrow
+    import pyarrow.parquet
+
+    kinds = {"rank": pyarrow.int64(), "seed": pyarrow.int64(), "comparisons": pyarrow.int64()}
+    kinds |= {name: pyarrow.float64() for name in ("value", "threshold", "achieved", "at", "low", "high")}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
+    columns = [[None if _is_empty(row[k]) else row[k] for row in rows] for k in range(len(COLUMNS))]
+    arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(arrays, schema=schema), file)
+
+
+def read_parquet(path: pathlib.Path) -> list[Row]:
+    """The rows that ``write_parquet`` wrote."""
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path)
+    empty = {"value": math.nan} | dict.fromkeys(
+        ("source", "target", "method", "own_photograph", "test_dataset", "axis", "reason"), ""
+    )
+    columns = [
+        [empty.get(name) if value is None else value for value in table[name].to_pylist()] for name in COLUMNS
+    ]
+    return [Row(*values) for values in zip(*columns, strict=True)]
+
+
+def environment() -> dict[str, Any]:
+    """Versions, source commit, machine and devices: what another would need to get the same numbers."""
+    import jax
+
+    versions = {name: metadata.version(name) for name in PACKAGES} | {"jaxalign": __version__}
+    devices = jax.devices()
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "git": _git(),
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+        "devices": {
+            "platform": devices[0].platform,
+            "count": len(devices),
+            "kinds": sorted({device.device_kind for device in devices}),
+        },
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def plain(value: Any) -> Any:
+    """Anything we configure with, as what JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _field(value: Any) -> str:
+    if _is_empty(value):
+        return ""
+    return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the source that runs, and whether it was changed since; None outside a repository."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+
+    def ask(*command: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = ask("rev-parse", "--verify", "HEAD")
+    return None if commit is None else {"commit": commit, "modified": bool(ask("status", "--porcelain"))}
+
+
+def _is_results(path: pathlib.Path) -> bool:
+    try:
+        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT

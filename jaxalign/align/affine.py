@@ -1,0 +1,235 @@
+"""The affine map that every solver returns: a product of factors and a bias."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Float
+
+from jaxalign.core.errors import UserError
+from jaxalign.core.lazy_rows import LazyRows
+from jaxalign.core.precision import double_precision, multiply
+from jaxalign.core.pytree import Leaf, pytree, static
+
+FORMAT = "jaxalign-affine-map"
+ROWS_STEP = 256  # lazy rows are filled up to a multiple, so that few programs serve all pieces
+
+
+@pytree
+class AffineMap:
+    """The map ``y = (x − center) @ F1 @ ... @ Fk + bias``; one factor when dense, two when low-rank, none for a shift.
+
+    A frozen pytree: works under ``jit``, ``vmap``, ``grad`` and ``shard_map``. A stack of maps is an ``AffineMap``
+    whose leaves have a leading axis. The centre is kept apart from the bias because real embeddings have means as
+    large as their spread, and the difference of two large products loses digits.
+
+    Attributes:
+      factors: matrices, shapes [d_in, r1], [r1, r2], ..., [.., d_out]; may be empty (then d_in = d_out).
+      bias: shape [d_out].
+      center: subtracted before the factors, shape [d_in]; None for the origin.
+      orthogonal: whether the product of the factors has orthonormal rows or columns (its inverse is the transpose).
+    """
+
+    factors: tuple[Float[Leaf, "..."], ...]
+    bias: Float[Leaf, "*stack out"]
+    center: Float[Leaf, "*stack in"] | None = None
+    orthogonal: bool = static(default=False)
+
+    @property
+    def in_dim(self) -> int:
+        """Width of the rows that the map takes."""
+        return (self.factors[0].shape[-2]) if self.factors else self.bias.shape[-1]
+
+    @property
+    def out_dim(self) -> int:
+        """Width of the rows that the map gives."""
+        return self.bias.shape[-1]
+
+    @property
+    def rank(self) -> int:
+        """Upper bound of the rank that the factors' shapes allow."""
+        return min([self.out_dim, *(min(factor.shape[-2:]) for factor in self.factors)])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Number format of the map."""
+        return np.dtype(self.bias.dtype)
+
+    @overload
+    def apply(self, x: LazyRows) -> LazyRows: ...
+    @overload
+    def apply(self, x: Float[Leaf, "*rows in"]) -> Float[jax.Array, "*rows out"]: ...
+    def apply(self, x: Any) -> Any:
+        """Maps rows.
+
+        The products are taken in the map's own format (float64 for fitted maps, even where the caller has not
+        enabled it); only the result is rounded. Inside a caller's ``jit`` the caller's formats hold.
+
+        Args:
+          x: shape [..., d_in], any floating format; or ``LazyRows``.
+
+        Returns:
+          Mapped rows, shape [..., d_out]: float64 for float64 rows, float32 for all narrower formats. Lazy rows
+          stay lazy and are mapped as they are read.
+
+        Raises:
+          UserError: the width of ``x`` is not ``in_dim``.
+        """
+        if np.shape(x)[-1:] != (self.in_dim,):
+            raise UserError(f"the map takes rows of width {self.in_dim}, got an array of shape {np.shape(x)}")
+        if isinstance(x, LazyRows):
+            wide = x.dtype == np.float64
+            return x.then(self._map_piece, width=self.out_dim, dtype=np.float64 if wide else np.float32)
+        if isinstance(x, Tracer) or isinstance(self.bias, Tracer):
+            return _apply(self, x)
+        with double_precision():
+            x = x if isinstance(x, jax.Array) else np.asarray(x)
+            plain = dataclasses.replace(self, orthogonal=False)  # so that maps of one shape share a program
+            return _apply_rounded(plain, x, np.dtype(np.float64 if x.dtype == np.float64 else np.float32))
+
+    __call__ = apply
+
+    def apply_on_host(self, x: Float[np.ndarray, "n in"]) -> Float[np.ndarray, "n out"]:
+        """``apply`` by NumPy: for a few rows, whose product takes less time than a program for it to be compiled."""
+        rows = np.asarray(x, np.float64)
+        if self.center is not None:
+            rows = rows - np.asarray(self.center)
+        for factor in self.factors:
+            rows = rows @ np.asarray(factor)
+        return (rows + np.asarray(self.bias)).astype(np.float64 if x.dtype == np.float64 else np.float32)
+
+    def _map_piece(self, rows: np.ndarray) -> np.ndarray:
+        filled = np.pad(rows, ((0, -len(rows) % ROWS_STEP), (0, 0)))
+        return np.asarray(self.apply(filled))[: len(rows)]
+
+    def then(self, other: "AffineMap") -> "AffineMap":
+        """The composition ``other(self(x))``, without forming products of the factors."""
+        if other.in_dim != self.out_dim:
+            raise UserError(f"the second map takes width {other.in_dim}, the first gives {self.out_dim}")
+        square = self.in_dim == self.out_dim == other.out_dim
+        with double_precision():
+            bias = _map_point(other, self.bias)
+        one_shifts = not self.factors or not other.factors
+        orthogonal = self.orthogonal and other.orthogonal and (square or one_shifts)
+        return AffineMap((*self.factors, *other.factors), bias, self.center, orthogonal)
+
+    def inverse(self) -> "AffineMap":
+        """The map back: the exact transpose when orthogonal, the pseudo-inverse of each factor otherwise.
+
+        For a product of full-rank factors through a narrow middle this is the pseudo-inverse of the product.
+        Equivalent: ``numpy.linalg.pinv``.
+        """
+        with double_precision():
+            invert = _transpose if self.orthogonal else _pseudo_inverse
+            factors = tuple(invert(factor) for factor in reversed(self.factors))
+            origin = np.zeros(self.bias.shape[:-1] + (self.in_dim,), self.dtype)
+            return AffineMap(
+                factors, origin if self.center is None else self.center, self.bias, self.orthogonal
+            )
+
+    def matrix(self) -> Float[jax.Array, "*stack in out"]:
+        """The product of the factors, shape [d_in, d_out]."""
+        with double_precision():
+            return _product(self)
+
+    def astype(self, dtype: Any) -> "AffineMap":
+        """The same map in another number format.
+
+        float32 halves size and time; where the source is nearly collinear, predictions of minimum-norm maps then
+        lose up to four digits.
+        """
+        with double_precision():
+            return jax.tree.map(lambda leaf: leaf.astype(dtype), self)
+
+    def save(self, path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
+        """Writes the map as safetensors, with ``metadata`` (anything JSON can hold) in the file's header.
+
+        The file is written under a temporary name and renamed, so that a reader never sees half of it.
+        """
+        from safetensors.numpy import save_file
+
+        path = pathlib.Path(path)
+        tensors = {f"factor{k}": np.ascontiguousarray(factor) for k, factor in enumerate(self.factors)}
+        header = {
+            "format": FORMAT,
+            "orthogonal": json.dumps(self.orthogonal),
+            "metadata": json.dumps(metadata or {}),
+        }
+        temporary = path.with_name(path.name + ".partial")
+        tensors["bias"] = np.ascontiguousarray(self.bias)
+        if self.center is not None:
+            tensors["center"] = np.ascontiguousarray(self.center)
+        save_file(tensors, temporary, header)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "AffineMap":
+        """Reads what ``save`` wrote. Raises ``UserError`` for a file that is not one."""
+        return cls.load_with_metadata(path)[0]
+
+    @classmethod
+    def load_with_metadata(cls, path: str | os.PathLike) -> tuple["AffineMap", dict[str, Any]]:
+        """Reads a map and the metadata that was saved with it."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                header = file.metadata() or {}
+                names = set(file.keys())
+                if header.get("format") != FORMAT or "bias" not in names:
+                    raise UserError(f"{path} is not a saved affine map")
+                tensors = {name: file.get_tensor(name) for name in names}
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path} cannot be read as a saved affine map: {error}") from error
+        factors = tuple(
+            tensors[f"factor{k}"] for k in range(sum(name.startswith("factor") for name in names))
+        )
+        map_ = cls(factors, tensors["bias"], tensors.get("center"), json.loads(header["orthogonal"]))
+        return map_, json.loads(header["metadata"])
+
+
+@functools.partial(jax.jit, inline=True)
+def _apply(map_: AffineMap, x: Leaf) -> jax.Array:
+    x = jnp.asarray(x).astype(jnp.result_type(x.dtype, map_.bias.dtype, jnp.float32))
+    if map_.center is not None:
+        x = x - _as_row(map_.center)
+    for factor in map_.factors:
+        x = multiply(x, factor)
+    return x + _as_row(map_.bias)
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _apply_rounded(map_: AffineMap, x: Leaf, dtype: np.dtype) -> jax.Array:
+    return _apply(map_, x).astype(dtype)
+
+
+def _as_row(vector: Leaf) -> Leaf:
+    return vector if vector.ndim == 1 else vector[..., None, :]
+
+
+def _map_point(map_: AffineMap, point: Leaf) -> jax.Array:
+    """Maps one point per map of a stack, shape [*stack, in]."""
+    return _apply(map_, point[..., None, :])[..., 0, :]
+
+
+@jax.jit
+def _product(map_: AffineMap) -> jax.Array:
+    return functools.reduce(multiply, map_.factors, jnp.eye(map_.in_dim, dtype=map_.bias.dtype))
+
+
+@jax.jit
+def _transpose(factor: Leaf) -> jax.Array:
+    return jnp.swapaxes(factor, -1, -2)
+
+
+@jax.jit
+def _pseudo_inverse(factor: Leaf) -> jax.Array:
+    return jnp.linalg.pinv(factor)

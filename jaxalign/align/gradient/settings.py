@@ -1,0 +1,118 @@
+"""How maps are fitted by gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from jaxalign.align.gradient.losses import COSINE_BASED, LOSSES
+from jaxalign.core import checks
+from jaxalign.core.errors import UserError
+
+STARTS = {True: ("canonical", "random"), False: ("reduced_rank", "random")}
+RATES = {"squared": 3e-2}  # gradients without noise, on whitened moments
+RATE = 3e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class LowRankSettings:
+    """Settings of ``fit_low_rank`` and ``fit_joint_space``.
+
+    Attributes:
+      loss: a name in ``LOSSES``.
+      rank: dimensions that the maps pass through; None for min(width x, width y).
+      two_sided: both sides move into a space of ``rank`` dimensions; else x ↦ (x A) B + b into the target's
+        coordinates. None: two-sided where the loss compares cosines.
+      start: "canonical" (two-sided), "reduced_rank" (one-sided), or "random"; None for the closed form.
+      steps: of Adam.
+      learning_rate: its largest, at the first step; it falls to zero along a cosine. None: 3e-2 for squared error,
+        whose gradients are exact, and 3e-4 for the others (chosen on ``lfw_dev``; see BUILD_NOTES).
+      whitening: two-sided: what power of 1 / standard deviation the principal axes are scaled by before Adam sees them;
+        the space of maps is the same, equal steps mean something else in it.
+      people: in a batch, two photographs of each (the same twice where a person has one).
+      temperature: cosines are divided by it in "contrastive" and "margin".
+      learn_temperature: whether it is fitted too.
+      margin: of "margin", in radians.
+      delta: of "huber", relative to the root mean square of the target's coordinates.
+      orthogonality: weight of ‖FᵀF − I‖² / rank for every learned factor F.
+      orthogonal: keep each side's factor exactly orthonormal: after each step it is replaced by its polar factor.
+      held_out: share of the people kept aside: the weights with the lowest loss on them are returned, and a pair stops
+        after ``patience`` checks without a lower one. 0: no one is kept aside, every pair makes all steps.
+      patience: see ``held_out``.
+      checks: how often, in equal distances, weights are looked at.
+      seed: of the batches, the people held out and random starts.
+    """
+
+    loss: str = "contrastive"
+    rank: int | None = None
+    two_sided: bool | None = None
+    start: str | None = None
+    steps: int = 400
+    learning_rate: float | None = None
+    whitening: float = 0.0
+    people: int = 512
+    temperature: float = 0.05
+    learn_temperature: bool = True
+    margin: float = 0.3
+    delta: float = 1.0
+    orthogonality: float = 0.0
+    orthogonal: bool = False
+    held_out: float = 0.0
+    patience: int = 3
+    checks: int = 20
+    seed: int = 0
+
+    def settled(self) -> LowRankSettings:
+        """Checks every setting and fills in what depends on others.
+
+        Raises:
+          UserError: a setting out of its range, or settings that do not go together.
+        """
+        if self.loss not in LOSSES:
+            raise UserError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
+        checks.rank(self.rank)
+        checks.seed(self.seed)
+        for name in ("steps", "people", "patience", "checks"):
+            _whole(name, getattr(self, name), 2 if name == "people" else 1)
+        cosines = self.loss in COSINE_BASED
+        both = (cosines or self.orthogonal) if self.two_sided is None else self.two_sided
+        if both and not cosines and not self.orthogonal:
+            raise UserError(
+                f"loss {self.loss!r} with two_sided=True is smallest where both maps are zero; "
+                f"use two_sided=False, orthogonal=True or one of {', '.join(COSINE_BASED)}"
+            )
+        if self.orthogonal and not both:
+            raise UserError(
+                "orthogonal=True keeps one factor on each side orthonormal: it needs two_sided=True"
+            )
+        if self.whitening and (self.orthogonal or not both):
+            raise UserError("whitening: of use for two-sided maps that need not be orthogonal; leave it at 0")
+        start = STARTS[both][0] if self.start is None else self.start
+        if start not in STARTS[both]:
+            sides = "two-sided" if both else "one-sided"
+            raise UserError(f"start: {sides} maps start from {' or '.join(STARTS[both])}, got {start!r}")
+        rate = RATES.get(self.loss, RATE) if self.learning_rate is None else self.learning_rate
+        for name, value, least in (
+            ("learning_rate", rate, 0.0),
+            ("temperature", self.temperature, 0.0),
+            ("delta", self.delta, 0.0),
+        ):
+            _number(name, value, least, math.inf, open_below=True)
+        _number("margin", self.margin, 0.0, math.pi / 2)
+        _number("orthogonality", self.orthogonality, 0.0, math.inf)
+        _number("whitening", self.whitening, 0.0, 1.0)
+        _number("held_out", self.held_out, 0.0, 0.5)
+        return dataclasses.replace(self, two_sided=both, start=start, learning_rate=float(rate))
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+
+
+def _number(name: str, value: object, least: float, most: float, *, open_below: bool = False) -> None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or not (least < value if open_below else least <= value) or value > most:  # type: ignore[operator]
+        above = f"above {least:g}" if open_below else f"of at least {least:g}"
+        below = "" if most == math.inf else f" and at most {most:g}"
+        raise UserError(f"{name}: expected a number {above}{below}, got {value!r}")

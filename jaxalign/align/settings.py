@@ -1,0 +1,234 @@
+"""From a method's name and options to solver configurations, with the penalty and the rank chosen where asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxalign.align.selection import Scores, penalty_grid, penalty_scores, rank_scores
+from jaxalign.align.solvers import SOLVERS, Fit, Solver
+from jaxalign.align.solvers.spectrum import Spectrum
+from jaxalign.core import checks
+from jaxalign.core.errors import UserError
+from jaxalign.moments.moments import FoldMoments
+
+Pair = tuple[str, str]
+Penalty = str | float | Sequence[float]
+Rank = int | str | Sequence[int] | None
+PenaltyPer = Literal["pair", "source", "column"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What was settled for each ordered pair.
+
+    Attributes:
+      solvers: the configuration of each pair; all share their static fields.
+      ranks: chosen ranks, empty where none was to be chosen. They differ between pairs, so the pairs are solved at
+        full rank together and cut afterwards.
+      spectra: of the sources whose penalties were found from them.
+    """
+
+    solvers: Mapping[Pair, Solver]
+    ranks: Mapping[Pair, int]
+    spectra: Mapping[str, Spectrum] = dataclasses.field(default_factory=dict)
+
+    def settings(self, pair: Pair) -> dict[str, Any]:
+        """The pair's settings by name."""
+        solver: Any = self.solvers[pair]
+        fields = {field.name: getattr(solver, field.name) for field in dataclasses.fields(solver)}
+        return {**fields, **({"rank": self.ranks[pair]} if pair in self.ranks else {})}
+
+    def cut(self, pair: Pair, fit: Fit) -> Fit:
+        """The fit at its chosen rank."""
+        return fit.at_rank(self.ranks[pair]) if pair in self.ranks else fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A method with its options; what is to be chosen from the data is chosen by ``choose``.
+
+    Attributes:
+      solver: configuration with every fixed setting in place.
+      l2: penalty: a number; a grid or "cv" for cross-validation; "gcv" for generalised cross-validation.
+      rank: a number, None for full rank, or a grid or "cv" for cross-validation (reduced-rank regression).
+      penalty_per: whether each source, each pair or each target column has a penalty of its own.
+      one_standard_error: choose the simplest setting within one standard error of the best.
+    """
+
+    solver: Solver
+    l2: Penalty | None
+    rank: Rank
+    penalty_per: PenaltyPer = "pair"
+    one_standard_error: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        method: str | Solver,
+        *,
+        l2: Penalty | None = "cv",
+        rank: Rank = None,
+        penalty_per: PenaltyPer = "pair",
+        one_standard_error: bool = False,
+        **options: Any,
+    ) -> Settings:
+        """Checks every option before any work starts.
+
+        Raises:
+          UserError: an unknown method, or an option that the method does not take or that is out of its range.
+        """
+        if not isinstance(method, str):
+            phases = ("validate", "factor", "solve")
+            if isinstance(method, type) or not all(hasattr(method, phase) for phase in phases):
+                raise UserError(f"method: expected one of {', '.join(SOLVERS)}, or a solver, got {method!r}")
+            if options:
+                raise UserError(f"options {', '.join(options)} go with a method's name, not with a solver")
+            method.validate()
+            return cls(method, None, None)
+        if method not in SOLVERS:
+            raise UserError(f"unknown method {method!r}; there are {', '.join(SOLVERS)}")
+        if penalty_per not in ("pair", "source", "column"):
+            raise UserError(f"penalty_per: expected pair, source or column, got {penalty_per!r}")
+        fields = {field.name for field in dataclasses.fields(SOLVERS[method])}  # pyright: ignore[reportArgumentType]
+        unknown = set(options) - fields
+        if unknown:
+            known = ", ".join(sorted(fields)) or "no options"
+            raise UserError(f"method {method!r} takes {known}; got {', '.join(sorted(unknown))}")
+        l2 = _checked_penalty(method, l2) if "l2" in fields else _refuse(method, "l2", l2, "cv")
+        rank = _checked_rank(method, rank) if "rank" in fields else _refuse(method, "rank", rank, None)
+        fixed = dict(options)
+        if isinstance(l2, float):
+            fixed["l2"] = l2
+        if isinstance(rank, int):
+            fixed["rank"] = rank
+        if penalty_per == "column" and method != "ridge":
+            raise UserError(f"penalty_per='column' is for method 'ridge', got method {method!r}")
+        solver = SOLVERS[method](**fixed)
+        solver.validate()
+        return cls(solver, l2, rank, penalty_per, one_standard_error)
+
+    @property
+    def needs_folds(self) -> bool:
+        """Whether anything is chosen by cross-validation over folds."""
+        return (_is_chosen(self.l2) and self.l2 != "gcv") or _is_chosen(self.rank)
+
+    def choose(self, moments: FoldMoments, pairs: Sequence[Pair]) -> Choice:
+        """A solver for each ordered pair, with its penalty, and the rank to cut it to if that was chosen."""
+        if isinstance(self.rank, int):
+            for pair in pairs:
+                self._require_rank_fits(self.rank, moments, pair)
+        solvers: dict[Pair, Any] = dict.fromkeys(pairs, self.solver)
+        spectra: dict[str, Spectrum] = {}
+        if _is_chosen(self.l2):
+            penalties, spectra = self._penalties(moments, pairs)
+            solvers = {
+                pair: dataclasses.replace(solver, l2=penalties[pair]) for pair, solver in solvers.items()
+            }
+        if not _is_chosen(self.rank):
+            return Choice(solvers, {}, spectra)
+        every = rank_scores(moments, {pair: float(solver.l2) for pair, solver in solvers.items()})
+        return Choice(solvers, {pair: self._chosen_rank(moments, pair, every[pair]) for pair in pairs})
+
+    def _penalties(
+        self, moments: FoldMoments, pairs: Sequence[Pair]
+    ) -> tuple[dict[Pair, Any], dict[str, Spectrum]]:
+        assert self.l2 is not None
+        total, chosen, power = moments.total, {}, moments.total.power()
+        targets: dict[str, list[str]] = {}
+        for source, target in pairs:
+            targets.setdefault(source, []).append(target)
+        grids = {source: penalty_grid(moments, source, self.l2) for source in targets}
+        per_column, generalised = self.penalty_per == "column", self.l2 == "gcv"
+        every = penalty_scores(moments, grids, targets, per_column=per_column, generalised=generalised)
+        for source, scores in every.items():
+            widths = [total.width(target) for target in targets[source]]
+            if self.penalty_per == "source":
+                starts = [total.offset(target) for target in targets[source]]
+                variance = np.array(
+                    [power[start : start + width].sum() for start, width in zip(starts, widths)]
+                )
+                # Relative to each target's variance, so that the one with the longest vectors does not decide alone.
+                error = scores.error / np.maximum(variance, np.finfo(float).tiny)
+                scores = dataclasses.replace(scores, error=error.sum(-1, keepdims=True))
+            best = grids[source][
+                scores.choose(one_standard_error=self.one_standard_error and not generalised)
+            ]
+            each = (
+                np.split(best, np.cumsum(widths)[:-1]) if per_column else np.broadcast_to(best, len(widths))
+            )
+            parts = zip(targets[source], each)
+            chosen.update({(source, target): part for target, part in parts})
+        spectra = {source: scores.spectrum for source, scores in every.items()}
+        return chosen, {source: spectrum for source, spectrum in spectra.items() if spectrum is not None}
+
+    def _chosen_rank(self, moments: FoldMoments, pair: Pair, scores: Scores) -> int:
+        if not isinstance(self.rank, str):
+            ranks = sorted(set(self.rank))  # type: ignore[arg-type]
+            for rank in ranks:
+                self._require_rank_fits(rank, moments, pair)
+            index = np.array(ranks) - 1
+            scores = dataclasses.replace(scores, candidates=np.array(ranks), error=scores.error[:, index])
+        best = scores.choose(one_standard_error=self.one_standard_error, largest=False)
+        return int(scores.candidates[best[0]])
+
+    def _require_rank_fits(self, rank: int, moments: FoldMoments, pair: Pair) -> None:
+        widths = dict(zip(moments.total.names, moments.total.widths))
+        most = min(widths[name] for name in pair)
+        if rank > most:
+            raise UserError(
+                f"rank: at most {most} for {pair[0]} → {pair[1]} (the narrower width), got {rank}"
+            )
+
+
+def _is_chosen(setting: object) -> bool:
+    return isinstance(setting, (str, tuple))
+
+
+def _refuse(method: str, name: str, value: object, default: object) -> None:
+    if value is not None and not (isinstance(value, str) and value == default):
+        raise UserError(f"method {method!r} takes no {name}, got {name}={value!r}")
+
+
+def _checked_penalty(method: str, l2: Penalty | None) -> Penalty:
+    if l2 is None:
+        raise UserError("l2: expected a penalty, a grid of penalties, 'cv' or 'gcv', got None")
+    if isinstance(l2, str):
+        if l2 not in ("cv", "gcv"):
+            raise UserError(f"l2: expected a penalty, a grid of penalties, 'cv' or 'gcv', got {l2!r}")
+        return l2
+    checks.penalty(l2, zero_allowed=method == "reduced_rank" and np.ndim(l2) == 0)
+    if np.ndim(l2) == 0:
+        return float(l2)  # type: ignore[arg-type]
+    if not np.size(l2):
+        raise UserError("l2: expected a grid of at least one penalty, got none")
+    return tuple(float(value) for value in np.ravel(l2))
+
+
+def _checked_rank(method: str, rank: Rank) -> Rank:
+    if isinstance(rank, str) or np.ndim(rank) > 0:  # type: ignore[arg-type]
+        if method != "reduced_rank":
+            raise UserError(
+                f"rank={rank!r}: ranks are cross-validated for method 'reduced_rank', got {method!r}"
+            )
+        if isinstance(rank, str):
+            if rank != "cv":
+                raise UserError(f"rank: expected an integer, a list of them, 'cv' or None, got {rank!r}")
+            return rank
+        ranks = list(rank)  # type: ignore[arg-type]
+        if not ranks:
+            raise UserError("rank: expected a list of at least one rank, got none")
+        for value in ranks:
+            checks.rank(value)
+        return tuple(ranks)
+    checks.rank(rank)  # pyright: ignore[reportArgumentType]
+    return None if rank is None else int(rank)  # pyright: ignore[reportArgumentType]
+
+
+def options_of(method: str) -> Mapping[str, Any]:
+    """The options a method takes, with their defaults; empty for an unknown method's name."""
+    solver = SOLVERS.get(method)
+    return {} if solver is None else {field.name: field.default for field in dataclasses.fields(solver)}  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,201 @@
+"""What solvers read and return, and the two phases that every one of them has."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxalign.align.affine import AffineMap
+from jaxalign.core.errors import UserError
+from jaxalign.core.pytree import Leaf, pytree
+from jaxalign.moments.blocks import CrossMoments, OwnMoments, padded_width
+
+
+@pytree
+class Fit:
+    """Two maps into the space where the cosine is taken, and how well they fit the training rows.
+
+    For one-sided methods ``target`` only centres; for two-sided methods both sides move.
+
+    Attributes:
+      source: maps the source encoder's rows into the comparison space.
+      target: maps the target encoder's rows into it.
+      residual: mean squared difference of the two mapped rows, for each dimension of the space, shape [s].
+      variance: variance of the mapped target rows, for each dimension, shape [s].
+      effective_rank: directions of the source that the map uses, shape []; each solver says how it counts.
+      condition: condition number of the problem solved, shape []. Inside programs that solve columns with penalties of
+        their own, both are of each column, shape [s].
+      ok: False where the numbers cannot be trusted or the solution is one of many, shape [].
+    """
+
+    source: AffineMap
+    target: AffineMap
+    residual: Float[Leaf, " s"]
+    variance: Float[Leaf, " s"]
+    effective_rank: Float[Leaf, "*s"]
+    condition: Float[Leaf, "*s"]
+    ok: Bool[Leaf, ""]
+
+    @property
+    def r2(self) -> Float[Array, ""]:
+        """Share of the target's variance that the source explains on the training rows; 1 is a perfect fit."""
+        total = self.variance.sum(-1)
+        return 1 - self.residual.sum(-1) / (total + (total == 0))
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether the target's rows do more than shift."""
+        return bool(self.target.factors)
+
+    def to_target(self) -> AffineMap:
+        """The map from the source to the target's own coordinates (through the shared space if there is one)."""
+        return self.source.then(self.target.inverse())
+
+    def at_rank(self, rank: int) -> Fit:
+        """The fit that keeps the leading ``rank`` dimensions, for methods that order them.
+
+        The statistics stay those of the full fit, except for two-sided fits, whose dimensions are cut with them.
+
+        Raises:
+          UserError: the dimensions are not ordered, or there are fewer than ``rank``.
+        """
+        if not self.two_sided and len(self.source.factors) != 2:
+            raise UserError("this fit has no ordered dimensions; reduced_rank, canonical and shared have")
+        if not 1 <= rank <= self.source.rank:
+            raise UserError(f"rank: expected 1 to {self.source.rank}, the rank of this fit, got {rank}")
+        if self.two_sided:
+            return dataclasses.replace(
+                self,
+                source=_leading_columns(self.source, rank),
+                target=_leading_columns(self.target, rank),
+                residual=self.residual[..., :rank],
+                variance=self.variance[..., :rank],
+            )
+        left, right = self.source.factors
+        factors = (left[..., :, :rank], right[..., :rank, :])
+        return dataclasses.replace(self, source=dataclasses.replace(self.source, factors=factors))
+
+    def cut(self, p: int, q: int, space: int) -> Fit:
+        """The fit without padding: encoders of widths p and q, compared in ``space`` dimensions. On host arrays."""
+        return dataclasses.replace(
+            self,
+            source=_cut(self.source, p, space),
+            target=_cut(self.target, q, space),
+            residual=self.residual[:space],
+            variance=self.variance[:space],
+            effective_rank=_of_columns(np.mean, self.effective_rank, space),
+            condition=_of_columns(np.max, self.condition, space),
+        )
+
+    def padded(self) -> Fit:
+        """The maps between widths filled up to ``padded_width`` with zeros, so that maps of like width share programs.
+
+        They take rows that are filled up too, and give zeros in the columns added. On host arrays; the statistics stay.
+        """
+        return dataclasses.replace(self, source=_filled(self.source), target=_filled(self.target))
+
+
+def _of_columns(summary: Callable[[Any], Any], statistic: Any, columns: int) -> Any:
+    return summary(statistic[:columns]) if np.ndim(statistic) else statistic
+
+
+def _filled(map_: AffineMap) -> AffineMap:
+    def fill(leaf: np.ndarray) -> np.ndarray:
+        return np.pad(leaf, [(0, padded_width(size) - size) for size in leaf.shape])
+
+    return jax.tree.map(lambda leaf: fill(np.asarray(leaf)), map_)
+
+
+def _cut(map_: AffineMap, width: int, space: int) -> AffineMap:
+    factors = map_.factors or ((np.eye(width, space, dtype=map_.dtype),) if width != space else ())
+    widths = [width, *(min(factor.shape[1], width, space) for factor in factors[:-1]), space]
+    factors = tuple(factor[:rows, :columns] for factor, rows, columns in zip(factors, widths, widths[1:]))
+    center = None if map_.center is None else map_.center[:width]
+    return dataclasses.replace(map_, factors=factors, bias=map_.bias[:space], center=center)
+
+
+def _leading_columns(map_: AffineMap, rank: int) -> AffineMap:
+    *first, last = map_.factors
+    return AffineMap((*first, last[..., :rank]), map_.bias[..., :rank], map_.center)
+
+
+class Solver(Protocol):
+    """A configuration with two phases; a frozen pytree whose numbers may be traced or batched.
+
+    ``columnwise``: every target column is solved alone, so that all targets of a source may stand side by side.
+    ``symmetric``: both directions of a pair come from one decomposition (``solve_both``).
+    ``ranked``: the dimensions are ordered, so that ``Fit.at_rank`` gives every rank from one solution.
+    """
+
+    columnwise: ClassVar[bool]
+    symmetric: ClassVar[bool]
+    ranked: ClassVar[bool]
+
+    def space(self, p: int, q: int) -> int:
+        """Width of the space where encoders of widths p and q are compared."""
+        ...
+
+    def factor(self, own: OwnMoments) -> Any:
+        """Work on one encoder alone, done once however many pairs it is in."""
+        ...
+
+    def solve(self, source: Any, target: Any, cross: CrossMoments) -> Fit:
+        """Work on one ordered pair, from both sides' states and the cross moments."""
+        ...
+
+    def validate(self) -> None:
+        """Raises ``UserError`` if a setting is out of its range."""
+        ...
+
+
+class ColumnwiseSolver(Solver, Protocol):
+    """A solver that treats every target column alone."""
+
+    @classmethod
+    def side_by_side(cls, solvers: Sequence[Any], widths: Sequence[int], sizes: Sequence[int]) -> Solver:
+        """One solver for the columns of several targets, of these widths, in blocks of these sizes."""
+        ...
+
+
+class SymmetricSolver(Solver, Protocol):
+    """A solver that gives both directions of a pair from one decomposition."""
+
+    def solve_both(self, source: Any, target: Any, cross: CrossMoments) -> tuple[Fit, Fit]:
+        """The fit from source to target, and the one from target to source."""
+        ...
+
+
+def one_sided(
+    weights: tuple[Array, ...],
+    cross: CrossMoments,
+    residual: Array,
+    *,
+    effective_rank: Array,
+    condition: Array,
+    ok: Array,
+    orthogonal: bool = False,
+) -> Fit:
+    """A fit whose source map is (x − μx) W for W the product of ``weights``, and whose target map only centres.
+
+    Args:
+      weights: factors of W.
+      cross: moments of the pair.
+      residual: Σ w (x W − y)² for each target column, shape [q].
+      effective_rank, condition, ok, orthogonal: see ``Fit`` and ``AffineMap``.
+    """
+    finite = jnp.isfinite(residual).all()
+    return Fit(
+        AffineMap(weights, jnp.zeros_like(cross.mean_y), cross.mean_x, orthogonal),
+        AffineMap((), -cross.mean_y, orthogonal=True),
+        jnp.maximum(residual, 0) / cross.weight,
+        cross.power_y / cross.weight,
+        effective_rank,
+        condition,
+        ok & finite,
+    )

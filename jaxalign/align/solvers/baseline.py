@@ -1,0 +1,97 @@
+"""Baselines that fit nothing: the coordinates as they are, and after centring."""
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from jaxalign.align.affine import AffineMap
+from jaxalign.align.solvers.base import Fit
+from jaxalign.core.pytree import pytree
+from jaxalign.moments.blocks import CrossMoments, OwnMoments
+
+
+@pytree
+class Identity:
+    """No alignment: the narrower side is padded with zeros to the wider, nothing else is done.
+
+    This is the baseline of the paper, which subtracts the training mean of each encoder beforehand; without that
+    step it compares the raw coordinates. ``r2`` is about the centred coordinates.
+
+    Equivalent: ``numpy.pad(x, ((0, 0), (0, max(0, q - p))))``.
+
+    References:
+      Rubab, Tong, Ross, "Are Face Embeddings Compatible Across Deep Neural Network Models?", arXiv 2604.07282.
+    """
+
+    columnwise: ClassVar[bool] = False
+    symmetric: ClassVar[bool] = False
+    ranked: ClassVar[bool] = False
+
+    def validate(self) -> None:
+        """Has no settings."""
+
+    def space(self, p: int, q: int) -> int:
+        """The wider width."""
+        return max(p, q)
+
+    def factor(self, own: OwnMoments) -> OwnMoments:
+        """The moments as they are; only the statistics read them."""
+        return own
+
+    def solve(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> Fit:
+        """Pads; see the class."""
+        return _padded(source, target, cross, centred=False)
+
+
+@pytree
+class Translation:
+    """Centring alone: each side's training mean is subtracted, the narrower side is padded with zeros.
+
+    Minimises Σ ‖x − t − y‖² over the shift t of padded coordinates.
+
+    Equivalent: ``numpy.pad(x - x_train.mean(0), ...)`` and ``y - y_train.mean(0)``.
+    """
+
+    columnwise: ClassVar[bool] = False
+    symmetric: ClassVar[bool] = False
+    ranked: ClassVar[bool] = False
+
+    def validate(self) -> None:
+        """Has no settings."""
+
+    def space(self, p: int, q: int) -> int:
+        """The wider width."""
+        return max(p, q)
+
+    def factor(self, own: OwnMoments) -> OwnMoments:
+        """The moments as they are; only the means and the statistics are read."""
+        return own
+
+    def solve(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> Fit:
+        """Centres and pads; see the class."""
+        return _padded(source, target, cross, centred=True)
+
+
+def _padded(source: OwnMoments, target: OwnMoments, cross: CrossMoments, *, centred: bool) -> Fit:
+    width = max(cross.xy.shape)
+    shared = jnp.minimum(cross.width_x, cross.width_y)
+
+    def pad(values: jnp.ndarray) -> jnp.ndarray:
+        return jnp.pad(values, (0, width - values.shape[0]))
+
+    def side(mean: jnp.ndarray) -> AffineMap:
+        size = mean.shape[0]
+        factors = () if size == width else (jnp.eye(size, width, dtype=mean.dtype),)
+        return AffineMap(factors, jnp.zeros(width, mean.dtype), mean if centred else None, orthogonal=True)
+
+    power_x, power_y = pad(jnp.diagonal(source.scatter)), pad(cross.power_y)
+    product = pad(jnp.diagonal(cross.xy))  # zero from the narrower width on
+    return Fit(
+        side(cross.mean_x),
+        side(cross.mean_y),
+        jnp.maximum(power_x + power_y - 2 * product, 0) / cross.weight,
+        power_y / cross.weight,
+        jnp.asarray(shared, cross.xy.dtype),
+        jnp.ones((), cross.xy.dtype),
+        jnp.isfinite(cross.xy).all(),
+    )

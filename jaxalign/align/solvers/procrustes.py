@@ -1,0 +1,166 @@
+"""Procrustes maps: the rotation, and the rotation with scale, that best carry one centred cloud onto another."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxalign.align.solvers.base import Fit, one_sided
+from jaxalign.align.solvers.spectrum import singular_decomposition
+from jaxalign.core.precision import multiply
+from jaxalign.core.pytree import pytree
+from jaxalign.moments.blocks import CrossMoments, OwnMoments, transposed
+
+
+@pytree
+class Orthogonal:
+    """Orthogonal Procrustes with unequal widths.
+
+    Maximises tr(Wᵀ (X − μx)ᵀ (Y − μy)) over W with orthonormal rows (p ≤ q) or columns (p ≥ q): the polar factor
+    U Vᵀ of the cross moment C = U Σ Vᵀ. For p ≤ q this is the minimum of ‖(X − μx) W − (Y − μy)‖²_F. The solution
+    of the reverse direction is Wᵀ. ``effective_rank`` is the rank of C; ``ok`` is False where C has not full rank,
+    since the solution is then one of many.
+
+    Equivalent: ``scipy.linalg.orthogonal_procrustes(x - x.mean(0), y - y.mean(0))[0]`` for equal widths.
+
+    References:
+      Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 1966.
+    """
+
+    columnwise: ClassVar[bool] = False
+    symmetric: ClassVar[bool] = True
+    ranked: ClassVar[bool] = False
+
+    def validate(self) -> None:
+        """Has no settings."""
+
+    def space(self, p: int, q: int) -> int:
+        """The target's coordinates."""
+        return q
+
+    def factor(self, own: OwnMoments) -> OwnMoments:
+        """Nothing to decompose; the statistics read the moments."""
+        return own
+
+    def solve(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> Fit:
+        """Solves one direction; see the class."""
+        return self.solve_both(source, target, cross)[0]
+
+    def solve_both(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> tuple[Fit, Fit]:
+        """Solves both directions from one singular value decomposition."""
+        return _both_directions(source, target, cross, scaled=False)
+
+
+@pytree
+class Similarity:
+    """Rotation, one scale and translation.
+
+    W = s R with R the orthogonal Procrustes map and s = tr(Rᵀ C) / ‖(X − μx) R‖²_F, the least-squares scale of that
+    rotation. ``effective_rank`` and ``ok`` as for ``Orthogonal``.
+
+    Equivalent: ``scipy.linalg.orthogonal_procrustes`` with its scale divided by ‖X − μx‖² for equal widths.
+
+    References:
+      Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991.
+    """
+
+    columnwise: ClassVar[bool] = False
+    symmetric: ClassVar[bool] = True
+    ranked: ClassVar[bool] = False
+
+    def validate(self) -> None:
+        """Has no settings."""
+
+    def space(self, p: int, q: int) -> int:
+        """The target's coordinates."""
+        return q
+
+    def factor(self, own: OwnMoments) -> OwnMoments:
+        """Nothing to decompose; the scale and the statistics read the moments."""
+        return own
+
+    def solve(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> Fit:
+        """Solves one direction; see the class."""
+        return self.solve_both(source, target, cross)[0]
+
+    def solve_both(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> tuple[Fit, Fit]:
+        """Solves both directions from one singular value decomposition."""
+        return _both_directions(source, target, cross, scaled=True)
+
+
+def _both_directions(
+    source: OwnMoments, target: OwnMoments, cross: CrossMoments, *, scaled: bool
+) -> tuple[Fit, Fit]:
+    polar = Polar.of(cross)
+    reverse = transposed(cross, jnp.diagonal(source.scatter))
+    return _fit(polar, source, cross, scaled), _fit(polar.transposed(), target, reverse, scaled)
+
+
+@pytree
+class Polar:
+    """The polar factor of a cross moment.
+
+    Attributes:
+      rotation: orthonormal rows or columns where the encoders have columns, zero elsewhere, shape [p, q].
+      largest, smallest: singular values of the cross moment, shape [].
+      rank: singular values that are not zero, shape [].
+      ok: whether all of them are not zero, so that there is no other solution, shape [].
+    """
+
+    rotation: Float[Array, "p q"]
+    largest: Float[Array, ""]
+    smallest: Float[Array, ""]
+    rank: Float[Array, ""]
+    ok: Bool[Array, ""]
+
+    @classmethod
+    def of(cls, cross: CrossMoments) -> "Polar":
+        """From one singular value decomposition."""
+        anchored, anchors = _anchored(cross)
+        u, singular, vt = singular_decomposition(anchored)
+        row, column = (jnp.arange(size) for size in anchored.shape)
+        inside = (row[:, None] < cross.width_x) & (column < cross.width_y)
+        cutoff = jnp.finfo(singular.dtype).eps * max(anchored.shape) * singular[0]
+        smallest = singular[jnp.minimum(cross.width_x, cross.width_y) + anchors - 1]
+        rank = (jnp.sum(singular > cutoff) - anchors).astype(singular.dtype)
+        return cls(jnp.where(inside, multiply(u, vt), 0), singular[0], smallest, rank, smallest > cutoff)
+
+    def transposed(self) -> "Polar":
+        """That of the reverse direction."""
+        return dataclasses.replace(self, rotation=self.rotation.T)
+
+
+def _anchored(cross: CrossMoments) -> tuple[Float[Array, "p q"], Array]:
+    """The cross moment with its padding tied to itself, and how many ties there are.
+
+    Where it has not full rank, a row of padding could otherwise be carried to a column of the target, and the rest of
+    the rotation would not be one. The ties are as large as its singular values on average, so they are never the
+    smallest, and never the largest alone.
+    """
+    xy = cross.xy
+    anchors = jnp.minimum(xy.shape[0] - cross.width_x, xy.shape[1] - cross.width_y)
+    narrower = jnp.minimum(cross.width_x, cross.width_y)
+    size = jnp.sqrt(jnp.sum(xy**2) / narrower)
+    row, column = (jnp.arange(size) for size in xy.shape)
+    row, column = row[:, None] - cross.width_x, column - cross.width_y
+    tied = (row == column) & (row >= 0) & (row < anchors)
+    return jnp.where(tied, jnp.where(size > 0, size, 1), xy), anchors
+
+
+def _fit(polar: Polar, source: OwnMoments, cross: CrossMoments, scaled: bool) -> Fit:
+    rotation = polar.rotation
+    mapped_power = jnp.sum(multiply(source.scatter, rotation) * rotation, axis=0)
+    product = jnp.sum(rotation * cross.xy, axis=0)
+    total = mapped_power.sum()
+    scale = product.sum() / jnp.where(total > 0, total, 1) if scaled else jnp.ones_like(total)
+    tiny = jnp.finfo(rotation.dtype).tiny
+    return one_sided(
+        (rotation * scale,),
+        cross,
+        scale**2 * mapped_power - 2 * scale * product + cross.power_y,
+        effective_rank=polar.rank,
+        condition=polar.largest / jnp.where(polar.smallest > 0, polar.smallest, tiny),
+        ok=polar.ok,
+        orthogonal=not scaled,
+    )

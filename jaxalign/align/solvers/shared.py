@@ -1,0 +1,168 @@
+"""One space for K encoders: K maps instead of one for each of the K (K − 1) ordered pairs."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxalign.align.affine import AffineMap
+from jaxalign.align.solvers.base import Fit
+from jaxalign.align.solvers.canonical import Covariance
+from jaxalign.align.solvers.spectrum import leading_eigenpairs
+from jaxalign.core import checks
+from jaxalign.core.errors import UserError
+from jaxalign.core.precision import double_precision, multiply, multiply_transposed
+from jaxalign.core.pytree import pytree, static
+from jaxalign.moments.blocks import OwnMoments
+from jaxalign.moments.moments import FoldMoments, Moments
+
+
+@pytree
+class SharedSpace:
+    """Maps of K encoders into one space.
+
+    Attributes:
+      maps: one for each encoder, into the shared space.
+      agreement: eigenvalues of the space's dimensions, descending, shape [r].
+      power: variance of each encoder's mapped rows by dimension, shape [K, r].
+      product: covariance of each two encoders' mapped rows by dimension, shape [K, K, r].
+      ok: whether the numbers can be trusted.
+      names: the encoders.
+    """
+
+    maps: tuple[AffineMap, ...]
+    agreement: Float[Array, " r"]
+    power: Float[Array, "K r"]
+    product: Float[Array, "K K r"]
+    ok: Bool[Array, ""]
+    names: tuple[str, ...] = static()
+
+    def __getitem__(self, name: str) -> AffineMap:
+        """The map of one encoder."""
+        if name not in self.names:
+            raise UserError(f"encoder {name!r} is not in this space; it holds {', '.join(self.names)}")
+        return self.maps[self.names.index(name)]
+
+    def on_host(self) -> SharedSpace:
+        """The same space with numpy leaves."""
+        return jax.tree.map(np.asarray, self)
+
+    def fit(self, source: str, target: str) -> Fit:
+        """Both sides of one ordered pair. ``effective_rank`` is (Σ agreement)² / Σ agreement²."""
+        i, j = self.names.index(source), self.names.index(target)
+        xp = (
+            self.agreement.__array_namespace__()
+        )  # NumPy on the host, where a sweep reads many pairs one by one
+        agreement = xp.maximum(self.agreement, 0)
+        least = xp.min(xp.where(agreement > 0, agreement, xp.inf))
+        return Fit(
+            self[source],
+            self[target],
+            xp.maximum(self.power[i] + self.power[j] - 2 * self.product[i, j], 0),
+            self.power[j],
+            agreement.sum() ** 2 / jnp.sum(agreement**2),
+            agreement[0] / least,
+            self.ok,
+        )
+
+
+def fit_shared_space(
+    moments: FoldMoments | Moments,
+    *,
+    rank: int | None = 96,
+    whitening: float = 0.75,
+    weighting: float = 0.75,
+    shrinkage: float = 0.05,
+) -> SharedSpace:
+    """Fits one space to all encoders at once.
+
+    Each encoder is whitened partly, Tᵢ = Cᵢᵢ^(−q/2) (shrunk, q = ``whitening``) scaled to mean squared norm 1. The
+    matrix with blocks Tᵢ Mᵢⱼ Tⱼ for i ≠ j and zero for i = j, so that only what encoders agree on counts, has top
+    eigenvectors V with eigenvalues s; the map of encoder i is Tᵢ Vᵢ (s / s₁)ᵖ with p = ``weighting``.
+
+    Args:
+      moments: of at least two encoders.
+      rank: the largest number of dimensions of the space, which has no more than the sum of the widths; None for
+        the largest width.
+      whitening: q, from 0 to 1.
+      weighting: p ≥ 0.
+      shrinkage: of every covariance towards its mean variance, from 0 to 1.
+
+    Raises:
+      UserError: fewer than two encoders, or a setting out of its range.
+    """
+    checks.whitening_settings(whitening, weighting, shrinkage)
+    checks.rank(rank)
+    total = moments.total if isinstance(moments, FoldMoments) else moments
+    if len(total.names) < 2:
+        raise UserError(f"a shared space needs at least two encoders, got {', '.join(total.names)}")
+    rank = min(rank or max(total.widths), sum(total.widths))
+    with double_precision():
+        transforms, agreement = _whitened(total, jnp.asarray(whitening), jnp.asarray(shrinkage))
+        leading = leading_eigenpairs(agreement, rank)
+        return _space(total, transforms, *leading, jnp.asarray(weighting))
+
+
+def _spans(total: Moments) -> list[slice]:
+    edges = [sum(total.widths[:k]) for k in range(len(total.widths) + 1)]
+    return [slice(start, stop) for start, stop in zip(edges[:-1], edges[1:])]
+
+
+@jax.jit
+def _whitened(total: Moments, whitening: Array, shrinkage: Array) -> tuple[list[Array], Array]:
+    """Every encoder's Tᵢ, and the matrix of what they agree on."""
+    spans, second = _spans(total), total.scatter / total.weight
+    transforms = []
+    for span in spans:
+        own = OwnMoments(
+            total.scatter[span, span], total.mean[span], total.weight, total.count, span.stop - span.start
+        )
+        transform = Covariance.of(own).whitening(whitening, shrinkage)
+        power = jnp.sum(multiply(second[span, span], transform) * transform)
+        transforms.append(transform / jnp.sqrt(jnp.where(power > 0, power, 1)))
+    return transforms, _agreement(second, transforms, spans)
+
+
+@jax.jit
+def _space(
+    total: Moments, transforms: list[Array], values: Array, vectors: Array, weighting: Array
+) -> SharedSpace:
+    """The space of the leading eigenpairs, descending."""
+    spans, second, rank = _spans(total), total.scatter / total.weight, len(values)
+    relative = values / jnp.where(values[0] > 0, values[0], 1)
+    kept = relative > jnp.finfo(values.dtype).eps * len(vectors)
+    weight = jnp.where(kept, jnp.where(kept, relative, 1) ** weighting, 0)
+    factors = [multiply(transform, vectors[span]) * weight for transform, span in zip(transforms, spans)]
+    mapped = [multiply(second[:, span], factor) for span, factor in zip(spans, factors)]  # M[:, i] Fᵢ
+    product = jnp.stack(
+        [
+            jnp.stack([jnp.sum(mapped[i][span] * factors[j], axis=0) for j, span in enumerate(spans)])
+            for i in range(len(spans))
+        ]
+    )
+    power = jnp.stack([product[i, i] for i in range(len(spans))])
+    maps = tuple(
+        AffineMap((factor,), jnp.zeros(rank, factor.dtype), total.mean[span])
+        for span, factor in zip(spans, factors)
+    )
+    ok = (values[0] > 0) & jnp.isfinite(product).all()
+    return SharedSpace(maps, values, power, product, ok, total.names)
+
+
+def _agreement(second: Array, transforms: list[Array], spans: list[slice]) -> Array:
+    """Blocks Tᵢᵀ Mᵢⱼ Tⱼ, zero where i = j."""
+    rows = []
+    for i, (left, rows_of) in enumerate(zip(transforms, spans)):
+        across = multiply_transposed(left, second[rows_of])
+        rows.append(
+            jnp.concatenate(
+                [
+                    multiply(across[:, columns], right) if i != j else jnp.zeros_like(left)
+                    for j, (right, columns) in enumerate(zip(transforms, spans))
+                ],
+                axis=1,
+            )
+        )
+    return jnp.concatenate(rows)

@@ -1,0 +1,87 @@
+"""Eigendecompositions of scatter matrices, and what counts as zero in them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxalign.core.lapack import largest_eigenpairs
+from jaxalign.core.pytree import pytree
+from jaxalign.moments.blocks import OwnMoments, Width
+
+FEW_EIGENPAIRS = 0.25  # of all, up to which they are found alone
+
+
+@pytree
+class Spectrum:
+    """Eigendecomposition of a source's scatter matrix.
+
+    Attributes:
+      values: ascending, shape [p].
+      vectors: shape [p, p].
+      width: columns that count; the others are zero, and so is an eigenvalue for each.
+    """
+
+    values: Float[Array, " p"]
+    vectors: Float[Array, "p p"]
+    width: Width
+
+    @classmethod
+    def of(cls, own: OwnMoments) -> "Spectrum":
+        """Decomposes once for every penalty and every target."""
+        return cls(*eigenpairs(own.scatter), own.width)
+
+    @classmethod
+    def of_matrix(cls, scatter: Float[Array, "p p"]) -> "Spectrum":
+        """Decomposes a positive semi-definite matrix."""
+        return cls(*eigenpairs(scatter), scatter.shape[0])
+
+    @property
+    def smallest(self) -> Float[Array, ""]:
+        """The smallest eigenvalue of the columns that count."""
+        return self.values[len(self.values) - self.width]
+
+
+def rank_cutoff(largest: Array, width: Width) -> Array:
+    """What counts as zero among eigenvalues of a scatter matrix of this width, relative to the largest."""
+    return largest * jnp.finfo(largest.dtype).eps * width * 4
+
+
+def leading_eigenpairs(
+    symmetric: Float[Array, "d d"], count: int
+) -> tuple[Float[Array, " count"], Float[Array, "d count"]]:
+    """The largest eigenvalues, descending, with their eigenvectors; not for use inside programs.
+
+    LAPACK finds a few of them in less than half the time of all; accelerators decompose the whole.
+    """
+    size = len(symmetric)
+    few = jax.default_backend() == "cpu" and count <= size * FEW_EIGENPAIRS
+    if few and np.isfinite(on_host := np.asarray(symmetric)).all():
+        values, vectors = largest_eigenpairs(on_host, count)
+        return jnp.asarray(values[::-1]), jnp.asarray(vectors[:, ::-1])
+    values, vectors = jnp.linalg.eigh(symmetric, symmetrize_input=False)
+    return values[::-1][:count], vectors[:, ::-1][:, :count]
+
+
+def singular_decomposition(
+    matrix: Float[Array, "p q"],
+) -> tuple[Float[Array, "p k"], Float[Array, " k"], Float[Array, "k q"]]:
+    """Thin singular value decomposition, singular values falling.
+
+    LAPACK's divide and conquer gives up, rarely, on finite matrices of low rank; its QR iteration then takes over.
+    """
+    found = tuple(jnp.linalg.svd(matrix, full_matrices=False))
+
+    def again() -> tuple[Array, ...]:
+        gave_up = jnp.isfinite(matrix).all() & ~jnp.isfinite(found[1]).all()
+        algorithm = jax.lax.linalg.SvdAlgorithm.QR
+        slower = lambda: tuple(jax.lax.linalg.svd(matrix, full_matrices=False, algorithm=algorithm))  # noqa: E731
+        return jax.lax.cond(gave_up, slower, lambda: found)
+
+    return jax.lax.platform_dependent(cpu=again, default=lambda: found)  # pyright: ignore[reportReturnType]
+
+
+def eigenpairs(symmetric: Float[Array, "p p"]) -> tuple[Float[Array, " p"], Float[Array, "p p"]]:
+    """Eigenvalues ≥ 0, ascending, and eigenvectors of a positive semi-definite matrix."""
+    values, vectors = jnp.linalg.eigh(symmetric, symmetrize_input=False)
+    return jnp.maximum(values, 0), vectors

@@ -1,0 +1,102 @@
+"""Orthogonal maps between the leading principal subspaces of two encoders, for every rank."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxalign.align.affine import AffineMap
+from jaxalign.align.solvers import Fit
+from jaxalign.core.errors import UserError
+from jaxalign.core.precision import double_precision
+from jaxalign.core.workers import concurrently
+from jaxalign.moments.moments import Moments
+
+
+@dataclasses.dataclass(frozen=True)
+class PrincipalSubspaces:
+    """Principal axes of several encoders, decomposed once for all pairs and ranks.
+
+    Attributes:
+      total: moments of the encoders.
+      axes: of each encoder its principal axes as columns, the largest variance first, shape [d, d].
+      variance: along them, shape [d].
+    """
+
+    total: Moments
+    axes: Mapping[str, np.ndarray]
+    variance: Mapping[str, np.ndarray]
+    _inner: dict[tuple[str, str], np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
+    _rotations: dict[tuple[str, str, int], tuple[np.ndarray, np.ndarray]] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
+
+    @classmethod
+    def of(cls, total: Moments, names: Iterable[str] | None = None) -> "PrincipalSubspaces":
+        """Decomposes the second moment of each encoder."""
+        chosen = list(total.names if names is None else dict.fromkeys(names))
+
+        def decompose(name: str) -> tuple[np.ndarray, np.ndarray]:
+            with double_precision():
+                own = _columns(total, name)
+                values, vectors = jnp.linalg.eigh(total.scatter[own, own] / total.weight)
+                return np.asarray(vectors)[:, ::-1], np.maximum(np.asarray(values)[::-1], 0)
+
+        found = dict(zip(chosen, concurrently(decompose, chosen)))
+        return cls(total, {n: f[0] for n, f in found.items()}, {n: f[1] for n, f in found.items()})
+
+    def fit(self, source: str, target: str, rank: int) -> Fit:
+        """The rotation between the ``rank`` leading principal axes of either side.
+
+        With V, U the leading axes of source and target, maximises tr(Rᵀ Vᵀ Cxy U) over orthogonal R [rank, rank] and
+        compares (x − μx) V R with (y − μy) U. At full rank and equal widths it compares as ``Orthogonal`` does.
+
+        Raises:
+          UserError: the rank is not from 1 to the narrower width.
+
+        Equivalent: ``scipy.linalg.orthogonal_procrustes`` of ``sklearn.decomposition.PCA(rank)``'s scores.
+        """
+        most = min(self.total.width(source), self.total.width(target))
+        if not 1 <= rank <= most:
+            raise UserError(f"rank: expected 1 to {most} for {source} → {target}, got {rank}")
+        inner = self._between(source, target)[:rank, :rank]
+        rotation, singular = self._rotation(source, target, rank)
+        power, target_power = self.variance[source][:rank], self.variance[target][:rank]
+        cutoff = np.finfo(singular.dtype).eps * rank * singular[0]
+        mean, nothing = np.asarray(self.total.mean), np.zeros(rank)
+        fit = Fit(
+            AffineMap((self.axes[source][:, :rank], rotation), nothing, mean[_columns(self.total, source)]),
+            AffineMap((self.axes[target][:, :rank],), nothing, mean[_columns(self.total, target)]),
+            np.maximum(power @ rotation**2 - 2 * np.sum(rotation * inner, axis=0) + target_power, 0),
+            target_power,
+            np.sum(singular > cutoff).astype(singular.dtype),
+            singular[0] / np.maximum(singular[-1], np.finfo(singular.dtype).tiny),
+            singular[-1] > cutoff,
+        )
+        return jax.tree.map(np.asarray, fit)
+
+    def _rotation(self, source: str, target: str, rank: int) -> tuple[np.ndarray, np.ndarray]:
+        """Polar factor of a corner of ``_between``, and its singular values; the reverse has its transpose."""
+        if (source, target, rank) not in self._rotations:
+            u, singular, vt = np.linalg.svd(self._between(source, target)[:rank, :rank])
+            rotation = u @ vt
+            self._rotations[source, target, rank] = rotation, singular
+            self._rotations[target, source, rank] = rotation.T, singular
+        return self._rotations[source, target, rank]
+
+    def _between(self, source: str, target: str) -> Float[np.ndarray, "p q"]:
+        """Covariance of two encoders along their axes; every rank takes a corner of it."""
+        if (source, target) not in self._inner:
+            scatter = np.asarray(self.total.scatter)
+            cross = scatter[_columns(self.total, source), _columns(self.total, target)]
+            inner = self.axes[source].T @ cross @ self.axes[target] / float(self.total.weight)
+            self._inner[source, target], self._inner[target, source] = inner, inner.T
+        return self._inner[source, target]
+
+
+def _columns(total: Moments, name: str) -> slice:
+    start = total.offset(name)
+    return slice(start, start + total.width(name))

@@ -1,0 +1,1 @@
+"""What needs fitted maps and something else: geometry, stability, capacity, tuning, translation."""

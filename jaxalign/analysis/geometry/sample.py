@@ -1,0 +1,224 @@
+"""One sample of photographs under several encoders, prepared once, then compared pair by pair with its null."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing
+from jax.typing import ArrayLike
+
+from jaxalign.analysis.geometry import distances, neighbours, spectral, spread, subspaces
+from jaxalign.analysis.geometry.axes import Axes, Scores, principal_axes, scores
+from jaxalign.analysis.geometry.calibration import LOWER_IS_CLOSER, Calibrated, permutations
+from jaxalign.core import checks
+from jaxalign.core.errors import UserError
+from jaxalign.core.precision import double_precision
+from jaxalign.moments.moments import Moments
+
+SIMILARITIES = (
+    "linear_cka",
+    "linear_cka_unbiased",
+    "rsa_spearman",
+    "mutual_knn",
+    "mean_cca",
+    "svcca",
+    "pwcca",
+    "principal_angles",
+    "procrustes_distance",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class GeometrySettings:
+    """What the measures of geometry leave open.
+
+    Attributes:
+      permutations: of the rows of one side, for the nulls; the same for all pairs.
+      neighbours: k of shared neighbourhoods and hubness.
+      dimension_neighbours: k of the maximum-likelihood intrinsic dimension.
+      variance: share that SVCCA keeps of each side.
+      identity_dimensions: of the subspaces whose principal angles are taken; no more than half the people.
+      distance_rows: rows, the first ones, whose pairwise cosines RSA ranks.
+      seed: of the permutations.
+    """
+
+    permutations: int = 20
+    neighbours: int = 10
+    dimension_neighbours: int = 20
+    variance: float = 0.99
+    identity_dimensions: int = 32
+    distance_rows: int = 1000
+    seed: int = 0
+
+    def check(self, rows: int, people: int) -> None:
+        """Refuses what so many rows of so many people cannot give.
+
+        Raises:
+          UserError: in one sentence.
+        """
+        least_of = {"permutations": 1, "neighbours": 1, "dimension_neighbours": 2, "identity_dimensions": 1}
+        for name, least in {**least_of, "distance_rows": 3}.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if not 0 < self.variance <= 1:
+            raise UserError(f"variance: expected a share above 0 and at most 1, got {self.variance!r}")
+        most = max(self.neighbours, self.dimension_neighbours)
+        if most >= rows:
+            raise UserError(f"{most} nearest neighbours need more rows than that; there are {rows:,} rows")
+        if people < 2:
+            raise UserError(f"geometry needs the photographs of at least 2 people, got {people}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """What one encoder brings to every comparison, and its own numbers.
+
+    Attributes:
+      axes, scores: principal axes, and the rows in them.
+      ranks: of pairwise cosines, shape [m, m].
+      near: neighbours by cosine, shape [n, k].
+      subspace: basis of the people, shape [P, identity dimensions].
+      numbers: of the encoder alone, by name.
+    """
+
+    axes: Axes
+    scores: Scores
+    ranks: np.ndarray
+    near: np.ndarray
+    subspace: np.ndarray
+    numbers: dict[str, float]
+
+
+class GeometrySample:
+    """The rows of several encoders, with what is needed of each encoder alone.
+
+    Args:
+      embeddings: per encoder an array [n, d], the same photographs row for row.
+      identities: the person of each row, shape [n].
+      settings: of the measures.
+      each: how to go through the encoders, such as ``jaxalign.core.workers.concurrently``.
+
+    Attributes:
+      moments: of all encoders side by side.
+      people: how many there are.
+
+    Raises:
+      UserError: arrays are not usable, or too small for the settings.
+    """
+
+    def __init__(
+        self,
+        embeddings: Mapping[str, ArrayLike],
+        identities: numpy.typing.ArrayLike,
+        settings: GeometrySettings | None = None,
+        each: Callable[[Callable[[str], Prepared], Sequence[str]], Iterable[Prepared]] = map,
+    ):
+        self.settings = settings = settings or GeometrySettings()
+        self.rows = {name: np.asarray(rows) for name, rows in checks.embeddings(embeddings).items()}
+        self.count = len(next(iter(self.rows.values())))
+        self.identities = checks.groups(np.asarray(identities), self.count)
+        self.people = len(np.unique(self.identities))
+        settings.check(self.count, self.people)
+        self.moments = Moments.of(self.rows)
+        self._prepared = dict(zip(self.rows, each(self._prepare, list(self.rows))))
+        counts = {"rows": self.count, "people": self.people, "distances": self._distance_rows}
+        self._orders = {
+            name: permutations(count, settings.permutations, settings.seed) for name, count in counts.items()
+        }
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """All unordered pairs, in the order of the encoders."""
+        names = tuple(self.rows)
+        return [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
+
+    @property
+    def _distance_rows(self) -> int:
+        return min(self.count, self.settings.distance_rows)
+
+    def _prepare(self, name: str) -> Prepared:
+        rows, settings = self.rows[name], self.settings
+        axes = principal_axes(self.moments, name, variance=settings.variance)
+        means = spread.person_means(rows, self.identities)
+        most = max(settings.neighbours, settings.dimension_neighbours)
+        near = neighbours.nearest_neighbours(rows, most, unit=True)
+        unit = np.allclose(np.linalg.norm(rows.astype(np.float64), axis=1), 1, rtol=0, atol=1e-5)
+        away = near if unit else neighbours.nearest_neighbours(rows, most)
+        index = near.index[:, : settings.neighbours]
+        return Prepared(
+            axes,
+            scores(self.moments, name, axes, rows),
+            np.asarray(distances.ranked_cosines(rows[: self._distance_rows])),
+            index,
+            subspaces.identity_subspace(means, min(settings.identity_dimensions, self.people // 2)),
+            self._describe(name, axes, index, away.distance[:, : settings.dimension_neighbours]),
+        )
+
+    def describe(self, name: str) -> dict[str, float]:
+        """Numbers of one encoder alone: dimensions, common direction, hubness, scatter of people."""
+        return dict(self._prepared[name].numbers)
+
+    def _describe(self, name: str, axes: Axes, index: np.ndarray, away: np.ndarray) -> dict[str, float]:
+        values = np.asarray(axes.values)
+        people = spread.person_scatter(self.rows[name], self.identities)
+        numbers = {
+            "intrinsic_dimension_twonn": neighbours.intrinsic_dimension_twonn(away),
+            "intrinsic_dimension_mle": neighbours.intrinsic_dimension_mle(away),
+            "participation_ratio": spread.participation_ratio(values),
+            "first_component_share": spread.first_component_share(values),
+            "hubness_skewness": neighbours.hubness_skewness(index),
+            "within_person_scatter": people.within,
+            "between_person_scatter": people.between,
+            "between_within_ratio": people.ratio,
+        }
+        if not axes.rank:  # equal rows: only rounding would be measured
+            numbers = dict.fromkeys(numbers, float("nan"))
+        return {**numbers, "anisotropy": spread.anisotropy(self.rows[name])}
+
+    def compare(self, pair: tuple[str, str]) -> dict[str, Calibrated]:
+        """Every similarity of two encoders, by the names in ``SIMILARITIES``; the order of the two does not matter,
+        but for PWCCA at a tie of ranks (see ``moment_similarities``).
+        """
+        names = spectral.by_rank(pair, {name: self._prepared[name].axes for name in pair})
+        x, y = (self._prepared[name] for name in names)
+        found = {**self._spectral(names, x, y), **self._others(x, y)}
+        items: dict[str, int] = dict.fromkeys(SIMILARITIES, self.count)
+        items |= {"rsa_spearman": self._distance_rows * (self._distance_rows - 1) // 2}
+        items |= {"principal_angles": self.people}
+        return {
+            name: Calibrated(float(value), np.asarray(null, np.float64), best_of(name), items[name])
+            for name, (value, null) in ((name, found[name]) for name in SIMILARITIES)
+        }
+
+    def _spectral(self, names: tuple[str, str], x: Prepared, y: Prepared) -> dict[str, tuple]:
+        values = spectral.observed(self.moments, names, x.axes, y.axes)
+        with double_precision():
+            unbiased = spectral.debiased(
+                values["squared_cross"], x.scores.power, y.scores.power, x.axes, y.axes
+            )
+        null = spectral.permuted(x.axes, y.axes, x.scores, y.scores, self._orders["rows"])
+        values = {**values, "linear_cka_unbiased": unbiased}
+        return {name: (values[name], null[name]) for name in values}
+
+    def _others(self, x: Prepared, y: Prepared) -> dict[str, tuple]:
+        """As they belong together is one more order, the first."""
+
+        def orders(kind: str) -> np.ndarray:
+            drawn = self._orders[kind]
+            return np.concatenate([np.arange(drawn.shape[1], dtype=drawn.dtype)[None], drawn])
+
+        with double_precision():
+            found = {
+                "rsa_spearman": distances.rsa_null(
+                    jnp.asarray(x.ranks), jnp.asarray(y.ranks), orders("distances")
+                ),
+                "mutual_knn": neighbours.mutual_null(x.near, y.near, orders("rows")),
+                "principal_angles": subspaces.subspace_null(x.subspace, y.subspace, orders("people")),
+            }
+        return {name: (values[0], values[1:]) for name, values in found.items()}
+
+
+def best_of(name: str) -> float:
+    """The value of spaces that agree."""
+    return 0.0 if name in LOWER_IS_CLOSER else 1.0

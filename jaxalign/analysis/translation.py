@@ -1,0 +1,113 @@
+"""A gallery carried from one encoder's space into another's: an affine map applied to the rows of a store."""
+
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxalign.align.affine import AffineMap
+from jaxalign.core import chunk_size, streaming
+from jaxalign.core.errors import UserError
+from jaxalign.core.lazy_rows import LazyRows, unit_rows
+from jaxalign.data import EmbeddingStore
+from jaxalign.data.derived import write_derived
+from jaxalign.data.manifest import DTYPES, check_encoder_name
+from jaxalign.data.store import require_free
+
+CHUNK_BYTES = 2**24  # of rows as float64, in which they are mapped
+
+
+def translate(
+    store: EmbeddingStore,
+    encoder: str,
+    map: AffineMap,
+    out: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    dtype: str = "float16",
+    normalize_input: bool = False,
+    normalize: bool = False,
+    chunk_rows: int | None = None,
+    info: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> EmbeddingStore:
+    """Maps every row of an encoder and writes a new store with the same samples.
+
+    Rows are read, mapped and written a chunk at a time, so that memory does not grow with the gallery; the next chunk
+    is read while one is mapped. Products are taken in the map's own format.
+
+    Args:
+      store: open; ``encoder`` is one of its encoders.
+      encoder: whose rows are mapped, shape [n, map.in_dim].
+      map: one map, no stack.
+      out: directory of the store to make; it is there whole or not at all.
+      name: of the encoder in the new store; without it ``encoder``.
+      dtype: to store in: "float16", "float32" or "bfloat16".
+      normalize_input: scale rows to length 1 before the map, for maps that were fitted on such rows.
+      normalize: scale mapped rows to length 1. Rows of zeros stay zeros.
+      chunk_rows: rows of a chunk; without it what the device's memory allows.
+      info: what else to note of the encoder in the manifest.
+      overwrite: replace a store that is at ``out``.
+      progress: told how many rows are done, after every chunk.
+
+    Returns:
+      The new store, open.
+
+    Raises:
+      UserError: widths differ, something is at ``out``, a mapped value does not fit ``dtype``, or a chunk does not
+        fit the device.
+    """
+    rows = store[encoder]
+    name = check_encoder_name(encoder if name is None else name)
+    if dtype not in DTYPES:
+        raise UserError(f"dtype is one of {', '.join(DTYPES)}, got {dtype!r}.")
+    if map.bias.ndim != 1:
+        raise UserError(f"a gallery is translated by one map, got a stack of shape {map.bias.shape[:-1]}.")
+    if map.in_dim != store.dims[encoder]:
+        raise UserError(
+            f"the map takes rows of width {map.in_dim}, encoder {encoder!r} of store {store.dataset!r} has width "
+            f"{store.dims[encoder]}."
+        )
+    if os.path.realpath(out) == os.path.realpath(store.path):
+        raise UserError(f"{out} is the store to translate; choose another path for the new one.")
+    require_free(pathlib.Path(out), overwrite)
+    size = min(chunk_size.check(chunk_rows) or _chunk_rows(map), store.rows)
+    chunks = _mapped(rows, map, size, normalize_input, normalize, progress)
+    note = {"translated_from": {"encoder": encoder, "sha256": store.checksums[encoder]}, **(info or {})}
+    return write_derived(store, out, name, chunks, map.out_dim, dtype, info=note, overwrite=overwrite)
+
+
+def _mapped(
+    rows: np.ndarray,
+    map: AffineMap,
+    size: int,
+    normalize_input: bool,
+    normalize: bool,
+    progress: Callable[[int], None] | None,
+) -> Iterator[np.ndarray]:
+    """The mapped rows, a chunk at a time, shape [c, out], float32 or float64."""
+    given = LazyRows.of(rows).unit() if normalize_input else LazyRows.of(rows)
+    for start, part in streaming.ahead(given.pieces(size)):
+        mapped = _apply(map, part)
+        yield unit_rows(mapped) if normalize else mapped
+        if progress is not None:
+            progress(start + len(part))
+
+
+def _apply(map: AffineMap, rows: np.ndarray) -> np.ndarray:
+    """The map of one chunk, in smaller pieces where memory runs out."""
+
+    def run(size: int) -> np.ndarray:
+        pieces = [np.asarray(map(rows[start : start + size])) for start in range(0, len(rows), size)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    what = f"mapped rows of width {map.in_dim:,} to {map.out_dim:,}"
+    return chunk_size.halved_until_it_fits(run, len(rows), what)
+
+
+def _chunk_rows(map: AffineMap) -> int:
+    row_bytes = 8 * max(map.in_dim, map.out_dim)
+    return chunk_size.rows_that_fit(max(1, CHUNK_BYTES // row_bytes), 4 * row_bytes, 0)

@@ -1,0 +1,316 @@
+"""Which rows are compared with which: pairs read from a file, or drawn as the published protocol does."""
+
+import csv
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxalign.core.errors import UserError
+
+_IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|gif|webp|tiff?|p[gpn]m|npy)$", re.IGNORECASE)
+_TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PairList:
+    """Comparisons of the row ``left[k]`` with the row ``right[k]``.
+
+    Attributes:
+      left: row numbers, int64, shape [m].
+      right: row numbers, int64, shape [m].
+      genuine: whether both are of one person, bool, shape [m].
+      fold: of each pair, from 0, int32, shape [m].
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    genuine: np.ndarray
+    fold: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def among(self, rows: ArrayLike) -> "PairList":
+        """The pairs of which both rows are among some, such as those of a test side.
+
+        Args:
+          rows: row numbers, none twice, shape [r].
+
+        Returns:
+          The pairs, numbered by position in ``rows``.
+        """
+        rows = np.asarray(rows, np.int64)
+        highest = max((int(part.max(initial=-1)) for part in (rows, self.left, self.right)), default=-1)
+        position = np.full(highest + 1, -1)
+        position[rows] = np.arange(len(rows))
+        left, right = position[self.left], position[self.right]
+        kept = (left >= 0) & (right >= 0)
+        return PairList(left[kept], right[kept], self.genuine[kept], self.fold[kept])
+
+
+def published_pairs(identities: ArrayLike, seed: int) -> PairList:
+    """Every genuine pair and as many impostor pairs, as the published protocol compares.
+
+    Genuine pairs are i < j within a person, all of them. Impostor pairs are drawn independently and evenly
+    from all ordered pairs of rows of two people.
+
+    Args:
+      identities: the person of each row, shape [n].
+      seed: of the draw, from 0 to 2³² − 1.
+
+    Returns:
+      Genuine pairs, then impostor pairs, as many of each; one fold.
+
+    Raises:
+      UserError: nobody has two rows, or there is one person only.
+
+    References:
+      Rubab, Tong, Ross, arXiv 2604.07282, 2026.
+    """
+    people, person = np.unique(np.asarray(identities), return_inverse=True)
+    if not 0 <= seed < 2**32:
+        raise UserError(f"a seed must be a whole number from 0 to 4294967295, got {seed!r}.")
+    left, right = _genuine_pairs(person)
+    if len(left) == 0:
+        raise UserError(f"each of the {len(people):,} people has one image, so there is no genuine pair.")
+    if len(people) < 2:
+        raise UserError(f"all {len(person):,} images are of one person, so there is no impostor pair.")
+    others_left, others_right = _impostor_pairs(person, len(left), np.random.RandomState(seed))
+    genuine = np.repeat([True, False], len(left))
+    return PairList(
+        np.concatenate([left, others_left]),
+        np.concatenate([right, others_right]),
+        genuine,
+        np.zeros(len(genuine), np.int32),
+    )
+
+
+def read_lfw_pairs(
+    path: str | os.PathLike[str],
+    identities: Sequence[str] | np.ndarray,
+    sample_ids: Sequence[str] | np.ndarray,
+) -> PairList:
+    """Reads a list in the format of LFW's pairs.txt.
+
+    The first line has the number of folds and of genuine pairs per fold (``10 300``; the number of pairs
+    alone is one fold). Then for each fold follow as many genuine lines ``Name i j`` and as many impostor
+    lines ``NameA i NameB j``, separated by tabs. Photograph i of Name is the sample ``Name_000i``, with or
+    without a folder before it and an image's suffix behind it, or ``Name/i``, with or without leading zeros
+    and suffix.
+
+    Args:
+      path: of the list.
+      identities: the person of each row, shape [n].
+      sample_ids: the name of each row, shape [n].
+
+    Returns:
+      The pairs, in the order of the file.
+
+    Raises:
+      UserError: the file is missing, cut short or of another format, a photograph is not among the samples,
+        or the identities contradict a line.
+
+    References:
+      Huang et al., "Labeled Faces in the Wild", University of Massachusetts, Amherst, Technical Report 07-49,
+      2007.
+    """
+    lines = [(number, line) for number, line in enumerate(_lines(path), 1) if line.strip()]
+    folds, each = _lfw_header(path, lines)
+    if len(lines) - 1 != 2 * folds * each:
+        raise UserError(
+            f"{path}: the first line announces {folds} folds of {each} genuine and {each} impostor pairs, "
+            f"which is {2 * folds * each:,} lines; {len(lines) - 1:,} follow. The file may be cut short."
+        )
+    pairs = []
+    for index, (number, line) in enumerate(lines[1:]):
+        genuine = index % (2 * each) < each
+        left, right = _lfw_names(f"{path}, line {number}", line, genuine)
+        pairs.append(_Pair(number, left, right, genuine, index // (2 * each)))
+    return _matched(path, pairs, identities, sample_ids)
+
+
+def read_pairs_csv(
+    path: str | os.PathLike[str],
+    identities: Sequence[str] | np.ndarray,
+    sample_ids: Sequence[str] | np.ndarray,
+) -> PairList:
+    """Reads a list of pairs from a CSV file with a header.
+
+    Columns ``left`` and ``right`` hold sample ids, whole or without folder and suffix. Optional: ``genuine``
+    (1 or 0, else from the identities) and ``fold`` (a whole number, else 0).
+
+    Args:
+      path: of the list.
+      identities: the person of each row, shape [n].
+      sample_ids: the name of each row, shape [n].
+
+    Returns:
+      The pairs, in the order of the file.
+
+    Raises:
+      UserError: the file is missing or of another format, a photograph is not among the samples, or the
+        identities contradict a line.
+    """
+    pairs = []
+    for line, record in _records(path):
+        where = f"{path}, line {line}"
+        genuine = _TRUTH.get(record["genuine"].strip().lower()) if "genuine" in record else None
+        if "genuine" in record and genuine is None:
+            raise UserError(f"{where}: expected 1 or 0 in the column genuine, got {record['genuine']!r}.")
+        fold = _number(record.get("fold", "0"), f"{where}: column fold")
+        pairs.append(_Pair(line, record["left"].strip(), record["right"].strip(), genuine, fold))
+    return _matched(path, pairs, identities, sample_ids)
+
+
+def _records(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The lines of a CSV file of pairs, by column, with their numbers."""
+    reader = csv.DictReader(_lines(path), skipinitialspace=True)
+    try:
+        header = reader.fieldnames or []
+        if not {"left", "right"} <= set(header):
+            found = ",".join(header)
+            raise UserError(f"{path}: expected a first line with the columns left,right; it has {found!r}.")
+        for record in reader:
+            if None in record or None in record.values():
+                expected = f"{len(header)} values, as in the first line"
+                raise UserError(f"{path}, line {reader.line_num}: expected {expected}.")
+            yield reader.line_num, record
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num} is not CSV: {error}.") from error
+
+
+class _Pair(NamedTuple):
+    """One line of a file; ``genuine`` is None where the file does not say."""
+
+    line: int
+    left: str
+    right: str
+    genuine: bool | None
+    fold: int
+
+
+def _matched(
+    path: str | os.PathLike[str],
+    pairs: list[_Pair],
+    identities: Sequence[str] | np.ndarray,
+    sample_ids: Sequence[str] | np.ndarray,
+) -> PairList:
+    """Looks the pairs up among the samples and checks them against the identities."""
+    if not pairs:
+        raise UserError(f"{path} holds no pairs.")
+    rows_of = _rows_by_name(sample_ids)
+    names = dict.fromkeys(name for pair in pairs for name in (pair.left, pair.right))
+    missing = [name for name in names if not rows_of.get(name)]
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing):,} of its {len(names):,} photographs are not among the "
+            f"{len(sample_ids):,} samples (first: {missing[0]!r}; a sample is {str(sample_ids[0])!r})."
+        )
+    for name in names:
+        if len(rows_of[name]) > 1:
+            first, second = (str(sample_ids[row]) for row in rows_of[name][:2])
+            raise UserError(f"{path}: {name!r} may be the sample {first!r} or {second!r}.")
+    left = np.array([rows_of[pair.left][0] for pair in pairs], np.int64)
+    right = np.array([rows_of[pair.right][0] for pair in pairs], np.int64)
+    identities = np.asarray(identities)
+    same = identities[left] == identities[right]
+    for index, pair in enumerate(pairs):
+        where = f"{path}, line {pair.line}"
+        if pair.genuine is not None and pair.genuine != same[index]:
+            says, is_so = ("one person", "two people") if pair.genuine else ("two people", "one person")
+            raise UserError(f"{where}: {pair.left} and {pair.right} are {says}; the data: {is_so}.")
+        if left[index] == right[index]:
+            raise UserError(f"{where}: {pair.left} is compared with itself.")
+    return PairList(left, right, same, np.array([pair.fold for pair in pairs], np.int32))
+
+
+def _rows_by_name(sample_ids: Sequence[str] | np.ndarray) -> dict[str, list[int]]:
+    """Every way to name a sample: whole, without folder and suffix, as ``person_0001`` for ``person/1``."""
+    whole = {str(sample): [row] for row, sample in enumerate(sample_ids)}
+    short: dict[str, list[int]] = {}
+    for sample, rows in whole.items():
+        *folders, last = re.split(r"[/\\]", _IMAGE_SUFFIX.sub("", sample))
+        names = {last}
+        if folders and last.isascii() and last.isdigit():
+            names.add(f"{folders[-1]}_{int(last):04d}")
+        for name in names - {sample}:
+            short.setdefault(name, []).extend(rows)
+    return short | whole  # a whole name means that sample, whatever else it may abbreviate
+
+
+def _lfw_header(path: str | os.PathLike[str], lines: list[tuple[int, str]]) -> tuple[int, int]:
+    numbers = lines[0][1].split() if lines else []
+    if len(numbers) not in (1, 2) or not all(re.fullmatch(r"[1-9][0-9]{0,8}", number) for number in numbers):
+        raise UserError(
+            f"{path}: expected a first line with the number of folds and of pairs, such as '10 300', got "
+            f"{lines[0][1].strip() if lines else 'an empty file'!r}."
+        )
+    return (1, int(numbers[0])) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
+
+
+def _lfw_names(where: str, line: str, genuine: bool) -> tuple[str, str]:
+    fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+    if len(fields) != (3 if genuine else 4):
+        form = "a genuine pair 'Name i j'" if genuine else "an impostor pair 'NameA i NameB j'"
+        raise UserError(f"{where}: expected {form}, got {line.strip()!r}.")
+    names = (fields[0], fields[0]) if genuine else (fields[0], fields[2])
+    first, second = (_number(field, where) for field in (fields[1], fields[-1]))
+    return f"{names[0]}_{first:04d}", f"{names[1]}_{second:04d}"
+
+
+def _number(text: str, where: str) -> int:
+    if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text):
+        raise UserError(f"{where}: expected a whole number, got {text!r}.")
+    return int(text)
+
+
+def _lines(path: str | os.PathLike[str]) -> list[str]:
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file in UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _genuine_pairs(person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All i < j of one person, sorted by i, then j."""
+    by_person = np.argsort(person, kind="stable")
+    counts = np.bincount(person)
+    starts = np.cumsum(counts) - counts
+    lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for size in np.unique(counts[counts > 1]):
+        first, second = np.triu_indices(size, 1)
+        rows = by_person[starts[counts == size][:, None] + np.arange(size)]
+        lefts.append(rows[:, first].reshape(-1))
+        rights.append(rows[:, second].reshape(-1))
+    left, right = np.concatenate(lefts), np.concatenate(rights)
+    order = np.lexsort((right, left))
+    return left[order], right[order]
+
+
+def _impostor_pairs(
+    person: np.ndarray, number: int, generator: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ordered pairs of two people's rows, drawn evenly.
+
+    With rows sorted by person, the partners of a row are those before its person's block and those behind it;
+    one number below the count of all such pairs picks a row and a partner.
+    """
+    by_person = np.argsort(person, kind="stable")
+    counts = np.bincount(person)
+    starts = np.cumsum(counts) - counts
+    block = person[by_person]
+    partners = len(person) - counts[block]
+    up_to = np.cumsum(partners)
+    drawn = generator.randint(0, up_to[-1], size=number, dtype=np.int64)
+    left = np.searchsorted(up_to, drawn, side="right")
+    right = drawn - (up_to[left] - partners[left])
+    right += np.where(right >= starts[block[left]], counts[block[left]], 0)
+    return by_person[left], by_person[right]

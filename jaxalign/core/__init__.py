@@ -1,0 +1,1 @@
+"""What every room stands on: errors, checks, number formats, rows that are read lazily, people, devices."""

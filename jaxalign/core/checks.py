@@ -1,0 +1,172 @@
+"""Checks of what a caller gives, before any work starts: each failure is one sentence."""
+
+from collections.abc import Mapping
+from typing import overload
+
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from jaxalign.core.errors import UserError
+from jaxalign.core.lazy_rows import LazyRows
+
+
+def array_of(values: object, name: str) -> np.ndarray:
+    """Values as an array (memory-mapped arrays stay so), refusing what numpy cannot make one of."""
+    try:
+        return np.asanyarray(values)
+    except ValueError as error:
+        raise UserError(f"{name}: expected an array, got rows of unequal length") from error
+
+
+def seed(value: object) -> None:
+    """Refuses a seed that is not a whole number ≥ 0."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
+        raise UserError(f"seed: expected a whole number of at least 0, got {value!r}")
+
+
+@overload
+def embedding(array: LazyRows, name: str) -> LazyRows: ...
+
+
+@overload
+def embedding(array: ArrayLike, name: str) -> np.ndarray: ...
+
+
+def embedding(array: ArrayLike | LazyRows, name: str) -> np.ndarray | LazyRows:
+    """One encoder's rows as a two-dimensional floating array (memory-mapped arrays and lazy rows stay so)."""
+    if isinstance(array, LazyRows):
+        embedding(array.array[:1], name)
+        return array
+    array = array_of(array, name)
+    if array.ndim != 2 or min(array.shape) == 0:
+        raise UserError(
+            f"{name}: expected an array of shape [rows, width] with at least one of each, got {array.shape}"
+        )
+    if array.dtype.kind in "iub":
+        return array.astype(np.float32)
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        raise UserError(f"{name}: expected numbers in a floating format, got {array.dtype}")
+    return array
+
+
+def embeddings(arrays: Mapping[str, ArrayLike | LazyRows]) -> dict[str, np.ndarray | LazyRows]:
+    """Several encoders' rows of the same photographs."""
+    if not isinstance(arrays, Mapping):
+        raise UserError(f"expected a mapping from encoders to their embeddings, got {type(arrays).__name__}")
+    if not arrays:
+        raise UserError("expected the embeddings of at least one encoder, got none")
+    checked = {str(name): embedding(array, f"embeddings of {str(name)!r}") for name, array in arrays.items()}
+    rows = {name: array.shape[0] for name, array in checked.items()}
+    if len(set(rows.values())) > 1:
+        raise UserError(f"every encoder must have the same rows in the same order, got row counts {rows}")
+    return checked
+
+
+def weights(values: ArrayLike | None, rows: int) -> np.ndarray:
+    """Row weights as float64, shape [rows]; ones where there are none."""
+    if values is None:
+        return np.ones(rows)
+    array = array_of(values, "weights")
+    if array.dtype.kind not in "iuf":
+        raise UserError(f"weights: expected numbers, got {array.dtype}")
+    array = array.astype(np.float64)
+    if array.shape != (rows,):
+        raise UserError(f"weights: expected shape [{rows}], one for each row, got {array.shape}")
+    bad = int(np.sum(~(np.isfinite(array) & (array >= 0))))
+    if bad or not array.sum() > 0:
+        raise UserError(
+            f"weights: expected finite numbers ≥ 0 that are not all zero; {bad} of {rows} are not"
+        )
+    return array
+
+
+def folds(values: ArrayLike, rows: int) -> np.ndarray:
+    """Fold numbers 0 ... F − 1, F ≥ 2, none empty, shape [rows]."""
+    array = np.asarray(values)
+    if array.shape != (rows,) or array.dtype.kind not in "iu":
+        raise UserError(
+            f"fold: expected integers of shape [{rows}], got {array.dtype} of shape {array.shape}"
+        )
+    found = np.unique(array)
+    if len(found) < 2 or found[0] != 0 or found[-1] != len(found) - 1:
+        raise UserError(
+            f"fold: expected numbers 0 ... F − 1 with F of at least 2 and no fold empty, got {found[:10]}"
+        )
+    return array
+
+
+def row_numbers(values: ArrayLike | None, rows: int) -> np.ndarray | None:
+    """Numbers of rows, each from 0 to ``rows`` − 1 and none twice, shape [m]; None for all."""
+    if values is None:
+        return None
+    array = array_of(values, "rows")
+    if array.ndim != 1 or array.dtype.kind not in "iu" or not len(array):
+        raise UserError(
+            f"rows: expected at least one whole number, shape [m], got {array.dtype} of {array.shape}"
+        )
+    if array.min() < 0 or array.max() >= rows or np.bincount(array).max() > 1:
+        raise UserError(f"rows: expected numbers from 0 to {rows - 1:,}, none twice")
+    return array
+
+
+def finite_moments(
+    mean: np.ndarray,
+    variance: np.ndarray,
+    arrays: Mapping[str, np.ndarray | LazyRows],
+    rows: np.ndarray | None = None,
+) -> None:
+    """Names the encoders whose rows hold NaN or infinite values, from their column statistics alone."""
+    if np.isfinite(mean).all() and np.isfinite(variance).all():
+        return
+    bad = {name: _count_nonfinite(array, rows) for name, array in arrays.items()}
+    found = ", ".join(f"{name!r} in {count:,} rows" for name, count in bad.items() if count)
+    if found:
+        raise UserError(f"embeddings must be finite; NaN or infinite values are in {found}")
+    raise UserError("embeddings are too large: their squares overflow; divide them by a constant")
+
+
+def _count_nonfinite(array: np.ndarray | LazyRows, rows: np.ndarray | None) -> int:
+    """How many of the rows are not finite, a few thousand at a time."""
+    used = LazyRows.of(array, rows)
+    return sum(int((~np.isfinite(part).all(axis=1)).sum()) for _, part in used.pieces(4096))
+
+
+def penalty(l2: object, *, zero_allowed: bool = False, scalar: bool = False) -> None:
+    """Refuses a penalty that is not finite or not above 0 (or ≥ 0); traced values are let through."""
+    if isinstance(l2, Tracer):
+        return
+    values = np.asarray(l2)
+    least = "≥ 0" if zero_allowed else "above 0 (method 'linear' is the limit at 0)"
+    good = values.dtype.kind in "iuf" and np.isfinite(values).all()
+    good = good and (values >= 0 if zero_allowed else values > 0).all() and not (scalar and values.ndim)
+    if not good:
+        raise UserError(f"l2: expected a finite penalty {least}, got {l2}")
+
+
+def rank(value: int | None) -> None:
+    """Refuses a rank below 1."""
+    if value is not None and (
+        not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1
+    ):
+        raise UserError(f"rank: expected an integer of at least 1, or None for full rank, got {value!r}")
+
+
+def whitening_settings(whitening: object, weighting: object, shrinkage: object) -> None:
+    """Refuses exponents and shrinkages out of their range; traced values are let through."""
+    ranges = {"whitening": (whitening, 1.0), "weighting": (weighting, np.inf), "shrinkage": (shrinkage, 1.0)}
+    for name, (value, most) in ranges.items():
+        if isinstance(value, Tracer):
+            continue
+        number = np.asarray(value)
+        if number.ndim or number.dtype.kind not in "iuf" or not (0 <= number <= most and np.isfinite(number)):
+            limit = "≥ 0" if most == np.inf else f"from 0 to {most:g}"
+            raise UserError(f"{name}: expected a number {limit}, got {value!r}")
+
+
+def groups(values: ArrayLike, rows: int) -> np.ndarray:
+    """Identities of rows, shape [rows], any type that can be compared."""
+    array = array_of(values, "groups")
+    if array.shape != (rows,):
+        raise UserError(f"groups: expected one identity for each of {rows} rows, got shape {array.shape}")
+    return array

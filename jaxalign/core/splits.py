@@ -1,0 +1,220 @@
+"""Identity-disjoint splits and folds: no person is on both sides."""
+
+import dataclasses
+import heapq
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxalign.core.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Rows to fit on and rows to test on, no person in both.
+
+    Attributes:
+      train: row numbers, int64, shape [a].
+      test: row numbers, int64, shape [b].
+      seed: of the shuffle of people.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    seed: int
+
+
+def published_split(identities: ArrayLike, seed: int, train_fraction: float = 0.7) -> Split:
+    """Splits people as the published protocol does; the same seed gives the same people.
+
+    People are sorted by name and shuffled with NumPy's legacy generator; the first ⌊train_fraction · people⌋
+    train, the others test. Rows follow person by person, people in the order in which they first appear.
+
+    Args:
+      identities: the person of each row, shape [n].
+      seed: of the shuffle, from 0 to 2³² − 1.
+      train_fraction: of people (not of rows), between 0 and 1.
+
+    Returns:
+      The rows of either side.
+
+    Raises:
+      UserError: a side would have no people, or an argument is out of range.
+
+    Equivalent: ``people = sorted(set(identities)); numpy.random.RandomState(seed).shuffle(people);
+    people[:int(train_fraction * len(people))]``.
+
+    References:
+      Rubab, Tong, Ross, arXiv 2604.07282, 2026.
+    """
+    people, person = _people(identities)
+    if not 0 < train_fraction < 1:
+        raise UserError(
+            f"the fraction of people to train on must lie between 0 and 1, got {train_fraction!r}."
+        )
+    order = _shuffled(len(people), seed)
+    trained = int(train_fraction * len(people))
+    if not 0 < trained < len(people):
+        raise UserError(
+            f"{len(people):,} people of whom {train_fraction:g} train leave one side without people; "
+            "more people or another fraction are needed."
+        )
+    trains = np.zeros(len(people), bool)
+    trains[order[:trained]] = True
+    rows = person_by_person(person)
+    side = trains[person[rows]]
+    return Split(rows[side], rows[~side], int(seed))
+
+
+def shuffled_people(identities: ArrayLike, seed: int) -> np.ndarray:
+    """People in the order in which ``published_split`` puts them on the training side, so that smaller sides nest.
+
+    Args:
+      identities: the person of each row, shape [n].
+      seed: of the shuffle, from 0 to 2³² − 1.
+    """
+    people, _ = _people(identities)
+    return people[_shuffled(len(people), seed)]
+
+
+def without_people(identities: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, int]:
+    """Rows of people who are not among others.
+
+    Args:
+      identities: the person of each row, shape [n].
+      others: people, each as often as one likes, shape [m].
+
+    Returns:
+      The row numbers, int64, and the number of people left out.
+
+    Raises:
+      UserError: fewer than two people are left.
+    """
+    people, person = _people(identities)
+    known = np.isin(people, np.asarray(others))
+    if np.sum(~known) < 2:
+        raise UserError(
+            f"of {len(people):,} people {np.sum(known):,} have the name of one who is tested, which leaves fewer than "
+            "two to fit on."
+        )
+    return np.flatnonzero(~known[person]), int(np.sum(known))
+
+
+def identity_folds(identities: ArrayLike, folds: int, seed: int = 0) -> np.ndarray:
+    """Deals people into folds that have about as many rows each.
+
+    People are shuffled, then dealt by falling number of rows, each to the fold that has the fewest rows so
+    far; no fold is empty.
+
+    Args:
+      identities: the person of each row, shape [n].
+      folds: how many, 2 or more.
+      seed: of the shuffle, from 0 to 2³² − 1.
+
+    Returns:
+      The fold of each row, 0 to folds − 1, int32, shape [n].
+
+    Raises:
+      UserError: there are fewer people than folds, or an argument is out of range.
+
+    Equivalent: ``sklearn.model_selection.GroupKFold`` deals in the same way, without a shuffle.
+    """
+    people, person = _people(identities)
+    if folds < 2:
+        raise UserError(f"cross-validation needs at least 2 folds, got {folds}.")
+    if len(people) < folds:
+        raise UserError(
+            f"there are fewer people than folds: {len(people):,} people cannot fill {folds} folds with "
+            "nobody in two of them; use fewer folds or more people."
+        )
+    counts = np.bincount(person)
+    shuffled = _generator(seed).permutation(len(people))
+    largest_first = shuffled[np.argsort(-counts[shuffled], kind="stable")]
+    fold_of_person = np.empty(len(people), np.int32)
+    filled = [(0, fold) for fold in range(folds)]
+    for index, rows in zip(largest_first.tolist(), counts[largest_first].tolist()):
+        held, fold = filled[0]
+        fold_of_person[index] = fold
+        heapq.heapreplace(filled, (held + rows, fold))
+    return fold_of_person[person]
+
+
+def limit_per_person(
+    rows: ArrayLike, identities: ArrayLike, most: int, seed: int | None = None
+) -> np.ndarray:
+    """Keeps at most so many rows of each person, in the order given.
+
+    Args:
+      rows: row numbers, shape [m].
+      identities: the person of every row of the data set (not only of ``rows``), shape [n].
+      most: rows to keep of each person, 1 or more.
+      seed: None keeps the first rows of each person; a number keeps rows chosen at random.
+
+    Returns:
+      The kept row numbers, int64, order as in ``rows``.
+
+    Raises:
+      UserError: ``most`` is below 1, or a row number is out of range.
+    """
+    rows = np.asarray(rows, np.int64).reshape(-1)
+    _, person = _people(identities)
+    if most < 1:
+        raise UserError(f"the largest number of rows per person must be 1 or more, got {most}.")
+    outside = rows[(rows < 0) | (rows >= len(person))]
+    if len(outside):
+        raise UserError(f"row numbers must lie from 0 to {len(person) - 1:,}, got {outside[0]}.")
+    preference = np.arange(len(rows)) if seed is None else _generator(seed).permutation(len(rows))
+    order = np.lexsort((preference, person[rows]))
+    grouped = person[rows][order]
+    place = np.arange(len(rows)) - np.searchsorted(grouped, grouped)
+    return rows[np.sort(order[place < most])]
+
+
+def require_repeated_identities(identities: ArrayLike, where: str = "the data set") -> None:
+    """Refuses data in which nobody has two images, so that there is no genuine comparison.
+
+    Args:
+      identities: the person of each row, shape [n].
+      where: what the sentence calls the data, such as "store 'lfw'".
+
+    Raises:
+      UserError: every person has one image.
+    """
+    people, person = _people(identities)
+    if len(people) == len(person):
+        raise UserError(
+            f"{where}: each of the {len(people):,} people has one image, so there is no genuine comparison; "
+            "check the column 'identity'."
+        )
+
+
+def person_by_person(person: np.ndarray) -> np.ndarray:
+    """Row numbers grouped by person, people in order of first appearance, rows of one person ascending.
+
+    Args:
+      person: a number for the person of each row, shape [n].
+    """
+    _, first, inverse = np.unique(person, return_index=True, return_inverse=True)
+    return np.argsort(first[inverse], kind="stable")
+
+
+def _people(identities: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """The people sorted by name, and the number among them of each row's person."""
+    identities = np.asarray(identities)
+    if identities.ndim != 1 or len(identities) == 0:
+        raise UserError(f"identities must be a list of one person per row, got shape {identities.shape}.")
+    people, person = np.unique(identities, return_inverse=True)
+    return people, person.astype(np.int64)
+
+
+def _shuffled(count: int, seed: int) -> np.ndarray:
+    order = np.arange(count)
+    _generator(seed).shuffle(order)
+    return order
+
+
+def _generator(seed: int) -> np.random.RandomState:
+    """NumPy's legacy generator: its stream never changes between versions."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"a seed must be a whole number from 0 to 4294967295, got {seed!r}.")
+    return np.random.RandomState(seed)

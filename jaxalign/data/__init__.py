@@ -1,0 +1,7 @@
+"""Embeddings of one data set under many encoders, on disk and memory-mapped."""
+
+from jaxalign.data.joined import join
+from jaxalign.data.manifest import check_encoder_name
+from jaxalign.data.store import EmbeddingStore
+
+__all__ = ["EmbeddingStore", "check_encoder_name", "join"]

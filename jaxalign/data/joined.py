@@ -1,0 +1,59 @@
+"""Several stores of the same photographs as one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxalign.core.errors import UserError
+from jaxalign.data.manifest import EncoderEntry, Manifest, check_new_names
+from jaxalign.data.store import EmbeddingStore
+
+
+def join(stores: Sequence[EmbeddingStore], encoders: Sequence[str] | None = None) -> EmbeddingStore:
+    """The encoders of several stores side by side, rows matched by sample id.
+
+    Args:
+      stores: open ones; the first gives the name, the other columns and the order of rows. Photographs that one of
+        them lacks are left out.
+
+      encoders: their order; without it, store by store.
+
+    Returns:
+      A store that is on disk nowhere as a whole: where stores have other rows than the first, theirs are in memory.
+
+    Raises:
+      UserError: an encoder's name occurs twice, a photograph has two people, or no photograph is in all stores.
+    """
+    first = stores[0]
+    if len(stores) == 1 and encoders is None:
+        return first
+    for number, store in enumerate(stores):
+        check_new_names(store.encoders, [name for other in stores[:number] for name in other.encoders])
+    rows = [{name: row for row, name in enumerate(store.sample_ids.tolist())} for store in stores]
+    common = [name for name in rows[0] if all(name in of for of in rows[1:])]
+    if not common:
+        raise UserError(
+            f"stores {' and '.join(repr(store.dataset) for store in stores)} have no sample id in common; theirs begin "
+            f"with {' and '.join(repr(str(store.sample_ids[0])) for store in stores)}."
+        )
+    chosen = [np.array([of[name] for name in common]) for of in rows]
+    for store, numbers in zip(stores[1:], chosen[1:]):
+        differ = np.flatnonzero(store.identities[numbers] != first.identities[chosen[0]])
+        if len(differ):
+            name = common[differ[0]]
+            people = first.identities[rows[0][name]], store.identities[numbers[differ[0]]]
+            raise UserError(
+                f"stores {first.dataset!r} and {store.dataset!r} have {len(differ):,} photographs under two people "
+                f"(first: {name!r} is {str(people[0])!r} and {str(people[1])!r})."
+            )
+    mapped, entries = {}, {}
+    for store, numbers in zip(stores, chosen):
+        whole = len(numbers) == store.rows and (numbers == np.arange(store.rows)).all()
+        for name in store.encoders:
+            array = store[name]
+            mapped[name] = array if whole else np.asarray(array)[numbers]
+            info = dict(store.info[name])
+            entries[name] = EncoderEntry(store.dims[name], str(array.dtype), store.checksums[name], info)
+    manifest = Manifest(first.dataset, len(common), entries)
+    ordered = {name: mapped[name] for name in encoders or mapped}
+    return EmbeddingStore(first.path, manifest, first.table.take(chosen[0]), ordered)

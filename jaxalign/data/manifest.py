@@ -1,0 +1,175 @@
+"""manifest.json of a store: what the other files must hold."""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeGuard
+
+from jaxalign.core.errors import UserError
+from jaxalign.data.atomic import write_atomically
+
+FILE = "manifest.json"
+FORMAT = "jaxalign-store"
+VERSION = 1
+DTYPES = ("float16", "float32", "bfloat16")
+OWN_FIELDS = frozenset({"dim", "dtype", "sha256"})
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderEntry:
+    """What the manifest says of one encoder.
+
+    Attributes:
+      dim: width of its embeddings.
+      dtype: one of ``DTYPES``.
+      sha256: of the whole .npy file, in hexadecimal digits.
+      info: whatever else was noted, such as the weights or the source.
+    """
+
+    dim: int
+    dtype: str
+    sha256: str
+    info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What manifest.json says.
+
+    Attributes:
+      dataset: name of the data set.
+      rows: of every encoder and of samples.parquet.
+      encoders: by name, in the order they were added.
+      samples_sha256: of samples.parquet; None in a store that does not note it.
+    """
+
+    dataset: str
+    rows: int
+    encoders: Mapping[str, EncoderEntry]
+    samples_sha256: str | None = None
+
+    @classmethod
+    def read(cls, directory: pathlib.Path) -> "Manifest":
+        """Reads and checks the manifest of a store.
+
+        Raises:
+          UserError: it is missing, no JSON, of another format or version, or incomplete.
+        """
+        path = directory / FILE
+        if not directory.exists():
+            raise UserError(f"there is no store at {directory}.")
+        if not directory.is_dir():
+            raise UserError(f"{directory} is a file; a store is a directory that holds {FILE}.")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{directory} is not a store: {path} is missing.") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise UserError(f"{path} is damaged: it is not JSON ({error}).") from error
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        return _parse(content, path)
+
+    def write(self, directory: pathlib.Path) -> None:
+        """Writes the manifest of a store in one step: the old one or the new one is there, never half."""
+        encoders = {
+            name: {**entry.info, "dim": entry.dim, "dtype": entry.dtype, "sha256": entry.sha256}
+            for name, entry in self.encoders.items()
+        }
+        content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "dataset": self.dataset}
+        content |= {"rows": self.rows, "encoders": encoders}
+        if self.samples_sha256:
+            content["samples"] = {"sha256": self.samples_sha256}
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        write_atomically(directory / FILE, lambda file: file.write(text.encode()))
+
+
+def check_encoder_name(name: str) -> str:
+    """The name, if a file can safely be called so.
+
+    Raises:
+      UserError: it is not made of letters, digits and ``_ . + @ -``, or does not start with one of the
+        first two or ``_``.
+    """
+    if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
+        raise UserError(
+            f"an encoder cannot be called {name!r}: its name becomes a file's name, so it takes letters, "
+            "digits and _ . + @ - (starting with a letter, a digit or _), 100 at most."
+        )
+    return name
+
+
+def check_new_names(new: Iterable[str], there: Iterable[str] = ()) -> None:
+    """Refuses names that are not safe, that mean something else in a flag, or that are taken.
+
+    Names that differ only in case are one file on some disks.
+    """
+    taken = {name.lower(): name for name in there}
+    for name in new:
+        if check_encoder_name(name) == "all":
+            raise UserError("an encoder cannot be called 'all', which means every encoder.")
+        if name.lower() in taken:
+            raise UserError(f"encoder {name!r}: there is already an encoder {taken[name.lower()]!r}.")
+        taken[name.lower()] = name
+
+
+def check_info(name: str, info: Mapping[str, Any]) -> dict[str, Any]:
+    """What is noted of an encoder, if JSON can hold it."""
+    own = sorted(OWN_FIELDS.intersection(info))
+    if own:
+        raise UserError(
+            f"encoder {name!r}: {', '.join(own)} is found out from the array and cannot be given."
+        )
+    try:
+        return json.loads(json.dumps(dict(info), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"encoder {name!r}: what is noted of it must fit JSON ({error}).") from error
+
+
+def _parse(content: Any, path: pathlib.Path) -> Manifest:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f'{path} is not the manifest of a store: it lacks "format": "{FORMAT}".')
+    if content.get("version") != VERSION:
+        raise UserError(
+            f"{path} has version {content.get('version')!r}; this program reads version {VERSION}. "
+            "A newer jaxalign may read it."
+        )
+    dataset, rows, encoders = (content.get(key) for key in ("dataset", "rows", "encoders"))
+    if not isinstance(dataset, str) or not dataset:
+        raise UserError(f'{path} is damaged: "dataset" must be a name, it is {dataset!r}.')
+    if not _is_positive(rows):
+        raise UserError(f'{path} is damaged: "rows" must be a whole number of 1 or more, it is {rows!r}.')
+    if not isinstance(encoders, dict) or not encoders:
+        raise UserError(f'{path} is damaged: "encoders" must name at least one encoder.')
+    samples = content.get("samples", {})
+    digest = samples.get("sha256") if isinstance(samples, dict) else ""
+    if digest is not None and not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
+        raise UserError(f'{path} is damaged: "sha256" of "samples" must be 64 hexadecimal digits.')
+    return Manifest(dataset, rows, {name: _entry(name, encoders[name], path) for name in encoders}, digest)
+
+
+def _entry(name: str, entry: Any, path: pathlib.Path) -> EncoderEntry:
+    try:
+        check_encoder_name(name)
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    fields = entry if isinstance(entry, dict) else {}
+    dim, dtype, digest = (fields.get(key) for key in ("dim", "dtype", "sha256"))
+    if not _is_positive(dim):
+        raise UserError(f'{path} is damaged: "dim" of encoder {name!r} must be 1 or more, it is {dim!r}.')
+    if dtype not in DTYPES:
+        raise UserError(
+            f'{path} is damaged: "dtype" of encoder {name!r} must be one of {", ".join(DTYPES)}; it is {dtype!r}.'
+        )
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        raise UserError(f'{path} is damaged: "sha256" of encoder {name!r} must be 64 hexadecimal digits.')
+    return EncoderEntry(dim, dtype, digest, {key: fields[key] for key in fields if key not in OWN_FIELDS})
+
+
+def _is_positive(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

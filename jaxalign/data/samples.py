@@ -1,0 +1,162 @@
+"""samples.parquet of a store: who is on each row."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxalign.core.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+FILE = "samples.parquet"
+REQUIRED = ("sample_id", "identity")
+
+
+def text_column(values: Any, what: str) -> np.ndarray:
+    """Names as an array of text; whole numbers become their digits.
+
+    Args:
+      values: text or whole numbers, shape [n].
+      what: they are, for the message, such as "identity".
+
+    Raises:
+      UserError: one is missing or empty, or they are something else.
+    """
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        raise UserError(f"{what}: expected one name per row, got shape {list(values.shape)}.")
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "OUTSiu":
+        raise UserError(f"{what}: expected text or whole numbers, got {values.dtype}.")
+    # Not through an array: it would drop a NUL at the end of a text and turn numbers among texts into texts.
+    texts = [_text(value, what) for value in (values.tolist() if hasattr(values, "tolist") else values)]
+    missing = [row for row, text in enumerate(texts) if not text.strip()]
+    if missing:
+        raise UserError(
+            f"{what} is missing in {_count(len(missing), 'row')} of {len(texts):,} (first: row {missing[0]})."
+        )
+    if any("\0" in text for text in texts):
+        raise UserError(f"{what}: a name holds a NUL character.")
+    return np.array(texts)
+
+
+def require_unique(sample_ids: np.ndarray, where: str) -> None:
+    """Refuses sample ids that occur twice, naming the first."""
+    names, counts = np.unique(sample_ids, return_counts=True)
+    if len(names) < len(sample_ids):
+        twice = names[counts > 1]
+        raise UserError(
+            f"{where}: {_count(len(twice), 'sample id')} on more than one row (first: {str(twice[0])!r})."
+        )
+
+
+def make_table(sample_ids: np.ndarray, identities: np.ndarray, columns: Mapping[str, Any]) -> "pyarrow.Table":
+    """The rows of samples.parquet.
+
+    Raises:
+      UserError: a column has another number of rows, an own column's name, or values that Parquet cannot
+        hold.
+    """
+    import pyarrow
+
+    arrays = {}
+    for name, values in {"sample_id": sample_ids, "identity": identities, **columns}.items():
+        if name in REQUIRED and name in columns:
+            raise UserError(f"column {name!r} is given apart, not among the other columns.")
+        try:
+            arrays[name] = pyarrow.array(values.tolist() if isinstance(values, np.ndarray) else values)
+        except (pyarrow.ArrowException, UnicodeError, TypeError) as error:
+            raise UserError(f"column {name!r} cannot be stored: {_first_line(error)}.") from error
+        if len(arrays[name]) != len(sample_ids):
+            raise UserError(
+                f"column {name!r} has {len(arrays[name]):,} rows, there are {len(sample_ids):,} samples."
+            )
+    return pyarrow.table(arrays)
+
+
+def write_table(file: IO[bytes], table: "pyarrow.Table") -> None:
+    """Writes samples.parquet to an open file."""
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(table, file, compression="zstd")
+
+
+def read_table(directory: pathlib.Path, rows: int, store: str) -> "pyarrow.Table":
+    """Reads and checks samples.parquet of a store.
+
+    Args:
+      directory: of the store.
+      rows: expected from the manifest.
+      store: what a message calls the store.
+
+    Raises:
+      UserError: the file is missing or damaged, lacks a column, has another number of rows, names a sample
+        twice, or has rows without an identity.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    path = directory / FILE
+    if not path.is_file():
+        raise UserError(f"{store}: {path} is missing.")
+    try:
+        table = pyarrow.parquet.ParquetFile(path).read()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(
+            f"{store}: {path} is damaged: it cannot be read as Parquet ({_first_line(error)})."
+        ) from error
+    for name in REQUIRED:
+        if table.column_names.count(name) != 1:
+            raise UserError(
+                f"{store}: {path} lacks the column {name!r}; it has {', '.join(table.column_names)}."
+            )
+        if not _is_text(table.schema.field(name).type):
+            raise UserError(
+                f"{store}: {path}: column {name!r} must be text, it is {table.schema.field(name).type}."
+            )
+    if table.num_rows != rows:
+        raise UserError(
+            f"{store}: {path} has {table.num_rows:,} rows, manifest.json says {rows:,}. Restore the file."
+        )
+    for name in REQUIRED:
+        text_column(table[name].to_pylist(), f"{store}: {path}: {name}")
+    require_unique(column(table, "sample_id"), f"{store}: {path}")
+    return table
+
+
+def column(table: "pyarrow.Table", name: str) -> np.ndarray:
+    """One column as an array, shape [n]; text with gaps is an array of objects."""
+    values = table[name]
+    if _is_text(values.type):
+        texts = values.to_pylist()
+        return np.array(texts, dtype=object if None in texts else str)
+    return values.to_numpy(zero_copy_only=False)
+
+
+def _is_text(kind: "pyarrow.DataType") -> bool:
+    import pyarrow.types as types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _text(value: Any, what: str) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{what}: {value!r} is not text in UTF-8.") from error
+    if isinstance(value, str) or (isinstance(value, int | np.integer) and not isinstance(value, bool)):
+        return str(value)
+    raise UserError(f"{what}: expected text or whole numbers, got {value!r}.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,330 @@
+"""EmbeddingStore: one data set under many encoders."""
+
+import copy
+import dataclasses
+import os
+import pathlib
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxalign.core.errors import UserError
+from jaxalign.data import arrays, samples
+from jaxalign.data.atomic import locked, new_directory, write_atomically, writing
+from jaxalign.data.manifest import FILE as MANIFEST
+from jaxalign.data.manifest import EncoderEntry, Manifest, check_info, check_new_names
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+class EmbeddingStore:
+    """A directory with the embeddings of the same samples under several encoders.
+
+    ::
+
+      <store>/manifest.json      format, data set, rows; width, type and checksum of every encoder
+      <store>/samples.parquet    sample_id, identity, and any other columns
+      <store>/<encoder>.npy      [n, d] float16, bfloat16 or float32, rows as in samples.parquet
+
+    The arrays are memory-mapped: opening a store reads none of them into memory (checksums are taken in
+    passing), and ``store[name]`` costs nothing until its rows are used. NaN and infinity may be stored;
+    ``nonfinite_rows`` finds them. Make one with ``create`` or ``python -m experiments.import_embeddings``,
+    open it with ``open``.
+
+    Attributes:
+      path: of the directory.
+      dataset: name of the data set.
+      rows: number of samples n.
+      encoders: names of the opened encoders, in the order asked for, or in the manifest's.
+      dims: width of each opened encoder.
+      checksums: sha256 of each opened encoder's file.
+      info: what else the manifest notes of each opened encoder.
+      sample_ids: name of each row, text, shape [n].
+      identities: person of each row, text, shape [n].
+      table: samples.parquet as a pyarrow table.
+    """
+
+    def __init__(
+        self, path: pathlib.Path, manifest: Manifest, table: "pyarrow.Table", mapped: Mapping[str, np.memmap]
+    ):
+        self.path = path
+        self.dataset = manifest.dataset
+        self.rows = manifest.rows
+        self.encoders = tuple(mapped)
+        self.dims = {name: manifest.encoders[name].dim for name in mapped}
+        self.checksums = {name: manifest.encoders[name].sha256 for name in mapped}
+        self.info = types.MappingProxyType({name: manifest.encoders[name].info for name in mapped})
+        self.sample_ids = samples.column(table, "sample_id")
+        self.identities = samples.column(table, "identity")
+        self.table = table
+        self._mapped = dict(mapped)
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, encoders: Sequence[str] | None = None, verify: bool = True
+    ) -> "EmbeddingStore":
+        """Opens a store and checks it.
+
+        Args:
+          path: of the directory.
+          encoders: names of those to open, in this order; None for all.
+          verify: compare checksums, which reads every opened file once. Shapes, types and row counts are
+            always compared.
+
+        Returns:
+          The store, with only these encoders.
+
+        Raises:
+          UserError: a file is missing, cut short or altered, or there is no such encoder.
+        """
+        path = pathlib.Path(path)
+        manifest = Manifest.read(path)
+        store = f"store {manifest.dataset!r}"
+        names = _chosen(encoders, manifest, store)
+        table = samples.read_table(path, manifest.rows, store)
+        expected = manifest.samples_sha256
+        if verify and expected and arrays.sha256(path / samples.FILE) != expected:
+            raise UserError(
+                f"{store}: {path / samples.FILE} was altered: its checksum is not the one in {MANIFEST}. "
+                "Restore the file, or make the store again from it if the change was meant."
+            )
+        mapped = {
+            name: arrays.open_array(path, name, manifest.encoders[name], manifest.rows, store, verify)
+            for name in names
+        }
+        return cls(path, manifest, table, mapped)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        embeddings: Mapping[str, ArrayLike],
+        identities: ArrayLike | Sequence[str],
+        *,
+        sample_ids: ArrayLike | Sequence[str] | None = None,
+        dataset: str | None = None,
+        columns: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        encoder_info: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> "EmbeddingStore":
+        """Writes a new store; it is there whole or not at all.
+
+        Args:
+          path: of the directory to make.
+          embeddings: an array [n, d] per encoder, float16, bfloat16, float32 or float64 (stored as float32).
+          identities: person of each row, text or whole numbers, shape [n].
+          sample_ids: name of each row, none twice; without it, row numbers.
+          dataset: name of the data set; without it, the directory's.
+          columns: other columns of samples.parquet, such as template, capture, path, split, each of n values.
+          overwrite: replace a store that is there.
+          encoder_info: what to note of an encoder in the manifest, such as its weights.
+
+        Returns:
+          The store, open.
+
+        Raises:
+          UserError: the arrays do not fit each other, something is there already, or the disk refuses.
+        """
+        path = pathlib.Path(path)
+        require_free(path, overwrite)
+        people = samples.text_column(identities, "identity")
+        if not embeddings:
+            raise UserError("a store needs the embeddings of at least one encoder, got none.")
+        check_new_names(embeddings)
+        info = encoder_info or {}
+        for name in info:
+            if name not in embeddings:
+                raise UserError(f"encoder_info names {name!r}; there are {', '.join(embeddings)}.")
+        values = {name: arrays.storable(name, array, len(people)) for name, array in embeddings.items()}
+        notes = {name: check_info(name, info.get(name, {})) for name in values}
+        names = _numbered(len(people)) if sample_ids is None else samples.text_column(sample_ids, "sample_id")
+        samples.require_unique(names, "sample_ids")
+        table = samples.make_table(names, people, columns or {})
+        dataset = dataset or os.path.basename(os.path.realpath(path))
+        with writing(path), new_directory(path) as directory:
+            entries = {name: _write_encoder(directory, name, values[name], notes[name]) for name in values}
+            write_atomically(directory / samples.FILE, lambda file: samples.write_table(file, table))
+            digest = arrays.sha256(directory / samples.FILE)
+            Manifest(dataset, len(people), entries, digest).write(directory)
+        return cls.open(path, verify=False)
+
+    def add_encoder(self, name: str, array: ArrayLike, **info: Any) -> "EmbeddingStore":
+        """Adds an encoder to the store on disk; until its file is whole, nothing points to it.
+
+        Args:
+          name: of the new encoder.
+          array: its embeddings, shape [n, d], rows as in ``sample_ids``.
+          **info: what to note of it in the manifest.
+
+        Returns:
+          The store with the new encoder open beside those open here.
+
+        Raises:
+          UserError: there is such an encoder already, the array does not fit, or the disk refuses.
+        """
+        return self.add_encoders({name: array}, {name: info})
+
+    def add_encoders(
+        self,
+        embeddings: Mapping[str, ArrayLike],
+        encoder_info: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> "EmbeddingStore":
+        """Adds several encoders at once, all or none; see ``add_encoder`` and ``create``."""
+        values = {name: arrays.storable(name, array, self.rows) for name, array in embeddings.items()}
+        notes = {name: check_info(name, (encoder_info or {}).get(name, {})) for name in values}
+        with writing(self.path), locked(self.path):
+            manifest = Manifest.read(self.path)
+            check_new_names(values, manifest.encoders)
+            if manifest.rows != self.rows or manifest.dataset != self.dataset:
+                raise UserError(f"store {self.dataset!r} at {self.path} was replaced since it was opened.")
+            entries = dict(manifest.encoders)
+            try:
+                for name, array in values.items():
+                    entries[name] = _write_encoder(self.path, name, array, notes[name])
+                dataclasses.replace(manifest, encoders=entries).write(self.path)
+            except BaseException:
+                for name in values.keys() - Manifest.read(self.path).encoders.keys():
+                    (self.path / f"{name}.npy").unlink(missing_ok=True)
+                raise
+        return self.open(self.path, encoders=(*self.encoders, *values), verify=False)
+
+    def only(self, encoders: Sequence[str]) -> "EmbeddingStore":
+        """The same store with only these of its open encoders."""
+        chosen = copy.copy(self)
+        chosen._mapped = {name: self[name] for name in encoders}
+        chosen.encoders = tuple(chosen._mapped)
+        chosen.dims = {name: self.dims[name] for name in encoders}
+        chosen.checksums = {name: self.checksums[name] for name in encoders}
+        return chosen
+
+    def __getitem__(self, name: str) -> np.memmap:
+        """The embeddings of one encoder, memory-mapped and read-only, shape [n, d]."""
+        if name not in self._mapped:
+            there = ", ".join(self.encoders)
+            raise UserError(f"store {self.dataset!r}: there is no encoder {name!r} open; there are {there}.")
+        return self._mapped[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._mapped
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.encoders)
+
+    def __len__(self) -> int:
+        """How many encoders are open."""
+        return len(self.encoders)
+
+    def __repr__(self) -> str:
+        encoders = ", ".join(f"{name} [{self.rows}, {dim}]" for name, dim in self.dims.items())
+        return f"EmbeddingStore({str(self.path)!r}: {self.dataset}: {encoders})"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of samples.parquet."""
+        return tuple(self.table.column_names)
+
+    def column(self, name: str) -> np.ndarray:
+        """One column of samples.parquet, shape [n]; a text column with gaps has objects, None in the gaps.
+
+        Raises:
+          UserError: there is no such column.
+        """
+        if name not in self.table.column_names:
+            raise UserError(
+                f"store {self.dataset!r}: there is no column {name!r}; there are {', '.join(self.columns)}."
+            )
+        return samples.column(self.table, name)
+
+    def take(self, rows: ArrayLike) -> dict[str, np.ndarray]:
+        """The chosen rows of every open encoder, in memory, type as stored.
+
+        Args:
+          rows: row numbers [m], or a mask [n].
+
+        Raises:
+          UserError: there is no such row.
+        """
+        chosen = self._row_numbers(rows)
+        return {name: np.asarray(array)[chosen] for name, array in self._mapped.items()}
+
+    def chunks(self, size: int = 2048, rows: ArrayLike | None = None) -> Iterator[tuple[np.ndarray, ...]]:
+        """Goes through the rows a chunk at a time, the open encoders side by side.
+
+        Args:
+          size: rows of a chunk; the last has what is left.
+          rows: row numbers [m] or a mask [n], in this order; None for all.
+
+        Yields:
+          An array [size, d] per encoder, in the order of ``encoders``, type as stored; read-only views of the
+          files where ``rows`` is None.
+        """
+        if size < 1:
+            raise UserError(f"a chunk has at least 1 row, got size {size}.")
+        chosen = None if rows is None else self._row_numbers(rows)
+        for start in range(0, self.rows if chosen is None else len(chosen), size):
+            part = slice(start, start + size) if chosen is None else chosen[start : start + size]
+            yield tuple(np.asarray(array)[part] for array in self._mapped.values())
+
+    def nonfinite_rows(self) -> dict[str, np.ndarray]:
+        """Numbers of the rows with NaN or infinity, int64, for every open encoder that has some."""
+        found = {name: [] for name in self.encoders}
+        for index, chunk in enumerate(self.chunks(4096)):
+            for name, array in zip(self.encoders, chunk):
+                found[name].append(np.flatnonzero(~np.isfinite(array).all(axis=1)) + 4096 * index)
+        rows = {name: np.concatenate(parts) for name, parts in found.items()}
+        return {name: numbers for name, numbers in rows.items() if len(numbers)}
+
+    def _row_numbers(self, rows: ArrayLike) -> np.ndarray:
+        numbers = np.asarray(rows)
+        if numbers.dtype == bool and numbers.shape == (self.rows,):
+            return np.flatnonzero(numbers)
+        if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+            found = f"{numbers.dtype} {list(numbers.shape)}"
+            raise UserError(f"rows must be whole numbers [m] or a mask [{self.rows}], got {found}.")
+        outside = numbers[(numbers < 0) | (numbers >= self.rows)]
+        if len(outside):
+            raise UserError(
+                f"store {self.dataset!r} has rows 0 to {self.rows - 1:,}, asked for {outside[0]}."
+            )
+        return numbers.astype(np.int64)
+
+
+def _chosen(encoders: Sequence[str] | None, manifest: Manifest, store: str) -> tuple[str, ...]:
+    if encoders is None:
+        return tuple(manifest.encoders)
+    if isinstance(encoders, str):
+        encoders = (encoders,)
+    there = f"there are {', '.join(manifest.encoders)}."
+    if not encoders:
+        raise UserError(f"{store}: no encoder is asked for; {there}")
+    for name in encoders:
+        if name not in manifest.encoders:
+            raise UserError(f"{store}: there is no encoder {name!r}; {there}")
+    if len(set(encoders)) < len(encoders):
+        raise UserError(f"{store}: an encoder is asked for twice: {', '.join(encoders)}.")
+    return tuple(encoders)
+
+
+def require_free(path: pathlib.Path, overwrite: bool) -> None:
+    """Refuses to write over what is there, except over a store, if asked to."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / MANIFEST).is_file():
+        raise UserError(f"{path} exists and is not a store, so it is left alone; choose another path.")
+    if not overwrite:
+        raise UserError(f"{path} holds a store already; choose another path or ask to overwrite it.")
+
+
+def _write_encoder(
+    directory: pathlib.Path, name: str, array: np.ndarray, notes: Mapping[str, Any]
+) -> EncoderEntry:
+    entry = write_atomically(directory / f"{name}.npy", lambda file: arrays.write_array(file, name, array))
+    return dataclasses.replace(entry, info=notes)
+
+
+def _numbered(rows: int) -> np.ndarray:
+    return np.array([f"{row:0{len(str(rows - 1))}d}" for row in range(rows)])

@@ -1,0 +1,1 @@
+"""Second moments of the columns of several encoders: accumulated, merged, subtracted."""

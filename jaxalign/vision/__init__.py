@@ -1,0 +1,1 @@
+"""From photographs to stores of embeddings: images, synthetic faces, encoders, extraction."""

@@ -1,0 +1,155 @@
+"""What a source of photographs is: samples in a fixed order, and the picture of each as its file holds it."""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from jaxalign.core.errors import UserError
+
+Content = bytes | np.ndarray
+
+
+class BadImageError(UserError):
+    """A photograph that cannot be used, and why; skipped or fatal as the user chooses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Who is on one photograph, and what it is called.
+
+    Attributes:
+      sample_id: none twice in a source.
+      identity: the person.
+      path: of the file, where the photograph is one.
+    """
+
+    sample_id: str
+    identity: str
+    path: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Picture:
+    """One photograph, not yet read.
+
+    Attributes:
+      sample: who and what.
+      load: reads it, in any thread: an image file's bytes, or pixels, uint8 [h, w, 3] or [h, w]. Raises ``OSError``
+        or ``BadImageError`` where that fails.
+      landmarks: five points (x, y) of the upright picture in pixels, float64 [5, 2], where the source has them; see
+        ``alignment``.
+    """
+
+    sample: Sample
+    load: Callable[[], Content]
+    landmarks: np.ndarray | None = None
+
+
+class ImageSource(Protocol):
+    """A data set of photographs. ``open_images`` makes one; a new kind is a class like this and a row there.
+
+    Attributes:
+      dataset: name of the data set.
+      samples: all of them, in the order of ``pictures``; None where the source is streamed, so that their number is
+        unknown before the end.
+    """
+
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def samples(self) -> Sequence[Sample] | None: ...
+
+    def pictures(self, start: int = 0) -> Iterator[Picture]:
+        """Goes through the photographs, from one on, in the same order every time.
+
+        Args:
+          start: how many to leave out, which should cost less than reading them.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions:
+    """What a specification string has no room for; None looks for the usual names. A source refuses what it lacks.
+
+    Attributes:
+      image_column: with the photograph (``hub:``) or its path (``csv:``).
+      identity_column: with the person.
+      sample_id_column: with the sample's name.
+      landmarks_column: with five points as ten numbers.
+      split: of a hub data set, such as "train".
+      config: of a hub data set that has several.
+      revision: of a hub data set: a branch, a tag or a commit.
+      streaming: read a hub data set while it comes in, without a copy on disk.
+    """
+
+    image_column: str | None = None
+    identity_column: str | None = None
+    sample_id_column: str | None = None
+    landmarks_column: str | None = None
+    split: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    streaming: bool = False
+
+    def refuse_all_but(self, known: Sequence[str], form: str) -> None:
+        """Refuses an option that means nothing to a kind of source.
+
+        Raises:
+          UserError: one is given that is not among ``known``.
+        """
+        for field in dataclasses.fields(self):
+            if field.name not in known and getattr(self, field.name) != field.default:
+                raise UserError(f"the option {field.name} means nothing to images given as {form}.")
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file; a picture's ``load`` for sources that keep paths."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def check_samples(samples: Sequence[Sample], where: str) -> None:
+    """Refuses a data set that nothing can be measured on.
+
+    Args:
+      samples: all of them.
+      where: they come from, for the message.
+
+    Raises:
+      UserError: there are none or of one person only, a name occurs twice, is empty or cannot be written as UTF-8.
+    """
+    if not samples:
+        raise UserError(f"{where} holds no photographs.")
+    for sample in samples:
+        check_names(sample, where)
+    counts = collections.Counter(sample.sample_id for sample in samples)
+    sample_id, count = counts.most_common(1)[0]
+    if count > 1:
+        raise UserError(
+            f"{where}: the sample id {sample_id!r} is on {count:,} photographs; each needs its own."
+        )
+    people = {sample.identity for sample in samples}
+    if len(people) == 1:
+        only = f"the one of all {len(samples):,} photographs is {people.pop()!r}"
+        raise UserError(f"{where}: recognition needs at least two people; {only}.")
+
+
+def check_names(sample: Sample, where: str) -> None:
+    """Refuses names that a store could not hold.
+
+    Raises:
+      UserError: a name is empty, holds a NUL or cannot be written as UTF-8.
+    """
+    for what, name in (("sample id", sample.sample_id), ("person", sample.identity)):
+        if not name.strip() or "\0" in name:
+            raise UserError(f"{where}: the photograph {sample.sample_id!r} has the {what} {name!r}.")
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{where}: the name {name!r} is not text in UTF-8; rename the file.") from error

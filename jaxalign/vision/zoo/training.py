@@ -1,0 +1,170 @@
+"""How an encoder of the zoo learns: the schedule, one step, and the run over a pool of photographs."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
+
+from jaxalign.core.errors import UserError
+from jaxalign.vision.zoo.losses import Batch
+from jaxalign.vision.zoo.specification import Specification
+
+Params = Any
+WARM_UP = 100  # steps
+
+
+class Pool(NamedTuple):
+    """The photographs to learn from.
+
+    Attributes:
+      images: shape [people, photographs of each, 64, 64, 3], uint8.
+      traits: identity vectors, shape [people, traits].
+    """
+
+    images: np.ndarray
+    traits: np.ndarray
+
+
+class State(NamedTuple):
+    """Everything that changes from step to step.
+
+    Attributes:
+      params: the encoder's parameters and the loss's head.
+      momentum: the optimiser's state.
+      step: number of steps done.
+    """
+
+    params: tuple[Params, Params]
+    momentum: optax.OptState
+    step: Int32[Array, ""]
+
+
+def initial(specification: Specification) -> Params:
+    """The encoder's parameters before training."""
+    key = jax.random.fold_in(jax.random.key(specification.seed, impl="threefry2x32"), 0)
+    with jax.numpy_dtype_promotion("standard"):
+        return specification.body.init(key, jnp.zeros((1, 64, 64, 3), jnp.uint8))["params"]
+
+
+def schedule(specification: Specification) -> optax.Schedule:
+    """The learning rate: 100 steps of warm-up to the peak, then a cosine to zero at the last step."""
+    steps = max(specification.steps, 2)
+    return optax.warmup_cosine_decay_schedule(0.0, specification.rate, min(WARM_UP, steps // 2), steps)
+
+
+def train(
+    specification: Specification, pool: Pool, progress: Callable[[int, float], None] | None = None
+) -> Params:
+    """Trains an encoder.
+
+    The same specification and pool give the same weights on the same machine and version of JAX.
+
+    Args:
+      specification: of the encoder; one without a loss keeps its initial weights.
+      pool: photographs to learn from, all of people that no measurement uses.
+      progress: called with the number of steps done and the mean loss since the last call, every 50 steps.
+
+    Returns:
+      The encoder's parameters.
+
+    Raises:
+      UserError: the pool has too few people or photographs for one batch, or the loss became NaN.
+    """
+    if specification.loss is None:
+        return initial(specification)
+    _check(specification, pool)
+    key = jax.random.key(specification.seed, impl="threefry2x32")
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes the formats of its step counter
+        state = _start(specification, key, pool)
+        step = _step(specification)
+        recent: list[jax.Array] = []
+        for number, (images, labels) in enumerate(_batches(specification, pool), 1):
+            step_key = jax.random.fold_in(jax.random.fold_in(key, 2), number)
+            state, loss = step(state, step_key, images, labels, pool.traits[labels])
+            recent.append(loss)
+            if number % 50 == 0 or number == specification.steps:
+                mean = float(np.mean([float(value) for value in recent]))
+                recent = []
+                if not np.isfinite(mean):
+                    raise UserError(f"training diverged at step {number:,}: the loss is {mean}.")
+                if progress is not None:
+                    progress(number, mean)
+    return state.params[0]
+
+
+def _check(specification: Specification, pool: Pool) -> None:
+    people, each = pool.images.shape[:2]
+    needed = specification.batch // specification.each if specification.each > 1 else 2
+    if people < needed or each < specification.each:
+        raise UserError(
+            f"a batch takes {needed} people with {specification.each} photographs each; "
+            f"the pool has {people} with {each}."
+        )
+
+
+def _optimiser(specification: Specification) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(schedule(specification), b1=0.9, b2=0.99))
+
+
+def _start(specification: Specification, key: PRNGKeyArray, pool: Pool) -> State:
+    assert specification.loss is not None
+    people, traits = pool.traits.shape
+    head = specification.loss.init(jax.random.fold_in(key, 1), specification.width, people, traits)
+    params = (initial(specification), head)
+    return State(params, _optimiser(specification).init(params), jnp.zeros((), jnp.int32))
+
+
+def _batches(specification: Specification, pool: Pool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images [batch, 64, 64, 3] and numbers of the people on them, once for each step."""
+    random = np.random.default_rng(specification.seed)
+    people, each = pool.images.shape[:2]
+    for _ in range(specification.steps):
+        if specification.each == 1:
+            who = random.integers(0, people, specification.batch)
+        else:
+            chosen = random.choice(people, specification.batch // specification.each, replace=False)
+            who = np.repeat(chosen, specification.each)
+        which = np.concatenate(
+            [
+                random.choice(each, specification.each, replace=False)
+                for _ in range(len(who) // specification.each)
+            ]
+        )
+        yield pool.images[who, which], who.astype(np.int32)
+
+
+def _step(specification: Specification) -> Callable[..., tuple[State, jax.Array]]:
+    """One step of gradient descent as a compiled program."""
+    loss_of, augmentation, optimiser = (
+        specification.loss,
+        specification.augmentation,
+        _optimiser(specification),
+    )
+    assert loss_of is not None
+
+    def step(
+        state: State,
+        key: PRNGKeyArray,
+        images: UInt8[Array, "n 64 64 3"],
+        labels: Int32[Array, " n"],
+        traits: Float[Array, "n traits"],
+    ) -> tuple[State, Float[Array, ""]]:
+        seen, clean = augmentation(key, images)
+        done = state.step.astype(jnp.float32) / specification.steps
+        labels = jnp.concatenate([labels] * augmentation.views)
+        batch = Batch(labels, jnp.concatenate([traits] * augmentation.views), clean, done)
+
+        def objective(params: tuple[Params, Params]) -> Float[Array, ""]:
+            embeddings = specification.body.apply({"params": params[0]}, seen)
+            return loss_of(params[1], embeddings, batch)  # pyright: ignore[reportArgumentType]
+
+        loss, gradient = jax.value_and_grad(objective)(state.params)
+        change, momentum = optimiser.update(gradient, state.momentum, state.params)
+        params = optax.apply_updates(state.params, change)
+        return State(params, momentum, state.step + 1), loss  # pyright: ignore[reportArgumentType]
+
+    return jax.jit(step, donate_argnums=0)

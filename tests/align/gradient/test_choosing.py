@@ -1,0 +1,82 @@
+"""Settings of maps fitted by gradient are chosen on training people; the benchmark of accuracy reports what came."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.benchmarks import accuracy as benchmark_accuracy
+from experiments.run import cli
+from jaxalign import EmbeddingStore
+from jaxalign.analysis import tuning
+
+WIDTHS = {"a": 24, "b": 40}
+PEOPLE, EACH = 90, 3
+IDENTITIES = np.repeat([f"person {k:03d}" for k in range(PEOPLE)], EACH)
+
+
+def rows():
+    generator = np.random.default_rng(0)
+    traits = np.repeat(generator.normal(size=(PEOPLE, 6)), EACH, axis=0)
+    return {
+        name: (traits @ generator.normal(size=(6, width))
+               + 1.0 * generator.normal(size=(len(traits), width))).astype(np.float32)
+        for name, width in WIDTHS.items()
+    }  # fmt: skip
+
+
+ADAM = {"steps": 5, "people": 40}
+CANDIDATES = ({"start": "random"}, {"learning_rate": 1e-3})  # five steps from a random start lead nowhere
+
+
+@pytest.mark.parametrize("method", ["low_rank", "joint"])
+def test_what_fails_on_people_held_out_is_not_chosen(method):
+    tuned = tuning.tune(
+        rows(),
+        IDENTITIES,
+        method,
+        candidates=CANDIDATES,
+        fixed={**ADAM, "rank": 6},
+        fmr=0.01,
+        folds_compared=1,
+    )
+    assert tuned.settings == {**ADAM, "rank": 6, "learning_rate": 1e-3}
+    assert tuned.tmr[1] > tuned.tmr[0] + 0.1
+
+
+def drive(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.run(benchmark_accuracy.main, ["benchmark_accuracy", *arguments], values=benchmark_accuracy.VALUES)
+    out, err = capsys.readouterr()
+    return ended.value.code or 0, out, err
+
+
+def test_benchmark_of_accuracy(tmp_path, capsys, monkeypatch):
+    EmbeddingStore.create(tmp_path / "store", rows(), IDENTITIES)
+    few = {"canonical": ({"whitening": 0.5},), "shared": ({"whitening": 0.75},), "low_rank": CANDIDATES}
+    monkeypatch.setattr(tuning, "CANDIDATES", few)
+    flags = [f"--store={tmp_path / 'store'}", "--fmr=0.01", "--rank=6", "--steps=5", "--resamples=20"]
+    status, out, err = drive(
+        capsys, *flags, "--gradient=low_rank", "--ranks=2", f"--out={tmp_path / 'figures.json'}"
+    )
+    assert (status, err) == (0, "")
+    assert "learning_rate 0.001  chosen" in out
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    for name in ("canonical", "low_rank", "low_rank, rank 2"):
+        assert (
+            0
+            < figures["tmr"][name]["low"]
+            <= figures["tmr"][name]["estimate"]
+            <= figures["tmr"][name]["high"]
+        )
+    assert figures["tmr"]["low_rank, rank 2"]["estimate"] < figures["tmr"]["low_rank"]["estimate"]
+    difference = figures["tmr"]["low_rank"]["estimate"] - figures["tmr"]["canonical"]["estimate"]
+    assert abs(figures["tmr"]["low_rank − canonical"]["estimate"] - difference) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"), [("--gradient=high_rank", "there is no method"), ("--ranks=cv", "--ranks")]
+)
+def test_bad_flags_are_a_sentence(capsys, flag, sentence):
+    status, _, err = drive(capsys, "--store=nowhere", flag)
+    assert status == 2 and err.startswith("error: ") and sentence in err and err.count("\n") == 1

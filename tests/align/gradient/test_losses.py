@@ -1,0 +1,210 @@
+"""Losses against float64 numpy and scipy, written without sight of them."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.special
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxalign.align.gradient.losses import LOSSES, Mapped, orthogonality
+from jaxalign.align.gradient.objectives import _product_error, polar
+
+PEOPLE, WIDTH = 7, 5
+OPTIONS = types.SimpleNamespace(margin=0.4, delta=0.7)
+SCALE = 11.0
+
+
+def batch(seed):
+    generator = np.random.default_rng(seed)
+    u, v = generator.normal(size=(2, 2 * PEOPLE, WIDTH))
+    return u, v, generator.normal(size=(PEOPLE, WIDTH))
+
+
+def on_device(u, v, means):
+    u, v, means = (jnp.asarray(part, jnp.float32) for part in (u, v, means))
+    return Mapped(u, v, means, jnp.float32(SCALE))
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def numpy_squared(u, v, means):
+    return np.mean([np.dot(a - b, a - b) for a, b in zip(u, v)])
+
+
+def numpy_cosine(u, v, means):
+    return np.mean([1 - a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in zip(u, v)])
+
+
+def numpy_huber(u, v, means):
+    bend = OPTIONS.delta * np.sqrt((v**2).mean())
+    return scipy.special.huber(bend, u - v).sum(axis=1).mean()
+
+
+def numpy_contrastive(u, v, means):
+    def towards(rows, others):
+        logits = SCALE * unit(rows) @ unit(others).T
+        found = []
+        for place, row in enumerate(logits):
+            own = [place % PEOPLE, place % PEOPLE + PEOPLE]
+            found.append(-np.log(np.exp(row[own]).sum() / np.exp(row).sum()))
+        return np.mean(found)
+
+    return (towards(u, v) + towards(v, u)) / 2
+
+
+def numpy_margin(u, v, means):
+    cos = unit(u) @ unit(means).T
+    losses = []
+    for place, row in enumerate(cos):
+        own = place % PEOPLE
+        angle = np.arccos(np.clip(row[own], -1, 1))
+        shifted = row.copy()
+        if angle + OPTIONS.margin < np.pi:
+            shifted[own] = np.cos(angle + OPTIONS.margin)
+        else:
+            shifted[own] = row[own] - OPTIONS.margin * np.sin(OPTIONS.margin)
+        losses.append(scipy.special.logsumexp(SCALE * shifted) - SCALE * shifted[own])
+    return np.mean(losses)
+
+
+ORACLES = {
+    "squared": numpy_squared,
+    "cosine": numpy_cosine,
+    "huber": numpy_huber,
+    "contrastive": numpy_contrastive,
+    "margin": numpy_margin,
+}
+
+
+def test_every_loss_has_an_oracle():
+    assert set(ORACLES) == set(LOSSES)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_agrees_with_its_oracle(name):
+    for seed in range(3):
+        u, v, means = batch(seed)
+        mapped = on_device(u, v, means)
+        np.testing.assert_allclose(LOSSES[name](mapped, OPTIONS), ORACLES[name](u, v, means), rtol=2e-5)
+
+
+def test_contrastive_loss_of_scores_that_underflow():
+    u, v, means = batch(3)
+    v[:, :] = -u  # each photograph is furthest from its own person's
+    mapped = on_device(u, v, means)._replace(inverse_temperature=jnp.float32(200))
+    with np.errstate(over="raise", under="ignore"):
+        logits = 200 * unit(u) @ unit(v).T
+        found = []
+        for row in range(2 * PEOPLE):
+            own = [row % PEOPLE, row % PEOPLE + PEOPLE]
+            for scores in (logits[row], logits[:, row]):
+                found.append(np.logaddexp.reduce(scores) - np.logaddexp.reduce(scores[own]))
+        expected = np.mean(found)
+    np.testing.assert_allclose(LOSSES["contrastive"](mapped, OPTIONS), expected, rtol=1e-5)
+    assert np.isfinite(
+        jax.grad(lambda u: LOSSES["contrastive"](mapped._replace(u=u), OPTIONS))(mapped.u)
+    ).all()
+
+
+@pytest.mark.parametrize("scale", [SCALE, 300.0])  # with the larger one sums of exponentials underflow
+def test_contrastive_gradient_is_that_of_central_differences(scale):
+    u, v, means = batch(4)
+
+    def value(u, v, scale):
+        logits = scale * unit(u) @ unit(v).T
+        own = np.tile(np.eye(PEOPLE, dtype=bool), (2, 2))
+        kept = np.where(own, logits, -np.inf)
+        return np.mean(
+            [scipy.special.logsumexp(logits, axis) - scipy.special.logsumexp(kept, axis) for axis in (0, 1)]  # pyright: ignore
+        )
+
+    def loss(u, v, scale):
+        return LOSSES["contrastive"](Mapped(u, v, jnp.asarray(means, jnp.float32), scale), OPTIONS)
+
+    given = [u, v, np.array(scale)]
+    found = jax.grad(loss, (0, 1, 2))(*(jnp.asarray(part, jnp.float32) for part in given))
+    for place, gradient in enumerate(found):
+        expected = np.zeros(given[place].shape)
+        for index in np.ndindex(expected.shape):
+            ahead, behind = ([part.copy() for part in given] for _ in range(2))
+            ahead[place][index] += 1e-5
+            behind[place][index] -= 1e-5
+            expected[index] = (value(*ahead) - value(*behind)) / 2e-5
+        np.testing.assert_allclose(gradient, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
+
+
+def test_margin_beyond_pi_goes_on_falling():
+    u, _, means = batch(0)
+    u = np.concatenate([-means, -means + 1e-3])
+    mapped = on_device(u, u, means)
+    np.testing.assert_allclose(LOSSES["margin"](mapped, OPTIONS), numpy_margin(u, u, means), rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_of_zero_rows_is_finite_and_an_overflow_is_not(name):
+    u, v, means = (jnp.asarray(part, jnp.float32) for part in batch(1))
+
+    def loss(u):
+        return LOSSES[name](Mapped(u, v, means, jnp.float32(SCALE)), OPTIONS)
+
+    assert np.isfinite(jax.grad(loss)(u.at[0].set(0))).all()
+    if name != "huber":  # which grows slowly enough to stay a number
+        assert not np.isfinite(loss(u * 1e30))
+
+
+@pytest.mark.parametrize("name", ["cosine", "contrastive", "margin"])
+def test_cosine_losses_do_not_see_lengths(name):
+    loss = jax.jit(lambda mapped: LOSSES[name](mapped, OPTIONS))  # compiled once for all examples
+
+    @given(scale=st.floats(0.01, 100), seed=st.integers(0, 50))
+    @settings(max_examples=15, deadline=None)
+    def same(scale, seed):
+        u, v, means = batch(seed)
+        expected = loss(on_device(u, v, means))
+        np.testing.assert_allclose(loss(on_device(u * scale, v, means)), expected, rtol=1e-4)
+
+    same()
+
+
+def test_product_error_and_its_gradient():
+    generator = np.random.default_rng(0)
+    left, right, target = (
+        generator.normal(size=(6, 2)),
+        generator.normal(size=(2, 4)),
+        generator.normal(size=(6, 4)),
+    )
+    value, gradient = jax.value_and_grad(_product_error, (0, 1))(
+        *(jnp.asarray(a, jnp.float32) for a in (left, right, target))
+    )
+    difference = target - left @ right
+    np.testing.assert_allclose(value, np.sum(difference**2), rtol=1e-5)
+    np.testing.assert_allclose(gradient[0], -2 * difference @ right.T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gradient[1], -2 * left.T @ difference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("distance", [0.05, 0.6])  # the latter with singular values beyond √3
+def test_polar_factor(distance):
+    generator = np.random.default_rng(0)
+    near = np.linalg.qr(generator.normal(size=(9, 4)))[0] + distance * generator.normal(size=(9, 4))
+    np.testing.assert_allclose(polar(jnp.asarray(near, jnp.float32)), scipy.linalg.polar(near)[0], atol=2e-6)
+    assert distance < 0.5 or np.linalg.norm(near, 2) > np.sqrt(3)
+
+
+def test_orthogonality_is_zero_for_equal_orthogonal_columns_only():
+    columns = np.linalg.qr(np.random.default_rng(0).normal(size=(9, 4)))[0]
+    assert orthogonality(jnp.asarray(3 * columns, jnp.float32)) < 1e-10
+    padded = np.pad(columns, ((0, 0), (0, 2)))
+    assert orthogonality(jnp.asarray(padded, jnp.float32)) < 1e-10
+    mixed = columns @ np.array([[1, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    gram = mixed.T @ mixed
+    gram *= 4 / np.trace(gram)
+    np.testing.assert_allclose(
+        orthogonality(jnp.asarray(mixed, jnp.float32)), np.sum((gram - np.eye(4)) ** 2) / 4, rtol=1e-4
+    )

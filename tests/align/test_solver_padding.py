@@ -1,0 +1,98 @@
+"""Encoders whose widths are filled up with zero columns: the numbers are those of the encoders as they are."""
+
+import agreement
+import clouds
+import numpy as np
+import pytest
+from solver_cases import ONE_EACH, Case
+
+import jaxalign
+from jaxalign import Moments
+from jaxalign.core.precision import double_precision
+from jaxalign.moments.blocks import LANES, Columns, cross_moments, own_moments
+
+WIDTHS = {
+    "a": 100,
+    "b": 128,
+    "c": 130,
+    "d": 250,
+    "e": 120,
+}  # some padded, one not, the last with no room to its right
+PAIRS = [("a", "c"), ("c", "a"), ("b", "a"), ("d", "b"), ("e", "d")]
+
+
+def views(rows: int, directions: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(rows)
+    common = generator.normal(size=(rows, directions))
+    made = {}
+    for name, width in WIDTHS.items():
+        seen = common @ generator.normal(size=(directions, width)) / np.sqrt(directions)
+        noise = 0.3 * generator.normal(size=(rows, width)) if directions > 10 else 0.0
+        made[name] = seen + noise + generator.normal(size=width)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("rows", "directions"), [(400, 40), (60, 40), (400, 6)], ids=["tall", "wide", "deficient"]
+)
+@pytest.mark.parametrize("case", ONE_EACH, ids=str)
+def test_pairs_of_padded_encoders_agree_with_the_oracle(case: Case, rows: int, directions: int) -> None:
+    every = views(rows + 20, directions)
+    train = {name: array[:rows] for name, array in every.items()}
+    maps = jaxalign.fit_pairs(train, case.method, pairs=PAIRS, **case.options)
+    for source, target in PAIRS:
+        fit = maps[source, target]
+        assert fit.source.in_dim == WIDTHS[source] and fit.target.in_dim == WIDTHS[target]
+        assert fit.source.out_dim == fit.target.out_dim == len(fit.residual) == len(fit.variance)
+        people = np.arange(rows).astype(str)
+        cloud = clouds.Cloud(train[source], train[target], every[source][rows:], every[target][rows:], people)
+        agreement.assert_agrees(case, fit, cloud)
+
+
+def test_chosen_penalties_do_not_depend_on_padding() -> None:
+    """Cross-validation of a padded encoder chooses as scikit-learn's errors on the encoder as it is would."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    every = views(300, 40)
+    fold, grid = np.arange(300) % 5, (0.1, 10.0, 1e3, 1e5)
+    moments = jaxalign.FoldMoments.of(every, fold=fold)
+    chosen = jaxalign.fit_pairs(moments, "ridge", l2=grid, pairs=PAIRS).settings
+    for source, target in PAIRS:
+        errors = []
+        for l2 in grid:
+            held_out = 0.0
+            for k in range(5):
+                model = linear_model.Ridge(alpha=l2).fit(every[source][fold != k], every[target][fold != k])
+                held_out += np.sum((model.predict(every[source][fold == k]) - every[target][fold == k]) ** 2)
+            errors.append(held_out)
+        assert float(chosen[source, target]["l2"]) == grid[int(np.argmin(errors))]
+
+
+def test_blocks_hold_the_encoder_and_zeros() -> None:
+    total = Moments.of(views(50, 40))
+    scatter = np.asarray(total.scatter)
+    with double_precision():
+        source, target = (Columns.of(total, [name]) for name in ("e", "a"))
+        own, cross = own_moments(total, source), cross_moments(total, source, target)
+    block = np.s_[total.offset("e") :]
+    assert own.scatter.shape == cross.xy.shape == (LANES, LANES)
+    np.testing.assert_array_equal(own.scatter[:120, :120], scatter[block, block])
+    np.testing.assert_array_equal(cross.xy[:120, :100], scatter[block, :100])
+    assert not np.asarray(own.scatter)[120:].any() and not np.asarray(cross.xy)[:, 100:].any()
+    assert (int(own.width), int(cross.width_x), int(cross.width_y)) == (120, 120, 100)
+
+
+@pytest.mark.parametrize(
+    "method", ["identity", "translation", "orthogonal", "ridge", "reduced_rank", "canonical"]
+)
+def test_filled_up_fits_map_alike(method):
+    """Widths filled up with zeros: the same rows in the columns that count, zeros in the others."""
+    generator = np.random.default_rng(0)
+    rows = {name: generator.normal(size=(40, width)) for name, width in {"a": 7, "b": 11}.items()}
+    for (source, target), fit in jaxalign.fit_pairs(rows, method, groups=np.arange(40) // 2).items():
+        padded = fit.padded()
+        for name, map_, wide in ((source, fit.source, padded.source), (target, fit.target, padded.target)):
+            wider = np.pad(rows[name], ((0, 0), (0, 128 - rows[name].shape[1])))
+            expected, found = np.asarray(map_(rows[name])), np.asarray(wide(wider))
+            assert found.shape == (40, 128)
+            np.testing.assert_allclose(found[:, : expected.shape[1]], expected, rtol=1e-12, atol=1e-12)
+            assert not found[:, expected.shape[1] :].any()

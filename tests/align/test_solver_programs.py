@@ -1,0 +1,156 @@
+"""Solvers as programs: differentiable, compiled once for a shape, the same on one device and on many."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import agreement
+import clouds
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from agreement import relative_error
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from solver_cases import CASES, ONE_EACH, Case
+
+import jaxalign
+from jaxalign import Moments
+from jaxalign.moments.blocks import Columns, cross_moments, own_moments
+from jaxalign.moments.moments import chunk_moments
+
+by_case = pytest.mark.parametrize("case", CASES, ids=str)
+by_method = pytest.mark.parametrize("case", ONE_EACH, ids=str)
+
+compilations: list[str] = []
+
+
+def note_compilation(event: str, duration_secs: float, **_: Any) -> None:
+    if event.endswith("backend_compile_duration"):
+        compilations.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(note_compilation)
+
+
+def solve(case: Case, x: jax.Array, y: jax.Array) -> jaxalign.Fit:
+    """Both phases by hand, on moments of rows that may be traced."""
+    (p, q), weights = (x.shape[1], y.shape[1]), jnp.ones(len(x), x.dtype)
+    total = chunk_moments((x, y), weights, ("x", "y"), (p, q), np.dtype(np.float64))
+    solver = case.solver()
+    spans = Columns.exactly(0, p), Columns.exactly(p, q)
+    states = [solver.factor(own_moments(total, span)) for span in spans]
+    return solver.solve(*states, cross_moments(total, *spans))
+
+
+@by_case
+def test_gradient_through_both_phases(case: Case) -> None:
+    """The gradient by all training rows is finite, and agrees with finite differences along a direction."""
+    rows = clouds.make("tall", seed=0)
+    direction = np.random.default_rng(1).normal(size=rows.x.shape)
+
+    def loss(x: jax.Array) -> jax.Array:
+        fit = solve(case, x, jnp.asarray(rows.y))
+        products = fit.source.apply(jnp.asarray(rows.x_new)) @ fit.target.apply(jnp.asarray(rows.y_new)).T
+        return jnp.sum(jnp.tanh(products)) + fit.r2
+
+    with jax.enable_x64(True):
+        value_and_slope = jax.jit(jax.value_and_grad(loss))
+        step = 1e-5
+        slope = np.asarray(value_and_slope(jnp.asarray(rows.x))[1])
+        ahead, behind = (value_and_slope(jnp.asarray(rows.x + by * direction))[0] for by in (step, -step))
+    assert slope.shape == rows.x.shape and np.isfinite(slope).all()
+    assert slope.any()
+    difference = float(ahead - behind) / (2 * step)
+    np.testing.assert_allclose(np.sum(slope * direction), difference, rtol=1e-5, atol=1e-6)
+
+
+@by_method
+def test_stacked_problems_under_vmap(case: Case) -> None:
+    """Both phases under ``vmap`` give a stack of maps, each the one of its own problem."""
+    several = [clouds.make("tall", seed=seed) for seed in (3, 4)]
+    x, y = np.stack([rows.x for rows in several]), np.stack([rows.y for rows in several])
+    with jax.enable_x64(True):
+        stack = jax.jit(jax.vmap(lambda x, y: solve(case, x, y)))(jnp.asarray(x), jnp.asarray(y))
+    for number, rows in enumerate(several):
+        alone = jaxalign.fit_pair(rows.x, rows.y, **case.arguments())
+        one = jax.tree.map(lambda leaf, number=number: np.asarray(leaf[number]), stack)
+        expected = agreement.inner_products(alone.source, alone.target, rows.x_new, rows.y_new)
+        actual = agreement.inner_products(one.source, one.target, rows.x_new, rows.y_new)
+        assert relative_error(actual, expected) < 1e-9
+
+
+@by_method
+def test_compiled_once_for_a_shape(case: Case) -> None:
+    """Other rows of the same shape, and other numbers in the options, compile nothing."""
+    embeddings, other = clouds.several(seed=0), clouds.several(seed=1)
+    options = {name: value if name == "rank" else value * 1.01 for name, value in case.options.items()}
+
+    def fit_and_map(embeddings: dict[str, np.ndarray], options: Mapping[str, Any]) -> np.ndarray:
+        maps = jaxalign.fit_pairs(embeddings, case.method, **options)
+        return np.asarray(maps["b", "c"].source(embeddings["b"]))
+
+    first = fit_and_map(embeddings, case.options)
+    before = len(compilations)
+    assert np.isfinite(fit_and_map(other, options)).all()
+    assert compilations[before:] == []
+    np.testing.assert_array_equal(fit_and_map(embeddings, case.options), first)
+
+
+@pytest.mark.parametrize(
+    "method", ["orthogonal", "similarity", "linear", "ridge", "reduced_rank", "canonical"]
+)
+def test_pairs_of_one_shape_share_a_program(method: str) -> None:
+    """30 pairs of 6 encoders of 2 widths take no more programs than 12 pairs of 4 encoders."""
+    generator = np.random.default_rng(0)
+    options: dict[str, Any] = {"l2": 1.0} if method in ("ridge", "reduced_rank") else {}
+
+    def programs(widths: Mapping[str, int]) -> int:
+        embeddings = {name: generator.normal(size=(50, width)) for name, width in widths.items()}
+        before = len(compilations)
+        assert len(jaxalign.fit_pairs(embeddings, method, **options)) == len(widths) * (len(widths) - 1)
+        return len(compilations) - before
+
+    few = programs({"a": 9, "b": 7, "c": 9, "d": 7})
+    many = programs({"a": 9, "b": 7, "c": 9, "d": 7, "e": 9, "f": 7})
+    assert 0 < many <= few + 2
+
+
+@by_method
+def test_sharded_rows_give_the_same_maps(case: Case) -> None:
+    rows = clouds.make("tall", seed=5)
+    count = 80
+    mesh = Mesh(np.array(jax.devices()[:8]), ("rows",))
+    sharding = NamedSharding(mesh, PartitionSpec("rows"))
+    with jax.enable_x64(True):
+        x, y = (jax.device_put(array[:count], sharding) for array in (rows.x, rows.y))
+    sharded = jaxalign.fit_pair(x, y, **case.arguments())
+    single = jaxalign.fit_pair(rows.x[:count], rows.y[:count], **case.arguments())
+    expected = agreement.inner_products(single.source, single.target, rows.x_new, rows.y_new)
+    actual = agreement.inner_products(sharded.source, sharded.target, rows.x_new, rows.y_new)
+    assert relative_error(actual, expected) < 1e-9
+
+
+def test_moments_of_shards_on_devices_merge() -> None:
+    """Moments taken on each device of a mesh, from its own rows, merge to those of all rows."""
+    if len(jax.devices()) < 8:
+        pytest.skip("needs eight (simulated) devices")
+    rows = clouds.make("huge_mean", seed=6)
+    x, y = rows.x[:80], rows.y[:80]
+    widths = x.shape[1], y.shape[1]
+    mesh = Mesh(np.array(jax.devices()[:8]), ("rows",))
+
+    def of_shard(x: jax.Array, y: jax.Array) -> Moments:
+        moments = chunk_moments((x, y), jnp.ones(len(x), x.dtype), ("x", "y"), widths, np.dtype(np.float64))
+        return jax.tree.map(lambda leaf: leaf[None], moments)
+
+    with jax.enable_x64(True):
+        spec = PartitionSpec("rows")
+        mapped = jax.shard_map(of_shard, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
+        stacked = jax.jit(mapped)(jnp.asarray(x), jnp.asarray(y))
+    shards = [jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), stacked) for i in range(8)]
+    merged = shards[0]
+    for shard in shards[1:]:
+        merged = merged.merge(shard)
+    whole = Moments.of({"x": x, "y": y})
+    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-14)
+    np.testing.assert_allclose(merged.scatter, whole.scatter, rtol=1e-7, atol=1e-7)

@@ -1,0 +1,134 @@
+"""Every solver against its float64 oracle on real embeddings: test rows of the published split.
+
+One encoder of 1280 columns has a singular second moment, and one of 1024 a participation ratio of 82.
+"""
+
+import functools
+import pathlib
+from typing import Any
+
+import agreement
+import numpy as np
+import oracles
+import pyarrow.parquet
+import pytest
+from agreement import relative_error
+
+import jaxalign
+from jaxalign import FoldMoments, PairwiseMaps
+from jaxalign.core.splits import published_split
+
+ENCODERS = ("mobilefacenet", "dlib_resnet", "nsfw_mobilenet_v2", "faceres")
+PAIRS = [(a, b) for a in ENCODERS for b in ENCODERS if a != b]
+HARD = [
+    ("nsfw_mobilenet_v2", "dlib_resnet"),
+    ("dlib_resnet", "nsfw_mobilenet_v2"),
+    ("faceres", "mobilefacenet"),
+    ("mobilefacenet", "dlib_resnet"),
+]
+
+
+class RealRows:
+    """Training and test rows of the store, and the moments of the training rows."""
+
+    def __init__(self, store: pathlib.Path) -> None:
+        people = pyarrow.parquet.read_table(store / "samples.parquet")["identity"].to_numpy()
+        split = published_split(people.astype(str), seed=42)
+        arrays = {name: np.load(store / f"{name}.npy") for name in ENCODERS}
+        self.train = {name: array[split.train] for name, array in arrays.items()}
+        self.test = {name: array[split.test] for name, array in arrays.items()}
+        self.moments = FoldMoments.of(self.train)
+
+    @functools.cached_property
+    def widths(self) -> dict[str, int]:
+        return {name: array.shape[1] for name, array in self.train.items()}
+
+
+@pytest.fixture(scope="module")
+def real(lfw_dev: pathlib.Path) -> RealRows:
+    return RealRows(lfw_dev)
+
+
+def assert_one_sided(real: RealRows, maps: PairwiseMaps, oracle, pairs=PAIRS) -> None:
+    """Predictions of test rows agree; the oracle takes all targets of a source side by side."""
+    for source in dict.fromkeys(source for source, _ in pairs):
+        targets = [target for a, target in pairs if a == source]
+        expected = oracle(real.train[source], np.hstack([real.train[target] for target in targets]))[0]
+        ends = np.cumsum([real.widths[target] for target in targets])[:-1]
+        pieces = np.split(expected(real.test[source]), ends, axis=1)
+        for target, piece in zip(targets, pieces):
+            predicted = maps[source, target].source(real.test[source])
+            assert relative_error(predicted, piece) <= agreement.PREDICTIONS, (source, target)
+
+
+def test_linear(real: RealRows) -> None:
+    assert_one_sided(real, jaxalign.fit_pairs(real.moments, "linear"), oracles.linear)
+
+
+@pytest.mark.parametrize("l2", [0.1, 300.0])
+def test_ridge(real: RealRows, l2: float) -> None:
+    maps = jaxalign.fit_pairs(real.moments, "ridge", l2=l2)
+    assert_one_sided(real, maps, functools.partial(oracles.ridge, l2=l2), PAIRS if l2 == 0.1 else HARD)
+
+
+def test_float32_rows_of_a_well_conditioned_source(real: RealRows) -> None:
+    """Training in float32 instead of the stored float16 changes nothing: neither rounds what is stored."""
+    rows = {name: real.train[name].astype(np.float32) for name in ("mobilefacenet", "dlib_resnet")}
+    maps = jaxalign.fit_pairs(rows, "linear")
+    assert_one_sided(real, maps, oracles.linear, [("mobilefacenet", "dlib_resnet")])
+
+
+@pytest.mark.parametrize("pair", HARD, ids="-".join)
+def test_rotations(real: RealRows, pair: tuple[str, str]) -> None:
+    source, target = pair
+    reverse = target, source
+    x, y, x_new = real.train[source], real.train[target], real.test[source]
+    rotation = oracles.orthogonal(x, y)[0](x_new)
+    cross = oracles.centred(x, None)[1].T @ oracles.centred(y, None)[1]
+    maps = jaxalign.fit_pairs(real.moments, "orthogonal", pairs=[pair, reverse])
+    scaled = jaxalign.fit_pairs(real.moments, "similarity", pairs=[pair])
+    singular = np.linalg.svd(cross, compute_uv=False)
+    if singular[-1] > 1e-8 * singular[0]:
+        assert relative_error(maps[pair].source(x_new), rotation) <= agreement.PREDICTIONS
+        expected = oracles.similarity(x, y)[0](x_new)
+        assert relative_error(scaled[pair].source(x_new), expected) <= agreement.PREDICTIONS
+    matrix = np.asarray(maps[pair].source.matrix())
+    np.testing.assert_allclose(np.sum(matrix * cross), singular.sum(), rtol=1e-10)
+    np.testing.assert_array_equal(np.asarray(maps[reverse].source.matrix()).T, matrix)
+
+
+@pytest.mark.parametrize(("l2", "rank"), [(10.0, 64), (0.0, 20)])
+def test_reduced_rank(real: RealRows, l2: float, rank: int) -> None:
+    maps = jaxalign.fit_pairs(real.moments, "reduced_rank", l2=l2, rank=rank, pairs=HARD)
+    for source, target in HARD if l2 else HARD[:2]:
+        expected = oracles.reduced_rank(real.train[source], real.train[target], l2=l2, rank=rank)[0]
+        predicted = maps[source, target].source(real.test[source])
+        error = relative_error(predicted, expected(real.test[source]))
+        assert error <= agreement.PREDICTIONS, (source, target)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"whitening": 0.75, "weighting": 0.5, "rank": 64}, {"whitening": 1.0, "weighting": 0.0, "rank": 32}],
+    ids=["default", "cut", "correlations"],
+)
+def test_canonical(real: RealRows, options: dict[str, Any]) -> None:
+    pairs = HARD[:2] if options else [*HARD, ("faceres", "nsfw_mobilenet_v2")]
+    maps = jaxalign.fit_pairs(real.moments, "canonical", pairs=pairs, **options)
+    for source, target in pairs:
+        fit = maps[source, target]
+        sides = oracles.canonical(real.train[source], real.train[target], None, **options)
+        rows = real.test[source], real.test[target]
+        expected = agreement.inner_products(*sides, *rows)
+        actual = agreement.inner_products(fit.source, fit.target, *rows)
+        assert relative_error(actual, expected) <= agreement.PREDICTIONS, (source, target)
+
+
+def test_shared_space(real: RealRows) -> None:
+    maps = jaxalign.fit_pairs(real.moments, "shared")
+    expected = oracles.shared_space(real.train, rank=96)
+    for source, target in PAIRS:
+        fit, rows = maps[source, target], (real.test[source], real.test[target])
+        products = agreement.inner_products(expected[source], expected[target], *rows)
+        actual = agreement.inner_products(fit.source, fit.target, *rows)
+        assert relative_error(actual, products) <= agreement.PREDICTIONS, (source, target)

@@ -1,0 +1,200 @@
+"""A store whose rows are mapped: against float64 numpy, whole or not at all, and what bad input gets."""
+
+import json
+import pathlib
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+import jaxalign
+from experiments import apply
+from experiments.run import cli
+from jaxalign import AffineMap
+from jaxalign.analysis.translation import translate
+from jaxalign.core import lazy_rows
+from jaxalign.core.errors import UserError
+from jaxalign.data import EmbeddingStore
+
+ROWS, WIDTH, OUT = 53, 6, 4
+RNG = np.random.default_rng(0)
+FACTOR, BIAS, CENTER = RNG.normal(size=(WIDTH, OUT)), RNG.normal(size=OUT), RNG.normal(size=WIDTH)
+MAP = AffineMap((FACTOR,), BIAS, CENTER)  # pyright: ignore[reportArgumentType]
+EPSILON = {"float16": 1e-3, "float32": 1e-6, "bfloat16": 8e-3}
+
+
+def rows_of(dtype):
+    return (RNG.normal(size=(ROWS, WIDTH)) + 2).astype(dtype)
+
+
+@pytest.fixture
+def store(tmp_path):
+    embeddings = {
+        "arc": rows_of(np.float32),
+        "half": rows_of(np.float16),
+        "brain": rows_of(ml_dtypes.bfloat16),
+    }
+    people = [f"person{row % 9}" for row in range(ROWS)]
+    columns = {"capture": [str(row) for row in range(ROWS)]}
+    return EmbeddingStore.create(tmp_path / "store", embeddings, people, columns=columns, dataset="toy")
+
+
+def expected(rows):
+    return (np.asarray(rows).astype(np.float64) - CENTER) @ FACTOR + BIAS
+
+
+@pytest.mark.parametrize("dtype", EPSILON)
+@pytest.mark.parametrize("encoder", ["arc", "half", "brain"])
+@pytest.mark.parametrize("chunk_rows", [None, 7, 1, ROWS - 1, ROWS, ROWS + 1])
+def test_rows_are_mapped_and_samples_kept(store, tmp_path, encoder, dtype, chunk_rows):
+    made = translate(store, encoder, MAP, tmp_path / "new", dtype=dtype, chunk_rows=chunk_rows)
+    again = EmbeddingStore.open(tmp_path / "new")  # with its checksums
+    assert made.encoders == again.encoders == (encoder,)
+    assert again[encoder].dtype.name == dtype
+    error = np.abs(again[encoder].astype(np.float64) - expected(store[encoder]))
+    assert (error <= EPSILON[dtype] * (1 + np.abs(expected(store[encoder])))).all()
+    assert again.dataset == "toy" and again.columns == store.columns
+    for column in store.columns:
+        np.testing.assert_array_equal(again.column(column), store.column(column))
+    assert again.info[encoder]["translated_from"] == {"encoder": encoder, "sha256": store.checksums[encoder]}
+
+
+def test_rows_are_scaled_before_and_after(store, tmp_path):
+    wide = store["arc"].astype(np.float64)
+    mapped = expected(wide / np.linalg.norm(wide, axis=1, keepdims=True))
+    options = {"dtype": "float32", "name": "new", "normalize_input": True, "normalize": True}
+    made = translate(store, "arc", MAP, tmp_path / "new", **options)
+    assert made.encoders == ("new",)
+    np.testing.assert_allclose(made["new"], mapped / np.linalg.norm(mapped, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_rows_of_zeros_stay_zeros():
+    np.testing.assert_array_equal(lazy_rows.unit_rows(np.zeros((2, 3))), np.zeros((2, 3)))
+
+
+def test_memory_that_runs_out_gives_smaller_pieces_then_a_sentence(store, tmp_path, monkeypatch):
+    sizes, real = [], AffineMap.__call__
+
+    def limited(self, x):
+        sizes.append(len(x))
+        if len(x) > limit:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return real(self, x)
+
+    monkeypatch.setattr(AffineMap, "__call__", limited)
+    limit = 20
+    made = translate(store, "arc", MAP, tmp_path / "new", dtype="float32")
+    np.testing.assert_allclose(made["arc"], expected(store["arc"]), rtol=1e-5, atol=1e-5)
+    assert sizes[:3] == [53, 26, 13]
+    limit = 0
+    with pytest.raises(UserError, match="width 6 to 4 do not fit .* chunks of 53, 26, 13, 6 rows were tried"):
+        translate(store, "arc", MAP, tmp_path / "other")
+    assert not (tmp_path / "other").exists() and not list(tmp_path.glob(".other*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"dtype": "int8"}, "dtype is one of float16, float32, bfloat16, got 'int8'"),
+        ({"name": "a/b"}, "cannot be called"),
+        ({"encoder": "no"}, "there is no encoder 'no'"),
+        ({"map": AffineMap((), np.zeros(3))}, "the map takes rows of width 3, encoder 'arc'"),
+        ({"map": AffineMap((), np.zeros((2, 6)))}, "got a stack of shape"),
+        ({"chunk_rows": 0}, "chunk_rows: expected a whole number of at least 1"),
+        ({"map": AffineMap((), np.full(6, 1e6))}, "beyond what float16 holds"),
+    ],
+)
+def test_what_cannot_be_translated_is_a_sentence_and_leaves_nothing(store, tmp_path, change, sentence):
+    arguments = {"encoder": "arc", "map": MAP, "out": tmp_path / "new", **change}
+    with pytest.raises(UserError, match=sentence):
+        translate(store, **arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_what_is_there_is_left_alone_unless_asked(store, tmp_path):
+    with pytest.raises(UserError, match="is the store to translate"):
+        translate(store, "arc", MAP, store.path, overwrite=True)
+    translate(store, "arc", MAP, tmp_path / "new")
+    with pytest.raises(UserError, match="holds a store already"):
+        translate(store, "half", MAP, tmp_path / "new")
+    made = translate(store, "half", MAP, tmp_path / "new", overwrite=True)
+    assert made.encoders == ("half",)
+
+
+def drive(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.run(apply.main, ["apply", *map(str, arguments)], values=apply.FLAGS)
+    out, err = capsys.readouterr()
+    return ended.value.code or 0, out, err
+
+
+@pytest.fixture
+def maps(store, tmp_path):
+    """Saved as experiments.pairwise does: under OUT/maps/SEED/METHOD, with OUT/config.json."""
+    rows = {name: np.asarray(store[name], np.float64) for name in ("arc", "half")}
+    unit = {name: array / np.linalg.norm(array, axis=1, keepdims=True) for name, array in rows.items()}
+    directory = tmp_path / "run" / "maps" / "seed42" / "ridge"
+    jaxalign.fit_pairs(unit, "ridge", l2=0.1).save(directory)
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"config": {"protocol": {"normalize": "l2"}}}))
+    return directory
+
+
+def test_driver_applies_a_file(store, tmp_path, capsys):
+    MAP.save(tmp_path / "map.safetensors", {"method": "ridge"})
+    flags = [f"--store={store.path}", "--encoder=arc", f"--map={tmp_path / 'map.safetensors'}"]
+    status, out, err = drive(capsys, *flags, f"--out={tmp_path / 'new'}", "--dtype=float32", "--name=moved")
+    assert (status, err) == (0, "")
+    assert "53 rows of arc, mapped from width 6 to 4, as moved in float32" in out
+    made = EmbeddingStore.open(tmp_path / "new")
+    np.testing.assert_allclose(made["moved"], expected(store["arc"]), rtol=1e-5, atol=1e-5)
+    assert made.info["moved"]["map"]["method"] == "ridge"
+
+
+def test_driver_applies_the_map_of_a_pair_to_rows_as_the_run_scaled_them(store, maps, tmp_path, capsys):
+    flags = [f"--store={store.path}", f"--maps={maps}", "--source=arc", "--target=half", "--dtype=float32"]
+    status, out, err = drive(capsys, *flags, f"--out={tmp_path / 'new'}")
+    assert (status, err) == (0, "")
+    assert "scaled to length 1 first" in out
+    unit = {}
+    for name in ("arc", "half"):
+        wide = np.asarray(store[name], np.float64)
+        unit[name] = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+    x, y = (unit[name] - unit[name].mean(0) for name in ("arc", "half"))
+    weights = np.linalg.solve(x.T @ x + 0.1 * np.eye(WIDTH), x.T @ y)
+    np.testing.assert_allclose(
+        EmbeddingStore.open(tmp_path / "new")["arc"], x @ weights + unit["half"].mean(0), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ([], "--store is missing"),
+        (["--store={store}"], "--out is missing"),
+        (["--store={store}", "--out=new"], "one map is needed"),
+        (["--store={store}", "--out=new", "--maps={maps}"], "give --source and --target"),
+        (
+            ["--store={store}", "--out=new", "--maps={maps}", "--source=arc", "--target=x"],
+            "holds no map arc → x",
+        ),
+        (["--store={store}", "--out=new", "--maps=nowhere", "--source=a", "--target=b"], "cannot be read"),
+        (["--store={store}", "--out=new", "--map=nothing.safetensors", "--encoder=arc"], "cannot be read"),
+        (["--store={store}", "--out=new", "--map={map}"], "--encoder is missing"),
+        (["--store={store}", "--out=new", "--map={map}", "--encoder=x"], "there is no encoder 'x'"),
+        (["--store=nowhere", "--out=new", "--map={map}", "--encoder=arc"], "there is no store at nowhere"),
+        (["--store={store}", "--out={store}", "--map={map}", "--encoder=arc"], "holds a store already"),
+        (["--store={store}", "--out=new", "--map={map}", "--encoder=arc", "--dtype=int8"], "--dtype takes"),
+        (["--store={store}", "--out=new", "--map={map}", "--encoder=arc", "--rank=2"], "choose among --maps"),
+    ],
+)
+def test_driver_says_what_is_wrong_in_one_sentence(
+    store, maps, tmp_path, capsys, monkeypatch, flags, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    MAP.save(tmp_path / "map.safetensors")
+    places = {"store": store.path, "maps": maps, "map": tmp_path / "map.safetensors"}
+    status, out, err = drive(capsys, *(flag.format(**places) for flag in flags))
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and sentence in err and err.count("\n") == 1
+    assert not pathlib.Path("new").exists()

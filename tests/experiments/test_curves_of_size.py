@@ -1,0 +1,94 @@
+"""Growing training sides, their moments, and where curves flatten."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxalign import UserError
+from jaxalign.analysis.saturation import logarithmic, size_for_share, smallest_within
+from jaxalign.core.splits import published_split
+from jaxalign.core.training_sizes import Growth, distinct
+from jaxalign.moments.nested import nested_moments
+
+
+def test_nested_moments_are_those_of_the_first_rows():
+    random = np.random.default_rng(0)
+    rows = {"a": random.normal(size=(90, 3)) + 5, "b": random.normal(size=(90, 2)).astype(np.float32)}
+    beside = np.concatenate([rows["a"], rows["b"]], axis=1)
+    fold = np.arange(90) % 3
+    sizes = [10, 11, 90]
+    for size, plain, folded in zip(sizes, nested_moments(rows, sizes), nested_moments(rows, sizes, fold)):
+        expected = np.cov(beside[:size].T, bias=True) * size
+        assert not plain.folds and float(plain.total.count) == size
+        np.testing.assert_allclose(plain.total.scatter, expected, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(folded.total.scatter, expected, rtol=1e-9, atol=1e-9)
+        part = beside[:size][fold[:size] == 1]
+        np.testing.assert_allclose(folded.folds[1].mean, part.mean(axis=0), rtol=1e-9)
+        np.testing.assert_allclose(
+            folded.folds[1].scatter, np.cov(part.T, bias=True) * len(part), rtol=1e-9, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize("sizes", [[], [5, 5], [9, 4], [0, 4], [4, 11]])
+def test_sizes_that_do_not_nest_are_refused(sizes):
+    with pytest.raises(UserError, match="from 1 to 10"):
+        next(nested_moments({"a": np.ones((10, 2))}, sizes))
+
+
+def test_people_grow_as_the_published_split_does():
+    identities = np.repeat([f"p{k:02d}" for k in range(20)], np.arange(1, 21))
+    split = published_split(identities, 42)
+    growth = Growth.by_people(identities, split)
+    assert sorted(growth.rows) == sorted(split.train)
+    for share, people in ((0.1, 2), (0.35, 7), (0.7, 14)):
+        (size,) = growth.sizes([people])
+        smaller = published_split(identities, 42, share).train
+        assert set(growth.rows[:size]) == set(smaller)
+    by_rows = Growth.by_rows(split)
+    assert sorted(by_rows.rows) == sorted(split.train) and by_rows.sizes([2, 9]) == [2, 9]
+    for wrong in (1, 15):
+        with pytest.raises(UserError, match="there are 2 to 14"):
+            growth.sizes([wrong])
+
+
+def test_rows_that_stand_on_two_axes_are_fitted_once():
+    identities = np.repeat([f"p{k:02d}" for k in range(20)], 3)
+    split = published_split(identities, 42)
+    people, rows = Growth.by_people(identities, split), Growth.by_rows(split)
+    found = distinct([("people", people, [2, 14]), ("rows", rows, [6, 42])])
+    assert [growth for growth, _ in found] == [people, rows]
+    assert [places for _, places in found] == [
+        {6: [("people", 2)], 42: [("people", 14), ("rows", 42)]},
+        {6: [("rows", 6)]},
+    ]
+    assert distinct([("people", people, [14]), ("rows", rows, [42])])[1][1] == {}
+
+
+def test_where_known_curves_flatten():
+    sizes = [10, 100, 1000]
+    curves = [[0.0, 0.5, 1.0], [0.99, 0.5, 1.0], [0.0, 0.0, 0.0]]
+    found = size_for_share(sizes, curves, 0.75)
+    assert found[:2] == pytest.approx([10**2.5, 10])  # halfway on the logarithmic scale; the first size
+    assert np.isnan(found[2])
+    assert smallest_within(sizes, [[0.5, 0.985, 0.99], [0.5, 0.97, 0.99]], 0.01).tolist() == [100, 1000]
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.01, 1), min_size=2, max_size=6), st.floats(0.5, 1))
+def test_the_size_for_a_share_lies_on_the_curve(values, share):
+    sizes = np.arange(1, len(values) + 1) * 10
+    found = size_for_share(sizes, values, share)
+    assert sizes[0] <= found <= sizes[-1] * (1 + 1e-9)
+    reached = np.interp(np.log(found), np.log(sizes), values)
+    assert reached >= share * values[-1] - 1e-9
+    before = [v for s, v in zip(sizes, values) if s < found * (1 - 1e-9)]
+    assert all(v <= share * values[-1] + 1e-9 for v in before)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 50), st.integers(2, 5000), st.integers(2, 12))
+def test_logarithmic_sizes_rise_to_the_last(first, last, count):
+    found = logarithmic(first, last, count)
+    assert found[-1] == last and found[0] == min(first, last) and len(found) <= count
+    assert found == sorted(set(found))

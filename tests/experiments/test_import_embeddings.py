@@ -1,0 +1,585 @@
+"""The importer: every format gives the same store, rows are matched by name, nothing is unpickled or half written."""
+
+import pathlib
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterable
+
+import ml_dtypes
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import safetensors.numpy
+
+from experiments import import_embeddings
+from experiments.run import cli
+from jaxalign.data import EmbeddingStore
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+ROWS = 6
+PEOPLE = ["ann", "ann", "bo", "bo", "cy", "cy"]
+SAMPLES = [f"{person}/{row}.jpg" for row, person in enumerate(PEOPLE)]
+A = np.random.RandomState(0).standard_normal((ROWS, 4)).astype(np.float32)
+B = np.random.RandomState(1).standard_normal((ROWS, 3)).astype(np.float16)
+MIXED = [3, 0, 5, 1, 4, 2]
+
+
+class Evil:
+    """Unpickling this would leave a file behind."""
+
+    def __reduce__(self):
+        return (open, ("unpickled", "w"))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs the importer in an empty directory; gives exit status, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.run(import_embeddings.main, ["import_embeddings", *arguments], values=import_embeddings.FLAGS)
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return run
+
+
+def write_csv(
+    name="people.csv", header="sample_id,identity", order: Iterable[int] = range(ROWS), separator=","
+):
+    lines = [header] if header else []
+    wide = separator in header
+    for row in order:
+        lines.append(f"{SAMPLES[row]}{separator}{PEOPLE[row]}" if wide else PEOPLE[row])
+    pathlib.Path(name).write_text("\n".join(lines) + "\n")
+
+
+def write_parquet(name, order: Iterable[int] = range(ROWS), **columns):
+    rows = list(order)
+    columns = {"arc": A[rows].tolist()} | columns
+    columns = {"path": [SAMPLES[row] for row in rows], "identity": [PEOPLE[row] for row in rows]} | columns
+    pyarrow.parquet.write_table(pyarrow.table({k: v for k, v in columns.items() if v is not None}), name)
+
+
+def save_as(kind):
+    if kind == "npy":
+        np.save("a.npy", A)
+        return "arc=a.npy"
+    if kind == "npz":
+        np.savez("a.npz", features=A)
+        return "arc=a.npz"
+    if kind == "npz of several":
+        np.savez_compressed("a.npz", other=B, features=A)
+        return "arc=a.npz#features"
+    if kind == "safetensors":
+        safetensors.numpy.save_file({"features": A}, "a.safetensors")
+        return "arc=a.safetensors"
+    if kind == "safetensors of several":
+        safetensors.numpy.save_file({"features": A, "other": B}, "a.safetensors")
+        return "arc=a.safetensors#features"
+    if kind == "parquet":
+        write_parquet(
+            "a.parquet",
+            arc=pyarrow.array(A.tolist(), pyarrow.list_(pyarrow.float32())),
+            identity=None,
+            path=None,
+        )
+        return "arc=a.parquet"
+    fixed = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(A.reshape(-1)), 4)
+    write_parquet("a.parquet", arc=fixed, other=B.astype(float).tolist(), identity=None, path=None)
+    return "arc=a.parquet#arc"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "npy",
+        "npz",
+        "npz of several",
+        "safetensors",
+        "safetensors of several",
+        "parquet",
+        "parquet of several",
+    ],
+)
+def test_every_format_gives_the_same_store(run, kind):
+    write_csv()
+    status, out, err = run("--out=store", "--identities=people.csv", f"--embeddings={save_as(kind)}")
+    assert (status, err) == (0, "")
+    assert out == "store: data set store, 6 samples of 3 people\n  arc: [6, 4] float32\n"
+    store = EmbeddingStore.open("store")
+    assert store.encoders == ("arc",)
+    assert store["arc"].tobytes() == A.tobytes()
+    assert store.identities.tolist() == PEOPLE
+    assert store.sample_ids.tolist() == SAMPLES
+
+
+def people_as(kind):
+    if kind == "tsv":
+        write_csv("people.tsv", "sample_id\tidentity", separator="\t")
+        return "people.tsv"
+    if kind == "list":
+        pathlib.Path("people.txt").write_text("\ufeff" + "\r\n".join(SAMPLES) + "\n\n")
+        return "people.txt"
+    if kind == "deep list":
+        pathlib.Path("people.lst").write_text("\n".join(f"/data/faces/{sample}" for sample in SAMPLES))
+        return "people.lst"
+    if kind == "other names":
+        write_csv(header="Path,Subject")
+    if kind == "quoted":
+        write_csv(header='"sample_id", "identity"', separator=", ")
+    if kind == "parquet":
+        write_parquet("people.parquet", arc=None)
+        return "people.parquet"
+    if kind == "npz":
+        np.savez("people.npz", labels=np.array(PEOPLE), filenames=np.array(SAMPLES), extra=A)
+        return "people.npz"
+    return "people.csv"
+
+
+@pytest.mark.parametrize("kind", ["tsv", "list", "deep list", "other names", "quoted", "parquet", "npz"])
+def test_every_way_to_say_who_is_on_a_row(run, kind):
+    np.save("a.npy", A)
+    assert run("--out=store", f"--identities={people_as(kind)}", "--embeddings=a.npy")[::2] == (0, "")
+    store = EmbeddingStore.open("store")
+    assert store.encoders == ("a",)  # named after its file
+    assert store.identities.tolist() == PEOPLE
+    root = "/data/faces/" if kind == "deep list" else ""
+    assert store.sample_ids.tolist() == [root + sample for sample in SAMPLES]
+
+
+@pytest.mark.parametrize("header", ["identity", "Label", ""])
+def test_identities_alone_give_numbered_samples(run, header):
+    np.save("a.npy", A)
+    pathlib.Path("people.csv").write_text("\n".join([header] * bool(header) + PEOPLE) + "\n")
+    assert run("--out=store", "--identities=people.csv", "--embeddings=a.npy")[::2] == (0, "")
+    store = EmbeddingStore.open("store")
+    assert store.identities.tolist() == PEOPLE
+    assert store.sample_ids.tolist() == list("012345")
+
+
+def test_columns_can_be_named_and_the_others_are_kept(run):
+    np.save("a.npy", A)
+    lines = ["file,who,pose,identity", *(f"{s},{p},{i},x" for i, (s, p) in enumerate(zip(SAMPLES, PEOPLE)))]
+    pathlib.Path("people.csv").write_text("\n".join(lines))
+    status, _, err = run(
+        "--out=store", "--identities=people.csv", "--embeddings=a.npy", "--identity_column=who"
+    )
+    assert (status, err) == (0, "")
+    store = EmbeddingStore.open("store")
+    assert store.identities.tolist() == PEOPLE
+    assert store.columns == ("sample_id", "identity", "pose", "original_identity")
+    assert store.column("pose").tolist() == list("012345")
+    assert store.column("original_identity").tolist() == ["x"] * 6
+
+
+def test_several_encoders_and_settings(run):
+    write_csv()
+    np.save("a.npy", A.astype(np.float64))
+    np.savez("b.npz", B)
+    flags = ["--embeddings=arc=a.npy", "--embeddings=clip=b.npz", "--dataset=My faces", "--dtype=float16"]
+    status, out, _ = run("--out=deep/store", "--identities=people.csv", *flags)
+    assert status == 0
+    assert out.splitlines()[0] == "deep/store: data set My faces, 6 samples of 3 people"
+    store = EmbeddingStore.open("deep/store")
+    assert store.encoders == ("arc", "clip")
+    np.testing.assert_array_equal(store["arc"], A.astype(np.float64).astype(np.float16))
+    np.testing.assert_array_equal(store["clip"], B)
+
+
+def test_bfloat16_stays_bfloat16(run):
+    write_csv()
+    narrow = A.astype(ml_dtypes.bfloat16)
+    safetensors.numpy.save_file({"features": narrow}, "a.safetensors")
+    assert run("--out=store", "--identities=people.csv", "--embeddings=arc=a.safetensors")[0] == 0
+    stored = EmbeddingStore.open("store")["arc"]
+    assert stored.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(stored.astype(np.float32), narrow.astype(np.float32))
+
+
+def test_a_file_that_names_its_samples_is_put_in_order(run):
+    write_csv()
+    write_parquet("a.parquet", MIXED)
+    np.savez("b.npz", features=B[::-1], paths=np.array(SAMPLES[::-1]))
+    flags = ["--embeddings=arc=a.parquet", "--embeddings=clip=b.npz"]
+    assert run("--out=store", "--identities=people.csv", *flags)[::2] == (0, "")
+    store = EmbeddingStore.open("store")
+    assert store.sample_ids.tolist() == SAMPLES
+    assert store["arc"].tobytes() == A.tobytes()
+    assert store["clip"].tobytes() == B.tobytes()
+
+
+def test_identities_from_the_file_of_an_encoder(run):
+    write_parquet("a.parquet", MIXED, pose=list("uvwxyz"))
+    np.savez("b.npz", features=B, paths=np.array(SAMPLES))
+    assert run("--out=store", "--embeddings=clip=b.npz", "--embeddings=arc=a.parquet")[::2] == (0, "")
+    store = EmbeddingStore.open("store")
+    assert store.identities.tolist() == [PEOPLE[row] for row in MIXED]
+    assert store.column("pose").tolist() == list("uvwxyz")
+    np.testing.assert_array_equal(store["arc"], A[MIXED])
+    np.testing.assert_array_equal(store["clip"], B[MIXED])
+
+
+def test_rows_of_no_sample_are_left_out_and_said(run):
+    write_csv(order=[4, 1])
+    write_parquet("a.parquet")
+    status, out, _ = run("--out=store", "--identities=people.csv", "--embeddings=arc=a.parquet")
+    assert status == 0
+    assert "note: 4 rows of a.parquet are of no sample of the store and were left out." in out
+    np.testing.assert_array_equal(EmbeddingStore.open("store")["arc"], A[[4, 1]])
+
+
+def test_what_a_driver_will_ask_about_is_said(run):
+    bad = A.copy()
+    bad[[1, 4], 2] = np.nan
+    np.save("a.npy", bad)
+    pathlib.Path("people.txt").write_text("\n".join(f"person{row}/photo.jpg" for row in range(ROWS)))
+    _, out, _ = run("--out=store", "--identities=people.txt", "--embeddings=arc=a.npy")
+    assert "  arc: [6, 4] float32, 2 rows with NaN or infinity\n" in out
+    assert "note: nobody has two samples" in out
+
+
+@pytest.fixture
+def base(run):
+    """A store with one encoder, and another encoder's file to add."""
+    write_csv()
+    np.save("a.npy", A)
+    assert run("--out=store", "--identities=people.csv", "--embeddings=arc=a.npy")[0] == 0
+    np.save("b.npy", B[MIXED])
+    return pathlib.Path("store")
+
+
+@pytest.mark.parametrize("way", ["own names", "list of names", "row order"])
+def test_add_matches_rows_by_name(run, base, way):
+    if way == "own names":
+        write_parquet("b.parquet", MIXED, arc=B[MIXED].astype(np.float32).tolist(), identity=None)
+        flags = ["--embeddings=clip=b.parquet", "--dtype=float16"]
+    elif way == "list of names":
+        pathlib.Path("order.txt").write_text("\n".join(SAMPLES[row] for row in MIXED))
+        flags = ["--embeddings=clip=b.npy", "--identities=order.txt"]
+    else:
+        np.save("b.npy", B)
+        flags = ["--embeddings=clip=b.npy"]
+    status, out, err = run("--out=store", "--add", *flags)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[1:] == ["  arc: [6, 4] float32", "  clip: [6, 3] float16"]
+    store = EmbeddingStore.open(base)
+    assert store["clip"].tobytes() == B.tobytes()
+    assert store["arc"].tobytes() == A.tobytes()
+
+
+def test_other_identities_of_the_same_people_are_no_contradiction(run, base):
+    write_parquet("b.parquet", MIXED, identity=[{"ann": 7, "bo": 1, "cy": 3}[PEOPLE[row]] for row in MIXED])
+    assert run("--out=store", "--add", "--embeddings=more=b.parquet")[::2] == (0, "")
+    assert EmbeddingStore.open(base)["more"].tobytes() == A.tobytes()
+
+
+def save_evil_npz():
+    np.savez("evil.npz", features=A, labels=np.array([Evil()] * ROWS, object), allow_pickle=True)
+
+
+def save_evil_npy():
+    np.save("evil.npy", np.full((ROWS, 2), Evil(), object), allow_pickle=True)
+
+
+def write(name, content):
+    return lambda: pathlib.Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def cut(name, source, size):
+    return lambda: pathlib.Path(name).write_bytes(pathlib.Path(source).read_bytes()[:size])
+
+
+def several():
+    np.savez("s.npz", one=A, two=A)
+    safetensors.numpy.save_file({"one": A, "two": A}, "s.safetensors")
+
+
+def ragged():
+    write_parquet("r.parquet", arc=[[1.0, 2.0]] * 4 + [[1.0]] + [[1.0, 2.0]])
+
+
+MAKE = ("--out=new", "--identities=people.csv")
+REFUSED = {
+    "nothing": (None, [], "--out is missing"),
+    "no embeddings": (None, MAKE, "--embeddings is missing"),
+    "no identities": (
+        None,
+        ["--out=new", "--embeddings=a.npy"],
+        "who is on each row is not known: give --identities=",
+    ),
+    "no such file": (None, [*MAKE, "--embeddings=x.npy"], "x.npy is missing."),
+    "no such list": (None, ["--out=new", "--identities=x.csv", "--embeddings=a.npy"], "x.csv is missing."),
+    "directory": (
+        lambda: pathlib.Path("d.npy").mkdir(),
+        [*MAKE, "--embeddings=d.npy"],
+        "d.npy is not a file.",
+    ),
+    "pickle": (
+        write("a.pkl", pickle.dumps(Evil())),
+        [*MAKE, "--embeddings=a.pkl"],
+        "are read from .npy, .npz, .safete",
+    ),
+    "text": (write("a.txt", "1 2"), [*MAKE, "--embeddings=a.txt"], "a.txt: embeddings are read from .npy"),
+    "json": (
+        write("p.json", "{}"),
+        ["--out=new", "--identities=p.json", "--embeddings=a.npy"],
+        "read from .csv, .tsv",
+    ),
+    "twice": (None, [*MAKE, "--embeddings=a=a.npy", "--embeddings=a=b.npy"], "names the encoder 'a' twice"),
+    "evil npy": (save_evil_npy, [*MAKE, "--embeddings=evil.npy"], "evil.npy holds pickled Python objects"),
+    "evil npz": (save_evil_npz, [*MAKE, "--embeddings=evil.npz"], "evil.npz holds pickled Python objects"),
+    "pickled npy": (
+        write("p.npy", pickle.dumps(Evil())),
+        [*MAKE, "--embeddings=p.npy"],
+        "p.npy is damaged or no .npy",
+    ),
+    "pickled npz": (
+        write("p.npz", pickle.dumps(Evil())),
+        [*MAKE, "--embeddings=p.npz"],
+        "p.npz is damaged or no .npz",
+    ),
+    "cut npy": (
+        cut("c.npy", "a.npy", 150),
+        [*MAKE, "--embeddings=c.npy"],
+        "c.npy is damaged or no .npy file",
+    ),
+    "cut npz": (
+        cut("c.npz", "b.npz", 150),
+        [*MAKE, "--embeddings=c.npz"],
+        "c.npz is damaged or no .npz file",
+    ),
+    "bad npz": (
+        lambda: pathlib.Path("c.npz").write_bytes(
+            pathlib.Path("b.npz").read_bytes().replace(b"NUMPY", b"LUMPY")
+        ),
+        [*MAKE, "--embeddings=c.npz"],
+        "c.npz is damaged or no .npz file",
+    ),
+    "no safetensors": (
+        write("c.safetensors", "xy"),
+        [*MAKE, "--embeddings=c.safetensors"],
+        "no safetensors file",
+    ),
+    "no parquet": (
+        write("c.parquet", "xy"),
+        [*MAKE, "--embeddings=c.parquet"],
+        "c.parquet is damaged or no Parquet",
+    ),
+    "several npz": (
+        several,
+        [*MAKE, "--embeddings=s.npz"],
+        "holds 2 arrays [rows, d] of embeddings; it holds one, two",
+    ),
+    "several st": (
+        several,
+        [*MAKE, "--embeddings=s.safetensors"],
+        "Name the one that is meant with s.safetensors#name.",
+    ),
+    "no such array": (
+        several,
+        [*MAKE, "--embeddings=s.npz#three"],
+        "s.npz holds no 'three'; it holds one, two.",
+    ),
+    "npy with a name": (None, [*MAKE, "--embeddings=a.npy#x"], "a.npy holds one array without a name"),
+    "no list column": (
+        lambda: write_parquet("l.parquet", arc=None),
+        [*MAKE, "--embeddings=l.parquet"],
+        "no array [rows",
+    ),
+    "text column": (
+        lambda: write_parquet("l.parquet"),
+        [*MAKE, "--embeddings=l.parquet#path"],
+        "column 'path' must hold lists of floats, it holds string",
+    ),
+    "ragged": (
+        ragged,
+        [*MAKE, "--embeddings=r.parquet"],
+        "lists of different length: 2 in row 0, 1 in row 4",
+    ),
+    "gap": (
+        lambda: write_parquet("g.parquet", arc=[[1.0]] * 3 + [None] + [[1.0]] * 2),
+        [*MAKE, "--embeddings=g.parquet"],
+        "g.parquet: column 'arc' has no list in 1 rows (first: row 3).",
+    ),
+    "fewer rows": (
+        lambda: np.save("f.npy", A[:4]),
+        [*MAKE, "--embeddings=f.npy"],
+        "encoder 'f': f.npy has 4 rows, there are 6 samples.",
+    ),
+    "header read as a person": (
+        lambda: write_csv("who.csv", "wer"),
+        ["--out=new", "--identities=who.csv", "--embeddings=a.npy"],
+        "a.npy has 6 rows, there are 7 samples. Is its first line a header?",
+    ),
+    "no identity column": (
+        write("who.csv", "a,b\n1,2\n"),
+        ["--out=new", "--identities=who.csv", "--embeddings=a.npy"],
+        "who.csv has no column 'identity'; it has a, b.",
+    ),
+    "no such column": (
+        None,
+        [*MAKE, "--embeddings=a.npy", "--identity_column=who", "--sample_column=what"],
+        "people.csv has no column 'who'; it has original_sample_id, original_identity.",
+    ),
+    "missing identity": (
+        write("who.csv", "sample_id,identity\na,ann\nb,\n"),
+        ["--out=new", "--identities=who.csv", "--embeddings=a.npy"],
+        "who.csv: identity is missing in 1 row of 2 (first: row 1).",
+    ),
+    "short line": (
+        write("who.csv", "sample_id,identity\na,ann\nb\n"),
+        ["--out=new", "--identities=who.csv", "--embeddings=a.npy"],
+        "who.csv: record 3 has 1 values, expected 2.",
+    ),
+    "column twice": (
+        write("who.csv", "identity,identity\na,ann\n"),
+        ["--out=new", "--identities=who.csv", "--embeddings=a.npy"],
+        "who.csv: two columns have one name",
+    ),
+    "binary csv": (
+        write("who.csv", b"\xff\xfe"),
+        ["--out=new", "--identities=who.csv", "--embeddings=a.npy"],
+        "who.csv is not a CSV file in UTF-8",
+    ),
+    "empty csv": (
+        write("e.csv", ""),
+        ["--out=new", "--identities=e.csv", "--embeddings=a.npy"],
+        "e.csv is empty.",
+    ),
+    "empty list": (
+        write("e.txt", "\n"),
+        ["--out=new", "--identities=e.txt", "--embeddings=a.npy"],
+        "e.txt is empty.",
+    ),
+    "list without folder": (
+        write("l.txt", "ann/1.jpg\n./2.jpg\n"),
+        ["--out=new", "--identities=l.txt", "--embeddings=a.npy"],
+        "l.txt, line 2: expected person/photo.jpg, got './2.jpg'.",
+    ),
+    "sample twice": (
+        write("l.txt", "\n".join([*SAMPLES[:5], SAMPLES[0]])),
+        ["--out=new", "--identities=l.txt", "--embeddings=a.npy"],
+        "sample_ids: 1 sample id on more than one row (first: 'ann/0.jpg').",
+    ),
+    "sample missing": (
+        lambda: write_parquet("m.parquet", [0, 1, 2]),
+        [*MAKE, "--embeddings=m.parquet"],
+        "m.parquet lacks 3 of 6 samples (first: 'bo/3.jpg'; its own first is 'ann/0.jpg').",
+    ),
+    "own sample twice": (
+        lambda: write_parquet("m.parquet", [0, 1, 2, 3, 4, 5, 5]),
+        [*MAKE, "--embeddings=m.parquet"],
+        "m.parquet: 1 names come twice.",
+    ),
+    "other people": (
+        lambda: np.savez("o.npz", features=A, labels=np.roll(PEOPLE, 1)),
+        [*MAKE, "--embeddings=o.npz"],
+        "o.npz has other people on its rows than the identities say.",
+    ),
+    "people together": (
+        lambda: np.savez("o.npz", features=A, labels=["x"] * ROWS),
+        [*MAKE, "--embeddings=o.npz"],
+        "o.npz has other people on its rows than the identities say.",
+    ),
+    "orders without identities": (
+        lambda: (
+            write_csv("who.csv", "identity"),
+            write_parquet("m.parquet", identity=None),
+            write_parquet("n.parquet", MIXED, identity=None),
+        ),
+        ["--out=new", "--identities=who.csv", "--embeddings=m.parquet", "--embeddings=n.parquet"],
+        "m.parquet and n.parquet name their samples in different orders",
+    ),
+    "float16 overflow": (
+        lambda: np.save("o.npy", A * 1e6),
+        [*MAKE, "--embeddings=o.npy", "--dtype=float16"],
+        "some values are beyond what float16 holds; use --dtype=keep.",
+    ),
+    "integers": (
+        lambda: np.save("i.npy", np.zeros((ROWS, 2), np.int8)),
+        [*MAKE, "--embeddings=i.npy"],
+        "encoder 'i': expected float16, bfloat16, float32 or float64, got int8.",
+    ),
+    "unsafe name": (None, [*MAKE, "--embeddings=../x=a.npy"], "an encoder cannot be called '../x'"),
+    "store there": (
+        None,
+        ["--out=store", "--identities=people.csv", "--embeddings=a.npy"],
+        "store holds a store already",
+    ),
+    "add nowhere": (None, ["--out=new", "--add", "--embeddings=a.npy"], "there is no store at new."),
+    "add what is there": (
+        None,
+        ["--out=store", "--add", "--embeddings=arc=a.npy"],
+        "there is already an encoder 'arc'",
+    ),
+    "add fewer": (
+        lambda: np.save("f.npy", A[:4]),
+        ["--out=store", "--add", "--embeddings=f.npy"],
+        "f.npy has 4 rows",
+    ),
+    "add the second bad": (
+        lambda: np.save("f.npy", A.astype(int)),
+        ["--out=store", "--add", "--embeddings=ok=a.npy", "--embeddings=f.npy"],
+        "encoder 'f': expected float16",
+    ),
+    "add other people": (
+        lambda: np.savez("o.npz", features=A, labels=np.roll(PEOPLE, 1)),
+        ["--out=store", "--add", "--embeddings=o.npz"],
+        "o.npz has other people on its rows",
+    ),
+    "add and overwrite": (
+        None,
+        ["--out=store", "--add", "--overwrite", "--embeddings=a.npy"],
+        "--add only adds encoders",
+    ),
+    "unknown flag": (
+        None,
+        [*MAKE, "--embedding=a.npy"],
+        "there is no flag --embedding. Did you mean --embeddings?",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_in_one_sentence_with_status_2_and_nothing_written(run, base, case):
+    np.savez("b.npz", features=B)
+    prepare, arguments, sentence = REFUSED[case]
+    if prepare:
+        prepare()
+    before = {path: path.read_bytes() for path in pathlib.Path().rglob("*") if path.is_file()}
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert {path: path.read_bytes() for path in pathlib.Path().rglob("*") if path.is_file()} == before
+
+
+def test_overwrite_replaces(run, base):
+    flags = ["--identities=people.csv", "--embeddings=other=b.npy", "--overwrite"]
+    assert run("--out=store", *flags)[::2] == (0, "")
+    assert EmbeddingStore.open(base).encoders == ("other",)
+
+
+def test_the_command_of_the_docstring(tmp_path):
+    np.save(tmp_path / "arcface.npy", A)
+    np.savez(tmp_path / "clip.npz", features=B)
+    (tmp_path / "people.csv").write_text("identity\n" + "\n".join(PEOPLE))
+    command = [sys.executable, "-m", "experiments.import_embeddings", f"--out={tmp_path}/my_store"]
+    command += [f"--identities={tmp_path}/people.csv", f"--embeddings=arcface={tmp_path}/arcface.npy"]
+    command += [f"--embeddings=clip={tmp_path}/clip.npz#features"]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert EmbeddingStore.open(tmp_path / "my_store").dims == {"arcface": 4, "clip": 3}
+    helped = subprocess.run(
+        [*command[:3], "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert "python -m experiments.import_embeddings --out=my_store --identities=people.csv" in helped.stdout
+    assert all(
+        f"--{name}" in helped.stdout for name in ("embeddings=", "identities=", "[no]add", "[no]overwrite")
+    )

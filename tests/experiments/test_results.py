@@ -1,0 +1,210 @@
+"""The results directory: what is in it, and that it is whole or not there."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from experiments.run import results
+from experiments.run.progress import Progress, duration
+from experiments.run.protocols import DEFAULT, METHODS, PROTOCOLS, PUBLISHED
+from jaxalign.core.errors import UserError
+from jaxalign.report.rows import Row
+
+ROWS = [
+    Row("faces", "a", "b", "ridge", None, 42, "excluded", "rank1", 0.1 + 0.2, comparisons=17),
+    Row("faces", "a", "b", "shared", 96, 42, "", "tmr@fmr=0.001", float("nan"), 0.5, 1e-4, 10),
+    Row("faces, two", 'b"', "ä", "shared", 96, 42, "", "auc", 0.0),
+]
+
+
+def test_columns_are_the_contract():
+    contract = (
+        "dataset source target method rank seed own_photograph measure value threshold achieved comparisons "
+        "test_dataset axis at low high reason"
+    )
+    assert list(results.COLUMNS) == contract.split()
+
+
+def test_csv_reads_back_and_nothing_unsupported_is_a_number(tmp_path):
+    results.write_csv(tmp_path / "r.csv", results.COLUMNS, ROWS)
+    with (tmp_path / "r.csv").open(newline="", encoding="utf-8") as file:
+        first, second, third = csv.DictReader(file)
+    assert first["value"] == "0.30000000000000004"
+    assert first["rank"] == ""
+    assert first["comparisons"] == "17"
+    assert second["value"] == ""
+    assert second["threshold"] == "0.5"
+    assert second["own_photograph"] == ""
+    assert third["value"] == "0.0"
+    assert third["dataset"] == "faces, two"
+    assert third["source"] == 'b"'
+
+
+def test_parquet_has_types_and_nulls(tmp_path):
+    results.write_parquet(tmp_path / "r.parquet", ROWS)
+    table = pyarrow.parquet.read_table(tmp_path / "r.parquet")
+    assert table.column_names == list(results.COLUMNS)
+    kinds = {
+        name: str(table.schema.field(name).type)
+        for name in ("rank", "seed", "value", "comparisons", "method")
+    }
+    assert kinds == {
+        "rank": "int64",
+        "seed": "int64",
+        "value": "double",
+        "comparisons": "int64",
+        "method": "string",
+    }
+    assert table["value"].to_pylist() == [0.1 + 0.2, None, 0.0]
+    assert table["rank"].to_pylist() == [None, 96, 96]
+
+
+def test_an_empty_table_still_has_columns(tmp_path):
+    results.write_csv(tmp_path / "r.csv", results.COLUMNS, [])
+    results.write_parquet(tmp_path / "r.parquet", [])
+    assert (tmp_path / "r.csv").read_text() == ",".join(results.COLUMNS) + "\n"
+    assert pyarrow.parquet.read_table(tmp_path / "r.parquet").num_rows == 0
+
+
+def _write(out, note="first", **options):
+    with results.writer(out, **options) as write:
+        write.table(ROWS)
+        write.config(
+            "pairwise",
+            {"note": note, "grid": (1, 2.5), "limit": math.inf, "count": np.int64(3)},
+            more=DEFAULT,
+        )
+        write.text("table.txt", note)
+
+
+def test_writer_makes_the_whole_directory(tmp_path):
+    out = tmp_path / "deep" / "run"
+    _write(out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.json",
+        "results.csv",
+        "results.parquet",
+        "table.txt",
+    ]
+    assert [path.name for path in out.parent.iterdir()] == ["run"]
+    content = json.loads((out / "config.json").read_text())
+    assert content["config"] == {"note": "first", "grid": [1, 2.5], "limit": "inf", "count": 3}
+    assert set(content["versions"]) == {"python", "jax", "jaxlib", "numpy", "jaxalign"}
+    assert content["devices"]["platform"] == "cpu"
+    assert content["more"]["fixed"] == []
+
+
+def test_writer_refuses_other_results_unless_told_to_replace_them(tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    _write(out)  # an empty directory is free
+    with pytest.raises(UserError, match=r"already holds results.*--overwrite"):
+        _write(out, "second")
+    assert (out / "table.txt").read_text() == "first"
+    _write(out, "second", overwrite=True)
+    assert (out / "table.txt").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_writer_never_replaces_what_is_not_ours(tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"not results .thesis.tex"):
+            _write(out, overwrite=overwrite)
+    (out / "thesis.tex").unlink()
+    (out / "config.json").write_text('{"learning_rate": 0.1}')  # somebody else's config.json
+    with pytest.raises(UserError, match="not results"):
+        _write(out, overwrite=True)
+    (tmp_path / "file").write_text("")
+    for bad in (tmp_path / "file", tmp_path / "file" / "under", ""):
+        with pytest.raises(UserError, match="--out"):
+            _write(bad)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "run"]
+
+
+def _write_and_raise(out, error):
+    with results.writer(out, overwrite=True) as write:
+        write.table(ROWS)
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("existing", [False, True])
+def test_an_error_leaves_everything_as_it_was(tmp_path, error, existing):
+    out = tmp_path / "deep" / "run"
+    if existing:
+        _write(out)
+    with pytest.raises(error):
+        _write_and_raise(out, error)
+    if existing:
+        assert (out / "table.txt").read_text() == "first"
+        assert len(list(out.parent.iterdir())) == 1
+    else:
+        assert list(tmp_path.iterdir()) == []
+
+
+class _Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class _Stream(io.StringIO):
+    def __init__(self, terminal):
+        super().__init__()
+        self.terminal, self.text = terminal, ""
+
+    def isatty(self):
+        return self.terminal
+
+    def write(self, text):
+        self.text += text
+        return len(text)
+
+    def flush(self):
+        pass
+
+
+def test_progress_redraws_on_a_terminal_and_is_quiet_elsewhere():
+    clock, terminal, pipe = _Clock(), _Stream(True), _Stream(False)
+    with Progress(4, terminal, clock) as shown, Progress(4, pipe, clock) as quiet:
+        for _ in range(3):
+            clock.now += 20
+            shown.step("ridge, a to b")
+            quiet.step("ridge, a to b")
+    assert " 75 %  ridge, a to b  1m00s elapsed, about 20s left" in terminal.text
+    assert "\n" not in terminal.text
+    assert terminal.text.endswith("\r")
+    assert pipe.text.splitlines() == [" 50 %  ridge, a to b  40s elapsed, about 40s left"]
+    assert [duration(s) for s in (0.4, 59.6, 3599.6, 7800)] == ["0s", "1m00s", "1h00m", "2h10m"]
+
+
+def test_protocols_are_what_design_says():
+    assert PUBLISHED.methods == ("identity", "orthogonal", "linear", "ridge")
+    assert PUBLISHED.l2 == 0.1
+    assert PUBLISHED.seeds == (42, 123, 217, 7, 531)
+    assert PUBLISHED.train_fraction == 0.7
+    assert PUBLISHED.fitted_as("identity") == "translation"
+    assert DEFAULT.fitted_as("identity") == "identity"
+    assert PUBLISHED.own_photograph == ("included", "excluded")
+    assert DEFAULT.own_photograph == ("excluded",)
+    assert {"canonical", "shared", "identity", "orthogonal", "linear", "ridge"} <= set(DEFAULT.methods)
+    for protocol in PROTOCOLS.values():
+        assert set(protocol.methods) <= set(METHODS)
+        assert protocol.fixed <= {field.name for field in dataclasses.fields(protocol)}
+
+
+def test_what_a_protocol_fixes_cannot_be_changed():
+    assert PUBLISHED.replace(l2=0.1, seeds=(1,), methods=None).seeds == (1,)
+    with pytest.raises(UserError, match=r"--protocol=published fixes --l2=0.1, got cv"):
+        PUBLISHED.replace(l2="cv")
+    assert DEFAULT.replace(l2=3.0, normalize="none").normalize == "none"

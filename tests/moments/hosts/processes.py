@@ -1,0 +1,43 @@
+"""What the tests of several processes start: programs of their own, over loopback."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(script: str, *arguments: object, cache: pathlib.Path, **environment: object) -> subprocess.Popen:
+    """One process; its output is read by ``finished``."""
+    given = {name: str(value) for name, value in environment.items()}
+    common = {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, str(HERE / script), *map(str, arguments)],
+        env={**os.environ, **common, **given},
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(started: list[subprocess.Popen], timeout: float = 300) -> list[subprocess.CompletedProcess]:
+    """Their exit statuses and output; none outlives a failing test."""
+    try:
+        out = [process.communicate(timeout=timeout) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [
+        subprocess.CompletedProcess([], process.returncode, *texts)
+        for process, texts in zip(started, out, strict=True)
+    ]

@@ -1,0 +1,155 @@
+"""Flax classes against PyTorch's on the same checkpoint, for every class and every pooling that it has."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import types
+
+import flax.serialization
+import flax.traverse_util
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import transformers
+from checkpoints import CASES
+from safetensors.numpy import load_file, save_file
+from transformers.modeling_flax_pytorch_utils import convert_pytorch_state_dict_to_flax
+from transformers.models.auto import modeling_flax_auto
+
+from jaxalign.core.errors import UserError
+from jaxalign.vision.encoders import load_encoder
+from jaxalign.vision.encoders.huggingface import KINDS
+
+torch = pytest.importorskip("torch")
+PAIRS = [(case, pooling) for case in CASES for pooling in case.poolings]
+
+
+def normalised(encoder, images):
+    """Channels first, as PyTorch takes them."""
+    given = encoder.preprocessing
+    pixels = (images * given.rescale - np.asarray(given.mean)) / np.asarray(given.std)
+    return pixels.transpose(0, 3, 1, 2).astype(np.float32)
+
+
+@pytest.mark.parametrize("case, pooling", PAIRS, ids=lambda value: getattr(value, "name", value))
+def test_embeddings_agree_with_pytorch(case, pooling, checkpoint, pictures):
+    directory = checkpoint(case.name)
+    option = "" if pooling == next(iter(case.poolings)) else f"?pooling={pooling}"
+    encoder = load_encoder(f"hf:{directory}{option}", batch_size=8)
+    expected = case.expected(directory, normalised(encoder, pictures), pooling)
+    rows = encoder.encode(pictures)
+    assert rows.dtype == np.float32 and rows.shape == expected.shape == (5, encoder.dim)
+    np.testing.assert_allclose(rows, expected, atol=1e-4, rtol=0)
+    assert encoder.describe()["pooling"] == pooling
+
+
+def test_every_flax_vision_class_of_transformers_is_covered():
+    """Those whose source takes pixels, by transformers' own table."""
+    models = pathlib.Path(modeling_flax_auto.__file__).parents[1]
+    sources = {kind: kind.replace("-", "_") for kind in modeling_flax_auto.FLAX_MODEL_MAPPING_NAMES}
+    paths = {kind: models / name / f"modeling_flax_{name}.py" for kind, name in sources.items()}
+    vision = {kind for kind, path in paths.items() if path.exists() and "pixel_values" in path.read_text()}
+    assert len(vision) >= 7 and vision <= set(KINDS)
+
+
+def test_half_precision_is_near(checkpoint, pictures, rows):
+    encoder = load_encoder(f"hf:{checkpoint('vit')}?dtype=bfloat16", dtype="float32")
+    half, full = encoder.encode(pictures), rows("vit")
+    assert half.dtype == np.float32 and encoder.describe()["dtype"] == "bfloat16"
+    assert not np.array_equal(half, full)
+    cosine = np.sum(half * full, 1) / np.linalg.norm(half, axis=1) / np.linalg.norm(full, axis=1)
+    assert cosine.min() > 0.999
+
+
+def test_half_precision_with_running_statistics(checkpoint, pictures, rows):
+    half = load_encoder(f"hf:{checkpoint('resnet')}", dtype="bfloat16").encode(pictures)
+    np.testing.assert_allclose(half, rows("resnet"), atol=0.05 * np.abs(rows("resnet")).max())
+
+
+def test_weights_in_several_files(checkpoint, pictures, rows, tmp_path):
+    arrays = load_file(checkpoint("vit") / "model.safetensors")
+    names = sorted(arrays)
+    parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    copy_configuration(checkpoint("vit"), tmp_path)
+    for file, part in parts.items():
+        save_file({name: arrays[name] for name in part}, tmp_path / file)
+    index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    np.testing.assert_allclose(load_encoder(f"hf:{tmp_path}").encode(pictures), rows("vit"), atol=1e-6)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(UserError, match=r"names model-00002-of-00002.safetensors, missing in"):
+        load_encoder(f"hf:{tmp_path}")
+
+
+def test_bfloat16_weights_on_disk(checkpoint, pictures, rows, tmp_path):
+    arrays = load_file(checkpoint("vit") / "model.safetensors")
+    copy_configuration(checkpoint("vit"), tmp_path)
+    rounded = {name: array.astype(ml_dtypes.bfloat16) for name, array in arrays.items()}
+    save_file(rounded, tmp_path / "model.safetensors")
+    np.testing.assert_allclose(load_encoder(f"hf:{tmp_path}").encode(pictures), rows("vit"), atol=0.05)
+
+
+@pytest.mark.parametrize("file", ["flax_model.msgpack", "model.safetensors"])
+@pytest.mark.parametrize("name, prefix", [("clip", None), ("resnet", "resnet"), ("vit", "vit")])
+def test_weights_in_flax_naming(name, prefix, file, checkpoint, pictures, rows, tmp_path):
+    """As Flax classes write them, with a head where ``prefix`` is given; openai/clip-vit-base-patch32 comes so."""
+    copy_configuration(checkpoint(name), tmp_path)
+    tree = flax_tree(checkpoint(name), name, prefix)
+    if file == "flax_model.msgpack":
+        (tmp_path / file).write_bytes(flax.serialization.to_bytes(tree))
+    else:
+        flat = flax.traverse_util.flatten_dict(tree, sep=".")
+        save_file(
+            {key: np.ascontiguousarray(value) for key, value in flat.items()},
+            tmp_path / file,
+            {"format": "flax"},
+        )
+    np.testing.assert_allclose(load_encoder(f"hf:{tmp_path}").encode(pictures), rows(name), atol=1e-6)
+
+
+def copy_configuration(source, target):
+    for file in ("config.json", "preprocessor_config.json"):
+        shutil.copy(source / file, target)
+
+
+def flax_tree(directory, name, prefix):
+    """The checkpoint as a Flax class has it, converted by transformers' own function."""
+    config = transformers.AutoConfig.from_pretrained(directory)
+    model_class = {"clip": "FlaxCLIPModel", "resnet": "FlaxResNetModel", "vit": "FlaxViTModel"}[name]
+    model = getattr(transformers, model_class)(config, _do_init=False)
+    stand_in = types.SimpleNamespace(
+        params=model.params_shape_tree, base_model_prefix=model.base_model_prefix
+    )
+    tree = convert_pytorch_state_dict_to_flax(load_file(directory / "model.safetensors"), stand_in)
+    if prefix is None:
+        return tree
+    if "batch_stats" in tree:
+        return {collection: {prefix: part} for collection, part in tree.items()}
+    return {prefix: tree, "classifier": {"kernel": np.zeros((32, 2), np.float32)}}
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # every import of it fails
+import numpy as np
+from jaxalign.encoders import load_encoder
+encoder = load_encoder(sys.argv[1], batch_size=5)
+np.save(sys.argv[2], encoder.encode(np.load(sys.argv[3])))
+"""
+
+
+def test_checkpoints_of_pytorch_load_without_it(checkpoint, pictures, rows, tmp_path):
+    np.save(tmp_path / "pictures.npy", pictures)
+    command = [sys.executable, "-c", WITHOUT_TORCH, f"hf:{checkpoint('clip')}"]
+    subprocess.run([*command, str(tmp_path / "rows.npy"), str(tmp_path / "pictures.npy")], check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "rows.npy"), rows("clip"), atol=1e-5)
+
+
+def test_callers_64_bits_do_not_matter(checkpoint, pictures, rows):
+    with jax.enable_x64(True):
+        here = load_encoder(f"hf:{checkpoint('vit')}").encode(pictures)
+    assert here.dtype == np.float32
+    np.testing.assert_allclose(here, rows("vit"), atol=1e-5)

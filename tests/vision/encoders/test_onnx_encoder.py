@@ -1,0 +1,210 @@
+"""ONNX graphs: against numpy on tiny ones, against onnxruntime itself and the reference store on the real ones."""
+
+import re
+
+import numpy as np
+import onnx_graphs
+import onnxruntime
+import pytest
+from onnx import TensorProto
+from PIL import Image
+
+from jaxalign.core.errors import UserError
+from jaxalign.data import EmbeddingStore
+from jaxalign.vision.encoders import Encoder, load_encoder
+from jaxalign.vision.encoders.onnx_graph import first_operators
+
+IMAGES = np.random.default_rng(5).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
+PIXELS = IMAGES.transpose(0, 3, 1, 2)
+NORMALISED = (PIXELS - 127.5) / 127.5
+
+
+def check(path, expected, options="", images=IMAGES, atol=1e-4, **settings):
+    encoder = load_encoder(f"onnx:{path}{options}", **settings)
+    rows = encoder.encode(images)
+    assert isinstance(encoder, Encoder) and encoder.dim == onnx_graphs.WIDTH
+    assert rows.dtype == np.float32 and rows.shape == (len(images), encoder.dim)
+    np.testing.assert_allclose(rows, onnx_graphs.expected(expected), atol=atol)
+    return encoder
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 3, 7])
+@pytest.mark.parametrize(
+    "shape", [("N", 3, 8, 8), (None, 8, 8, 3), ("batch", 3, "h", "w"), (2, 3, 8, 8), (1, 8, 8, 3)]
+)
+def test_layouts_and_batches(shape, batch_size, tmp_path):
+    options = "?size=8" if "h" in shape else ""
+    encoder = check(
+        onnx_graphs.write(tmp_path / "g.onnx", shape=shape), NORMALISED, options, batch_size=batch_size
+    )
+    assert encoder.batch_size == (shape[0] if isinstance(shape[0], int) else batch_size or 32)
+    assert encoder.preprocessing.size == (8, 8) and encoder.name == "g"
+    assert encoder.encode(IMAGES[:0]).shape == (0, encoder.dim)
+
+
+def test_an_embedding_with_trailing_ones_and_one_without_declared_width(tmp_path):
+    check(onnx_graphs.write(tmp_path / "a.onnx", flat=False), NORMALISED)
+    check(onnx_graphs.write(tmp_path / "b.onnx", declared=("N", "width")), NORMALISED)
+    check(onnx_graphs.write(tmp_path / "c.onnx", declared=(1, 4)), NORMALISED)  # as insightface's files say
+
+
+def test_open_sizes_are_those_of_faces(tmp_path):
+    encoder = load_encoder(f"onnx:{onnx_graphs.write(tmp_path / 'g.onnx', shape=('N', 3, 'h', 'w'))}")
+    assert encoder.preprocessing.size == (112, 112)
+    assert encoder.prepare(np.zeros((50, 60, 3), np.uint8)).shape == (112, 112, 3)
+
+
+def test_number_formats(tmp_path):
+    half = onnx_graphs.write(tmp_path / "half.onnx", dtype=TensorProto.FLOAT16)
+    check(half, NORMALISED.astype(np.float16))
+    encoder = check(onnx_graphs.write(tmp_path / "bytes.onnx", dtype=TensorProto.UINT8), PIXELS, atol=0.02)
+    assert encoder.describe()["dtype"] == "uint8"
+
+
+INSIDE = (("Sub", 127.5), ("Mul", 1 / 128))
+
+
+@pytest.mark.parametrize(
+    "graph, options, pixels",
+    [
+        ({}, "", NORMALISED),
+        ({"before": INSIDE}, "", (PIXELS - 127.5) / 128),
+        ({"before": INSIDE[:1]}, "", NORMALISED - 127.5),
+        ({"after": (("Sub", 0.0), ("Mul", 1.0))}, "", NORMALISED),
+        ({"metadata": {"input_mean": "127.5", "input_std": "128"}}, "", (PIXELS - 127.5) / 128),
+        ({"metadata": {"input_std": "128"}}, "?mean=100", (PIXELS - 100.0) / 128),
+        ({"metadata": {"color_order": "BGR"}}, "", NORMALISED[:, ::-1]),
+        ({"metadata": {"color_order": "bgr"}}, "?color=RGB", NORMALISED),
+        (
+            {},
+            "?color=bgr&mean=1:2:3&std=4:5:6",
+            (PIXELS[:, ::-1] - np.array([1, 2, 3])[:, None, None]) / np.array([4, 5, 6])[:, None, None],
+        ),
+        ({"before": INSIDE}, "?mean=0&std=255", (PIXELS / 255 - 127.5) / 128),
+    ],
+    ids=[
+        "default",
+        "inside",
+        "only Sub",
+        "Sub and Mul after",
+        "metadata",
+        "both",
+        "bgr",
+        "rgb",
+        "channels",
+        "magface",
+    ],
+)
+def test_normalisation_and_colours(graph, options, pixels, tmp_path):
+    check(onnx_graphs.write(tmp_path / "g.onnx", **graph), pixels, options, atol=2e-3)
+
+
+def test_several_outputs_need_a_choice(tmp_path):
+    path = onnx_graphs.write(tmp_path / "g.onnx", outputs=2)
+    with pytest.raises(
+        UserError, match=re.escape("2 outputs (Flatten_2 [N, 4], Neg_3 [N, 4]); choose one with ?output=")
+    ):
+        load_encoder(f"onnx:{path}")
+    with pytest.raises(UserError, match="no output 'fc1'; it has Flatten_2"):
+        load_encoder(f"onnx:{path}?output=fc1")
+    check(path, NORMALISED, "?output=Flatten_2")
+    assert load_encoder(f"onnx:{path}?output=Neg_3").describe()["output"] == "Neg_3"
+
+
+def test_a_graph_for_one_picture_at_a_time_that_does_not_say_so(tmp_path):
+    path = onnx_graphs.write(tmp_path / "g.onnx", fixed_reshape=True)
+    with pytest.raises(UserError, match="failed on a batch of 7 .* add the option batch=1"):
+        load_encoder(f"onnx:{path}").encode(IMAGES)
+    check(path, NORMALISED, "?batch=1")
+
+
+@pytest.mark.parametrize(
+    "graph, options, message",
+    [
+        ({"shape": ("N", 1, 8, 8)}, "", "input input has shape [N, 1, 8, 8]; expected RGB pictures"),
+        ({"shape": ("N", 3, 8, 8), "inputs": 2}, "", "the graph has 2 inputs (input [N, 3, 8, 8], extra0"),
+        (
+            {"dtype": TensorProto.DOUBLE},
+            "",
+            "input input is of tensor(double); expected one of tensor(float)",
+        ),
+        ({}, "?size=9", "takes pictures of 8 × 8 pixels, got size=9"),
+        ({}, "?mean=1:2", "mean is one number or three separated by colons, got '1:2'"),
+        ({}, "?std=x", "std is one number or three"),
+        ({}, "?std=0", "standard deviations other than 0"),
+        ({}, "?color=grb", "the colour order is rgb or bgr, got 'GRB'"),
+        ({}, "?provider=tpu", "provider is one of auto, cuda, cpu, got 'tpu'"),
+        ({"dtype": TensorProto.UINT8}, "?mean=3", "takes bytes and normalises them itself"),
+        (
+            {"metadata": {"input_mean": "a lot"}},
+            "",
+            "mean is one number or three separated by colons, got 'a lot'",
+        ),
+    ],
+)
+def test_graphs_and_options_that_do_not_fit(graph, options, message, tmp_path):
+    path = onnx_graphs.write(tmp_path / "g.onnx", **graph)
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_encoder(f"onnx:{path}{options}")
+
+
+def test_text_input_is_refused(tmp_path):
+    import onnx
+    from onnx import helper
+
+    taken = helper.make_tensor_value_info("ids", TensorProto.FLOAT, ["N", 12])
+    result = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 12])
+    graph = helper.make_graph([helper.make_node("Neg", ["ids"], ["out"])], "g", [taken], [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "g.onnx")
+    with pytest.raises(UserError, match=r"input ids has shape \[N, 12\]; expected RGB pictures"):
+        load_encoder(f"onnx:{tmp_path / 'g.onnx'}")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x89PNG no graph", b"\x08\x07" * 40], ids=["empty", "png", "noise"]
+)
+def test_files_that_are_no_onnx_are_refused(content, tmp_path):
+    (tmp_path / "g.onnx").write_bytes(content)
+    with pytest.raises(UserError, match=r"g.onnx cannot be loaded as an ONNX graph"):
+        load_encoder(f"onnx:{tmp_path / 'g.onnx'}")
+    assert first_operators(tmp_path / "g.onnx", 8) == []
+
+
+def test_a_cut_file_and_a_missing_one(tmp_path):
+    path = onnx_graphs.write(tmp_path / "g.onnx")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="cannot be loaded as an ONNX graph"):
+        load_encoder(f"onnx:{path}")
+    with pytest.raises(UserError, match=r"there is no file .*nowhere.onnx"):
+        load_encoder("onnx:nowhere.onnx")
+
+
+def test_first_operators_are_those_that_onnx_reads(tmp_path):
+    path = onnx_graphs.write(tmp_path / "g.onnx", before=INSIDE)
+    assert first_operators(path, 8) == ["Sub", "Mul", "Conv", "GlobalAveragePool", "Flatten"]
+    assert first_operators(path, 2) == ["Sub", "Mul"]
+
+
+@pytest.mark.parametrize("name", ["mobilefacenet", "mobileface", "faceres"])
+def test_real_networks_give_the_reference_embeddings(name, shared):
+    """Photographs through ``prepare`` and ``encode``: the store beside them, and onnxruntime called by hand."""
+    store = EmbeddingStore.open(shared / "data" / "att_reference")
+    encoder = load_encoder(f"onnx:{shared / 'models' / name}.onnx")
+    paths = [shared / "data" / "att_photos" / sample for sample in store.column("sample_id")]
+    chosen = range(0, len(paths), 10 if name == "faceres" else 3)
+    images = np.stack([encoder.prepare(np.asarray(Image.open(paths[row]).convert("RGB"))) for row in chosen])
+    rows, reference = encoder.encode(images), np.asarray(store[name], np.float32)[list(chosen)]
+    cosine = np.sum(rows * reference, 1) / np.linalg.norm(rows, axis=1) / np.linalg.norm(reference, axis=1)
+    assert cosine.min() > 0.99
+    np.testing.assert_allclose(
+        rows[:4], by_hand(shared / "models" / f"{name}.onnx", images[:4]), rtol=1e-3, atol=1e-4
+    )
+
+
+def by_hand(path, images):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    notes = session.get_modelmeta().custom_metadata_map
+    mean, std = (np.array(notes[key].split(","), np.float32) for key in ("input_mean", "input_std"))
+    pixels = ((images.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2)
+    return np.asarray(session.run(None, {"input": pixels})[0])

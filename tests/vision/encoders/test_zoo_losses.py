@@ -1,0 +1,209 @@
+"""The zoo's losses against numpy written from their papers, and what each must prefer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from jaxalign.vision.zoo.augment import Augmentation, _warped
+from jaxalign.vision.zoo.losses import (
+    Attributes,
+    Batch,
+    Contrastive,
+    Decoder,
+    Margin,
+    Reconstruction,
+    Triplet,
+    unit,
+)
+
+CLASSES, WIDTH, TRAITS = 7, 12, 5
+
+
+def rows(count: int, width: int = WIDTH, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
+
+
+def batch_of(labels: np.ndarray, progress: float = 1.0) -> Batch:
+    count = len(labels)
+    clean = np.random.default_rng(2).uniform(0, 255, (count, 64, 64, 3)).astype(np.float32)
+    return Batch(
+        jnp.asarray(labels, jnp.int32), jnp.asarray(rows(count, TRAITS, 3)), jnp.asarray(clean), progress
+    )
+
+
+def normalized(array: np.ndarray) -> np.ndarray:
+    array = array.astype(np.float64)
+    return array / np.linalg.norm(array, axis=1, keepdims=True)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    logits = logits - logits.max(1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("angular", [True, False])
+@pytest.mark.parametrize(
+    ("progress", "share"), [(0.0, 0.0), (0.15, 0.0), (0.375, 0.5), (0.6, 1.0), (1.0, 1.0)]
+)
+def test_margin_softmax(angular: bool, progress: float, share: float) -> None:
+    embeddings, centres = rows(20), rows(CLASSES, seed=1)
+    labels = np.arange(20) % CLASSES
+    cosine = normalized(embeddings - embeddings.mean(0)) @ normalized(centres).T
+    logits = cosine.copy()
+    own = cosine[np.arange(20), labels]
+    logits[np.arange(20), labels] = np.cos(np.arccos(own) + 0.35 * share) if angular else own - 0.35 * share
+    expected = -log_softmax(20.0 * logits)[np.arange(20), labels].mean()
+    loss = Margin(angular, 0.35)(jnp.asarray(centres), jnp.asarray(embeddings), batch_of(labels, progress))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_angular_margin_never_rewards_the_far_side() -> None:
+    """Beyond π − margin the plain formula would fall again; the slope must keep its sign, and be finite at ±1."""
+    centres = jnp.zeros((2, WIDTH)).at[:, 0].set(jnp.array([1.0, -1.0]))
+
+    def loss(angle: jax.Array) -> jax.Array:
+        turned = jnp.array([jnp.cos(angle), jnp.sin(angle)])
+        embeddings = jnp.zeros((2, WIDTH)).at[:, :2].set(jnp.stack([turned, -turned]))
+        return Margin(True, 0.35)(centres, embeddings, batch_of(np.array([0, 1])))
+
+    angles = jnp.linspace(0.0, jnp.pi, 50)
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(loss)))(angles)
+    assert np.isfinite(values).all() and np.isfinite(slopes).all()
+    assert np.all(np.asarray(values[1:] - values[:-1]) > -1e-4)
+
+
+def test_triplet_is_semi_hard() -> None:
+    embeddings, labels = rows(12), np.repeat(np.arange(4), 3)
+    points = normalized(embeddings - embeddings.mean(0))
+    distance = ((points[:, None] - points[None]) ** 2).sum(2)
+    costs = []
+    for anchor in range(12):
+        for positive in range(12):
+            if labels[anchor] != labels[positive] or anchor == positive:
+                continue
+            strangers = distance[anchor][labels != labels[anchor]]
+            further = strangers[strangers > distance[anchor, positive]]
+            negative = further.min() if len(further) else strangers.max()
+            costs.append(max(0.0, distance[anchor, positive] - negative + 0.2))
+    loss = Triplet()((), jnp.asarray(embeddings), batch_of(labels))
+    np.testing.assert_allclose(loss, np.mean(costs), rtol=1e-5)
+
+
+def test_contrastive() -> None:
+    embeddings, head = rows(10), rows(WIDTH, 6, seed=1)
+    middle = embeddings - embeddings.mean(0)
+    projected = normalized(np.where(middle > 0, middle, 0.2 * middle) @ head)
+    scores = projected @ projected.T / 0.2
+    np.fill_diagonal(scores, -np.inf)
+    partner = (np.arange(10) + 5) % 10
+    expected = -log_softmax(scores)[np.arange(10), partner].mean()
+    loss = Contrastive()(jnp.asarray(head), jnp.asarray(embeddings), batch_of(np.zeros(10)))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_contrastive_ignores_labels_and_traits() -> None:
+    head, embeddings = jnp.asarray(rows(WIDTH, 6, seed=1)), jnp.asarray(rows(10))
+    first, second = (
+        Contrastive()(head, embeddings, batch_of(labels)) for labels in (np.zeros(10), np.arange(10))
+    )
+    assert first == second
+
+
+def test_reconstruction() -> None:
+    loss = Reconstruction()
+    head = loss.init(jax.random.key(0), WIDTH, CLASSES, TRAITS)
+    batch = batch_of(np.zeros(3))
+    embeddings = jnp.asarray(rows(3))
+    picture = np.asarray(Decoder().apply(head, embeddings))
+    assert picture.shape == (3, 40, 40)
+    grey = np.asarray(batch.clean, np.float64).mean(3)[:, 12:52, 12:52]
+    wanted = [(image - image.mean()) / (image.std() + 4.0) for image in grey]
+    expected = np.mean((picture - np.stack(wanted)) ** 2)
+    np.testing.assert_allclose(loss(head, embeddings, batch), expected, rtol=1e-5)
+
+
+def test_attributes() -> None:
+    loss = Attributes(columns=(1, 4))
+    head, embeddings, batch = rows(WIDTH, 2, seed=1), rows(6), batch_of(np.zeros(6))
+    read = (embeddings - embeddings.mean(0)) @ head
+    expected = np.mean((read - np.asarray(batch.traits)[:, [1, 4]]) ** 2)
+    np.testing.assert_allclose(loss(jnp.asarray(head), jnp.asarray(embeddings), batch), expected, rtol=1e-5)
+
+
+def test_unit_keeps_zeros() -> None:
+    assert np.array_equal(unit(jnp.zeros((2, 3))), np.zeros((2, 3)))
+
+
+def test_augmentation_of_nothing_is_the_image() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    seen, clean = Augmentation(shift=0, gain=0.0)(jax.random.key(0), jnp.asarray(images))
+    assert np.array_equal(seen, images) and np.array_equal(clean, images)
+
+
+def test_augmentation_shifts_by_at_most_so_many_pixels() -> None:
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    image[0, 32, 32] = 255
+    copies = jnp.asarray(np.repeat(image, 200, 0))
+    seen, _ = Augmentation(shift=3, gain=0.0)(jax.random.key(0), copies)
+    _, down, across = np.nonzero(np.asarray(seen)[..., 0])
+    assert set(down.tolist()) == set(across.tolist()) == set(range(29, 36))
+
+
+def test_border_is_of_one_colour_in_each_image() -> None:
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8))
+    seen = np.asarray(Augmentation(shift=0, gain=0.0, border=10)(jax.random.key(0), images)[0])
+    assert np.array_equal(seen[:, 10:54, 10:54], images[:, 10:54, 10:54])
+    assert (seen[:, :10] == seen[:, :1, :1]).all() and (seen[:, :, 54:] == seen[:, :1, :1]).all()
+    assert not np.array_equal(seen[0, 0, 0], seen[1, 0, 0])
+
+
+def test_views_differ_and_masks_hide_from_the_encoder_only() -> None:
+    images = jnp.asarray(np.random.default_rng(0).integers(1, 256, (4, 64, 64, 3), np.uint8))
+    seen, clean = Augmentation(shift=0, gain=0.2, grain=4.0, cutout=16, masked=0.5, views=2)(
+        jax.random.key(1), images
+    )
+    assert seen.shape == clean.shape == (8, 64, 64, 3)
+    assert not np.array_equal(clean[:4], clean[4:])
+    patches = np.asarray(seen).reshape(8, 8, 8, 8, 8, 3).transpose(0, 1, 3, 2, 4, 5)
+    hidden = (patches == 0).all((3, 4, 5))
+    assert 0.3 < hidden.mean() < 0.7
+    assert not (np.asarray(clean) == 0).all(axis=3).any(axis=(1, 2)).all()
+
+
+def test_grey_views_have_one_channel_and_other_weights_each() -> None:
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8))
+    seen = np.asarray(Augmentation(shift=0, gain=0.0, grey=True, views=2)(jax.random.key(0), images)[0])
+    assert np.array_equal(seen[..., 0], seen[..., 1]) and np.array_equal(seen[..., 0], seen[..., 2])
+    assert not np.allclose(seen[:2], seen[2:])
+    weights = np.linalg.lstsq(np.asarray(images[0], float).reshape(-1, 3), seen[0, ..., 0].ravel())[0]
+    assert weights.sum() == pytest.approx(1, abs=1e-5) and (weights > -1e-5).all()
+
+
+def test_light_is_a_smooth_field() -> None:
+    images = jnp.full((1, 64, 64, 3), 20, jnp.uint8)
+    seen = np.asarray(Augmentation(shift=0, gain=0.0, light=0.3)(jax.random.key(3), images)[0], np.float64)
+    x, y = np.meshgrid(np.linspace(-1, 1, 64), np.linspace(-1, 1, 64))
+    terms = np.stack([x, y, x * y, x**2, y**2], axis=-1).reshape(-1, 5)
+    log = np.log(seen[0, ..., 0] / 20).ravel()
+    assert np.ptp(log) > 0.1
+    np.testing.assert_allclose(terms @ np.linalg.lstsq(terms, log)[0], log, atol=1e-5)
+
+
+def test_warped_pictures_are_scipys() -> None:
+    generator = np.random.default_rng(0)
+    image = generator.uniform(0, 255, (64, 64, 3)).astype(np.float32)
+    change = 0.1 * generator.normal(size=(2, 3))
+    matrix = np.eye(2) + change[:, :2]
+    offset = 31.5 - matrix @ [31.5, 31.5] + 10 * change[:, 2]
+    change_of_place = np.column_stack(
+        [matrix, offset]
+    )  # scipy's form: the matrix and the offset side by side
+    expected = [
+        scipy.ndimage.affine_transform(image[..., k].astype(float), change_of_place, order=1, mode="nearest")
+        for k in range(3)
+    ]
+    np.testing.assert_allclose(
+        _warped(jnp.asarray(image), jnp.asarray(change)), np.stack(expected, -1), atol=0.05
+    )

@@ -1,0 +1,238 @@
+"""Photographs in folders and in CSV files."""
+
+import csv
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import noise, people_folder, write
+
+from jaxalign.core.errors import UserError
+from jaxalign.vision.images import SOURCES, ImageSource, SourceOptions, decode, open_images
+from jaxalign.vision.images.folders import FolderSource
+
+
+def _ids(source: ImageSource) -> list[str]:
+    assert source.samples is not None
+    return [sample.sample_id for sample in source.samples]
+
+
+def _people(source: ImageSource) -> list[str]:
+    assert source.samples is not None
+    return [sample.identity for sample in source.samples]
+
+
+def test_a_folder_per_person(tmp_path: pathlib.Path) -> None:
+    folder = people_folder(tmp_path / "faces", 2, 2)
+    (folder / "p1" / "notes.txt").write_text("not a picture")
+    (folder / "list.txt").write_text("not a picture either")
+    (folder / "nobody").mkdir()
+    write(folder / "p1" / ".hidden.png")
+    write(folder / ".cache" / "0.png")
+    source = open_images(f"folder:{folder}")
+    assert source.dataset == "faces"
+    assert _ids(source) == ["p0/0.png", "p0/1.png", "p1/0.png", "p1/1.png"]
+    assert _people(source) == ["p0", "p0", "p1", "p1"]
+    for start in range(5):
+        pictures = list(source.pictures(start))
+        assert [picture.sample for picture in pictures] == list(source.samples or ())[start:]
+        assert [int(decode(picture.load())[0, 0, 0]) for picture in pictures] == [0, 1, 10, 11][start:]
+
+
+def test_folders_below_a_person_belong_to_the_person(tmp_path: pathlib.Path) -> None:
+    for path in ("b/frontal/02.JPG", "b/frontal/10.jpeg", "b/profile/1.PNG", "a/1.webp"):
+        write(tmp_path / path)
+    source = open_images(f"folder:{tmp_path}")
+    assert _ids(source) == ["a/1.webp", "b/frontal/02.JPG", "b/frontal/10.jpeg", "b/profile/1.PNG"]
+    assert _people(source) == ["a", "b", "b", "b"]
+
+
+def test_people_whose_folders_differ_by_case_are_two(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "Ann" / "1.png")
+    write(tmp_path / "ann" / "1.png")
+    if len(os.listdir(tmp_path)) == 1:
+        pytest.skip("this file system knows no case")
+    source = open_images(f"folder:{tmp_path}")
+    assert _people(source) == ["Ann", "ann"] and _ids(source) == ["Ann/1.png", "ann/1.png"]
+
+
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_characters="/\0\n", exclude_categories=["Cs"]), min_size=1
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(NAMES.filter(lambda name: not name.startswith(".") and name.strip()), min_size=2, max_size=5))
+def test_any_name_of_a_person(tmp_path_factory: pytest.TempPathFactory, names: set[str]) -> None:
+    names = {name for name in names if len(name.encode()) < 200}
+    folder = tmp_path_factory.mktemp("people")
+    for name in names:
+        write(folder / name / "1.png")
+    if len(names) >= 2:
+        assert _people(open_images(f"folder:{folder}")) == sorted(names)
+    shutil.rmtree(folder)
+
+
+def test_links_in_circles_end(tmp_path: pathlib.Path) -> None:
+    people_folder(tmp_path / "faces", 2, 1)
+    (tmp_path / "faces" / "p0" / "again").symlink_to(tmp_path / "faces" / "p0")
+    (tmp_path / "faces" / "p2").symlink_to(tmp_path / "faces" / "p1")
+    assert _ids(open_images(f"folder:{tmp_path / 'faces'}")) == ["p0/0.png", "p1/0.png", "p2/0.png"]
+
+
+def test_folders_that_cannot_be_used(tmp_path: pathlib.Path) -> None:
+    def error(folder: pathlib.Path) -> str:
+        with pytest.raises(UserError) as caught:
+            open_images(f"folder:{folder}")
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "is missing" in error(tmp_path / "none")
+    assert "is not a folder" in error(write(tmp_path / "file.png"))
+    (tmp_path / "empty").mkdir()
+    assert "is empty" in error(tmp_path / "empty")
+    write(tmp_path / "flat" / "1.png")
+    assert "1 photograph lies in no person's folder (first: 1.png)" in error(tmp_path / "flat")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("")
+    assert "holds no folders" in error(tmp_path / "text")
+    (tmp_path / "pictureless" / "ann").mkdir(parents=True)
+    assert "none of its 1 folders (first: ann) holds a photograph" in error(tmp_path / "pictureless")
+    assert "at least two people" in error(people_folder(tmp_path / "one", 1))
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests may run as root, whom no permission stops, so the refusal is made here."""
+    folder, scandir = people_folder(tmp_path, 2, 1), os.scandir
+
+    def refusing(path: str):
+        if os.fspath(path).endswith("p1"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UserError, match=r"p1 cannot be read: Permission denied"):
+        FolderSource(folder)
+
+
+def test_a_name_that_is_not_utf_8(tmp_path: pathlib.Path) -> None:
+    people_folder(tmp_path, 2, 1)
+    try:
+        os.mkdir(os.fsencode(tmp_path) + b"/\xff")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    write(tmp_path / os.fsdecode(b"\xff") / "1.png")
+    with pytest.raises(UserError, match="is not text in UTF-8"):
+        open_images(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("spec", ["", "folder", "folder:", "zip:x.zip", ":x", "relative/path"])
+def test_unknown_specifications_name_the_forms(spec: str) -> None:
+    with pytest.raises(UserError) as caught:
+        open_images(spec)
+    assert all(row.form in str(caught.value) for row in SOURCES.values())
+
+
+def test_a_bare_folder_is_pointed_to_its_form(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match=f"Did you mean folder:{tmp_path}"):
+        open_images(str(tmp_path))
+
+
+def test_options_that_mean_nothing(tmp_path: pathlib.Path) -> None:
+    folder = people_folder(tmp_path)
+    with pytest.raises(UserError, match="split means nothing to images given as folder:DIR"):
+        open_images(f"folder:{folder}", SourceOptions(split="train"))
+    with pytest.raises(UserError, match="streaming means nothing to images given as csv:FILE"):
+        open_images(f"csv:{folder}/x.csv", SourceOptions(streaming=True))
+
+
+def _write_csv(path: pathlib.Path, *rows: tuple) -> str:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return f"csv:{path}"
+
+
+def test_a_csv(tmp_path: pathlib.Path) -> None:
+    people_folder(tmp_path / "faces", 2, 2)
+    outside = write(tmp_path / "elsewhere" / "x.png", noise())
+    spec = _write_csv(
+        tmp_path / "mine.csv",
+        ("identity", "path", "age"),
+        ("bob", "faces/p1/0.png", 30),
+        ("ann, the second", "faces/p0/1.png", 40),
+        ("bob", str(outside), 50),
+    )
+    source = open_images(spec)
+    assert source.dataset == "mine"
+    assert _ids(source) == ["faces/p1/0.png", "faces/p0/1.png", str(outside)]
+    assert _people(source) == ["bob", "ann, the second", "bob"]
+    loaded = [decode(picture.load()) for picture in source.pictures(1)]
+    assert loaded[0][0, 0, 0] == 1
+    np.testing.assert_array_equal(loaded[1], noise())
+
+
+def test_a_csv_with_own_columns_and_landmarks(tmp_path: pathlib.Path) -> None:
+    people_folder(tmp_path, 2, 2)
+    columns = ("file", "who", "sample_id", *(f"{axis}{k}" for k in range(1, 6) for axis in "xy"))
+    spec = _write_csv(
+        tmp_path / "mine.csv",
+        columns,
+        ("p0/0.png", "a", "first", *range(10)),
+        ("p1/0.png", "b", "second", *[""] * 10),
+    )
+    source = open_images(spec, SourceOptions(image_column="file", identity_column="who"))
+    assert _ids(source) == ["first", "second"]
+    first, second = (picture.landmarks for picture in source.pictures())
+    assert first is not None and second is None
+    np.testing.assert_array_equal(first, np.arange(10.0).reshape(5, 2))
+    by_file = SourceOptions(image_column="file", identity_column="who", sample_id_column="file")
+    assert _ids(open_images(spec, by_file)) == ["p0/0.png", "p1/0.png"]
+
+
+GOOD = ("p0/0.png", "a")
+CSV_ERRORS = {
+    "no lines": ([], "lists no photographs"),
+    "header only": ([("path", "identity")], "lists no photographs"),
+    "no identity": ([("path", "name"), GOOD], "has no column 'identity'; its first line names path, name"),
+    "no path": ([("file", "identity"), GOOD], "has no column 'path'"),
+    "missing files": (
+        [("path", "identity"), GOOD, ("p0/9.png", "b"), ("p0/8.png", "b")],
+        r"2 of its 3 photographs are missing \(first: .*p0/9.png of line 3\)",
+    ),
+    "a folder": ([("path", "identity"), ("p0", "b")], "1 of its 1 photographs are missing"),
+    "empty person": ([("path", "identity"), GOOD, ("p1/0.png", " ")], "line 3: the column identity is empty"),
+    "short line": ([("path", "identity"), GOOD, ("p1/0.png",)], "line 3: expected 2 values"),
+    "long line": ([("path", "identity"), GOOD, ("p1/0.png", "b", "c")], "line 3: expected 2 values"),
+    "twice": ([("path", "identity"), GOOD, ("p1/0.png", "b"), GOOD], "lines 2 and 4 both name the sample 'p0/0.png'"),
+    "one person": ([("path", "identity"), GOOD, ("p1/0.png", "a")], "at least two people"),
+    "bad landmarks": ([("path", "identity", "landmarks"), (*GOOD, "1"), ("p1/0.png", "b", "")], "line 2: expected 10"),
+    "columns twice": ([("path", "path", "identity"), (*GOOD, "b")], "two columns have one name"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CSV_ERRORS)
+def test_csv_files_that_cannot_be_used(tmp_path: pathlib.Path, name: str) -> None:
+    people_folder(tmp_path, 2, 1)
+    rows, expected = CSV_ERRORS[name]
+    with pytest.raises(UserError, match=expected) as caught:
+        open_images(_write_csv(tmp_path / "list.csv", *rows))
+    assert "\n" not in str(caught.value)
+
+
+def test_csv_files_that_are_none(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match=r"none.csv cannot be read: No such file"):
+        open_images(f"csv:{tmp_path}/none.csv")
+    with pytest.raises(UserError, match=r"is not a text file in UTF-8"):
+        open_images(f"csv:{write(tmp_path / 'a.png')}")
+
+
+def test_real_photographs(shared: pathlib.Path) -> None:
+    att = open_images(f"folder:{shared / 'data' / 'att_photos'}")
+    assert len(_ids(att)) == 380 and len(set(_people(att))) == 38
+    assert decode(next(att.pictures(100)).load()).shape == (160, 160, 3)
+    lfw = open_images(f"folder:{shared / 'data' / 'lfw_photos'}")
+    assert len(_ids(lfw)) == 480 and decode(next(lfw.pictures()).load()).shape == (250, 250, 3)

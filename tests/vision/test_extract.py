@@ -1,0 +1,502 @@
+"""Extraction against Pillow and numpy: rows, one decoding pass, going on, adding encoders, bad photographs."""
+
+import dataclasses
+import functools
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from numpy_encoders import NumpyEncoder, content, write_people
+
+from jaxalign.core.errors import UserError
+from jaxalign.data import EmbeddingStore
+from jaxalign.vision.encoders import Encoder
+from jaxalign.vision.extract import extract
+from jaxalign.vision.images import CenterCrop, LandmarkCrop, Picture, alignment, loading, open_images
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BATCH = 64  # photographs handed over at once to encoders whose batches divide it
+
+
+@pytest.fixture
+def files(tmp_path: pathlib.Path) -> list[pathlib.Path]:
+    return write_people(tmp_path / "faces")
+
+
+@pytest.fixture
+def faces(files: list[pathlib.Path]) -> Any:
+    return open_images(f"folder:{files[0].parents[1]}")
+
+
+@pytest.fixture
+def out(tmp_path: pathlib.Path) -> pathlib.Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with every photograph decoded."""
+    seen: list[int] = []
+    decode = loading.decode_picture
+
+    def counted(*arguments: Any) -> Any:
+        seen.append(1)
+        return decode(*arguments)
+
+    monkeypatch.setattr(loading, "decode_picture", counted)
+    return seen
+
+
+def three() -> list[NumpyEncoder]:
+    return [
+        NumpyEncoder("small"),
+        NumpyEncoder("wide", (12, 16), 9, batch_size=16, resample=PIL.Image.Resampling.BICUBIC),
+        NumpyEncoder("tall", (20, 7), 3, batch_size=64, resample=PIL.Image.Resampling.LANCZOS),
+    ]
+
+
+def unfinished(out: pathlib.Path) -> pathlib.Path:
+    return out.with_name(f".{out.name}.unfinished")
+
+
+class Source:
+    """A folder's photographs with something about them changed."""
+
+    def __init__(self, source: Any, *, streamed: bool = False, reverse: bool = False, landmarks: Any = None):
+        self.dataset = source.dataset
+        self._pictures = list(source.pictures())[:: -1 if reverse else 1]
+        self.samples = None if streamed else [picture.sample for picture in self._pictures]
+        self._landmarks = landmarks
+
+    def pictures(self, start: int = 0) -> Iterator[Picture]:
+        for picture in self._pictures[start:]:
+            yield dataclasses.replace(picture, landmarks=self._landmarks)
+
+
+def test_rows_are_those_of_pillow_and_numpy_and_each_photograph_is_decoded_once(faces, files, out, decodes):
+    encoders = three()
+    assert all(isinstance(encoder, Encoder) for encoder in encoders)
+    store = extract(faces, encoders, out, dtype="float32")
+    assert len(decodes) == len(files)
+    assert store.encoders == ("small", "wide", "tall")
+    for encoder in encoders:
+        np.testing.assert_allclose(store[encoder.name], encoder.expected(files), atol=1e-5)
+    names = [f"{file.parent.name}/{file.name}" for file in files]
+    assert store.sample_ids.tolist() == names
+    assert store.identities.tolist() == [file.parent.name for file in files]
+    assert store.column("path").tolist() == [str(file) for file in files]
+    assert store.dataset == "faces"
+    EmbeddingStore.open(out)  # checksums
+    assert sorted(file.name for file in out.parent.iterdir()) == ["faces", "store"]
+
+
+def test_float16_is_the_default_and_rounds_the_rows(faces, files, out):
+    encoder = NumpyEncoder()
+    store = extract(faces, [encoder], out)
+    assert store["small"].dtype == np.float16
+    np.testing.assert_allclose(store["small"], encoder.expected(files), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("limit", [1e5, np.inf])
+def test_values_beyond_float16(faces, out, limit):
+    encoder = NumpyEncoder(scale=1e6)
+    if np.isfinite(limit):
+        message = r"encoder 'small' gives values too large for float16; choose dtype float32\."
+        with pytest.raises(UserError, match=message):
+            extract(faces, [encoder], out)
+        assert not out.exists() and not unfinished(out).exists()
+        assert np.abs(extract(faces, [encoder], out, dtype="float32")["small"]).max() > limit
+    else:  # infinity and NaN of the network's own are kept, as a store may hold them
+        encoder.weights[:, 0], encoder.weights[:, 1:] = np.nan, 0
+        assert np.isnan(extract(faces, [encoder], out)["small"][:, 0]).all()
+
+
+def test_crops_are_for_all_or_for_each(faces, files, out, tmp_path):
+    small, wide, _ = encoders = three()
+    store = extract(faces, encoders, out, crop=CenterCrop(0.5), dtype="float32")
+    np.testing.assert_allclose(store["wide"], wide.expected(files, 0.5), atol=1e-5)
+    store = extract(faces, encoders, tmp_path / "mixed", crop={"small": CenterCrop(0.5)}, dtype="float32")
+    np.testing.assert_allclose(store["small"], small.expected(files, 0.5), atol=1e-5)
+    np.testing.assert_allclose(store["wide"], wide.expected(files), atol=1e-5)
+    assert store.info["small"]["view"]["crop"] == {"kind": "center", "fraction": 0.5}
+    assert store.info["wide"]["view"] == {
+        "crop": {"kind": "none"},
+        "preprocessing": wide.preprocessing.describe(),
+    }
+    with pytest.raises(UserError, match=r"crop names big; the encoders are small, wide, tall\."):
+        extract(faces, encoders, tmp_path / "unknown", crop={"big": CenterCrop(0.5)})
+
+
+def test_landmarks_go_straight_to_the_encoders_size(faces, files, out):
+    points = np.array([[6.0, 5], [14, 6], [10, 9], [7, 12], [13, 12.5]])
+    encoder = NumpyEncoder(size=(14, 14))
+    store = extract(Source(faces, landmarks=points), [encoder], out, crop=LandmarkCrop(), dtype="float32")
+    matrix = alignment.fit_similarity(points, alignment.template(14, 14))
+    faces_ = [alignment.warp(np.asarray(PIL.Image.open(file)), matrix, 14, 14) for file in files]
+    np.testing.assert_allclose(store["small"], encoder.encode(np.stack(faces_)), atol=1e-5)
+
+
+def test_missing_landmarks_are_refused_before_any_work(faces, out):
+    encoder = NumpyEncoder()
+    with pytest.raises(UserError, match=r"faces has no landmarks for 150 of 150 photographs"):
+        extract(faces, [encoder], out, crop=LandmarkCrop())
+    assert encoder.calls == 0 and not unfinished(out).exists()
+
+
+def test_what_cannot_be_is_refused_before_any_work(faces, out, tmp_path):
+    encoder = NumpyEncoder()
+    run = functools.partial(extract, faces)
+    with pytest.raises(UserError, match="dtype is one of float16, float32, bfloat16, got 'int8'"):
+        run([encoder], out, dtype="int8")
+    with pytest.raises(UserError, match="at least one encoder, got none"):
+        run([], out)
+    with pytest.raises(UserError, match="encoder 'Small': there is already an encoder 'small'"):
+        run([encoder, NumpyEncoder("Small")], out)
+    with pytest.raises(UserError, match="bad_images must be one of fail, skip"):
+        run([encoder], out, bad_images="mend")  # pyright: ignore[reportArgumentType]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("of years")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="mine exists and is not a store, so it is left alone"):
+            run([encoder], tmp_path / "mine", overwrite=overwrite)
+    assert encoder.calls == 0 and not out.exists() and not unfinished(out).exists()
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((3, 5)), np.zeros((64, 4)), np.zeros((64, 5), int)], ids=str)
+def test_an_encoder_that_gives_something_else_is_refused(faces, out, wrong):
+    encoder = NumpyEncoder()
+    encoder.encode = lambda images: wrong
+    with pytest.raises(UserError, match=r"for 64 photographs; expected floats \[64, 5\]"):
+        extract(faces, [encoder], out)
+    assert not out.exists()
+
+
+def test_what_an_encoder_says_of_itself_must_fit_json(faces, out):
+    encoder = NumpyEncoder()
+    encoder.describe = lambda: {"weights": np.float32(1)}
+    with pytest.raises(UserError, match="encoder 'small': what is noted of it must fit JSON"):
+        extract(faces, [encoder], out)
+    encoder.describe = lambda: {"sizes": (6, 8)}  # a list in JSON
+    extract(faces, [encoder], out)
+    again = NumpyEncoder()
+    again.describe = encoder.describe
+    extract(faces, [again], out)
+    assert again.calls == 0
+
+
+@pytest.mark.parametrize(("taken", "given"), [((48,), 96), ((32, 64), 64), ((96, 64), 192), ((100, 64), 100)])
+def test_batches_waste_nothing_where_they_can(tmp_path, out, taken, given):
+    write_people(tmp_path / "many", 2, 100)
+    encoders = [NumpyEncoder(f"e{size}", batch_size=size) for size in taken]
+    stops: list[int] = []
+    extract(
+        open_images(f"folder:{tmp_path / 'many'}"),
+        encoders,
+        out,
+        progress=lambda done, *_: stops.append(done),
+    )
+    assert stops[0] == given and stops[-1] == 200
+
+
+def test_a_streamed_source_gives_the_same_store(faces, files, out, tmp_path):
+    told: list[tuple[int, int, int]] = []
+    extract(
+        Source(faces, streamed=True),
+        three(),
+        out,
+        progress=lambda done, embedded, bad: told.append((done, embedded, len(bad))),
+    )
+    assert told == [(64, 64, 0), (128, 128, 0), (150, 150, 0)]
+    extract(faces, three(), tmp_path / "listed")
+    assert content(out) == content(tmp_path / "listed")
+
+
+# Going on
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_run_that_failed_goes_on_where_it_was(faces, files, out, tmp_path, decodes, streamed):
+    source = Source(faces, streamed=streamed)
+    with pytest.raises(RuntimeError, match="the network broke"):
+        extract(source, [NumpyEncoder(), NumpyEncoder("wide", (12, 16), 9, fails_at=3)], out)
+    assert not out.exists()
+    decodes.clear()
+    small, wide = NumpyEncoder(), NumpyEncoder("wide", (12, 16), 9)
+    told: list[tuple[int, int]] = []
+    extract(source, [small, wide], out, progress=lambda done, embedded, bad: told.append((done, embedded)))
+    assert (small.calls, small.seen, wide.calls, wide.seen) == (1, 22, 1, 22)
+    assert len(decodes) == 22 and told == [(150, 22)]
+    extract(source, [NumpyEncoder(), NumpyEncoder("wide", (12, 16), 9)], tmp_path / "whole")
+    assert content(out) == content(tmp_path / "whole")
+    assert not unfinished(out).exists()
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(0, [22]), (1000, [64, 64, 22])])
+def test_a_killed_run_goes_on_at_its_last_checkpoint(faces, files, out, tmp_path, seconds, left):
+    program = (
+        "from jaxalign.vision import journal\nfrom jaxalign.vision.extract import extract\n"
+        "from jaxalign.vision.images import open_images\n"
+        "from numpy_encoders import NumpyEncoder\n"
+        f"journal.SECONDS = {seconds}\n"
+        f"extract(open_images('folder:{files[0].parents[1]}'), [NumpyEncoder(killed_at=3)], {str(out)!r})\n"
+    )
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu"}
+    killed = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=120
+    )
+    assert killed.returncode == -9, killed.stderr
+    assert not out.exists() and unfinished(out).exists()
+    encoder, sizes = NumpyEncoder(), []
+    encode = encoder.encode
+    encoder.encode = lambda images: sizes.append(len(images)) or encode(images)
+    extract(faces, [encoder], out)
+    assert sizes == left
+    extract(faces, [NumpyEncoder()], tmp_path / "whole")
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_a_run_that_failed_as_it_wrote_the_store_embeds_nothing_again(faces, out, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            EmbeddingStore, "create", lambda *_, **__: (_ for _ in ()).throw(UserError("disk full"))
+        )
+        with pytest.raises(UserError, match="disk full"):
+            extract(faces, [NumpyEncoder()], out)
+    encoder = NumpyEncoder()
+    assert extract(faces, [encoder], out).rows == 150
+    assert encoder.calls == 0
+
+
+@pytest.fixture
+def begun(faces, out) -> bytes:
+    """An unfinished run of the encoder ``small``; what its rows are so far."""
+    with pytest.raises(RuntimeError):
+        extract(faces, [NumpyEncoder(fails_at=3)], out)
+    return (unfinished(out) / "small.rows").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"encoders": [NumpyEncoder(scale=2)]},
+        {"encoders": [NumpyEncoder(size=(5, 5))]},
+        {"encoders": [NumpyEncoder(), NumpyEncoder("wide")]},
+        {"crop": CenterCrop(0.5)},
+        {"dtype": "float32"},
+        {"reverse": True},
+    ],
+    ids=["scale", "size", "encoders", "crop", "dtype", "reverse"],
+)
+def test_an_unfinished_run_with_other_settings_is_refused(faces, out, begun, other):
+    settings = {"encoders": [NumpyEncoder()], **other}
+    source = Source(faces, reverse=settings.pop("reverse", False))
+    run = functools.partial(extract, source, settings.pop("encoders"), out, **settings)
+    with pytest.raises(
+        UserError, match="holds an unfinished run with other photographs, encoders or settings"
+    ):
+        run()
+    assert (unfinished(out) / "small.rows").read_bytes() == begun
+    assert run(overwrite=True).rows == 150
+    assert not unfinished(out).exists()
+
+
+def test_an_unfinished_run_goes_on_skipping_a_photograph_that_stopped_it(faces, files, out):
+    files[140].write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"the photograph 'p2/40\.png' .* cannot be used"):
+        extract(faces, [NumpyEncoder()], out)
+    encoder = NumpyEncoder()
+    store = extract(faces, [encoder], out, bad_images="skip")
+    assert (store.rows, encoder.seen, store.info["small"]["skipped"]) == (149, 21, 1)
+
+
+def test_an_unfinished_run_that_skipped_does_not_go_on_as_one_without_bad_photographs(faces, files, out):
+    files[3].write_bytes(b"")
+    with pytest.raises(RuntimeError):
+        extract(faces, [NumpyEncoder(fails_at=2)], out, bad_images="skip")
+    with pytest.raises(UserError, match="holds an unfinished run that skipped 1 bad photographs"):
+        extract(faces, [NumpyEncoder()], out)
+    encoder = NumpyEncoder()
+    store = extract(faces, [encoder], out, bad_images="skip")
+    assert (store.rows, encoder.seen, store.info["small"]["skipped"]) == (149, 149 - 64, 1)
+
+
+def test_a_run_that_did_nothing_leaves_nothing_in_the_way(faces, files, out):
+    files[0].write_bytes(b"")
+    with pytest.raises(UserError, match=r"the photograph 'p0/00\.png' .* cannot be used: the file is empty"):
+        extract(faces, [NumpyEncoder()], out)
+    assert not unfinished(out).exists()
+    assert extract(faces, [NumpyEncoder(scale=2)], out, bad_images="skip").rows == 149
+
+
+# A store that is there
+
+
+def test_encoders_that_are_there_are_not_run_again(faces, files, out, decodes):
+    extract(faces, [NumpyEncoder()], out, dtype="float32")
+    before = content(out)
+    again = NumpyEncoder()
+    assert extract(faces, [again], out).encoders == ("small",)
+    assert again.calls == 0 and content(out) == before and len(decodes) == 150
+    wide = NumpyEncoder("wide", (12, 16), 9)
+    store = extract(faces, [again, wide], out)
+    assert (again.calls, wide.seen, store.encoders) == (0, 150, ("small", "wide"))
+    np.testing.assert_allclose(store["wide"], wide.expected(files), rtol=1e-3, atol=1e-4)
+    after = content(out)
+    assert {name: after[name] for name in before if name != "manifest.json"} == {
+        name: before[name] for name in before if name != "manifest.json"
+    }
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("order", "row 0 of store 'faces' is 'p0/00.png', the images have there 'p2/49.png'"),
+        ("another", "row 70 of store 'faces' is 'p1/20.png', the images have there 'p1/200.png'"),
+        ("changed", "row 70 of store 'faces' was made from another version of 'p1/20.png'"),
+        ("more", "store 'faces' ends after 150 rows, the images go on with 'p2/99.png'"),
+        ("fewer", "store 'faces' has 150 rows, the images 149"),
+    ],
+)
+def test_other_photographs_add_no_encoder(faces, files, out, change, sentence, streamed):
+    extract(faces, [NumpyEncoder()], out)
+    before = content(out)
+    if change == "another":
+        files[70].rename(files[70].with_name("200.png"))
+    if change == "changed":
+        PIL.Image.new("RGB", (16, 20)).save(files[70])
+    if change == "more":
+        PIL.Image.new("RGB", (16, 20)).save(files[149].with_name("99.png"))
+    if change == "fewer":
+        files[149].unlink()
+    source = open_images(f"folder:{files[0].parents[1]}")
+    with pytest.raises(UserError) as refused:
+        extract(Source(source, reverse=change == "order", streamed=streamed), [NumpyEncoder("wide")], out)
+    assert str(refused.value) == (
+        f"{sentence}; an encoder can only be added with the same photographs in the same order."
+    )
+    assert content(out) == before
+
+
+@pytest.mark.parametrize(
+    ("encoder", "crop"),
+    [(NumpyEncoder(scale=2), None), (NumpyEncoder(), CenterCrop(0.5))],
+    ids=["weights", "crop"],
+)
+def test_another_encoder_of_the_same_name_is_refused(faces, out, encoder, crop):
+    extract(faces, [NumpyEncoder()], out)
+    before = content(out)
+    with pytest.raises(
+        UserError, match="store 'faces' has an encoder 'small' that was loaded or fed otherwise"
+    ):
+        extract(faces, [encoder, NumpyEncoder("wide")], out, crop=crop)
+    assert content(out) == before
+
+
+def test_a_name_that_differs_only_in_case_is_refused_before_any_work(faces, out):
+    extract(faces, [NumpyEncoder()], out)
+    encoder = NumpyEncoder("Small")
+    with pytest.raises(UserError, match="encoder 'Small': there is already an encoder 'small'"):
+        extract(faces, [encoder], out)
+    assert encoder.calls == 0
+
+
+def test_adding_goes_on_after_a_failure(faces, files, out):
+    extract(faces, [NumpyEncoder()], out)
+    with pytest.raises(RuntimeError):
+        extract(faces, [NumpyEncoder("wide", fails_at=3)], out)
+    assert EmbeddingStore.open(out).encoders == ("small",)
+    wide = NumpyEncoder("wide")
+    store = extract(faces, [wide], out)
+    assert wide.seen == 22
+    np.testing.assert_allclose(store["wide"], wide.expected(files), rtol=1e-3, atol=1e-4)
+
+
+def test_an_unfinished_overwriting_does_not_end_as_an_addition(faces, files, out):
+    """The store there may hold other photographs than the rows that were embedded to replace it."""
+    extract(faces, [NumpyEncoder()], out)
+    before = content(out)
+    PIL.Image.new("RGB", (16, 20)).save(files[0])
+    with pytest.raises(RuntimeError):
+        extract(faces, [NumpyEncoder("wide", fails_at=3)], out, overwrite=True)
+    with pytest.raises(
+        UserError, match="holds an unfinished run with other photographs, encoders or settings"
+    ):
+        extract(faces, [NumpyEncoder("wide")], out)
+    assert content(out) == before
+    assert extract(faces, [NumpyEncoder("wide")], out, overwrite=True).encoders == ("wide",)
+
+
+def test_an_imported_store_is_matched_by_sample_id(faces, out):
+    listed = faces.samples
+    EmbeddingStore.create(
+        out,
+        {"theirs": np.ones((150, 2), np.float32)},
+        [sample.identity for sample in listed],
+        sample_ids=[sample.sample_id for sample in listed],
+    )
+    with pytest.raises(UserError, match="row 0 of store 'store' is 'p0/00.png', the images have there"):
+        extract(Source(faces, reverse=True), [NumpyEncoder()], out)
+    assert extract(faces, [NumpyEncoder()], out).encoders == ("theirs", "small")
+
+
+# Bad photographs
+
+
+def test_bad_photographs_are_skipped_named_and_counted_also_when_an_encoder_is_added(faces, files, out):
+    files[3].write_bytes(b"")
+    files[149].write_bytes(b"no picture")
+    named: list[str] = []
+    told = lambda done, embedded, bad: named.extend(one.sample.sample_id for one in bad)  # noqa: E731
+    encoder = NumpyEncoder()
+    store = extract(faces, [encoder], out, bad_images="skip", progress=told, dtype="float32")
+    good = [file for row, file in enumerate(files) if row not in (3, 149)]
+    np.testing.assert_allclose(store["small"], encoder.expected(good), atol=1e-5)
+    assert named == ["p0/03.png", "p2/49.png"] and store.info["small"]["skipped"] == 2
+    with pytest.raises(UserError, match=r"the photograph 'p0/03\.png'"):
+        extract(faces, [NumpyEncoder("wide")], out)
+    store = extract(faces, [NumpyEncoder("wide")], out, bad_images="skip")
+    assert (store.rows, store.info["wide"]["skipped"]) == (148, 2)
+
+
+def test_a_photograph_that_became_bad_adds_no_encoder(faces, files, out):
+    extract(faces, [NumpyEncoder()], out)
+    files[5].write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"row 5 of store 'faces' is 'p0/05\.png', the images have there 'p0/06"
+    ):
+        extract(faces, [NumpyEncoder("wide")], out, bad_images="skip")
+
+
+@pytest.mark.parametrize("bad_images", ["fail", "skip"])
+def test_a_photograph_that_an_encoder_cannot_take_is_bad_and_named(faces, files, out, bad_images):
+    """A size that is not the network's, under a preprocessing that leaves sizes alone."""
+    encoder = NumpyEncoder(size=(16, 20))
+    encoder.preprocessing = dataclasses.replace(encoder.preprocessing, resize=None)
+    PIL.Image.new("RGB", (5, 4)).save(files[7])
+    if bad_images == "skip":
+        assert extract(faces, [encoder], out, bad_images="skip").rows == 149
+        return
+    with pytest.raises(UserError, match=r"the photograph 'p0/07\.png' .* encoder 'small': .* came out at"):
+        extract(faces, [encoder], out)
+
+
+def test_a_thread_of_pixels_does_not_fill_the_memory(faces, files, out):
+    encoder = NumpyEncoder(size=(8, 8))
+    encoder.preprocessing = dataclasses.replace(encoder.preprocessing, resize=8, crop=(8, 8))
+    PIL.Image.new("RGB", (60000, 1)).save(files[7])
+    with pytest.raises(UserError, match=r"p0/07\.png.*60,000 × 1 pixels, far too narrow for a photograph"):
+        extract(faces, [encoder], out)
+
+
+def test_none_but_bad_photographs_is_one_sentence(faces, files, out):
+    for file in files:
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match="faces: none of its 150 photographs can be used"):
+        extract(faces, [NumpyEncoder()], out, bad_images="skip")
+    assert not out.exists() and not unfinished(out).exists()
