@@ -20,9 +20,9 @@ from experiments.run.comparing import numbers_of
 from experiments.run.measuring import Compared, Measuring, TestRows, filled
 from jaxalign import Fit, FoldMoments, Moments, PairwiseMaps, fit_pairs
 from jaxalign.analysis.capacity import Features, features_of, fit_network
+from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
 from jaxalign.core.splits import identity_folds
-from jaxalign.core.workers import concurrently
 from jaxalign.moments.widened import widened_moments
 from jaxalign.report import ResultTable, render_table
 

@@ -17,7 +17,7 @@ from experiments.run import alignability, analysis, cli, flags
 from experiments.run.alignability import GEOMETRY, MEASURE
 from experiments.run.analysis import Job
 from jaxalign.analysis.geometry import SIMILARITIES, GeometrySample, GeometrySettings, predict
-from jaxalign.core.workers import concurrently
+from jaxalign.core.devices import concurrently
 from jaxalign.report import Row
 from jaxalign.report.geometry_text import Predicted, render_geometry
 

@@ -13,8 +13,8 @@ from experiments.run.results import Writer
 from jaxalign import PairwiseMaps
 from jaxalign.analysis.projection import two_dimensions
 from jaxalign.biometrics import Sampled, combine, mean_of
+from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
-from jaxalign.core.workers import concurrently
 from jaxalign.report import Row, Setting
 from jaxalign.report.records import Difference, Point
 

@@ -24,10 +24,10 @@ from jaxalign.biometrics import Measure as Number
 from jaxalign.biometrics.evaluate import RANKS
 from jaxalign.biometrics.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.biometrics.tiling import padded
+from jaxalign.core.devices import MOST_WORKERS, concurrently, spare_workers
 from jaxalign.core.errors import UserError
 from jaxalign.core.lazy_rows import LazyRows
 from jaxalign.core.splits import Split, identity_folds
-from jaxalign.core.workers import MOST_WORKERS, concurrently, spare_workers
 from jaxalign.moments.blocks import padded_width
 from jaxalign.report import Row
 

@@ -12,7 +12,7 @@ from experiments.run.measuring import Measuring, TestRows
 from experiments.run.parts import Content, Parts, content_of, content_of_rows, rows_of
 from experiments.run.progress import Progress
 from jaxalign import FoldMoments, PairwiseMaps
-from jaxalign.core.workers import beside
+from jaxalign.core.devices import beside
 from jaxalign.report import Row
 
 

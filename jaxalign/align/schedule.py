@@ -20,9 +20,9 @@ from jaxtyping import Int
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.solvers import ColumnwiseSolver, Fit, Solver, SymmetricSolver
 from jaxalign.align.solvers.spectrum import Spectrum
+from jaxalign.core.devices import concurrently
 from jaxalign.core.precision import double_precision
 from jaxalign.core.pytree import Leaf, pytree
-from jaxalign.core.workers import concurrently
 from jaxalign.moments.blocks import (
     Beside,
     Columns,

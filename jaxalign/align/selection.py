@@ -30,10 +30,10 @@ from jaxalign.align.held_out import (
 )
 from jaxalign.align.solvers.spectrum import Spectrum
 from jaxalign.core import checks
+from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision
 from jaxalign.core.pytree import pytree
-from jaxalign.core.workers import concurrently
 from jaxalign.moments.blocks import Beside, Columns
 from jaxalign.moments.dealing import Pair, work_on_encoders, work_on_pairs
 from jaxalign.moments.moments import FoldMoments, Moments

@@ -10,9 +10,9 @@ from jaxtyping import Float
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.solvers import Fit
+from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision
-from jaxalign.core.workers import concurrently
 from jaxalign.moments.moments import Moments
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from jaxalign.align.pairwise import Pair, PairwiseMaps
 from jaxalign.align.solvers import Fit
 from jaxalign.analysis.agreement import agreement_of_sums, compare_scores, row_differences
-from jaxalign.core.workers import concurrently, spare_workers
+from jaxalign.core.devices import concurrently, spare_workers
 
 
 class Apart(NamedTuple):

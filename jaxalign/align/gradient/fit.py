@@ -25,8 +25,8 @@ from jaxalign.align.gradient.training import History, train
 from jaxalign.align.pairwise import Pair, PairwiseMaps, chosen_pairs
 from jaxalign.align.solvers import Fit
 from jaxalign.core import checks
+from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
-from jaxalign.core.workers import concurrently
 from jaxalign.moments.moments import Moments
 from jaxalign.moments.spread import SpreadMoments
 

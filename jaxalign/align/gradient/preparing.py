@@ -19,9 +19,9 @@ from jaxalign.align.gradient.own_moments import (
     second_moments,
 )
 from jaxalign.align.gradient.rows import People, Rows
+from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import multiply
-from jaxalign.core.workers import concurrently
 from jaxalign.moments.blocks import padded_width
 from jaxalign.moments.moments import Moments
 

@@ -16,8 +16,8 @@ from jaxalign.align.gradient.statistics import one_sided_fit
 from jaxalign.align.gradient.training import History, train
 from jaxalign.align.pairwise import Pair
 from jaxalign.align.solvers import Fit
+from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
-from jaxalign.core.workers import concurrently
 from jaxalign.moments.blocks import padded_width
 from jaxalign.moments.moments import Moments
 

@@ -21,8 +21,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.align.gradient.settings import LowRankSettings
 from jaxalign.align.gradient.steps import AXIS, Groups, Objective, Plan, Run
+from jaxalign.core.devices import at_once, concurrently
 from jaxalign.core.pytree import Leaf, pytree
-from jaxalign.core.workers import at_once, concurrently
 
 # Exponentials and Adam by vectors of 512 bits where the CPU has them; XLA prefers 256.
 WIDE_VECTORS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}

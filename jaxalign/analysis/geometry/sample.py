@@ -97,7 +97,7 @@ class GeometrySample:
       embeddings: per encoder an array [n, d], the same photographs row for row.
       identities: the person of each row, shape [n].
       settings: of the measures.
-      each: how to go through the encoders, such as ``jaxalign.core.workers.concurrently``.
+      each: how to go through the encoders, such as ``jaxalign.core.devices.concurrently``.
 
     Attributes:
       moments: of all encoders side by side.
