@@ -5,9 +5,6 @@ a temporary name and renamed. A run that was cut short goes on with the parts it
 digest of configuration, stores and version, so that it never finds those of another.
 """
 
-import json
-import pathlib
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,8 +12,8 @@ import numpy as np
 
 from experiments.run.aligning import Aligning, Place
 from experiments.run.results import FitRow
+from experiments.run.units import Units
 from jaxalign.biometrics import Sampled
-from jaxalign.data.atomic import write_atomically, writing
 from jaxalign.moments.hosts import Hosts
 from jaxalign.report import Row, Setting
 from jaxalign.report.records import Point
@@ -49,13 +46,12 @@ class Parts:
 
     Args:
       hosts: the processes.
-      directory: where process 0 keeps them; None for one process, which keeps none.
+      units: where process 0 keeps them; None for one process, which keeps none.
     """
 
-    def __init__(self, hosts: Hosts, directory: pathlib.Path | None):
-        self.hosts, self.directory = hosts, directory
-        here = directory.glob("*.json") if directory is not None and hosts.first else ()
-        self._names = set(hosts.spread(sorted(path.stem for path in here)))
+    def __init__(self, hosts: Hosts, units: Units | None):
+        self.hosts, self.units = hosts, units
+        self._names = set(hosts.spread(units.names() if units is not None and hosts.first else []))
 
     def __len__(self) -> int:
         """How many there are."""
@@ -78,29 +74,19 @@ class Parts:
           The whole part at process 0, as one process would have measured it; None elsewhere.
         """
         if name in self:
-            return self._read(name) if self.hosts.first else None
+            return self.units.read(name) if self.units is not None and self.hosts.first else None
         contents = self.hosts.gather(measure())
         if contents is None:
             return None
         whole = contents[0] if len(contents) == 1 else _together(contents, order)
-        if self.directory is not None:
-            self._keep(self.directory, name, whole)
+        if self.units is not None:
+            self.units.write(name, whole)
         return whole
-
-    def _read(self, name: str) -> Content:
-        assert self.directory is not None
-        return json.loads((self.directory / f"{name}.json").read_text(encoding="utf-8"))
-
-    def _keep(self, directory: pathlib.Path, name: str, whole: Content) -> None:
-        text = json.dumps(whole, ensure_ascii=False).encode()
-        with writing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            write_atomically(directory / f"{name}.json", lambda file: file.write(text))
 
     def remove(self) -> None:
         """Forgets all, the run being done."""
-        if self.directory is not None and self.hosts.first:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        if self.units is not None and self.hosts.first:
+            self.units.remove()
 
 
 def content_of(found: Aligning, views: Iterable[Point] = ()) -> Content:

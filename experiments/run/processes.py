@@ -14,6 +14,7 @@ from experiments.run.config import PairwiseConfig
 from experiments.run.inputs import Data
 from experiments.run.parts import Parts
 from experiments.run.results import plain
+from experiments.run.units import Units
 from jaxalign.core.errors import UserError
 from jaxalign.moments.hosts import ALONE, Hosts, Links, Place
 from jaxalign.version import __version__
@@ -89,10 +90,7 @@ def parts_of(hosts: Hosts, config: PairwiseConfig) -> Parts:
     """The finished parts of this run, in a directory beside --out."""
     if hosts.count == 1:
         return Parts(hosts, None)
-    text = json.dumps(described(config), sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    out = pathlib.Path(config.out).expanduser().absolute()
-    return Parts(hosts, out.with_name(f"{out.name}.{digest}.parts"))
+    return Parts(hosts, Units.beside(config.out, described(config)))
 
 
 def _place(values: Any) -> Place | None:

@@ -20,6 +20,7 @@ from experiments import pairwise
 from experiments.run import cli, processes
 from experiments.run.config import PairwiseConfig
 from experiments.run.flag_definitions import DEFINITIONS
+from experiments.run.units import Units
 from jaxalign.core.errors import UserError
 from jaxalign.moments.hosts import Links, Place
 
@@ -85,9 +86,10 @@ def together(store, tmp_path_factory):
     killed = finished(started, timeout=30)
     kept = wait_for_a_part(directory, [types.SimpleNamespace(poll=lambda: None)])
     left = sorted(path.name for path in directory.iterdir() if not path.name.startswith("first"))
-    content = json.loads(kept[0].read_text())
+    units = Units(kept[0].parent, json.loads(kept[0].read_text())["of"])
+    content = units.read(kept[0].stem)
     content["rows"][0][8] = TAMPERED
-    kept[0].write_text(json.dumps(content))
+    units.write(kept[0].stem, content)
     logs = [directory / "again0", directory / "again1"]
     again = finished(start_both(store, out, cache, logs))
     overwritten = [list(map(int, log.read_text().split())) for log in logs]
