@@ -7,6 +7,7 @@ polynomial (ridge on the rows with that many more columns beside them), mlp (an 
 it, trained on squared error, stopped on a tenth of the training people who are held out).
 """
 
+import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -28,9 +29,22 @@ from jaxalign.report import ResultTable, render_table
 
 METHODS = ("linear_features", "random_fourier", "polynomial", "mlp")
 HELD_OUT = 10  # one fold of so many stops the network
-FLAGS = flags.define(
-    *(*analysis.COMMON, "features", "hidden", "steps"),
-    **{**analysis.USUAL, "measures": "identification,verification"},
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RicherMaps:
+    """What the richer maps have to choose."""
+
+    features: int = flags.field(
+        512, "Number of random Fourier features, and at most so many products of principal components."
+    )
+    hidden: int = flags.field(128, "Width of the hidden layer of the small network.")
+
+
+FLAGS = analysis.define(
+    RicherMaps,
+    taken=("steps",),
+    measures="identification,verification",
     methods=",".join(METHODS),
     out="results/capacity",
 )

@@ -29,10 +29,30 @@ SMALLEST, SIZES = 10, 8
 FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7"  # of all people, as published
 SHARES = (0.95, 0.99)
 AXES = {"train_people": "training people", "train_pairs": "training photographs"}
-FLAGS = flags.define(
-    *(*analysis.COMMON, "train_people", "train_pairs", "train_fractions"),
-    **{**analysis.USUAL, "methods": "orthogonal,ridge", "out": "results/data_efficiency"},
-)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSizes:
+    """How much to fit on."""
+
+    train_people: str | None = flags.field(
+        None,
+        "Numbers of training people to fit on, separated by commas. Without it: from 10 to all, evenly on a "
+        "logarithmic scale. Example: --train_people=10,100,1000",
+    )
+    train_pairs: str | None = flags.field(
+        None,
+        "Numbers of training photographs to fit on, drawn from all training people, or `none`. Without it: from 10 to "
+        "all, evenly on a logarithmic scale. Example: --train_pairs=100,1000",
+    )
+    train_fractions: str | None = flags.field(
+        None,
+        "Shares of all people to fit on instead, each at most --train_fraction. Without it under "
+        "--protocol=published: 0.1 to 0.7. Example: --train_fractions=0.1,0.3,0.7",
+    )
+
+
+FLAGS = analysis.define(TrainingSizes, methods="orthogonal,ridge", out="results/data_efficiency")
 
 
 def analyse(job: Job) -> str:

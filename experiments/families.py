@@ -8,6 +8,7 @@ calibrated similarity of spaces. Both are measured as by `experiments.geometry`,
 by PERMANOVA whether families explain the distances.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from experiments import geometry
 from experiments.run import alignability, analysis, cli, flags
 from experiments.run.alignability import MEASURE
 from experiments.run.analysis import Job
+from experiments.run.earlier import Reading
 from experiments.run.labels import read_labels
 from experiments.run.results import plain
 from jaxalign.analysis.geometry.families import (
@@ -33,7 +35,24 @@ from jaxalign.analysis.geometry.families import (
 from jaxalign.core.errors import UserError
 from jaxalign.report.families_text import render_families
 
-FLAGS = flags.define(*geometry.SAMPLE, "families", **geometry.USUAL, out="results/families")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KnownFamilies:
+    """What is known of the encoders."""
+
+    families: str | None = flags.field(
+        None,
+        "Families of encoders, to test whether they explain the distances: names joined by +, or a CSV with columns "
+        "encoder and family. Example: --families=face:arcface+adaface,general:clip+dino",
+    )
+
+
+FLAGS = analysis.define(
+    *(geometry.Sampling, Reading, KnownFamilies),
+    without=geometry.WITHOUT,
+    methods=geometry.METHODS,
+    out="results/families",
+)
 CALIBRATED = ":calibrated"
 
 

@@ -9,6 +9,7 @@ method, or read from --results, and Spearman's correlation of every similarity w
 prediction.csv.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,18 +17,34 @@ import numpy as np
 from experiments.run import alignability, analysis, cli, flags
 from experiments.run.alignability import GEOMETRY, MEASURE
 from experiments.run.analysis import Job
+from experiments.run.earlier import Reading
 from jaxalign.analysis.geometry import SIMILARITIES, GeometrySample, GeometrySettings, predict
 from jaxalign.core.devices import concurrently
 from jaxalign.report import Row
 from jaxalign.report.geometry_text import Predicted, render_geometry
 
-SAMPLE = (
-    *("store", "images", "models", "nonfinite", "crop", "bad_images", "embedding_cache"),
-    *("protocol", "l2", "normalize", "folds", "train_fraction", "max_per_person", "overwrite"),
-    *("rows", "permutations", "neighbours", "results", "compilation_cache"),
-)
-USUAL = {"seeds": "42", "methods": "canonical,ridge"}
-FLAGS = flags.define(*SAMPLE, **USUAL, out="results/geometry")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How spaces are compared."""
+
+    rows: int = flags.field(
+        2000,
+        "At most so many training photographs, drawn at random, to compare spaces on; scores and their nulls are of "
+        "the same ones. Example: --rows=500",
+    )
+    permutations: int = flags.field(
+        20, "Times that the photographs of one side are permuted, for what unrelated spaces score."
+    )
+    neighbours: int = flags.field(
+        10, "Nearest neighbours of a photograph that encoders may share, and for hubness."
+    )
+
+
+# Spaces are compared without maps, so that neither pairs nor rates are chosen.
+WITHOUT = ("sources", "targets", "measures", "fmr", "rank_k", "own_photograph", "intervals")
+METHODS = "canonical,ridge"
+FLAGS = analysis.define(Sampling, Reading, without=WITHOUT, methods=METHODS, out="results/geometry")
 
 
 def analyse(job: Job) -> str:

@@ -28,29 +28,20 @@ from experiments.run import caches, cli, flags, processes, results
 from experiments.run.aligning import Aligning, empty_rows
 from experiments.run.analysis import Analysis, Job
 from experiments.run.comparing import write_extras
-from experiments.run.config import PairwiseConfig
+from experiments.run.config import Compiling, Joining, PairwiseConfig
 from experiments.run.inputs import Data
 from experiments.run.kept import Kept
 from experiments.run.measuring import Measuring
 from experiments.run.parts import Parts, add_content, views_of
 from experiments.run.progress import Progress, duration
+from experiments.run.protocols import Protocol
 from experiments.run.split_run import SplitRun, part_name
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
 from jaxalign.report.controls import relative_rows, render_controls
 from jaxalign.report.heatmap import require_matplotlib
 from jaxalign.report.records import Point
 
-FLAGS = flags.define(
-    *("store", "images", "models", "sources", "targets", "nonfinite"),
-    *("crop", "bad_images", "embedding_cache"),
-    *("protocol", "methods", "ranks", "l2", "normalize", "folds"),
-    *("loss", "steps", "fit_rank"),
-    *("seeds", "train_fraction", "max_per_person"),
-    *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons", "pair_list", "controls"),
-    *("intervals", "curves"),
-    *("out", "overwrite", "save_maps", "heatmaps", "compilation_cache"),
-    *("devices", "hosts", "coordinator", "num_processes", "process_id"),
-)
+FLAGS = flags.define(PairwiseConfig, Protocol, Joining, Compiling)
 
 
 def main(_: list[str]) -> None:

@@ -11,7 +11,7 @@ the effective rank of each full map, that is (Σ s)² / Σ s² of the variances 
 from collections.abc import Callable
 from functools import partial
 
-from experiments.run import analysis, cli, flags
+from experiments.run import analysis, cli
 from experiments.run.aligning import Aligning
 from experiments.run.analysis import Job
 from experiments.run.comparing import curves_of_first, number_of_curve, numbers_of
@@ -27,10 +27,7 @@ from jaxalign.report.curves_text import along, with_interval
 
 METHODS = ("reduced_rank", "orthogonal_subspaces", "canonical")
 MARGIN = 0.01
-FLAGS = flags.define(
-    *(*analysis.COMMON, "ranks"),
-    **{**analysis.USUAL, "methods": ",".join(METHODS), "out": "results/rank_sweep"},
-)
+FLAGS = analysis.define(taken=("ranks",), methods=",".join(METHODS), out="results/rank_sweep")
 Pair = tuple[str, str]
 Cut = Callable[[Pair, int], Fit]  # a pair's map at a rank
 

@@ -8,6 +8,7 @@ figures for light and dark, and how to get the same numbers again. Beside it lie
 (figures/) and every table as CSV (tables/). Without --out it is written to the directory report inside RESULTS_DIR.
 """
 
+import dataclasses
 import datetime
 import pathlib
 
@@ -18,7 +19,29 @@ from jaxalign.report.labels import count, listed
 from jaxalign.report.page import PAGE, require_report_libraries, write_report
 from jaxalign.report.tables import FORMATS
 
-FLAGS = flags.define("overwrite", "tables", out="")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tables:
+    """Which tables to write beside the page."""
+
+    tables: str = flags.field(
+        "",
+        "Write every table also for a paper, separated by commas: latex (booktabs), markdown; mean ± deviation, best "
+        "in bold. Example: --tables=latex",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportOptions(Tables):
+    """Where the report goes."""
+
+    out: str = flags.field(
+        "", "Directory for the page, figures and tables. Without it: `report` in RESULTS_DIR."
+    )
+    overwrite: bool = flags.field(False, "Replace the report that --out holds.")
+
+
+FLAGS = flags.define(ReportOptions)
 ARGUMENT = "RESULTS_DIR"
 
 

@@ -20,10 +20,18 @@ from jaxalign.analysis.agreement import effective_rank
 from jaxalign.report import Row
 from jaxalign.report.curves_text import along, with_interval
 
-FLAGS = flags.define(
-    *(*(name for name in analysis.COMMON if name not in ("l2", "folds")),),
-    **{**analysis.USUAL, "penalties": "0.001,0.01,0.1,1,10,100", "out": "results/ridge_path"},
-)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Penalties:
+    """Which penalties to measure."""
+
+    penalties: str = flags.field(
+        "0.001,0.01,0.1,1,10,100",
+        "Penalties of ridge, each measured for itself, separated by commas. Example: --penalties=0.01,0.1,1",
+    )
+
+
+FLAGS = analysis.define(Penalties, without=("l2", "folds", "methods"), out="results/ridge_path")
 
 
 def analyse(job: Job) -> str:

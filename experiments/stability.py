@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from experiments.run import analysis, cli, flags
+from experiments.run import analysis, cli
 from experiments.run.analysis import Job
 from experiments.run.measuring import Measuring
 from jaxalign import FoldMoments
@@ -23,10 +23,7 @@ from jaxalign.core.splits import identity_folds
 from jaxalign.report import ResultTable, Row
 from jaxalign.report.records import ThreeWay
 
-FLAGS = flags.define(
-    *analysis.COMMON,
-    **{**analysis.USUAL, "methods": "orthogonal,ridge,canonical", "out": "results/stability"},
-)
+FLAGS = analysis.define(methods="orthogonal,ridge,canonical", out="results/stability")
 Places = dict[
     tuple[tuple[str, str], str], dict[str, Sampled]
 ]  # of a pair and measure, by the encoder between

@@ -8,16 +8,19 @@ fails for the data at hand is told with its reason, and the others go on. --part
 --out/report/report.html, as `experiments.report` writes it.
 """
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Sequence
 
-from experiments import report
+from experiments import families, report, transfer
 from experiments.benchmarks.memory import give_back
 from experiments.run import analysis, caches, cli, flags, results
 from experiments.run.analysis import Job
+from experiments.run.config import Compiling, PairwiseConfig, Stores
 from experiments.run.kept import Kept
 from experiments.run.progress import Progress, duration
+from experiments.run.protocols import Protocol
 from experiments.run.results_tree import read_tree
 from experiments.run.study_plan import (
     REPORT,
@@ -35,11 +38,24 @@ from jaxalign.report.page import PAGE, require_report_libraries
 from jaxalign.report.tables import FORMATS
 
 KEPT_BYTES = 2**29  # of maps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyParts:
+    """Which analyses to run."""
+
+    parts: str = flags.field(
+        "all", "Analyses to run, separated by commas, or `all`. Example: --parts=pairwise,transfer"
+    )
+
+
 FLAGS = flags.define(
-    *("stores", "images", "models", "nonfinite", "crop", "bad_images", "embedding_cache", "same_names"),
-    *("protocol", "normalize", "seeds", "train_fraction", "max_per_person"),
-    *("fmr", "rank_k", "own_photograph", "intervals", "parts", "families"),
-    *("overwrite", "compilation_cache", "tables"),
+    *(Stores, PairwiseConfig, Protocol, Compiling),
+    *(transfer.SameNames, families.KnownFamilies, StudyParts, report.Tables),
+    without=(
+        *("store", "sources", "targets", "methods", "l2", "comparisons", "folds", "measures"),
+        *analysis.NOT_TAKEN.difference({"comparisons"}),
+    ),
     out="results/study",
 )
 

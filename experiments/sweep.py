@@ -23,9 +23,20 @@ import numpy as np
 
 from experiments.run import caches, cli, flags
 from experiments.run.claims import CLAIMED, DONE, FAILED, Claims, State
+from experiments.run.config import Compiling, PairwiseConfig, Stores
 from experiments.run.inputs import Data
 from experiments.run.progress import Progress
-from experiments.run.sweep_config import FILE, Item, SweepConfig, agree, require_agreement
+from experiments.run.protocols import Protocol
+from experiments.run.sweep_config import (
+    FILE,
+    NOT_SHARED,
+    Grid,
+    Item,
+    Sharing,
+    SweepConfig,
+    agree,
+    require_agreement,
+)
 from experiments.run.sweep_results import FOLDER, merge
 from experiments.run.sweep_work import Doing, Limits, unfinished, work
 from jaxalign.core.errors import UserError
@@ -34,14 +45,7 @@ from jaxalign.data.atomic import writing
 ITEMS = "items"
 
 FLAGS = flags.define(
-    *("stores", "models", "sources", "targets", "nonfinite"),
-    *("protocol", "methods", "ranks", "penalties", "l2", "normalize", "folds"),
-    *("loss", "steps", "fit_rank"),
-    *("seeds", "train_fraction", "max_per_person"),
-    *("measures", "rank_k", "fmr", "gallery", "own_photograph", "comparisons"),
-    *("stale_seconds", "retry_failed", "wait", "max_items", "minutes", "merge_only", "dry_run"),
-    *("devices", "compilation_cache"),
-    out="results/sweep",
+    *(Stores, PairwiseConfig, Protocol, Grid, Sharing, Compiling), without=NOT_SHARED, out="results/sweep"
 )
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from experiments.run import analysis, cli, flags
 from experiments.run.aligning import Aligning
 from experiments.run.analysis import Job
-from experiments.run.earlier import of_stores
+from experiments.run.config import Stores
+from experiments.run.earlier import Reading, of_stores
 from experiments.run.inputs import Data
 from experiments.run.measuring import Measuring
 from jaxalign.core.errors import UserError
@@ -25,15 +26,26 @@ from jaxalign.core.splits import Split, identity_folds, limit_per_person, withou
 from jaxalign.report.transfer_text import render_transfer
 
 DEFAULT = "identity,orthogonal,ridge,canonical"
-FLAGS = flags.define(
-    *(name for name in analysis.COMMON if name not in ("store", "images")),
-    *("stores", "same_names", "results"),
-    **{
-        **analysis.USUAL,
-        "measures": "identification,verification",
-        "methods": DEFAULT,
-        "out": "results/transfer",
-    },
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SameNames:
+    """How people of two stores are told apart."""
+
+    same_names: str = flags.field(
+        "person",
+        "What it means when two stores have the same name in the column identity: the same `person`, who is left out "
+        "of the training side, or nothing (`unrelated` names).",
+        choices=("person", "unrelated"),
+    )
+
+
+FLAGS = analysis.define(
+    *(Stores, SameNames, Reading),
+    without=("store", "images"),
+    measures="identification,verification",
+    methods=DEFAULT,
+    out="results/transfer",
 )
 
 

@@ -143,7 +143,7 @@ def show(name: str, value: Sampled) -> tuple[float, float]:
 def main(_: Sequence[str]) -> None:
     """Chooses, fits, resamples, prints a table."""
     gradient = words("gradient", WANTED.value, tuple(GRADIENT), "method") if WANTED.value else ()
-    sizes = () if RANKS.value is None else ranks_of(RANKS.value)
+    sizes = () if RANKS.value is None else ranks_of("ranks", RANKS.value)
     if isinstance(sizes, str):
         raise UserError("--ranks: cv is for reduced_rank; give numbers or full.")
     store = EmbeddingStore.open(STORE.value, encoders=MODELS.value)

@@ -14,38 +14,40 @@ from absl import flags as absl_flags
 from experiments.run import caches, flags, results
 from experiments.run.aligning import Aligning, empty_rows
 from experiments.run.comparing import write_extras
-from experiments.run.config import PairwiseConfig
+from experiments.run.config import Compiling, PairwiseConfig, Stores
 from experiments.run.inputs import Data
 from experiments.run.kept import Kept
 from experiments.run.measuring import Measuring
 from experiments.run.parts import Parts
 from experiments.run.progress import Progress, duration
-from experiments.run.protocols import METHODS
+from experiments.run.protocols import METHODS, Protocol
 from jaxalign.core.errors import UserError
 from jaxalign.moments.hosts import ALONE
 from jaxalign.report import Row
 
-COMMON = (
-    *("store", "images", "models", "sources", "targets", "nonfinite"),
-    *("crop", "bad_images", "embedding_cache"),
-    *("protocol", "l2", "normalize", "folds", "train_fraction", "max_per_person"),
-    *("fmr", "rank_k", "own_photograph", "overwrite", "compilation_cache"),
+# Flags of the main command that no analysis takes unless it names them.
+NOT_TAKEN = frozenset(
+    {"ranks", "loss", "steps", "fit_rank", "comparisons", "pair_list", "gallery", "controls", "curves"}
+    | {"save_maps", "heatmaps", "devices"}
 )
 # Defaults that analyses have in common: one split, identification only, intervals.
-OPTIONS = (
-    *(
-        "train_people",
-        "train_pairs",
-        "train_fractions",
-        "penalties",
-        "same_names",
-        "features",
-        "hidden",
-        "steps",
-    ),
-    *("rows", "permutations", "neighbours", "results", "families"),
-)
 USUAL: dict[str, Any] = {"seeds": "42", "measures": "identification", "intervals": 1000}
+
+
+def define(
+    *options: type, taken: Collection[str] = (), without: Collection[str] = (), **defaults: Any
+) -> absl_flags.FlagValues:
+    """Defines the flags of an analysis.
+
+    Args:
+      options: configurations of its own.
+      taken: those of ``NOT_TAKEN`` that it takes all the same.
+      without: flags of other analyses that it does not take.
+      defaults: by name.
+    """
+    left_out = {*NOT_TAKEN.difference(taken), *without}
+    known = (PairwiseConfig, Protocol, Compiling, *options)
+    return flags.define(*known, without=left_out, **{**USUAL, **defaults})
 
 
 @dataclasses.dataclass
@@ -104,7 +106,8 @@ def configure(values: Any, known: Collection[str] = METHODS, **also: Any) -> Pai
       also: flags of an analysis that does.
     """
     given = {**vars(values), "controls": "none", "heatmaps": "none", "curves": False, **also}
-    chosen = None if values.methods is None else flags.words("methods", values.methods, known, "method")
+    methods = getattr(values, "methods", None)
+    chosen = None if methods is None else flags.words("methods", methods, known, "method")
     if chosen is not None:
         given["methods"] = ",".join(name for name in chosen if name in METHODS) or "identity"
     config = PairwiseConfig.from_flags(types.SimpleNamespace(**given))
@@ -181,7 +184,7 @@ def main_of(analysis: Analysis, module: str) -> Callable[[list[str]], None]:
     def main(_: list[str]) -> None:
         """Reads the flags, runs, writes and prints."""
         started = time.monotonic()
-        values = flags.complete(analysis.flags)
+        values = flags.namespace(analysis.flags)
         caches.set_compilation_cache(values.compilation_cache)
         results.check_output(values.out, values.overwrite)
         config, stores = analysis.opening(values, analysis.methods)
@@ -201,7 +204,8 @@ def run(analysis: Analysis, job: Job) -> str:
     job.write.text("table.txt", text)
     stores = [describe(data) for data in job.stores]
     seconds = round(time.monotonic() - started, 1)
-    options = {name: getattr(job.values, name) for name in OPTIONS if name in analysis.flags}
+    shared = flags.of(PairwiseConfig, Protocol, Compiling, Stores).keys() - NOT_TAKEN
+    options = {name: getattr(job.values, name) for name in analysis.flags if name not in shared}
     job.write.config(analysis.name, job.config, options=options, stores=stores, seconds=seconds, **job.record)
     return text
 

@@ -72,10 +72,9 @@ def run(
 def help_text(main: Callable[..., Any], values: flags.FlagValues) -> str:
     """The docstring of the driver's module and its flags, each with its default."""
     module = sys.modules[main.__module__]
-    key = sys.argv[0] if module.__name__ == "__main__" else module.__name__
     lines = [(module.__doc__ or "").strip(), "", "Flags:"]
-    for flag in values.get_key_flags_for_module(key):
-        lines += ["", f"  {_usage(flag)}", textwrap.fill(_described(flag), 100, **_INDENT)]
+    for name in values:
+        lines += ["", f"  {_usage(values[name])}", textwrap.fill(_described(values[name]), 100, **_INDENT)]
     return "\n".join(lines)
 
 

@@ -1,20 +1,19 @@
-"""What a run of the main driver does, read from the flags and checked before any work starts."""
+"""What a run of the main command does: the flags that users set, read and checked before any work starts."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 from experiments.run import flags
-from experiments.run.flag_definitions import DEFINITIONS
-from experiments.run.protocols import GRADIENT, METHODS, PENALISED, PROTOCOLS, RANKED, Protocol
-from jaxalign.align.gradient import LowRankSettings
+from experiments.run.protocols import GRADIENT, PENALISED, PROTOCOLS, RANKED, Protocol
+from jaxalign.align.gradient import LOSSES, LowRankSettings
 from jaxalign.core.errors import UserError
 
-LARGEST_SEED = 2**32 - 1  # of NumPy's legacy generator, which the published split uses
 KINDS = ("identification", "verification")
 CONTROLS = ("own", "shuffled", "pixels")
-# Without photographs or embeddings of one's own: made people, one split, every control, the picture of the README, and
-# one method of each kind, so that a first run, which compiles, takes about a minute.
+# What is measured where neither photographs nor embeddings are given: synthetic people, one split, every control, the
+# picture of the README, and one method of each kind, so that a first run, which compiles, takes about a minute.
 DEMONSTRATION = {
     "images": "faces:200x8",
     "seeds": "42",
@@ -22,111 +21,190 @@ DEMONSTRATION = {
     "controls": "all",
     "heatmaps": "rank1",
 }
-WITH_DATA = {"images": None, "seeds": None, "methods": None, "controls": "none", "heatmaps": "all"}
+WITH_DATA = {"controls": "none", "heatmaps": "all"}
 
 
-@dataclasses.dataclass(frozen=True)
+def _names(name: str, text: str) -> tuple[str, ...] | None:
+    """Encoders as given; whether the store has them is checked when it is opened."""
+    if text == "all":
+        return None
+    return flags.words(name, text, tuple(part.strip() for part in text.split(",")), "encoder")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PairwiseConfig:
     """The exact configuration of a run; ``config.json`` holds it.
 
+    The help of its flag says what a field does. Beyond that:
+
     Attributes:
-      store, out: paths; the store is None where only photographs are given.
-      images: specification of photographs to embed, or None; ``crop`` and ``bad_images`` say how, ``embedding_cache``
-        where to keep them.
-      models: encoders, or None for all of the store or all bundled ones; ``sources`` and ``targets`` likewise, among
-        the models.
+      models, sources, targets: None for all there are.
       protocol: with every setting that a flag changed.
-      ranks: of the methods in ``RANKED``: None for the methods' own choice, "cv", or numbers where None is no
-        limit.
-      loss, steps, fit_rank: of the methods in ``GRADIENT``; no rank for the methods' own.
-      folds: of cross-validation.
-      max_per_person: test photographs a person at most; 0 for all.
-      measures: of ``KINDS``.
-      rank_k: ranks of identification.
-      fmr: false match rates, ascending.
-      pair_list: path of a list of comparisons, or None.
-      gallery: "all" test photographs, the "first" of each person, or one "pooled" template for each person.
-      controls: what to measure beside the methods, of ``CONTROLS``.
-      heatmaps: names of measures to draw, or None for all; empty for none.
-      intervals: resamples of test people; 0 for none.
-      nonfinite, overwrite, save_maps, curves, devices: as the flags.
+      ranks: None for the methods' own choice, "cv", or numbers where None is no limit.
+      fit_rank: None for the methods' own.
+      fmr: ascending.
+      heatmaps: names of measures to draw, None for all, () for none.
     """
 
-    store: str | None
-    images: str | None
-    crop: str
-    bad_images: str
-    embedding_cache: str
-    out: str
-    models: tuple[str, ...] | None
-    sources: tuple[str, ...] | None
-    targets: tuple[str, ...] | None
-    protocol: Protocol
-    ranks: tuple[int | None, ...] | str | None
-    loss: str
-    steps: int
-    fit_rank: int | None
-    folds: int
-    max_per_person: int
-    measures: tuple[str, ...]
-    rank_k: tuple[int, ...]
-    fmr: tuple[float, ...]
-    pair_list: str | None
-    gallery: str
-    controls: tuple[str, ...]
-    heatmaps: tuple[str, ...] | None
-    nonfinite: str
-    overwrite: bool
-    save_maps: bool
-    intervals: int = 0
-    curves: bool = False
-    devices: int | None = None
+    store: str | None = flags.field(
+        None,
+        "Directory of embeddings: one data set under several encoders. Make one from your own files with "
+        "`python -m experiments.import_embeddings --help`. Example: --store=my_store",
+    )
+    images: str | None = flags.field(
+        None,
+        "Photographs to embed and align, instead of a store or beside one: `folder:DIR` (a folder per person), "
+        "`csv:FILE` (columns path and identity) or `hub:NAME_OR_DIR` (a Hugging Face data set). Embeddings are cached, "
+        "so that the next run need not make them again. Without --store and --images: faces:200x8, synthetic "
+        "photographs of 200 people who do not exist, 8 of each. Example: --images=folder:faces",
+    )
+    models: tuple[str, ...] | None = flags.field(
+        "all",
+        "Encoders to align, separated by commas: names in --store, or `all` of it; with --images also encoders to "
+        "embed with, such as clip, hf:DIR, onnx:FILE or zoo:NAME (bundled; all of them for synthetic photographs). "
+        "Example: --models=arcface,clip",
+        read=_names,
+    )
+    crop: str = flags.field(
+        "none",
+        "What to cut from each of --images before an encoder's own preprocessing: `none`, `center:0.6` (that share "
+        "of each side), `landmarks` or `landmarks:FILE.csv` (five points, aligned as for ArcFace).",
+    )
+    bad_images: str = flags.field(
+        "fail",
+        "A photograph that cannot be read stops the run (`fail`) or is left out and named (`skip`).",
+        choices=("fail", "skip"),
+    )
+    embedding_cache: str = flags.field(
+        "default",
+        "Directory that caches the embeddings of --images. `default` is one per user (~/.cache/jaxalign, or under "
+        "XDG_CACHE_HOME).",
+    )
+    sources: tuple[str, ...] | None = flags.field(
+        "all", "Map only from these of the models. Example: --sources=clip", read=_names
+    )
+    targets: tuple[str, ...] | None = flags.field(
+        "all", "Map only into these of the models. Example: --targets=arcface,adaface", read=_names
+    )
+    nonfinite: str = flags.field(
+        "fail",
+        "What to do with rows that cannot be compared, because one encoder gave NaN, infinity or all zeros: `fail` "
+        "names them and stops; `drop` leaves those photographs out of every encoder and says how many.",
+        choices=("fail", "drop"),
+    )
+    protocol: Protocol = flags.field(
+        "default",
+        "`published`: the protocol of arXiv 2604.07282 (ridge penalty 0.1, training means subtracted for the "
+        "baseline too, the same image in the gallery; reported without it as well). `default`: ours (penalty by "
+        "cross-validation over people, the same image never in the gallery, more methods).",
+        choices=PROTOCOLS,
+        read=lambda _, name: PROTOCOLS[name],
+    )
+    ranks: tuple[int | None, ...] | str | None = flags.field(
+        None,
+        "For reduced_rank, canonical and shared: compare in at most so many dimensions; one result for each of the "
+        "list. `full` sets no limit, `cv` chooses per pair on training people (reduced_rank). Without it: canonical "
+        "full, shared 96, reduced_rank cv. Example: --ranks=16,64,full",
+        read=flags.ranks,
+    )
+    loss: str = flags.field(
+        "contrastive",
+        f"What low_rank and joint minimise, of: {', '.join(LOSSES)}. Example: --loss=cosine",
+        choices=LOSSES,
+    )
+    steps: int = flags.field(400, "Steps of Adam for low_rank and joint.")
+    fit_rank: int | None = flags.field(
+        None,
+        "Dimensions that low_rank and joint are fitted in. Without it: low_rank full, joint 128. Example: "
+        "--fit_rank=64",
+        read=flags.one_rank,
+    )
+    folds: int = flags.field(5, "Number of parts that training people are split into for cross-validation.")
+    max_per_person: int = flags.field(
+        0,
+        "Test at most so many photographs a person, the first ones; 0 takes all. People with hundreds of photographs "
+        "otherwise dominate every rate. Example: --max_per_person=20",
+    )
+    measures: tuple[str, ...] = flags.field(
+        "identification,verification",
+        "What to measure, separated by commas: identification (who is it: rank-k, mean average precision), "
+        "verification (same person or not: AUC, EER, true match rate at a false match rate).",
+        read=functools.partial(flags.words, known=KINDS, what="kind of measure"),
+    )
+    rank_k: tuple[int, ...] = flags.field(
+        "1,5,10,20",
+        "Identification: a hit counts if the right person is among the best k. Example: --rank_k=1,10",
+        read=functools.partial(flags.whole_numbers, low=1, high=10_000),
+    )
+    fmr: tuple[float, ...] = flags.field(
+        "0.0001,0.001,0.01,0.1",
+        "Verification: false match rates (also called FAR) at which to report the true match rate (TAR). A rate with "
+        "too few comparisons stays empty. Example: --fmr=0.001,0.01",
+        read=lambda name, text: tuple(sorted(flags.numbers(name, text, 0, 1))),
+    )
+    pair_list: str | None = flags.field(
+        None,
+        "Verification on the pairs of a file instead: LFW's pairs.txt, or a CSV of pairs. Only pairs of two test "
+        "photographs count. Example: --pair_list=pairs.txt",
+    )
+    gallery: str = flags.field(
+        "all",
+        "What a probe is compared with: `all` test photographs of the target, the `first` of each person, or one "
+        "`pooled` template (mean of the photographs) for each person.",
+        choices=("all", "first", "pooled"),
+    )
+    controls: tuple[str, ...] = flags.field(
+        None,
+        "What to measure beside the methods, to judge them by: `own` (each encoder against itself), `shuffled` (ridge "
+        "on rows that do not belong together), `pixels` (ridge from 64 principal components of the photographs), "
+        "`all` of them or `none`. Without it: none, or all where no data is given. Example: --controls=own",
+    )
+    intervals: int = flags.field(
+        0,
+        "Resamples of test people for intervals of 95 % (columns low and high) and for paired differences of methods; "
+        "0 for none. Example: --intervals=1000",
+    )
+    curves: bool = flags.field(
+        True,
+        "Write points of CMC and DET curves of every pair (curves.csv, curves.parquet) and two-dimensional views of a "
+        "few people (projection.csv).",
+    )
+    out: str = flags.field(
+        "results/pairwise",
+        "Directory for what is written: results.csv, results.parquet, config.json, table.txt, heat maps; of a report "
+        "the page, figures and tables. Made if missing; must not hold anything else.",
+    )
+    overwrite: bool = flags.field(False, "Replace the results that --out holds.")
+    save_maps: bool = flags.field(False, "Save every fitted map, in the directory maps of --out.")
+    heatmaps: tuple[str, ...] | None = flags.field(
+        None,
+        "Pictures of source by target, one per method and measure: `all` (as without it; rank1 where no data is "
+        "given), `none`, or measures separated by commas. Example: --heatmaps=rank1,tmr@fmr=0.001",
+    )
+    devices: int | None = flags.field(
+        None,
+        "How many of this process's devices share rows, pairs and test sets. Without it: every accelerator, or one "
+        "CPU.",
+        kind=int,
+    )
 
     @classmethod
     def from_flags(cls, values: Any) -> "PairwiseConfig":
-        """Reads absl's flag values.
+        """Reads the values of flags, given as attributes; a flag that ``values`` lacks has its default.
 
         Raises:
           UserError: a value is not usable, or two contradict each other.
         """
-        demonstration = values.store is None and values.images is None
-        usual = DEMONSTRATION if demonstration else WITH_DATA
-        given = {
-            name: usual[name] if getattr(values, name) is None else getattr(values, name) for name in usual
-        }
-        if values.methods is None and values.protocol != "default":
-            given["methods"] = None  # a protocol's own
-        config = cls(
-            store=values.store,
-            images=given["images"],
-            crop=values.crop,
-            bad_images=values.bad_images,
-            embedding_cache=values.embedding_cache,
-            out=values.out,
-            models=_encoders("models", values.models),
-            sources=_encoders("sources", values.sources),
-            targets=_encoders("targets", values.targets),
-            protocol=_protocol(values, given["seeds"], given["methods"]),
-            ranks=None if values.ranks is None else flags.ranks(values.ranks),
-            loss=values.loss,
-            steps=values.steps,
-            fit_rank=None if values.fit_rank is None else _one_rank(values.fit_rank),
-            folds=values.folds,
-            max_per_person=values.max_per_person,
-            measures=flags.words("measures", values.measures, KINDS, "kind of measure"),
-            rank_k=flags.whole_numbers("rank_k", values.rank_k, 1, 10_000),
-            fmr=tuple(sorted(flags.numbers("fmr", values.fmr, 0, 1))),
-            pair_list=values.pair_list,
-            gallery=values.gallery,
-            controls=_controls(given["controls"], given["images"]),
-            heatmaps=None,
-            nonfinite=values.nonfinite,
-            overwrite=values.overwrite,
-            save_maps=values.save_maps,
-            intervals=values.intervals,
-            devices=values.devices,
-            curves=values.curves and values.pair_list is None and values.gallery == "all",
-        )
+        given = flags.every(cls, values) | flags.every(Protocol, values)
+        demonstration = given["store"] is None and given["images"] is None
+        for name, usual in (DEMONSTRATION if demonstration else WITH_DATA).items():
+            if given[name] is None and (name != "methods" or given["protocol"] == "default"):
+                given[name] = usual
+        read = flags.read(cls, given)
+        read["protocol"] = read["protocol"].replace(**flags.read(Protocol, given))
+        read["controls"] = _controls(given["controls"], given["images"])
+        read["curves"] &= given["pair_list"] is None and given["gallery"] == "all"
+        config = cls(**read)
         config._check()
         return dataclasses.replace(config, heatmaps=_heatmaps(given["heatmaps"], config.measure_names()))
 
@@ -134,7 +212,7 @@ class PairwiseConfig:
         methods = self.protocol.methods
         for name in ("store", "images"):
             if getattr(self, name) == "":
-                raise UserError(f"--{name} is empty. {DEFINITIONS[name].help}")
+                raise UserError(f"--{name} is empty. {flags.of(PairwiseConfig)[name].help}")
         if self.images and self.models is None and (self.store or not self.images.startswith("faces:")):
             raise UserError("--images needs --models: the encoders to embed with, separated by commas.")
         if self.ranks is not None and not RANKED & set(methods):
@@ -240,36 +318,6 @@ class PairwiseConfig:
         return bool(penalised) and (chosen or bool(self.chosen_ranks() & set(self.protocol.methods)))
 
 
-def _protocol(values: Any, seeds: str | None, methods: str | None) -> Protocol:
-    protocol = PROTOCOLS[values.protocol]
-    own = {"both": ("included", "excluded"), None: None}.get(values.own_photograph, (values.own_photograph,))
-    fraction = values.train_fraction
-    if fraction is not None and not 0 < fraction < 1:
-        raise UserError(f"--train_fraction takes a number between 0 and 1, got {fraction:g}.")
-    return protocol.replace(
-        normalize=values.normalize,
-        train_fraction=fraction,
-        seeds=None if seeds is None else flags.whole_numbers("seeds", seeds, 0, LARGEST_SEED),
-        methods=None if methods is None else flags.words("methods", methods, METHODS, "method"),
-        l2=None if values.l2 is None else flags.penalty(values.l2),
-        own_photograph=own,
-        comparisons=values.comparisons,
-    )
-
-
-def _one_rank(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**31):
-        raise UserError(f"--fit_rank takes one whole number of 1 or more, got '{text}'.")
-    return int(text)
-
-
-def _encoders(name: str, text: str) -> tuple[str, ...] | None:
-    """Names as given; whether they are in the store is seen when it is opened."""
-    if text == "all":
-        return None
-    return flags.words(name, text, tuple(part.strip() for part in text.split(",")), "encoder")
-
-
 def _controls(text: str, images: str | None) -> tuple[str, ...]:
     if text == "none":
         return ()
@@ -284,3 +332,48 @@ def _heatmaps(text: str, names: tuple[str, ...]) -> tuple[str, ...] | None:
     if text in ("all", "none"):
         return None if text == "all" else ()
     return flags.words("heatmaps", text, names, "measure")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compiling:
+    """Where compiled programs are cached."""
+
+    compilation_cache: str = flags.field(
+        "default",
+        "Directory that caches compiled programs, so that the next run starts at once. `default` is one per "
+        "user (~/.cache/jaxalign, or under XDG_CACHE_HOME), `none` caches nothing.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stores:
+    """Several data sets."""
+
+    stores: str | None = flags.field(
+        None,
+        "Directories of embeddings, separated by commas, each a data set of its own. Example: --stores=lfw,cfp",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Joining:
+    """How one of several processes of a run finds the others."""
+
+    hosts: str | None = flags.field(
+        None,
+        "`auto`: this process is one of several, which JAX detects (TPU pod slice, SLURM, Open MPI, Kubernetes); every "
+        "one is started with the same flags. Each reads its share of the training rows and fits and measures its "
+        "share of the pairs; the first writes the results. Needs --store. docs/hosts.md.",
+        choices=("auto",),
+    )
+    coordinator: str | None = flags.field(
+        None,
+        "The same without detection: host:port of process 0, where it listens. Needs --num_processes and --process_id. "
+        "Example: --coordinator=10.0.0.1:8476",
+    )
+    num_processes: int | None = flags.field(
+        None, "With --coordinator: how many processes there are.", kind=int
+    )
+    process_id: int | None = flags.field(
+        None, "With --coordinator: which of them this one is, from 0.", kind=int
+    )

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.run import results
+from experiments.run import flags, results
 from experiments.run.config import PairwiseConfig
 from experiments.run.inputs import Data
 from jaxalign.core.errors import UserError
@@ -28,6 +28,18 @@ OF_PROTOCOL = (
     "comparisons",
     "fixed",
 )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What an analysis reads instead of measuring it."""
+
+    results: str | None = flags.field(
+        None,
+        "Directories of an earlier run, separated by commas, to read results from instead of measuring again: of "
+        "`experiments.pairwise`, or of `experiments.geometry` where similarities of spaces are wanted. "
+        "Example: --results=results/pairwise",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

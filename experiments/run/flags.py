@@ -1,70 +1,136 @@
-"""How a driver takes its flags, and how values are read that absl cannot check.
+"""Flags made from the fields of configurations, and readers of their values.
 
-A driver names those it takes: ``FLAGS = flags.define("store", "models", "out")``. A bad value is answered with a
-sentence.
+A configuration is a dataclass. ``flags.field`` declares one of its fields together with the flag that sets it, and a
+command names the configurations that it takes:
+
+  FLAGS = flags.define(PairwiseConfig, Compiling, out="results/pairwise")
 """
 
+import dataclasses
 import math
-import sys
 import types
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 from absl import flags as absl_flags
 
-from experiments.run.flag_definitions import DEFINITIONS, Flag
-from experiments.run.protocols import Penalty
 from jaxalign.core.errors import UserError
 
+Item = TypeVar("Item")
+Penalty = float | tuple[float, ...] | str
+LARGEST_RANK = 2**31 - 1
 
-def define(*names: str, **defaults: Any) -> absl_flags.FlagValues:
-    """Defines flags of ``DEFINITIONS`` for the calling driver, which may differ from other drivers in defaults.
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """The flag of one field.
+
+    Attributes:
+      default: what stands on the command line where the flag is not given.
+      help: for ``--help``: what the flag does, what happens without it, an example.
+      kind: str, bool, int (of 0 or more) or float.
+      choices: the values allowed, where they are few.
+      read: makes the field's value from the flag's name and value; None takes the value as it is.
+    """
+
+    default: Any
+    help: str
+    kind: type
+    choices: tuple[str, ...] = ()
+    read: Callable[[str, Any], Any] | None = None
+
+
+def field(
+    default: Any,
+    help: str,
+    *,
+    kind: type | None = None,
+    choices: Collection[str] = (),
+    read: Callable[[str, Any], Any] | None = None,
+    initial: Any = dataclasses.MISSING,
+) -> Any:
+    """A field of a configuration that users set by a flag of the same name; see ``Flag``.
 
     Args:
-      names: flags that the driver takes, with their usual default.
-      defaults: flags that it takes with a default of its own.
+      default, help, choices, read: of the flag.
+      kind: of the flag; that of ``default`` where it has one, else text.
+      initial: the field's value where the configuration is made without flags; by default it must be given.
+    """
+    known = kind or (str if default is None else type(default))
+    flag = Flag(default, help, known, tuple(choices), read)
+    return dataclasses.field(default=initial, metadata={"flag": flag})
+
+
+def of(*configurations: type) -> dict[str, Flag]:
+    """The flags of configurations, by name."""
+    return {
+        field.name: field.metadata["flag"]
+        for configuration in configurations
+        for field in dataclasses.fields(configuration)
+        if "flag" in field.metadata
+    }
+
+
+def define(*configurations: type, without: Collection[str] = (), **defaults: Any) -> absl_flags.FlagValues:
+    """Defines the flags of a command.
+
+    Args:
+      configurations: classes whose fields are the command's flags.
+      without: names of flags that the command does not take.
+      defaults: defaults by name, where the command has its own.
 
     Returns:
-      Flag values of the driver's own; read them after ``cli.run`` has parsed the command line into them.
+      The command's own flag values; read them after ``cli.run`` has parsed the command line into them.
     """
-    caller = sys._getframe(1).f_globals.get("__name__", "__main__")
-    module, values = sys.argv[0] if caller == "__main__" else caller, absl_flags.FlagValues()
-    for name in dict.fromkeys((*names, *defaults)):
-        _register(name, DEFINITIONS[name], defaults.get(name, DEFINITIONS[name].default), values)
-        values.register_key_flag_for_module(module, values[name])
+    values, known = absl_flags.FlagValues(), of(*configurations)
+    for name in (*without, *defaults):
+        known[name]  # a misspelt name is a defect of the command
+    for name, flag in known.items():
+        if name not in without:
+            _register(name, flag, defaults.get(name, flag.default), values)
     return values
 
 
-def complete(
+def namespace(
     values: absl_flags.FlagValues, *, only_defaults: bool = False, **fixed: Any
 ) -> types.SimpleNamespace:
-    """Every flag there is: those of ``fixed``, then a driver's values or defaults, then the usual defaults.
+    """The flags of a command as attributes.
 
     Args:
-      values: of a driver.
-      only_defaults: whether to leave out what was given on a command line to that driver.
-      fixed: values by name.
+      values: of the command.
+      only_defaults: whether to take defaults, and not what a command line gave.
+      fixed: values by name, which replace the command's.
     """
     parsed = values.is_parsed() and not only_defaults
-    own = {
-        name: values[name].value if parsed else values[name].default for name in DEFINITIONS if name in values
+    own = {name: values[name].value if parsed else values[name].default for name in values}
+    return types.SimpleNamespace(**{**own, **fixed})
+
+
+def every(configuration: type, values: Any) -> dict[str, Any]:
+    """What the flags of a configuration say, by name: as ``values`` has them as attributes, or their default."""
+    return {name: getattr(values, name, flag.default) for name, flag in of(configuration).items()}
+
+
+def read(configuration: type, given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a configuration from the values of their flags; None stays None.
+
+    Raises:
+      UserError: a value cannot be read.
+    """
+    return {
+        name: given[name] if flag.read is None or given[name] is None else flag.read(name, given[name])
+        for name, flag in of(configuration).items()
     }
-    return types.SimpleNamespace(
-        **{**{name: flag.default for name, flag in DEFINITIONS.items()}, **own, **fixed}
-    )
 
 
 def _register(name: str, flag: Flag, default: Any, values: absl_flags.FlagValues) -> None:
     if flag.choices:
         absl_flags.DEFINE_enum(name, default, list(flag.choices), flag.help, flag_values=values)
-    elif flag.kind == "yes_no":
-        absl_flags.DEFINE_boolean(name, default, flag.help, flag_values=values)
-    elif flag.kind == "whole":
+    elif flag.kind is int:
         absl_flags.DEFINE_integer(name, default, flag.help, lower_bound=0, flag_values=values)
-    elif flag.kind == "fraction":
-        absl_flags.DEFINE_float(name, default, flag.help, flag_values=values)
     else:
-        absl_flags.DEFINE_string(name, default, flag.help, flag_values=values)
+        makers = {bool: absl_flags.DEFINE_boolean, float: absl_flags.DEFINE_float}
+        makers.get(flag.kind, absl_flags.DEFINE_string)(name, default, flag.help, flag_values=values)
 
 
 def words(name: str, text: str, known: Collection[str], what: str) -> tuple[str, ...]:
@@ -82,74 +148,67 @@ def words(name: str, text: str, known: Collection[str], what: str) -> tuple[str,
     for item in items:
         if item not in known:
             raise UserError(f"--{name}: there is no {what} '{item}'; there are {', '.join(known)}.")
-    _refuse_twice(name, items)
-    return items
+    return _without_repeats(name, items)
 
 
 def numbers(name: str, text: str, low: float, high: float) -> tuple[float, ...]:
     """Numbers separated by commas, each above ``low`` and at most ``high``."""
     values = []
     for item in _items(name, text):
-        try:
-            value = float(item)
-        except ValueError:
-            value = math.nan
+        value = _number(item)
         if not low < value <= high:
             limit = f"above {low:g} and at most {high:g}" if math.isfinite(high) else f"above {low:g}"
             raise UserError(f"--{name} takes numbers {limit}, separated by commas; got '{item}'.")
         values.append(value)
-    _refuse_twice(name, values)
-    return tuple(values)
+    return _without_repeats(name, values)
 
 
 def whole_numbers(name: str, text: str, low: int, high: int) -> tuple[int, ...]:
     """Whole numbers separated by commas, each from ``low`` to ``high``."""
-    values = []
-    for item in _items(name, text):
-        if not item.isascii() or not item.isdigit() or not low <= int(item) <= high:
+    items = _items(name, text)
+    for item in items:
+        if not _is_whole(item, low, high):
             raise UserError(
                 f"--{name} takes whole numbers from {low} to {high}, separated by commas; got '{item}'."
             )
-        values.append(int(item))
-    _refuse_twice(name, values)
-    return tuple(values)
+    return _without_repeats(name, [int(item) for item in items])
 
 
-def penalty(text: str) -> Penalty:
+def penalty(name: str, text: str) -> Penalty:
     """The value of ``--l2``: a number above 0, a grid of such, "cv" or "gcv"."""
     if text in ("cv", "gcv"):
         return text
     values = []
-    for item in _items("l2", text):
-        try:
-            value = float(item)
-        except ValueError:
-            value = math.nan
+    for item in _items(name, text):
+        value = _number(item)
         if not 0 < value < math.inf:
             raise UserError(
-                "--l2 takes a number above 0, several separated by commas, cv, or gcv (without a penalty the "
+                f"--{name} takes a number above 0, several separated by commas, cv, or gcv (without a penalty the "
                 f"method is linear); got '{item}'."
             )
         values.append(value)
-    _refuse_twice("l2", values)
-    return values[0] if len(values) == 1 else tuple(values)
+    return values[0] if len(values) == 1 else _without_repeats(name, values)
 
 
-def ranks(text: str) -> tuple[int | None, ...] | str:
+def ranks(name: str, text: str) -> tuple[int | None, ...] | str:
     """The value of ``--ranks``: numbers, None for "full"; or "cv", which stands alone."""
-    items = _items("ranks", text)
+    items = _items(name, text)
     if items == ["cv"]:
         return "cv"
-    values = []
     for item in items:
-        if item != "full" and not (item.isascii() and item.isdigit() and 0 < int(item) < 2**31):
+        if item != "full" and not _is_whole(item, 1, LARGEST_RANK):
             raise UserError(
-                f"--ranks takes whole numbers of 1 or more or full, separated by commas, or cv alone; got "
-                f"'{text}'."
+                f"--{name} takes whole numbers of 1 or more or full, separated by commas, or cv alone; got '{text}'."
             )
-        values.append(None if item == "full" else int(item))
-    _refuse_twice("ranks", ["full" if value is None else value for value in values])
-    return tuple(values)
+    given = _without_repeats(name, [item if item == "full" else int(item) for item in items])
+    return tuple(None if item == "full" else int(item) for item in given)
+
+
+def one_rank(name: str, text: str) -> int:
+    """One rank of 1 or more."""
+    if not _is_whole(text, 1, LARGEST_RANK):
+        raise UserError(f"--{name} takes one whole number of 1 or more, got '{text}'.")
+    return int(text)
 
 
 def _items(name: str, text: str) -> list[str]:
@@ -159,7 +218,20 @@ def _items(name: str, text: str) -> list[str]:
     return items
 
 
-def _refuse_twice(name: str, items: Sequence[object]) -> None:
+def _number(item: str) -> float:
+    """The number that ``item`` is; NaN where it is none."""
+    try:
+        return float(item)
+    except ValueError:
+        return math.nan
+
+
+def _is_whole(item: str, low: int, high: int) -> bool:
+    return item.isascii() and item.isdigit() and low <= int(item) <= high
+
+
+def _without_repeats(name: str, items: Sequence[Item]) -> tuple[Item, ...]:
     for item in items:
         if list(items).count(item) > 1:
             raise UserError(f"--{name} names {item} twice.")
+    return tuple(items)

@@ -1,15 +1,20 @@
-"""The two ways of measuring: as published, and as we would.
+"""The two ways of measuring: as published, and ours.
 
 A protocol says how rows are prepared, how people are split, which methods run with which penalty, whether the
-probe's own photograph may be in the gallery, and which comparisons verification counts.
+gallery may hold the same image as the probe, and which comparisons verification counts.
 """
 
 import dataclasses
+import functools
 
+from experiments.run import flags
+from experiments.run.flags import Penalty
 from jaxalign.core.errors import UserError
 
 PUBLISHED_SEEDS = (42, 123, 217, 7, 531)
 PUBLISHED_RIDGE = 0.1
+LARGEST_SEED = 2**32 - 1  # of NumPy's legacy generator, which the published split uses
+OWN_PHOTOGRAPH = {"included": ("included",), "excluded": ("excluded",), "both": ("included", "excluded")}
 
 METHODS = (
     "identity",
@@ -30,37 +35,79 @@ GRADIENT = frozenset(
 )  # methods fitted by gradient: --loss, --steps and --fit_rank apply
 PENALISED = frozenset({"ridge", "reduced_rank"})  # methods that --l2 applies to
 
-Penalty = float | tuple[float, ...] | str
+
+def _fraction(name: str, value: float) -> float:
+    if not 0 < value < 1:
+        raise UserError(f"--{name} takes a number between 0 and 1, got {value:g}.")
+    return value
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a run measures.
+    """How a run measures. A flag that is not given leaves the protocol's own setting.
 
     Attributes:
       name: "published" or "default".
-      normalize: "l2" scales every row to length 1 before anything else, "none" leaves rows as they are.
-      train_fraction: share of people to fit on; the rest is tested.
-      seeds: of the shuffle of people, one split each.
-      methods: those that run when none are named.
-      l2: penalty of ridge and reduced_rank, as scikit-learn's alpha: a number, a grid, "cv" or "gcv".
-      centred_identity: whether the baseline without a map still has training means subtracted.
-      own_photograph: of the probe, in the gallery of an identification: "included", "excluded" or both, one
-        result each.
-      comparisons: of verification: "all", or "balanced" (every genuine pair i < j and as many sampled
-        impostors).
+      centred_identity: whether training means are subtracted even for the baseline without a map.
       fixed: settings that belong to the protocol and cannot be changed by a flag.
     """
 
     name: str
-    normalize: str = "l2"
-    train_fraction: float = 0.7
-    seeds: tuple[int, ...] = PUBLISHED_SEEDS
-    methods: tuple[str, ...] = ()
-    l2: Penalty = "cv"
+    methods: tuple[str, ...] = flags.field(
+        None,
+        f"Ways to align, separated by commas, of: {', '.join(METHODS)}. Without it, those of the protocol, "
+        "or one of each kind where no data is given. "
+        "`identity` is no alignment, the baseline. Example: --methods=identity,orthogonal,ridge",
+        read=functools.partial(flags.words, known=METHODS, what="method"),
+        initial=(),
+    )
+    l2: Penalty = flags.field(
+        None,
+        "Penalty of ridge and reduced_rank, as scikit-learn's alpha: a number; a grid separated by commas, "
+        "chosen from by cross-validation over people; `cv`, the same over a wide built-in grid; `gcv`, "
+        "generalised cross-validation, cheaper. Without it: cv, or 0.1 under --protocol=published. Example: "
+        "--l2=0.01,0.1,1",
+        read=flags.penalty,
+        initial="cv",
+    )
+    normalize: str = flags.field(
+        None,
+        "`l2` scales every row to length 1 before anything else (the default), `none` leaves rows as they are.",
+        choices=("l2", "none"),
+        initial="l2",
+    )
+    seeds: tuple[int, ...] = flags.field(
+        None,
+        "Seeds of the random split of people into training and test, separated by commas; every seed is one "
+        f"complete run, and the table gives mean and standard deviation. Without it: "
+        f"{','.join(map(str, PUBLISHED_SEEDS))}. Example: --seeds=42",
+        read=functools.partial(flags.whole_numbers, low=0, high=LARGEST_SEED),
+        initial=PUBLISHED_SEEDS,
+    )
+    train_fraction: float = flags.field(
+        None,
+        "Share of people to fit on; all others are tested. Without it: 0.7.",
+        kind=float,
+        read=_fraction,
+        initial=0.7,
+    )
+    own_photograph: tuple[str, ...] = flags.field(
+        None,
+        "Identification: may the gallery hold the same image as the probe, under the other encoder? `included` "
+        "flatters the result, `excluded` does not, `both` reports both. Without it: excluded, or both under "
+        "--protocol=published.",
+        choices=OWN_PHOTOGRAPH,
+        read=lambda _, value: OWN_PHOTOGRAPH[value],
+        initial=("excluded",),
+    )
+    comparisons: str = flags.field(
+        None,
+        "Verification: `all` comparisons of different photographs (the default), or the `balanced` sample of "
+        "the published code: every genuine pair once and as many random impostor pairs.",
+        choices=("all", "balanced"),
+        initial="all",
+    )
     centred_identity: bool = False
-    own_photograph: tuple[str, ...] = ("excluded",)
-    comparisons: str = "all"
     fixed: frozenset[str] = frozenset()
 
     def fitted_as(self, method: str) -> str:

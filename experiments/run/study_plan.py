@@ -74,7 +74,7 @@ def asked(values: absl_flags.FlagValues) -> dict[str, Any]:
 
 def open_all(values: absl_flags.FlagValues, given: Mapping[str, Any]) -> list[Data]:
     """The stores of the study, or one of made photographs."""
-    every = flags.complete(values, **given)
+    every = flags.namespace(values, **given)
     if every.stores is None:
         return [Data.open(analysis.configure(every))]
     return analysis.open_stores(every, least=1)[1]
@@ -120,7 +120,7 @@ def _part(
     part, here = importlib.import_module(f"experiments.{name}").ANALYSIS, {"out": str(place)}
     if "stores" in given:
         here["store"] = str(stores[0].store.path)
-    values = flags.complete(part.flags, only_defaults=True, **{**DEFAULTS.get(name, {}), **given, **here})
+    values = flags.namespace(part.flags, only_defaults=True, **{**DEFAULTS.get(name, {}), **given, **here})
     config = analysis.configure(values, part.methods, **part.also)
     return Part(place.name, part, stores, values, config, tuple(earlier))
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from experiments.run import flags
 from experiments.run.agreement import describe_store, differences
-from experiments.run.config import PairwiseConfig
-from experiments.run.flag_definitions import DEFINITIONS
-from experiments.run.protocols import PENALISED, Penalty
+from experiments.run.config import PairwiseConfig, Stores
+from experiments.run.flags import Penalty
+from experiments.run.protocols import PENALISED
 from experiments.run.results import plain
 from jaxalign.core.errors import UserError
 from jaxalign.data.atomic import create_once
@@ -20,8 +20,39 @@ from jaxalign.data.atomic import create_once
 FILE = "sweep.json"
 FORMAT = "jaxalign-sweep"
 # Each store sees the configuration of ``experiments.pairwise``; these are set per store and item, or not of use here.
-_NOT_SHARED = ("store", "images", "crop", "bad_images", "embedding_cache", "out", "overwrite", "save_maps")
-_NOT_SHARED += ("controls", "heatmaps", "pair_list", "intervals", "curves", "devices")
+NOT_SHARED = ("store", "images", "crop", "bad_images", "embedding_cache", "overwrite", "save_maps")
+NOT_SHARED += ("controls", "heatmaps", "pair_list", "intervals", "curves")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What a sweep varies beside methods, ranks and seeds."""
+
+    penalties: str | None = flags.field(
+        None,
+        "Penalties of ridge and reduced_rank, each measured for itself, separated by commas: numbers, and cv or gcv "
+        "beside them. Without it: that of --l2. Example: --penalties=0.01,0.1,1,cv",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sharing:
+    """How many processes share a sweep."""
+
+    stale_seconds: float = flags.field(
+        300.0, "An item whose process has shown no sign of life for so long is taken over by another."
+    )
+    retry_failed: bool = flags.field(False, "Try items again that have failed.")
+    wait: bool = flags.field(
+        False,
+        "At the end wait for items that other processes hold, and take over those whose process stops.",
+    )
+    max_items: int = flags.field(0, "End after so many items; 0 sets no limit.")
+    minutes: float = flags.field(0.0, "Begin no item after so many minutes; 0 sets no limit.")
+    merge_only: bool = flags.field(
+        False, "Write results.csv and results.parquet from the items done so far, and end."
+    )
+    dry_run: bool = flags.field(False, "Print how much there is to do, and end; writes nothing.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +118,13 @@ class SweepConfig:
           UserError: a value is not usable, or two contradict each other.
         """
         if values.stores is None:
-            raise UserError("--stores is missing. " + DEFINITIONS["stores"].help)
+            raise UserError("--stores is missing. " + flags.of(Stores)["stores"].help)
         if values.l2 is not None and values.penalties is not None:
             raise UserError("--l2 and --penalties exclude each other; leave one out.")
         paths = tuple(part.strip() for part in values.stores.split(","))
         stores = flags.words("stores", values.stores, paths, "store")
         fixed = {"store": stores[0], "controls": "none", "heatmaps": "none", "images": None, "curves": False}
-        pairwise = PairwiseConfig.from_flags(flags.complete(values, **fixed))
+        pairwise = PairwiseConfig.from_flags(flags.namespace(values, **fixed))
         penalties = (pairwise.protocol.l2,)
         if values.penalties is not None:
             penalties = _penalties(values.penalties, pairwise)
@@ -136,7 +167,8 @@ class SweepConfig:
         Raises:
           UserError: a store cannot be opened, or two hold one data set.
         """
-        shared = {key: value for key, value in plain(self.pairwise).items() if key not in _NOT_SHARED}
+        own = (*NOT_SHARED, "out", "devices")
+        shared = {key: value for key, value in plain(self.pairwise).items() if key not in own}
         stores = [describe_store(path, self.pairwise.models) for path in self.stores]
         names = [store["dataset"] for store in stores]
         if len(set(names)) < len(names):
@@ -190,10 +222,7 @@ def _penalties(text: str, pairwise: PairwiseConfig) -> tuple[Penalty, ...]:
         raise UserError(f"--protocol={pairwise.protocol.name} fixes the penalty; leave --penalties out.")
     found: list[Penalty] = []
     for part in text.split(","):
-        try:
-            found.append(flags.penalty(part.strip()))
-        except UserError as error:
-            raise UserError(str(error).replace("--l2", "--penalties", 1)) from error
+        found.append(flags.penalty("penalties", part.strip()))
     if len(set(found)) < len(found):
         raise UserError("--penalties names one twice.")
     if {"cv", "gcv"} <= set(found):

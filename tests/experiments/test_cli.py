@@ -140,7 +140,7 @@ def test_help_shows_the_docstring_and_every_flag_and_runs_nothing(values, capsys
 
 def test_a_reader_that_leaves_is_no_error():
     program = (
-        "from absl import flags\nfrom experiments import cli\n"
+        "from absl import flags\nfrom experiments.run import cli\n"
         "cli.run(lambda argv: print('row\\n' * 100000), ['driver'], values=flags.FlagValues())\n"
     )
     driver = subprocess.Popen(
@@ -190,7 +190,7 @@ def test_threads_share_an_arena_a_core_unless_the_user_says_otherwise(given, mos
     """Counted by ``malloc_info`` after threads have allocated what no cache of theirs holds."""
     code = """
 import ctypes, re, tempfile, threading
-from experiments.memory import share_arenas
+from experiments.benchmarks.memory import share_arenas
 share_arenas()
 libc = ctypes.CDLL(None)
 libc.fopen.restype = libc.malloc.restype = ctypes.c_void_p

@@ -7,20 +7,22 @@ import sys
 import pytest
 
 from experiments.run import flags
-from experiments.run.flag_definitions import DEFINITIONS
+from experiments.run.config import Compiling, Joining, PairwiseConfig, Stores
+from experiments.run.protocols import Protocol
 from jaxalign.core.errors import UserError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 CONTRACT = ["store", "models", "methods", "ranks", "l2", "seeds", "protocol", "normalize", "out", "overwrite"]
+KNOWN = flags.of(PairwiseConfig, Protocol, Compiling, Joining, Stores)
 
 
 def test_every_name_that_others_script_against_is_there():
-    assert set(CONTRACT) <= set(DEFINITIONS)
+    assert set(CONTRACT) <= set(KNOWN)
 
 
-@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("name", KNOWN)
 def test_help_is_sentences(name):
-    text = DEFINITIONS[name].help
+    text = KNOWN[name].help
     assert text[0].isupper() or text[0] in "`"
     assert len(text) > 30
     assert "  " not in text
@@ -31,26 +33,26 @@ def test_help_is_sentences(name):
     [("0.1", 0.1), ("1e-3,1,100", (1e-3, 1.0, 100.0)), ("cv", "cv"), ("gcv", "gcv"), ("0.1, 1", (0.1, 1.0))],
 )
 def test_penalty_reads(text, value):
-    assert flags.penalty(text) == value
+    assert flags.penalty("l2", text) == value
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "a", "", "0.1,,1", "cv,1", "0.1,0.1"])
 def test_penalty_refuses(text):
     with pytest.raises(UserError, match=r"^--l2"):
-        flags.penalty(text)
+        flags.penalty("l2", text)
 
 
 @pytest.mark.parametrize(
     ("text", "value"), [("64", (64,)), ("8,full", (8, None)), ("cv", "cv"), ("full", (None,))]
 )
 def test_ranks_read(text, value):
-    assert flags.ranks(text) == value
+    assert flags.ranks("ranks", text) == value
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "1.5", "cv,8", "", "8,8", "full,full", "²", "99999999999"])
 def test_ranks_refuse(text):
     with pytest.raises(UserError, match=r"^--ranks"):
-        flags.ranks(text)
+        flags.ranks("ranks", text)
 
 
 def test_words_refuse_an_unknown_name_with_the_list_of_those_there():
@@ -75,7 +77,7 @@ def test_numbers_have_limits():
 
 CACHE_SCRIPT = """
 import sys, jax, jax.numpy as jnp
-from experiments.caches import set_compilation_cache
+from experiments.run.caches import set_compilation_cache
 print(set_compilation_cache(sys.argv[1]))
 jax.jit(lambda x: x * 3 + 1)(jnp.arange(7.0)).block_until_ready()
 """

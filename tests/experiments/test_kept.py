@@ -84,7 +84,7 @@ def test_analyses_share_what_they_fit_on_all_training_people(tmp_path, monkeypat
     texts, opened = [], None
     for module in (data_efficiency, stability):
         where = str(tmp_path / module.__name__)
-        values = analysis.flags.complete(module.FLAGS, only_defaults=True, **given, out=where)
+        values = analysis.flags.namespace(module.FLAGS, only_defaults=True, **given, out=where)
         config, stores = analysis.open_one(values)
         opened = opened or stores  # as in a study
         with (

@@ -17,7 +17,7 @@ PEOPLE, PER_PERSON = 20, 4
 MODULE = '''
 import pathlib
 import numpy as np
-from jaxalign.encoders import Preprocessing
+from jaxalign.vision.encoders import Preprocessing
 
 
 class Pixels:

@@ -19,7 +19,6 @@ from processes import finished, free_port, start
 from experiments import pairwise
 from experiments.run import cli, processes
 from experiments.run.config import PairwiseConfig
-from experiments.run.flag_definitions import DEFINITIONS
 from experiments.run.units import Units
 from jaxalign.core.errors import UserError
 from jaxalign.moments.hosts import Links, Place
@@ -146,10 +145,7 @@ def test_every_process_reads_only_its_training_rows(together, alone):
 
 
 def configured(store, **given):
-    usual = {name: flag.default for name, flag in DEFINITIONS.items()}
-    return PairwiseConfig.from_flags(
-        types.SimpleNamespace(**{**usual, "store": str(store), "heatmaps": "none", **given})
-    )
+    return PairwiseConfig.from_flags(types.SimpleNamespace(store=str(store), heatmaps="none", **given))
 
 
 def disagree(monkeypatch, configs):
