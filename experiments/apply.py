@@ -25,7 +25,7 @@ import jaxalign
 from experiments.run import cli
 from experiments.run.progress import Progress, duration
 from jaxalign.align.affine import AffineMap
-from jaxalign.analysis.translation import translate
+from jaxalign.analysis.translate import translate
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
 from jaxalign.data.manifest import DTYPES, check_encoder_name

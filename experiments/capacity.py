@@ -24,7 +24,6 @@ from jaxalign.analysis.capacity import Features, features_of, fit_network
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
 from jaxalign.core.splits import identity_folds
-from jaxalign.moments.widened import widened_moments
 from jaxalign.report import ResultTable, render_table
 
 METHODS = ("linear_features", "random_fourier", "polynomial", "mlp")
@@ -81,15 +80,13 @@ def linear(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method
 def curved(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method: str) -> Found:
     """Ridge on features of each source: to the solver they are just another encoder."""
     train, tested = (run.data.take(rows) for rows in (measuring.split.train, measuring.split.test))
-    total = run.moments(measuring).whole().total
     sources = list(dict.fromkeys(source for source, _ in run.pairs))
 
     def fitted() -> Generator[tuple[str, Features, PairwiseMaps], None, None]:
         settle = lambda source: features_of(method, train[source], job.values.features, measuring.seed)  # noqa: E731
         for source, features in zip(sources, list(concurrently(settle, sources))):
             pairs = [pair for pair in run.pairs if pair[0] == source]
-            widened = widened_moments(total, train, source, features.curved(train[source]))
-            moments = FoldMoments(widened, ())
+            moments = FoldMoments(Moments.of({**train, source: np.asarray(features(train[source]))}), ())
             yield source, features, fit_pairs(moments, "ridge", pairs=pairs, l2=job.config.protocol.l2)
 
     for source, features, maps in run.ahead(fitted()):

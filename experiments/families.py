@@ -22,7 +22,7 @@ from experiments.run.analysis import Job
 from experiments.run.earlier import Reading
 from experiments.run.labels import read_labels
 from experiments.run.results import plain
-from jaxalign.analysis.geometry.families import (
+from jaxalign.analysis.geometry.clustering import (
     LEAST_ENCODERS,
     complete,
     dendrogram,

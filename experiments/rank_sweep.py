@@ -19,8 +19,8 @@ from experiments.run.measuring import Compared, Measuring, TestRows
 from jaxalign import Fit, FoldMoments
 from jaxalign.align.ranks import RankedRows
 from jaxalign.align.subspaces import PrincipalSubspaces
-from jaxalign.analysis.agreement import effective_rank
-from jaxalign.analysis.saturation import powers_of_two, smallest_within
+from jaxalign.analysis.curves import powers_of_two, smallest_within
+from jaxalign.analysis.stability import effective_rank
 from jaxalign.core.errors import UserError
 from jaxalign.report import Row
 from jaxalign.report.curves_text import along, with_interval
@@ -49,9 +49,7 @@ def analyse(job: Job) -> str:
                 for at, (fit, numbers) in zip(ranks, found):
                     run.keep(measuring.seed, method, (pair, None, fit), numbers, axis="rank", at=float(at))
                 here = (run.data.store.dataset, *pair, method, None, measuring.seed, "", "effective_rank")
-                effective.append(
-                    Row(*here, effective_rank(found[-1][0].padded().source, moments.total, pair[0]))
-                )
+                effective.append(Row(*here, effective_rank(found[-1][0].source, moments.total, pair[0])))
                 job.progress.step(f"{method}, {' → '.join(pair)}")
     number = partial(
         number_of_curve, name="smallest_rank_within_1_point", function=smallest_within, margin=MARGIN

@@ -16,7 +16,7 @@ from experiments.run import analysis, cli, flags
 from experiments.run.analysis import Job
 from experiments.run.comparing import curves_of_first, number_of_curve
 from jaxalign import fit_pairs
-from jaxalign.analysis.agreement import effective_rank
+from jaxalign.analysis.stability import effective_rank
 from jaxalign.report import Row
 from jaxalign.report.curves_text import along, with_interval
 
@@ -50,7 +50,7 @@ def analyse(job: Job) -> str:
                 job.progress.step(f"penalty {l2:g}, {' → '.join(pair)}")
             for pair, fit in maps.items():
                 here = (run.data.store.dataset, *pair, "ridge", None, measuring.seed)
-                value = effective_rank(fit.padded().source, moments.total, pair[0])
+                value = effective_rank(fit.source, moments.total, pair[0])
                 effective.append(Row(*here, "", "effective_rank", value, **mark))
     best = [number_of_curve(curve, "best_l2", highest) for curve in curves_of_first(run)]
     return text(job.finish(run, [*best, *effective]), best)

@@ -11,7 +11,7 @@ from experiments.run.inputs import Data
 from experiments.run.measuring import Compared, Measuring
 from experiments.run.results import Writer
 from jaxalign import PairwiseMaps
-from jaxalign.analysis.projection import two_dimensions
+from jaxalign.analysis.curves import two_dimensions
 from jaxalign.biometrics import Sampled, combine, mean_of
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError

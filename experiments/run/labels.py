@@ -4,7 +4,7 @@ import csv
 import pathlib
 from collections.abc import Sequence
 
-from jaxalign.analysis.geometry.families import labels_of
+from jaxalign.analysis.geometry.clustering import labels_of
 from jaxalign.core.errors import UserError
 
 

@@ -1,22 +1,138 @@
-"""Maps against themselves: fitted on two halves of the people, gone there and back, gone round by a third encoder.
+"""Stability of maps: fits on two halves of the people, round trips A → B → A, and detours A → B → C.
 
-Each number is a function of sums over test rows (``MEASURES``), so that resampled people are weighted sums.
+Each number is a function of sums over test rows (``MEASURES``), so that a resample of people is a weighted sum.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from jaxalign.align.affine import AffineMap
 from jaxalign.align.pairwise import Pair, PairwiseMaps
 from jaxalign.align.solvers import Fit
-from jaxalign.analysis.agreement import agreement_of_sums, compare_scores, row_differences
 from jaxalign.core.devices import concurrently, spare_workers
+from jaxalign.core.precision import double_precision, multiply
+from jaxalign.moments.moments import Moments
+
+
+def effective_rank(map_: AffineMap, total: Moments, source: str) -> float:
+    """How many dimensions the mapped rows fill: (Σ s)² / Σ s² of their variances s along their own principal axes.
+
+    With S the source's second moment and W the map, that is tr(F)² / ‖F‖²_F of F = Wᵀ S W.
+
+    Args:
+      map_: from the source; it may be padded (``Fit.padded``).
+      total: moments of the rows.
+      source: name of the encoder among them.
+    """
+    start, width = total.offset(source), total.width(source)
+    scatter = np.asarray(total.scatter)[start : start + width, start : start + width]
+    factors = [np.asarray(factor, np.float64) for factor in map_.factors]
+    matrix = functools.reduce(np.matmul, factors, np.eye(map_.in_dim))[:width]
+    mapped = matrix.T @ scatter @ matrix
+    square = float(np.sum(mapped**2))
+    return float(np.trace(mapped)) ** 2 / (square if square > 0 else 1)
+
+
+def row_differences(left: ArrayLike, right: ArrayLike, center: ArrayLike) -> Float[np.ndarray, "n 2"]:
+    """For each row the squared distance between two images of it, and the mean of their squared distances to a centre.
+
+    The agreement of two maps on rows is 1 − √(Σ first / Σ second): 1 for equal maps, near 1 − √2 for unrelated ones of
+    like size. That is the relative Frobenius distance of the maps, taken in the second moment of the rows.
+
+    Args:
+      left, right: images of the same rows, shape [n, d].
+      center: of the space, shape [d].
+    """
+    with double_precision():
+        return np.asarray(_differences(*map(jnp.asarray, (left, right, center))))
+
+
+@jax.jit
+def _differences(
+    left: Float[Array, "n d"], right: Float[Array, "n d"], center: Float[Array, " d"]
+) -> Float[Array, "n 2"]:
+    one, other, middle = (array.astype(jnp.float64) for array in (left, right, center))
+    apart, from_one, from_other = (
+        jnp.sum(difference**2, axis=1) for difference in (one - other, one - middle, other - middle)
+    )
+    return jnp.stack([apart, (from_one + from_other) / 2], axis=1)
+
+
+def agreement_of_sums(sums: Float[np.ndarray, "*shape 2"]) -> Float[np.ndarray, "*shape"]:
+    """1 − √(apart / size) from sums of ``row_differences``; NaN where the size is zero."""
+    return 1 - np.sqrt(ratio_of_sums(sums))
+
+
+def ratio_of_sums(sums: Float[np.ndarray, "*shape 2"]) -> Float[np.ndarray, "*shape"]:
+    """A mean, from the sum of values and their number; NaN where there are none."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return sums[..., 0] / sums[..., 1]
+
+
+def compare_scores(
+    one: tuple[ArrayLike, ArrayLike], other: tuple[ArrayLike, ArrayLike]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Correlations of each probe's cosines to the gallery under two pairs of maps.
+
+    Args:
+      one, other: mapped probes [n, d] and mapped gallery [m, d]; the two may lie in different spaces.
+
+    Returns:
+      Pearson's correlation of the scores, and Spearman's (of the rankings; ties in order of the gallery), of each
+      probe, shapes [n]; NaN for a probe whose scores are all alike.
+
+    Equivalent: ``scipy.stats.pearsonr`` and ``spearmanr`` of each row of the two matrices of scores.
+    """
+    scores = [_scores(*map(jnp.asarray, sides)) for sides in (one, other)]
+    found = [_correlation(*scores), _correlation(*map(_ranks, scores))]
+    return np.asarray(found[0], np.float64), np.asarray(found[1], np.float64)
+
+
+@jax.jit
+def _scores(probes: Float[Array, "n d"], gallery: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    unit = [side / jnp.linalg.norm(side, axis=1, keepdims=True) for side in (probes, gallery)]
+    return multiply(unit[0], unit[1].T)
+
+
+@jax.jit
+def _correlation(left: Float[Array, "n m"], right: Float[Array, "n m"]) -> Float[Array, " n"]:
+    left, right = (side - side.mean(axis=1, keepdims=True) for side in (left, right))
+    return jnp.sum(left * right, axis=1) / jnp.sqrt(jnp.sum(left**2, axis=1) * jnp.sum(right**2, axis=1))
+
+
+def _ranks(scores: Float[Array, "n m"]) -> Float[np.ndarray, "n m"]:
+    """Rank of each float32 score in its row, centred around 0; equal scores in their order.
+
+    Sorts whole numbers that hold the score above and the column below: 2.4 times as fast as ``numpy.argsort``, and
+    NumPy sorts 6 times as fast as XLA on a CPU.
+    """
+    bits = (np.asarray(scores) + 0).view(np.int32)  # −0.0 becomes 0.0
+    columns = np.arange(bits.shape[1])
+    keys = (np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64) << 32) | columns
+    keys.sort(axis=1)
+    ranks = np.empty(bits.shape, np.float32)
+    np.put_along_axis(ranks, keys & 0xFFFFFFFF, np.float32(columns - len(columns) / 2)[None], axis=1)
+    return ranks
+
+
+MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "map_agreement": agreement_of_sums,
+    "score_agreement": ratio_of_sums,
+    "ranking_agreement": ratio_of_sums,
+    "round_trip": agreement_of_sums,
+    "three_way": agreement_of_sums,
+}
 
 
 class Apart(NamedTuple):
-    """What one number of a pair is made of.
+    """What one number of a pair is computed from.
 
     Attributes:
       pair: source and target.
@@ -29,21 +145,6 @@ class Apart(NamedTuple):
     measure: str
     via: str
     rows: Float[np.ndarray, "n 2"]
-
-
-def ratio_of_sums(sums: Float[np.ndarray, "*shape 2"]) -> Float[np.ndarray, "*shape"]:
-    """A mean, from the sum of values and their number."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return sums[..., 0] / sums[..., 1]
-
-
-MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "map_agreement": agreement_of_sums,
-    "score_agreement": ratio_of_sums,
-    "ranking_agreement": ratio_of_sums,
-    "round_trip": agreement_of_sums,
-    "three_way": agreement_of_sums,
-}
 
 
 def between(one: PairwiseMaps, other: PairwiseMaps, tested: Mapping[str, np.ndarray]) -> Iterator[Apart]:
@@ -63,14 +164,10 @@ def between(one: PairwiseMaps, other: PairwiseMaps, tested: Mapping[str, np.ndar
         sides = [(fit.source(rows), fit.target(gallery)) for fit in fits]
         images = [np.asarray(_image(fit, rows, side[0])) for fit, side in zip(fits, sides)]
         center = np.mean([image.mean(axis=0, dtype=np.float64) for image in images], axis=0)
-        apart = row_differences(images[0], images[1], center)
-        scores, rankings = compare_scores(sides[0], sides[1])
-        ones = np.ones(len(rows))
-        return [
-            Apart(pair, "map_agreement", "", apart),
-            Apart(pair, "score_agreement", "", np.stack([scores, ones], axis=1)),
-            Apart(pair, "ranking_agreement", "", np.stack([rankings, ones], axis=1)),
-        ]
+        found = {"map_agreement": row_differences(images[0], images[1], center)}
+        for name, correlations in zip(("score_agreement", "ranking_agreement"), compare_scores(*sides)):
+            found[name] = np.stack([correlations, np.ones(len(rows))], axis=1)
+        return [Apart(pair, name, "", numbers) for name, numbers in found.items()]
 
     spare = spare_workers(max(len(rows) for rows in tested.values()) ** 2)
     for found in concurrently(compare, list(one), spare=spare):

@@ -1,12 +1,9 @@
-"""Growing training sides, their moments, and where curves flatten."""
+"""Growing training sides, and their moments."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from jaxalign import UserError
-from jaxalign.analysis.saturation import logarithmic, size_for_share, smallest_within
 from jaxalign.core.splits import published_split
 from jaxalign.core.training_sizes import Growth, distinct
 from jaxalign.moments.nested import nested_moments
@@ -63,32 +60,3 @@ def test_rows_that_stand_on_two_axes_are_fitted_once():
         {6: [("rows", 6)]},
     ]
     assert distinct([("people", people, [14]), ("rows", rows, [42])])[1][1] == {}
-
-
-def test_where_known_curves_flatten():
-    sizes = [10, 100, 1000]
-    curves = [[0.0, 0.5, 1.0], [0.99, 0.5, 1.0], [0.0, 0.0, 0.0]]
-    found = size_for_share(sizes, curves, 0.75)
-    assert found[:2] == pytest.approx([10**2.5, 10])  # halfway on the logarithmic scale; the first size
-    assert np.isnan(found[2])
-    assert smallest_within(sizes, [[0.5, 0.985, 0.99], [0.5, 0.97, 0.99]], 0.01).tolist() == [100, 1000]
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(0.01, 1), min_size=2, max_size=6), st.floats(0.5, 1))
-def test_the_size_for_a_share_lies_on_the_curve(values, share):
-    sizes = np.arange(1, len(values) + 1) * 10
-    found = size_for_share(sizes, values, share)
-    assert sizes[0] <= found <= sizes[-1] * (1 + 1e-9)
-    reached = np.interp(np.log(found), np.log(sizes), values)
-    assert reached >= share * values[-1] - 1e-9
-    before = [v for s, v in zip(sizes, values) if s < found * (1 - 1e-9)]
-    assert all(v <= share * values[-1] + 1e-9 for v in before)
-
-
-@settings(deadline=None)
-@given(st.integers(2, 50), st.integers(2, 5000), st.integers(2, 12))
-def test_logarithmic_sizes_rise_to_the_last(first, last, count):
-    found = logarithmic(first, last, count)
-    assert found[-1] == last and found[0] == min(first, last) and len(found) <= count
-    assert found == sorted(set(found))

@@ -1,11 +1,10 @@
 """Geometry of embedding spaces: how alike two encoders' spaces are, how one lies, which encoders are kin."""
 
-from jaxalign.analysis.geometry.calibration import Calibrated as Calibrated
-from jaxalign.analysis.geometry.distances import rsa_spearman as rsa_spearman
-from jaxalign.analysis.geometry.families import Dendrogram as Dendrogram
-from jaxalign.analysis.geometry.families import dendrogram as dendrogram
-from jaxalign.analysis.geometry.families import family_test as family_test
-from jaxalign.analysis.geometry.families import rate_distances as rate_distances
+from jaxalign.analysis.geometry.clustering import Dendrogram as Dendrogram
+from jaxalign.analysis.geometry.clustering import PermutationTest as PermutationTest
+from jaxalign.analysis.geometry.clustering import dendrogram as dendrogram
+from jaxalign.analysis.geometry.clustering import family_test as family_test
+from jaxalign.analysis.geometry.clustering import rate_distances as rate_distances
 from jaxalign.analysis.geometry.neighbours import hubness_skewness as hubness_skewness
 from jaxalign.analysis.geometry.neighbours import intrinsic_dimension_mle as intrinsic_dimension_mle
 from jaxalign.analysis.geometry.neighbours import (
@@ -13,15 +12,16 @@ from jaxalign.analysis.geometry.neighbours import (
 )
 from jaxalign.analysis.geometry.neighbours import mutual_neighbours as mutual_neighbours
 from jaxalign.analysis.geometry.neighbours import nearest_neighbours as nearest_neighbours
+from jaxalign.analysis.geometry.neighbours import rsa_spearman as rsa_spearman
 from jaxalign.analysis.geometry.prediction import Prediction as Prediction
 from jaxalign.analysis.geometry.prediction import predict as predict
-from jaxalign.analysis.geometry.relabelling import PermutationTest as PermutationTest
 from jaxalign.analysis.geometry.sample import SIMILARITIES as SIMILARITIES
+from jaxalign.analysis.geometry.sample import Calibrated as Calibrated
 from jaxalign.analysis.geometry.sample import GeometrySample as GeometrySample
 from jaxalign.analysis.geometry.sample import GeometrySettings as GeometrySettings
+from jaxalign.analysis.geometry.spectral import anisotropy as anisotropy
+from jaxalign.analysis.geometry.spectral import identity_subspace as identity_subspace
 from jaxalign.analysis.geometry.spectral import moment_similarities as moment_similarities
-from jaxalign.analysis.geometry.spread import anisotropy as anisotropy
-from jaxalign.analysis.geometry.spread import participation_ratio as participation_ratio
-from jaxalign.analysis.geometry.spread import person_scatter as person_scatter
-from jaxalign.analysis.geometry.subspaces import identity_subspace as identity_subspace
-from jaxalign.analysis.geometry.subspaces import principal_cosines as principal_cosines
+from jaxalign.analysis.geometry.spectral import participation_ratio as participation_ratio
+from jaxalign.analysis.geometry.spectral import person_scatter as person_scatter
+from jaxalign.analysis.geometry.spectral import principal_cosines as principal_cosines

@@ -1,6 +1,7 @@
-"""Nearest neighbours, and what they tell: shared neighbourhoods, hubness, intrinsic dimension.
+"""Measures that compare single rows: nearest neighbours and what they tell, and correlations of pairwise cosines.
 
-Rows are compared tile by tile; no n × n matrix is formed.
+Neighbours tell shared neighbourhoods, hubness and intrinsic dimension; rows are compared tile by tile, no n × n matrix
+is formed. Representational similarity analysis asks whether two encoders find the same pairs of photographs alike.
 """
 
 import functools
@@ -18,9 +19,9 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision, moment_dtype, multiply
 
 TILE_ROWS = 256
-SPARE = (
-    8  # neighbours are picked in float32, which is forty times faster on a CPU, and so many more put in order
-)
+SPARE = 8  # neighbours are picked in float32, forty times faster on a CPU, and so many more sorted in float64
+TIES = 2.0**-40  # cosines that differ by rounding only are equal: multiples of this are ranked
+MOST_ROWS = 5000  # all n (n − 1) / 2 cosines must be ranked together
 
 
 class Neighbours(NamedTuple):
@@ -33,10 +34,6 @@ class Neighbours(NamedTuple):
 
     index: np.ndarray
     distance: np.ndarray
-
-    def first(self, k: int) -> "Neighbours":
-        """Only the k nearest."""
-        return Neighbours(self.index[:, :k], self.distance[:, :k])
 
 
 def nearest_neighbours(rows: ArrayLike, k: int, *, unit: bool = False) -> Neighbours:
@@ -188,3 +185,57 @@ def intrinsic_dimension_mle(distance: Float[np.ndarray, "n k"]) -> float:
 def _require(distance: np.ndarray, least: int) -> None:
     if distance.ndim != 2 or distance.shape[1] < least:
         raise UserError(f"intrinsic dimension needs {least} neighbours or more, got shape {distance.shape}")
+
+
+def rsa_spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's rank correlation of two encoders' pairwise cosines, ties (to 1e-12) at their mean rank.
+
+    Args:
+      x, y: rows of the same photographs, shapes [n, p] and [n, q].
+
+    Raises:
+      UserError: rows differ in number, or are fewer than three or more than ``MOST_ROWS``.
+
+    Equivalent: ``scipy.stats.spearmanr(pdist(x, "cosine"), pdist(y, "cosine")).statistic``.
+
+    References:
+      Kriegeskorte, Mur, Bandettini, "Representational similarity analysis", 2008.
+    """
+    ranks = [ranked_cosines(np.asarray(rows)) for rows in checks.embeddings({"x": x, "y": y}).values()]
+    return float(np.sum(ranks[0] * ranks[1]) / 2)
+
+
+def ranked_cosines(rows: ArrayLike) -> Float[np.ndarray, "n n"]:
+    """Ranks of the cosines of all pairs of different rows, centred and scaled so that ½ Σ of squares is 1.
+
+    Symmetric with a zero diagonal: ½ Σ of the product of two such matrices is Spearman's correlation.
+    """
+    from scipy.stats import rankdata
+
+    rows = np.asarray(checks.embedding(rows, "rows"), np.float64)
+    if not 3 <= len(rows) <= MOST_ROWS:
+        raise UserError(f"RSA ranks all pairs of 3 to {MOST_ROWS:,} rows, got {len(rows):,} rows")
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit = rows / np.where(length > 0, length, 1)
+    upper = np.triu_indices(len(rows), 1)
+    ranks = rankdata(np.round((unit @ unit.T)[upper] / TIES))
+    centred = ranks - ranks.mean()
+    full = np.zeros((len(rows), len(rows)))
+    with np.errstate(invalid="ignore"):  # cosines that are all equal have no correlation
+        full[upper] = centred / np.linalg.norm(centred)
+    return full + full.T
+
+
+def rsa_null(
+    x: Float[np.ndarray, "n n"], y: Float[np.ndarray, "n n"], orders: Int[np.ndarray, "b n"]
+) -> Float[np.ndarray, " b"]:
+    """The correlation when row i of x goes with row ``orders[b, i]`` of y, of ``ranked_cosines`` matrices."""
+    with double_precision():
+        return np.asarray(_permuted(*map(jnp.asarray, (x, y, orders))))
+
+
+@jax.jit
+def _permuted(
+    x: Float[Array, "n n"], y: Float[Array, "n n"], orders: Int[Array, "b n"]
+) -> Float[Array, " b"]:
+    return lax.map(lambda order: jnp.sum(x * y[order][:, order]) / 2, orders)

@@ -6,8 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxalign.analysis.geometry.families import complete
-from jaxalign.analysis.geometry.relabelling import permutation_test
+from jaxalign.analysis.geometry.clustering import complete, permutation_test
 from jaxalign.core.errors import UserError
 
 LEAST_FOR_INTERVAL = 5  # encoders; of fewer most resamples hold too few different pairs

@@ -3,14 +3,12 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing
 from jax.typing import ArrayLike
 
-from jaxalign.analysis.geometry import distances, neighbours, spectral, spread, subspaces
-from jaxalign.analysis.geometry.axes import Axes, Scores, principal_axes, scores
-from jaxalign.analysis.geometry.calibration import LOWER_IS_CLOSER, Calibrated, permutations
+from jaxalign.analysis.geometry import neighbours, spectral
+from jaxalign.analysis.geometry.spectral import Axes, Scores
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision
@@ -27,11 +25,74 @@ SIMILARITIES = (
     "principal_angles",
     "procrustes_distance",
 )
+LOWER_IS_CLOSER = ("procrustes_distance",)  # 0 for spaces that agree; the others are 1
+SATURATED = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Calibrated:
+    """One similarity of two encoders with its permutation null.
+
+    Attributes:
+      value: on the rows as they belong together.
+      null: on rows of which one side is permuted, shape [permutations].
+      best: the value of spaces that agree, 1, or 0 for a distance.
+      items: rows, people or pairs of rows that it rests on.
+    """
+
+    value: float
+    null: np.ndarray
+    best: float
+    items: int
+
+    @property
+    def null_mean(self) -> float:
+        """What is expected of unrelated spaces of these widths on so many rows."""
+        return float(np.mean(self.null))
+
+    def null_quantile(self, level: float = 0.95) -> float:
+        """Beyond what a share 1 − ``level`` of unrelated spaces is at least as close (for a distance: as near)."""
+        return float(np.quantile(self.null, 1 - level if self.best == 0 else level))
+
+    @property
+    def calibrated(self) -> float:
+        """(value − null mean) / (best − null mean): 0 in expectation for unrelated spaces, 1 for spaces that agree.
+
+        NaN where permuted rows reach the best value as well, so that the similarity says nothing.
+
+        References:
+          Hubert, Arabie, "Comparing partitions", Journal of Classification 1985 (adjustment for chance).
+          Gröger, Wen, Brbić, "Revisiting the Platonic Representation Hypothesis", arXiv 2602.14486, 2026, who subtract
+          the null's upper quantile instead of its mean.
+        """
+        room = self.best - self.null_mean
+        return (self.value - self.null_mean) / room if abs(room) > SATURATED else float("nan")
+
+    @property
+    def reason(self) -> str:
+        """Why there is no calibrated value, in words; "" where there is one."""
+        if np.isnan(self.value):
+            return "an encoder has no variance on these rows"
+        if np.isnan(self.calibrated):
+            return "permuted rows reach the best value too: too few rows for so many dimensions"
+        return ""
+
+
+def permutations(items: int, count: int, seed: int) -> np.ndarray:
+    """Random orders of so many items, int32, shape [count, items].
+
+    Raises:
+      UserError: ``count`` is below 1.
+    """
+    if count < 1:
+        raise UserError(f"permutations: expected at least 1, got {count}")
+    random = np.random.default_rng(seed)
+    return np.stack([random.permutation(items) for _ in range(count)]).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class GeometrySettings:
-    """What the measures of geometry leave open.
+    """Settings of the measures of geometry.
 
     Attributes:
       permutations: of the rows of one side, for the nulls; the same for all pairs.
@@ -100,7 +161,7 @@ class GeometrySample:
       each: how to go through the encoders, such as ``jaxalign.core.devices.concurrently``.
 
     Attributes:
-      moments: of all encoders side by side.
+      moments: of all encoders, concatenated.
       people: how many there are.
 
     Raises:
@@ -139,8 +200,8 @@ class GeometrySample:
 
     def _prepare(self, name: str) -> Prepared:
         rows, settings = self.rows[name], self.settings
-        axes = principal_axes(self.moments, name, variance=settings.variance)
-        means = spread.person_means(rows, self.identities)
+        axes = spectral.principal_axes(self.moments, name, variance=settings.variance)
+        means = spectral.person_means(rows, self.identities)
         most = max(settings.neighbours, settings.dimension_neighbours)
         near = neighbours.nearest_neighbours(rows, most, unit=True)
         unit = np.allclose(np.linalg.norm(rows.astype(np.float64), axis=1), 1, rtol=0, atol=1e-5)
@@ -148,10 +209,10 @@ class GeometrySample:
         index = near.index[:, : settings.neighbours]
         return Prepared(
             axes,
-            scores(self.moments, name, axes, rows),
-            np.asarray(distances.ranked_cosines(rows[: self._distance_rows])),
+            spectral.scores(self.moments, name, axes, rows),
+            neighbours.ranked_cosines(rows[: self._distance_rows]),
             index,
-            subspaces.identity_subspace(means, min(settings.identity_dimensions, self.people // 2)),
+            spectral.identity_subspace(means, min(settings.identity_dimensions, self.people // 2)),
             self._describe(name, axes, index, away.distance[:, : settings.dimension_neighbours]),
         )
 
@@ -161,12 +222,12 @@ class GeometrySample:
 
     def _describe(self, name: str, axes: Axes, index: np.ndarray, away: np.ndarray) -> dict[str, float]:
         values = np.asarray(axes.values)
-        people = spread.person_scatter(self.rows[name], self.identities)
+        people = spectral.person_scatter(self.rows[name], self.identities)
         numbers = {
             "intrinsic_dimension_twonn": neighbours.intrinsic_dimension_twonn(away),
             "intrinsic_dimension_mle": neighbours.intrinsic_dimension_mle(away),
-            "participation_ratio": spread.participation_ratio(values),
-            "first_component_share": spread.first_component_share(values),
+            "participation_ratio": spectral.participation_ratio(values),
+            "first_component_share": spectral.first_component_share(values),
             "hubness_skewness": neighbours.hubness_skewness(index),
             "within_person_scatter": people.within,
             "between_person_scatter": people.between,
@@ -174,7 +235,7 @@ class GeometrySample:
         }
         if not axes.rank:  # equal rows: only rounding would be measured
             numbers = dict.fromkeys(numbers, float("nan"))
-        return {**numbers, "anisotropy": spread.anisotropy(self.rows[name])}
+        return {**numbers, "anisotropy": spectral.anisotropy(self.rows[name])}
 
     def compare(self, pair: tuple[str, str]) -> dict[str, Calibrated]:
         """Every similarity of two encoders, by the names in ``SIMILARITIES``; the order of the two does not matter,
@@ -187,8 +248,13 @@ class GeometrySample:
         items |= {"rsa_spearman": self._distance_rows * (self._distance_rows - 1) // 2}
         items |= {"principal_angles": self.people}
         return {
-            name: Calibrated(float(value), np.asarray(null, np.float64), best_of(name), items[name])
-            for name, (value, null) in ((name, found[name]) for name in SIMILARITIES)
+            name: Calibrated(
+                float(found[name][0]),
+                np.asarray(found[name][1], np.float64),
+                best=0.0 if name in LOWER_IS_CLOSER else 1.0,
+                items=items[name],
+            )
+            for name in SIMILARITIES
         }
 
     def _spectral(self, names: tuple[str, str], x: Prepared, y: Prepared) -> dict[str, tuple]:
@@ -202,23 +268,15 @@ class GeometrySample:
         return {name: (values[name], null[name]) for name in values}
 
     def _others(self, x: Prepared, y: Prepared) -> dict[str, tuple]:
-        """As they belong together is one more order, the first."""
+        """Similarities from the rows; the first of their orders is the one in which rows belong together."""
 
         def orders(kind: str) -> np.ndarray:
             drawn = self._orders[kind]
             return np.concatenate([np.arange(drawn.shape[1], dtype=drawn.dtype)[None], drawn])
 
-        with double_precision():
-            found = {
-                "rsa_spearman": distances.rsa_null(
-                    jnp.asarray(x.ranks), jnp.asarray(y.ranks), orders("distances")
-                ),
-                "mutual_knn": neighbours.mutual_null(x.near, y.near, orders("rows")),
-                "principal_angles": subspaces.subspace_null(x.subspace, y.subspace, orders("people")),
-            }
+        found = {
+            "rsa_spearman": neighbours.rsa_null(x.ranks, y.ranks, orders("distances")),
+            "mutual_knn": neighbours.mutual_null(x.near, y.near, orders("rows")),
+            "principal_angles": spectral.subspace_null(x.subspace, y.subspace, orders("people")),
+        }
         return {name: (values[0], values[1:]) for name, values in found.items()}
-
-
-def best_of(name: str) -> float:
-    """The value of spaces that agree."""
-    return 0.0 if name in LOWER_IS_CLOSER else 1.0

@@ -1,25 +1,130 @@
-"""Similarities that are functions of second moments: linear CKA, canonical correlations, Procrustes distance.
+"""Measures from second moments: similarities of two encoders' spaces, and how the rows of one encoder lie.
 
-All read the coupling W of two encoders' whitened rows (``axes.coupling``): the cross moment is Λx^½ W Λy^½, the
-canonical correlations are the singular values of W. A permutation of rows changes W alone.
+Similarities of a pair read the coupling W of two encoders' whitened rows (``coupling``): the cross moment is
+Λx^½ W Λy^½, the canonical correlations are the singular values of W. A permutation of rows changes W alone.
 """
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from jaxalign.analysis.geometry.axes import Axes, Scores, coupling, filled_up, principal_axes
+from jaxalign.core import checks
+from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision, multiply, multiply_transposed
-from jaxalign.core.pytree import Leaf
+from jaxalign.core.pytree import Leaf, pytree
 from jaxalign.moments.moments import Moments
 
 NAMES = ("linear_cka", "mean_cca", "svcca", "pwcca", "procrustes_distance")
+LANES, LEAST = 128, 16
+# Eigenvalues below this share of the largest count as zero. Rows in float32 have rounding noise of about 1e-14 of
+# their power in each direction.
+CUTOFF = 1e-10
+ROUNDING = 64  # of a mean, in units of its format's precision
 Values = dict[str, Array]
+
+
+@pytree
+class Axes:
+    """Eigendecomposition XᵀX = V Λ Vᵀ of one encoder's centred rows X, the largest direction first.
+
+    Directions of numerically no variance are cut off, so that singular second moments do no harm. Axes are padded with
+    zeros to one of a few sizes, so that encoders of similar rank share compiled programs.
+
+    Attributes:
+      values: Λ, zero beyond the rank, shape [r].
+      whitening: V Λ^(−1/2), shape [p, r]; X times it has orthonormal columns.
+      loadings: Λ^(1/2) Vᵀ, shape [r, p]; covariances of the whitened rows with the columns.
+      rank: directions that have variance, shape [].
+      leading: directions that are kept where only the largest count, shape [].
+    """
+
+    values: Float[Leaf, " r"]
+    whitening: Float[Leaf, "p r"]
+    loadings: Float[Leaf, "r p"]
+    rank: Int[Leaf, ""]
+    leading: Int[Leaf, ""]
+
+
+@pytree
+class Scores:
+    """Rows in whitened principal axes.
+
+    Attributes:
+      rows: (X − mean) V Λ^(−1/2), shape [n, r].
+      power: squared length of each centred row, shape [n].
+    """
+
+    rows: Float[Leaf, "n r"]
+    power: Float[Leaf, " n"]
+
+
+def padded_size(number: int) -> int:
+    """The next multiple of ``LANES``, or below that the next power of two."""
+    return min(-(-number // LANES) * LANES, max(LEAST, 1 << (number - 1).bit_length())) if number else LEAST
+
+
+def principal_axes(moments: Moments, name: str, *, variance: float = 0.99) -> Axes:
+    """Eigendecomposition of one encoder's block, on the host and in the format of the moments.
+
+    Args:
+      moments: of several encoders, concatenated.
+      name: of the encoder.
+      variance: ``leading`` counts the largest directions that hold this share of the variance together.
+    """
+    mean, scatter = _block(moments, name, name)
+    values, vectors = (part[..., ::-1] for part in np.linalg.eigh(scatter))
+    # Equal rows have the rounding of their mean for a scatter.
+    noise = float(moments.weight) * float(mean @ mean) * _rounding(moments.mean.dtype) ** 2
+    rank = int(np.sum(values > max(CUTOFF * float(values[0]), noise)))
+    shares = np.cumsum(values[:rank]) / max(float(values[:rank].sum()), np.finfo(np.float64).tiny)
+    leading = min(rank, int(np.searchsorted(shares, variance - 1e-12)) + 1)
+    root, missing = np.sqrt(values[:rank]), padded_size(rank) - rank
+    wide = padded_size(len(values)) - len(values)
+    whitening = np.pad(vectors[:, :rank] / root, ((0, wide), (0, missing)))
+    loadings = np.pad(root[:, None] * vectors[:, :rank].T, ((0, missing), (0, wide)))
+    dtype = moments.scatter.dtype
+    return Axes(
+        np.pad(values[:rank], (0, missing)).astype(dtype),
+        whitening.astype(dtype),
+        loadings.astype(dtype),
+        np.asarray(rank, np.int32),
+        np.asarray(leading, np.int32),
+    )
+
+
+def _rounding(dtype: np.typing.DTypeLike) -> float:
+    return ROUNDING * float(np.finfo(dtype).eps)
+
+
+def _block(moments: Moments, left: str, right: str) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of the first encoder and the scatter between two, float64 on the host."""
+    i, j = (slice(start, start + moments.width(n)) for n in (left, right) for start in (moments.offset(n),))
+    return np.asarray(moments.mean, np.float64)[i], np.asarray(np.asarray(moments.scatter)[i, j], np.float64)
+
+
+def coupling(moments: Moments, names: tuple[str, str], x: Axes, y: Axes) -> Float[np.ndarray, "r s"]:
+    """Cross-covariance of two encoders' whitened rows, Λx^(−1/2) Vxᵀ (Xᵀ Y) Vy Λy^(−1/2), from their moments.
+
+    Its singular values are the canonical correlations.
+    """
+    _, cross = _block(moments, *names)
+    left, right = (side.whitening[:width] for side, width in zip((x, y), cross.shape))
+    return np.asarray(left.T @ cross @ right, x.values.dtype)
+
+
+def scores(moments: Moments, name: str, axes: Axes, rows: np.ndarray) -> Scores:
+    """Rows of an encoder as its axes see them, shape [n, d] in, on the host."""
+    centred = rows - _block(moments, name, name)[0]
+    found = centred @ axes.whitening[: centred.shape[1]], np.sum(centred * centred, axis=1)
+    return Scores(*(np.asarray(part, axes.values.dtype) for part in found))
 
 
 def moment_similarities(
@@ -35,7 +140,7 @@ def moment_similarities(
     - ``procrustes_distance``: arccos(‖XᵀY‖_* / (‖X‖_F ‖Y‖_F)), the angle between shapes, from 0 to π/2.
 
     Args:
-      moments: of the encoders, side by side.
+      moments: of the encoders, concatenated.
       pairs: all unordered ones by default.
       variance: share of variance kept by SVCCA.
 
@@ -70,7 +175,7 @@ def by_rank(pair: tuple[str, str], axes: dict[str, Axes]) -> tuple[str, str]:
 def observed(moments: Moments, names: tuple[str, str], x: Axes, y: Axes) -> Values:
     """Similarities of a pair ordered by ``by_rank``, and ``squared_cross`` = ‖XᵀY‖²_F."""
     with double_precision():
-        return _similarities(coupling(moments, names, x, y), x, y, blocks=_blocks(x, y))
+        return _similarities(jnp.asarray(coupling(moments, names, x, y)), x, y, blocks=_blocks(x, y))
 
 
 def permuted(x: Axes, y: Axes, left: Scores, right: Scores, orders: Int[np.ndarray, "b n"]) -> Values:
@@ -83,9 +188,12 @@ def permuted(x: Axes, y: Axes, left: Scores, right: Scores, orders: Int[np.ndarr
       left, right: its rows in these axes.
       orders: row i of the first goes with row ``orders[b, i]`` of the second.
     """
-    narrow = [side.astype(np.float32) for side in (x, y)]
-    rows = [jax.tree.map(lambda part: np.asarray(part, np.float32), side) for side in (left, right)]
-    return _permuted(*narrow, *rows, jnp.asarray(orders), blocks=_blocks(x, y))
+
+    def single(leaf: Leaf) -> np.ndarray:
+        return np.asarray(leaf, np.float32 if np.issubdtype(leaf.dtype, np.floating) else None)
+
+    parts = jax.tree.map(single, (x, y, left, right))
+    return _permuted(*parts, jnp.asarray(orders), blocks=_blocks(x, y))
 
 
 def debiased(
@@ -110,16 +218,14 @@ def debiased(
     own_x = hsic(jnp.sum(x.values**2), power_x, power_x)
     own_y = hsic(jnp.sum(y.values**2), power_y, power_y)
     enough = (own_x > 0) & (own_y > 0) & (n > 3)
-    return jnp.where(
-        enough, hsic(squared_cross, power_x, power_y) / jnp.sqrt(jnp.where(enough, own_x * own_y, 1)), jnp.nan
-    )
+    unbiased = hsic(squared_cross, power_x, power_y) / jnp.sqrt(jnp.where(enough, own_x * own_y, 1))
+    return jnp.where(enough, unbiased, jnp.nan)
 
 
 def _blocks(x: Axes, y: Axes) -> tuple[int, int]:
     """Sizes that hold the leading directions."""
-    return tuple(  # pyright: ignore[reportReturnType]
-        min(len(side.values), filled_up(int(side.leading))) for side in (x, y)
-    )
+    first, second = (min(len(side.values), padded_size(int(side.leading))) for side in (x, y))
+    return first, second
 
 
 @functools.partial(jax.jit, static_argnames="blocks")
@@ -128,18 +234,16 @@ def _similarities(coupled: Float[Array, "r s"], x: Axes, y: Axes, *, blocks: tup
     cross = jnp.sqrt(x.values)[:, None] * coupled * jnp.sqrt(y.values)
     squared = jnp.sum(cross * cross)
     cka = squared / jnp.sqrt(jnp.sum(x.values**2) * jnp.sum(y.values**2))
-    # Directions that fill up get an eigenvalue of their own, so that they do not mix with real ones of correlation 0.
+    # Padded directions get an eigenvalue of their own, so that they do not mix with real ones of correlation 0.
     beyond = jnp.arange(len(x.values)) >= x.rank
     eigenvalues, vectors = jnp.linalg.eigh(
         multiply(coupled, coupled.T) - jnp.diag(beyond.astype(cross.dtype))
     )
     correlation = jnp.sqrt(jnp.clip(eigenvalues, 0, 1))
     weight = jnp.sum(jnp.abs(multiply_transposed(vectors, x.loadings)), axis=1)
-    leading = jnp.where(jnp.arange(blocks[0]) < x.leading, 1, 0)[:, None] * jnp.where(
-        jnp.arange(blocks[1]) < y.leading, 1, 0
-    )
-    cut = jnp.clip(singular_values(coupled[: blocks[0], : blocks[1]] * leading.astype(cross.dtype)), 0, 1)
-    shape = jnp.sum(singular_values(cross)) / jnp.sqrt(jnp.sum(x.values) * jnp.sum(y.values))
+    leading = (jnp.arange(blocks[0]) < x.leading)[:, None] & (jnp.arange(blocks[1]) < y.leading)
+    cut = jnp.clip(_singular_values(coupled[: blocks[0], : blocks[1]] * leading.astype(cross.dtype)), 0, 1)
+    shape = jnp.sum(_singular_values(cross)) / jnp.sqrt(jnp.sum(x.values) * jnp.sum(y.values))
     return {
         "linear_cka": cka,
         "mean_cca": jnp.sum(correlation) / x.rank,
@@ -150,9 +254,9 @@ def _similarities(coupled: Float[Array, "r s"], x: Axes, y: Axes, *, blocks: tup
     }
 
 
-def singular_values(matrix: Float[Array, "r s"]) -> Float[Array, " k"]:
+def _singular_values(matrix: Float[Array, "r s"]) -> Float[Array, " k"]:
     """Singular values by the Gram matrix of the shorter side: a third of the time of a decomposition, and exact to the
-    square root of the format's precision relative to the largest, which sums of them bear."""
+    square root of the format's precision relative to the largest, which is enough for sums of them."""
     short = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(multiply(short, short.T)), 0))
 
@@ -168,3 +272,133 @@ def _permuted(
         return {**values, "linear_cka_unbiased": unbiased}
 
     return lax.map(one, orders)
+
+
+def participation_ratio(values: Float[Leaf, " p"]) -> float:
+    """(Σλ)² / Σλ² of the eigenvalues of a second moment: how many directions carry the variance; NaN without any.
+
+    For fitted maps the package calls the same ratio their effective rank.
+    """
+    total, squares = float(np.sum(values)), float(np.sum(np.square(values)))
+    return total**2 / squares if squares > 0 else float("nan")
+
+
+def first_component_share(values: Float[Leaf, " p"]) -> float:
+    """Share of the variance that the largest eigenvalue has; NaN without variance."""
+    total = float(np.sum(values))
+    return float(np.max(values)) / total if total > 0 else float("nan")
+
+
+def anisotropy(rows: ArrayLike) -> float:
+    """Mean cosine of two different rows: 0 where directions are even, 1 where all rows point the same way.
+
+    (‖Σ uᵢ‖² − n) / (n (n − 1)) with uᵢ the rows over their lengths, so that no pair is formed. Zero rows do not count.
+
+    References:
+      Ethayarajh, "How contextual are contextualized word representations?", EMNLP 2019.
+    """
+    rows = np.asarray(checks.embedding(rows, "rows"), np.float64)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    total, count = np.sum(rows / np.where(length > 0, length, 1), axis=0), int(np.sum(length > 0))
+    return float((total @ total - count) / (count * (count - 1))) if count > 1 else float("nan")
+
+
+class PersonScatter(NamedTuple):
+    """Variances summed over columns, by the analysis of variance with people as random groups.
+
+    Attributes:
+      within: of the photographs of one person, Σ ‖x − mean of its person‖² / (n − P).
+      between: of people, (MS between − within) / n₀ with n₀ the mean number of photographs a person, less a little
+        where they are uneven; may come out below 0 where people do not differ.
+    """
+
+    within: float
+    between: float
+
+    @property
+    def ratio(self) -> float:
+        """Between over within: how well an encoder separates people."""
+        return self.between / self.within if self.within > 0 else float("nan")
+
+
+def person_scatter(rows: ArrayLike, identities: numpy.typing.ArrayLike) -> PersonScatter:
+    """Scatter within and between people; NaN where there is one person only, or nobody has two photographs.
+
+    Args:
+      rows: shape [n, d].
+      identities: the person of each row, shape [n].
+
+    Equivalent: for one column, MS between / within is the F of ``scipy.stats.f_oneway`` with people as groups.
+
+    References:
+      Searle, Casella, McCulloch, "Variance components", 1992, section 3.6.
+    """
+    rows, means, codes, counts = _by_person(rows, identities)
+    n, people = len(rows), len(counts)
+    if people < 2 or people == n:
+        return PersonScatter(float("nan"), float("nan"))
+    within = float(np.sum((rows - means[codes]) ** 2)) / (n - people)
+    between = float(np.sum(counts[:, None] * (means - rows.mean(axis=0)) ** 2)) / (people - 1)
+    even = (n - np.sum(counts.astype(np.float64) ** 2) / n) / (people - 1)
+    return PersonScatter(within, (between - within) / float(even))
+
+
+def person_means(rows: ArrayLike, identities: numpy.typing.ArrayLike) -> np.ndarray:
+    """Mean row of each person, people in the order of their names, float64, shape [people, d]."""
+    return _by_person(rows, identities)[1]
+
+
+def _by_person(
+    rows: ArrayLike, identities: numpy.typing.ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows as float64 [n, d], the mean row of each person [P, d], the person of each row [n], rows of each [P]."""
+    rows = np.asarray(checks.embedding(rows, "rows"), np.float64)
+    people = checks.groups(np.asarray(identities), len(rows))
+    _, codes, counts = np.unique(people, return_inverse=True, return_counts=True)
+    sums = np.add.reduceat(rows[np.argsort(codes, kind="stable")], np.cumsum(counts) - counts)
+    return rows, sums / counts[:, None], codes, counts
+
+
+def identity_subspace(means: ArrayLike, dimensions: int) -> Float[np.ndarray, "P k"]:
+    """An orthonormal basis of the leading principal components of an encoder's person means.
+
+    The axes of two encoders have nothing in common; what can be compared is where their components put the people, a
+    subspace of R^P.
+
+    Args:
+      means: the mean row of each person, shape [P, d].
+      dimensions: k; an encoder with fewer directions has zero columns beyond them.
+
+    Raises:
+      UserError: k is below 1, or there are not more people than that.
+    """
+    means = np.asarray(checks.embedding(means, "person means"), np.float64)
+    if not 1 <= dimensions < len(means):
+        raise UserError(
+            f"identity subspaces of {dimensions} dimensions need more people than that and at least 1 dimension, "
+            f"got {len(means):,} people"
+        )
+    center = means.mean(axis=0)
+    basis, singular, _ = np.linalg.svd(means - center, full_matrices=False)
+    noise = _rounding(means.dtype) * np.sqrt(len(means)) * float(np.linalg.norm(center))
+    basis = (basis * (singular > max(np.sqrt(CUTOFF) * singular[0], noise)))[:, :dimensions]
+    return np.pad(basis, ((0, 0), (0, dimensions - basis.shape[1])))
+
+
+def principal_cosines(x: Float[np.ndarray, "P k"], y: Float[np.ndarray, "P l"]) -> Float[np.ndarray, " m"]:
+    """Cosines of the principal angles between the spans of two orthonormal bases, largest first.
+
+    Equivalent: ``numpy.cos(scipy.linalg.subspace_angles(x, y))``, there smallest first.
+
+    References:
+      Björck, Golub, "Numerical methods for computing angles between linear subspaces", 1973.
+    """
+    return np.clip(np.linalg.svd(x.T @ y, compute_uv=False), 0, 1)
+
+
+def subspace_null(
+    x: Float[np.ndarray, "P k"], y: Float[np.ndarray, "P k"], orders: Int[np.ndarray, "b P"]
+) -> Float[np.ndarray, " b"]:
+    """Mean cosine when person i of x goes with person ``orders[b, i]`` of y; NaN where a subspace is empty."""
+    smaller = min(int(np.any(side != 0, axis=0).sum()) for side in (x, y)) or float("nan")
+    return np.array([principal_cosines(x, y[order]).sum() / smaller for order in orders])

@@ -22,9 +22,7 @@ from jaxalign.analysis.geometry import (
     principal_cosines,
     rsa_spearman,
 )
-from jaxalign.analysis.geometry.axes import principal_axes
-from jaxalign.analysis.geometry.distances import mean_ranks
-from jaxalign.analysis.geometry.spread import first_component_share, person_means
+from jaxalign.analysis.geometry.spectral import first_component_share, person_means, principal_axes
 
 
 def spearman(x, y):
@@ -44,11 +42,6 @@ def test_rsa_with_ties():
     x, y = (np.eye(9)[random.integers(0, 5, ROWS)] + np.eye(9)[random.integers(0, 2, ROWS)] for _ in "xy")
     theirs = spearman(*((np.round(1 - pdist(side, "cosine"), 10)) for side in (x, y)))
     assert rsa_spearman(x, y) == pytest.approx(theirs, abs=1e-9)
-
-
-def test_mean_ranks_are_scipys():
-    values = np.random.default_rng(0).integers(0, 20, 1128).astype(np.float32)
-    np.testing.assert_array_equal(mean_ranks(values), scipy.stats.rankdata(values))
 
 
 def test_rsa_agrees_with_rsatoolbox():

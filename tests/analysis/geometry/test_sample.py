@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jaxalign import UserError
 from jaxalign.analysis.geometry import SIMILARITIES, GeometrySample, GeometrySettings, rsa_spearman
-from jaxalign.analysis.geometry.calibration import Calibrated, permutations
+from jaxalign.analysis.geometry.sample import Calibrated, permutations
 from jaxalign.core.devices import concurrently
 
 SETTINGS = GeometrySettings(permutations=5, neighbours=3, dimension_neighbours=4, identity_dimensions=4)

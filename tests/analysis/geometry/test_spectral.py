@@ -17,7 +17,7 @@ from jaxalign.analysis.geometry import (
     GeometrySettings,
     moment_similarities,
 )
-from jaxalign.analysis.geometry.calibration import permutations
+from jaxalign.analysis.geometry.sample import permutations
 from jaxalign.core.precision import double_precision
 
 SETTINGS = GeometrySettings(permutations=5, neighbours=3, dimension_neighbours=4, identity_dimensions=4)

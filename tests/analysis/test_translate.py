@@ -12,7 +12,7 @@ import jaxalign
 from experiments import apply
 from experiments.run import cli
 from jaxalign import AffineMap
-from jaxalign.analysis.translation import translate
+from jaxalign.analysis.translate import translate
 from jaxalign.core import lazy_rows
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore

@@ -12,15 +12,15 @@ from sklearn.cluster import AgglomerativeClustering
 
 from jaxalign import UserError
 from jaxalign.analysis.geometry import dendrogram, family_test, predict, rate_distances
-from jaxalign.analysis.geometry.families import (
+from jaxalign.analysis.geometry.clustering import (
     complete,
     labels_of,
     nearest_counts,
+    permutation_test,
     sink_means,
     source_means,
 )
 from jaxalign.analysis.geometry.prediction import weighted_spearman
-from jaxalign.analysis.geometry.relabelling import permutation_test
 
 
 def spearman(x, y):

@@ -1,17 +1,19 @@
-"""Families of encoders: a dendrogram, who sends and receives well, and whether given labels explain the distances."""
+"""Clustering of encoders: a dendrogram, mean scores of sources and targets, and permutation tests of given families."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing
 from jaxtyping import Float
 
-from jaxalign.analysis.geometry.relabelling import PermutationTest, permutation_test
 from jaxalign.core.errors import UserError
 
 LEAST_ENCODERS = 3
+MOST_ENUMERATED = 10_000  # relabellings
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,7 +24,7 @@ class Dendrogram:
       encoders: K names.
       distances: symmetric, zero diagonal, shape [K, K].
       linkage: as of ``scipy.cluster.hierarchy.linkage``, shape [K − 1, 4].
-      order: encoders as the leaves stand, near ones beside each other.
+      order: encoders in the order of the leaves, near ones beside each other.
       cophenetic: correlation of the distances with the heights at which pairs are joined; NaN where either is constant.
     """
 
@@ -137,6 +139,74 @@ def nearest_counts(distances: numpy.typing.ArrayLike) -> np.ndarray:
     np.fill_diagonal(values, np.inf)
     nearest = values == values.min(axis=1, keepdims=True)
     return (nearest / nearest.sum(axis=1, keepdims=True)).sum(axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PermutationTest:
+    """A statistic and how often chance does as well.
+
+    Attributes:
+      statistic: on the labels as they are.
+      p: share of relabellings with a statistic at least as large, the observed one among them.
+      permutations: how many relabellings were looked at.
+      exact: whether these are all there are.
+    """
+
+    statistic: float
+    p: float
+    permutations: int
+    exact: bool
+
+    @property
+    def least(self) -> float:
+        """The smallest p there can be."""
+        return 1 / (self.permutations + (not self.exact))
+
+
+def permutation_test(
+    statistic: Callable[[np.ndarray], np.ndarray], labels: Sequence, *, permutations: int, seed: int
+) -> PermutationTest:
+    """Tests a statistic of labelled encoders under exchange of the labels.
+
+    Args:
+      statistic: of an array of relabellings, integers [b, K]; returns [b], larger is stronger.
+      labels: of the encoders, shape [K]; equal ones are the same.
+      permutations: of a random sample, where more than ``MOST_ENUMERATED`` relabellings differ.
+      seed: of the sample.
+
+    References:
+      Phipson, Smyth, "Permutation p-values should never be zero", 2010: (1 + those as large) / (1 + permutations).
+    """
+    codes = np.unique(np.asarray(labels), return_inverse=True)[1]
+    observed = float(statistic(codes[None])[0])
+    exact = _distinct(codes) <= MOST_ENUMERATED
+    if exact:
+        relabelled = np.array(list(_arrangements(tuple(codes.tolist()))))
+    else:
+        random = np.random.default_rng(seed)
+        relabelled = np.stack([random.permutation(codes) for _ in range(permutations)])
+    values = statistic(relabelled)
+    rounding = 1e-9 * max(1.0, abs(observed)) if np.isfinite(observed) else 0.0
+    as_large = int(np.sum(values >= observed - rounding))
+    p = as_large / len(values) if exact else (1 + as_large) / (1 + len(values))
+    return PermutationTest(observed, p, len(relabelled), exact)
+
+
+def _distinct(codes: np.ndarray) -> int:
+    """How many different arrangements of the labels there are."""
+    return math.factorial(len(codes)) // math.prod(
+        math.factorial(n) for n in Counter(codes.tolist()).values()
+    )
+
+
+def _arrangements(codes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """All different arrangements of labels, without going through equal ones more than once."""
+    if not codes:
+        yield ()
+    for code in sorted(set(codes)):
+        place = codes.index(code)
+        for rest in _arrangements(codes[:place] + codes[place + 1 :]):
+            yield (code, *rest)
 
 
 def family_test(
