@@ -1,10 +1,10 @@
 """Aligns the embedding spaces of frozen encoders with affine maps, for all pairs of encoders at once."""
 
 from jaxalign.align.affine import AffineMap
-from jaxalign.align.fit import fit_affine, fit_pair
-from jaxalign.align.gradient import fit_joint_space, fit_low_rank
-from jaxalign.align.pairwise import PairwiseMaps, fit_pairs
-from jaxalign.align.solvers import SOLVERS, Fit, SharedSpace, fit_shared_space
+from jaxalign.align.all_pairs import PairwiseMaps
+from jaxalign.align.fit import fit_affine, fit_joint_space, fit_low_rank, fit_pair, fit_pairs
+from jaxalign.align.methods import SOLVERS
+from jaxalign.align.solvers import Fit, SharedSpace, fit_shared_space
 from jaxalign.biometrics import evaluate
 from jaxalign.core.errors import UserError
 from jaxalign.core.mesh import device_mesh

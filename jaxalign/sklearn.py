@@ -121,7 +121,7 @@ class AffineAligner(
             l2=self.l2,
             rank=self.rank,
             folds=self._folds(groups, len(target)),
-            groups=groups,
+            identities=groups,
             weights=sample_weight,
             seed=self.seed,
             **(self.options or {}),

@@ -31,7 +31,7 @@ class Cloud:
     y: np.ndarray
     x_new: np.ndarray
     y_new: np.ndarray
-    groups: np.ndarray
+    identities: np.ndarray
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -77,8 +77,8 @@ def make(name: str, seed: int) -> Cloud:
     if name in ("float16", "float32"):
         x, y = x.astype(name), y.astype(name)
     people = 5 if name == "one_person_per_fold" else max(2, rows // 3)
-    groups = np.array([f"person {number % people:03}" for number in range(rows)])
-    return Cloud(x[:rows], y[:rows], x[rows:], y[rows:], groups)
+    identities = np.array([f"person {number % people:03}" for number in range(rows)])
+    return Cloud(x[:rows], y[:rows], x[rows:], y[rows:], identities)
 
 
 def planted(kind: str, seed: int) -> Cloud:
@@ -96,8 +96,8 @@ def planted(kind: str, seed: int) -> Cloud:
         "low_rank": generator.normal(size=(p, 3)) @ generator.normal(size=(3, q)),
     }[kind]
     y = x @ matrix + generator.normal(size=q)
-    groups = np.array([f"person {number // 3:03}" for number in range(ROWS)])
-    return Cloud(x[:ROWS], y[:ROWS], x[ROWS:], y[ROWS:], groups)
+    identities = np.array([f"person {number // 3:03}" for number in range(ROWS)])
+    return Cloud(x[:ROWS], y[:ROWS], x[ROWS:], y[ROWS:], identities)
 
 
 def several(seed: int) -> dict[str, np.ndarray]:

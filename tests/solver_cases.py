@@ -9,7 +9,7 @@ import clouds
 import numpy as np
 import oracles
 
-from jaxalign.align.solvers import SOLVERS
+from jaxalign.align.methods import SOLVERS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,8 @@ from experiments.run import cli
 from experiments.run.flags import ranks as ranks_of
 from experiments.run.flags import words
 from jaxalign import EmbeddingStore, FoldMoments, PairwiseMaps, evaluate, fit_pairs
-from jaxalign.analysis.tuning import GRADIENT, tune
+from jaxalign.align.methods import SOLVERS
+from jaxalign.analysis.tuning import tune
 from jaxalign.biometrics import EvaluationPlan, Resampling, Sampled, maximum, mean_of
 from jaxalign.core.errors import UserError
 from jaxalign.core.splits import limit_per_person, published_split
@@ -50,6 +51,7 @@ RANKS = flags.DEFINE_string(
 )
 OUT = flags.DEFINE_string("out", None, "File to write the figures to, as JSON.", flag_values=VALUES)
 
+GRADIENT = tuple(name for name, method in SOLVERS.items() if method.needs_rows)
 PUBLISHED = {"orthogonal": {}, "linear": {}, "ridge": {"l2": 0.1}}
 PEOPLE = {"low_rank": 512, "joint": 384}  # in a batch, as the issue that asked for these maps has it
 Rates = dict[tuple[str, str], Sampled]
@@ -101,7 +103,8 @@ class Fitting:
     def __call__(self, method: str, settings: Mapping[str, Any]) -> PairwiseMaps:
         """Maps of all ordered pairs."""
         started = time.perf_counter()
-        maps = GRADIENT[method](self.train, groups=self.identities, moments=self.moments.total, **settings)
+        known = {"identities": self.identities, "moments": self.moments}
+        maps = fit_pairs(self.train, method, **known, **settings)
         doubtful = [pair for pair, fit in maps.items() if not bool(fit.ok)]
         note = f", of {len(doubtful)} pairs the loss diverged" if doubtful else ""
         print(f"{method}: fitted in {time.perf_counter() - started:.0f} s{note}", flush=True)
@@ -111,7 +114,7 @@ class Fitting:
         """In ``rank`` dimensions; None for as many as there are."""
         if method == "joint" and rank is None:
             rank = sorted(rows.shape[1] for rows in self.train.values())[-2]
-        return self(method, {**settings, "rank": rank})
+        return self(method, {**settings, "rank": rank or "full"})
 
 
 def gains_of(by_method: Mapping[str, Rates]) -> tuple[dict[str, Sampled], dict[str, Sampled]]:
@@ -142,7 +145,7 @@ def show(name: str, value: Sampled) -> tuple[float, float]:
 
 def main(_: Sequence[str]) -> None:
     """Chooses, fits, resamples, prints a table."""
-    gradient = words("gradient", WANTED.value, tuple(GRADIENT), "method") if WANTED.value else ()
+    gradient = words("gradient", WANTED.value, GRADIENT, "method") if WANTED.value else ()
     sizes = () if RANKS.value is None else ranks_of("ranks", RANKS.value)
     if isinstance(sizes, str):
         raise UserError("--ranks: cv is for reduced_rank; give numbers or full.")

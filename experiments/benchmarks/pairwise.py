@@ -22,8 +22,7 @@ from absl import flags
 
 import jaxalign
 from experiments.run import cli
-from jaxalign.align import settings
-from jaxalign.align.solvers import SOLVERS
+from jaxalign import SOLVERS
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision, multiply
 
@@ -105,7 +104,7 @@ def our_figures(
             fetched(maps.at_rank(rank))
 
     def cross_validated() -> None:
-        fetched(jaxalign.fit_pairs(embeddings, l2=list(grid), folds=FOLDS.value, groups=identities))
+        fetched(jaxalign.fit_pairs(embeddings, l2=list(grid), folds=FOLDS.value, identities=identities))
 
     return seconds(
         {
@@ -149,11 +148,10 @@ def programs() -> dict[str, int]:
     counts = {}
     seen: list[str] = []
     jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: seen.append(event))
-    for method in (*SOLVERS, "shared"):
+    for method in SOLVERS:
         jax.clear_caches()
         seen.clear()
-        options: dict[str, Any] = {"groups": identities} if "l2" in settings.options_of(method) else {}
-        fetched(jaxalign.fit_pairs(embeddings, method, **options))
+        fetched(jaxalign.fit_pairs(embeddings, method, identities=identities))
         counts[method] = seen.count("/jax/core/compile/backend_compile_duration")
     return counts
 

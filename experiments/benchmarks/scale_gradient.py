@@ -68,7 +68,7 @@ def run(values: flags.FlagValues) -> Mapping[str, float]:
         _add(figures, f"squared: {name}", one, timed, pairs, ours)
 
     contrastive = functools.partial(
-        fit_low_rank, rows, groups=people, steps=values.contrastive_steps, checks=1,
+        fit_low_rank, rows, identities=people, steps=values.contrastive_steps, checks=1,
         people=values.contrastive_people, **options,
     )  # fmt: skip
     ours = _timed(figures, "contrastive: ours", contrastive)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -15,10 +15,10 @@ from experiments.run.config import PairwiseConfig
 from experiments.run.inputs import Data
 from experiments.run.kept import Kept
 from experiments.run.measuring import Compared, Measuring, TestRows
-from experiments.run.protocols import GRADIENT, PENALISED
+from experiments.run.protocols import GRADIENT
 from experiments.run.results import FitRow
-from jaxalign import Fit, FoldMoments, PairwiseMaps, fit_joint_space, fit_low_rank, fit_pairs
-from jaxalign.align.solvers import SOLVERS
+from jaxalign import Fit, FoldMoments, PairwiseMaps, device_mesh, fit_pairs
+from jaxalign.align.methods import SOLVERS
 from jaxalign.biometrics import Sampled
 from jaxalign.core.errors import UserError
 from jaxalign.core.streaming import ahead
@@ -82,14 +82,7 @@ class Aligning:
 
     def own_pairs(self, method: str) -> list[tuple[str, str]]:
         """The pairs of this process: those of a source or both directions stay together, as the method is solved."""
-        solver = SOLVERS.get(method)
-        if method == "low_rank" or (solver is not None and solver.symmetric):
-            whole = "unordered"
-        elif solver is not None and (solver.columnwise or method in PENALISED):
-            whole = "source"
-        else:
-            whole = "pair"
-        return self.hosts.pairs(self.pairs, whole)
+        return self.hosts.pairs(self.pairs, SOLVERS[method].whole if method in SOLVERS else "pair")
 
     def moments(self, measuring: Measuring) -> FoldMoments:
         """One pass over the training rows, which serves every method; each process reads its share of them."""
@@ -113,9 +106,9 @@ class Aligning:
         if not pairs:  # fewer pairs than processes
             return PairwiseMaps(method, {}, {})
         if method == "joint":  # one space for all encoders, whichever pairs are measured
-            return _only(self._by_gradient(fit_joint_space, moments, measuring, self.pairs), pairs)
+            return _only(self._by_gradient(method, moments, measuring, self.pairs), pairs)
         if method in GRADIENT:
-            return self._by_gradient(fit_low_rank, moments, measuring, pairs)
+            return self._by_gradient(method, moments, measuring, pairs)
         options = self.config.fit_options(method, max(self.data.store.dims[name] for name in self.encoders))
         if full:
             options.pop("rank", None)
@@ -145,22 +138,14 @@ class Aligning:
         return ahead(fitted, depth) if jax.default_backend() == "cpu" and depth else fitted
 
     def _by_gradient(
-        self,
-        fit: Callable[..., PairwiseMaps],
-        moments: FoldMoments,
-        measuring: Measuring,
-        pairs: list[tuple[str, str]],
+        self, method: str, moments: FoldMoments, measuring: Measuring, pairs: list[tuple[str, str]]
     ) -> PairwiseMaps:
         train = measuring.split.train
         used = set(itertools.chain(*pairs))
         rows = self.data.only([name for name in self.encoders if name in used]).take(train)
-        known = {
-            "groups": self.data.identities[train],
-            "moments": moments.total,
-            "pairs": pairs,
-            "devices": self.devices,
-        }
-        return fit(rows, **known, **self.config.gradient_options())
+        mesh = None if self.devices is None else device_mesh(self.devices, pairs=len(self.devices))
+        known = {"identities": self.data.identities[train], "moments": moments, "pairs": pairs, "mesh": mesh}
+        return fit_pairs(rows, method, **known, **self.config.gradient_options())
 
     def measure_maps(
         self,

@@ -7,7 +7,8 @@ from typing import Any
 
 from experiments.run import flags
 from experiments.run.protocols import GRADIENT, PENALISED, PROTOCOLS, RANKED, Protocol
-from jaxalign.align.gradient import LOSSES, LowRankSettings
+from jaxalign.align.gradient import LOSSES
+from jaxalign.align.methods import SOLVERS
 from jaxalign.core.errors import UserError
 
 KINDS = ("identification", "verification")
@@ -220,8 +221,8 @@ class PairwiseConfig:
         if self.ranks == "cv" and "reduced_rank" not in methods:
             raise UserError("--ranks=cv chooses the rank of reduced_rank, which is not among --methods.")
         if GRADIENT & set(methods):
-            both = True if "joint" in methods else None
-            LowRankSettings(two_sided=both, **self.gradient_options()).settled()
+            for method in GRADIENT & set(methods):
+                SOLVERS[method](**self.gradient_options()).validate()
         elif self.fit_rank is not None:
             raise UserError(
                 f"--fit_rank applies to {', '.join(sorted(GRADIENT))}; --methods has none of them."

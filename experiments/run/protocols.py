@@ -9,6 +9,7 @@ import functools
 
 from experiments.run import flags
 from experiments.run.flags import Penalty
+from jaxalign.align.methods import SOLVERS, taking
 from jaxalign.core.errors import UserError
 
 PUBLISHED_SEEDS = (42, 123, 217, 7, 531)
@@ -16,24 +17,11 @@ PUBLISHED_RIDGE = 0.1
 LARGEST_SEED = 2**32 - 1  # of NumPy's legacy generator, which the published split uses
 OWN_PHOTOGRAPH = {"included": ("included",), "excluded": ("excluded",), "both": ("included", "excluded")}
 
-METHODS = (
-    "identity",
-    "translation",
-    "orthogonal",
-    "similarity",
-    "linear",
-    "ridge",
-    "reduced_rank",
-    "canonical",
-    "shared",
-    "low_rank",
-    "joint",
-)
-RANKED = frozenset({"reduced_rank", "canonical", "shared"})  # methods that --ranks applies to
-GRADIENT = frozenset(
-    {"low_rank", "joint"}
-)  # methods fitted by gradient: --loss, --steps and --fit_rank apply
-PENALISED = frozenset({"ridge", "reduced_rank"})  # methods that --l2 applies to
+METHODS = tuple(SOLVERS)
+RANKED = frozenset(name for name, of in SOLVERS.items() if of.ranked)  # methods that --ranks applies to
+# Methods fitted by gradient: --loss, --steps and --fit_rank apply.
+GRADIENT = frozenset(name for name, of in SOLVERS.items() if of.needs_rows)
+PENALISED = taking("l2")  # methods that --l2 applies to
 
 
 def _fraction(name: str, value: float) -> float:

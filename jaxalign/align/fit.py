@@ -1,6 +1,6 @@
-"""Two arrays in, one map out."""
+"""Fitting: one map between two arrays, or maps between all pairs of encoders."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,17 +9,21 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxalign.align.affine import AffineMap
+from jaxalign.align.all_pairs import PairwiseMaps, chosen_pairs, plain
 from jaxalign.align.schedule import solve
-from jaxalign.align.settings import Settings
-from jaxalign.align.solvers import Fit, Solver
+from jaxalign.align.settings import Penalty, Rank, Settings
+from jaxalign.align.solvers import Fit, Method, Pair
+from jaxalign.align.solvers.base import AllPairsMethod, Training
 from jaxalign.core import checks
+from jaxalign.core import mesh as meshes
 from jaxalign.core.errors import UserError
 from jaxalign.core.lazy_rows import LazyRows
 from jaxalign.core.splits import identity_folds
-from jaxalign.moments.moments import FoldMoments
+from jaxalign.moments.moments import FoldMoments, Moments
+from jaxalign.moments.spread import SpreadMoments
 
 
-def fit_affine(x: ArrayLike, y: ArrayLike, method: str | Solver = "ridge", **options: Any) -> AffineMap:
+def fit_affine(x: ArrayLike, y: ArrayLike, method: str | Method = "ridge", **options: Any) -> AffineMap:
     """Fits one affine map from the space of ``x`` to ``y``'s own coordinates.
 
     Two-sided methods are carried back through the pseudo-inverse of the target's side.
@@ -27,8 +31,8 @@ def fit_affine(x: ArrayLike, y: ArrayLike, method: str | Solver = "ridge", **opt
     Args:
       x: source embeddings, shape [n, p].
       y: target embeddings of the same photographs, row for row, shape [n, q].
-      method: a name in ``SOLVERS``, or a solver.
-      **options: as for ``fit_pair``.
+      method: a name in ``SOLVERS``, or the configuration of a method.
+      **options: as for ``fit_pairs``.
 
     Returns:
       The map, means included, in float64 (float32 on a device without it); it gives float32 for float32 rows.
@@ -42,43 +46,137 @@ def fit_affine(x: ArrayLike, y: ArrayLike, method: str | Solver = "ridge", **opt
     return jax.tree.map(np.asarray, map_)  # numpy leaves keep float64 where the caller has not enabled it
 
 
-def fit_pair(
-    x: ArrayLike,
-    y: ArrayLike,
-    method: str | Solver = "ridge",
-    *,
-    l2: Any = "cv",
-    rank: Any = None,
-    folds: int = 5,
-    groups: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    seed: int = 0,
-    **options: Any,
-) -> Fit:
+def fit_pair(x: ArrayLike, y: ArrayLike, method: str | Method = "ridge", **options: Any) -> Fit:
     """Fits both sides of one pair, into the space where the cosine is taken.
 
     Args:
       x: source embeddings, shape [n, p].
       y: target embeddings of the same photographs, row for row, shape [n, q].
-      method: a name in ``SOLVERS``, or a solver.
-      l2: penalty of ``ridge`` and ``reduced_rank`` (scikit-learn's ``alpha``): a number, a grid, "cv" for the default
-        grid (10⁻⁶ to 10² times the mean eigenvalue of the source's scatter matrix), "gcv" for generalised
-        cross-validation over that grid.
-      rank: of ``reduced_rank`` and ``canonical``: None for full; for ``reduced_rank`` also a list or "cv".
-      folds: number of cross-validation folds.
-      groups: identity of each row, shape [n]: folds are over people. Without it every row is a person of its own.
-      weights: of rows, shape [n], ≥ 0.
-      seed: of the assignment of people to folds.
-      **options: ``penalty_per`` ("pair", "source", "column"), ``one_standard_error``, and the solver's fields.
+      method: a name in ``SOLVERS``, or the configuration of a method.
+      **options: as for ``fit_pairs``.
 
     Raises:
       UserError: the arrays do not match, hold NaN, or have fewer people than folds; an unknown method or option.
     """
-    settings = Settings.of(method, l2=l2, rank=rank, **options)
-    moments = accumulate({"x": x, "y": y}, settings, folds=folds, groups=groups, weights=weights, seed=seed)
-    pair = ("x", "y")
-    choice = settings.choose(moments, [pair])
-    return choice.cut(pair, solve(moments.total, choice.solvers)[pair].fit())
+    return fit_pairs({"x": x, "y": y}, method, pairs=[("x", "y")], **options)["x", "y"]
+
+
+def fit_pairs(
+    embeddings: Mapping[str, ArrayLike | LazyRows] | FoldMoments,
+    method: str | Method = "ridge",
+    *,
+    l2: Penalty = "cv",
+    rank: Rank = None,
+    folds: int = 5,
+    identities: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    moments: FoldMoments | Moments | None = None,
+    sources: Sequence[str] | None = None,
+    targets: Sequence[str] | None = None,
+    pairs: Sequence[Pair] | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    mesh: Mesh | None = None,
+    **options: Any,
+) -> PairwiseMaps:
+    """Fits maps between all ordered pairs of encoders, or the pairs named.
+
+    Args:
+      embeddings: per encoder an array [n, d] or ``LazyRows``, the same photographs row for row; or their moments, taken
+        once for several calls (``FoldMoments.of``; ``folds``, ``identities`` and ``weights`` then have no effect).
+        Methods fitted by gradient ("low_rank", "joint") need the rows, and keep those of the pairs in memory.
+      method: a name in ``SOLVERS``, or the configuration of a method.
+      l2: penalty of ``ridge`` and ``reduced_rank`` (scikit-learn's ``alpha``): a number, a grid, "cv" for the default
+        grid (10⁻⁶ to 10² times the mean eigenvalue of the source's scatter matrix), "gcv" for generalised
+        cross-validation over that grid.
+      rank: of the methods that have one; None for the method's own: full for ``reduced_rank`` and ``canonical``. For
+        ``reduced_rank`` also a list or "cv", for ``low_rank`` also "full".
+      folds: number of cross-validation folds.
+      identities: identity of each row, shape [n]: folds, and batches of a fit by gradient, are over people. Without it
+        every row is a person of its own.
+      weights: of rows, shape [n], ≥ 0; not for methods fitted by gradient.
+      moments: of these rows, where they are at hand already.
+      sources, targets: restrict the ordered pairs to these encoders.
+      pairs: the ordered pairs themselves; instead of ``sources`` and ``targets``.
+      seed: of the assignment of people to folds; of the batches of a fit by gradient.
+      progress: called with the numbers of pairs solved and in all.
+      mesh: devices (``device_mesh``) over which rows, encoders and pairs are sharded; that of the moments if they are
+        sharded, else the first device if absent. "shared" decomposes one matrix of all encoders, on one device.
+      **options: ``penalty_per`` ("pair", "source", "column"), ``one_standard_error``, and the method's own options.
+
+    Returns:
+      Maps addressable as ``maps[source, target]``.
+
+    Raises:
+      UserError: arrays, names, options or the mesh are not usable.
+    """
+    mesh = meshes.check(mesh)
+    settings = Settings.of(method, l2=l2, rank=rank, seed=seed, **options)
+    solver, label = settings.solver, method if isinstance(method, str) else type(method).__name__
+    given = embeddings if isinstance(embeddings, FoldMoments) else checks.embeddings(embeddings)
+    chosen = chosen_pairs(
+        given.names if isinstance(given, FoldMoments) else tuple(given), sources, targets, pairs
+    )
+    rows = {}
+    if solver.needs_rows:
+        rows = _rows_of(given, chosen, label, weights)
+        given = rows
+    if isinstance(given, FoldMoments):
+        total = given
+    elif moments is not None:
+        total = _checked_moments(moments, given)
+    else:
+        people = {"folds": folds, "identities": identities, "weights": weights, "seed": seed}
+        total = accumulate(given, settings, **people, mesh=mesh)
+    if isinstance(solver, AllPairsMethod):
+        if solver.needs_rows and identities is not None:
+            identities = checks.identities(identities, len(next(iter(rows.values()))))
+        found = solver.fit_all(Training(total.whole().total, rows, identities, mesh), chosen)
+        if progress is not None:
+            progress(len(chosen), len(chosen))
+        return PairwiseMaps(label, *found)
+    if mesh is not None and mesh.size > 1:
+        total = total.spread(mesh)
+    choice = settings.choose(total, chosen)
+    located = solve(total.total, choice.solvers, progress, choice.spectra)
+    fits = {
+        pair: (lambda pair=pair, place=place: choice.cut(pair, place.fit()))
+        for pair, place in located.items()
+    }
+    return PairwiseMaps(label, fits, {pair: plain(choice.settings(pair)) for pair in chosen})
+
+
+def fit_low_rank(embeddings: Mapping[str, ArrayLike | LazyRows], **options: Any) -> PairwiseMaps:
+    """``fit_pairs`` with ``method="low_rank"``: maps of low rank by gradient; see ``LowRank`` for its options."""
+    return fit_pairs(embeddings, "low_rank", **options)
+
+
+def fit_joint_space(embeddings: Mapping[str, ArrayLike | LazyRows], **options: Any) -> PairwiseMaps:
+    """``fit_pairs`` with ``method="joint"``: one space for all encoders by gradient; see ``Joint`` for its options."""
+    return fit_pairs(embeddings, "joint", **options)
+
+
+def _rows_of(
+    given: Mapping[str, Any] | FoldMoments, pairs: Sequence[Pair], method: str, weights: ArrayLike | None
+) -> dict[str, np.ndarray]:
+    """The rows of the encoders in the pairs, in memory."""
+    if isinstance(given, FoldMoments):
+        raise UserError(f"method {method!r} is fitted on rows: give them, and the moments as moments=")
+    if weights is not None:
+        raise UserError(f"method {method!r} takes no weights of rows")
+    return {name: np.asarray(given[name]) for name in dict.fromkeys(name for pair in pairs for name in pair)}
+
+
+def _checked_moments(moments: object, rows: Mapping[str, Any]) -> FoldMoments:
+    """Moments that the caller gives beside the rows."""
+    if not isinstance(moments, FoldMoments):
+        if not isinstance(moments, Moments | SpreadMoments):
+            raise UserError(f"moments: expected those of the training rows, got {type(moments).__name__}")
+        moments = FoldMoments(moments, ())  # pyright: ignore[reportArgumentType]
+    missing = [name for name in rows if name not in moments.names]
+    if missing:
+        raise UserError(f"moments: {', '.join(missing)} is not among its encoders {', '.join(moments.names)}")
+    return moments
 
 
 def accumulate(
@@ -86,7 +184,7 @@ def accumulate(
     settings: Settings | None,
     *,
     folds: int,
-    groups: ArrayLike | None,
+    identities: ArrayLike | None,
     weights: ArrayLike | None,
     seed: int,
     mesh: Mesh | None = None,
@@ -95,26 +193,26 @@ def accumulate(
     checks.seed(seed)
     arrays = checks.embeddings(embeddings)
     rows = next(iter(arrays.values())).shape[0]
-    groups = None if groups is None else checks.groups(groups, rows)
+    identities = None if identities is None else checks.identities(identities, rows)
     used = None
     if weights is not None:
         weights = checks.weights(weights, rows)
         there = weights > 0  # rows without weight are as good as absent: they fill no fold
         if not there.all():
             used = np.flatnonzero(there)
-            groups = None if groups is None else groups[there]
+            identities = None if identities is None else identities[there]
             weights, rows = weights[there], len(used)
     if settings is not None and not settings.needs_folds:
         return FoldMoments.of(arrays, weights=weights, rows=used, mesh=mesh)
-    fold = _fold_of_rows(groups, rows, folds, seed)
+    fold = _fold_of_rows(identities, rows, folds, seed)
     return FoldMoments.of(arrays, fold=fold, weights=weights, rows=used, mesh=mesh)
 
 
-def _fold_of_rows(groups: np.ndarray | None, rows: int, folds: int, seed: int) -> np.ndarray:
+def _fold_of_rows(identities: np.ndarray | None, rows: int, folds: int, seed: int) -> np.ndarray:
     if not isinstance(folds, (int, np.integer)) or folds < 2:
         raise UserError(f"folds: expected an integer of at least 2, got {folds!r}")
-    if groups is not None:
-        return identity_folds(groups, folds, seed)
+    if identities is not None:
+        return identity_folds(identities, folds, seed)
     if rows < folds:
         raise UserError(f"cross-validation needs at least as many rows as folds: {rows} rows, {folds} folds")
     return (np.random.default_rng(seed).permutation(rows) % folds).astype(np.int32)

@@ -8,14 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxalign.align.methods import SOLVERS
 from jaxalign.align.selection import Scores, penalty_grid, penalty_scores, rank_scores
-from jaxalign.align.solvers import SOLVERS, Fit, Solver
+from jaxalign.align.solvers import Fit, Method, Pair, Solver
+from jaxalign.align.solvers.base import AllPairsMethod
 from jaxalign.align.solvers.spectrum import Spectrum
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 from jaxalign.moments.moments import FoldMoments
 
-Pair = tuple[str, str]
 Penalty = str | float | Sequence[float]
 Rank = int | str | Sequence[int] | None
 PenaltyPer = Literal["pair", "source", "column"]
@@ -59,7 +60,7 @@ class Settings:
       one_standard_error: choose the simplest setting within one standard error of the best.
     """
 
-    solver: Solver
+    solver: Method
     l2: Penalty | None
     rank: Rank
     penalty_per: PenaltyPer = "pair"
@@ -68,10 +69,11 @@ class Settings:
     @classmethod
     def of(
         cls,
-        method: str | Solver,
+        method: str | Method,
         *,
         l2: Penalty | None = "cv",
         rank: Rank = None,
+        seed: int = 0,
         penalty_per: PenaltyPer = "pair",
         one_standard_error: bool = False,
         **options: Any,
@@ -82,8 +84,9 @@ class Settings:
           UserError: an unknown method, or an option that the method does not take or that is out of its range.
         """
         if not isinstance(method, str):
-            phases = ("validate", "factor", "solve")
-            if isinstance(method, type) or not all(hasattr(method, phase) for phase in phases):
+            phases = ("factor", "solve")
+            known = isinstance(method, AllPairsMethod) or all(hasattr(method, phase) for phase in phases)
+            if isinstance(method, type) or not known:
                 raise UserError(f"method: expected one of {', '.join(SOLVERS)}, or a solver, got {method!r}")
             if options:
                 raise UserError(f"options {', '.join(options)} go with a method's name, not with a solver")
@@ -93,20 +96,24 @@ class Settings:
             raise UserError(f"unknown method {method!r}; there are {', '.join(SOLVERS)}")
         if penalty_per not in ("pair", "source", "column"):
             raise UserError(f"penalty_per: expected pair, source or column, got {penalty_per!r}")
-        fields = {field.name for field in dataclasses.fields(SOLVERS[method])}  # pyright: ignore[reportArgumentType]
-        unknown = set(options) - fields
+        if penalty_per == "column" and method != "ridge":
+            raise UserError(f"penalty_per='column' is for method 'ridge', got method {method!r}")
+        fields = SOLVERS[method].options()
+        unknown = sorted(set(options) - set(fields))
         if unknown:
-            known = ", ".join(sorted(fields)) or "no options"
-            raise UserError(f"method {method!r} takes {known}; got {', '.join(sorted(unknown))}")
+            raise UserError(
+                f"method {method!r} takes {', '.join(fields) or 'no options'}; got {', '.join(unknown)}"
+            )
         l2 = _checked_penalty(method, l2) if "l2" in fields else _refuse(method, "l2", l2, "cv")
-        rank = _checked_rank(method, rank) if "rank" in fields else _refuse(method, "rank", rank, None)
-        fixed = dict(options)
+        fixed = {**options, **({"seed": seed} if "seed" in fields else {})}
+        if issubclass(SOLVERS[method], AllPairsMethod):  # their ranks are not chosen by folds
+            rank, fixed = None, fixed if rank is None else {**fixed, "rank": rank}
+        else:
+            rank = _checked_rank(method, rank) if "rank" in fields else _refuse(method, "rank", rank, None)
         if isinstance(l2, float):
             fixed["l2"] = l2
         if isinstance(rank, int):
             fixed["rank"] = rank
-        if penalty_per == "column" and method != "ridge":
-            raise UserError(f"penalty_per='column' is for method 'ridge', got method {method!r}")
         solver = SOLVERS[method](**fixed)
         solver.validate()
         return cls(solver, l2, rank, penalty_per, one_standard_error)
@@ -226,9 +233,3 @@ def _checked_rank(method: str, rank: Rank) -> Rank:
         return tuple(ranks)
     checks.rank(rank)  # pyright: ignore[reportArgumentType]
     return None if rank is None else int(rank)  # pyright: ignore[reportArgumentType]
-
-
-def options_of(method: str) -> Mapping[str, Any]:
-    """The options a method takes, with their defaults; empty for an unknown method's name."""
-    solver = SOLVERS.get(method)
-    return {} if solver is None else {field.name: field.default for field in dataclasses.fields(solver)}  # pyright: ignore[reportArgumentType]

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxalign.align.affine import AffineMap
-from jaxalign.align.pairwise import Pair, PairwiseMaps
+from jaxalign.align.all_pairs import Pair, PairwiseMaps
 from jaxalign.align.solvers import Fit
 from jaxalign.core.devices import concurrently, spare_workers
 from jaxalign.core.precision import double_precision, multiply

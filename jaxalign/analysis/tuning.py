@@ -8,20 +8,21 @@ together, which is far steadier than one each.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxalign.align.gradient import fit_joint_space, fit_low_rank
-from jaxalign.align.pairwise import Pair, PairwiseMaps, fit_pairs
+from jaxalign.align.all_pairs import PairwiseMaps
+from jaxalign.align.fit import fit_pairs
+from jaxalign.align.methods import SOLVERS
+from jaxalign.align.solvers import Pair
 from jaxalign.biometrics import EvaluationPlan, verify
 from jaxalign.core.errors import UserError
 from jaxalign.core.splits import identity_folds, limit_per_person
 from jaxalign.moments.moments import FoldMoments
 
-GRADIENT: dict[str, Callable[..., PairwiseMaps]] = {"low_rank": fit_low_rank, "joint": fit_joint_space}
 FITTED = (  # early stopping by people held out, and whitened axes, beside the rates
     *({"learning_rate": rate} for rate in (1e-4, 3e-4, 1e-3, 3e-3)),
     {"learning_rate": 1e-3, "held_out": 0.15},
@@ -36,7 +37,7 @@ CANDIDATES: dict[str, tuple[dict[str, float], ...]] = {
         {"whitening": q, "weighting": p}
         for q, p in itertools.product((0.625, 0.75, 0.875), (0.5, 0.625, 0.75, 0.875))
     ),
-    **dict.fromkeys(GRADIENT, FITTED),
+    **{name: FITTED for name, method in SOLVERS.items() if method.needs_rows},
 }
 
 
@@ -45,7 +46,7 @@ class Tuned:
     """The settings chosen, and what they were chosen from.
 
     Attributes:
-      settings: options for ``fit_pairs`` with the same method, or for ``fit_low_rank`` or ``fit_joint_space``.
+      settings: options for ``fit_pairs`` with the same method.
       candidates: the settings compared.
       tmr: mean true match rate over pairs and folds, for each candidate.
       fmr: the operating point.
@@ -76,8 +77,7 @@ def tune(
     Args:
       embeddings: of the training people only: per encoder an array [n, d].
       identities: of the rows, shape [n].
-      method: a method of ``fit_pairs``, "low_rank" (``fit_low_rank``) or "joint" (``fit_joint_space``); ``CANDIDATES``
-        has the default candidates of these two, of "canonical" and of "shared".
+      method: a method of ``fit_pairs``; ``CANDIDATES`` has the default candidates of some.
       candidates: options of that method to compare.
       fixed: options that all candidates share, such as ``{"rank": 96}``.
       pairs: the ordered pairs to average over; all by default.
@@ -127,10 +127,7 @@ def _fold_scores(
     moments = FoldMoments.of(train)
 
     def fit(options: Mapping[str, Any]) -> PairwiseMaps:
-        if method in GRADIENT:
-            known = {"groups": labels[others], "moments": moments.total, "pairs": pairs}
-            return GRADIENT[method](train, **known, **options)
-        return fit_pairs(moments, method, pairs=pairs, **options)
+        return fit_pairs(train, method, identities=labels[others], moments=moments, pairs=pairs, **options)
 
     plan = EvaluationPlan.of(labels[rows])
     test = {name: array[rows] for name, array in arrays.items()}

@@ -164,9 +164,9 @@ def whitening_settings(whitening: object, weighting: object, shrinkage: object) 
             raise UserError(f"{name}: expected a number {limit}, got {value!r}")
 
 
-def groups(values: ArrayLike, rows: int) -> np.ndarray:
+def identities(values: ArrayLike, rows: int) -> np.ndarray:
     """Identities of rows, shape [rows], any type that can be compared."""
-    array = array_of(values, "groups")
+    array = array_of(values, "identities")
     if array.shape != (rows,):
-        raise UserError(f"groups: expected one identity for each of {rows} rows, got shape {array.shape}")
+        raise UserError(f"identities: expected one identity for each of {rows} rows, got shape {array.shape}")
     return array

@@ -88,7 +88,7 @@ def test_filled_up_fits_map_alike(method):
     """Widths filled up with zeros: the same rows in the columns that count, zeros in the others."""
     generator = np.random.default_rng(0)
     rows = {name: generator.normal(size=(40, width)) for name, width in {"a": 7, "b": 11}.items()}
-    for (source, target), fit in jaxalign.fit_pairs(rows, method, groups=np.arange(40) // 2).items():
+    for (source, target), fit in jaxalign.fit_pairs(rows, method, identities=np.arange(40) // 2).items():
         padded = fit.padded()
         for name, map_, wide in ((source, fit.source, padded.source), (target, fit.target, padded.target)):
             wider = np.pad(rows[name], ((0, 0), (0, 128 - rows[name].shape[1])))

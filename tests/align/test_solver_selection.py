@@ -21,7 +21,7 @@ CLOUDS = ["tall", "huge_mean", "one_person_per_fold", "rank_deficient", "constan
 
 def folds_of(rows: clouds.Cloud) -> np.ndarray:
     """Five folds over people, of equal size."""
-    return np.unique(rows.groups, return_inverse=True)[1] % FOLDS
+    return np.unique(rows.identities, return_inverse=True)[1] % FOLDS
 
 
 def moments_of(rows: clouds.Cloud, weights: np.ndarray | None = None) -> FoldMoments:
@@ -190,16 +190,16 @@ def test_ranks_are_parts_of_one_solution() -> None:
             np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("groups", [True, False], ids=["by person", "by row"])
-def test_folds_of_two_arrays_are_over_people(groups: bool) -> None:
+@pytest.mark.parametrize("by_person", [True, False], ids=["by person", "by row"])
+def test_folds_of_two_arrays_are_over_people(by_person: bool) -> None:
     """``fit_pair`` chooses as on the folds that ``identity_folds`` gives."""
     rows = clouds.make("tall", seed=10)
-    people = rows.groups if groups else np.arange(len(rows.x)).astype(str)
+    people = rows.identities if by_person else np.arange(len(rows.x)).astype(str)
     folds = identity_folds(people, FOLDS, seed=3)
     errors = oracles.ridge_fold_errors(rows.x, rows.y, folds, GRID).sum(-1)
     l2 = float(GRID[oracles.best(errors, np.bincount(folds))])
     fit = jaxalign.fit_pair(
-        rows.x, rows.y, l2=list(GRID), folds=FOLDS, groups=rows.groups if groups else None, seed=3
+        rows.x, rows.y, l2=list(GRID), folds=FOLDS, identities=rows.identities if by_person else None, seed=3
     )
     predicted = oracles.ridge(rows.x, rows.y, l2=l2)[0](rows.x_new)
     np.testing.assert_allclose(fit.source(rows.x_new), predicted, rtol=1e-5, atol=1e-5)
@@ -208,13 +208,13 @@ def test_folds_of_two_arrays_are_over_people(groups: bool) -> None:
 def test_people_without_weight_need_no_fold() -> None:
     """Rows of weight zero are as good as absent, also where they would fill a fold of their own."""
     rows = clouds.make("one_person_per_fold", seed=3)
-    weights = (rows.groups != "person 001").astype(float)
+    weights = (rows.identities != "person 001").astype(float)
     there = weights > 0
-    fit = jaxalign.fit_pair(rows.x, rows.y, folds=4, groups=rows.groups, weights=weights)
-    alone = jaxalign.fit_pair(rows.x[there], rows.y[there], folds=4, groups=rows.groups[there])
+    fit = jaxalign.fit_pair(rows.x, rows.y, folds=4, identities=rows.identities, weights=weights)
+    alone = jaxalign.fit_pair(rows.x[there], rows.y[there], folds=4, identities=rows.identities[there])
     np.testing.assert_allclose(fit.source(rows.x_new), alone.source(rows.x_new), rtol=1e-8, atol=1e-8)
     with pytest.raises(jaxalign.UserError, match=r"people.*folds"):
-        jaxalign.fit_pair(rows.x, rows.y, folds=5, groups=rows.groups, weights=weights)
+        jaxalign.fit_pair(rows.x, rows.y, folds=5, identities=rows.identities, weights=weights)
 
 
 def test_generalised_choice_needs_no_folds() -> None:

@@ -9,135 +9,60 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
 
 from jaxalign.align.gradient.axes import Axes
 from jaxalign.align.gradient.covariances import covariances
 from jaxalign.align.gradient.losses import MEANS_BASED
 from jaxalign.align.gradient.objectives import PairMember, RowObjective
+from jaxalign.align.gradient.options import GradientOptions
 from jaxalign.align.gradient.own_moments import OwnMoments
 from jaxalign.align.gradient.preparing import Prepared, prepare
-from jaxalign.align.gradient.settings import LowRankSettings
 from jaxalign.align.gradient.squared import fit_squared
 from jaxalign.align.gradient.starts import Start, stacked, starting_factors, without_padding
 from jaxalign.align.gradient.statistics import covariance_of, one_sided_fit, two_sided_fit
 from jaxalign.align.gradient.training import History, train
-from jaxalign.align.pairwise import Pair, PairwiseMaps, chosen_pairs
-from jaxalign.align.solvers import Fit
-from jaxalign.core import checks
+from jaxalign.align.solvers import Fit, Pair
+from jaxalign.align.solvers.base import Fitted, Training
 from jaxalign.core.devices import concurrently
-from jaxalign.core.errors import UserError
 from jaxalign.moments.moments import Moments
-from jaxalign.moments.spread import SpreadMoments
 
 
 @dataclasses.dataclass(frozen=True)
-class LowRankMaps(PairwiseMaps):
-    """Fits of ordered pairs, with ``history``: for each pair how its loss fell."""
-
-    history: Mapping[Pair, History] = dataclasses.field(default_factory=dict)
-
-
-def fit_low_rank(
-    embeddings: Mapping[str, ArrayLike],
-    *,
-    groups: ArrayLike | None = None,
-    pairs: Sequence[Pair] | None = None,
-    sources: Sequence[str] | None = None,
-    targets: Sequence[str] | None = None,
-    moments: Moments | SpreadMoments | None = None,
-    devices: Sequence[Any] | None = None,
-    **settings: Any,
-) -> LowRankMaps:
-    """Fits maps of low rank between all ordered pairs by gradient, all in one program.
+class LowRank(GradientOptions):
+    """Maps of low rank, fitted by gradient: both directions of a pair are one two-sided problem.
 
     One-sided, x ↦ (x A) B + b with A [p, r] and B [r, q], or two-sided, with factors [p, r] and [q, r] into a common
     space. Rows are written in each encoder's principal axes, scaled to mean squared length 1, and Adam moves the
-    factors from the closed-form solution. Squared error is minimised on moments: gradients are exact and a step costs
-    the same for any number of rows. Other losses see batches of people, two photographs of each. Both directions of a
-    pair are one two-sided problem.
-
-    Args:
-      embeddings: per encoder an array [n, d], the same photographs row for row.
-      groups: identity of each row, shape [n]; without it every row is a person of its own.
-      pairs, sources, targets: as for ``fit_pairs``.
-      moments: of these rows, where they are at hand already; those over a mesh are gathered on the host.
-      devices: to spread the pairs over; one where not given.
-      **settings: fields of ``LowRankSettings``.
-
-    Returns:
-      Maps addressable as ``maps[source, target]``, and ``maps.history``. ``ok`` is False where the loss diverged.
-
-    Raises:
-      UserError: arrays, names or settings are not usable; fewer than two people.
-
-    Equivalent: for squared error ``fit_pairs(embeddings, "reduced_rank", l2=0, rank=r)``, which needs no steps.
+    factors from the closed-form solution. ``rank`` is r: None for ``RANK`` or the narrower width, if that is less;
+    "full" for the narrower width. ``ok`` is False where the loss diverged.
     """
-    chosen, arrays, people = checked(embeddings, groups, pairs, sources, targets)
-    given = settings_of(settings)
-    by_moments = given.loss == "squared" and not given.orthogonal
-    devices = None if devices is None else list(devices)
-    total = None
-    if moments is not None or by_moments or not given.two_sided or given.start != "random":
-        total = whole_moments(moments, arrays)
-    with jax.enable_x64(False):
-        if by_moments:
-            assert total is not None
-            own = [OwnMoments.of(total, name) for name in arrays]
-            axes = dict(zip(arrays, concurrently(Axes.of, own)))
-            fits, history = fit_squared(total, axes, chosen, given, devices)
-        else:
-            fits, history = _fit_rows(arrays, people, total, chosen, given, devices)
-    of = {name: value for name, value in dataclasses.asdict(given).items() if name != "rank"}
-    ranks = {pair: {**of, "rank": fit.source.rank} for pair, fit in fits.items()}
-    return LowRankMaps(
-        "low_rank", {pair: (lambda fit=fit: fit) for pair, fit in fits.items()}, ranks, history
-    )
 
+    whole = "unordered"
 
-def settings_of(given: Mapping[str, Any]) -> LowRankSettings:
-    """Checked settings from keyword arguments; raises ``UserError`` for one that does not exist."""
-    known = [field.name for field in dataclasses.fields(LowRankSettings)]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise UserError(f"fitting by gradient takes {', '.join(known)}; got {', '.join(unknown)}")
-    return LowRankSettings(**given).settled()
-
-
-def checked(
-    embeddings: Mapping[str, ArrayLike],
-    groups: ArrayLike | None,
-    pairs: Sequence[Pair] | None,
-    sources: Sequence[str] | None,
-    targets: Sequence[str] | None,
-) -> tuple[list[Pair], dict[str, np.ndarray], np.ndarray]:
-    """The ordered pairs; the rows of the encoders in them; and the identity of each row."""
-    arrays = checks.embeddings(embeddings)
-    chosen = chosen_pairs(tuple(arrays), sources, targets, pairs)
-    used = dict.fromkeys(name for pair in chosen for name in pair)
-    arrays = {name: np.asarray(arrays[name]) for name in used}
-    rows = next(iter(arrays.values())).shape[0]
-    return chosen, arrays, np.arange(rows) if groups is None else checks.groups(groups, rows)
-
-
-def whole_moments(moments: Moments | SpreadMoments | None, arrays: Mapping[str, np.ndarray]) -> Moments:
-    """Moments of the rows, on the host: those given, gathered where they are spread over devices; else taken here."""
-    if moments is None:
-        moments = Moments.of(arrays)
-    if isinstance(moments, SpreadMoments):
-        moments = Moments.of_spread(moments)
-    if not isinstance(moments, Moments):
-        raise UserError(
-            f"moments: expected Moments of the training rows, got {type(moments).__name__}; "
-            "FoldMoments have them as .total"
+    def fit_all(self, training: Training, pairs: Sequence[Pair]) -> Fitted:
+        """Fits all ordered pairs in one program."""
+        given = self.settled()
+        people = (
+            np.arange(len(next(iter(training.rows.values()))))
+            if training.identities is None
+            else training.identities
         )
-    missing = [name for name in arrays if name not in moments.names]
-    if missing:
-        raise UserError(f"moments: {', '.join(missing)} is not among its encoders {', '.join(moments.names)}")
-    return jax.tree.map(np.asarray, moments)
+        total = jax.tree.map(np.asarray, training.total)
+        arrays = dict(training.rows)
+        devices = None if training.mesh is None else list(training.mesh.devices.flat)
+        with jax.enable_x64(False):
+            if given.loss == "squared" and not given.orthogonal:
+                own = [OwnMoments.of(total, name) for name in arrays]
+                axes = dict(zip(arrays, concurrently(Axes.of, own)))
+                fits, history = fit_squared(total, axes, list(pairs), given, devices)
+            else:
+                fits, history = _fit_rows(arrays, people, total, list(pairs), given, devices)
+        of = dataclasses.asdict(given)
+        settings = {pair: {**of, "rank": fit.source.rank} for pair, fit in fits.items()}
+        return Fitted({pair: (lambda fit=fit: fit) for pair, fit in fits.items()}, settings, history)
 
 
-def row_objective(settings: LowRankSettings, people: int) -> RowObjective:
+def row_objective(settings: GradientOptions, people: int) -> RowObjective:
     """The objective of these settings over batches of at most so many people."""
     return RowObjective(
         settings.loss, min(settings.people, people), bool(settings.two_sided), settings.learn_temperature,
@@ -150,7 +75,7 @@ def _fit_rows(
     people: np.ndarray,
     total: Moments | None,
     chosen: list[Pair],
-    settings: LowRankSettings,
+    settings: GradientOptions,
     devices: list[Any] | None,
 ) -> tuple[dict[Pair, Fit], dict[Pair, History]]:
     prepared = prepare(

@@ -8,88 +8,75 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
 
 from jaxalign.align.gradient.axes import Axes
-from jaxalign.align.gradient.fit import (
-    LowRankMaps,
-    checked,
-    row_objective,
-    settings_of,
-    whole_moments,
-)
+from jaxalign.align.gradient.fit import row_objective
 from jaxalign.align.gradient.joint_objective import JointMember, JointObjective, JointWeights
 from jaxalign.align.gradient.losses import MEANS_BASED
+from jaxalign.align.gradient.options import GradientOptions
 from jaxalign.align.gradient.preparing import Prepared, prepare
-from jaxalign.align.gradient.settings import LowRankSettings
 from jaxalign.align.gradient.statistics import covariance_of, two_sided_fit
 from jaxalign.align.gradient.training import History, train
-from jaxalign.align.pairwise import Pair
-from jaxalign.align.solvers import Fit, fit_shared_space
+from jaxalign.align.solvers import Fit, Pair, fit_shared_space
+from jaxalign.align.solvers.base import Fitted, Training
+from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 from jaxalign.moments.moments import Moments
-from jaxalign.moments.spread import SpreadMoments
 
 RANK = 128
 
 
-def fit_joint_space(
-    embeddings: Mapping[str, ArrayLike],
-    *,
-    groups: ArrayLike | None = None,
-    pairs: Sequence[Pair] | None = None,
-    sources: Sequence[str] | None = None,
-    targets: Sequence[str] | None = None,
-    moments: Moments | SpreadMoments | None = None,
-    start_options: Mapping[str, Any] | None = None,
-    devices: Sequence[Any] | None = None,
-    **settings: Any,
-) -> LowRankMaps:
-    """Fits K maps into one space, minimising the mean loss over all unordered pairs of encoders.
+@dataclasses.dataclass(frozen=True)
+class Joint(GradientOptions):
+    """K maps into one space, minimising the mean loss over all unordered pairs of encoders.
 
-    Starts from ``fit_shared_space``; otherwise as two-sided ``fit_low_rank``, with one factor for each encoder that all
-    its pairs share.
+    Starts from ``fit_shared_space``; otherwise as two-sided ``LowRank``, with one factor for each encoder that all its
+    pairs share. All encoders that the pairs name are fitted together. ``rank`` is the number of dimensions: None for
+    ``RANK``, or the sum of the widths where that is less.
 
-    Args:
-      embeddings, groups, moments: as for ``fit_low_rank``; all encoders that the pairs name are fitted together.
-      pairs, sources, targets: the ordered pairs to return.
+    Attributes:
       start_options: ``whitening``, ``weighting`` and ``shrinkage`` of ``fit_shared_space``.
-      devices: to spread the unordered pairs over, whose gradients are added up each step; one where not given.
-      **settings: fields of ``LowRankSettings``; ``rank`` is 128 unless given, or the sum of the widths where that is
-        less.
-
-    Raises:
-      UserError: as ``fit_low_rank``, and for a loss that cannot be two-sided.
     """
-    chosen, arrays, people = checked(embeddings, groups, pairs, sources, targets)
-    total = whole_moments(moments, arrays)
-    given = settings_of({"two_sided": True, **settings})
-    if given.orthogonal:
-        raise UserError(
-            "a joint space has one factor for each encoder, of any widths: orthogonal=True is for pairs"
+
+    two_sided: bool | None = True
+    start_options: Mapping[str, Any] | None = None
+
+    def validate(self) -> None:
+        """Raises ``UserError`` for an option out of its range, or options that do not go together."""
+        self.settled()
+        checks.rank(self.rank)  # pyright: ignore[reportArgumentType]
+        if self.orthogonal:
+            raise UserError(
+                "a joint space has one factor for each encoder, of any widths: orthogonal=True is for pairs"
+            )
+
+    def fit_all(self, training: Training, pairs: Sequence[Pair]) -> Fitted:
+        """Fits one space; the pairs read it."""
+        given, chosen, arrays = self.settled(), list(pairs), training.rows
+        people = training.people()
+        total = jax.tree.map(np.asarray, training.total)
+        rank = min(int(given.rank or RANK), sum(array.shape[1] for array in arrays.values()))
+        with jax.enable_x64(False):
+            prepared = prepare(
+                arrays, total, people, held_out=given.held_out, seed=given.seed,
+                whitening=given.whitening, means=given.loss in MEANS_BASED,
+            )  # fmt: skip
+            starts = _starts(total, list(arrays), prepared, given, rank, dict(self.start_options or {}))
+            devices = None if training.mesh is None else list(training.mesh.devices.flat)
+            weights, history = _trained(prepared, starts, given, devices)
+        factors = {
+            name: prepared.axes[name].from_coordinates(
+                np.asarray(weights.factors[width][number])[: arrays[name].shape[1]]
+            )
+            for name, (width, number) in prepared.place.items()
+        }
+        fits = {pair: _fit_of(pair, factors, total, prepared, history.ok) for pair in chosen}
+        of = {**dataclasses.asdict(given), "rank": rank}
+        return Fitted(
+            {pair: (lambda fit=fit: fit) for pair, fit in fits.items()},
+            dict.fromkeys(chosen, of),
+            dict.fromkeys(chosen, history),
         )
-    rank = min(given.rank or RANK, sum(array.shape[1] for array in arrays.values()))
-    with jax.enable_x64(False):
-        prepared = prepare(
-            arrays, total, people, held_out=given.held_out, seed=given.seed,
-            whitening=given.whitening, means=given.loss in MEANS_BASED,
-        )  # fmt: skip
-        starts = _starts(total, list(arrays), prepared, given, rank, dict(start_options or {}))
-        weights, history = _trained(prepared, starts, given, None if devices is None else list(devices))
-    factors = {
-        name: prepared.axes[name].from_coordinates(
-            np.asarray(weights.factors[width][number])[: arrays[name].shape[1]]
-        )
-        for name, (width, number) in prepared.place.items()
-    }
-    fits = {pair: _fit_of(pair, factors, total, prepared, history.ok) for pair in chosen}
-    of = {**dataclasses.asdict(given), "rank": rank, **(start_options or {})}
-    return LowRankMaps(
-        "joint",
-        {pair: (lambda fit=fit: fit) for pair, fit in fits.items()},
-        dict.fromkeys(chosen, of),
-        dict.fromkeys(chosen, history),
-    )
 
 
 def _fit_of(
@@ -104,7 +91,7 @@ def _starts(
     total: Moments,
     names: list[str],
     prepared: Prepared,
-    settings: LowRankSettings,
+    settings: GradientOptions,
     rank: int,
     options: dict[str, Any],
 ) -> dict[str, np.ndarray]:
@@ -143,7 +130,7 @@ def _only(total: Moments, names: list[str]) -> Moments:
 
 
 def _trained(
-    prepared: Prepared, starts: Mapping[str, np.ndarray], settings: LowRankSettings, devices: list[Any] | None
+    prepared: Prepared, starts: Mapping[str, np.ndarray], settings: GradientOptions, devices: list[Any] | None
 ) -> tuple[JointWeights, History]:
     stacks: dict[int, list[np.ndarray]] = {}
     for name, (width, _) in prepared.place.items():

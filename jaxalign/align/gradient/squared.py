@@ -10,12 +10,11 @@ import numpy as np
 
 from jaxalign.align.gradient.axes import Axes
 from jaxalign.align.gradient.objectives import MomentMember, MomentObjective
-from jaxalign.align.gradient.settings import LowRankSettings
+from jaxalign.align.gradient.options import GradientOptions
 from jaxalign.align.gradient.starts import Start, random_product, rank_of, stacked, without_padding
 from jaxalign.align.gradient.statistics import one_sided_fit
 from jaxalign.align.gradient.training import History, train
-from jaxalign.align.pairwise import Pair
-from jaxalign.align.solvers import Fit
+from jaxalign.align.solvers import Fit, Pair
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
 from jaxalign.moments.blocks import padded_width
@@ -26,7 +25,7 @@ def fit_squared(
     total: Moments,
     axes: Mapping[str, Axes],
     chosen: list[Pair],
-    settings: LowRankSettings,
+    settings: GradientOptions,
     devices: list[Any] | None,
 ) -> tuple[dict[Pair, Fit], dict[Pair, History]]:
     """Fits x ↦ (x A) B + b for every pair by squared error.

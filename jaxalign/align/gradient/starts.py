@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from jaxalign.align.gradient.axes import Axes
 from jaxalign.align.gradient.objectives import PairWeights
-from jaxalign.align.gradient.settings import LowRankSettings
-from jaxalign.align.pairwise import Pair, fit_pairs
-from jaxalign.align.solvers import Fit
+from jaxalign.align.gradient.options import GradientOptions
+from jaxalign.align.schedule import solve
+from jaxalign.align.solvers import Canonical, Fit, Pair, ReducedRank
 from jaxalign.core.errors import UserError
-from jaxalign.moments.moments import FoldMoments, Moments
+from jaxalign.moments.moments import Moments
 
 SMALL = 0.01  # of factors of a product that start at random: near the saddle at zero, which Adam leaves fast
 Start = tuple[np.ndarray, np.ndarray]
 
 
 def starting_factors(
-    total: Moments | None, pairs: list[Pair], settings: LowRankSettings, axes: Mapping[str, Axes]
+    total: Moments | None, pairs: list[Pair], settings: GradientOptions, axes: Mapping[str, Axes]
 ) -> dict[Pair, Start]:
     """Both factors of every pair in principal coordinates, shapes [p, r] and [q, r] or [r, q]."""
     widths = {name: len(own.mean) for name, own in axes.items()}
@@ -34,17 +33,15 @@ def starting_factors(
             for pair in pairs
         }
     assert total is not None  # closed forms read it
-    if settings.two_sided:
-        rotation: dict[str, Any] = {"whitening": 0.0, "weighting": 0.0, "shrinkage": 0.0}
-        maps = fit_pairs(
-            FoldMoments(total, ()), "canonical", pairs=pairs, **(rotation if settings.orthogonal else {})
-        )
-    else:
-        maps = fit_pairs(FoldMoments(total, ()), "reduced_rank", pairs=pairs, l2=0.1)
-    return {pair: _start_of(fit.at_rank(ranks[pair]), pair, axes, settings) for pair, fit in maps.items()}
+    plain = {"whitening": 0.0, "weighting": 0.0, "shrinkage": 0.0} if settings.orthogonal else {}
+    solver = Canonical(**plain) if settings.two_sided else ReducedRank(l2=0.1)
+    found = solve(total, dict.fromkeys(pairs, solver))
+    return {
+        pair: _start_of(at.fit().at_rank(ranks[pair]), pair, axes, settings) for pair, at in found.items()
+    }
 
 
-def _start_of(fit: Fit, pair: Pair, axes: Mapping[str, Axes], settings: LowRankSettings) -> Start:
+def _start_of(fit: Fit, pair: Pair, axes: Mapping[str, Axes], settings: GradientOptions) -> Start:
     source, target = axes[pair[0]], axes[pair[1]]
     if not settings.two_sided:
         left, right = (np.asarray(factor) for factor in fit.source.factors)
@@ -81,12 +78,14 @@ def random_product(random: np.random.Generator, widths: Mapping[str, int], pair:
     return size * random.normal(size=(p, rank)), size * random.normal(size=(rank, q))
 
 
-def rank_of(widths: Mapping[str, int], pair: Pair, rank: int | None) -> int:
+def rank_of(widths: Mapping[str, int], pair: Pair, rank: int | str | None) -> int:
     """The rank of one pair; full where None. Raises ``UserError`` where it has none so large."""
     most = min(widths[name] for name in pair)
-    if rank is not None and rank > most:
+    if rank is None or rank == "full":
+        return most
+    if int(rank) > most:
         raise UserError(f"rank: at most {most} for {pair[0]} → {pair[1]} (the narrower width), got {rank}")
-    return rank or most
+    return int(rank)
 
 
 def stacked(

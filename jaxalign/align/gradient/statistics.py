@@ -6,8 +6,7 @@ import numpy as np
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.gradient.own_moments import OwnMoments
-from jaxalign.align.pairwise import Pair
-from jaxalign.align.solvers import Fit
+from jaxalign.align.solvers import Fit, Pair
 from jaxalign.moments.moments import Moments
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxalign.align.gradient.settings import LowRankSettings
+from jaxalign.align.gradient.options import GradientOptions
 from jaxalign.align.gradient.steps import AXIS, Groups, Objective, Plan, Run
 from jaxalign.core.devices import at_once, concurrently
 from jaxalign.core.pytree import Leaf, pytree
@@ -73,7 +73,7 @@ class History:
 
 def train(
     objective: Objective,
-    settings: LowRankSettings,
+    settings: GradientOptions,
     weights: Groups,
     members: Groups,
     data: Any,

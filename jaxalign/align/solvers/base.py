@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.core.errors import UserError
 from jaxalign.core.pytree import Leaf, pytree
 from jaxalign.moments.blocks import CrossMoments, OwnMoments, padded_width
+from jaxalign.moments.moments import Moments
+
+Pair = tuple[str, str]
 
 
 @pytree
@@ -125,50 +129,113 @@ def _leading_columns(map_: AffineMap, rank: int) -> AffineMap:
     return AffineMap((*first, last[..., :rank]), map_.bias[..., :rank], map_.center)
 
 
-class Solver(Protocol):
-    """A configuration with two phases; a frozen pytree whose numbers may be traced or batched.
+class Method:
+    """The configuration of one method: a frozen dataclass whose fields are the method's options.
 
-    ``columnwise``: every target column is solved alone, so that all targets of a source may stand side by side.
-    ``symmetric``: both directions of a pair come from one decomposition (``solve_both``).
-    ``ranked``: the dimensions are ordered, so that ``Fit.at_rank`` gives every rank from one solution.
+    The class attributes tell callers how a method is run; ``jaxalign.align.methods`` has the table of all methods.
+
+    Attributes:
+      columnwise: every target column is solved alone, so that all targets of a source can be concatenated.
+      symmetric: both directions of a pair come from one decomposition (``SymmetricSolver``).
+      ranked: the dimensions are ordered, so that ``Fit.at_rank`` gives every rank from one solution.
+      needs_rows: it is fitted by gradient, on rows with identities beside the moments.
+      whole: which pairs share work and are best fitted in one call: "pair" for none, "source" for all pairs of one
+        source, "unordered" for both directions.
     """
 
-    columnwise: ClassVar[bool]
-    symmetric: ClassVar[bool]
-    ranked: ClassVar[bool]
+    columnwise: ClassVar[bool] = False
+    symmetric: ClassVar[bool] = False
+    ranked: ClassVar[bool] = False
+    needs_rows: ClassVar[bool] = False
+    whole: ClassVar[str] = "pair"
 
-    def space(self, p: int, q: int) -> int:
-        """Width of the space where encoders of widths p and q are compared."""
-        ...
-
-    def factor(self, own: OwnMoments) -> Any:
-        """Work on one encoder alone, done once however many pairs it is in."""
-        ...
-
-    def solve(self, source: Any, target: Any, cross: CrossMoments) -> Fit:
-        """Work on one ordered pair, from both sides' states and the cross moments."""
-        ...
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        """The method's options with their defaults."""
+        return {field.name: field.default for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
 
     def validate(self) -> None:
         """Raises ``UserError`` if a setting is out of its range."""
-        ...
 
 
-class ColumnwiseSolver(Solver, Protocol):
+class Solver(Method):
+    """A closed-form method with two phases; a frozen pytree whose numbers may be traced or batched."""
+
+    def space(self, p: int, q: int) -> int:
+        """Width of the space where encoders of widths p and q are compared: the target's own coordinates."""
+        return q
+
+    def factor(self, own: OwnMoments) -> Any:
+        """Work on one encoder alone, done once however many pairs it is in: none."""
+        return own
+
+    def solve(self, source: Any, target: Any, cross: CrossMoments) -> Fit:
+        """Work on one ordered pair, from both sides' states and the cross moments."""
+        raise NotImplementedError
+
+
+class ColumnwiseSolver(Solver):
     """A solver that treats every target column alone."""
+
+    columnwise = True
+    whole = "source"
 
     @classmethod
     def side_by_side(cls, solvers: Sequence[Any], widths: Sequence[int], sizes: Sequence[int]) -> Solver:
         """One solver for the columns of several targets, of these widths, in blocks of these sizes."""
-        ...
+        raise NotImplementedError
 
 
-class SymmetricSolver(Solver, Protocol):
+class SymmetricSolver(Solver):
     """A solver that gives both directions of a pair from one decomposition."""
+
+    symmetric = True
+    whole = "unordered"
+
+    def solve(self, source: Any, target: Any, cross: CrossMoments) -> Fit:
+        """Solves one direction; see the class."""
+        return self.solve_both(source, target, cross)[0]
 
     def solve_both(self, source: Any, target: Any, cross: CrossMoments) -> tuple[Fit, Fit]:
         """The fit from source to target, and the one from target to source."""
-        ...
+        raise NotImplementedError
+
+
+class Training(NamedTuple):
+    """What an ``AllPairsMethod`` is fitted on.
+
+    Attributes:
+      total: moments of the training rows, on the host or the first device.
+      rows: per encoder an array [n, d], where the method needs rows; else empty.
+      identities: of the rows, shape [n]; None where every row is a person of its own.
+      mesh: devices to use; None for the first one.
+    """
+
+    total: Moments
+    rows: Mapping[str, np.ndarray]
+    identities: np.ndarray | None
+    mesh: Mesh | None
+
+    def people(self) -> np.ndarray:
+        """The identity of each row, shape [n]."""
+        rows = len(next(iter(self.rows.values())))
+        return np.arange(rows) if self.identities is None else self.identities
+
+
+class Fitted(NamedTuple):
+    """What an ``AllPairsMethod`` gives: for each pair its fit, its settings and, if fitted by gradient, its history."""
+
+    fits: Mapping[Pair, Callable[[], Fit]]
+    settings: Mapping[Pair, Mapping[str, Any]]
+    history: Mapping[Pair, Any]
+
+
+class AllPairsMethod(Method):
+    """A method that fits all pairs in one call, because they share a space or are trained in one program."""
+
+    def fit_all(self, training: Training, pairs: Sequence[Pair]) -> Fitted:
+        """Fits the ordered pairs named."""
+        raise NotImplementedError
 
 
 def one_sided(

@@ -1,17 +1,15 @@
 """Baselines that fit nothing: the coordinates as they are, and after centring."""
 
-from typing import ClassVar
-
 import jax.numpy as jnp
 
 from jaxalign.align.affine import AffineMap
-from jaxalign.align.solvers.base import Fit
+from jaxalign.align.solvers.base import Fit, Solver
 from jaxalign.core.pytree import pytree
 from jaxalign.moments.blocks import CrossMoments, OwnMoments
 
 
 @pytree
-class Identity:
+class Identity(Solver):
     """No alignment: the narrower side is padded with zeros to the wider, nothing else is done.
 
     This is the baseline of the paper, which subtracts the training mean of each encoder beforehand; without that
@@ -23,20 +21,9 @@ class Identity:
       Rubab, Tong, Ross, "Are Face Embeddings Compatible Across Deep Neural Network Models?", arXiv 2604.07282.
     """
 
-    columnwise: ClassVar[bool] = False
-    symmetric: ClassVar[bool] = False
-    ranked: ClassVar[bool] = False
-
-    def validate(self) -> None:
-        """Has no settings."""
-
     def space(self, p: int, q: int) -> int:
         """The wider width."""
         return max(p, q)
-
-    def factor(self, own: OwnMoments) -> OwnMoments:
-        """The moments as they are; only the statistics read them."""
-        return own
 
     def solve(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> Fit:
         """Pads; see the class."""
@@ -44,7 +31,7 @@ class Identity:
 
 
 @pytree
-class Translation:
+class Translation(Solver):
     """Centring alone: each side's training mean is subtracted, the narrower side is padded with zeros.
 
     Minimises Σ ‖x − t − y‖² over the shift t of padded coordinates.
@@ -52,20 +39,9 @@ class Translation:
     Equivalent: ``numpy.pad(x - x_train.mean(0), ...)`` and ``y - y_train.mean(0)``.
     """
 
-    columnwise: ClassVar[bool] = False
-    symmetric: ClassVar[bool] = False
-    ranked: ClassVar[bool] = False
-
-    def validate(self) -> None:
-        """Has no settings."""
-
     def space(self, p: int, q: int) -> int:
         """The wider width."""
         return max(p, q)
-
-    def factor(self, own: OwnMoments) -> OwnMoments:
-        """The moments as they are; only the means and the statistics are read."""
-        return own
 
     def solve(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> Fit:
         """Centres and pads; see the class."""

@@ -1,12 +1,10 @@
 """The partially whitened canonical map: both sides move, between Procrustes and canonical correlation."""
 
-from typing import ClassVar
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxalign.align.affine import AffineMap
-from jaxalign.align.solvers.base import Fit
+from jaxalign.align.solvers.base import Fit, SymmetricSolver
 from jaxalign.align.solvers.spectrum import Spectrum, rank_cutoff, singular_decomposition
 from jaxalign.core import checks
 from jaxalign.core.precision import multiply, multiply_transposed
@@ -47,7 +45,7 @@ class Covariance:
 
 
 @pytree
-class Canonical:
+class Canonical(SymmetricSolver):
     """The partially whitened canonical map (two-sided).
 
     With Cx, Cy shrunk by ``shrinkage`` towards their mean variance, q = ``whitening`` and p = ``weighting``, take
@@ -64,9 +62,7 @@ class Canonical:
       rank: the largest number of dimensions to keep; None for min(width x, width y).
     """
 
-    columnwise: ClassVar[bool] = False
-    symmetric: ClassVar[bool] = True
-    ranked: ClassVar[bool] = True
+    ranked = True
 
     whitening: Float[Array, ""] | float = 0.5
     weighting: Float[Array, ""] | float = 0.25
@@ -85,10 +81,6 @@ class Canonical:
     def factor(self, own: OwnMoments) -> Covariance:
         """One eigendecomposition, the same for every setting."""
         return Covariance.of(own)
-
-    def solve(self, source: Covariance, target: Covariance, cross: CrossMoments) -> Fit:
-        """Solves one direction; see the class."""
-        return self.solve_both(source, target, cross)[0]
 
     def solve_both(self, source: Covariance, target: Covariance, cross: CrossMoments) -> tuple[Fit, Fit]:
         """Solves both directions from one singular value decomposition; they are each other's mirror."""

@@ -1,7 +1,6 @@
 """Least squares: minimum-norm and ridge regression of the target on the source, from moments alone."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Float
 
-from jaxalign.align.solvers.base import Fit, one_sided
+from jaxalign.align.solvers.base import ColumnwiseSolver, Fit, one_sided
 from jaxalign.align.solvers.spectrum import Spectrum, rank_cutoff
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
@@ -21,7 +20,7 @@ OF_PADDING = 1e30  # penalty of a column that is not there: it uses no degree of
 
 
 @pytree
-class Linear:
+class Linear(ColumnwiseSolver):
     """Minimum-norm least squares.
 
     W minimises ‖(X − μx) W − (Y − μy)‖²_F and, among the minimisers, ‖W‖_F. Eigenvalues of the scatter matrix below
@@ -30,23 +29,12 @@ class Linear:
     Equivalent: ``numpy.linalg.lstsq(x - x.mean(0), y - y.mean(0))[0]``.
     """
 
-    columnwise: ClassVar[bool] = True
-    symmetric: ClassVar[bool] = False
-    ranked: ClassVar[bool] = False
-
-    def validate(self) -> None:
-        """Has no settings."""
-
     @classmethod
     def side_by_side(
         cls, solvers: Sequence["Linear"], widths: Sequence[int], sizes: Sequence[int]
     ) -> "Linear":
         """One solver for several targets' columns; there are no settings to tell them apart."""
         return cls()
-
-    def space(self, p: int, q: int) -> int:
-        """The target's coordinates."""
-        return q
 
     def factor(self, own: OwnMoments) -> Spectrum:
         """The eigendecomposition of the scatter matrix."""
@@ -70,7 +58,7 @@ class Linear:
 
 
 @pytree
-class Ridge:
+class Ridge(ColumnwiseSolver):
     """Ridge regression.
 
     W minimises ‖(X − μx) W − (Y − μy)‖²_F + l2 ‖W‖²_F, that is W = (XᵀX + l2 I)⁻¹ XᵀY of the centred rows.
@@ -86,10 +74,6 @@ class Ridge:
     References:
       Hoerl, Kennard, "Ridge regression: biased estimation for nonorthogonal problems", Technometrics 1970.
     """
-
-    columnwise: ClassVar[bool] = True
-    symmetric: ClassVar[bool] = False
-    ranked: ClassVar[bool] = False
 
     l2: Float[Leaf, "*columns"] | float = 0.1
 
@@ -119,10 +103,6 @@ class Ridge:
             np.pad(l2, (0, size - len(l2)), constant_values=OF_PADDING) for l2, size in zip(columns, sizes)
         ]
         return cls(np.concatenate(padded))
-
-    def space(self, p: int, q: int) -> int:
-        """The target's coordinates."""
-        return q
 
     def factor(self, own: OwnMoments) -> "Spectrum | Factorised":
         """The inverse (by Cholesky) for one penalty, the eigendecomposition for several."""

@@ -1,12 +1,11 @@
 """Procrustes maps: the rotation, and the rotation with scale, that best carry one centred cloud onto another."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxalign.align.solvers.base import Fit, one_sided
+from jaxalign.align.solvers.base import Fit, SymmetricSolver, one_sided
 from jaxalign.align.solvers.spectrum import singular_decomposition
 from jaxalign.core.precision import multiply
 from jaxalign.core.pytree import pytree
@@ -14,7 +13,7 @@ from jaxalign.moments.blocks import CrossMoments, OwnMoments, transposed
 
 
 @pytree
-class Orthogonal:
+class Orthogonal(SymmetricSolver):
     """Orthogonal Procrustes with unequal widths.
 
     Maximises tr(Wᵀ (X − μx)ᵀ (Y − μy)) over W with orthonormal rows (p ≤ q) or columns (p ≥ q): the polar factor
@@ -28,32 +27,13 @@ class Orthogonal:
       Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 1966.
     """
 
-    columnwise: ClassVar[bool] = False
-    symmetric: ClassVar[bool] = True
-    ranked: ClassVar[bool] = False
-
-    def validate(self) -> None:
-        """Has no settings."""
-
-    def space(self, p: int, q: int) -> int:
-        """The target's coordinates."""
-        return q
-
-    def factor(self, own: OwnMoments) -> OwnMoments:
-        """Nothing to decompose; the statistics read the moments."""
-        return own
-
-    def solve(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> Fit:
-        """Solves one direction; see the class."""
-        return self.solve_both(source, target, cross)[0]
-
     def solve_both(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> tuple[Fit, Fit]:
         """Solves both directions from one singular value decomposition."""
         return _both_directions(source, target, cross, scaled=False)
 
 
 @pytree
-class Similarity:
+class Similarity(SymmetricSolver):
     """Rotation, one scale and translation.
 
     W = s R with R the orthogonal Procrustes map and s = tr(Rᵀ C) / ‖(X − μx) R‖²_F, the least-squares scale of that
@@ -64,25 +44,6 @@ class Similarity:
     References:
       Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991.
     """
-
-    columnwise: ClassVar[bool] = False
-    symmetric: ClassVar[bool] = True
-    ranked: ClassVar[bool] = False
-
-    def validate(self) -> None:
-        """Has no settings."""
-
-    def space(self, p: int, q: int) -> int:
-        """The target's coordinates."""
-        return q
-
-    def factor(self, own: OwnMoments) -> OwnMoments:
-        """Nothing to decompose; the scale and the statistics read the moments."""
-        return own
-
-    def solve(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> Fit:
-        """Solves one direction; see the class."""
-        return self.solve_both(source, target, cross)[0]
 
     def solve_both(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> tuple[Fit, Fit]:
         """Solves both directions from one singular value decomposition."""

@@ -1,12 +1,10 @@
 """Reduced-rank regression: every rank of the map from one decomposition of the fitted values."""
 
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxalign.align.solvers.base import Fit, one_sided
+from jaxalign.align.solvers.base import Fit, Solver, one_sided
 from jaxalign.align.solvers.spectrum import Spectrum, eigenpairs, rank_cutoff
 from jaxalign.core import checks
 from jaxalign.core.precision import multiply, multiply_transposed
@@ -15,7 +13,7 @@ from jaxalign.moments.blocks import CrossMoments, OwnMoments
 
 
 @pytree
-class ReducedRank:
+class ReducedRank(Solver):
     """Reduced-rank ridge regression.
 
     W minimises ‖(X − μx) W − (Y − μy)‖²_F + l2 ‖W‖²_F over all W of rank ≤ r. With S = XᵀX = V diag(s) Vᵀ and
@@ -35,9 +33,8 @@ class ReducedRank:
       Mukherjee, Zhu, "Reduced rank ridge regression and its kernel extensions", 2011.
     """
 
-    columnwise: ClassVar[bool] = False
-    symmetric: ClassVar[bool] = False
-    ranked: ClassVar[bool] = True
+    ranked = True
+    whole = "source"
 
     l2: Float[Array, ""] | float = 0.1
     rank: int | None = static(default=None)
@@ -46,10 +43,6 @@ class ReducedRank:
         """Raises ``UserError`` unless the penalty is a finite number ≥ 0 and the rank at least 1."""
         checks.penalty(self.l2, zero_allowed=True, scalar=True)
         checks.rank(self.rank)
-
-    def space(self, p: int, q: int) -> int:
-        """The target's coordinates."""
-        return q
 
     def factor(self, own: OwnMoments) -> Spectrum:
         """The eigendecomposition of the scatter matrix."""

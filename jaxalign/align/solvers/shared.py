@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxalign.align.affine import AffineMap
-from jaxalign.align.solvers.base import Fit
+from jaxalign.align.solvers.base import AllPairsMethod, Fit, Fitted, Pair, Training
 from jaxalign.align.solvers.canonical import Covariance
 from jaxalign.align.solvers.spectrum import leading_eigenpairs
 from jaxalign.core import checks
@@ -68,41 +73,66 @@ class SharedSpace:
         )
 
 
-def fit_shared_space(
-    moments: FoldMoments | Moments,
-    *,
-    rank: int | None = 96,
-    whitening: float = 0.75,
-    weighting: float = 0.75,
-    shrinkage: float = 0.05,
-) -> SharedSpace:
-    """Fits one space to all encoders at once.
+@dataclasses.dataclass(frozen=True)
+class Shared(AllPairsMethod):
+    """One space for all encoders at once.
 
     Each encoder is whitened partly, Tᵢ = Cᵢᵢ^(−q/2) (shrunk, q = ``whitening``) scaled to mean squared norm 1. The
     matrix with blocks Tᵢ Mᵢⱼ Tⱼ for i ≠ j and zero for i = j, so that only what encoders agree on counts, has top
     eigenvectors V with eigenvalues s; the map of encoder i is Tᵢ Vᵢ (s / s₁)ᵖ with p = ``weighting``.
 
-    Args:
-      moments: of at least two encoders.
+    Attributes:
       rank: the largest number of dimensions of the space, which has no more than the sum of the widths; None for
         the largest width.
       whitening: q, from 0 to 1.
       weighting: p ≥ 0.
       shrinkage: of every covariance towards its mean variance, from 0 to 1.
+    """
+
+    ranked = True
+
+    rank: int | None = 96
+    whitening: float = 0.75
+    weighting: float = 0.75
+    shrinkage: float = 0.05
+
+    def validate(self) -> None:
+        """Raises ``UserError`` for a setting out of its range."""
+        checks.whitening_settings(self.whitening, self.weighting, self.shrinkage)
+        checks.rank(self.rank)
+
+    def space_of(self, total: Moments) -> SharedSpace:
+        """The space of all encoders of these moments. Raises ``UserError`` for fewer than two."""
+        if len(total.names) < 2:
+            raise UserError(f"a shared space needs at least two encoders, got {', '.join(total.names)}")
+        rank = min(self.rank or max(total.widths), sum(total.widths))
+        with double_precision():
+            settings = jnp.asarray(self.whitening), jnp.asarray(self.shrinkage)
+            transforms, agreement = _whitened(total, *settings)
+            leading = leading_eigenpairs(agreement, rank)
+            return _space(total, transforms, *leading, jnp.asarray(self.weighting))
+
+    def fit_all(self, training: Training, pairs: Sequence[Pair]) -> Fitted:
+        """The pairs of the space of all encoders, whichever pairs are asked for."""
+        space = self.space_of(training.total).on_host()
+        settings = {**dataclasses.asdict(self), "rank": space.maps[0].out_dim}
+        fits = {pair: functools.partial(space.fit, *pair) for pair in pairs}
+        return Fitted(fits, dict.fromkeys(pairs, settings), {})
+
+
+def fit_shared_space(moments: FoldMoments | Moments, **settings: Any) -> SharedSpace:
+    """Fits one space to all encoders.
+
+    Args:
+      moments: of at least two encoders.
+      **settings: fields of ``Shared``.
 
     Raises:
       UserError: fewer than two encoders, or a setting out of its range.
     """
-    checks.whitening_settings(whitening, weighting, shrinkage)
-    checks.rank(rank)
-    total = moments.total if isinstance(moments, FoldMoments) else moments
-    if len(total.names) < 2:
-        raise UserError(f"a shared space needs at least two encoders, got {', '.join(total.names)}")
-    rank = min(rank or max(total.widths), sum(total.widths))
-    with double_precision():
-        transforms, agreement = _whitened(total, jnp.asarray(whitening), jnp.asarray(shrinkage))
-        leading = leading_eigenpairs(agreement, rank)
-        return _space(total, transforms, *leading, jnp.asarray(weighting))
+    method = Shared(**settings)
+    method.validate()
+    return method.space_of(moments.total if isinstance(moments, FoldMoments) else moments)
 
 
 def _spans(total: Moments) -> list[slice]:

@@ -178,7 +178,7 @@ class GeometrySample:
         self.settings = settings = settings or GeometrySettings()
         self.rows = {name: np.asarray(rows) for name, rows in checks.embeddings(embeddings).items()}
         self.count = len(next(iter(self.rows.values())))
-        self.identities = checks.groups(np.asarray(identities), self.count)
+        self.identities = checks.identities(np.asarray(identities), self.count)
         self.people = len(np.unique(self.identities))
         settings.check(self.count, self.people)
         self.moments = Moments.of(self.rows)

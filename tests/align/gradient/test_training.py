@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalign.align.gradient.settings import LowRankSettings
+from jaxalign.align.gradient import LowRank
 from jaxalign.align.gradient.steps import Objective
 from jaxalign.align.gradient.training import train
 
@@ -35,7 +35,7 @@ class Parabola(Objective):
 
 def fit(chosen_by_held_out, devices=1, double=False):
     edges, wishes = np.array([9, 1.0, 9, 9], np.float32), np.array([3, 3, 1.0, 3], np.float32)
-    settings = LowRankSettings(steps=200, checks=50, patience=2, learning_rate=0.1).settled()
+    settings = LowRank(steps=200, checks=50, patience=2, learning_rate=0.1).settled()
     with jax.enable_x64(double):
         trained = train(
             Parabola(chosen_by_held_out), settings, {"all": np.zeros(4, np.float32)}, {"all": (edges, wishes)},

@@ -1,11 +1,13 @@
-"""How maps are fitted by gradient."""
+"""How maps are fitted by gradient: options that ``low_rank`` and ``joint`` share."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import ClassVar, Self
 
 from jaxalign.align.gradient.losses import COSINE_BASED, LOSSES
+from jaxalign.align.solvers.base import AllPairsMethod
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 
@@ -15,20 +17,20 @@ RATE = 3e-4
 
 
 @dataclasses.dataclass(frozen=True)
-class LowRankSettings:
-    """Settings of ``fit_low_rank`` and ``fit_joint_space``.
+class GradientOptions(AllPairsMethod):
+    """Options of ``low_rank`` and ``joint``.
 
     Attributes:
       loss: a name in ``LOSSES``.
-      rank: dimensions that the maps pass through; None for min(width x, width y).
+      rank: see ``LowRank`` and ``Joint``.
       two_sided: both sides move into a space of ``rank`` dimensions; else x ↦ (x A) B + b into the target's
         coordinates. None: two-sided where the loss compares cosines.
       start: "canonical" (two-sided), "reduced_rank" (one-sided), or "random"; None for the closed form.
       steps: of Adam.
       learning_rate: its largest, at the first step; it falls to zero along a cosine. None: 3e-2 for squared error,
         whose gradients are exact, and 3e-4 for the others (chosen on ``lfw_dev``; see BUILD_NOTES).
-      whitening: two-sided: what power of 1 / standard deviation the principal axes are scaled by before Adam sees them;
-        the space of maps is the same, equal steps mean something else in it.
+      whitening: two-sided: the power of 1 / standard deviation that scales the principal axes before Adam sees them;
+        the maps that can be reached are the same, equal steps mean something else.
       people: in a batch, two photographs of each (the same twice where a person has one).
       temperature: cosines are divided by it in "contrastive" and "margin".
       learn_temperature: whether it is fitted too.
@@ -43,8 +45,10 @@ class LowRankSettings:
       seed: of the batches, the people held out and random starts.
     """
 
+    needs_rows: ClassVar[bool] = True
+
     loss: str = "contrastive"
-    rank: int | None = None
+    rank: int | str | None = None
     two_sided: bool | None = None
     start: str | None = None
     steps: int = 400
@@ -62,7 +66,11 @@ class LowRankSettings:
     checks: int = 20
     seed: int = 0
 
-    def settled(self) -> LowRankSettings:
+    def validate(self) -> None:
+        """Raises ``UserError`` for an option out of its range, or options that do not go together."""
+        self.settled()
+
+    def settled(self) -> Self:
         """Checks every setting and fills in what depends on others.
 
         Raises:
@@ -70,7 +78,8 @@ class LowRankSettings:
         """
         if self.loss not in LOSSES:
             raise UserError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
-        checks.rank(self.rank)
+        if self.rank != "full":
+            checks.rank(self.rank)  # pyright: ignore[reportArgumentType]
         checks.seed(self.seed)
         for name in ("steps", "people", "patience", "checks"):
             _whole(name, getattr(self, name), 2 if name == "people" else 1)
