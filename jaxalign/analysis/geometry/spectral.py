@@ -353,7 +353,7 @@ def _by_person(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Rows as float64 [n, d], the mean row of each person [P, d], the person of each row [n], rows of each [P]."""
     rows = np.asarray(checks.embedding(rows, "rows"), np.float64)
-    people = checks.groups(np.asarray(identities), len(rows))
+    people = checks.identities(np.asarray(identities), len(rows))
     _, codes, counts = np.unique(people, return_inverse=True, return_counts=True)
     sums = np.add.reduceat(rows[np.argsort(codes, kind="stable")], np.cumsum(counts) - counts)
     return rows, sums / counts[:, None], codes, counts
