@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments.run import cli
-from experiments.run.caches import set_compilation_cache
-from experiments.run.photographs import Report
+from experiments.run.data import EmbeddingProgress, set_compilation_cache
 from experiments.run.progress import duration
 from jaxalign.core.errors import UserError
 from jaxalign.data.manifest import DTYPES
@@ -80,7 +79,7 @@ def main(_: Sequence[str]) -> None:
     source = open_images(images, _options())
     set_compilation_cache(FLAGS.compilation_cache)
     encoders = load_encoders(models)
-    report = Report(source)
+    report = EmbeddingProgress(source)
     with report.progress:
         store = extract(
             source,

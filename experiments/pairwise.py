@@ -24,12 +24,12 @@ import shutil
 import time
 from typing import Any
 
-from experiments.run import caches, cli, flags, processes, results
+from experiments.run import cli, flags, processes, results
 from experiments.run.aligning import Aligning, empty_rows
 from experiments.run.analysis import Analysis, Job
 from experiments.run.comparing import write_extras
 from experiments.run.config import Compiling, Joining, PairwiseConfig
-from experiments.run.inputs import Data
+from experiments.run.data import Data, set_compilation_cache
 from experiments.run.kept import Kept
 from experiments.run.measuring import Measuring
 from experiments.run.parts import Parts, add_content, views_of
@@ -50,7 +50,7 @@ def main(_: list[str]) -> None:
     config = PairwiseConfig.from_flags(FLAGS)
     if config.heatmaps != ():
         require_matplotlib()
-    caches.set_compilation_cache(FLAGS.compilation_cache)
+    set_compilation_cache(FLAGS.compilation_cache)
     with processes.joined(FLAGS, config) as hosts:
         if hosts.first:
             results.check_output(config.out, config.overwrite)

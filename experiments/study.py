@@ -15,9 +15,10 @@ from collections.abc import Sequence
 
 from experiments import families, report, transfer
 from experiments.benchmarks.memory import give_back
-from experiments.run import analysis, caches, cli, flags, results
+from experiments.run import analysis, cli, flags, results
 from experiments.run.analysis import Job
 from experiments.run.config import Compiling, PairwiseConfig, Stores
+from experiments.run.data import set_compilation_cache
 from experiments.run.kept import Kept
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol
@@ -67,7 +68,7 @@ def main(_: list[str]) -> int:
     out, names = pathlib.Path(FLAGS.out).expanduser(), chosen_parts(FLAGS.parts)
     formats = flags.words("tables", FLAGS.tables, FORMATS, "format") if FLAGS.tables else ()
     require_report_libraries()
-    caches.set_compilation_cache(FLAGS.compilation_cache)
+    set_compilation_cache(FLAGS.compilation_cache)
     check_output(out, FLAGS.overwrite)
     stores = open_all(FLAGS, given)
     parts = list(planned(names, stores, given, out))

@@ -21,10 +21,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from experiments.run import caches, cli, flags
+from experiments.run import cli, flags
 from experiments.run.claims import CLAIMED, DONE, FAILED, Claims, State
 from experiments.run.config import Compiling, PairwiseConfig, Stores
-from experiments.run.inputs import Data
+from experiments.run.data import Data, set_compilation_cache
 from experiments.run.progress import Progress
 from experiments.run.protocols import Protocol
 from experiments.run.sweep_config import (
@@ -61,7 +61,7 @@ def main(_: list[str]) -> int:
     if FLAGS.merge_only:
         _require_sweep(directory)
         return _end(directory, config, items, Claims(directory / ITEMS, stale), anyway=True)
-    caches.set_compilation_cache(FLAGS.compilation_cache)
+    set_compilation_cache(FLAGS.compilation_cache)
     stores = [Data.open(config.for_store(number)) for number in range(len(config.stores))]
     if FLAGS.dry_run:
         print(plan(config, items, stores))

@@ -18,8 +18,8 @@ from experiments.run import analysis, cli, flags
 from experiments.run.aligning import Aligning
 from experiments.run.analysis import Job
 from experiments.run.config import Stores
+from experiments.run.data import Data
 from experiments.run.earlier import Reading, of_stores
-from experiments.run.inputs import Data
 from experiments.run.measuring import Measuring
 from jaxalign.core.errors import UserError
 from jaxalign.core.splits import Split, identity_folds, limit_per_person, without_people

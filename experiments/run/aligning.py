@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.run import devices
 from experiments.run.config import PairwiseConfig
-from experiments.run.inputs import Data
+from experiments.run.data import Data
 from experiments.run.kept import Kept
 from experiments.run.measuring import Compared, Measuring, TestRows
 from experiments.run.protocols import GRADIENT

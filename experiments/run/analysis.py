@@ -11,11 +11,11 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments.run import caches, flags, results
+from experiments.run import flags, results
 from experiments.run.aligning import Aligning, empty_rows
 from experiments.run.comparing import write_extras
 from experiments.run.config import Compiling, PairwiseConfig, Stores
-from experiments.run.inputs import Data
+from experiments.run.data import Data, set_compilation_cache
 from experiments.run.kept import Kept
 from experiments.run.measuring import Measuring
 from experiments.run.parts import Parts
@@ -185,7 +185,7 @@ def main_of(analysis: Analysis, module: str) -> Callable[[list[str]], None]:
         """Reads the flags, runs, writes and prints."""
         started = time.monotonic()
         values = flags.namespace(analysis.flags)
-        caches.set_compilation_cache(values.compilation_cache)
+        set_compilation_cache(values.compilation_cache)
         results.check_output(values.out, values.overwrite)
         config, stores = analysis.opening(values, analysis.methods)
         with results.writer(config.out, overwrite=config.overwrite) as write, Progress(0) as progress:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.run.aligning import Aligning, Place
-from experiments.run.inputs import Data
+from experiments.run.data import Data
 from experiments.run.measuring import Compared, Measuring
 from experiments.run.results import Writer
 from jaxalign import PairwiseMaps

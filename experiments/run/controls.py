@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.run import devices
 from experiments.run.config import PairwiseConfig
-from experiments.run.inputs import PIXELS, Data
+from experiments.run.data import PIXELS, Data
 from experiments.run.measuring import Compared, Measuring, TestRows, filled
 from jaxalign import FoldMoments, fit_pairs
 from jaxalign.align.components import principal_components

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.run import flags, results
 from experiments.run.config import PairwiseConfig
-from experiments.run.inputs import Data
+from experiments.run.data import Data
 from jaxalign.core.errors import UserError
 from jaxalign.report import Row
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.run import devices
 from experiments.run.config import PairwiseConfig
-from experiments.run.inputs import Data
+from experiments.run.data import Data
 from jaxalign import Fit
 from jaxalign.biometrics import (
     CurvePoint,

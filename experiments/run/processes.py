@@ -11,7 +11,7 @@ from typing import Any
 from experiments.run import cli, devices
 from experiments.run.agreement import describe_store, differences
 from experiments.run.config import PairwiseConfig
-from experiments.run.inputs import Data
+from experiments.run.data import Data
 from experiments.run.parts import Parts
 from experiments.run.results import plain
 from experiments.run.units import Units

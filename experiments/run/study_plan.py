@@ -12,7 +12,7 @@ from absl import flags as absl_flags
 from experiments.run import analysis, flags, results
 from experiments.run.analysis import Analysis
 from experiments.run.config import PairwiseConfig
-from experiments.run.inputs import Data
+from experiments.run.data import Data
 from experiments.run.labels import read_labels
 from experiments.run.measuring import require_ranks
 from jaxalign.core.errors import UserError

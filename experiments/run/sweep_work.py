@@ -13,7 +13,7 @@ from typing import Any
 from experiments.run import results
 from experiments.run.aligning import Aligning
 from experiments.run.claims import CLAIMED, DONE, FAILED, PENDING, STALE, Claim, Claims, State
-from experiments.run.inputs import Data
+from experiments.run.data import Data
 from experiments.run.measuring import Measuring, TestRows
 from experiments.run.progress import Progress, duration
 from experiments.run.sweep_config import Item, SweepConfig

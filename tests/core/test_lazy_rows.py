@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.run import inputs
+from experiments.run import data
 from jaxalign import AffineMap, FoldMoments, Moments
 from jaxalign.core import lazy_rows
 from jaxalign.core.errors import UserError
@@ -89,11 +89,11 @@ def test_lazy_rows_that_are_not_finite_are_counted():
 
 @pytest.mark.parametrize("checked_rows", [1, 7, 8, 9, 64])
 def test_unusable_rows_are_found_whatever_is_read_at_once(tmp_path, monkeypatch, checked_rows):
-    monkeypatch.setattr(inputs, "CHECKED_ROWS", checked_rows)
+    monkeypatch.setattr(data, "CHECKED_ROWS", checked_rows)
     good, bad = np.ones((24, 3), np.float16), np.ones((24, 3), np.float16)
     bad[[0, 7, 8, 23], 1] = [np.nan, np.inf, -np.inf, np.nan]
     bad[[9, 16]] = 0
     store = EmbeddingStore.create(tmp_path / "s", {"good": good, "bad": bad}, identities=np.arange(24))
-    found = inputs.unusable_rows(store, store.encoders)
+    found = data.unusable_rows(store, store.encoders)
     assert list(found) == ["bad"]
     assert [rows.tolist() for rows in found["bad"]] == [[0, 7, 8, 23], [9, 16]]

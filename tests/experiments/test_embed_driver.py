@@ -10,7 +10,8 @@ import pytest
 from numpy_encoders import content, small, wide, write_people
 
 from experiments import embed
-from experiments.run import cli, photographs, progress
+from experiments.run import cli, progress
+from experiments.run.data import EmbeddingProgress
 from jaxalign.data import EmbeddingStore
 from jaxalign.vision.images import open_images
 
@@ -156,7 +157,7 @@ def test_progress_goes_to_standard_error(run, files, monkeypatch):
 def test_times_and_shares_are_of_this_run(files, monkeypatch):
     """After a kill, what an earlier run did must not make the time left look short."""
     now = [0.0]
-    report = photographs.Report(open_images(f"folder:{files[0].parents[1]}"))
+    report = EmbeddingProgress(open_images(f"folder:{files[0].parents[1]}"))
     report.progress.clock, report.progress.started = (lambda: now[0]), 0.0
     now[0] = 10.0
     report(110, 10, [])  # the first hundred were there

@@ -77,7 +77,7 @@ def test_numbers_have_limits():
 
 CACHE_SCRIPT = """
 import sys, jax, jax.numpy as jnp
-from experiments.run.caches import set_compilation_cache
+from experiments.run.data import set_compilation_cache
 print(set_compilation_cache(sys.argv[1]))
 jax.jit(lambda x: x * 3 + 1)(jnp.arange(7.0)).block_until_ready()
 """

@@ -13,7 +13,7 @@ import numpy as np
 from experiments import pairwise
 from experiments.run import cli
 from experiments.run.config import PairwiseConfig
-from experiments.run.inputs import Data
+from experiments.run.data import Data
 from jaxalign.core.splits import published_split
 from jaxalign.moments.hosts.shares import share
 

@@ -1,0 +1,325 @@
+"""The data of a run: a store, or photographs embedded into one, checked before any work starts; and what is cached."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from experiments.run.config import PairwiseConfig
+from experiments.run.progress import Progress
+from jaxalign.core.errors import UserError
+from jaxalign.core.lazy_rows import LazyRows
+from jaxalign.core.splits import Split, limit_per_person, published_split, require_repeated_identities
+from jaxalign.data import EmbeddingStore, join
+from jaxalign.data.manifest import check_new_names
+
+if TYPE_CHECKING:  # imported where it is used: most runs read a store and need no encoders
+    from jaxalign.vision.images import BadImage, ImageSource, Sample
+
+PIXELS, PIXEL_MODEL = "pixels", "pixels:16"  # an encoder for a control, never one to align
+CHECKED_ROWS = 8192  # read at once in the search for NaN, infinity and zeros
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The usable rows of a store.
+
+    Attributes:
+      store: opened with the encoders to align, and with the pixels where they are a control.
+      encoders: to align.
+      rows: indices of the rows that every encoder can be compared on, ascending, shape [n].
+      identities: of those rows, shape [n].
+      normalize: "l2" or "none".
+    """
+
+    store: EmbeddingStore
+    encoders: tuple[str, ...]
+    rows: np.ndarray
+    identities: np.ndarray
+    normalize: str
+
+    @classmethod
+    def open(cls, config: PairwiseConfig) -> "Data":
+        """Opens and checks the store of a run.
+
+        Raises:
+          UserError: the store is not usable, an encoder is not in it, fewer than two are asked for, nobody
+            has two photographs, or some rows cannot be compared and are not to be dropped.
+        """
+        store = open_store(config)
+        encoders = tuple(name for name in store.encoders if name != PIXELS or "pixels" not in config.controls)
+        if len(encoders) < 2:
+            raise UserError(
+                f"store {store.dataset!r}: aligning takes at least two encoders, got {', '.join(encoders)}."
+            )
+        unusable = unusable_rows(store, encoders)
+        if unusable and config.nonfinite == "fail":
+            raise UserError(
+                f"{describe_unusable(store, unusable)} --nonfinite=drop leaves them out of every encoder."
+            )
+        bad = [rows for kinds in unusable.values() for rows in kinds]
+        rows = np.setdiff1d(np.arange(store.rows), np.concatenate(bad)) if bad else np.arange(store.rows)
+        identities = np.asarray(store.identities)[rows]
+        if len(rows) == 0:
+            raise UserError(
+                f"store {store.dataset!r}: no row is left after dropping those that cannot be compared."
+            )
+        require_repeated_identities(identities, f"store {store.dataset!r}")
+        return cls(store, encoders, rows, identities, config.protocol.normalize)
+
+    @property
+    def dropped(self) -> int:
+        """How many rows of the store are not used."""
+        return self.store.rows - len(self.rows)
+
+    def describe_dropped(self) -> str:
+        """One sentence about the rows that are not used."""
+        return (
+            f"{self.dropped:,} of {self.store.rows:,} rows were dropped from every encoder, because of NaN, "
+            "infinite or all-zero rows"
+        )
+
+    def only(self, encoders: Sequence[str]) -> "Data":
+        """The same rows of only these encoders."""
+        return dataclasses.replace(self, store=self.store.only(encoders), encoders=tuple(encoders))
+
+    @property
+    def lazy(self) -> dict[str, LazyRows]:
+        """All rows of the store under every encoder, as float32, of length 1 if asked for; nothing is read yet."""
+        return {name: prepared(LazyRows.of(self.store[name]), self.normalize) for name in self.encoders}
+
+    def select(self, rows: np.ndarray) -> dict[str, LazyRows]:
+        """Some rows of ``lazy``, given by their indices among the usable rows."""
+        return {name: lazy.select(self.rows[rows]) for name, lazy in self.lazy.items()}
+
+    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The same rows as ``select``, in memory."""
+        return {name: np.asarray(lazy) for name, lazy in self.select(rows).items()}
+
+    def take_pixels(self, rows: np.ndarray) -> np.ndarray:
+        """Pixels of photographs, from 0 to 1, shape [len(rows), numbers]; only where they are a control."""
+        return np.asarray(self.store[PIXELS])[self.rows[rows]]
+
+    def split(self, seed: int, train_fraction: float, max_per_person: int) -> Split:
+        """Splits people into training and test; the split holds indices among the usable rows.
+
+        Raises:
+          UserError: a side is empty, or no test person has two photographs.
+        """
+        split = published_split(self.identities, seed, train_fraction)
+        test = split.test
+        if max_per_person:
+            test = limit_per_person(test, self.identities, max_per_person)
+        people = len(np.unique(self.identities))
+        counts = np.unique(self.identities[test], return_counts=True)[1]
+        if len(split.train) == 0 or len(test) == 0:
+            raise UserError(
+                f"store {self.store.dataset!r}: {people} people cannot be split into {train_fraction:g} for "
+                "training and the rest for testing; one side is empty."
+            )
+        if len(counts) < 2 or counts.max() < 2:
+            raise UserError(
+                f"store {self.store.dataset!r}, seed {seed}: the {len(counts)} test people have {len(test)} "
+                "photographs to test, which gives no genuine or no impostor comparison; at least two people "
+                "are needed, one of them with two photographs."
+            )
+        return dataclasses.replace(split, test=test)
+
+
+def open_store(config: PairwiseConfig) -> EmbeddingStore:
+    """Opens the store of a run: the one given, one of photographs embedded now, or both joined."""
+    if config.images is None:
+        assert config.store is not None
+        return EmbeddingStore.open(config.store, encoders=config.models)
+    models, stores = config.models or bundled_models(), []
+    if "pixels" in config.controls:
+        models = (*models, PIXEL_MODEL)
+    if config.store is not None:
+        there = EmbeddingStore.open(config.store, verify=False).encoders
+        if given := [name for name in models if name in there]:
+            stores.append(EmbeddingStore.open(config.store, encoders=given))
+        models = tuple(name for name in models if name not in there)
+    if models:
+        cache = cache_directory(config.embedding_cache, "embeddings")
+        how: dict[str, Any] = {"crop": config.crop, "bad_images": config.bad_images, "cache": cache}
+        stores.append(cached_store(config.images, models, **how))
+    return join(stores)
+
+
+def prepared(rows: LazyRows, normalize: str) -> LazyRows:
+    """Rows as float32; for "l2" scaled to length 1, which is computed in float64."""
+    if normalize == "l2":
+        return rows.unit()
+    return rows.then(lambda part: np.asarray(part, np.float32), dtype=np.float32)
+
+
+def unusable_rows(
+    store: EmbeddingStore, encoders: Sequence[str]
+) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+    """For each encoder that has some: its rows with NaN or infinity, and its rows of zeros."""
+    found = {}
+    for name in encoders:
+        bad, zero = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for start, rows in LazyRows.of(store[name]).pieces(CHECKED_ROWS):
+            bad.append(start + np.flatnonzero(~np.isfinite(rows).all(axis=1)))
+            zero.append(start + np.flatnonzero(~rows.any(axis=1)))
+        kinds = np.concatenate(bad), np.concatenate(zero)
+        if any(map(len, kinds)):
+            found[name] = kinds
+    return found
+
+
+def describe_unusable(store: EmbeddingStore, unusable: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    """One sentence: which encoder, how many rows, which row first."""
+    parts = []
+    for name, kinds in unusable.items():
+        for rows, what in zip(kinds, ("NaN or infinite values", "all zeros"), strict=True):
+            if len(rows):
+                noun = "row" if len(rows) == 1 else "rows"
+                parts.append(f"encoder {name!r} has {len(rows):,} {noun} of {what} (first: row {rows[0]})")
+    return f"store {store.dataset!r}: " + "; ".join(parts) + "."
+
+
+def bundled_models() -> tuple[str, ...]:
+    """Specifications of the encoders whose weights ship with the package."""
+    from jaxalign.vision.zoo import shipped
+
+    return tuple(f"zoo:{name}" for name in shipped())
+
+
+def cached_store(
+    images: str,
+    models: Sequence[str],
+    *,
+    crop: str,
+    bad_images: Literal["fail", "skip"],
+    cache: pathlib.Path,
+) -> EmbeddingStore:
+    """The store of these photographs under these encoders; embeds now what the cache lacks.
+
+    Args:
+      images: specification of the photographs.
+      models: specifications of the encoders.
+      crop, bad_images: values of the flags.
+      cache: directory with one directory for each set of photographs and crop, which holds one store for each set
+        of encoders that was missing in a run.
+
+    Raises:
+      UserError: the photographs or encoders cannot be used.
+    """
+    from jaxalign.vision.encoders import load_encoder
+    from jaxalign.vision.extract import extract
+    from jaxalign.vision.images import SourceOptions, open_images, parse_crop
+    from jaxalign.vision.view import EncoderView
+
+    cut, source = parse_crop(crop), open_images(images, SourceOptions())
+    encoders = [load_encoder(model) for model in models]
+    check_new_names([encoder.name for encoder in encoders])
+    infos = {encoder.name: EncoderView(crop=cut, encoder=encoder).info() for encoder in encoders}
+    place = (
+        cache / f"{source.dataset}-{_digest([images, crop, bad_images, *map(_state, source.samples or ())])}"
+    )
+    there = _embedded(place, infos)
+    missing = [encoder for encoder in encoders if encoder.name not in there]
+    if missing:
+        new = place / _digest(json.dumps(infos[encoder.name], sort_keys=True) for encoder in missing)
+        report = EmbeddingProgress(source)
+        with report.progress:
+            extract(source, missing, new, progress=report, crop=cut, bad_images=bad_images)
+        there |= {encoder.name: new for encoder in missing}
+    stores = [
+        EmbeddingStore.open(path, encoders=[name for name in there if there[name] == path], verify=False)
+        for path in dict.fromkeys(there.values())
+    ]
+    return join(stores, encoders=list(infos))
+
+
+def _embedded(place: pathlib.Path, infos: Mapping[str, Mapping[str, object]]) -> dict[str, pathlib.Path]:
+    """Of each encoder that a store in ``place`` holds, loaded and fed in the same way: the path of that store."""
+    found: dict[str, pathlib.Path] = {}
+    for path in sorted(place.glob("[!.]*/manifest.json")):
+        noted = EmbeddingStore.open(path.parent, verify=False).info
+        for name, info in infos.items():
+            if name in noted and {key: noted[name].get(key) for key in info} == info:
+                found[name] = path.parent
+    return found
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def _state(sample: "Sample") -> str:
+    """A text that changes when the photograph's file does, so that embeddings of another file are not reused."""
+    if sample.path is None or not os.path.exists(sample.path):
+        return f"{sample.sample_id} {sample.identity}"
+    status = os.stat(sample.path)
+    return f"{sample.sample_id} {sample.identity} {sample.path} {status.st_size} {status.st_mtime_ns}"
+
+
+class EmbeddingProgress:
+    """Shows the progress of ``extract``: photographs a second, time left, and each photograph that is skipped."""
+
+    def __init__(self, source: "ImageSource"):
+        self.progress = Progress(0)
+        self.embedded = self.skipped = 0
+        self._all = None if source.samples is None else len(source.samples)
+        self._started = time.monotonic()
+
+    def __call__(self, done: int, embedded: int, bad: Sequence["BadImage"]) -> None:
+        """Takes the counts of ``extract``; shares and times leave out what an earlier run embedded."""
+        for image in bad:
+            self.progress.note(f"skipped {image.sample.sample_id}: {image.reason}")
+        self.embedded, self.skipped = embedded, self.skipped + len(bad)
+        now = self.embedded + self.skipped
+        of = ""
+        if self._all is not None:
+            self.progress.total = self._all - (done - now)
+            of = f" of {self._all:,}"
+        rate = embedded / max(time.monotonic() - self._started, 1e-9)
+        label = f"{done:,}{of} photographs, {rate:,.0f} a second"
+        self.progress.step(label, now - self.progress.done)
+
+
+def set_compilation_cache(value: str) -> pathlib.Path | None:
+    """Makes JAX keep compiled programs in a directory, small programs of the CPU included.
+
+    Args:
+      value: of ``--compilation_cache``.
+
+    Returns:
+      The directory; None where ``value`` is "none" or the default directory cannot be written.
+    """
+    import jax
+
+    if value in ("none", ""):
+        jax.config.update("jax_enable_compilation_cache", False)
+        return None
+    directory = cache_directory(value, "compiled")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        usable = os.access(directory, os.W_OK | os.X_OK)
+    except OSError:
+        usable = False
+    if not usable:
+        if value != "default":
+            raise UserError(f"--compilation_cache={value} is not a directory that can be written.")
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return directory
+
+
+def cache_directory(value: str, kind: str) -> pathlib.Path:
+    """The directory that a flag names; for "default" the user's own cache of one kind."""
+    if value != "default":
+        return pathlib.Path(value).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "jaxalign" / kind
