@@ -8,25 +8,27 @@ calibrated similarity of spaces. Both are measured as by `experiments.geometry`,
 by PERMANOVA whether families explain the distances.
 """
 
+import csv
 import dataclasses
 import json
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments import geometry
-from experiments.run import alignability, analysis, cli, flags
-from experiments.run.alignability import MEASURE
+from experiments.geometry import MEASURE
+from experiments.run import analysis, cli, flags
 from experiments.run.analysis import Job
 from experiments.run.earlier import Reading
-from experiments.run.labels import read_labels
 from experiments.run.results import plain
 from jaxalign.analysis.geometry.clustering import (
     LEAST_ENCODERS,
     complete,
     dendrogram,
     family_test,
+    labels_of,
     nearest_counts,
     rate_distances,
     sink_means,
@@ -50,7 +52,7 @@ class KnownFamilies:
 FLAGS = analysis.define(
     *(geometry.Sampling, Reading, KnownFamilies),
     without=geometry.WITHOUT,
-    methods=geometry.METHODS,
+    methods=geometry.USUAL_METHODS,
     out="results/families",
 )
 CALIBRATED = ":calibrated"
@@ -62,9 +64,9 @@ def analyse(job: Job) -> str:
     if len(encoders) < LEAST_ENCODERS:
         raise UserError(f"families take at least {LEAST_ENCODERS} encoders, got {', '.join(encoders)}.")
     labels = None if job.values.families is None else read_labels(job.values.families, encoders)
-    rows = alignability.read(job) if job.values.results else geometry.measure(job)
+    rows = geometry.read_rates(job) if job.values.results else geometry.measure(job)
     if not job.values.results:
-        rows += alignability.measured(job)
+        rows += geometry.measured_rates(job)
     found = measures(rows, encoders)
     trees = {name: tree(encoders, scores, distances, labels) for name, scores, distances in found}
     job.write.table([row for row in rows if row.measure == MEASURE or row.measure.endswith(CALIBRATED)])
@@ -74,9 +76,9 @@ def analyse(job: Job) -> str:
 
 def measures(rows: Sequence[Any], encoders: Sequence[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Name, scores of source by target, and distances. The first is rank-1 by the first method."""
-    for place, (method, rates) in enumerate(alignability.reached(rows, encoders).items()):
+    for place, (method, rates) in enumerate(geometry.reached(rows, encoders).items()):
         yield MEASURE if place == 0 else f"{MEASURE}:{method}", rates, rate_distances(rates)
-    for name, scores in alignability.similarities(rows, encoders).items():
+    for name, scores in geometry.similarities(rows, encoders).items():
         if name.endswith(CALIBRATED):
             distances = 1 - scores
             np.fill_diagonal(distances, 0)
@@ -110,6 +112,29 @@ def tree(
         "labels": None if of is None else dict(zip(names, of)),
         "permutation": test,
     }
+
+
+def read_labels(text: str, encoders: Sequence[str]) -> tuple[str, ...]:
+    """The family of each encoder from the flag or the CSV it names.
+
+    Raises:
+      UserError: it cannot be read, or does not fit the encoders.
+    """
+    families: dict[str, list[str]] = {}
+    if text.lower().endswith(".csv"):
+        try:
+            with pathlib.Path(text).expanduser().open(newline="", encoding="utf-8") as file:
+                pairs = [(line["family"], line["encoder"]) for line in csv.DictReader(file)]
+        except (OSError, KeyError, UnicodeDecodeError) as error:
+            raise UserError(f"--families={text} is not a CSV with columns encoder and family.") from error
+    else:
+        parts = [part.partition(":") for part in text.split(",")]
+        pairs = [(family.strip(), name.strip()) for family, _, names in parts for name in names.split("+")]
+    for family, name in pairs:
+        if not family or not name:
+            raise UserError(f"--families={text}: expected such as face:arcface+adaface,general:clip+dino.")
+        families.setdefault(family, []).append(name)
+    return labels_of(families, encoders)
 
 
 ANALYSIS = analysis.Analysis("families", FLAGS, analyse)

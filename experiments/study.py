@@ -11,29 +11,30 @@ fails for the data at hand is told with its reason, and the others go on. --part
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from experiments import families, report, transfer
 from experiments.benchmarks.memory import give_back
 from experiments.run import analysis, cli, flags, results
 from experiments.run.analysis import Job
 from experiments.run.config import Compiling, PairwiseConfig, Stores
-from experiments.run.data import set_compilation_cache
+from experiments.run.data import Data, set_compilation_cache
+from experiments.run.earlier import read_tree
 from experiments.run.kept import Kept
-from experiments.run.progress import Progress, duration
-from experiments.run.protocols import Protocol
-from experiments.run.results_tree import read_tree
-from experiments.run.study_plan import (
+from experiments.run.measuring import require_ranks
+from experiments.run.plan import (
     REPORT,
     Part,
     asked,
-    check,
     check_output,
     chosen_parts,
     open_all,
     planned,
     remove_stale,
 )
+from experiments.run.progress import Progress, duration
+from experiments.run.protocols import Protocol
 from jaxalign.core.errors import UserError
 from jaxalign.report.page import PAGE, require_report_libraries
 from jaxalign.report.tables import FORMATS
@@ -82,6 +83,20 @@ def main(_: list[str]) -> int:
     page = write_report(out, formats)
     print(f"Wrote {len(done)} parts to {out} in {duration(time.monotonic() - started)}.")
     return 1 if failed or not page else 0
+
+
+def check(parts: Sequence[Part], stores: Sequence[Data], given: Mapping[str, Any]) -> None:
+    """What of the flags would fail in every part, before any of them.
+
+    Raises:
+      UserError: families name encoders that are not there, or ranks are larger than the gallery.
+    """
+    for data in stores:
+        if given.get("families") is not None:
+            families.read_labels(given["families"], data.encoders)
+    for part in parts:
+        for data in part.stores:
+            require_ranks(part.config, data)
 
 
 def run_all(parts: Sequence[Part]) -> dict[str, str]:

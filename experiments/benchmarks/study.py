@@ -26,7 +26,9 @@ from jaxalign.data import EmbeddingStore
 # The study, and its own word on its memory: what the system says of a child is at least what its parent had.
 INSIDE = """
 import pathlib, sys
-from experiments import cli, memory, study
+from experiments import study
+from experiments.benchmarks import memory
+from experiments.run import cli
 place = pathlib.Path(sys.argv.pop(1))
 try:
     cli.run(study.main, values=study.FLAGS)

@@ -1,33 +1,40 @@
-"""Results that an earlier run left, to read instead of measuring again: of the same embeddings and settings."""
+"""Reads what earlier runs wrote: results to use instead of measuring again (--results), and all that a report shows."""
 
+import csv
 import dataclasses
+import hashlib
 import itertools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, get_type_hints
 
-from experiments.run import flags, results
+from experiments.run import flags
 from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data
+from experiments.run.results import COLUMNS, FORMAT, FORMAT_VERSION, plain, read_parquet
 from jaxalign.core.errors import UserError
-from jaxalign.report import Row
+from jaxalign.report.geometry_text import Predicted
+from jaxalign.report.parts import CONTROLS, Part
+from jaxalign.report.records import Difference, Point, ThreeWay
+from jaxalign.report.rows import Row
+from jaxalign.report.sections import SECTIONS
 
-FILES = ("results.parquet", "alignability.parquet")
-# What numbers of one store by its own maps depend on, beside encoders, methods and seeds.
+STUDY = "study"
+TABLES = ("results.parquet", "alignability.parquet")
+RECORDS = ("projection.csv", "prediction.csv", "differences.csv", "three_way.csv")
+# What the numbers of one store by its own maps depend on, beside encoders, methods and seeds.
 SETTINGS = (
     *("folds", "max_per_person", "measures", "rank_k", "fmr", "pair_list", "gallery", "nonfinite"),
     *("intervals", "ranks", "loss", "steps", "fit_rank"),
 )
-OF_PROTOCOL = (
-    "normalize",
-    "train_fraction",
-    "l2",
-    "centred_identity",
-    "own_photograph",
-    "comparisons",
-    "fixed",
+PROTOCOL_SETTINGS = (
+    *("normalize", "train_fraction", "l2", "centred_identity", "own_photograph", "comparisons", "fixed"),
 )
+# What all parts of a study have in common.
+COMMON_PROTOCOL = ("name", "normalize", "train_fraction", "own_photograph")
+COMMON_SETTINGS = ("max_per_person", "gallery", "nonfinite")
+Record = TypeVar("Record")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +51,7 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Earlier:
-    """A results directory.
+    """The results of one earlier run.
 
     Attributes:
       path: as ``--results`` names it.
@@ -61,17 +68,25 @@ class Earlier:
         """Reads a directory.
 
         Raises:
-          UserError: it holds no results, or those of another version.
+          UserError: it holds no results, damaged ones, or those of another version.
         """
         path = pathlib.Path(text.strip()).expanduser()
-        content = _config(path)
-        tables = [path / name for name in FILES if (path / name).exists()]
-        return cls(text, content, [row for table in tables for row in results.read_parquet(table)])
+        try:
+            content = read_config(path)
+            tables = [_rows(path / name) for name in TABLES if (path / name).exists()]
+        except UserError as error:
+            raise UserError(f"--results={text}: {error}") from error
+        return cls(text, content, [row for table in tables for row in table])
 
     @property
     def datasets(self) -> list[str]:
-        """Whose results these are."""
+        """The data sets that the results are of."""
         return sorted({row.dataset for row in self.rows})
+
+    @property
+    def own_rows(self) -> list[Row]:
+        """The rows of stores by their own maps that vary nothing."""
+        return [row for row in self.rows if not row.axis and row.test_dataset in ("", row.dataset)]
 
     def require_same_embeddings(self, data: Data, config: PairwiseConfig) -> None:
         """Refuses results of other embeddings, or of embeddings prepared or split otherwise."""
@@ -87,7 +102,7 @@ class Earlier:
     def require_same_settings(self, config: PairwiseConfig) -> None:
         """Refuses results with other settings, or without one of the methods or seeds."""
         protocol = self._config.get("protocol", {})
-        self._require_same(config.protocol, protocol, OF_PROTOCOL)
+        self._require_same(config.protocol, protocol, PROTOCOL_SETTINGS)
         self._require_same(config, self._config, SETTINGS)
         for name in ("methods", "seeds"):
             lacking = set(getattr(config.protocol, name)) - set(protocol.get(name, ()))
@@ -95,17 +110,12 @@ class Earlier:
                 raise UserError(f"--results={self.path} has none of --{name}={min(lacking)}.")
 
     @property
-    def own_rows(self) -> list[Row]:
-        """The rows of stores by their own maps that vary nothing."""
-        return [row for row in self.rows if not row.axis and row.test_dataset in ("", row.dataset)]
-
-    @property
     def _config(self) -> Mapping[str, Any]:
         return self.content.get("config", {})
 
     def _require_same(self, ours: Any, theirs: Mapping[str, Any], names: Sequence[str]) -> None:
         for name in names:
-            own = results.plain(getattr(ours, name))
+            own = plain(getattr(ours, name))
             if theirs.get(name, own) != own:
                 raise UserError(
                     f"--results={self.path} was made with --{name}={_shown(theirs[name])}, this run has {_shown(own)}."
@@ -115,16 +125,16 @@ class Earlier:
 def of_stores(
     directories: str | None, stores: Sequence[Data], config: PairwiseConfig
 ) -> dict[str, list[Row]]:
-    """Rows of stores by their own maps, by name of the data set, of those that ``directories`` have results of.
+    """Rows of stores by their own maps, by data set, of those stores that ``directories`` have results of.
 
     Args:
-      directories: of ``experiments.pairwise``, separated by commas, each of one store; None for none.
-      stores: those that are asked about.
+      directories: results of ``experiments.pairwise``, separated by commas, each of one store; None for none.
+      stores: those of the run.
       config: with the methods and seeds that are wanted, and the settings that the results must have.
 
     Raises:
-      UserError: a directory holds results of another driver, of none of the stores, of other embeddings or settings,
-        or not of every pair, method and seed.
+      UserError: a directory holds results of another command, of none of the stores, of other embeddings or settings,
+        or lacks a pair, method or seed.
     """
     of, protocol = {data.store.dataset: data for data in stores}, config.protocol
     known: dict[str, list[Row]] = {}
@@ -146,27 +156,233 @@ def of_stores(
             if place in wanted:
                 known[name].append(row)
                 wanted[place] = True
-        lacking = next((place for place, there in wanted.items() if not there), None)
-        if lacking is not None:
-            (source, target), method, seed = lacking
-            raise UserError(
-                f"--results={earlier.path} has nothing of {source} → {target} by {method}, seed {seed}."
-            )
+        for ((source, target), method, seed), there in wanted.items():
+            if not there:
+                raise UserError(
+                    f"--results={earlier.path} has nothing of {source} → {target} by {method}, seed {seed}."
+                )
     return known
 
 
-def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """All that the directory of a command, or of a study with one directory for each part, holds.
+
+    Attributes:
+      parts: in the order of their names.
+      absent: parts of a study that are not there, and why where that is known.
+      driver: of the directory itself.
+    """
+
+    parts: Sequence[Part]
+    absent: Sequence[str]
+    driver: str
+
+    @property
+    def datasets(self) -> list[str]:
+        """Of all parts, in order of appearance."""
+        return list(dict.fromkeys(dataset for part in self.parts for dataset in part.datasets))
 
 
-def _config(path: pathlib.Path) -> dict:
-    try:
-        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--results={path} holds no results: its config.json cannot be read.") from error
-    if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (
-        results.FORMAT,
-        results.FORMAT_VERSION,
-    ):
-        raise UserError(f"--results={path}: its config.json is not of results of this version.")
+def read_tree(path: pathlib.Path) -> Tree:
+    """Reads a results directory and checks that all of it belongs together.
+
+    Raises:
+      UserError: it is not there, is not ours, is of another version, is cut short, or mixes configurations.
+    """
+    if not path.is_dir():
+        raise UserError(f"there is no directory {path}; give the --out of a command or of a study.")
+    config = read_config(path)
+    driver = str(config.get("driver"))
+    if driver != STUDY:
+        return Tree([_part(path, config)], [], driver)
+    folders = sorted(f for f in path.iterdir() if f.name[0] != "." and (f / "config.json").is_file())
+    found = [(folder, read_config(folder)) for folder in folders]
+    parts = [_part(folder, own) for folder, own in found if own.get("driver") in SECTIONS]
+    if not parts:
+        raise UserError(f"{path} is the directory of a study, but holds no results of a part.")
+    _check_belong_together(path, parts)
+    named = [item if isinstance(item, str) else str(item.get("name")) for item in config.get("parts") or []]
+    there = {part.name for part in parts}
+    failed = [f"{name} ({why})" for name, why in (config.get("failed") or {}).items()]
+    return Tree(parts, [*(name for name in named if name not in there), *failed], driver)
+
+
+def read_config(path: pathlib.Path) -> dict[str, Any]:
+    """The content of a results directory's ``config.json``.
+
+    Raises:
+      UserError: it is not there, is damaged, or is not of our format and version.
+    """
+    file = path / "config.json"
+    if not file.exists():
+        raise UserError(f"{path} holds no results: there is no config.json in it.")
+    content = _json(file)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} holds no results: its config.json is not of format {FORMAT}.")
+    if content.get("version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} is of version {content.get('version')} of the format of results, expected {FORMAT_VERSION}; run "
+            "the command that wrote it again."
+        )
     return content
+
+
+def _part(path: pathlib.Path, config: Mapping[str, Any]) -> Part:
+    driver = str(config.get("driver"))
+    if driver not in SECTIONS:
+        raise UserError(
+            f"{path} was written by experiments.{driver}, of which there is no report; there is one of "
+            f"{', '.join([*SECTIONS, STUDY])}."
+        )
+    if not (path / "results.parquet").exists():
+        raise UserError(f"{path} holds no results.parquet; it may be the output of a run that was cut short.")
+    rows = _rows(path / "results.parquet")
+    _check_csv(path, len(rows))
+    fits = _lines(path / "fits.csv", ("source", "target", "method", "ok"))
+    part = Part(
+        path.resolve().name,
+        driver,
+        config,
+        rows,
+        curves=_rows(path / "curves.parquet"),
+        doubtful=frozenset(
+            (fit["source"], fit["target"], fit["method"]) for fit in fits if fit["ok"] != "True"
+        ),
+        alignability=_rows(path / "alignability.parquet"),
+        projection=_records(path / "projection.csv", Point),
+        predictions=_records(path / "prediction.csv", Predicted),
+        differences=_records(path / "differences.csv", Difference),
+        three_way=_records(path / "three_way.csv", ThreeWay),
+        families=_json(path / "families.json") if (path / "families.json").exists() else {},
+        checksums={
+            file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in sorted(path.iterdir())
+            if file.suffix in (".parquet", ".json") or file.name in RECORDS
+        },
+    )
+    _check_rows(path, part)
+    return part
+
+
+def _rows(file: pathlib.Path) -> list[Row]:
+    """The rows of a table; none if it is not there."""
+    import pyarrow.parquet
+
+    if not file.exists():
+        return []
+    try:
+        there = pyarrow.parquet.read_schema(file).names
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}.") from error
+    _require_columns(file, COLUMNS, there)
+    return read_parquet(file)
+
+
+def _lines(file: pathlib.Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """The lines of a CSV file; none if it is not there."""
+    if not file.exists():
+        return
+    with file.open(newline="", encoding="utf-8") as text:
+        lines = csv.DictReader(text)
+        _require_columns(file, columns, lines.fieldnames or ())
+        yield from lines
+
+
+def _require_columns(file: pathlib.Path, columns: Sequence[str], there: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in there]
+    if missing:
+        raise UserError(
+            f"{file} has no column {missing[0]}; it was written by another version, run the command again."
+        )
+
+
+def _records(file: pathlib.Path, kind: type[Record]) -> list[Record]:
+    """The lines of a CSV file as the records that they were written from; none if it is not there."""
+    types, found = get_type_hints(kind), []
+    for number, line in enumerate(_lines(file, list(types)), start=2):
+        try:
+            found.append(kind(**{name: _field(of, line[name]) for name, of in types.items()}))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{file}, line {number} cannot be read: {error}.") from error
+    return found
+
+
+def _field(kind: Any, text: str) -> Any:
+    """A field of a CSV file: an empty one is NaN, or None where the record allows it."""
+    if kind in (str, int):
+        return kind(text)
+    return float(text or "nan") if kind is float or text else None
+
+
+def _json(file: pathlib.Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
+
+
+def _check_csv(path: pathlib.Path, rows: int) -> None:
+    """Both tables hold the same rows; a directory put together by hand may hold those of two runs."""
+    if not (path / "results.csv").exists():
+        return
+    count = sum(1 for _ in _lines(path / "results.csv", COLUMNS))
+    if count != rows:
+        raise UserError(
+            f"{path} mixes two runs: results.csv has {count:,} rows, results.parquet has {rows:,}; run the command "
+            "again."
+        )
+
+
+def _check_rows(path: pathlib.Path, part: Part) -> None:
+    """Every row belongs to the configuration in the same directory."""
+    protocol = (part.config.get("config") or {}).get("protocol") or {}
+    expected: dict[str, tuple[set[Any], list[Any]]] = {}
+    if protocol.get("seeds"):
+        expected["seeds"] = ({row.seed for row in part.rows}, protocol["seeds"])
+    if protocol.get("methods") and part.driver == "pairwise":
+        expected["methods"] = ({row.method for row in part.methods()} - set(CONTROLS), protocol["methods"])
+    for name, (found, configured) in expected.items():
+        other = sorted(found - set(configured), key=str)
+        if other:
+            raise UserError(
+                f"{path} mixes two configurations: its results have the {name} {_shown(other)}, its config.json has "
+                f"{_shown(configured)}; run the command again."
+            )
+
+
+def _check_belong_together(path: pathlib.Path, parts: Sequence[Part]) -> None:
+    """Parts of one study share a version, a protocol and their embeddings."""
+    known: dict[str, tuple[Any, str]] = {}
+    for part in parts:
+        for what, value in _common(part):
+            first, where = known.setdefault(what, (value, part.name))
+            if first != value:
+                raise UserError(
+                    f"{path} mixes two configurations: {what} is {_brief(first)} in {where} and {_brief(value)} in "
+                    f"{part.name}; run the study again, or the report on one part."
+                )
+
+
+def _common(part: Part) -> Iterator[tuple[str, Any]]:
+    """What must be the same in every part that has it."""
+    config = part.config.get("config") or {}
+    protocol = config.get("protocol") or {}
+    yield from ((f"protocol.{name}", protocol[name]) for name in COMMON_PROTOCOL if name in protocol)
+    yield from ((name, config[name]) for name in COMMON_SETTINGS if name in config)
+    version = (part.config.get("versions") or {}).get("jaxalign")
+    if version:
+        yield "the version of jaxalign", version
+    stores = part.config.get("stores") or [part.config.get("store") or {}]
+    for store in stores.values() if isinstance(stores, Mapping) else stores:
+        for encoder, checksum in (store.get("checksums") or {}).items() if isinstance(store, Mapping) else ():
+            yield f"the checksum of {encoder} in {store.get('dataset')}", checksum
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _brief(value: Any) -> str:
+    text = _shown(value)
+    return text[:16] + "…" if len(text) > 40 else text

@@ -214,4 +214,4 @@ def test_results_of_something_else_are_refused(measured, store, capsys, tmp_path
     (old / "config.json").write_text('{"format": "jaxalign-results", "version": 0}')
     flags[2] = f"--results={old}"
     assert drive(geometry, *flags, "--compilation_cache=none") == 2
-    assert "not of results of this version" in capsys.readouterr().err
+    assert "of version 0 of the format" in capsys.readouterr().err

@@ -10,8 +10,8 @@ import pytest
 
 from experiments import report
 from experiments.run import cli
+from experiments.run.earlier import read_tree
 from experiments.run.results import read_parquet
-from experiments.run.results_tree import read_tree
 from jaxalign.core.errors import UserError
 
 ENCODERS = ("a", "b", "c")
@@ -90,7 +90,7 @@ def refused(folder):
 
 def test_what_is_not_there_or_not_ours(tmp_path, single):
     assert (
-        refused(tmp_path / "nowhere") == "there is no directory X; give the --out of a driver or of a study."
+        refused(tmp_path / "nowhere") == "there is no directory X; give the --out of a command or of a study."
     )
     assert refused(tmp_path) == "X holds no results: there is no config.json in it."
     (tmp_path / "config.json").write_text("{")
@@ -103,9 +103,7 @@ def test_what_is_not_there_or_not_ours(tmp_path, single):
 
 def test_another_version(single):
     change(single, version=2)
-    assert refused(single).startswith(
-        "X is of version 2 of the format of results, this is a report on version 1"
-    )
+    assert refused(single).startswith("X is of version 2 of the format of results, expected 1")
 
 
 def test_columns_of_another_version(single):

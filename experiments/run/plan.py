@@ -13,8 +13,6 @@ from experiments.run import analysis, flags, results
 from experiments.run.analysis import Analysis
 from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data
-from experiments.run.labels import read_labels
-from experiments.run.measuring import require_ranks
 from jaxalign.core.errors import UserError
 from jaxalign.report.labels import file_stem
 
@@ -123,20 +121,6 @@ def _part(
     values = flags.namespace(part.flags, only_defaults=True, **{**DEFAULTS.get(name, {}), **given, **here})
     config = analysis.configure(values, part.methods, **part.also)
     return Part(place.name, part, stores, values, config, tuple(earlier))
-
-
-def check(parts: Sequence[Part], stores: Sequence[Data], given: Mapping[str, Any]) -> None:
-    """What of the flags would fail in every part, before any of them.
-
-    Raises:
-      UserError: families name encoders that are not there, or ranks are larger than the gallery.
-    """
-    for data in stores:
-        if given.get("families") is not None:
-            read_labels(given["families"], data.encoders)
-    for part in parts:
-        for data in part.stores:
-            require_ranks(part.config, data)
 
 
 def check_output(out: pathlib.Path, overwrite: bool) -> None:
