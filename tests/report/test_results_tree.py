@@ -109,10 +109,7 @@ def test_another_version(single):
 def test_columns_of_another_version(single):
     file = single / "results.parquet"
     pyarrow.parquet.write_table(pyarrow.parquet.read_table(file).drop_columns(["reason"]), file)
-    sentence = (
-        "X/results.parquet has no column reason; it was written by another version, run the driver again."
-    )
-    assert refused(single) == sentence
+    assert refused(single).startswith("X/results.parquet has no column reason; ")
 
 
 def test_damaged_files(single):
