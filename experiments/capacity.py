@@ -23,7 +23,7 @@ from jaxalign import Fit, FoldMoments, Moments, PairwiseMaps, fit_pairs
 from jaxalign.analysis.capacity import Features, features_of, fit_network
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
-from jaxalign.core.splits import identity_folds
+from jaxalign.core.people import identity_folds
 from jaxalign.report import ResultTable, render_table
 
 METHODS = ("linear_features", "random_fourier", "polynomial", "mlp")

@@ -19,8 +19,7 @@ from experiments.run.comparing import curves_along, number_of_curve
 from experiments.run.measuring import Measuring
 from jaxalign import PairwiseMaps
 from jaxalign.analysis.curves import logarithmic, size_for_share
-from jaxalign.core.splits import Split
-from jaxalign.core.training_sizes import Growth, Places, distinct
+from jaxalign.core.people import Growth, Places, Split, distinct
 from jaxalign.moments.nested import nested_moments
 from jaxalign.report import Row
 from jaxalign.report.curves_text import along, with_interval

@@ -19,7 +19,7 @@ from experiments.run.measuring import Measuring
 from jaxalign import FoldMoments
 from jaxalign.analysis.stability import MEASURES, Apart, around, between
 from jaxalign.biometrics import Sampled, mean_of
-from jaxalign.core.splits import identity_folds
+from jaxalign.core.people import identity_folds
 from jaxalign.report import ResultTable, Row
 from jaxalign.report.records import ThreeWay
 

@@ -22,7 +22,7 @@ from experiments.run.data import Data
 from experiments.run.earlier import Reading, of_stores
 from experiments.run.measuring import Measuring
 from jaxalign.core.errors import UserError
-from jaxalign.core.splits import Split, identity_folds, limit_per_person, without_people
+from jaxalign.core.people import Split, identity_folds, limit_per_person, without_people
 from jaxalign.report.transfer_text import render_transfer
 
 DEFAULT = "identity,orthogonal,ridge,canonical"

@@ -29,7 +29,7 @@ from jaxalign.align.methods import SOLVERS
 from jaxalign.analysis.tuning import tune
 from jaxalign.biometrics import EvaluationPlan, Resampling, Sampled, maximum, mean_of
 from jaxalign.core.errors import UserError
-from jaxalign.core.splits import limit_per_person, published_split
+from jaxalign.core.people import limit_per_person, published_split
 
 VALUES = flags.FlagValues()
 STORE = flags.DEFINE_string("store", None, "Directory of embeddings.", required=True, flag_values=VALUES)

@@ -25,7 +25,7 @@ from absl import flags
 from experiments.benchmarks.memory import peak_gigabytes
 from jaxalign import AffineMap, evaluate
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows
+from jaxalign.core.rows import LazyRows
 from jaxalign.data import EmbeddingStore
 
 BLOCK_ROWS = 8192  # made at once

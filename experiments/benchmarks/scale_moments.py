@@ -28,7 +28,7 @@ from experiments.benchmarks.memory import peak_gigabytes
 from jaxalign import Moments
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision, moment_dtype, multiply
-from jaxalign.core.streaming import even
+from jaxalign.core.rows import even_size
 from jaxalign.moments import scatter
 from jaxalign.moments.accumulation import default_chunk_rows
 
@@ -179,7 +179,7 @@ def _alone(path: str, rows: int, width: int) -> dict[str, float]:
 
 def _warm_up(array: np.ndarray) -> None:
     """Compiles the programs that all rows will use: chunks are of one size, so two of them do."""
-    size = even(len(array), min(default_chunk_rows([array], 1), len(array)))
+    size = even_size(len(array), min(default_chunk_rows([array], 1), len(array)))
     Moments.of({"rows": array[: 2 * size]}, chunk_rows=size)
 
 

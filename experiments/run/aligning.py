@@ -21,7 +21,7 @@ from jaxalign import Fit, FoldMoments, PairwiseMaps, device_mesh, fit_pairs
 from jaxalign.align.methods import SOLVERS
 from jaxalign.biometrics import Sampled
 from jaxalign.core.errors import UserError
-from jaxalign.core.streaming import ahead
+from jaxalign.core.rows import prefetch
 from jaxalign.moments.hosts import ALONE, Hosts
 from jaxalign.report import Row, Setting
 
@@ -135,7 +135,7 @@ class Aligning:
           fitted: each item so many ``sets`` of maps of all pairs.
         """
         depth = min(MOST_AHEAD, AHEAD_BYTES // (sets * self._bytes()))
-        return ahead(fitted, depth) if jax.default_backend() == "cpu" and depth else fitted
+        return prefetch(fitted, depth) if jax.default_backend() == "cpu" and depth else fitted
 
     def _by_gradient(
         self, method: str, moments: FoldMoments, measuring: Measuring, pairs: list[tuple[str, str]]

@@ -18,7 +18,7 @@ from experiments.run.measuring import Compared, Measuring, TestRows, filled
 from jaxalign import FoldMoments, fit_pairs
 from jaxalign.align.components import principal_components
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows
+from jaxalign.core.rows import LazyRows
 from jaxalign.moments.hosts import ALONE, Hosts
 from jaxalign.report import Row
 from jaxalign.report.controls import OWN, PIXEL_MAPS, SHUFFLED

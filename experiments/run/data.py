@@ -14,8 +14,8 @@ import numpy as np
 from experiments.run.config import PairwiseConfig
 from experiments.run.progress import Progress
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows
-from jaxalign.core.splits import Split, limit_per_person, published_split, require_repeated_identities
+from jaxalign.core.people import Split, limit_per_person, published_split, require_repeated_identities
+from jaxalign.core.rows import LazyRows
 from jaxalign.data import EmbeddingStore, join
 from jaxalign.data.manifest import check_new_names
 

@@ -26,8 +26,8 @@ from jaxalign.biometrics.pair_lists import PairList, published_pairs, read_lfw_p
 from jaxalign.biometrics.tiling import padded
 from jaxalign.core.devices import MOST_WORKERS, concurrently, spare_workers
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows
-from jaxalign.core.splits import Split, identity_folds
+from jaxalign.core.people import Split, identity_folds
+from jaxalign.core.rows import LazyRows
 from jaxalign.moments.blocks import padded_width
 from jaxalign.report import Row
 

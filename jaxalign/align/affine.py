@@ -15,9 +15,9 @@ from jax.core import Tracer
 from jaxtyping import Float
 
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows
 from jaxalign.core.precision import double_precision, multiply
 from jaxalign.core.pytree import Leaf, pytree, static
+from jaxalign.core.rows import LazyRows
 
 FORMAT = "jaxalign-affine-map"
 ROWS_STEP = 256  # lazy rows are filled up to a multiple, so that few programs serve all pieces

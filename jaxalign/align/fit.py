@@ -17,8 +17,8 @@ from jaxalign.align.solvers.base import AllPairsMethod, Training
 from jaxalign.core import checks
 from jaxalign.core import mesh as meshes
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows
-from jaxalign.core.splits import identity_folds
+from jaxalign.core.people import identity_folds
+from jaxalign.core.rows import LazyRows
 from jaxalign.moments.moments import FoldMoments, Moments
 from jaxalign.moments.spread import SpreadMoments
 

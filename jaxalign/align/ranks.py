@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.solvers import Fit
-from jaxalign.core.lazy_rows import LazyRows
+from jaxalign.core.rows import LazyRows
 from jaxalign.moments.blocks import padded_width
 
 

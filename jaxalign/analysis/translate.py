@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from jaxalign.align.affine import AffineMap
-from jaxalign.core import chunk_size, streaming
+from jaxalign.core import checks
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows, unit_rows
+from jaxalign.core.rows import LazyRows, explained_memory_error, prefetch, rows_that_fit, unit_rows
 from jaxalign.data import EmbeddingStore
 from jaxalign.data.derived import write_derived
 from jaxalign.data.manifest import DTYPES, check_encoder_name
@@ -74,7 +74,7 @@ def translate(
     if os.path.realpath(out) == os.path.realpath(store.path):
         raise UserError(f"{out} is the store to translate; choose another path for the new one.")
     require_free(pathlib.Path(out), overwrite)
-    size = min(chunk_size.check(chunk_rows) or _chunk_rows(map), store.rows)
+    size = min(checks.positive(chunk_rows, "chunk_rows") or _chunk_rows(map), store.rows)
     chunks = _mapped(rows, map, size, normalize_input, normalize, progress)
     note = {"translated_from": {"encoder": encoder, "sha256": store.checksums[encoder]}, **(info or {})}
     return write_derived(store, out, name, chunks, map.out_dim, dtype, info=note, overwrite=overwrite)
@@ -90,24 +90,14 @@ def _mapped(
 ) -> Iterator[np.ndarray]:
     """The mapped rows, a chunk at a time, shape [c, out], float32 or float64."""
     given = LazyRows.of(rows).unit() if normalize_input else LazyRows.of(rows)
-    for start, part in streaming.ahead(given.pieces(size)):
-        mapped = _apply(map, part)
+    for start, part in prefetch(given.pieces(size)):
+        with explained_memory_error(f"mapped rows of width {map.in_dim:,} to {map.out_dim:,}", len(part)):
+            mapped = np.asarray(map(part))
         yield unit_rows(mapped) if normalize else mapped
         if progress is not None:
             progress(start + len(part))
 
 
-def _apply(map: AffineMap, rows: np.ndarray) -> np.ndarray:
-    """The map of one chunk, in smaller pieces where memory runs out."""
-
-    def run(size: int) -> np.ndarray:
-        pieces = [np.asarray(map(rows[start : start + size])) for start in range(0, len(rows), size)]
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-    what = f"mapped rows of width {map.in_dim:,} to {map.out_dim:,}"
-    return chunk_size.halved_until_it_fits(run, len(rows), what)
-
-
 def _chunk_rows(map: AffineMap) -> int:
     row_bytes = 8 * max(map.in_dim, map.out_dim)
-    return chunk_size.rows_that_fit(max(1, CHUNK_BYTES // row_bytes), 4 * row_bytes, 0)
+    return rows_that_fit(CHUNK_BYTES // row_bytes, 4 * row_bytes)

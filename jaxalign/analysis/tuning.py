@@ -20,7 +20,7 @@ from jaxalign.align.methods import SOLVERS
 from jaxalign.align.solvers import Pair
 from jaxalign.biometrics import EvaluationPlan, verify
 from jaxalign.core.errors import UserError
-from jaxalign.core.splits import identity_folds, limit_per_person
+from jaxalign.core.people import identity_folds, limit_per_person
 from jaxalign.moments.moments import FoldMoments
 
 FITTED = (  # early stopping by people held out, and whitened axes, beside the rates

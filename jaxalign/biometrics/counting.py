@@ -26,8 +26,7 @@ from jaxalign.biometrics.row_search import places_in_rows
 from jaxalign.biometrics.rows import Side, same_width, score_dtype
 from jaxalign.biometrics.sorted_scores import SortedScores
 from jaxalign.biometrics.tiling import MateTable, padded
-from jaxalign.core import streaming
-from jaxalign.core.lazy_rows import LazyRows
+from jaxalign.core.rows import LazyRows, prefetch
 
 SORTED_ROWS = 1024  # of kept scores that are sorted at once
 
@@ -116,7 +115,7 @@ class Counter:
                 buffer = self.probes.read(numbers, tiling.devices * tiling.segment)
                 yield number, numbers, buffer.reshape(tiling.devices, tiling.segment, -1)
 
-        for number, numbers, buffer in streaming.ahead(read()) if tiling.rounds > 1 else read():
+        for number, numbers, buffer in prefetch(read()) if tiling.rounds > 1 else read():
             yield number, self.probes.placed(buffer, numbers, spreading.each(self.mesh))
 
     def _genuine(self, mated: np.ndarray) -> np.ndarray:

@@ -26,9 +26,9 @@ from jaxalign.biometrics.tail import ImpostorTail, impostor_tail
 from jaxalign.biometrics.templates import Gallery
 from jaxalign.biometrics.tiling import SEGMENT_ROWS, STRIP_ROWS
 from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification, verification
-from jaxalign.core import chunk_size
+from jaxalign.core import checks
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows
+from jaxalign.core.rows import LazyRows, explained_memory_error, rows_that_fit
 
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 RANKS = (1, 5, 10, 20)
@@ -174,7 +174,7 @@ def evaluate(
       ISO/IEC 19795-1:2021; Grother et al., "Face Recognition Technology Evaluation", NIST.
     """
     _check_options(measures, own_photograph, ranks, cmc, zero_rows)
-    rates, most = check_rates(fmr), chunk_size.check(gallery_rows, "gallery_rows")
+    rates, most = check_rates(fmr), checks.positive(gallery_rows, "gallery_rows")
     left_out, photographs = None, gallery
     if isinstance(probe_identities, EvaluationPlan):
         plan = probe_identities
@@ -202,17 +202,16 @@ def evaluate(
         zero_rows, left_out, photographs, listed, people_weights, devices,
     )  # fmt: skip
     what = f"scores of {plan.gallery:,} gallery rows of width {right.width:,}"
-    return chunk_size.halved_until_it_fits(
-        asked.answer, most or _gallery_rows(right), what, name="gallery_rows"
-    )
+    size = most or _gallery_rows(right)
+    with explained_memory_error(what, size, "gallery_rows"):
+        return asked.answer(size)
 
 
 def _gallery_rows(gallery: LazyRows) -> int:
     """Rows of the gallery that a device has memory for, and their scores with a strip of probes."""
     row_bytes = rows.padded_width(gallery.width) * 4
-    return chunk_size.rows_that_fit(
-        len(gallery), row_bytes + 3 * 4 * STRIP_ROWS, 3 * SEGMENT_ROWS * row_bytes, GALLERY_BYTES // row_bytes
-    )
+    most = min(len(gallery), GALLERY_BYTES // row_bytes)
+    return rows_that_fit(most, row_bytes + 3 * 4 * STRIP_ROWS, 3 * SEGMENT_ROWS * row_bytes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxalign.biometrics.counting import Counter, Scored
 from jaxalign.biometrics.identification import CUT, Identification, shares
-from jaxalign.core.lazy_rows import LazyRows
+from jaxalign.core.rows import LazyRows
 
 ROWS_AT_ONCE = 1 << 14
 

@@ -17,7 +17,7 @@ from jaxalign.biometrics.sorted_scores import SortedScores
 from jaxalign.biometrics.tiling import padded
 from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows
+from jaxalign.core.rows import LazyRows
 
 PAIRS_AT_ONCE = 1024
 PAIRS_READ = 1 << 14  # pairs whose rows are on the device together

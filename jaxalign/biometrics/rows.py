@@ -10,9 +10,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from jaxalign.core import streaming
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows
+from jaxalign.core.rows import LazyRows, prefetch
 
 PIECE_ROWS = 8192  # of the gallery, read and normalised at once
 WIDTH_MULTIPLE = 128
@@ -104,7 +103,7 @@ class Side:
         starts = range(0, len(numbers), PIECE_ROWS)
         pieces = ((first, numbers[first : first + PIECE_ROWS]) for first in starts)
         read = ((first, part, self.read(part, min(PIECE_ROWS, size - first))) for first, part in pieces)
-        for first, part, buffer in streaming.ahead(read):
+        for first, part, buffer in prefetch(read):
             tile = _fill(tile, self.placed(buffer, part, sharding), np.int32(first))
         return tile
 

@@ -10,7 +10,7 @@ from jaxalign.biometrics.layout import EvaluationPlan
 from jaxalign.biometrics.leave_one_out import leave_one_out_scores, template_sums
 from jaxalign.biometrics.rows import checked
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows
+from jaxalign.core.rows import LazyRows
 
 
 def first_rows(identities: Sequence | np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows
+from jaxalign.core.rows import LazyRows
 
 
 def array_of(values: object, name: str) -> np.ndarray:
@@ -23,6 +23,15 @@ def seed(value: object) -> None:
     """Refuses a seed that is not a whole number ≥ 0."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
         raise UserError(f"seed: expected a whole number of at least 0, got {value!r}")
+
+
+def positive(value: object, name: str) -> int | None:
+    """A whole number of at least 1, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{name}: expected a whole number of at least 1, or None, got {value!r}")
+    return int(value)
 
 
 @overload
@@ -145,11 +154,8 @@ def penalty(l2: object, *, zero_allowed: bool = False, scalar: bool = False) -> 
 
 
 def rank(value: int | None) -> None:
-    """Refuses a rank below 1."""
-    if value is not None and (
-        not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1
-    ):
-        raise UserError(f"rank: expected an integer of at least 1, or None for full rank, got {value!r}")
+    """Refuses a rank below 1; None is full rank."""
+    positive(value, "rank")
 
 
 def whitening_settings(whitening: object, weighting: object, shrinkage: object) -> None:

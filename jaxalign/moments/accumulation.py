@@ -11,9 +11,16 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from jaxalign.core import chunk_size, streaming
-from jaxalign.core.lazy_rows import LazyRows, any_mapped
 from jaxalign.core.precision import double_precision
+from jaxalign.core.rows import (
+    Chunk,
+    LazyRows,
+    chunks,
+    explained_memory_error,
+    fold_chunks,
+    prefetch,
+    rows_that_fit,
+)
 
 Sum = TypeVar("Sum", bound=Any)  # has an attribute ``mean``, shape [D]
 DeviceChunk = tuple[tuple[jax.Array, ...], jax.Array]  # rows [c, d] of each encoder; their weights [c]
@@ -36,7 +43,7 @@ class Placement:
       most_rows: of a chunk on each device, by default; None for no such limit.
     """
 
-    place: Callable[[streaming.Chunk], DeviceChunk] = jax.device_put
+    place: Callable[[Chunk], DeviceChunk] = jax.device_put
     shares: int = 1
     elements: int | None = None
     spare: int = 3
@@ -118,30 +125,27 @@ def _many_rows(
     chunk_rows: int | None,
     placement: Placement,
 ) -> tuple[Sum, ...]:
-    """One pass over the rows in order; where memory runs out, another with smaller chunks."""
+    """One pass over the rows in order."""
     folds = 1 if fold is None else int(fold.max()) + 1
     size = min(chunk_rows or default_chunk_rows(arrays, folds, placement), len(weights))
     if fold is not None and chunk_rows is None:
         size = max(
             min(size // 2, 4 * size // folds), min(size, LEAST_FOLD_ROWS)
         )  # one of every fold is in memory
-
-    def run(size: int) -> tuple[Sum, ...]:
-        chunks: Iterable[tuple[int, streaming.Chunk]]
-        if fold is not None:
-            chunks = streaming.ahead(streaming.fold_chunks(arrays, weights, fold, size))
-        else:
-            chunks = ((0, chunk) for chunk in streaming.chunks(arrays, weights, size))
-            if size < len(weights) and any_mapped(arrays):
-                chunks = streaming.ahead(chunks)
-        return _summed(chunks, folds, add, placement)
-
+    read: Iterable[tuple[int, Chunk]]
+    if fold is not None:
+        read = prefetch(fold_chunks(arrays, weights, fold, size))
+    else:
+        read = ((0, chunk) for chunk in chunks(arrays, weights, size))
+        if size < len(weights) and any(array.is_mapped for array in arrays):
+            read = prefetch(read)
     width = sum(array.shape[1] for array in arrays)
-    return chunk_size.halved_until_it_fits(run, size, f"moments of width {width:,}")
+    with explained_memory_error(f"moments of width {width:,}", size):
+        return _summed(read, folds, add, placement)
 
 
 def _summed(
-    chunks: Iterable[tuple[int, streaming.Chunk]], folds: int, add: Adding[Sum], placement: Placement
+    chunks: Iterable[tuple[int, Chunk]], folds: int, add: Adding[Sum], placement: Placement
 ) -> tuple[Sum, ...]:
     sums: list[Sum | None] = [None] * folds
     last = None
@@ -166,9 +170,9 @@ def default_chunk_rows(
     most = -(-CHUNK_ELEMENTS * placement.shares // width)
     if placement.most_rows is not None:
         most = min(most, placement.most_rows * placement.shares)
-    if any_mapped(arrays):
+    if any(LazyRows.of(array).is_mapped for array in arrays):
         # Not far fewer than columns: each chunk costs a pass over [D, D].
         most = min(most, max(CHUNK_BYTES // row_bytes, width // 4))
     # On the device: the sum of every fold, a chunk's and what is in between; two chunks, one of them twice.
     fixed = (folds + placement.spare) * (placement.elements or width**2) * 8
-    return chunk_size.rows_that_fit(most, 4 * row_bytes // placement.shares, fixed)
+    return rows_that_fit(most, 4 * row_bytes // placement.shares, fixed)

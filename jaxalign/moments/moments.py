@@ -23,13 +23,13 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxalign.core import checks, chunk_size
+from jaxalign.core import checks
 from jaxalign.core import mesh as meshes
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows
 from jaxalign.core.mesh import Layout
 from jaxalign.core.precision import double_precision, moment_dtype
 from jaxalign.core.pytree import pytree, static
+from jaxalign.core.rows import LazyRows
 from jaxalign.moments import sums
 from jaxalign.moments.accumulation import DeviceChunk, by_fold
 from jaxalign.moments.spread import SpreadMoments
@@ -260,7 +260,7 @@ def _by_fold(
     """Moments of each fold, on one device or over a mesh."""
     names, widths = tuple(arrays), tuple(array.shape[1] for array in arrays.values())
     given = arrays, fold, weights, rows
-    chunk_rows = chunk_size.check(chunk_rows)
+    chunk_rows = checks.positive(chunk_rows, "chunk_rows")
     if mesh is None or mesh.size == 1:
         return by_fold(*given, _adding(names, widths, weights.dtype), chunk_rows)
     summing = Summing(Layout.of(names, widths, mesh.shape["pairs"]), mesh, weights.dtype)

@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from jaxalign.core.mesh import Layout
 from jaxalign.core.precision import double_precision
-from jaxalign.core.streaming import Chunk
+from jaxalign.core.rows import Chunk
 from jaxalign.moments import sums
 from jaxalign.moments.accumulation import DeviceChunk, Placement
 from jaxalign.moments.scatter import scatter_row, sliceable

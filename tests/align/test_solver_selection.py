@@ -12,7 +12,7 @@ import jaxalign
 from jaxalign import FoldMoments
 from jaxalign.align.selection import Scores, penalty_scores, rank_scores
 from jaxalign.align.solvers import Ridge
-from jaxalign.core.splits import identity_folds
+from jaxalign.core.people import identity_folds
 
 GRID = np.geomspace(1e-3, 1e4, 15)
 FOLDS = 5

@@ -16,7 +16,7 @@ from agreement import relative_error
 
 import jaxalign
 from jaxalign import FoldMoments, PairwiseMaps
-from jaxalign.core.splits import published_split
+from jaxalign.core.people import published_split
 
 ENCODERS = ("mobilefacenet", "dlib_resnet", "nsfw_mobilenet_v2", "faceres")
 PAIRS = [(a, b) for a in ENCODERS for b in ENCODERS if a != b]

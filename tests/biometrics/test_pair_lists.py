@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jaxalign.biometrics.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.core.errors import UserError
-from jaxalign.core.splits import published_split
+from jaxalign.core.people import published_split
 from jaxalign.data import EmbeddingStore
 
 IDENTITIES = ["Ann_Lee", "Ann_Lee", "Bo", "Bo", "Bo", "Cy_Jr."]

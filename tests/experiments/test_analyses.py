@@ -25,7 +25,7 @@ from experiments import (
 )
 from experiments.run import cli, plan
 from experiments.run.results import COLUMNS
-from jaxalign.core.splits import identity_folds, published_split
+from jaxalign.core.people import identity_folds, published_split
 from jaxalign.data import EmbeddingStore
 
 PEOPLE, SECOND = range(30), range(18, 48)

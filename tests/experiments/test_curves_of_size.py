@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from jaxalign import UserError
-from jaxalign.core.splits import published_split
-from jaxalign.core.training_sizes import Growth, distinct
+from jaxalign.core.people import Growth, distinct, published_split
 from jaxalign.moments.nested import nested_moments
 
 

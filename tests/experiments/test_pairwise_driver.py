@@ -176,7 +176,7 @@ def test_heat_maps_are_one_for_each_method_and_measure(default_run):
 
 def test_saved_maps_are_those_that_were_measured(default_run, store):
     from jaxalign import PairwiseMaps
-    from jaxalign.core.splits import published_split
+    from jaxalign.core.people import published_split
 
     maps = PairwiseMaps.load(default_run[0] / "maps" / "seed42" / "orthogonal")
     assert len(maps) == 6

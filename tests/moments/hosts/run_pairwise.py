@@ -14,7 +14,7 @@ from experiments import pairwise
 from experiments.run import cli
 from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data
-from jaxalign.core.splits import published_split
+from jaxalign.core.people import published_split
 from jaxalign.moments.hosts.shares import share
 
 log = pathlib.Path(sys.argv.pop(1))

@@ -1,13 +1,15 @@
 """Rows that are read when they are used are the rows of the array, whatever pieces they are read in."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from experiments.run import data
 from jaxalign import AffineMap, FoldMoments, Moments
-from jaxalign.core import lazy_rows
+from jaxalign.core import rows as rows_module
 from jaxalign.core.errors import UserError
-from jaxalign.core.lazy_rows import LazyRows
+from jaxalign.core.rows import LazyRows, chunks, fold_chunks, prefetch, rows_that_fit
 from jaxalign.data import EmbeddingStore
 from jaxalign.moments import accumulation
 
@@ -21,9 +23,9 @@ def array(tmp_path):
     return np.memmap(tmp_path / "rows", np.float16, "r", shape=values.shape)
 
 
-@pytest.mark.parametrize("piece", [1, 7, ROWS])
+@pytest.mark.parametrize("piece", [1, 20, 10_000])
 def test_rows_are_chosen_prepared_and_mapped_as_by_numpy(array, monkeypatch, piece):
-    monkeypatch.setattr(lazy_rows, "MAPPED_PIECE", piece)
+    monkeypatch.setattr(rows_module, "PIECE_ELEMENTS", piece)
     random = np.random.default_rng(1)
     numbers, some = random.permutation(ROWS)[:90], random.integers(0, 90, 40)  # some rows twice
     wide = np.asarray(array, np.float64)
@@ -97,3 +99,65 @@ def test_unusable_rows_are_found_whatever_is_read_at_once(tmp_path, monkeypatch,
     found = data.unusable_rows(store, store.encoders)
     assert list(found) == ["bad"]
     assert [rows.tolist() for rows in found["bad"]] == [[0, 7, 8, 23], [9, 16]]
+
+
+@pytest.mark.parametrize("view", [np.s_[10:], np.s_[::2], np.s_[:, 1:]])
+def test_views_of_mapped_arrays_are_copied_when_read_and_arrays_in_memory_are_not(array, view):
+    assert LazyRows.of(array[view]).is_mapped and LazyRows.of(np.asarray(array)[view]).is_mapped
+    found = LazyRows.of(array[view]).read(3, 40)
+    np.testing.assert_array_equal(found, array[view][3:40])
+    assert not np.shares_memory(found, array)
+    here = np.array(array)[view]
+    assert not LazyRows.of(here).is_mapped and np.shares_memory(LazyRows.of(here).read(1, 3), here)
+
+
+def test_prefetching_keeps_order_passes_errors_and_stops_early():
+    def items():
+        for number in range(10):
+            made.append(number)
+            yield number
+        raise ValueError("at the end")
+
+    made, seen = [], []
+    with pytest.raises(ValueError, match="at the end"):
+        for number in prefetch(items()):
+            seen.append(number)
+            assert len(made) <= number + 2  # one ahead
+    assert seen == list(range(10))
+    made, threads = [], threading.active_count()
+    ahead = prefetch(items())
+    assert next(ahead) == 0
+    ahead.close()
+    assert len(made) <= 2 and threading.active_count() == threads
+
+
+def test_chunks_have_one_shape_and_no_buffer_is_used_twice(array):
+    arrays, weights, fold = [LazyRows.of(array), LazyRows.of(array)], np.ones(ROWS), np.arange(ROWS) % 3 - 1
+    for parts in (
+        list(chunks(arrays, weights, 50)),
+        [chunk for _, chunk in fold_chunks(arrays, weights, fold, 50)],
+    ):
+        assert len({tuple(part.shape for part in (*rows, weight)) for rows, weight in parts}) == 1
+        assert len({rows[0].ctypes.data for rows, _ in parts}) == len(parts)
+    assert sum(float(weight.sum()) for _, weight in parts) == (fold >= 0).sum()
+
+
+@pytest.mark.parametrize(
+    ("stats", "expected"),
+    [
+        (None, 1000),
+        ({"num_allocs": 3}, 1000),
+        ({"bytes_limit": 10**9, "bytes_in_use": 0}, 1000),
+        ({"bytes_limit": 6000, "bytes_in_use": 1000}, 40),
+        ({"bytes_limit": 100}, 1),
+    ],
+)
+def test_chunks_are_as_large_as_the_device_allows(monkeypatch, stats, expected):
+    class Device:
+        memory_stats = staticmethod(lambda: stats)
+
+    class Placed:
+        devices = staticmethod(lambda: {Device})
+
+    monkeypatch.setattr(rows_module.jnp, "zeros", lambda shape: Placed())
+    assert rows_that_fit(1000, 100, 1000) == expected

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxalign.core.errors import UserError
-from jaxalign.core.splits import (
+from jaxalign.core.people import (
     identity_folds,
     limit_per_person,
     person_by_person,

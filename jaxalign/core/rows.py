@@ -1,0 +1,258 @@
+"""Rows that are read when they are used, so that no copy of all of them exists, and reading them chunk by chunk.
+
+>>> rows = LazyRows.of(store["clip"], test_rows).unit().then(map, width=map.out_dim)
+>>> evaluate(rows, LazyRows.of(store["arcface"], test_rows), identities)
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxalign.core.errors import UserError
+
+Item = TypeVar("Item")
+Step = Callable[[np.ndarray], Any]  # rows [c, d] to rows [c, e]
+Chunk = tuple[tuple[np.ndarray, ...], np.ndarray]  # rows [c, d] of each array; their weights [c]
+
+PIECE_ELEMENTS = 2**24  # numbers that go through the steps at once
+_END: Any = object()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LazyRows:
+    """Rows of an array, in memory or memory-mapped, and the steps that are applied after reading them.
+
+    Attributes:
+      array: shape [N, d].
+      numbers: indices of the rows used, in order, shape [n]; None for all.
+      steps: applied to the rows read, one after the other.
+      width, dtype: of the rows after the last step.
+    """
+
+    array: np.ndarray
+    numbers: np.ndarray | None
+    steps: tuple[Step, ...]
+    width: int
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, rows: ArrayLike | LazyRows, numbers: np.ndarray | None = None) -> LazyRows:
+        """The rows of an array [N, d], or those with these indices, in this order."""
+        if isinstance(rows, LazyRows):
+            return rows if numbers is None else rows.select(numbers)
+        array = np.asarray(rows)
+        return cls(array, None if numbers is None else np.asarray(numbers), (), array.shape[1], array.dtype)
+
+    def then(self, step: Step, *, width: int | None = None, dtype: Any = None) -> LazyRows:
+        """The same rows with one more step.
+
+        Args:
+          step: treats every row independently of the rows that it is given with.
+          width, dtype: of its output; those of its input by default.
+        """
+        after = np.dtype(self.dtype if dtype is None else dtype)
+        steps = (*self.steps, step)
+        return dataclasses.replace(self, steps=steps, width=width or self.width, dtype=after)
+
+    def unit(self) -> LazyRows:
+        """The rows scaled to length 1 by ``unit_rows`` and rounded to float32."""
+        return self.then(_unit_float32, dtype=np.float32)
+
+    def select(self, rows: np.ndarray) -> LazyRows:
+        """Some of the rows, by index, shape [m], in this order."""
+        numbers = np.asarray(rows) if self.numbers is None else self.numbers[rows]
+        return dataclasses.replace(self, numbers=numbers)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and width."""
+        return len(self.array) if self.numbers is None else len(self.numbers), self.width
+
+    ndim = 2
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All rows in memory."""
+        return np.array(self.take(np.arange(len(self))), dtype, copy=copy)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the array is memory-mapped."""
+        array: Any = self.array
+        while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+            array = array.base
+        return isinstance(array, np.memmap)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Rows start ... stop − 1, shape [stop − start, width]; a view if they are in memory and have no steps."""
+        if self.numbers is not None:
+            return self.take(np.arange(start, min(stop, len(self))))
+        rows = self.array[start:stop]
+        if not self.steps and self.is_mapped:
+            return np.array(rows)  # read from disk now, on the thread that prefetches
+        return self._prepared(rows)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """A copy of rows, by index and in the order given, shape [m, width]."""
+        numbers = np.asarray(rows) if self.numbers is None else self.numbers[rows]
+        if not self.steps:
+            return self.array[numbers]
+        taken = np.empty((len(numbers), self.width), self.dtype)
+        size = max(1, PIECE_ELEMENTS // max(self.width, self.array.shape[1]))
+        for start in range(0, len(numbers), size):
+            taken[start : start + size] = self._prepared(self.array[numbers[start : start + size]])
+        return taken
+
+    def pieces(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """All rows in order, ``size`` at a time: the index of the first one, and the rows."""
+        for start in range(0, len(self), size):
+            yield start, self.read(start, min(start + size, len(self)))
+
+    def _prepared(self, rows: np.ndarray) -> np.ndarray:
+        for step in self.steps:
+            rows = np.asarray(step(rows))
+        return rows
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1 in float64; rows of zeros stay zero. Shape [c, d], float64."""
+    wide = np.asarray(rows, np.float64)
+    length = np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide / np.where(length == 0, 1, length)
+
+
+def _unit_float32(rows: np.ndarray) -> np.ndarray:
+    return unit_rows(rows).astype(np.float32)
+
+
+def chunks(arrays: Sequence[LazyRows], weights: np.ndarray, size: int) -> Iterator[Chunk]:
+    """All rows in order, in equal chunks of at most ``size`` rows.
+
+    Args:
+      arrays: of shapes [n, d].
+      weights: of the rows, shape [n].
+      size: largest number of rows in a chunk.
+
+    Yields:
+      Chunks of one shape, so that one compiled program serves all: the last is padded with rows of weight zero.
+    """
+    size = even_size(len(weights), size)
+    for start in range(0, len(weights), size):
+        parts = [array.read(start, start + size) for array in arrays]
+        yield tuple(_padded(part, size) for part in parts), _padded(weights[start : start + size], size)
+
+
+def fold_chunks(
+    arrays: Sequence[LazyRows], weights: np.ndarray, fold: np.ndarray, size: int
+) -> Iterator[tuple[int, Chunk]]:
+    """The rows of each fold in chunks of their own, in one pass over all rows.
+
+    Args:
+      arrays: of shapes [n, d].
+      weights: of the rows, shape [n].
+      fold: of each row, integers [n]; rows below 0 are left out.
+      size: largest number of rows in a chunk.
+
+    Yields:
+      The fold and a chunk of it as soon as the chunk is full; at the end the last chunk of each fold, padded with rows
+      of weight zero. All chunks have one shape. One chunk of every fold is in memory.
+    """
+    size = even_size(int(np.bincount(fold[fold >= 0]).max()), size)
+    partial: dict[int, tuple[int, Chunk]] = {}
+    for start in range(0, len(fold), size):
+        here = fold[start : start + size]
+        for number in np.unique(here[here >= 0]).tolist():
+            rows = np.flatnonzero(here == number)
+            while len(rows):
+                filled, chunk = partial.pop(number, None) or (0, _zeros(arrays, size, weights.dtype))
+                now, rows = rows[: size - filled], rows[size - filled :]
+                part = slice(filled, filled + len(now))
+                for array, buffer in zip(arrays, chunk[0]):
+                    buffer[part] = array.take(start + now)
+                chunk[1][part] = weights[start + now]
+                if part.stop < size:
+                    partial[number] = part.stop, chunk
+                else:
+                    yield number, chunk
+                del chunk  # the consumer may free it while the next one is filled
+    for number, (_, chunk) in partial.items():
+        yield number, chunk
+
+
+def even_size(rows: int, size: int) -> int:
+    """Rows of a chunk if ``rows`` are divided into as few equal chunks of at most ``size`` as possible."""
+    return -(-rows // -(-rows // size))
+
+
+def _padded(part: np.ndarray, size: int) -> np.ndarray:
+    if len(part) == size:
+        return part
+    return np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
+
+
+def _zeros(arrays: Sequence[LazyRows], size: int, dtype: np.dtype) -> Chunk:
+    return tuple(np.zeros((size, array.width), array.dtype) for array in arrays), np.zeros(size, dtype)
+
+
+def prefetch(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
+    """Iterates over items while a background thread makes the next ``depth`` of them.
+
+    An exception that the items raise is raised here, where the item would come.
+    """
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = collections.deque(pool.submit(next, iterator, _END) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not _END:
+            waiting.append(pool.submit(next, iterator, _END))
+            yield item
+
+
+def rows_that_fit(most: int, row_bytes: int, fixed_bytes: int = 0) -> int:
+    """Rows of a chunk: as many as the device has memory for, from 1 to ``most``.
+
+    Args:
+      most: rows for which memory is enough, or where the device does not report its memory (CPUs do not).
+      row_bytes: memory on the device for each row of a chunk.
+      fixed_bytes: memory on the device besides the chunk.
+    """
+    device = next(iter(jnp.zeros(()).devices()))
+    memory: dict[str, Any] = device.memory_stats() or {}
+    if "bytes_limit" not in memory:
+        return max(1, most)
+    free = memory["bytes_limit"] - memory.get("bytes_in_use", 0) - fixed_bytes
+    return max(1, min(most, free // row_bytes))
+
+
+@contextlib.contextmanager
+def explained_memory_error(what: str, rows: int, name: str = "chunk_rows") -> Iterator[None]:
+    """Says what to change where the memory of the device or of the host runs out.
+
+    Args:
+      what: is computed in the block, for the message, such as "moments of width 20,480".
+      rows: of a chunk.
+      name: of the argument that sets the number of rows.
+
+    Raises:
+      UserError: memory ran out.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"{what} do not fit into memory with {rows:,} rows at once. Give a smaller {name} or a device with more "
+            "memory."
+        ) from error
