@@ -22,7 +22,9 @@ from jaxalign.analysis.curves import logarithmic, size_for_share
 from jaxalign.core.people import Growth, Places, Split, distinct
 from jaxalign.moments.nested import nested_moments
 from jaxalign.report import Row
-from jaxalign.report.curves_text import along, with_interval
+from jaxalign.report.part import Part
+from jaxalign.report.sections.sweeps import sweep_tables
+from jaxalign.report.tables import to_text
 
 SMALLEST, SIZES = 10, 8
 FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7"  # of all people, as published
@@ -69,8 +71,8 @@ def analyse(job: Job) -> str:
                 job.progress.step(f"{what}: {method}, {' → '.join(pair)}")
     order = list(AXES)
     run.rows.sort(key=lambda row: (job.config.protocol.seeds.index(row.seed), order.index(row.axis), row.at))
-    flattening = list(flat(run))
-    return text(job.finish(run, flattening), flattening)
+    rows = job.finish(run, list(flat(run)))
+    return to_text(sweep_tables(Part("data_efficiency", "data_efficiency", {}, rows)))
 
 
 def fitted(
@@ -121,20 +123,6 @@ def flat(run: Aligning) -> Iterator[Row]:
         for share in SHARES:
             name = f"{curve.measure}:{unit}_for_{100 * share:g}%"
             yield number_of_curve(curve, name, size_for_share, share=share)
-
-
-def text(rows: list[Row], flattening: list[Row]) -> str:
-    """The curves of the first measure, and where they flatten."""
-    first = next((row.measure, row.own_photograph) for row in rows if row.at is not None)
-    parts = []
-    for axis in dict.fromkeys(row.axis for row in rows if row.at is not None):
-        found = [row for row in rows if row.axis == axis and row.at is not None]
-        parts += [f"By number of {AXES[axis]}:", along(found, [first]), ""]
-    for row in flattening:
-        if not row.source and (row.measure.partition(":")[0], row.own_photograph) == first:
-            what = f"{row.method}, seed {row.seed}: {row.measure.replace('_', ' ')} of the final value"
-            parts.append(f"{what}: {with_interval(row, ',.0f')}")
-    return "\n".join(parts) + "\n"
 
 
 ANALYSIS = analysis.Analysis("data_efficiency", FLAGS, analyse)

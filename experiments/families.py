@@ -35,7 +35,8 @@ from jaxalign.analysis.geometry.clustering import (
     source_means,
 )
 from jaxalign.core.errors import UserError
-from jaxalign.report.families_text import render_families
+from jaxalign.report.sections.geometry import family_tables
+from jaxalign.report.tables import to_text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,9 @@ def analyse(job: Job) -> str:
     trees = {name: tree(encoders, scores, distances, labels) for name, scores, distances in found}
     job.write.table([row for row in rows if row.measure == MEASURE or row.measure.endswith(CALIBRATED)])
     job.write.text("families.json", json.dumps(plain(trees), indent=1, ensure_ascii=False) + "\n")
-    return render_families(trees, f"{job.data.store.dataset}: families of {len(encoders)} encoders")
+    return to_text(
+        family_tables(trees), title=f"{job.data.store.dataset}: families of {len(encoders)} encoders"
+    )
 
 
 def measures(rows: Sequence[Any], encoders: Sequence[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

@@ -23,7 +23,10 @@ from jaxalign.analysis.geometry import SIMILARITIES, GeometrySample, GeometrySet
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
 from jaxalign.report import Measure, ResultTable, Row
-from jaxalign.report.geometry_text import Predicted, render_geometry
+from jaxalign.report.part import Part
+from jaxalign.report.result_table import Predicted
+from jaxalign.report.sections.geometry import geometry_tables
+from jaxalign.report.tables import to_text
 
 MEASURE = "rank1"  # the rate that similarities are compared with
 GEOMETRY = "geometry"  # the method of rows that need no map
@@ -61,9 +64,11 @@ def analyse(job: Job) -> str:
         rates = measured_rates(job)
     found = list(predictions(job.data.encoders, rows, rates))
     job.write.table(rows)
-    job.write.table([row for row in rates if row.measure == MEASURE], "alignability")
+    rates = [row for row in rates if row.measure == MEASURE]
+    job.write.table(rates, "alignability")
     job.write.csv("prediction.csv", Predicted._fields, found)
-    return render_geometry(rows, found, f"{job.data.store.dataset}: {sampled(job)}")
+    part = Part("geometry", "geometry", {}, rows, alignability=rates, predictions=found)
+    return to_text(geometry_tables(part), title=f"{job.data.store.dataset}: {sampled(job)}")
 
 
 def sampled(job: Job) -> str:

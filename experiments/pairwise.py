@@ -37,9 +37,11 @@ from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol
 from experiments.run.split_run import SplitRun, part_name
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
-from jaxalign.report.controls import relative_rows, render_controls
-from jaxalign.report.heatmap import require_matplotlib
-from jaxalign.report.records import Point
+from jaxalign.report.figures.heatmap import require_matplotlib
+from jaxalign.report.part import Part, relative_rows
+from jaxalign.report.result_table import Point
+from jaxalign.report.sections.comparison import controls_table
+from jaxalign.report.tables import to_text
 
 FLAGS = flags.define(PairwiseConfig, Protocol, Joining, Compiling)
 
@@ -88,7 +90,8 @@ def analyse(job: Job) -> str:
     pictures = run.draw(table, write, progress)
     text = render_table(table, title=run.headline(), width=terminal_width())
     if controls:
-        text += "\n" + render_controls([*run.rows, *controls], run.control_measure)
+        part = Part("pairwise", "pairwise", {}, [*run.rows, *controls])
+        text += "\n" + to_text([controls_table(part, run.control_measure, table.left_out)])
     job.record |= run.record()
     for warning in run.warnings():
         progress.note(f"warning: {warning}")

@@ -23,7 +23,9 @@ from jaxalign.analysis.curves import powers_of_two, smallest_within
 from jaxalign.analysis.stability import effective_rank
 from jaxalign.core.errors import UserError
 from jaxalign.report import Row
-from jaxalign.report.curves_text import along, with_interval
+from jaxalign.report.part import Part
+from jaxalign.report.sections.sweeps import sweep_tables
+from jaxalign.report.tables import to_text
 
 METHODS = ("reduced_rank", "orthogonal_subspaces", "canonical")
 MARGIN = 0.01
@@ -55,7 +57,7 @@ def analyse(job: Job) -> str:
         number_of_curve, name="smallest_rank_within_1_point", function=smallest_within, margin=MARGIN
     )
     least = [number(curve) for curve in curves_of_first(run)]
-    return text(job.finish(run, [*least, *effective]), least)
+    return to_text(sweep_tables(Part("rank_sweep", "rank_sweep", {}, job.finish(run, [*least, *effective]))))
 
 
 def every_rank(
@@ -96,15 +98,6 @@ def maps(run: Aligning, moments: FoldMoments, method: str, measuring: Measuring)
         return lambda pair, rank: subspaces.fit(*pair, rank)
     fitted = run.fit(moments, method, measuring, full=True)
     return lambda pair, rank: fitted[pair].at_rank(rank)
-
-
-def text(rows: list[Row], least: list[Row]) -> str:
-    """Quality by rank, and the smallest rank within a point."""
-    swept = [row for row in rows if row.axis == "rank"]
-    what = "smallest rank within 1 point of the largest"
-    means = [row for row in least if not row.source]
-    lines = [f"{row.method}, seed {row.seed}: {what}: {with_interval(row, '.0f')}" for row in means]
-    return "\n".join([along(swept, [(swept[0].measure, swept[0].own_photograph)]), "", *lines]) + "\n"
 
 
 ANALYSIS = analysis.Analysis("rank_sweep", FLAGS, analyse, METHODS)

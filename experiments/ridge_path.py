@@ -18,7 +18,9 @@ from experiments.run.comparing import curves_of_first, number_of_curve
 from jaxalign import fit_pairs
 from jaxalign.analysis.stability import effective_rank
 from jaxalign.report import Row
-from jaxalign.report.curves_text import along, with_interval
+from jaxalign.report.part import Part
+from jaxalign.report.sections.sweeps import sweep_tables
+from jaxalign.report.tables import to_text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,22 +55,12 @@ def analyse(job: Job) -> str:
                 value = effective_rank(fit.source, moments.total, pair[0])
                 effective.append(Row(*here, "", "effective_rank", value, **mark))
     best = [number_of_curve(curve, "best_l2", highest) for curve in curves_of_first(run)]
-    return text(job.finish(run, [*best, *effective]), best)
+    return to_text(sweep_tables(Part("ridge_path", "ridge_path", {}, job.finish(run, [*best, *effective]))))
 
 
 def highest(at: Sequence[float], quality: np.ndarray) -> np.ndarray:
     """Where each curve is highest."""
     return np.asarray(at)[np.argmax(quality, axis=-1)]
-
-
-def text(rows: list[Row], best: list[Row]) -> str:
-    """Quality by penalty, and the best one."""
-    path = [row for row in rows if row.axis == "l2" and row.measure != "effective_rank"]
-    means = [row for row in best if not row.source]
-    lines = [
-        f"seed {row.seed}: best penalty for the mean over pairs: {with_interval(row, 'g')}" for row in means
-    ]
-    return "\n".join([along(path, [(path[0].measure, path[0].own_photograph)]), "", *lines]) + "\n"
 
 
 ANALYSIS = analysis.Analysis("ridge_path", FLAGS, analyse, ("ridge",))

@@ -20,8 +20,10 @@ from jaxalign import FoldMoments
 from jaxalign.analysis.stability import MEASURES, Apart, around, between
 from jaxalign.biometrics import Sampled, mean_of
 from jaxalign.core.people import identity_folds
-from jaxalign.report import ResultTable, Row
-from jaxalign.report.records import ThreeWay
+from jaxalign.report import Measure, ResultTable, Row
+from jaxalign.report.result_table import ThreeWay
+from jaxalign.report.sections.aggregates import methods_table
+from jaxalign.report.tables import to_text
 
 FLAGS = analysis.define(methods="orthogonal,ridge,canonical", out="results/stability")
 Places = dict[
@@ -54,7 +56,10 @@ def analyse(job: Job) -> str:
                         ways.append(ThreeWay(*way, number.estimate, *number.interval()))
             job.progress.step(f"{method}, seed {measuring.seed}")
     job.write.csv("three_way.csv", ThreeWay._fields, ways)
-    return text(job.finish(run))
+    table = ResultTable(job.finish(run))
+    measures = [measure for measure in map(Measure, MEASURES) if measure in table.measures]
+    title = "Agreement; 1 is perfect"
+    return to_text([methods_table(table, measures, name="stability", title=title)])
 
 
 def sampled(measuring: Measuring, numbers: Iterable[Apart]) -> Places:
@@ -77,19 +82,6 @@ def row(here: tuple, measure: str, number: Sampled) -> Row:
     known = {} if np.isnan(low) else {"low": low, "high": high}
     reason = "" if np.isfinite(number.estimate) else "the rows do not vary"
     return Row(*(*here, "", measure, number.estimate), reason=reason, **known)  # pyright: ignore
-
-
-def text(rows: list[Row]) -> str:
-    """A line for each method, a column for each measure."""
-    table = ResultTable(rows)
-    lines = ["Mean over the ordered pairs; 1 is perfect agreement", "", "method".ljust(12)]
-    lines[-1] += "".join(name.rjust(20) for name in MEASURES)
-    for setting in table.settings:
-        cells = {m.name: table.mean_over_pairs(setting, m) for m in table.measures}
-        shown = [cells.get(name) for name in MEASURES]
-        numbers = ("" if cell is None else f"{cell.mean:.3f}" for cell in shown)
-        lines.append(str(setting).ljust(12) + "".join(number.rjust(20) for number in numbers))
-    return "\n".join(lines) + "\n"
 
 
 ANALYSIS = analysis.Analysis("stability", FLAGS, analyse)

@@ -23,7 +23,9 @@ from experiments.run.earlier import Reading, of_stores
 from experiments.run.measuring import Measuring
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import Split, identity_folds, limit_per_person, without_people
-from jaxalign.report.transfer_text import render_transfer
+from jaxalign.report.part import Part
+from jaxalign.report.sections.transfer import transfer_table
+from jaxalign.report.tables import Column, Table, Value, to_text
 
 DEFAULT = "identity,orthogonal,ridge,canonical"
 
@@ -75,7 +77,18 @@ def analyse(job: Job) -> str:
     job.record["left_out"] = [
         dict(zip(("fitted_on", "tested_on", "seed", "people"), count)) for count in counts
     ]
-    return render_transfer(job.finish(runs[0]), counts)
+    part = Part("transfer", "transfer", {}, job.finish(runs[0]))
+    return to_text([transfer_table(part), left_out_table(counts)])
+
+
+def left_out_table(counts: list[tuple[str, str, int, int]]) -> Table:
+    """How many people each way leaves out of the training side."""
+    columns = [Column("fitted on"), Column("tested on"), Column("seed", "number"), Column("people", "number")]
+    rows = [
+        [fitted, tested, Value(float(seed)), Value(float(people))] for fitted, tested, seed, people in counts
+    ]
+    caption = "They have the name of one who is tested."
+    return Table("left-out", "People left out of the training side", caption, columns, rows)
 
 
 def measure(

@@ -16,7 +16,7 @@ from jaxalign.biometrics import Sampled, combine, mean_of
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
 from jaxalign.report import Row, Setting
-from jaxalign.report.records import Difference, Point
+from jaxalign.report.result_table import Difference, Point
 
 FEW_PEOPLE, FEW_PHOTOGRAPHS = 6, 5
 Samples = Mapping[tuple[str, str], Sampled]

@@ -21,7 +21,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
 from jaxalign.moments.hosts import ALONE, Hosts
 from jaxalign.report import Row
-from jaxalign.report.controls import OWN, PIXEL_MAPS, SHUFFLED
+from jaxalign.report.part import OWN, PIXEL_MAPS, SHUFFLED
 
 FITTED = "ridge"
 COMPONENTS = 64

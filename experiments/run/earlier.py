@@ -14,10 +14,8 @@ from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data
 from experiments.run.results import COLUMNS, FORMAT, FORMAT_VERSION, plain, read_parquet
 from jaxalign.core.errors import UserError
-from jaxalign.report.geometry_text import Predicted
-from jaxalign.report.parts import CONTROLS, Part
-from jaxalign.report.records import Difference, Point, ThreeWay
-from jaxalign.report.rows import Row
+from jaxalign.report.part import CONTROLS, Part
+from jaxalign.report.result_table import Difference, Point, Predicted, Row, ThreeWay
 from jaxalign.report.sections import SECTIONS
 
 STUDY = "study"

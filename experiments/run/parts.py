@@ -16,7 +16,7 @@ from experiments.run.units import Units
 from jaxalign.biometrics import Sampled
 from jaxalign.moments.hosts import Hosts
 from jaxalign.report import Row, Setting
-from jaxalign.report.records import Point
+from jaxalign.report.result_table import Point
 
 Content = dict[str, Any]
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.data.atomic import new_directory, write_atomically
-from jaxalign.report.rows import Row
+from jaxalign.report.result_table import Row
 from jaxalign.version import __version__
 
 COLUMNS = Row._fields

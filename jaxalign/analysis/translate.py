@@ -1,4 +1,4 @@
-"""A gallery carried from one encoder's space into another's: an affine map applied to the rows of a store."""
+"""Translates a gallery into another encoder's space: applies an affine map to the rows of a store."""
 
 import os
 import pathlib

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from jaxalign.report.rows import Cell
+from jaxalign.report.result_table import Cell
 
 NO_VALUE = "n/a"
 LONGEST = 24

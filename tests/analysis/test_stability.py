@@ -5,12 +5,7 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 
 from jaxalign import AffineMap, Moments
-from jaxalign.analysis.stability import (
-    agreement_of_sums,
-    compare_scores,
-    effective_rank,
-    row_differences,
-)
+from jaxalign.analysis.stability import agreement_of_sums, compare_scores, effective_rank, row_differences
 
 
 @pytest.fixture(scope="module")

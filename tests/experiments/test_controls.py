@@ -12,7 +12,9 @@ from experiments import pairwise
 from experiments.run import cli
 from jaxalign.data import EmbeddingStore
 from jaxalign.report import Measure, Row
-from jaxalign.report.controls import OWN, relative_rows, render_controls
+from jaxalign.report.part import OWN, Part, relative_rows
+from jaxalign.report.sections.comparison import controls_table
+from jaxalign.report.tables import Value
 
 MODELS = "--models=zoo:arcface_plain,zoo:untrained_residual"
 
@@ -94,9 +96,11 @@ def test_an_encoder_that_finds_nobody_has_no_relative_figure():
     ]
     (relative,) = relative_rows(rows)
     assert math.isnan(relative.value) and relative.reason
-    own, ridge = render_controls([*rows, relative], Measure("rank1", "excluded")).splitlines()[-2:]
-    assert own.split()[-1] == "25.00"
-    assert ridge.split() == ["ridge", "10.00"]
+    table = controls_table(Part("p", "pairwise", {}, [*rows, relative]), Measure("rank1", "excluded"), set())
+    (_, own, beside_own), (_, ridge, beside_ridge) = table.rows
+    assert isinstance(own, Value) and own.mean == 0.25 and beside_own is None
+    assert isinstance(ridge, Value) and ridge.mean == 0.1
+    assert isinstance(beside_ridge, Value) and beside_ridge.reason == relative.reason
 
 
 def test_a_photograph_of_a_pixel_control_may_be_black(tmp_path):

@@ -15,7 +15,7 @@ from scipy.spatial.distance import squareform
 from experiments.run import results
 from experiments.run.results import FitRow
 from jaxalign.report import Row
-from jaxalign.report.records import Difference, ThreeWay
+from jaxalign.report.result_table import Difference, ThreeWay
 
 ENCODERS = ("arcface", "adaface", "magface", "clip", "dino")
 HOSTILE = (
@@ -67,78 +67,45 @@ def write_part(folder: pathlib.Path, driver: str, rows: Sequence[Row], dataset: 
         write.config(driver, settings, store=store, warnings=[], seconds=1.5)
 
 
-def pairwise_rows(dataset, encoders, seeds, *, intervals=True, **more):
-    """Rank-k and verification; one pair fails altogether, one operating point is unsupported."""
-    rows = []
+def of_methods(dataset, encoders, seeds):
+    """Seeds, methods and ordered pairs: the first fields of a row, the pair's places, and its rate."""
     for seed in seeds:
         for number, (method, rank) in enumerate(METHODS):
             for i, j, source, target in pairs(encoders):
-                here = dataset, source, target, method, rank, seed
-                failed = len(encoders) > 3 and (i, j) == (3, 1) and method == "ridge"
-                value = NAN if failed else rate(i, j, number, seed)
-                why: Any = {"reason": SINGULAR if failed else "", **more}
-                low_high: Any = (
-                    {"low": value - 0.03, "high": value + 0.03} if intervals and not failed else {}
-                )
-                for k in (1, 5, 10, 20):
-                    here_k = float(np.minimum(1.0, value + 0.04 * math.log(k)))
-                    rows.append(
-                        Row(*here, "excluded", f"rank{k}", here_k, **(low_high if k == 1 else {}), **why)
-                    )
-                rows.append(Row(*here, "", "auc", float(np.minimum(1.0, value + 0.3)), **why))
-                rows.append(Row(*here, "", "eer", 0.4 - value / 2.5, **why))
-                unsupported = {**why, "reason": why["reason"] or UNSUPPORTED}
-                rows.append(Row(*here, "", "tmr@fmr=0.0001", NAN, **unsupported))
-                rows.append(Row(*here, "", "tmr@fmr=0.001", value * 0.8, **low_high, **why))
-                rows.append(Row(*here, "", "tmr@fmr=0.01", value * 0.9, **why))
+                yield (dataset, source, target, method, rank, seed), (i, j), rate(i, j, number, seed)
+
+
+def pairwise_rows(dataset, encoders, seeds, **more):
+    """Rank-k and verification; one pair fails altogether, one operating point is unsupported."""
+    rows = []
+    for here, places, value in of_methods(dataset, encoders, seeds):
+        failed = len(encoders) > 3 and places == (3, 1) and here[3] == "ridge"
+        value = NAN if failed else value
+        why: Any = {"reason": SINGULAR if failed else "", **more}
+        ends: Any = {} if failed else {"low": value - 0.03, "high": value + 0.03}
+        for k in (1, 5, 10, 20):
+            hit = float(np.minimum(1.0, value + 0.04 * math.log(k)))
+            rows.append(Row(*here, "excluded", f"rank{k}", hit, **(ends if k == 1 else {}), **why))
+        rows.append(Row(*here, "", "auc", float(np.minimum(1.0, value + 0.3)), **why))
+        rows.append(Row(*here, "", "eer", 0.4 - value / 2.5, **why))
+        rows.append(Row(*here, "", "tmr@fmr=0.0001", NAN, **{**why, "reason": why["reason"] or UNSUPPORTED}))
+        rows.append(Row(*here, "", "tmr@fmr=0.001", value * 0.8, **ends, **why))
+        rows.append(Row(*here, "", "tmr@fmr=0.01", value * 0.9, **why))
     return rows
-
-
-def control_rows(dataset, encoders, seeds):
-    """Each encoder against itself."""
-    return [
-        Row(dataset, name, name, "own", None, seed, "excluded", "rank1", 0.9)
-        for name in encoders
-        for seed in seeds
-    ]
 
 
 def curve_rows(dataset, encoders, seeds):
     """CMC and the curve behind the DET, with bands."""
     rows = []
-    for seed in seeds:
-        for number, (method, rank) in enumerate(METHODS):
-            for i, j, source, target in pairs(encoders):
-                here = dataset, source, target, method, rank, seed
-                value = rate(i, j, number, seed)
-                for k in range(1, 21):
-                    hit = min(1.0, value + 0.04 * math.log(k))
-                    rows.append(
-                        Row(
-                            *here,
-                            "excluded",
-                            "cmc",
-                            hit,
-                            axis="rank",
-                            at=k,
-                            low=hit - 0.02,
-                            high=min(1, hit + 0.02),
-                        )
-                    )
-                for f in np.logspace(-3, -0.5, 9):
-                    hit = 1 - (1 - value) * (1 - f**0.4)
-                    rows.append(
-                        Row(
-                            *here,
-                            "",
-                            "tmr",
-                            hit,
-                            axis="fmr",
-                            at=float(f),
-                            low=hit - 0.02,
-                            high=min(0.999, hit + 0.02),
-                        )
-                    )
+    for here, _, value in of_methods(dataset, encoders, seeds):
+        points = [
+            ("excluded", "cmc", "rank", k, min(1.0, value + 0.04 * math.log(k)), 1) for k in range(1, 21)
+        ]
+        for f in np.logspace(-3, -0.5, 9):
+            points.append(("", "tmr", "fmr", float(f), 1 - (1 - value) * (1 - f**0.4), 0.999))
+        for own, measure, axis, at, hit, most in points:
+            ends: Any = {"low": hit - 0.02, "high": min(most, hit + 0.02)}
+            rows.append(Row(*here, own, measure, hit, axis=axis, at=at, **ends))
     return rows
 
 
@@ -180,7 +147,9 @@ def write_pairwise(folder, dataset, encoders=ENCODERS, seeds=(42, 123), *, whole
         for method, _ in METHODS
     ]
     rows = pairwise_rows(dataset, encoders, seeds)
-    rows += control_rows(dataset, encoders, seeds) if whole else []
+    if whole:  # each encoder against itself
+        own = "own", None, seeds[0], "excluded", "rank1", 0.9
+        rows += [Row(dataset, name, name, *own) for name in encoders]
     write_part(folder, "pairwise", rows, dataset, encoders, seeds, more, **config)
 
 

@@ -11,10 +11,9 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from jaxalign.report import Measure, Row
 from jaxalign.report.figures.dendrogram import leaves
 from jaxalign.report.figures.projection import same_person_nearest
-from jaxalign.report.geometry_text import Predicted
-from jaxalign.report.parts import Part
-from jaxalign.report.records import Difference, Point, ThreeWay
-from jaxalign.report.reproduce import command, origin
+from jaxalign.report.page import command, origin
+from jaxalign.report.part import Part
+from jaxalign.report.result_table import Difference, Point, Predicted, ThreeWay
 from jaxalign.report.sections import sections
 from jaxalign.report.sections.blocks import Section
 
@@ -54,10 +53,10 @@ def test_pairwise_summary():
     rows = [rank1(pair, "identity", 0.1) for pair in RIDGE] + [rank1(p, "ridge", v) for p, v in RIDGE.items()]
     rows += [rank1("aa", "own", 0.9), rank1("bb", "own", 0.7)]
     assert plain(section(part(rows)).summary) == [
-        "On faces, over 6 ordered pairs of 3 encoders, mean rank-1 identification rate, own photograph excluded goes "
+        "On faces, over 6 ordered pairs of 3 encoders, mean rank-1 identification rate, same image excluded goes "
         "from 10.0 % without a map to 50.0 % with ridge, the best of 2 settings.",
         "With ridge the best pair is b → c (80.0 %), the worst a → b (20.0 %).",
-        "Averaged over partners, b is carried to others best (70.0 %) and others are carried to a best (65.0 %).",
+        "Averaged over partners, b is mapped to others best (70.0 %) and others are mapped to a best (65.0 %).",
         "Compared with themselves the encoders reach 80.0 % on average, against 50.0 % across encoders with ridge.",
     ]
 
@@ -147,9 +146,9 @@ def test_transfer_is_beside_what_maps_of_the_place_reach():
             rows.append(rank1(pair, "ridge", value - loss)._replace(dataset=fitted, test_dataset=tested))
     found = section(part(rows, "transfer"))
     assert plain(found.summary) == [
-        "Maps fitted on two, tested on one: mean rank-1 identification rate, own photograph excluded 30.0 % with "
+        "Maps fitted on two, tested on one: mean rank-1 identification rate, same image excluded 30.0 % with "
         "ridge, against 50.0 % with maps fitted within one.",
-        "Maps fitted on one, tested on two: mean rank-1 identification rate, own photograph excluded 40.0 % with "
+        "Maps fitted on one, tested on two: mean rank-1 identification rate, same image excluded 40.0 % with "
         "ridge, against 50.0 % with maps fitted within two.",
     ]
     lines = {tuple(row[:2]): row[2].mean for row in rows_of(found, "transfer-rank1")}
@@ -168,7 +167,7 @@ def test_sweeps_say_where_they_start_end_and_are_best():
     rows.append(of_mean._replace(measure="effective_rank", own_photograph=""))
     found = section(part(rows, "ridge_path"))
     assert plain(found.summary) == [
-        "Rank-1 identification rate, own photograph excluded, mean over pairs with ridge, goes from 25.0 % at penalty "
+        "Rank-1 identification rate, same image excluded, mean over pairs with ridge, goes from 25.0 % at penalty "
         "0.1 to 40.0 % at penalty 10, its best 50.0 % at penalty 1.",
         "Effective rank, with ridge: 5.5 (95 % interval 5 to 6) for the mean over pairs; median of pairs 5, from 2 to "
         "8.",
@@ -318,10 +317,14 @@ def test_nearest_of_the_same_person():
 
 def test_measures_in_words():
     assert Measure("rank1:people_for_95%", "excluded").describe() == (
-        "rank-1 identification rate, own photograph excluded: people for 95 %"
+        "rank-1 identification rate, same image excluded: people for 95 %"
     )
-    assert Measure("tmr@fmr=0.001").head == "TMR at FMR 0.001"
-    assert Measure("rank5", "included").head == "rank-5, own included"
+    assert Measure("rank1", "excluded").describe() == "rank-1 identification rate, same image excluded"
+    assert Measure("map50", "included").describe().startswith("mean average precision over the first 50")
+    tmr = Measure("tmr@fmr=0.001")
+    assert (tmr.head, tmr.describe()) == ("TMR at FMR 0.001", "TMR at FMR 0.1 %")
+    assert Measure("eer").lower_is_better and not tmr.lower_is_better
+    assert Measure("rank5", "included").head == "rank-5, same image included"
     rates = ["rank1", "map50", "auc", "eer", "tmr@fmr=0.1", "rank1_relative"]
     assert [Measure(name).is_rate for name in (*rates, "rank1:people_for_95%", "map_agreement", "effective_rank")] == [
         *(True,) * 6, *(False,) * 3

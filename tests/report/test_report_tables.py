@@ -1,4 +1,4 @@
-"""Tables as CSV, Markdown and LaTeX: numbers, bold, reasons, and names that are never markup."""
+"""Tables as text, CSV, Markdown and LaTeX: numbers, bold, reasons, and names that are never markup."""
 
 import csv
 import io
@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxalign.report.labels import file_stem, number, short_names, shown
-from jaxalign.report.rows import Cell
-from jaxalign.report.tables import Column, Table, Value, to_csv, to_latex, to_markdown
+from jaxalign.report.result_table import Cell
+from jaxalign.report.tables import Column, Table, Value, to_csv, to_latex, to_markdown, to_text
 
 NAN = math.nan
 COLUMNS = [
@@ -42,6 +42,33 @@ def test_csv_has_whole_numbers_and_reasons():
     assert lines[1] == ["ridge_1", "0.50049", "0.012", "", "0.2", "1500.0", "1200.0", "1800.0", ""]
     assert lines[2] == ["a & b", "0.5001", "0.5", "", "0.1", "", "", "", "never_reached"]
     assert lines[3] == ["'=1+1", "", "", "singular", "", "20.0", "", "", ""]
+
+
+def test_text_is_aligned_and_has_marks_intervals_and_reasons():
+    table = Table("t", "Methods_1", "5 %.", COLUMNS, [*ROWS, ["b", Value(0.25, doubtful=True), None, None]])
+    assert to_text([table, table], title="Run").startswith("Run\n\nMethods_1. 5 %.\n\n")
+    head, *rows = [line.split("  ") for line in to_text([table], width=80).splitlines()[2:7]]
+    words = [[cell.strip() for cell in line if cell.strip()] for line in (head, *rows)]
+    assert words[0] == ["method", "rank-1 (%)", "EER (%)", "people"]
+    assert words[1] == ["ridge_1", "50.0 ± 1.2", "20.0", "1,500 (1,200 to 1,800)"]
+    assert words[3] == ["=1+1", "n/a", "·", "20"]
+    assert words[4] == ["b", "25.0*", "·", "·"]
+    assert to_text([table]).splitlines()[-3:] == [
+        "n/a: never_reached.",
+        "n/a: singular.",
+        "*: at least one fit was numerically doubtful.",
+    ]
+
+
+def test_text_that_is_too_wide_goes_on_below_with_its_names():
+    table = Table("t", "", "", [Column("name"), *(Column(f"number {k}", "number") for k in range(9))],
+                  [["a", *map(Value, range(9))], ["b\n", *map(Value, range(10, 19))]])  # fmt: skip
+    lines = to_text([table], width=40).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert [line.split()[0] for line in lines if line.startswith(("a", "b"))] == ["a", "b\ufffd"] * 3
+    assert sorted(int(word) for line in lines if line.startswith("a") for word in line.split()[1:]) == [
+        *range(9)
+    ]
 
 
 def test_markdown():

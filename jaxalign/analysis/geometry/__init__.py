@@ -7,9 +7,7 @@ from jaxalign.analysis.geometry.clustering import family_test as family_test
 from jaxalign.analysis.geometry.clustering import rate_distances as rate_distances
 from jaxalign.analysis.geometry.neighbours import hubness_skewness as hubness_skewness
 from jaxalign.analysis.geometry.neighbours import intrinsic_dimension_mle as intrinsic_dimension_mle
-from jaxalign.analysis.geometry.neighbours import (
-    intrinsic_dimension_twonn as intrinsic_dimension_twonn,
-)
+from jaxalign.analysis.geometry.neighbours import intrinsic_dimension_twonn as intrinsic_dimension_twonn
 from jaxalign.analysis.geometry.neighbours import mutual_neighbours as mutual_neighbours
 from jaxalign.analysis.geometry.neighbours import nearest_neighbours as nearest_neighbours
 from jaxalign.analysis.geometry.neighbours import rsa_spearman as rsa_spearman

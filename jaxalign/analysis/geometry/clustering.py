@@ -24,7 +24,7 @@ class Dendrogram:
       encoders: K names.
       distances: symmetric, zero diagonal, shape [K, K].
       linkage: as of ``scipy.cluster.hierarchy.linkage``, shape [K − 1, 4].
-      order: encoders in the order of the leaves, near ones beside each other.
+      order: encoders in the order of the leaves, similar ones next to each other.
       cophenetic: correlation of the distances with the heights at which pairs are joined; NaN where either is constant.
     """
 

@@ -117,7 +117,7 @@ def _shared(x: Int[Array, "n k"], y: Int[Array, "n k"], orders: Int[Array, "b n"
 
 
 def hubness_skewness(index: Int[np.ndarray, "n k"]) -> float:
-    """Skewness of how often each row is among the neighbours of others: high where few rows are everybody's.
+    """Skewness of how often each row is among the neighbours of others: high where few rows are near most others.
 
     Equivalent: ``scipy.stats.skew(numpy.bincount(index.ravel(), minlength=n))``. NaN where all are so equally often.
 

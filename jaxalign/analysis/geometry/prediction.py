@@ -40,7 +40,7 @@ def predict(
     """Spearman's correlation of a similarity with what alignment reaches, over unordered pairs of encoders.
 
     The interval is a bootstrap over *encoders*: pairs that share an encoder are not independent, and the question is
-    what to expect of other encoders (that of other people is small beside it). A resample draws as many encoders as
+    what to expect of other encoders (the choice of people matters far less). A resample draws as many encoders as
     there are, with replacement, and takes the pairs of different encoders among them, as often as they occur.
 
     Args:

@@ -100,7 +100,7 @@ def principal_axes(moments: Moments, name: str, *, variance: float = 0.99) -> Ax
     )
 
 
-def _rounding(dtype: np.typing.DTypeLike) -> float:
+def _rounding(dtype: np.dtype) -> float:
     return ROUNDING * float(np.finfo(dtype).eps)
 
 

@@ -4,16 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxalign.report.figures.drawing import (
-    INK,
-    MUTED,
-    PAPER,
-    SERIES,
-    Picture,
-    drawing,
-    new_figure,
-    picture,
-)
+from jaxalign.report.figures.drawing import INK, MUTED, PAPER, SERIES, Picture, drawing, new_figure, picture
 from jaxalign.report.labels import NO_VALUE, number, short_names, shown
 
 

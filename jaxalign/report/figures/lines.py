@@ -7,15 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.report.figures.drawing import (
-    DASHES,
-    MARKERS,
-    SERIES,
-    Picture,
-    drawing,
-    new_figure,
-    picture,
-)
+from jaxalign.report.figures.drawing import DASHES, MARKERS, SERIES, Picture, drawing, new_figure, picture
 from jaxalign.report.labels import number, shown
 
 FEW = 16  # points of a line, each of which gets a mark

@@ -1,21 +1,70 @@
-"""Tables and sentences that several sections share, from the means of a result table."""
+"""Tables and sentences that several sections and drivers share, from the means of a result table."""
 
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from jaxalign.report.figures.dots import Dot
 from jaxalign.report.labels import count, shown, with_minus
-from jaxalign.report.parts import Part
-from jaxalign.report.records import Difference
-from jaxalign.report.rows import Cell, Measure, ResultTable, Row, Setting
-from jaxalign.report.table import main_measures, matrix_measures
-from jaxalign.report.tables import Column, Table, Value
+from jaxalign.report.part import Part
+from jaxalign.report.result_table import Cell, Difference, Measure, ResultTable, Row, Setting
+from jaxalign.report.sections.blocks import Folded
+from jaxalign.report.tables import Column, Table, Value, to_text
 
 BASELINES = ("identity", "translation")
+FEW_ENCODERS, VERY_FEW_ENCODERS = 8, 4  # one measure as matrices on a terminal; two
+PairRows = Mapping[tuple[str, str, str, int | None, Measure], Row]
+
+
+def render_table(table: ResultTable, *, title: str = "", width: int = 100) -> str:
+    """The summary of a run for a terminal: means over pairs per method, then matrices for up to eight encoders.
+
+    Args:
+      table: what was measured.
+      title: first line.
+      width: of the terminal, in characters.
+    """
+    tables = [methods_table(table, main_measures(table), name="methods", title="Methods")]
+    if len(table.encoders) <= FEW_ENCODERS:
+        most = 2 if len(table.encoders) <= VERY_FEW_ENCODERS else 1
+        tables += [matrix_table(table, measure) for measure in matrix_measures(table)[:most]]
+    return to_text(tables, title=title, width=width)
+
+
+def main_measures(table: ResultTable) -> list[Measure]:
+    """Those of a summary: the first identification rate, one mean average precision, and all of verification."""
+    ranks = _identification(table)
+    chosen = [measure for measure in ranks if measure.name == ranks[0].name]
+    # With the same image in the gallery as published, cut at 50; without it over the whole gallery.
+    published = (Measure("map50", "included"), Measure("map", "excluded"))
+    chosen += [measure for measure in table.measures if measure in published]
+    return chosen + [m for m in table.measures if m not in ranks and not m.name.startswith("map")]
+
+
+def matrix_measures(table: ResultTable) -> list[Measure]:
+    """At most two: the hardest identification rate, and the true match rate near FMR 0.001 that all pairs have."""
+    ranks = [measure for measure in main_measures(table) if measure in _identification(table)]
+    ranks.sort(key=lambda measure: measure.own_photograph != "excluded")
+    rates = [m for m in table.measures if m.name.startswith("tmr@fmr=") and _has_all_means(table, m)]
+    rates.sort(key=lambda measure: abs(np.log(float(measure.name.partition("=")[2]) / 1e-3)))
+    return ranks[:1] + rates[:1]
 
 
 def leading_measures(table: ResultTable) -> list[Measure]:
     """The one or two that figures show."""
     return matrix_measures(table) or main_measures(table)[:1] or table.measures[:1]
+
+
+def _identification(table: ResultTable) -> list[Measure]:
+    """Identification rates, the lowest rank first."""
+    ranks = [m for m in table.measures if m.name.startswith("rank") and m.name[4:].isdigit()]
+    return sorted(ranks, key=lambda measure: int(measure.name[4:]))
+
+
+def _has_all_means(table: ResultTable, measure: Measure) -> bool:
+    cells = [table.mean_over_pairs(setting, measure) for setting in table.settings]
+    return all(cell is not None and not math.isnan(cell.mean) for cell in cells)
 
 
 def sentence_case(text: str) -> str:
@@ -73,69 +122,112 @@ def methods_table(table: ResultTable, measures: Sequence[Measure], *, name: str,
     return Table(name, title, f"Mean over ordered pairs of encoders{spread_words(table)}.", columns, rows)
 
 
+def matrix_table(table: ResultTable, measure: Measure) -> Table:
+    """A line for each setting and source, a column for each target, which has the number of its encoder for a head."""
+    labels = {name: f"{k + 1} {name}"[:24] for k, name in enumerate(table.encoders)}
+    template = column_for(measure)
+    columns = [Column("method"), Column("source \\ target")]
+    columns += [Column(labels[name].split()[0], template.kind, template.digits) for name in table.targets]
+    rows = [
+        [
+            str(setting),
+            labels[source],
+            *(_cell_value(table, setting, measure, source, t) for t in table.targets),
+        ]
+        for setting in table.settings
+        if table.mean_over_pairs(setting, measure) is not None
+        for source in table.sources
+    ]
+    others = ", ".join(labels[name] for name in table.targets if name not in table.sources)
+    caption = "Rows are sources (probes), columns are targets (galleries)" + (
+        f"; targets: {others}" * bool(others)
+    )
+    return Table(f"matrix-{measure.name}", sentence_case(measure.describe()), f"{caption}.", columns, rows)
+
+
+def _cell_value(
+    table: ResultTable, setting: Setting, measure: Measure, source: str, target: str
+) -> Value | None:
+    cell = table.cell(setting, measure, source, target)
+    if cell is None:
+        return None
+    doubtful = (source, target, setting) in table.doubtful
+    return Value(cell.mean, reason=table.reason(setting, measure, source, target), doubtful=doubtful)
+
+
+def over_seeds(seeds: int) -> str:
+    """What ± stands for in a table."""
+    return f", ± standard deviation over {seeds} seeds" if seeds > 1 else ""
+
+
 def spread_words(table: ResultTable) -> str:
     """What follows ± in a table, and what was left out of its means."""
-    words = f", ± standard deviation over {len(table.seeds)} seeds" if len(table.seeds) > 1 else ""
+    words = over_seeds(len(table.seeds))
     if table.left_out:
         left = ", ".join(f"{shown(s)} → {shown(t)}" for s, t in sorted(table.left_out)[:3])
-        more = ", …" if len(table.left_out) > 3 else ""
-        words += (
-            f"; {count(len(table.left_out), 'pair')} without any number left out of every mean ({left}{more})"
-        )
+        left += ", …" if len(table.left_out) > 3 else ""
+        words += f"; {count(len(table.left_out), 'pair')} without any number left out of every mean ({left})"
     return words
+
+
+def single_rows(table: ResultTable, rows: Sequence[Row]) -> PairRows:
+    """The row of each pair, setting and measure, where there is one seed and with it an interval for each pair."""
+    if len(table.seeds) > 1:
+        return {}
+    return {(*row[1:5], Measure(row.measure, row.own_photograph)): row for row in rows}  # pyright: ignore
+
+
+def pair_value(
+    table: ResultTable, rows: PairRows, setting: Setting, measure: Measure, source: str, target: str
+) -> Value | None:
+    """One pair's number with the deviation over seeds or, with one seed, the interval of its row."""
+    cell = table.cell(setting, measure, source, target)
+    if cell is None:
+        return None
+    doubtful = (source, target, setting) in table.doubtful
+    reason = table.reason(setting, measure, source, target)
+    row = rows.get((source, target, setting.method, setting.rank, measure))
+    if row is not None and not reason:
+        return Value(cell.mean, None, row.low, row.high, doubtful=doubtful)
+    return Value.of(cell, reason, doubtful)
 
 
 def pairs_table(table: ResultTable, rows: Sequence[Row], measure: Measure, *, name: str, title: str) -> Table:
     """A line for each ordered pair, a column for each setting."""
-    intervals = {
-        (row.source, row.target, row.method, row.rank): row
-        for row in rows
-        if Measure(row.measure, row.own_photograph) == measure and len(table.seeds) == 1
-    }
-
-    def row_of(setting: Setting, source: str, target: str) -> Row | None:
-        return intervals.get((source, target, setting.method, setting.rank))
-
+    single = single_rows(table, rows)
     template = column_for(measure)
     columns = [Column("source"), Column("target")]
     columns += [Column(str(s), template.kind, template.digits, template.better) for s in table.settings]
-    lines = []
-    for source in table.sources:
-        for target in table.targets:
-            cells = [table.cell(setting, measure, source, target) for setting in table.settings]
-            if any(cell is not None for cell in cells):
-                entries = [
-                    None
-                    if cell is None
-                    else pair_value(
-                        table, cell, setting, measure, source, target, row_of(setting, source, target)
-                    )
-                    for setting, cell in zip(table.settings, cells, strict=True)
-                ]
-                lines.append([source, target, *entries])
-    several = len(table.seeds) > 1
-    spread = f", ± standard deviation over {len(table.seeds)} seeds" if several else ""
-    if not several and any(row.low is not None for row in intervals.values()):
+    lines = [
+        [source, target, *(pair_value(table, single, s, measure, source, target) for s in table.settings)]
+        for source in table.sources
+        for target in table.targets
+    ]
+    lines = [line for line in lines if any(entry is not None for entry in line[2:])]
+    spread = f", mean{over_seeds(len(table.seeds))}" if len(table.seeds) > 1 else ""
+    if any(row.low is not None for key, row in single.items() if key[4] == measure):
         spread = ", 95 % interval from a bootstrap over people in brackets"
-    caption = f"{measure.describe()}, mean{spread}." if several else f"{measure.describe()}{spread}."
-    return Table(name, title, sentence_case(caption), columns, lines)
+    return Table(name, title, f"{measure.describe()}{spread}.", columns, lines)
 
 
-def pair_value(
-    table: ResultTable,
-    cell: Cell,
-    setting: Setting,
-    measure: Measure,
-    source: str,
-    target: str,
-    row: Row | None,
-) -> Value:
-    """One pair's number with the spread over seeds or, with one seed, the interval of its row."""
-    doubtful = (source, target, setting) in table.doubtful
-    reason = table.reason(setting, measure, source, target)
-    if row is not None and not reason:
-        return Value(cell.mean, None, row.low, row.high, doubtful=doubtful)
-    return Value.of(cell, reason, doubtful)
+def every_pair(
+    part: Part, table: ResultTable, rows: Sequence[Row], measures: Sequence[Measure]
+) -> list[Folded]:
+    """The tables of pairs of a few measures, folded."""
+    folded = []
+    for measure in measures:
+        title = f"Every pair: {measure.describe()}"
+        each = pairs_table(table, rows, measure, name=f"{part.name}-pairs-{measure.name}", title=title)
+        folded.append(Folded(f"{title} ({count(len(each.rows), 'pair')})", [each]))
+    return folded
+
+
+def dot_of(label: str, value: Value, measure: Measure, *, hollow: bool = False) -> Dot:
+    """A mean with its deviation as a line of a figure, rates in per cent."""
+    factor = 100 if measure.is_rate else 1
+    spread = math.nan if value.deviation is None else value.deviation
+    low, high = factor * (value.mean - spread), factor * (value.mean + spread)
+    return Dot(label, factor * value.mean, low, high, value.reason, hollow)
 
 
 def failures(table: ResultTable) -> list[str]:
@@ -169,7 +261,7 @@ def _differences(part: Part, measure: Measure) -> list[Difference]:
     ]
 
 
-def differences_table(part: Part, measure: Measure, *, name: str) -> list[Table]:
+def differences_table(part: Part, measure: Measure) -> list[Table]:
     """Every two methods on the same resampled people, for the mean over pairs; none without resamples."""
     found = _differences(part, measure)
     if not found:
@@ -184,7 +276,8 @@ def differences_table(part: Part, measure: Measure, *, name: str) -> list[Table]
         f"{measure.describe()}, mean over pairs: the first method less the second on the same resampled people, 95 % "
         "interval in brackets."
     )
-    return [Table(name, f"Differences: {measure.brief}", sentence_case(caption), columns, lines)]
+    name = f"{part.name}-differences-{measure.name}"
+    return [Table(name, f"Differences: {measure.brief}", caption, columns, lines)]
 
 
 def lead(part: Part, best: Setting, table: ResultTable, measure: Measure) -> list[str]:

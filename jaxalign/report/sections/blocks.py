@@ -17,7 +17,7 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Together:
-    """Small figures side by side, where there is room."""
+    """Small figures in a row, where there is room."""
 
     pictures: Sequence[Picture]
 

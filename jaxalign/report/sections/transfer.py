@@ -3,16 +3,20 @@
 import math
 from collections.abc import Sequence
 
-from jaxalign.report.figures.dots import Dot, draw_dots
+from jaxalign.report.figures.dots import draw_dots
+from jaxalign.report.figures.drawing import Picture
 from jaxalign.report.labels import percent, shown
-from jaxalign.report.parts import Part
-from jaxalign.report.rows import Measure, ResultTable, Row
+from jaxalign.report.part import Part
+from jaxalign.report.result_table import Measure, ResultTable, Row
 from jaxalign.report.sections.aggregates import (
     best_setting,
     column_for,
+    dot_of,
     failures,
     leading_measures,
+    main_measures,
     mean_value,
+    over_seeds,
     pairs_table,
 )
 from jaxalign.report.sections.blocks import Block, Folded, Section
@@ -28,12 +32,8 @@ def transfer(part: Part, order: Sequence[str]) -> Section:
       part: what ``experiments.transfer`` wrote.
       order: of encoders in tables.
     """
-    ways: dict[Way, list[Row]] = {}
-    for row in part.methods():
-        ways.setdefault((row.dataset, row.test_dataset or row.dataset), []).append(row)
-    names = {name: place for place, name in enumerate(dict.fromkeys(name for way in ways for name in way))}
-    inside_first = sorted(ways, key=lambda way: (names[way[1]], way[0] != way[1], names[way[0]]))
-    tables = {way: part.table(ways[way], order) for way in inside_first}
+    ways = _ways(part)
+    tables = {way: part.table(rows, order) for way, rows in ways.items()}
     leading = leading_measures(part.table(part.methods()))
     blocks: list[Block] = []
     for measure in leading:
@@ -52,6 +52,32 @@ def transfer(part: Part, order: Sequence[str]) -> Section:
     )
 
 
+def transfer_table(part: Part) -> Table:
+    """For a terminal: a line for each way and setting, the mean over pairs of each measure."""
+    tables = {way: part.table(rows) for way, rows in _ways(part).items()}
+    measures = main_measures(part.table(part.methods()))
+    columns = [Column("fitted on"), Column("tested on"), Column("method")]
+    lines = [
+        [*way, str(setting), *(mean_value(table, setting, measure) for measure in measures)]
+        for way, table in tables.items()
+        for setting in table.settings
+    ]
+    seeds = max(len(table.seeds) for table in tables.values())
+    caption = f"Mean over ordered pairs of encoders{over_seeds(seeds)}."
+    columns += [column_for(measure, 2) for measure in measures]
+    return Table("transfer", "Across data sets", caption, columns, lines)
+
+
+def _ways(part: Part) -> dict[Way, list[Row]]:
+    """Rows by where maps were fitted and tested; those tested on one data set together, its own maps first."""
+    ways: dict[Way, list[Row]] = {}
+    for row in part.methods():
+        ways.setdefault((row.dataset, row.test_dataset or row.dataset), []).append(row)
+    names = list(dict.fromkeys(name for way in ways for name in way))
+    order = sorted(ways, key=lambda way: (names.index(way[1]), way[0] != way[1], names.index(way[0])))
+    return {way: ways[way] for way in order}
+
+
 def _words(way: Way) -> str:
     fitted, tested = map(shown, way)
     return f"within {tested}" if fitted == tested else f"fitted on {fitted}, tested on {tested}"
@@ -64,31 +90,19 @@ def _table(part: Part, tables: dict[Way, ResultTable], measure: Measure) -> Tabl
     columns = [Column("fitted on"), Column("tested on")]
     columns += [Column(str(s), template.kind, template.digits) for s in settings]
     lines = [[*way, *(mean_value(table, s, measure) for s in settings)] for way, table in tables.items()]
-    seeds = len(next(iter(tables.values())).seeds)
-    spread = f", ± standard deviation over {seeds} seeds" if seeds > 1 else ""
+    spread = over_seeds(len(next(iter(tables.values())).seeds))
     caption = f"{measure.describe()}, mean over ordered pairs{spread}. People in both data sets are left out."
-    return Table(
-        f"{part.name}-{measure.name}",
-        f"Across data sets: {measure.brief}",
-        caption[0].upper() + caption[1:],
-        columns,
-        lines,
-    )
+    title = f"Across data sets: {measure.brief}"
+    return Table(f"{part.name}-{measure.name}", title, caption, columns, lines)
 
 
-def _picture(part: Part, tables: dict[Way, ResultTable], measure: Measure):
+def _picture(part: Part, tables: dict[Way, ResultTable], measure: Measure) -> Picture:
     dots = []
     for way, table in tables.items():
         best = best_setting(table, measure)
-        for setting in table.settings:
-            if best is None or setting == best[0]:
-                value = mean_value(table, setting, measure) or Value(math.nan)
-                factor = 100 if measure.is_rate else 1
-                spread = value.deviation if value.deviation is not None else math.nan
-                label = f"{_words(way)}: {setting}"
-                low, high = factor * (value.mean - spread), factor * (value.mean + spread)
-                dots.append(Dot(label, factor * value.mean, low, high, value.reason, way[0] != way[1]))
-                break
+        setting = table.settings[0] if best is None else best[0]
+        value = mean_value(table, setting, measure) or Value(math.nan)
+        dots.append(dot_of(f"{_words(way)}: {setting}", value, measure, hollow=way[0] != way[1]))
     unit = "%" if measure.is_rate else ""
     return draw_dots(
         dots,

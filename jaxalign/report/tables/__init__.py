@@ -1,4 +1,4 @@
-"""Tables for a page, for a spreadsheet and for a paper, from one description."""
+"""Tables for a terminal, a page, a spreadsheet and a paper, from one description."""
 
 from jaxalign.report.tables.formats import FORMATS as FORMATS
 from jaxalign.report.tables.formats import to_csv as to_csv
@@ -7,3 +7,4 @@ from jaxalign.report.tables.formats import to_markdown as to_markdown
 from jaxalign.report.tables.model import Column as Column
 from jaxalign.report.tables.model import Table as Table
 from jaxalign.report.tables.model import Value as Value
+from jaxalign.report.tables.text import to_text as to_text

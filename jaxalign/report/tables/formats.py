@@ -50,20 +50,17 @@ def to_csv(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """A table of GitHub's Markdown, best numbers in bold."""
-    best = table.best()
     lines = [f"**{_markdown(table.title)}.** {_markdown(table.caption)}", ""]
     lines.append("| " + " | ".join(_markdown(column.head) for column in table.columns) + " |")
     lines.append("| " + " | ".join("---" if c.kind == "text" else "---:" for c in table.columns) + " |")
-    for i, row in enumerate(table.rows):
-        cells = [_written(table, i, j, entry, best, _markdown, "**{}**", "±") for j, entry in enumerate(row)]
-        lines.append("| " + " | ".join(cells) + " |")
+    for row in written_entries(table, _markdown, "**{}**"):
+        lines.append("| " + " | ".join(cell or "" for cell in row) + " |")
     lines += ["", *(f"n/a: {_markdown(note)}." for note in table.notes)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def to_latex(table: Table) -> str:
     """A floating table with booktabs' rules, best numbers in bold."""
-    best = table.best()
     kinds = "".join("l" if column.kind == "text" else "r" for column in table.columns)
     notes = "".join(f" n/a: {_latex(note)}." for note in table.notes)
     lines = [
@@ -77,12 +74,8 @@ def to_latex(table: Table) -> str:
         " & ".join(_latex(column.head) for column in table.columns) + r" \\",
         r"\midrule",
     ]
-    for i, row in enumerate(table.rows):
-        cells = [
-            _written(table, i, j, entry, best, _latex, r"\textbf{{{}}}", r"\(\pm\)")
-            for j, entry in enumerate(row)
-        ]
-        lines.append(" & ".join(cells) + r" \\")
+    for row in written_entries(table, _latex, r"\textbf{{{}}}", r"\(\pm\)"):
+        lines.append(" & ".join(cell or "" for cell in row) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
@@ -93,23 +86,29 @@ FORMATS: dict[str, tuple[str, Callable[[Table], str]]] = {
 }
 
 
-def _written(
-    table: Table,
-    i: int,
-    j: int,
-    entry: Entry,
-    best: set[tuple[int, int]],
-    escape: Callable[[str], str],
-    bold: str,
-    plus_minus: str,
-) -> str:
-    if not isinstance(entry, Value):
-        return escape(entry or "")
-    main, spread, interval = table.parts(table.columns[j], entry)
-    text = escape(main) + (escape("*") if entry.doubtful else "")
-    text = bold.format(text) if (i, j) in best else text
-    text += f" {plus_minus} {escape(spread)}" if spread else ""
-    return text + (f" ({escape(interval)})" if interval else "")
+def written_entries(
+    table: Table, escape: Callable[[str], str] = shown, bold: str = "{}", plus_minus: str = "±"
+) -> list[list[str | None]]:
+    """Every entry as text, with its deviation, its interval and the mark of doubt; None for what was not measured.
+
+    Args:
+      table: to write.
+      escape: makes text safe for a format.
+      bold: a pattern for the best numbers.
+      plus_minus: in front of a deviation.
+    """
+    best = table.best()
+
+    def written(i: int, j: int, entry: Entry) -> str | None:
+        if not isinstance(entry, Value):
+            return None if entry is None else escape(entry)
+        main, spread, interval = table.parts(table.columns[j], entry)
+        text = escape(main) + (escape("*") if entry.doubtful else "")
+        text = bold.format(text) if (i, j) in best else text
+        text += f" {plus_minus} {escape(spread)}" if spread else ""
+        return text + (f" ({escape(interval)})" if interval else "")
+
+    return [[written(i, j, entry) for j, entry in enumerate(row)] for i, row in enumerate(table.rows)]
 
 
 def _extras(table: Table, j: int) -> list[str]:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from jaxalign.report.labels import NO_VALUE, file_stem, number, with_minus
-from jaxalign.report.rows import NO_REASON, Cell, Row
+from jaxalign.report.result_table import NO_REASON, Cell, Row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Table:
     Attributes:
       name: of its files, made safe for files and ids.
       title: what it is, in a few words.
-      caption: what the numbers are, with what ± and brackets mean.
+      caption: what the numbers are, with what ± and brackets mean; it gets a capital letter in front.
       columns: heads and kinds.
       rows: entries, as many as columns each.
     """
@@ -109,6 +109,7 @@ class Table:
                 f"table {self.name}: expected rows of {len(self.columns)} entries, got {wrong[0]}"
             )
         object.__setattr__(self, "name", file_stem(self.name))
+        object.__setattr__(self, "caption", self.caption[:1].upper() + self.caption[1:])
 
     @property
     def notes(self) -> list[str]:

@@ -11,12 +11,7 @@ from geometry_clouds import CLOUDS, centred, identities, make
 from sklearn.cross_decomposition import CCA
 
 from jaxalign import Moments
-from jaxalign.analysis.geometry import (
-    SIMILARITIES,
-    GeometrySample,
-    GeometrySettings,
-    moment_similarities,
-)
+from jaxalign.analysis.geometry import SIMILARITIES, GeometrySample, GeometrySettings, moment_similarities
 from jaxalign.analysis.geometry.sample import permutations
 from jaxalign.core.precision import double_precision
 

@@ -1,4 +1,4 @@
-"""The tidy results row, and how rows become means over pairs and matrices of source by target."""
+"""Rows of the files that drivers write, and how rows of results become means over pairs and matrices."""
 
 import dataclasses
 import math
@@ -8,9 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-PEOPLE_WORDS = {"included": "own photograph included", "excluded": "own photograph excluded"}
+KNOWN_WORDS = {
+    "map": "mean average precision",
+    "auc": "area under the ROC curve",
+    "eer": "equal error rate",
+    "best_l2": "best penalty",
+}
 NO_REASON = "too few comparisons to support a number, or none possible"
 RATES = re.compile(r"rank\d+|map\d*|auc|eer|(tmr|tpir|fmr|fnmr|fpir|fnir)\b.*|cmc")
+Pair = tuple[str, str]  # source and target
 
 
 class Row(NamedTuple):
@@ -20,7 +26,8 @@ class Row(NamedTuple):
       dataset, source, target, method: names; source and target are empty where a number is of the mean over pairs.
       rank: at most so many dimensions; None where the method has no rank or none was asked for.
       seed: of the split.
-      own_photograph: "included", "excluded", or "" where the question does not arise.
+      own_photograph: whether the gallery held the same image as the probe: "included", "excluded", or "" where the
+        question does not arise.
       measure: "rank1", "map50", "auc", "eer", "tmr@fmr=0.001", ...
       value: the number: a rate in [0, 1], or a count, a distance or a ratio; NaN where there is none, with ``reason``.
       threshold: similarity at and above which a comparison counts as a match; None where there is none.
@@ -53,6 +60,101 @@ class Row(NamedTuple):
     reason: str = ""
 
 
+class Difference(NamedTuple):
+    """One method less another on the same resampled people; the fields are the columns of ``differences.csv``.
+
+    Attributes:
+      dataset, test_dataset, axis, at, seed: as in ``results.csv``.
+      source, target: the pair of encoders; empty for the mean over pairs.
+      method, other: settings, in words; the value is the first less the second.
+      own_photograph, measure: as in ``results.csv``.
+      value: the difference.
+      low, high: its interval of 95 %.
+    """
+
+    dataset: str
+    test_dataset: str
+    axis: str
+    at: float | None
+    seed: int
+    source: str
+    target: str
+    method: str
+    other: str
+    own_photograph: str
+    measure: str
+    value: float
+    low: float
+    high: float
+
+
+class Point(NamedTuple):
+    """One photograph in two dimensions; the fields are the columns of ``projection.csv``.
+
+    Attributes:
+      dataset, source, target, method: as in ``results.csv``.
+      stage: "before" or "after" the map.
+      side: "source" or "target".
+      person: a number; names stay private.
+      x, y: where it is.
+    """
+
+    dataset: str
+    source: str
+    target: str
+    method: str
+    stage: str
+    side: str
+    person: int
+    x: float
+    y: float
+
+
+class ThreeWay(NamedTuple):
+    """Agreement of source → via → target with source → target; the fields are the columns of ``three_way.csv``.
+
+    Attributes:
+      dataset, source, target, method, seed: as in ``results.csv``.
+      via: the encoder between.
+      value: 1 where both ways give the same.
+      low, high: its interval of 95 %; NaN where there is none.
+    """
+
+    dataset: str
+    source: str
+    via: str
+    target: str
+    method: str
+    seed: int
+    value: float
+    low: float
+    high: float
+
+
+class Predicted(NamedTuple):
+    """How well one similarity predicts what alignment reaches; the fields are the columns of ``prediction.csv``.
+
+    Attributes:
+      similarity: its name.
+      calibrated: "yes" or "no".
+      alignment_method, measure: what is predicted.
+      spearman: rank correlation over unordered pairs of encoders.
+      low, high: 95 % interval from a bootstrap over encoders.
+      pairs: how many.
+      p: of a two-sided Mantel test.
+    """
+
+    similarity: str
+    calibrated: str
+    alignment_method: str
+    measure: str
+    spearman: float
+    low: float
+    high: float
+    pairs: int
+    p: float
+
+
 @dataclasses.dataclass(frozen=True, order=True)
 class Setting:
     """A method at a rank: what one heat map shows, and one line of the summary."""
@@ -66,7 +168,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Measure:
-    """A measure and whether the probe's own photograph was in the gallery."""
+    """A measure and, for identification, whether the gallery held the same image as the probe."""
 
     name: str
     own_photograph: str = ""
@@ -81,15 +183,15 @@ class Measure:
 
     @property
     def head(self) -> str:
-        """As the head of a column: short, with the own photograph where the question arises."""
-        return f"{self.brief}, own {self.own_photograph}" if self.own_photograph else self.brief
+        """As the head of a column: short, with the same image where the question arises."""
+        return f"{self.brief}, same image {self.own_photograph}" if self.own_photograph else self.brief
 
     @property
     def brief(self) -> str:
         """In few words, for titles and axes."""
-        if ":" in self.name:
-            name, _, derived = self.name.partition(":")
-            return f"{Measure(name).brief}: {derived.replace('_', ' ').replace('%', ' %')}"
+        name, _, derived = self.name.partition(":")
+        if derived:
+            return f"{Measure(name).brief}: {_plain(derived)}"
         name, _, at = self.name.partition("@fmr=")
         if at:
             return f"{name.upper()} at FMR {float(at):g}"
@@ -97,36 +199,32 @@ class Measure:
             return f"rank-{name[4:]}"
         if re.fullmatch(r"map\d*", name):
             return f"mAP{name[3:]}"
-        known = {"auc": "AUC", "eer": "EER", "best_l2": "best penalty"}
-        return known.get(name, name.replace("_", " "))
+        return name.upper() if name in ("auc", "eer") else KNOWN_WORDS.get(name, _plain(name))
+
+    def describe(self) -> str:
+        """In words, for a title."""
+        name, _, derived = self.name.partition(":")
+        if derived:
+            return f"{Measure(name, self.own_photograph).describe()}: {_plain(derived)}"
+        name, _, at = self.name.partition("@fmr=")
+        if at:
+            words = f"{name.upper()} at FMR {float(at) * 100:g} %"
+        elif re.fullmatch(r"rank\d+", name):
+            words = f"rank-{name[4:]} identification rate"
+        elif re.fullmatch(r"map\d+", name):
+            words = f"mean average precision over the first {name[3:]}"
+        else:
+            words = KNOWN_WORDS.get(name, _plain(name))
+        return f"{words}, same image {self.own_photograph}" if self.own_photograph else words
 
     @property
     def is_rate(self) -> bool:
         """Whether the number is a share, to be shown in per cent."""
         return ":" not in self.name and RATES.fullmatch(self.name.removesuffix("_relative")) is not None
 
-    def describe(self) -> str:
-        """In words, for a title."""
-        if ":" in self.name:  # something derived from a measure
-            name, _, derived = self.name.partition(":")
-            words = derived.replace("_", " ").replace("%", " %")
-            return f"{Measure(name, self.own_photograph).describe()}: {words}"
-        name, _, at = self.name.partition("@fmr=")
-        if at:
-            words = f"{name.upper()} at FMR {float(at) * 100:g} %"
-        elif name.startswith("rank") and name[4:].isdigit():
-            words = f"rank-{name[4:]} identification rate"
-        elif name.startswith("map") and name[3:].isdigit():
-            words = f"mean average precision over the first {name[3:]}"
-        else:
-            known = {
-                "map": "mean average precision",
-                "auc": "area under the ROC curve",
-                "eer": "equal error rate",
-                "best_l2": "best penalty",
-            }
-            words = known.get(name, name.replace("_", " "))
-        return f"{words}, {PEOPLE_WORDS[self.own_photograph]}" if self.own_photograph else words
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").replace("%", " %")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,57 +260,54 @@ class ResultTable:
         order: Sequence[str] = (),
     ):
         self.doubtful = set(doubtful)
-        self._reasons: dict[tuple[Setting, Measure, str, str], dict[str, None]] = {}
-        # Of each setting and measure, of each pair, of each seed.
-        self._values: dict[tuple[Setting, Measure], dict[tuple[str, str], dict[int, float]]] = {}
-        alike: dict[tuple[str, int | None, str, str], list[Row]] = {}
+        # For each setting and measure, for each pair, for each seed.
+        found: dict[tuple[str, int | None, str, str], dict[Pair, dict[int, Row]]] = {}
         for row in rows:
             rank = None if row.method in merge_ranks else row.rank
-            alike.setdefault((row.method, rank, row.measure, row.own_photograph), []).append(row)
-        for (method, rank, name, own_photograph), members in alike.items():
-            pairs = self._values.setdefault((Setting(method, rank), Measure(name, own_photograph)), {})
-            for row in members:
-                pairs.setdefault((row.source, row.target), {})[row.seed] = row.value
-                if math.isnan(row.value):
-                    place = Setting(method, rank), Measure(name, own_photograph), row.source, row.target
-                    self._reasons.setdefault(place, {})[row.reason or NO_REASON] = None
-        everything = [(pair, seeds) for pairs in self._values.values() for pair, seeds in pairs.items()]
-        self.seeds = list(dict.fromkeys(seed for _, seeds in everything for seed in seeds))
-        self.settings = list(dict.fromkeys(setting for setting, _ in self._values))
-        self.measures = list(dict.fromkeys(measure for _, measure in self._values))
-        sources = list(dict.fromkeys(source for (source, _), _ in everything))
-        encoders = list(dict.fromkeys([*sources, *(target for (_, target), _ in everything)]))
-        place_of = {name: place for place, name in enumerate(order)}
-        self.encoders = sorted(encoders, key=lambda name: place_of.get(name, len(place_of)))
+            pairs = found.setdefault((row.method, rank, row.measure, row.own_photograph), {})
+            pairs.setdefault((row.source, row.target), {})[row.seed] = row
+        self._rows = {
+            (Setting(method, rank), Measure(name, own)): pairs
+            for (method, rank, name, own), pairs in found.items()
+        }
+        every = [(pair, seeds) for pairs in self._rows.values() for pair, seeds in pairs.items()]
+        self.seeds = list(dict.fromkeys(seed for _, seeds in every for seed in seeds))
+        self.settings = list(dict.fromkeys(setting for setting, _ in self._rows))
+        self.measures = list(dict.fromkeys(measure for _, measure in self._rows))
+        sources = list(dict.fromkeys(source for (source, _), _ in every))
+        encoders = list(dict.fromkeys([*sources, *(target for (_, target), _ in every)]))
+        index_of = {name: index for index, name in enumerate(order)}
+        self.encoders = sorted(encoders, key=lambda name: index_of.get(name, len(index_of)))
         self.sources = sorted(sources, key=self.encoders.index)
-        self.targets = sorted({target for (_, target), _ in everything}, key=self.encoders.index)
+        self.targets = sorted({target for (_, target), _ in every}, key=self.encoders.index)
         self.left_out = self._without_any_value()
 
-    def _without_any_value(self) -> set[tuple[str, str]]:
-        """Pairs that some setting and seed gave not one number for."""
-        without: set[tuple[str, str]] = set()
+    def _without_any_value(self) -> set[Pair]:
+        """Pairs for which some setting has no number at all in some seed."""
+        without: set[Pair] = set()
         for setting in self.settings:
-            found: dict[tuple[tuple[str, str], int], bool] = {}
+            found: dict[tuple[Pair, int], bool] = {}
             for measure in self.measures:
-                for pair, values in self._values.get((setting, measure), {}).items():
-                    for seed, value in values.items():
-                        found[pair, seed] = found.get((pair, seed), False) or not math.isnan(value)
+                for pair, rows in self._rows.get((setting, measure), {}).items():
+                    for seed, row in rows.items():
+                        found[pair, seed] = found.get((pair, seed), False) or not math.isnan(row.value)
             without |= {pair for (pair, _), any_value in found.items() if not any_value}
         return without
 
     def cell(self, setting: Setting, measure: Measure, source: str, target: str) -> Cell | None:
         """One pair over all seeds; None where it was not measured."""
-        values = self._values.get((setting, measure), {}).get((source, target))
-        return None if values is None else _over_seeds(list(values.values()))
+        rows = self._rows.get((setting, measure), {}).get((source, target))
+        return None if rows is None else _over_seeds([row.value for row in rows.values()])
 
     def reason(self, setting: Setting, measure: Measure, source: str, target: str) -> str:
         """Why a pair has no number in some seed; "" where it has one in all."""
-        return "; ".join(self._reasons.get((setting, measure, source, target), {}))
+        rows = self._rows.get((setting, measure), {}).get((source, target), {})
+        return "; ".join(_reasons(rows.values()))
 
     def reasons(self, setting: Setting, measure: Measure) -> list[str]:
         """Why pairs of a setting have no number, each reason once."""
-        found = [why for (s, m, _, _), why in self._reasons.items() if (s, m) == (setting, measure)]
-        return list(dict.fromkeys(reason for why in found for reason in why))
+        pairs = self._rows.get((setting, measure), {})
+        return _reasons(row for rows in pairs.values() for row in rows.values())
 
     def mean_over_pairs(self, setting: Setting, measure: Measure) -> Cell | None:
         """Mean over the ordered pairs within each seed, then mean and deviation of that over seeds.
@@ -221,15 +316,12 @@ class ResultTable:
         so that the means of settings stay comparable.
         """
         per_seed: dict[int, list[float]] = {}
-        for (source, target), values in self._values.get((setting, measure), {}).items():
+        for (source, target), rows in self._rows.get((setting, measure), {}).items():
             if source != target and (source, target) not in self.left_out:
-                for seed, value in values.items():
-                    per_seed.setdefault(seed, []).append(value)
-        return (
-            _over_seeds([math.fsum(values) / len(values) for values in per_seed.values()])
-            if per_seed
-            else None
-        )
+                for seed, row in rows.items():
+                    per_seed.setdefault(seed, []).append(row.value)
+        means = [math.fsum(values) / len(values) for values in per_seed.values()]
+        return _over_seeds(means) if means else None
 
     def matrix(self, setting: Setting, measure: Measure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Source by target over ``sources`` and ``targets``.
@@ -251,3 +343,7 @@ class ResultTable:
 def _over_seeds(values: Sequence[float]) -> Cell:
     array = np.asarray(values, np.float64)
     return Cell(float(array.mean()), float(array.std()), len(array))
+
+
+def _reasons(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(row.reason or NO_REASON for row in rows if math.isnan(row.value)))

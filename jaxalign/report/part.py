@@ -1,15 +1,20 @@
-"""What one driver left behind, as the sections of a report read it."""
+"""What one driver left behind, as the sections of a report read it, and the controls that results are judged by."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxalign.report.controls import OWN, PIXEL_MAPS, RELATIVE, SHUFFLED
-from jaxalign.report.geometry_text import Predicted
-from jaxalign.report.records import Difference, Point, ThreeWay
-from jaxalign.report.rows import ResultTable, Row, Setting
+from jaxalign.report.labels import shown
+from jaxalign.report.result_table import Difference, Point, Predicted, ResultTable, Row, Setting, ThreeWay
 
-CONTROLS = (OWN, SHUFFLED, PIXEL_MAPS)
+OWN, SHUFFLED, PIXEL_MAPS = CONTROLS = ("own", "shuffled", "pixels")
+CONTROL_WORDS = {
+    OWN: "own: each encoder against itself",
+    SHUFFLED: "shuffled: ridge on rows that do not belong together",
+    PIXEL_MAPS: "pixels: ridge from 64 principal components of the pixels",
+}
+RELATIVE = "_relative"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,22 +57,13 @@ class Part:
         return list(dict.fromkeys(row.dataset for row in self.rows)) or ([str(named)] if named else [])
 
     @property
-    def encoders(self) -> list[str]:
-        """In order of appearance, sources first; controls are none."""
-        rows = [row for row in self.rows if row.method not in CONTROLS and row.source]
-        return list(dict.fromkeys([*(row.source for row in rows), *(row.target for row in rows)]))
+    def dataset_words(self) -> str:
+        """The data sets for a title."""
+        return ", ".join(map(shown, self.datasets))
 
     def methods(self) -> list[Row]:
         """Rows of pairs by methods at one setting: no controls, nothing varied along an axis."""
         return [row for row in self.rows if row.method not in CONTROLS and not row.axis and row.source]
-
-    def means(self) -> list[Row]:
-        """Rows of numbers of the mean over pairs."""
-        return [row for row in self.rows if not row.source]
-
-    def controls(self) -> list[Row]:
-        """Rows of controls, and rates relative to them."""
-        return [row for row in self.rows if row.method in CONTROLS or row.measure.endswith(RELATIVE)]
 
     def table(self, rows: Iterable[Row], order: Sequence[str] = ()) -> ResultTable:
         """Rows as a table: ranks chosen per pair are one setting, doubtful fits are marked."""
@@ -92,3 +88,24 @@ def chosen_per_pair(rows: Sequence[Row]) -> set[str]:
         seen.setdefault((row.method, row.source, row.target, str(row.seed), row.dataset), set()).add(row.rank)
     several = {method for method, found in ranks.items() if len(found) > 1}
     return several - {key[0] for key, found in seen.items() if len(found) > 1}
+
+
+def relative_rows(rows: Sequence[Row]) -> Iterator[Row]:
+    """For every identification rate of a pair, its share of the geometric mean of the two encoders' own.
+
+    Above 1 where a map identifies people better than the encoders do; NaN where an encoder identifies nobody.
+    """
+    own = {(row.source, *_question(row)): row.value for row in rows if row.method == OWN}
+    for row in rows:
+        if row.method == OWN or not row.own_photograph or row.measure.endswith(RELATIVE):
+            continue
+        reached = [own.get((name, *_question(row))) for name in (row.source, row.target)]
+        if None not in reached:
+            bound = math.sqrt(math.prod(value for value in reached if value is not None))
+            value = row.value / bound if bound > 0 else math.nan
+            reason = "" if bound > 0 else "an encoder finds nobody by itself"
+            yield row._replace(measure=row.measure + RELATIVE, value=value, reason=reason)
+
+
+def _question(row: Row) -> tuple[str, int, str, str]:
+    return row.dataset, row.seed, row.own_photograph, row.measure

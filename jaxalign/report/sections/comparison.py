@@ -3,25 +3,24 @@
 import math
 from collections.abc import Sequence, Set
 
-from jaxalign.report.controls import IN_WORDS, OWN, RELATIVE
-from jaxalign.report.figures.matrix import MOST_NUMBERS_ON_PAGE, Canvas, heat_map
-from jaxalign.report.figures.projection import Point, draw_projection
+from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas, heat_map
+from jaxalign.report.figures.projection import draw_projection
 from jaxalign.report.labels import count, percent, percent_cell, shown
-from jaxalign.report.parts import CONTROLS, Part, chosen_per_pair
-from jaxalign.report.rows import Measure, ResultTable, Row, Setting
+from jaxalign.report.part import CONTROL_WORDS, CONTROLS, OWN, RELATIVE, Part, chosen_per_pair
+from jaxalign.report.result_table import Measure, Point, ResultTable, Row, Setting
 from jaxalign.report.sections.aggregates import (
     BASELINES,
     best_setting,
     differences_table,
+    every_pair,
     failures,
     lead,
     leading_measures,
+    main_measures,
     methods_table,
-    pairs_table,
 )
 from jaxalign.report.sections.blocks import Block, Folded, Section, Text, Together
-from jaxalign.report.sections.curves import MOST_LINES, cmc, det
-from jaxalign.report.table import main_measures
+from jaxalign.report.sections.sweeps import MOST_LINES, cmc, det
 from jaxalign.report.tables import Column, Table, Value
 
 MOST_VIEWS_OPEN, MOST_VIEWS = 2, 6  # before and after: without unfolding, and at all
@@ -40,50 +39,38 @@ def pairwise(part: Part, order: Sequence[str]) -> Section:
     name, best = part.name, best_setting(table, leading[0])
     blocks: list[Block] = [
         methods_table(table, main_measures(table), name=f"{name}-methods", title="Methods"),
-        *(
-            each
-            for measure in leading
-            for each in differences_table(part, measure, name=f"{name}-differences-{measure.name}")
-        ),
+        *(each for measure in leading for each in differences_table(part, measure)),
         *_heat_maps(part, table, leading, bool(order)),
         *_curves(part, table, leading[0]),
         *_views(part, best[0] if best is not None else None),
         *_controls(part, leading[0], table.left_out),
+        *every_pair(part, table, rows, leading),
     ]
-    for measure in leading:
-        title = f"Every pair: {measure.describe()}"
-        each = pairs_table(table, rows, measure, name=f"{name}-pairs-{measure.name}", title=title)
-        blocks.append(Folded(f"{title} ({count(len(each.rows), 'pair')})", [each]))
-    dataset = ", ".join(map(shown, part.datasets))
-    summary = (
-        _summary(part, table, leading, dataset) + _own_sentences(part, table, leading[0]) + failures(table)
-    )
-    return Section(name, f"Pairs of encoders: {dataset}", summary, blocks)
+    summary = _summary(part, table, leading) + _own_sentences(part, table, leading[0]) + failures(table)
+    return Section(name, f"Pairs of encoders: {part.dataset_words}", summary, blocks)
 
 
-def _summary(part: Part, table: ResultTable, leading: Sequence[Measure], dataset: str) -> list[str]:
+def _summary(part: Part, table: ResultTable, leading: Sequence[Measure]) -> list[str]:
     sentences = []
     ordered = sum(s != t for s in table.sources for t in table.targets)
     for measure in leading:
         best = best_setting(table, measure)
         if best is None:
             sentences.append(
-                f"{dataset}: no method has a mean for {measure.describe()}: "
+                f"{part.dataset_words}: no method has a mean for {measure.describe()}: "
                 f"{'; '.join(table.reasons(table.settings[0], measure))}."
             )
             continue
         setting, cell = best
-        where = f"On {dataset}, over {count(ordered, 'ordered pair')} of {count(len(table.encoders), 'encoder')}, "
+        pairs = f"{count(ordered, 'ordered pair')} of {count(len(table.encoders), 'encoder')}"
+        where = f"On {part.dataset_words}, over {pairs}, "
         start = next((s for s in table.settings if s.method in BASELINES), None)
         before = table.mean_over_pairs(start, measure) if start is not None and start != setting else None
         without = "without a map" if start == Setting("identity") else f"with {start}"
         verb = f"goes from {percent_cell(before)} {without} to" if before is not None else "is"
         many = f", the best of {count(len(table.settings), 'setting')}" if len(table.settings) > 1 else ""
-        over = (
-            f" (mean ± standard deviation over {len(table.seeds)} seeds)"
-            if len(table.seeds) > 1 and not sentences
-            else ""
-        )
+        several = len(table.seeds) > 1 and not sentences
+        over = f" (mean ± standard deviation over {len(table.seeds)} seeds)" if several else ""
         sentences.append(
             f"{where if not sentences else 'The '}mean {measure.describe()} {verb} {percent_cell(cell)} with {setting}"
             f"{many}{over}."
@@ -117,7 +104,7 @@ def _ends(table: ResultTable, setting: Setting, measure: Measure) -> list[str]:
         scores.append(max(mean.items(), key=lambda item: sign * item[1]))
     (source, given), (target, taken) = scores
     sentences.append(
-        f"Averaged over partners, {shown(source)} is carried to others best ({percent(given)}) and others are carried "
+        f"Averaged over partners, {shown(source)} is mapped to others best ({percent(given)}) and others are mapped "
         f"to {shown(target)} best ({percent(taken)})."
     )
     return sentences
@@ -125,7 +112,7 @@ def _ends(table: ResultTable, setting: Setting, measure: Measure) -> list[str]:
 
 def _heat_maps(part: Part, table: ResultTable, leading: Sequence[Measure], ordered: bool) -> list[Block]:
     """The baseline and the best method of the leading measure, the best of the second; all others folded."""
-    caption = f"{', '.join(map(shown, part.datasets))}; encoders " + (
+    caption = f"{part.dataset_words}; encoders " + (
         "ordered by family" if ordered else "in the order of the results"
     )
     canvas = Canvas(table, caption, numbers_to=MOST_NUMBERS_ON_PAGE)
@@ -189,9 +176,18 @@ def _views(part: Part, best: Setting | None) -> list[Block]:
 
 
 def _controls(part: Part, measure: Measure, left_out: Set[tuple[str, str]]) -> list[Block]:
-    """A line for each method and control: its mean, and relative to what encoders reach by themselves."""
-    if not part.controls():
-        return []
+    there = any(row.method in CONTROLS or row.measure.endswith(RELATIVE) for row in part.rows)
+    return [controls_table(part, measure, left_out)] if there else []
+
+
+def controls_table(part: Part, measure: Measure, left_out: Set[tuple[str, str]]) -> Table:
+    """A line for each method and control: its mean, and relative to what encoders reach by themselves.
+
+    Args:
+      part: its rows of pairs and of controls.
+      measure: to show.
+      left_out: pairs that count for no mean.
+    """
     relative = Measure(measure.name + RELATIVE, measure.own_photograph)
     rows: dict[Setting, list[Row]] = {}
     merged = chosen_per_pair(part.rows)
@@ -203,14 +199,14 @@ def _controls(part: Part, measure: Measure, left_out: Set[tuple[str, str]]) -> l
     for setting, found in rows.items():
         values = [_control_value(found, which, setting.method) for which in (measure, relative)]
         if any(value is not None for value in values):
-            lines.append([IN_WORDS.get(setting.method, str(setting)), *values])
+            lines.append([CONTROL_WORDS.get(setting.method, str(setting)), *values])
     heads = measure.brief, "relative to the encoders' own"
     columns = [Column("method or control"), *(Column(head, "percent", 2) for head in heads)]
     caption = (
         f"{measure.describe()}, mean over pairs and seeds; relative: to the geometric mean of what the two encoders "
         "reach by themselves."
     )
-    return [Table(f"{part.name}-controls", "Controls", caption[0].upper() + caption[1:], columns, lines)]
+    return Table(f"{part.name}-controls", "Controls", caption, columns, lines)
 
 
 def _control_value(rows: Sequence[Row], measure: Measure, method: str) -> Value | None:

@@ -1,11 +1,16 @@
 """Source by target as colours and numbers: one canvas for all the pictures of a table."""
 
+import concurrent.futures
+import dataclasses
 import math
-from collections.abc import Iterator
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from jaxalign.core.errors import UserError
 from jaxalign.report.figures.drawing import (
     DOTS_PER_INCH,
     EMPTY,
@@ -17,14 +22,144 @@ from jaxalign.report.figures.drawing import (
     picture,
     text_width,
 )
-from jaxalign.report.figures.scales import Layout, Scale
 from jaxalign.report.labels import count, short_names, shown
-from jaxalign.report.rows import Measure, ResultTable, Setting
+from jaxalign.report.result_table import Measure, ResultTable, Setting
 
 COLOURS = "cividis"  # even in lightness, and the same to people with and without colour vision deficiency
-
 MOST_NUMBERS, MOST_NUMBERS_ON_PAGE = 24, 40  # encoders; a page can be enlarged
 ROLES = "source (probe, mapped)", "target (gallery)"  # of rows and columns
+
+
+def draw_heatmaps(
+    table: ResultTable,
+    directory: str | os.PathLike,
+    *,
+    caption: str = "",
+    measures: Iterable[Measure] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> list[pathlib.Path]:
+    """Draws one PNG per setting and measure, in per cent, with row and column means.
+
+    The mean of a row says how well that encoder is translated from (source), the mean of a column how well
+    others are translated into it (target); an encoder against itself does not count in either.
+
+    Args:
+      table: what was measured.
+      directory: for the files; made if missing.
+      caption: one line under the title, such as data set, protocol and seeds.
+      measures: those to draw; all by default.
+      progress: called with the name of each file before it is drawn.
+
+    Returns:
+      The paths, as ``<method>-<measure>.png``; the name has a rank, and whether the same image
+      counts, where they apply.
+
+    Raises:
+      UserError: matplotlib is not installed.
+    """
+    directory = pathlib.Path(directory)
+    chosen = list(table.measures if measures is None else measures)
+    pairs = ((setting, measure) for setting in table.settings for measure in chosen)
+    drawable = [each for each in pairs if table.mean_over_pairs(*each) is not None]
+    require_matplotlib()
+    canvas = Canvas(table, caption)
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with concurrent.futures.ThreadPoolExecutor(1) as compressing:  # while the next picture is drawn
+        written = []
+        for setting, measure in drawable:
+            path = directory / file_name(setting, measure)
+            if progress is not None:
+                progress(path.name)
+            written.append(compressing.submit(_write, canvas.draw(setting, measure), path))
+            paths.append(path)
+        for each in written:
+            each.result()
+    return paths
+
+
+def require_matplotlib() -> None:
+    """Says in one sentence that matplotlib is missing, before any work is done.
+
+    Raises:
+      UserError: it is.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "heat maps need matplotlib, which is not installed; run `pip install matplotlib` or add "
+            "--heatmaps=none."
+        ) from error
+
+
+def file_name(setting: Setting, measure: Measure) -> str:
+    """Such as ``canonical_r64-rank1-excluded.png``."""
+    method = setting.method if setting.rank is None else f"{setting.method}_r{setting.rank}"
+    return "-".join(filter(None, [method, measure.name, measure.own_photograph])) + ".png"
+
+
+def _write(pixels: np.ndarray, path: pathlib.Path) -> None:
+    from PIL import Image  # comes with matplotlib
+
+    Image.fromarray(pixels).save(path, dpi=(DOTS_PER_INCH, DOTS_PER_INCH), compress_level=4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """What the colours mean: the ends of the scale, and whether the dark end is the better one.
+
+    Attributes:
+      low, high: in the unit shown.
+      reverse: the low end is the bright one.
+      factor: from a row's value to the unit.
+      unit: written above the scale.
+    """
+
+    low: float
+    high: float
+    reverse: bool = False
+    factor: float = 100
+    unit: str = "%"
+
+    @classmethod
+    def of(cls, measure: Measure) -> "Scale":
+        """The same for every method, so that pictures of one measure can be compared by eye."""
+        if measure.lower_is_better:
+            return cls(0, 50, reverse=True)
+        return cls(50, 100) if measure.name == "auc" else cls(0, 100)
+
+    @classmethod
+    def around(cls, values: np.ndarray) -> "Scale":
+        """For numbers of no known range: from 0 where they come near it, else from the lowest to the highest."""
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        low = 0.0 if 0 <= low < 0.5 * high else low
+        return cls(low, high if high > low else low + 1, factor=1, unit="")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Sizes, in inches and points, that keep numbers readable from 2 to 40 encoders."""
+
+    width: float
+    height: float
+    size: float
+    digits: int | None  # after the point; None for no numbers at all
+    deviations: bool
+
+    @classmethod
+    def of(cls, encoders: int, numbers_to: int) -> "Layout":
+        if encoders <= 10:
+            return cls(0.66, 0.48, 8.5, 1, True)
+        if encoders <= 14:
+            return cls(0.52, 0.42, 7.5, 1, True)
+        if encoders <= 24:
+            side = 9.4 / (encoders + 1)
+            return cls(side, max(side, 0.36), 7, 1, False)
+        digits = 0 if encoders <= numbers_to else None
+        side = max(0.1, 9.6 / (encoders + 1))
+        return cls(side, side, 6, digits, False)
 
 
 class Canvas:
@@ -265,16 +400,7 @@ def _in_words(table: ResultTable, setting: Setting, measure: Measure, scale: Sca
 
 def _with_margins(means: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Appends row means, column means and the mean of all pairs; NaN where one of the pairs is NaN."""
-    rows, columns = means.shape
-    padded = np.full((rows + 1, columns + 1), np.nan)
-    padded[:-1, :-1] = means
-    for i in range(rows):
-        padded[i, -1] = _mean(means[i][pairs[i]])
-    for j in range(columns):
-        padded[-1, j] = _mean(means[:, j][pairs[:, j]])
-    padded[-1, -1] = _mean(means[pairs])
-    return padded
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else float("nan")
+    known = np.where(pairs, means, 0)
+    with np.errstate(invalid="ignore"):
+        rows, columns = (known.sum(axis, keepdims=True) / pairs.sum(axis, keepdims=True) for axis in (1, 0))
+        return np.block([[means, rows], [columns, np.full((1, 1), known.sum() / pairs.sum())]])
