@@ -70,7 +70,12 @@ def rates(maps: PairwiseMaps, test: Rows, people: Resampling) -> Rates:
     for (source, target), fit in maps.items():
         probes, gallery = fit.source(test[source]), fit.target(test[target])
         result = evaluate(
-            probes, gallery, people.plan, fmr=(FMR.value,), measures=("verification",), tail=20 * FMR.value
+            probes,
+            gallery,
+            people.plan,
+            fmr=(FMR.value,),
+            measures=("verification",),
+            people_weights=people.weights,
         )
         found[source, target] = people.tmr(result, FMR.value)
     return found

@@ -23,7 +23,7 @@ from jaxalign.biometrics import (
 from jaxalign.biometrics import Measure as Number
 from jaxalign.biometrics.evaluate import RANKS
 from jaxalign.biometrics.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
-from jaxalign.biometrics.tiling import padded
+from jaxalign.biometrics.plan import padded
 from jaxalign.core.devices import MOST_WORKERS, concurrently, spare_workers
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import Split, identity_folds

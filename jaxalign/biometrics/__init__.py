@@ -4,11 +4,10 @@ from jaxalign.biometrics.bootstrap import Resampling, Sampled, combine, maximum,
 from jaxalign.biometrics.curves import CurvePoint, curve_points
 from jaxalign.biometrics.evaluate import Evaluation, Measure, evaluate, identify, verify
 from jaxalign.biometrics.identification import Identification
-from jaxalign.biometrics.layout import EvaluationPlan
-from jaxalign.biometrics.operating_points import ErrorRates, OperatingPoint
 from jaxalign.biometrics.pairs import PairVerification, verify_pairs
-from jaxalign.biometrics.tail import ImpostorTail
+from jaxalign.biometrics.plan import EvaluationPlan
 from jaxalign.biometrics.templates import first_rows, pooled
+from jaxalign.biometrics.thresholds import ErrorRates, OperatingPoint
 from jaxalign.biometrics.verification import Verification
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "Evaluation",
     "EvaluationPlan",
     "Identification",
-    "ImpostorTail",
     "Measure",
     "OperatingPoint",
     "PairVerification",

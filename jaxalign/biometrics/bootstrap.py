@@ -13,20 +13,11 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Self
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array, Bool, Int
 
 from jaxalign.biometrics.evaluate import Evaluation
-from jaxalign.biometrics.layout import EvaluationPlan
-from jaxalign.biometrics.operating_points import allowed
-from jaxalign.biometrics.tail import ImpostorTail
-from jaxalign.biometrics.tiling import padded
+from jaxalign.biometrics.plan import EvaluationPlan
 from jaxalign.core.errors import UserError
-
-RESAMPLES_AT_ONCE = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +25,7 @@ class Sampled:
     """A number and its values under resampling; arithmetic combines both, resample by resample.
 
     Attributes:
-      estimate: the value on the people as they are.
+      estimate: the value on the test set as it is.
       samples: its value on each resample, shape [resamples].
     """
 
@@ -100,13 +91,7 @@ class Resampling:
 
     def rank(self, evaluation: Evaluation, k: int, own_photograph: str = "excluded") -> Sampled:
         """Rank-k: probes weigh as often as their person is drawn, the gallery stays."""
-        self._same(evaluation)
-        result = evaluation.identification[own_photograph]
-        return self.probe_mean(result.probe, result.rank <= k)
-
-    def probe_mean(self, probe: np.ndarray, values: np.ndarray) -> Sampled:
-        """The mean of any value of probes (rank-k hits, average precision), by person."""
-        return self._probe_means(probe, np.asarray(values)[:, None])[0]
+        return self.cmc(evaluation, [k], own_photograph)[0]
 
     def _probe_means(self, probe: np.ndarray, values: np.ndarray) -> list[Sampled]:
         """Means of each column of values of probes, shape [probes, columns]; NaN is no value.
@@ -122,7 +107,7 @@ class Resampling:
         return [Sampled(float(mean), column) for mean, column in zip(estimate, samples.T)]
 
     def sums(self, people: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sums of values that belong to one person each, of the people as they are and of each resample.
+        """Sums of values that belong to one person each, of the test set as it is and of each resample.
 
         Args:
           people: codes as in ``plan.probe_codes``, shape [n].
@@ -144,7 +129,7 @@ class Resampling:
 
         Identification weighs probes by their people, exactly; the gallery stays. Verification is found at a ladder of
         thresholds (``evaluate(..., people_weights=resampling.weights)``): AUC and TMR are interpolated between
-        thresholds and shifted so that the people as they are give the exact number.
+        thresholds and shifted so that the test set as it is give the exact number.
         """
         self._same(evaluation)
         found = {}
@@ -153,12 +138,12 @@ class Resampling:
             values |= {"map": result.average_precision, "map50": result.average_precision_50}
             means = self._probe_means(result.probe, np.stack(list(values.values()), axis=1))
             found |= {(own, name): mean for name, mean in zip(values, means)}
-        graded, exact = evaluation.graded, evaluation.verification
-        if graded is not None and exact is not None:
-            found["", "auc"] = _shifted(exact.auc, graded.auc())
-            found["", "eer"] = _shifted(exact.eer, graded.eer())
-            for rate, tmr in exact.tmr.items():
-                found["", f"tmr@fmr={rate:g}"] = self.tmr_between_thresholds(evaluation, rate, tmr)
+        resampled, exact = evaluation.resampled, evaluation.verification
+        if resampled is not None and exact is not None:
+            found["", "auc"] = _shifted(exact.auc, resampled.auc())
+            found["", "eer"] = _shifted(exact.eer, resampled.eer())
+            for rate in exact.tmr:
+                found["", f"tmr@fmr={rate:g}"] = self.tmr(evaluation, rate)
         return {key: value for key, value in found.items() if np.isfinite(value.estimate)}
 
     def cmc(self, evaluation: Evaluation, ranks: Sequence[int], own_photograph: str) -> list[Sampled]:
@@ -167,37 +152,27 @@ class Resampling:
         result = evaluation.identification[own_photograph]
         return self._probe_means(result.probe, result.rank[:, None] <= np.asarray(ranks))
 
-    def tmr_between_thresholds(self, evaluation: Evaluation, fmr: float, estimate: float) -> Sampled:
-        """TMR at any FMR, as ``measures`` finds it; ``estimate`` is that of the people as they are."""
-        assert evaluation.graded is not None
-        return _shifted(estimate, evaluation.graded.tmr_at(fmr))
-
-    def tmr(self, evaluation: Evaluation, fmr: float) -> Sampled:
-        """TMR at an FMR, its threshold found anew in each resample.
+    def tmr(self, evaluation: Evaluation, fmr: float, estimate: float | None = None) -> Sampled:
+        """TMR at an FMR, whose threshold is found anew in each resample; see ``measures``.
 
         A genuine comparison of person p weighs m_p, an impostor comparison of p with q weighs m_p m_q, where m
         counts how often a person is drawn.
 
+        Args:
+          evaluation: with verification, of ``people_weights``.
+          fmr: one of its rates, or any other if ``estimate`` is given.
+          estimate: TMR of the test set as it is.
+
         Raises:
-          UserError: the evaluation kept no impostor tail (``evaluate(..., tail=5 * fmr)``), or too short a one.
+          UserError: the evaluation was made without ``people_weights``.
         """
         self._same(evaluation)
-        tail = evaluation.tail
-        if tail is None:
-            raise UserError(f"the evaluation kept no impostor scores: evaluate(..., tail={5 * fmr:g})")
-        plan = self.plan
-        counted = ~plan.genuine_own
-        scores, codes = evaluation.genuine_scores[counted], plan.probe_codes[plan.genuine_probe[counted]]
-        number = len(tail.score) - np.searchsorted(tail.score[::-1], scores)  # impostors ≥ each genuine score
-        estimate = float(np.mean(number <= allowed(fmr, plan.impostor))) if len(scores) else float("nan")
-        limit = fmr * self._impostor_weight()
-        samples, enough = self._resampled(tail, codes, number, limit)
-        if not enough:
+        if evaluation.resampled is None or evaluation.verification is None:
             raise UserError(
-                f"the impostor tail of {len(tail.score):,} scores is too short for FMR {fmr:g} in some resample: "
-                f"evaluate(..., tail={2 * len(tail.score) / plan.impostor:.2g})"
+                "the evaluation was not resampled: evaluate(..., people_weights=resampling.weights)"
             )
-        return Sampled(estimate, samples)
+        value = evaluation.verification.tmr[fmr] if estimate is None else estimate
+        return _shifted(value, evaluation.resampled.tmr_at(fmr))
 
     def _same(self, evaluation: Evaluation) -> None:
         mine, other = self.plan, evaluation.plan
@@ -208,60 +183,7 @@ class Resampling:
         if not same:
             raise UserError("the evaluation is of another test set than the one that was resampled")
 
-    def _impostor_weight(self) -> np.ndarray:
-        """Impostor comparisons in each resample: Σ over p ≠ q of m_p m_q n_p n'_q."""
-        people = self.weights.shape[1]
-        weights = self.weights.astype(np.float64)
-        probes = weights * np.bincount(self.plan.probe_codes, minlength=people)
-        gallery = weights * np.bincount(self.plan.gallery_codes, minlength=people)
-        return probes.sum(axis=1) * gallery.sum(axis=1) - (probes * gallery).sum(axis=1)
-
-    def _resampled(
-        self, tail: ImpostorTail, codes: np.ndarray, number: np.ndarray, limit: np.ndarray
-    ) -> tuple[np.ndarray, bool]:
-        nobody = self.weights.shape[1]  # a person who is never drawn, for padding
-        fill = lambda array, value: _padded(array, value)  # noqa: E731
-        accepted, all_genuine, enough = _accepted(
-            jnp.asarray(np.pad(self.weights, ((0, -len(self.weights) % RESAMPLES_AT_ONCE), (0, 1)))),
-            fill(self.plan.probe_codes[tail.probe], nobody),
-            fill(self.plan.gallery_codes[tail.gallery], nobody),
-            fill(codes, nobody),
-            fill(number, 0),
-            jnp.asarray(np.pad(np.floor(limit + 1e-6), (0, -len(limit) % RESAMPLES_AT_ONCE)), jnp.int32),
-        )
-        rows = slice(len(self.weights))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            shares = np.asarray(accepted)[rows] / np.asarray(all_genuine)[rows]
-        return shares, bool(np.asarray(enough)[rows].all())
-
 
 def _shifted(estimate: float, values: np.ndarray) -> Sampled:
-    """Resamples of an interpolated rate, moved by what interpolation costs the people as they are, within [0, 1]."""
+    """Resamples of an interpolated rate, moved by what interpolation costs the test set as it is, within [0, 1]."""
     return Sampled(estimate, np.clip(values[1:] + (estimate - values[0]), 0, 1))
-
-
-def _padded(array: np.ndarray, value: int) -> Int[Array, " padded"]:
-    result = np.full(padded(len(array) + 1), value, np.int32)
-    result[: len(array)] = array
-    return jnp.asarray(result)
-
-
-@jax.jit
-def _accepted(
-    weights: Int[Array, "resamples people"],
-    left: Int[Array, " tail"],
-    right: Int[Array, " tail"],
-    person: Int[Array, " genuine"],
-    number: Int[Array, " genuine"],
-    limit: Int[Array, " resamples"],
-) -> tuple[Int[Array, " resamples"], Int[Array, " resamples"], Bool[Array, " resamples"]]:
-    """Weight of accepted genuine comparisons and of all, and whether the tail reaches beyond the limit."""
-
-    def one(arguments):
-        weight, most = arguments
-        beyond = jnp.cumsum(weight[left] * weight[right], dtype=jnp.int32)
-        reached = jnp.concatenate([jnp.zeros(1, jnp.int32), beyond])[number]
-        genuine = weight[person]
-        return jnp.sum(genuine * (reached <= most)), jnp.sum(genuine), beyond[-1] > most
-
-    return lax.map(one, (weights, limit), batch_size=RESAMPLES_AT_ONCE)

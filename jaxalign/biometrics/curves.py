@@ -56,6 +56,6 @@ def curve_points(evaluation: Evaluation, resampling: Resampling | None = None) -
         below = fmr <= rate * (1 + 1e-9)
         value = float(tmr[below].max()) if below.any() else 0.0
         between = (None, None)
-        if resampling is not None and evaluation.graded is not None:
-            between = resampling.tmr_between_thresholds(evaluation, rate, value).interval()
+        if resampling is not None and evaluation.resampled is not None:
+            between = resampling.tmr(evaluation, rate, value).interval()
         yield CurvePoint("", "tmr", "fmr", rate, value, *between)

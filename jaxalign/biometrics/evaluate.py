@@ -1,4 +1,4 @@
-"""Verification and identification of two sets of embeddings in one pass over their scores."""
+"""Verification and identification of two sets of embeddings."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -7,25 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxalign.biometrics import rows
-from jaxalign.biometrics.counting import Counter, Scored
-from jaxalign.biometrics.graded import GradedRates, graded_rates
+from jaxalign.biometrics import inputs
 from jaxalign.biometrics.identification import Identification, identification
-from jaxalign.biometrics.layout import EvaluationPlan
-from jaxalign.biometrics.leave_one_out import identification_without_own
-from jaxalign.biometrics.operating_points import check_rates
-from jaxalign.biometrics.pairs import (
-    CheckedPairs,
-    Pairs,
-    PairVerification,
-    cosines_of,
-    rates_of_pairs,
-    scores_of,
-)
-from jaxalign.biometrics.tail import ImpostorTail, impostor_tail
-from jaxalign.biometrics.templates import Gallery
-from jaxalign.biometrics.tiling import SEGMENT_ROWS, STRIP_ROWS
-from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification, verification
+from jaxalign.biometrics.pairs import CheckedPairs, Pairs, PairVerification, rates_of_pairs
+from jaxalign.biometrics.plan import SEGMENT_ROWS, STRIP_ROWS, EvaluationPlan
+from jaxalign.biometrics.resampled_rates import ResampledRates, resampled_rates
+from jaxalign.biometrics.scores import AT_ONCE, Scored, Scorer, scores_of_pairs
+from jaxalign.biometrics.templates import Gallery, identification_without_own
+from jaxalign.biometrics.thresholds import check_rates
+from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows, explained_memory_error, rows_that_fit
@@ -57,14 +47,13 @@ class Evaluation:
     """What crosses from one set of embeddings to another.
 
     Attributes:
-      identification: by whether the probe's own photograph counts as a mate, "included" (only where some probe
-        has its own photograph in the gallery) and "excluded"; without those that were not asked for.
+      identification: by whether the same image counts as a mate, "included" (only where the gallery has the same
+        image as some probe) and "excluded"; without those that were not asked for.
       verification: over all comparisons; None where not asked for.
       pairs: over a list of pairs; None where none was given.
       plan: who is who.
-      genuine_scores: scores of the plan's genuine list, own photographs included.
-      tail: the highest impostor scores; None where not asked for.
-      graded: rates of resampled people; None where not asked for.
+      genuine_scores: scores of the plan's genuine list, the same image included.
+      resampled: verification rates of resampled people; None where not asked for.
     """
 
     identification: dict[str, Identification]
@@ -72,8 +61,7 @@ class Evaluation:
     pairs: PairVerification | None
     plan: EvaluationPlan = dataclasses.field(repr=False)
     genuine_scores: np.ndarray = dataclasses.field(repr=False)
-    tail: ImpostorTail | None = dataclasses.field(repr=False)
-    graded: GradedRates | None = dataclasses.field(repr=False, default=None)
+    resampled: ResampledRates | None = dataclasses.field(repr=False, default=None)
 
     def measures(self) -> Iterator[Measure]:
         """Every measure as a row: rank1, map, map50, auc, eer, tmr@fmr=0.001 and so on.
@@ -118,7 +106,6 @@ def evaluate(
     own_photograph: Sequence[str] = OWN_PHOTOGRAPH,
     templates: str = "all",
     pairs: Pairs | None = None,
-    tail: float = 0.0,
     people_weights: np.ndarray | None = None,
     least_false_matches: float = LEAST_FALSE_MATCHES,
     zero_rows: str = "refuse",
@@ -128,12 +115,12 @@ def evaluate(
     """Compares every probe with every gallery row by cosine and measures recognition.
 
     The score is s_ij = ⟨p_i, g_j⟩ / (‖p_i‖ ‖g_j‖), in float32 (float64 where both inputs are float64 and the
-    caller has enabled it). No matrix of all scores is formed for large sets. Ranks, thresholds, achieved rates and
-    operating points are exact counts on these scores; a tie counts against recognition.
+    caller has enabled it). Ranks, thresholds, achieved rates and operating points are exact counts on these scores; a
+    tie counts against recognition.
 
-    Memory is bounded: of arrays that are memory-mapped, and of ``LazyRows``, a few thousand probes are read at a time,
-    and of the gallery as many rows as ``gallery_rows``. Where that is fewer than there are, identification scores
-    everything twice.
+    Small sets are sorted. No matrix of all scores is formed for large sets: scores are computed twice, and memory is
+    bounded. Of memory-mapped arrays and ``LazyRows``, a few thousand probes are read at a time, and ``gallery_rows`` of
+    the gallery.
 
     Args:
       probes: embeddings, shape [n, d], in memory, memory-mapped or ``LazyRows``.
@@ -141,23 +128,22 @@ def evaluate(
       probe_identities: one label for each probe, or an ``EvaluationPlan`` made once for many evaluations of the
         same test set (``gallery_identities`` and ``own`` are then part of it).
       gallery_identities: one for each gallery row; the probes' own where not given.
-      own: for each probe the gallery row that is the same photograph, −1 for none. Verification never compares a
-        photograph with itself; identification is measured with it in the gallery and without. 0 ... n − 1 where
+      own: for each probe the gallery row that is the same image, −1 for none. Verification never compares an
+        image with itself; identification is measured with it in the gallery and without. 0 ... n − 1 where
         ``gallery_identities`` is not given, else none.
       fmr: false match rates of the operating points.
       ranks, cmc: the ranks k, and the length of the CMC.
       measures: "identification", "verification" or both.
-      own_photograph: identification with the own photograph "included", "excluded" or both.
+      own_photograph: identification with the same image "included", "excluded" or both.
       templates: the gallery: "all" rows, the "first" row of each person, or one "pooled" template for each person.
-        ``own`` numbers photographs, as always. A probe whose own photograph is in a pooled template is compared
-        with the template of the person's other photographs where the own photograph is excluded.
-      pairs: a list of pairs of photographs to verify besides (see ``verify_pairs``), not scored again if it can be.
-      tail: share of the highest impostor scores to keep for a bootstrap over people; about 5 times the FMR.
+        ``own`` numbers the rows of ``gallery``, as always. Where the same image is excluded, a probe whose image is in
+        a pooled template is compared with the template of the person's other images.
+      pairs: a list of pairs of images to verify besides; see ``verify_pairs``.
       people_weights: how often each person is drawn in each resample of a bootstrap (``Resampling.weights``), shape
-        [resamples, people]: verification rates of all of them are then found in the same pass.
+        [resamples, people]: verification rates are found for all resamples too.
       least_false_matches: an operating point with fewer expected false matches is unsupported.
       zero_rows: "refuse" rows of zeros, or "keep" them with cosine 0 to everything.
-      devices: of this process, to spread the probes of large sets over; one where not given. Counts are the same.
+      devices: of this process, that share the probes of large sets; one where not given. Counts are the same.
       gallery_rows: most rows of the gallery on a device at once; by default what its memory allows, and 512 MiB of
         them on a CPU.
 
@@ -175,7 +161,7 @@ def evaluate(
     """
     _check_options(measures, own_photograph, ranks, cmc, zero_rows)
     rates, most = check_rates(fmr), checks.positive(gallery_rows, "gallery_rows")
-    left_out, photographs = None, gallery
+    left_out, images = None, gallery
     if isinstance(probe_identities, EvaluationPlan):
         plan = probe_identities
         if gallery_identities is not None or own is not None or templates != "all":
@@ -186,103 +172,72 @@ def evaluate(
         searched = Gallery.of(gallery, probe_identities, gallery_identities, own, templates)
         plan = EvaluationPlan.of(probe_identities, searched.identities, own=searched.own)
         if templates == "pooled":
-            left_out = searched.left_out(rows.checked(probes, "probes", plan.probes))
+            left_out = searched.leave_one_out_scores(inputs.checked(probes, "probes", plan.probes))
         gallery = searched.rows
     if people_weights is not None and np.shape(people_weights)[1:] != (plan.people,):
         raise UserError(
             f"people_weights: expected shape [resamples, {plan.people}], got {list(np.shape(people_weights))}"
         )
-    left = rows.checked(probes, "probes", plan.probes)
-    right = rows.checked(gallery, "gallery", plan.gallery)
-    rows.same_width(left, right)
-    photographs = right if templates == "all" else rows.checked(photographs, "gallery")
-    listed = None if pairs is None else CheckedPairs.of(pairs, plan.probes, len(photographs))
-    asked = _Asked(
-        left, right, plan, rates, tuple(ranks), cmc, tuple(measures), tuple(own_photograph), tail, least_false_matches,
-        zero_rows, left_out, photographs, listed, people_weights, devices,
-    )  # fmt: skip
-    what = f"scores of {plan.gallery:,} gallery rows of width {right.width:,}"
-    size = most or _gallery_rows(right)
-    with explained_memory_error(what, size, "gallery_rows"):
-        return asked.answer(size)
+    left = inputs.checked(probes, "probes", plan.probes)
+    right = inputs.checked(gallery, "gallery", plan.gallery)
+    inputs.same_width(left, right)
+    images = right if templates == "all" else inputs.checked(images, "gallery")
+    listed = None if pairs is None else CheckedPairs.of(pairs, plan.probes, len(images))
+    identified, verifying = "identification" in measures, "verification" in measures
+    most = most or _gallery_rows(right)
+    with explained_memory_error(
+        f"scores of {plan.gallery:,} gallery rows of width {right.width:,}", most, "gallery_rows"
+    ):
+        scorer = Scorer(
+            left,
+            right,
+            plan,
+            zero_rows=zero_rows,
+            fmr=rates if verifying else None,
+            least_false_matches=least_false_matches,
+            left_out=None if left_out is None else left_out[~np.isnan(left_out)],
+            ranked=identified,
+            devices=devices,
+            gallery_rows=most,
+        )
+        scored = scorer.run()
+        verified = None
+        if scored.axis is not None and scored.rates is not None:
+            verified = Verification(scored.rates, len(scored.axis.genuine), plan.impostor)
+        resampled = None
+        if people_weights is not None and verified is not None and all(verified.comparisons):
+            resampled = resampled_rates(scorer, scored, people_weights)
+        over_pairs = None
+        if listed is not None:
+            same = scored if images is right else None
+            scores = scores_of_pairs(left, images, listed.left, listed.right, zero_rows, same)
+            over_pairs = rates_of_pairs(scores, listed, rates, least_false_matches)
+        ranked = {}
+        if identified:
+            ranked = _ranked(scorer, scored, left_out, own_photograph, ranks=tuple(ranks), cmc=cmc)
+        return Evaluation(ranked, verified, over_pairs, plan, scored.genuine_scores, resampled)
 
 
 def _gallery_rows(gallery: LazyRows) -> int:
     """Rows of the gallery that a device has memory for, and their scores with a strip of probes."""
-    row_bytes = rows.padded_width(gallery.width) * 4
+    row_bytes = inputs.padded_width(gallery.width) * 4
     most = min(len(gallery), GALLERY_BYTES // row_bytes)
-    return rows_that_fit(most, row_bytes + 3 * 4 * STRIP_ROWS, 3 * SEGMENT_ROWS * row_bytes)
+    scores_bytes = 3 * 4 * STRIP_ROWS * AT_ONCE
+    return rows_that_fit(most, row_bytes + scores_bytes, (1 + AT_ONCE) * SEGMENT_ROWS * row_bytes)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Asked:
-    """One evaluation, checked; see ``evaluate``."""
-
-    probes: LazyRows
-    gallery: LazyRows
-    plan: EvaluationPlan
-    rates: tuple[float, ...]
-    ranks: tuple[int, ...]
-    cmc: int
-    measures: tuple[str, ...]
-    own_photograph: tuple[str, ...]
-    tail: float
-    least_false_matches: float
-    zero_rows: str
-    left_out: np.ndarray | None
-    photographs: LazyRows
-    listed: CheckedPairs | None
-    people_weights: np.ndarray | None
-    devices: Sequence[Any] | None
-
-    def answer(self, gallery_rows: int) -> Evaluation:
-        """Everything asked for, with at most so many rows of the gallery on a device."""
-        wanted = self.rates if self.tail > 0 or "verification" in self.measures else None
-        others = None if self.left_out is None else self.left_out[~np.isnan(self.left_out)]
-        counter = Counter(
-            self.probes, self.gallery, self.plan, self.zero_rows, wanted, others,
-            "identification" in self.measures, self.devices, gallery_rows,
-        )  # fmt: skip
-        scored = counter.run()
-        verified = None
-        if "verification" in self.measures:
-            verified = verification(scored, fmr=self.rates, least_false_matches=self.least_false_matches)
-        return Evaluation(
-            self._ranked(counter, scored),
-            verified,
-            self._over_pairs(scored),
-            self.plan,
-            scored.genuine_scores,
-            impostor_tail(counter, scored, self.tail) if self.tail > 0 else None,
-            self._graded(counter, scored, verified),
-        )
-
-    def _graded(self, counter: Counter, scored: Scored, verified: Verification | None) -> GradedRates | None:
-        if self.people_weights is None or verified is None or not verified.genuine or not verified.impostor:
-            return None
-        return graded_rates(counter, scored, verified.rates, self.people_weights)
-
-    def _ranked(self, counter: Counter, scored: Scored) -> dict[str, Identification]:
-        if "identification" not in self.measures:
-            return {}
-        ranked, options = {}, {"ranks": self.ranks, "cmc": self.cmc}
-        if "included" in self.own_photograph and self.plan.genuine_own.any():
-            ranked["included"] = identification(scored, own_included=True, **options)
-        if "excluded" not in self.own_photograph:
-            return ranked
-        if self.left_out is None:
-            ranked["excluded"] = identification(scored, own_included=False, **options)
-        else:
-            ranked["excluded"] = identification_without_own(counter, scored, self.left_out, **options)
-        return ranked
-
-    def _over_pairs(self, scored: Scored) -> PairVerification | None:
-        if self.listed is None:
-            return None
-        scores = scores_of(scored, self.listed) if self.photographs is self.gallery else None
-        if scores is None:
-            scores = cosines_of(self.probes, self.photographs, self.listed, self.zero_rows)
-        return rates_of_pairs(scores, self.listed, self.rates, self.least_false_matches)
+def _ranked(
+    scorer: Scorer, scored: Scored, left_out: np.ndarray | None, own_photograph: Sequence[str], **options: Any
+) -> dict[str, Identification]:
+    """Identification with the same image included, excluded or both."""
+    ranked = {}
+    if "included" in own_photograph and scored.plan.genuine_own.any():
+        ranked["included"] = identification(scored, own_included=True, **options)
+    if "excluded" in own_photograph and left_out is None:
+        ranked["excluded"] = identification(scored, own_included=False, **options)
+    elif "excluded" in own_photograph:
+        ranked["excluded"] = identification_without_own(scorer, scored, left_out, **options)
+    return ranked
 
 
 def verify(
@@ -307,7 +262,7 @@ def identify(
     gallery_identities=None,
     **options,
 ) -> dict[str, Identification]:
-    """Identification alone, own photograph included and excluded; the arguments are those of ``evaluate``."""
+    """Identification alone, the same image included and excluded; the arguments are those of ``evaluate``."""
     return evaluate(
         probes, gallery, probe_identities, gallery_identities, measures=("identification",), **options
     ).identification

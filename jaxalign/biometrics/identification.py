@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxalign.biometrics.counting import Scored
-from jaxalign.biometrics.layout import EvaluationPlan
+from jaxalign.biometrics.plan import EvaluationPlan
+from jaxalign.biometrics.scores import Scored
 
 CUT = 50  # the published mean average precision looks at so many retrieved rows
 
@@ -56,19 +56,20 @@ def _mean(values: np.ndarray) -> float:
 
 
 def identification(scored: Scored, *, own_included: bool, ranks: Sequence[int], cmc: int) -> Identification:
-    """Identification from the counts of one pass, with or without each probe's own photograph as a mate."""
+    """Identification from the counts of one pass, with or without the same image as a mate."""
     plan = scored.plan
-    turn, beaten = plan.mates_in_turn(own_included), _beaten(plan, scored.above, own_included)
-    retrieved = turn.number + beaten
-    precision = turn.number / retrieved
-    hits = np.add.reduceat(precision, turn.first) if len(turn.first) else np.zeros(0)
+    mates = plan.mates if own_included else plan.other_mates
+    beaten = _beaten(plan, scored.above, own_included)
+    retrieved = mates.number + beaten
+    precision = mates.number / retrieved
+    hits = np.add.reduceat(precision, mates.first) if len(mates.first) else np.zeros(0)
     within = retrieved <= CUT
-    hits_50 = np.add.reduceat(np.where(within, precision, 0), turn.first) if len(turn.first) else hits
-    mates_50 = np.add.reduceat(within.astype(np.int64), turn.first) if len(turn.first) else turn.mates
-    rank = 1 + beaten[turn.first]
+    hits_50 = np.add.reduceat(np.where(within, precision, 0), mates.first) if len(mates.first) else hits
+    mates_50 = np.add.reduceat(within.astype(np.int64), mates.first) if len(mates.first) else mates.counts
+    rank = 1 + beaten[mates.first]
     with np.errstate(invalid="ignore", divide="ignore"):
         cut = hits_50 / mates_50
-    return Identification(turn.probe[turn.first], rank, hits / turn.mates, cut, *shares(rank, ranks, cmc))
+    return Identification(mates.probe[mates.first], rank, hits / mates.counts, cut, *shares(rank, ranks, cmc))
 
 
 def shares(rank: np.ndarray, ranks: Sequence[int], cmc: int) -> tuple[dict[int, float], np.ndarray]:
@@ -80,14 +81,14 @@ def shares(rank: np.ndarray, ranks: Sequence[int], cmc: int) -> tuple[dict[int, 
 
 
 def _beaten(plan: EvaluationPlan, above: np.ndarray, own_included: bool) -> np.ndarray:
-    """Of every mate, by probe and best first (``plan.mates_in_turn``), the non-mated rows ranked above it.
+    """Of every mate, by probe and best first (``plan.mates``), the non-mated rows ranked above it.
 
     ``above`` counts all rows of the gallery ≥ a mate's score, so it rises as the score falls, and mates of
     equal score share it; the last of equal mates tells how many mates it includes.
     """
     key = np.sort((plan.genuine_probe << 33) | (above << 1) | plan.genuine_own)
     tied = key >> 1
-    mates_at_least = plan.mates_in_turn(own_included=True).number
+    mates_at_least = plan.mates.number
     if (tied[1:] == tied[:-1]).any():
         last_tied = np.flatnonzero(np.diff(tied, append=-1))
         mates_at_least = mates_at_least[np.repeat(last_tied, np.diff(last_tied, prepend=-1))]

@@ -1,26 +1,18 @@
 """Verification over a list of pairs: error rates and the 10-fold accuracy of Labeled Faces in the Wild."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
 
-from jaxalign.biometrics import rows as device_rows
-from jaxalign.biometrics.counting import Scored
-from jaxalign.biometrics.operating_points import check_rates
-from jaxalign.biometrics.sorted_scores import SortedScores
-from jaxalign.biometrics.tiling import padded
+from jaxalign.biometrics.inputs import checked, same_width
+from jaxalign.biometrics.scores import scores_of_pairs
+from jaxalign.biometrics.thresholds import SortedScores, check_rates, error_rates
 from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
-
-PAIRS_AT_ONCE = 1024
-PAIRS_READ = 1 << 14  # pairs whose rows are on the device together
 
 
 class Pairs(Protocol):
@@ -84,7 +76,7 @@ def verify_pairs(
     gallery: ArrayLike | LazyRows,
     pairs: Pairs,
     *,
-    fmr=(1e-4, 1e-3, 1e-2, 1e-1),
+    fmr: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1),
     least_false_matches: float = LEAST_FALSE_MATCHES,
     zero_rows: str = "refuse",
 ) -> PairVerification:
@@ -106,64 +98,27 @@ def verify_pairs(
     References:
       Huang et al., "Labeled Faces in the Wild", 2007, for the accuracy over ten folds.
     """
-    left, right = device_rows.checked(probes, "probes"), device_rows.checked(gallery, "gallery")
-    device_rows.same_width(left, right)
+    left, right = checked(probes, "probes"), checked(gallery, "gallery")
+    same_width(left, right)
     rates = check_rates(fmr)
     listed = CheckedPairs.of(pairs, len(left), len(right))
-    scores = cosines_of(left, right, listed, zero_rows)
+    scores = scores_of_pairs(left, right, listed.left, listed.right, zero_rows)
     return rates_of_pairs(scores, listed, rates, least_false_matches)
 
 
-def cosines_of(probes: LazyRows, gallery: LazyRows, pairs: CheckedPairs, zero_rows: str) -> np.ndarray:
-    """Cosine of each pair, shape [pairs]; the rows of some thousand pairs are read at a time."""
-    dtype = device_rows.score_dtype(probes, gallery)
-    sides = [
-        device_rows.Side(rows, name, dtype, zero_rows)
-        for rows, name in ((probes, "probes"), (gallery, "gallery"))
-    ]
-    found = []
-    for start in range(0, len(pairs.left), PAIRS_READ):
-        some, units, places = slice(start, start + PAIRS_READ), [], []
-        for side, numbers in zip(sides, (pairs.left[some], pairs.right[some])):
-            needed, place = np.unique(numbers, return_inverse=True)
-            units.append(side.unit(needed, padded(len(needed))))
-            places.append(place)
-        index = np.zeros((2, padded(len(places[0]), PAIRS_AT_ONCE)), np.int32)
-        index[:, : len(places[0])] = places
-        found.append(np.asarray(_cosines(*units, jnp.asarray(index)))[: len(places[0])])
-    return np.concatenate(found)
-
-
-def scores_of(scored: Scored, pairs: CheckedPairs) -> np.ndarray | None:
-    """The pairs' scores from a pass that kept its scores; None where it did not."""
-    if scored.scores is None:
-        return None
-    return scored.scores[scored.plan.position[pairs.left], pairs.right]
-
-
-@jax.jit
-def _cosines(
-    left: Float[Array, "n d"], right: Float[Array, "m d"], index: Int[Array, "2 pairs"]
-) -> Float[Array, " pairs"]:
-    def some(numbers):
-        return jnp.einsum("pd,pd->p", left[numbers[0]], right[numbers[1]], precision=lax.Precision.HIGHEST)
-
-    return lax.map(some, index.reshape(2, -1, PAIRS_AT_ONCE).swapaxes(0, 1)).reshape(-1)
-
-
 def rates_of_pairs(
-    scores: np.ndarray, pairs: CheckedPairs, fmr, least_false_matches: float
+    scores: np.ndarray, pairs: CheckedPairs, fmr: Sequence[float], least_false_matches: float
 ) -> PairVerification:
     """Error rates and accuracy of scored pairs."""
     genuine, impostor = (np.sort(scores[kind]) for kind in (pairs.genuine, ~pairs.genuine))
-    rates = SortedScores(genuine, impostor).rates(fmr, least_false_matches)
-    folds = fold_accuracy(scores, pairs)
+    rates = error_rates(SortedScores(genuine, impostor), fmr, least_false_matches)
+    folds = _fold_accuracy(scores, pairs)
     mean = float(folds.mean()) if len(folds) else float("nan")
     error = float(folds.std(ddof=1) / np.sqrt(len(folds))) if len(folds) > 1 else float("nan")
     return PairVerification(rates, len(genuine), len(impostor), scores, mean, error, folds)
 
 
-def fold_accuracy(scores: np.ndarray, pairs: CheckedPairs) -> np.ndarray:
+def _fold_accuracy(scores: np.ndarray, pairs: CheckedPairs) -> np.ndarray:
     """Accuracy of each fold at the threshold that is best on the other folds, shape [folds]; [0] without folds."""
     folds = np.zeros(0) if pairs.fold is None else np.unique(pairs.fold)
     if len(folds) < 2:

@@ -1,12 +1,10 @@
 """Verification: error rates over all genuine and all impostor comparisons of a test set."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
-from jaxalign.biometrics.counting import Scored
-from jaxalign.biometrics.operating_points import ErrorRates, OperatingPoint
+from jaxalign.biometrics.thresholds import ErrorRates, OperatingPoint
 
 LEAST_FALSE_MATCHES = 10.0  # expected false matches an operating point must have to be reported
 
@@ -76,12 +74,3 @@ class Verification:
     def det(self) -> np.ndarray:
         """FMR, FNMR and threshold, shape [3, points], FMR rising."""
         return np.stack([self.rates.curve[0], 1 - self.rates.curve[1], self.rates.curve[2]])
-
-
-def verification(
-    scored: Scored, *, fmr: Sequence[float], least_false_matches: float = LEAST_FALSE_MATCHES
-) -> Verification:
-    """Error rates from the scores of one pass; the same photograph is never compared with itself."""
-    assert scored.axis is not None
-    rates = scored.axis.rates(fmr, least_false_matches)
-    return Verification(rates, len(scored.axis.genuine), scored.plan.impostor)

@@ -9,29 +9,26 @@ import numpy as np
 import pytest
 
 from jaxalign import AffineMap, biometrics
-from jaxalign.biometrics import counting, tiling
-from jaxalign.biometrics import sweep as kernels
-from jaxalign.biometrics.layout import EvaluationPlan
+from jaxalign.biometrics import EvaluationPlan, kernels, plan
+from jaxalign.biometrics.scores import Scorer
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
 
 STRIP = 16
-SAME = {"fmr": (1e-3, 1e-2, 0.1), "least_false_matches": 0, "tail": 0.05}
+SAME = {"fmr": (1e-3, 1e-2, 0.1), "least_false_matches": 0}
 
 
 @pytest.fixture
 def small(monkeypatch):
     """One strip of 16 probes a segment."""
-    monkeypatch.setattr(tiling, "STRIP_ROWS", STRIP)
-    monkeypatch.setattr(tiling, "SEGMENT_ROWS", STRIP)
+    monkeypatch.setattr(plan, "STRIP_ROWS", STRIP)
+    monkeypatch.setattr(plan, "SEGMENT_ROWS", STRIP)
 
 
 def assert_equal(found, expected):
     assert list(found.measures()) == list(expected.measures())
     assert found.verification.rates.points == expected.verification.rates.points
     assert np.array_equal(found.genuine_scores, expected.genuine_scores)
-    for ours, theirs in zip(vars(found.tail).values(), vars(expected.tail).values()):
-        assert sorted(ours.tolist()) == sorted(theirs.tolist())
     for name, ranked in expected.identification.items():
         assert np.array_equal(found.identification[name].rank, ranked.rank)
 
@@ -41,12 +38,12 @@ def test_devices_that_do_not_divide_the_segments(small, segments):
     devices, rows = jax.devices(), STRIP * segments
     labels = np.arange(rows) // 4
     left, right = brute_force.signs(rows, 0), brute_force.signs(rows, 1)
-    plan = EvaluationPlan.of(labels, kept_scores=0)
-    layout = plan.tiling(len(devices), rows)
-    held = sum(int((layout.strips(number) > 0).sum()) for number in range(layout.rounds))
-    assert (layout.segment, held, layout.rounds) == (STRIP, segments, 1 if segments <= len(devices) else 2)
+    laid_out = EvaluationPlan.of(labels, kept_scores=0)
+    tiling = laid_out.tiling(len(devices), rows)
+    held = sum(int((tiling.strips(number) > 0).sum()) for number in range(tiling.rounds))
+    assert (tiling.segment, held, tiling.rounds) == (STRIP, segments, 1 if segments <= len(devices) else 2)
     assert_equal(
-        biometrics.evaluate(left, right, plan, devices=devices, **SAME),
+        biometrics.evaluate(left, right, laid_out, devices=devices, **SAME),
         biometrics.evaluate(left, right, labels, **SAME),
     )
 
@@ -62,9 +59,9 @@ def test_devices_exchange_nothing(small, monkeypatch):
 
     monkeypatch.setattr(kernels, "sweep", caught)
     rows = brute_force.signs(8 * STRIP, 0)
-    plan = EvaluationPlan.of(np.arange(len(rows)) // 4, kept_scores=0)
-    biometrics.evaluate(rows, rows, plan, devices=jax.devices(), **SAME)
-    assert programs and f"f32[{STRIP},128]" in programs[0]  # a device's own probes
+    laid_out = EvaluationPlan.of(np.arange(len(rows)) // 4, kept_scores=0)
+    biometrics.evaluate(rows, rows, laid_out, devices=jax.devices(), **SAME)
+    assert len(programs) >= 2 and f"f32[{STRIP},128]" in programs[0]  # a device's own probes
     exchange = re.compile("all-gather|all-reduce|all-to-all|collective|reduce-scatter")
     assert not any(exchange.search(program) for program in programs)
 
@@ -83,8 +80,8 @@ def test_mapped_rows_on_disk_are_those_in_memory(small, tmp_path):
     lazy = map_(LazyRows.of(on_disk[0], numbers).unit()), LazyRows.of(on_disk[1], numbers).unit()
     expected = biometrics.evaluate(sides[0][numbers][:, order], sides[1][numbers], labels, **SAME)
     for options in ({}, {"gallery_rows": 64}, {"gallery_rows": 64, "devices": jax.devices()[:2]}):
-        plan = EvaluationPlan.of(labels, kept_scores=0)
-        assert_equal(biometrics.evaluate(*lazy, plan, **options, **SAME), expected)
+        laid_out = EvaluationPlan.of(labels, kept_scores=0)
+        assert_equal(biometrics.evaluate(*lazy, laid_out, **options, **SAME), expected)
     assert_equal(biometrics.evaluate(*lazy, labels, **SAME), expected)
     for templates in ("first", "pooled"):
         options = {"templates": templates, "least_false_matches": 0}
@@ -94,7 +91,7 @@ def test_mapped_rows_on_disk_are_those_in_memory(small, tmp_path):
 
 
 def test_listed_pairs_of_rows_on_disk(small, monkeypatch):
-    monkeypatch.setattr("jaxalign.biometrics.pairs.PAIRS_READ", 50)
+    monkeypatch.setattr("jaxalign.biometrics.scores.PAIRS_READ", 50)
     rows, random = brute_force.signs(100, 0), np.random.default_rng(0)
     left, right = random.integers(0, 100, (2, 170))
 
@@ -107,18 +104,18 @@ def test_listed_pairs_of_rows_on_disk(small, monkeypatch):
 
 
 def test_memory_that_runs_out_gives_a_sentence(small, monkeypatch):
-    rows, plan = brute_force.signs(128, 0), EvaluationPlan.of(np.arange(128) // 4)
+    rows, labels = brute_force.signs(128, 0), np.arange(128) // 4
 
-    def full(counter):
+    def full(scorer):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(counting.Counter, "run", full)
+    monkeypatch.setattr(Scorer, "run", full)
     with pytest.raises(
         UserError, match="gallery rows of width 64 .* 100 rows at once.* smaller gallery_rows"
     ):
-        biometrics.evaluate(rows, rows, plan, gallery_rows=100)
+        biometrics.evaluate(rows, rows, labels, gallery_rows=100)
     with pytest.raises(UserError, match="gallery_rows: expected a whole number of at least 1"):
-        biometrics.evaluate(rows, rows, plan, gallery_rows=0)
+        biometrics.evaluate(rows, rows, labels, gallery_rows=0)
 
 
 def test_memory_does_not_grow_with_the_gallery(tmp_path):

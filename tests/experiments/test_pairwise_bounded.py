@@ -7,7 +7,7 @@ import pytest
 
 from experiments import pairwise
 from experiments.run import cli, measuring
-from jaxalign.biometrics import layout, tiling
+from jaxalign.biometrics import plan
 from jaxalign.core import mesh
 from jaxalign.data import EmbeddingStore
 from jaxalign.moments import accumulation
@@ -44,9 +44,9 @@ def test_results_do_not_depend_on_what_is_in_memory_nor_on_devices(tmp_path, cap
     EmbeddingStore.create(tmp_path / "store", rows, identities)
     expected = drive(tmp_path / "store", tmp_path / "one", capsys)
     monkeypatch.setattr(measuring, "TEST_BYTES", 0)
-    monkeypatch.setattr(layout, "KEPT_SCORES", 0)
-    monkeypatch.setattr(tiling, "STRIP_ROWS", 16)
-    monkeypatch.setattr(tiling, "SEGMENT_ROWS", 16)
+    monkeypatch.setattr(plan, "SORTED_SCORES", 0)
+    monkeypatch.setattr(plan, "STRIP_ROWS", 16)
+    monkeypatch.setattr(plan, "SEGMENT_ROWS", 16)
     monkeypatch.setattr(accumulation, "CHUNK_ELEMENTS", 500)
     monkeypatch.setattr(mesh, "_least_pairs", lambda *_: 2)  # the matrix in tiles on two devices
     found = drive(tmp_path / "store", tmp_path / "two", capsys, "--devices=2")

@@ -1,9 +1,9 @@
-"""Error rates under resampled people, at a ladder of thresholds, without an n × n matrix for each resample.
+"""Error rates when people are resampled, at a ladder of thresholds, without an n × n matrix for each resample.
 
-With m_p the number of times that person p is drawn, the impostor comparisons accepted at a threshold t weigh
-Σ over p ≠ q of m_p m_q C_pq(t), where C_pq(t) counts those of p with q that reach t: a quadratic form, so that all
-resamples are one matrix product for each threshold (a sparse one where there are few). Between thresholds rates are
-interpolated.
+Let m_p be the number of times that person p is drawn. The impostor comparisons accepted at a threshold t then have the
+weight Σ over p ≠ q of m_p m_q C_pq(t), where C_pq(t) counts the comparisons of p with q that reach t. This is a
+quadratic form: one matrix product gives all resamples at one threshold (a sparse one where few comparisons reach it).
+Rates between two thresholds are interpolated.
 """
 
 import dataclasses
@@ -14,22 +14,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxalign.biometrics.counting import Counter, Scored
-from jaxalign.biometrics.operating_points import ErrorRates
-from jaxalign.biometrics.tail import score_strips
+from jaxalign.biometrics.scores import Scored, Scorer
 from jaxalign.core.precision import multiply
 
-THRESHOLDS = 48  # about as many, unless asked otherwise
-NEAR = (0.4, 0.75, 1.0, 1.3, 2.2)  # of a false match rate that is asked for
+THRESHOLDS = 48  # approximate number, unless asked otherwise
+NEAR = (
+    0.4,
+    0.75,
+    1.0,
+    1.3,
+    2.2,
+)  # thresholds lie at these multiples of each false match rate that is asked for
 COUNTS_AT_ONCE = 1 << 26  # counts by pair of people and stretch that are in memory
 BLOCKS = 4  # of people, along each side of a matrix that is filled above its diagonal
-FEW = 1 / 8  # comparisons for each two people, up to which a stretch is weighed as a list
+FEW = 1 / 8  # a stretch with fewer comparisons for each two people is weighed by a sparse product
 BINS = 1 << 16  # of scores, to find their stretches
 
 
 @dataclasses.dataclass(frozen=True)
-class GradedRates:
-    """FMR and TMR at falling thresholds, of the people as they are (first row) and of each resample.
+class ResampledRates:
+    """FMR and TMR at falling thresholds, for the test set as it is (first row) and for each resample.
 
     Attributes:
       threshold: falling; the first is infinite, the last −infinite, shape [T].
@@ -72,52 +76,47 @@ class GradedRates:
         return np.where(np.isnan(self.fmr).any(axis=1), np.nan, found)
 
 
-def graded_rates(
-    counter: Counter, scored: Scored, rates: ErrorRates, weights: np.ndarray, thresholds: int = THRESHOLDS
-) -> GradedRates:
+def resampled_rates(
+    scorer: Scorer, scored: Scored, weights: np.ndarray, thresholds: int = THRESHOLDS
+) -> ResampledRates:
     """Rates of every resample at a ladder of thresholds.
 
     Args:
-      counter, scored: the pass over the scores, with its axis.
-      rates: of all comparisons; thresholds lie close around its operating points and its EER.
+      scorer, scored: the passes over the scores, with error rates; thresholds lie close around these.
       weights: how often each person is drawn, shape [resamples, people].
-      thresholds: about how many; at least as many as there are distinct scores gives every rate exactly.
+      thresholds: approximate number; at least as many as there are distinct scores gives every rate exactly.
     """
-    plan = counter.plan
-    ladder = _ladder(scored, rates, plan.impostor, thresholds)
+    plan = scorer.plan
+    ladder = _ladder(scored, thresholds)
     everyone = np.concatenate([np.ones((1, weights.shape[1]), weights.dtype), weights]).astype(np.float32)
     counted = ~plan.genuine_own
-    scores, people = scored.genuine_scores[counted], plan.probe_codes[plan.genuine_probe[counted]]
-    stretch = _stretch(ladder, scores)
-    shape = len(ladder) + 1, weights.shape[1]
-    by_person = np.bincount(stretch * np.int64(shape[1]) + people, minlength=shape[0] * shape[1]).reshape(
-        shape
-    )
+    people = plan.probe_codes[plan.genuine_probe[counted]]
+    by_person = np.zeros((len(ladder) + 1, weights.shape[1]))
+    np.add.at(by_person, (_stretch(ladder, scored.genuine_scores[counted]), people), 1)
     genuine = everyone.astype(np.float64) @ by_person.T
-    impostor = _impostors(counter, scored, ladder, everyone)
+    impostor = _impostors(scorer, scored, ladder, everyone)
     with np.errstate(invalid="ignore", divide="ignore"):
         fmr, tmr = (np.cumsum(part, axis=1) / part.sum(axis=1, keepdims=True) for part in (impostor, genuine))
     start = np.zeros((len(everyone), 1))
     edge = np.concatenate([[np.inf], ladder, [-np.inf]])
-    return GradedRates(edge, np.concatenate([start, fmr], 1), np.concatenate([start, tmr], 1))
+    return ResampledRates(edge, np.concatenate([start, fmr], 1), np.concatenate([start, tmr], 1))
 
 
-def _ladder(scored: Scored, rates: ErrorRates, impostors: int, thresholds: int) -> np.ndarray:
-    """Thresholds, falling: close around what is asked for, the others spread over both kinds of scores."""
-    assert scored.axis is not None
-    genuine = np.sort(scored.genuine_scores[~scored.plan.genuine_own])
-    around = [*(point.fmr for point in rates.points), rates.eer]
-    share = np.concatenate([np.multiply(rate, NEAR) for rate in around if np.isfinite(rate)])
-    spread = max(2, thresholds // 6)
-    share = np.concatenate([share, np.geomspace(1 / impostors, 1, spread), np.linspace(0, 1, spread)])
-    ranks = np.unique(np.clip(np.round(share * impostors), 1, impostors).astype(np.int64))
+def _ladder(scored: Scored, thresholds: int) -> np.ndarray:
+    """Thresholds, falling: close around the rates asked for, the others spread over both kinds of scores."""
+    axis, rates = scored.axis, scored.rates
+    assert axis is not None and rates is not None
+    impostors, genuine = axis.impostors, axis.genuine
     if thresholds >= impostors + len(genuine):
-        ranks = np.arange(1, impostors + 1)
-        chosen = genuine
+        ranks, chosen = np.arange(1, impostors + 1), genuine
     else:
+        spread = max(2, thresholds // 6)
+        around = [rate for rate in (*(point.fmr for point in rates.points), rates.eer) if np.isfinite(rate)]
+        shares = [np.multiply.outer(around, NEAR).ravel(), np.geomspace(1 / impostors, 1, spread)]
+        shares = np.concatenate([*shares, np.linspace(0, 1, spread)])
+        ranks = np.unique(np.clip(np.round(shares * impostors), 1, impostors).astype(np.int64))
         chosen = genuine[np.linspace(0, len(genuine) - 1, spread).astype(np.int64)]
-    at_ranks = np.array([scored.axis.exceeded_by(int(rank)) for rank in ranks], scored.dtype)
-    return np.unique(np.concatenate([at_ranks, chosen.astype(scored.dtype)]))[::-1]
+    return np.unique(np.concatenate([axis.reached_by(ranks), chosen]))[::-1]
 
 
 def _stretch(ladder: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -143,39 +142,41 @@ def _bin_of(scores: np.ndarray) -> np.ndarray:
     return np.clip(place, 0, BINS - 1, out=place).astype(np.uint16)
 
 
-def _impostors(counter: Counter, scored: Scored, ladder: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _impostors(scorer: Scorer, scored: Scored, ladder: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weight of the impostor comparisons in each stretch, shape [resamples, T + 1].
 
-    Counts by pair of people are made for so many stretches at once as memory allows; scores that were not kept are
-    computed again for each.
+    Counts by pair of people are made for as many stretches at once as memory allows; scores that were not kept are
+    computed again for each group of stretches.
     """
     people, stretches = weights.shape[1], len(ladder) + 1
     group = max(1, min(stretches, COUNTS_AT_ONCE // people**2))
+    by_person = np.ascontiguousarray(weights.T)
+    on_device = jnp.asarray(by_person)
     found: list[np.ndarray] = []
     for first in range(0, stretches, group):
         counts = [_PairCounts(people) for _ in range(min(group, stretches - first))]
-        for stretch, pairs in _comparisons(counter, scored, ladder):
+        for stretch, pairs in _comparisons(scorer, scored, ladder):
             for count, part in zip(counts, _by_stretch(stretch, pairs, people, first, len(counts))):
                 count.add(part)
-        found += _weighed(counts, weights)
+        found += [count.weights(by_person, on_device) for count in counts]
     return np.stack(found, axis=1).astype(np.float64)
 
 
 def _comparisons(
-    counter: Counter, scored: Scored, ladder: np.ndarray
+    scorer: Scorer, scored: Scored, ladder: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The stretches of impostor scores and the numbers of their two people (``EvaluationPlan.pair_numbers``)."""
-    plan = counter.plan
-    if scored.scores is not None:
-        yield _stretch(ladder, scored.scores[plan.impostor_mask]), plan.impostor_pairs
-        return
-    for start, column, scores in score_strips(counter, scored):
-        rows = max(0, min(len(scores), plan.probes - start))
-        probes = plan.probe_codes[plan.order[start : start + rows]]
-        searched = plan.gallery_codes[column : column + scores.shape[1]]
-        impostor = probes[:, None] != searched
-        numbers = plan.pair_numbers(probes, searched)[impostor]
-        yield _stretch(ladder, scores[:rows, : len(searched)][impostor]), numbers
+    """The stretches of impostor scores, and a number for the two people of each, whoever of them is the probe.
+
+    The number is the smaller code times the number of people, plus the larger code.
+    """
+    plan = scorer.plan
+    number = np.min_scalar_type(max(plan.people**2, 1 << 16))
+    for start, column, scores in scorer.strips(scored):
+        probes = plan.probe_codes[plan.order[start : start + len(scores)]].astype(number)[:, None]
+        gallery = plan.gallery_codes[column : column + scores.shape[1]].astype(number)
+        impostor = probes != gallery
+        pairs = np.minimum(probes, gallery) * number.type(plan.people) + np.maximum(probes, gallery)
+        yield _stretch(ladder, scores[impostor]), pairs[impostor]
 
 
 def _by_stretch(
@@ -214,12 +215,16 @@ class _PairCounts:
                 counted += np.bincount(part, minlength=self.people**2)
             self.matrix, self.listed = counted, []
 
-    def listed_weights(
-        self, by_person: Float[np.ndarray, "people resamples"]
+    def weights(
+        self,
+        by_person: Float[np.ndarray, "people resamples"],
+        on_device: Float[Array, "people resamples"],
     ) -> Float[np.ndarray, " resamples"]:
-        """Σ m_p m_q over the comparisons listed: a sparse product, for few far cheaper than a dense one."""
+        """Σ m_p m_q C_pq over p < q for every resample; ``by_person`` on the host and on the device."""
         from scipy.sparse import csr_array
 
+        if self.matrix is not None:
+            return np.asarray(_quadratic(on_device, self.matrix.reshape(2 * (self.people,))))
         pairs, counts = np.unique(np.concatenate(self.listed), return_counts=True)
         one, other = np.divmod(pairs, self.people)
         used, row = np.unique(one, return_inverse=True)
@@ -228,23 +233,11 @@ class _PairCounts:
         return np.einsum("pr,pr->r", sparse @ by_person, by_person[used]).astype(np.float64)
 
 
-def _weighed(counts: list[_PairCounts], weights: Float[np.ndarray, "resamples people"]) -> list[np.ndarray]:
-    """The weight of each stretch in every resample."""
-    by_person = np.ascontiguousarray(weights.T)
-    on_device = jnp.asarray(by_person)
-    return [
-        count.listed_weights(by_person)
-        if count.matrix is None
-        else np.asarray(_quadratic(on_device, count.matrix.reshape(2 * (count.people,))))
-        for count in counts
-    ]
-
-
 @jax.jit
 def _quadratic(
     by_person: Float[Array, "people resamples"], count: Float[Array, "people people"]
 ) -> Float[Array, " resamples"]:
-    """Σ m_p m_q C_pq over p < q of every resample, by blocks on and above the diagonal."""
+    """Σ m_p m_q C_pq over p < q for every resample, by blocks on and above the diagonal."""
     people = len(by_person)
     block = -(-people // BLOCKS)
     total = jnp.zeros(by_person.shape[1], by_person.dtype)

@@ -1,0 +1,328 @@
+"""Who is who in one test set, and how its comparisons are divided into pieces for a device."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Int
+
+from jaxalign.core.errors import UserError
+from jaxalign.core.pytree import Leaf
+
+SORTED_SCORES = 1 << 25  # test sets with up to so many scores (128 MiB in float32) are sorted
+LANES = 64  # a tile of the gallery has a multiple of so many rows
+MATES_AT_ONCE = 4  # mates of a probe that are compared with its row of scores in one step
+STRIP_ROWS = 256  # probes of one matrix product
+BLOCK_SCORES = 1 << 19  # scores that are counted in one step, so that they stay in the cache
+SEGMENT_ROWS = 1 << 12  # probes of one call
+SEGMENT_SCORES = 1 << 30  # scores of one call, so that no int32 count overflows
+
+
+class MatesByProbe(NamedTuple):
+    """The genuine comparisons of a test set, grouped by probe.
+
+    Attributes:
+      probe: of each comparison, ascending, shape [k].
+      number: of each comparison among those of its probe, from 1, shape [k].
+      first: index of each probe's first comparison, shape [probes with a mate].
+      counts: comparisons of each probe, shape [probes with a mate].
+    """
+
+    probe: np.ndarray
+    number: np.ndarray
+    first: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, probe: np.ndarray) -> Self:
+        """From the ascending probes of the comparisons."""
+        first = np.flatnonzero(np.diff(probe, prepend=-1))
+        counts = np.diff(first, append=len(probe))
+        return cls(probe, np.arange(1, len(probe) + 1) - np.repeat(first, counts), first, counts)
+
+
+class MateTable(NamedTuple):
+    """Gallery rows of each probe's mates, in chunks of ``MATES_AT_ONCE`` for each block of probes.
+
+    Attributes:
+      index: gallery rows, shape [..., chunks, block, MATES_AT_ONCE]; 0 where a probe has no more mates.
+      first: each block's first chunk, shape [..., blocks].
+      chunks: each block's number of chunks, shape [..., blocks].
+    """
+
+    index: Int[Leaf, "*stack chunks block four"]
+    first: Int[Leaf, "*stack blocks"]
+    chunks: Int[Leaf, "*stack blocks"]
+
+
+def padded(rows: int, multiple: int = LANES) -> int:
+    """The next of a few sizes (eight an octave), so that test sets of similar size share a compiled program."""
+    step = max(multiple, 1 << max(0, (rows - 1).bit_length() - 4))
+    return -(-rows // step) * step
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tiling:
+    """Pieces of a test set. One call scores one segment of probes on each device with one tile of the gallery.
+
+    Attributes:
+      probes, gallery: numbers of rows.
+      devices: number of devices.
+      strip, block: probes of one product, and probes that are counted in one step; each divides the one before.
+      segment: probes of one device in one call; ``rounds`` calls hold all probes. The last segments may be empty.
+      tile: rows of a tile of the gallery; ``tiles`` of them hold all rows, the last is padded with zeros.
+      table: mates of every segment, on the host, with two leading axes [rounds, devices].
+      genuine_index: of each genuine comparison of the plan, in the flattened index of ``table``.
+    """
+
+    probes: int
+    gallery: int
+    devices: int
+    strip: int
+    block: int
+    segment: int
+    rounds: int
+    tile: int
+    tiles: int
+    table: MateTable
+    genuine_index: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        probes: int,
+        gallery: int,
+        devices: int,
+        gallery_rows: int,
+        positions: np.ndarray,
+        mates: np.ndarray,
+    ) -> Self:
+        """Divides a test set.
+
+        Args:
+          probes, gallery: numbers of rows.
+          devices: number of devices that share the probes.
+          gallery_rows: most rows of the gallery on a device at once.
+          positions, mates: of each genuine comparison the probe's position, ascending, and the gallery row.
+        """
+        tiles = -(-gallery // min(gallery_rows, SEGMENT_SCORES // STRIP_ROWS))
+        tile = padded(-(-gallery // tiles))
+        strip = STRIP_ROWS
+        block = int(min(strip, max(8, 1 << max(BLOCK_SCORES // tile, 1).bit_length() - 1)))
+        most = max(strip, min(SEGMENT_ROWS, SEGMENT_SCORES // tile) // strip * strip)
+        rounds = -(-probes // (devices * most))
+        segment = padded(-(-probes // (devices * rounds)), strip)
+        rounds = -(-probes // (devices * segment))
+        table, index = _tables(positions, mates, rounds * devices, segment, block)
+        table = MateTable(*(part.reshape(rounds, devices, *part.shape[1:]) for part in table))
+        return cls(probes, gallery, devices, strip, block, segment, rounds, tile, tiles, table, index)
+
+    def positions(self, number: int) -> slice:
+        """Positions of the probes of a round in the plan's order."""
+        size = self.devices * self.segment
+        return slice(number * size, min((number + 1) * size, self.probes))
+
+    def strips(self, number: int) -> np.ndarray:
+        """Strips of each device's segment that hold probes in a round, shape [devices], int32."""
+        first = self.positions(number).start + np.arange(self.devices) * self.segment
+        return (-(-np.clip(self.probes - first, 0, self.segment) // self.strip)).astype(np.int32)
+
+    @property
+    def padding_columns(self) -> int:
+        """Gallery rows that are padding: their scores are 0 exactly."""
+        return self.tile * self.tiles - self.gallery
+
+    @property
+    def padding(self) -> int:
+        """Scores of padding rows on either side: all are counted, and all are 0 exactly."""
+        rows = sum(int(self.strips(number).sum()) for number in range(self.rounds)) * self.strip
+        return rows * self.tile * self.tiles - self.probes * self.gallery
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationPlan:
+    """Who is who in a test set: computed once, used for every pair of encoders and every method.
+
+    Probes are ordered by their number of mates, so that each block of probes costs as many comparisons as
+    its mates need. The 'genuine' lists hold one entry for each pair of a probe and a gallery row of the same
+    person, the same image included.
+
+    Attributes:
+      probes, gallery: numbers of rows, n and m.
+      probe_codes, gallery_codes: identities as integers, shapes [n] and [m].
+      own: the gallery row that is the same image as each probe, −1 for none, shape [n].
+      order: the probe at each sorted position, shape [n].
+      genuine_probe, genuine_gallery, genuine_own: the genuine list, sorted by position.
+      kept_scores: test sets of up to so many scores are sorted, larger ones are counted.
+    """
+
+    probes: int
+    gallery: int
+    probe_codes: np.ndarray
+    gallery_codes: np.ndarray
+    own: np.ndarray
+    order: np.ndarray
+    genuine_probe: np.ndarray
+    genuine_gallery: np.ndarray
+    genuine_own: np.ndarray
+    kept_scores: int
+    _tilings: dict[tuple[int, int], Tiling] = dataclasses.field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        probe_identities: Sequence | np.ndarray,
+        gallery_identities: Sequence | np.ndarray | None = None,
+        *,
+        own: ArrayLike | None = None,
+        kept_scores: int | None = None,
+    ) -> Self:
+        """Lays out a test set.
+
+        Args:
+          probe_identities: one label for each probe, length n, of any type that can be compared.
+          gallery_identities: one for each gallery row, length m; the probes' own where not given.
+          own: for each probe the gallery row that is the same image, −1 for none; 0 ... n − 1 where
+            ``gallery_identities`` is not given, else none.
+          kept_scores: test sets of up to so many scores are sorted in memory (128 MiB by default).
+
+        Raises:
+          UserError: no rows, or ``own`` of a wrong shape, out of range or naming another person's image.
+        """
+        codes_p, codes_g, own_rows = _identities(probe_identities, gallery_identities, own)
+        order, probe, mate = _mates(codes_p, codes_g)
+        return cls(
+            probes=len(codes_p),
+            gallery=len(codes_g),
+            probe_codes=codes_p,
+            gallery_codes=codes_g,
+            own=own_rows,
+            order=order,
+            genuine_probe=probe,
+            genuine_gallery=mate,
+            genuine_own=own_rows[probe] == mate,
+            kept_scores=SORTED_SCORES if kept_scores is None else kept_scores,
+        )
+
+    @functools.cached_property
+    def position(self) -> np.ndarray:
+        """Position of each probe in the order, shape [n]."""
+        return np.argsort(self.order)
+
+    @functools.cached_property
+    def genuine_position(self) -> np.ndarray:
+        """Positions of the genuine list's probes, ascending."""
+        return self.position[self.genuine_probe]
+
+    @functools.cached_property
+    def mates(self) -> MatesByProbe:
+        """The genuine list by probe, the same image included."""
+        return MatesByProbe.of(np.sort(self.genuine_probe))
+
+    @functools.cached_property
+    def other_mates(self) -> MatesByProbe:
+        """The genuine list by probe, without the same image."""
+        return MatesByProbe.of(np.sort(self.genuine_probe[~self.genuine_own]))
+
+    @functools.cached_property
+    def impostor_mask(self) -> np.ndarray:
+        """Which comparisons are of two people, shape [n, m], probes in the order."""
+        return self.probe_codes[self.order][:, None] != self.gallery_codes
+
+    @property
+    def people(self) -> int:
+        """Number of people on either side."""
+        return int(max(self.probe_codes.max(), self.gallery_codes.max())) + 1
+
+    @property
+    def genuine(self) -> int:
+        """Number of genuine comparisons; an image is not compared with itself."""
+        return int(np.sum(~self.genuine_own))
+
+    @property
+    def impostor(self) -> int:
+        """Number of impostor comparisons: every pair of a probe and a gallery row of another person."""
+        return self.probes * self.gallery - len(self.genuine_own)
+
+    def is_sorted(self, gallery_rows: int) -> bool:
+        """Whether all scores are sorted in memory if so many gallery rows may be on a device at once."""
+        return gallery_rows >= self.gallery and padded(self.probes) * padded(self.gallery) <= self.kept_scores
+
+    def tiling(self, devices: int, gallery_rows: int) -> Tiling:
+        """How the comparisons are divided where scores are counted; computed once."""
+        key = devices, min(gallery_rows, self.gallery)
+        if key not in self._tilings:
+            genuine = self.genuine_position, self.genuine_gallery
+            self._tilings[key] = Tiling.of(self.probes, self.gallery, *key, *genuine)
+        return self._tilings[key]
+
+
+def _identities(
+    probes: Sequence | np.ndarray, gallery: Sequence | np.ndarray | None, own: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Integer codes of both sides, and the checked gallery rows of the same images."""
+    left = np.asarray(probes)
+    right = left if gallery is None else np.asarray(gallery)
+    for labels, name in ((left, "probe_identities"), (right, "gallery_identities")):
+        if labels.ndim != 1 or len(labels) == 0:
+            raise UserError(
+                f"{name}: expected one identity for each row, at least one, got shape {labels.shape}"
+            )
+    both = left if gallery is None else np.concatenate([left, right])
+    codes = np.unique(both, return_inverse=True)[1].astype(np.int64)
+    left_codes, right_codes = codes[: len(left)], codes[-len(right) :]
+    if own is None:
+        rows = np.arange(len(left)) if gallery is None else np.full(len(left), -1)
+    else:
+        rows = np.asarray(own)
+        if rows.shape != left.shape or rows.dtype.kind not in "iu":
+            raise UserError(
+                f"own: expected one gallery row (or −1) for each of {len(left)} probes, "
+                f"got {rows.dtype} of shape {rows.shape}"
+            )
+    rows = rows.astype(np.int64)
+    if rows.min() < -1 or rows.max() >= len(right):
+        raise UserError(
+            f"own: expected gallery rows from −1 to {len(right) - 1}, got {rows.min()} to {rows.max()}"
+        )
+    wrong = int(np.sum((rows >= 0) & (right_codes[rows] != left_codes)))
+    if wrong:
+        raise UserError(f"own: {wrong} of {len(left)} probes name a gallery row of another person")
+    return left_codes, right_codes, rows
+
+
+def _mates(probe_codes: np.ndarray, gallery_codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probes by number of mates, and the genuine list: probe and gallery row."""
+    people = int(max(probe_codes.max(), gallery_codes.max())) + 1
+    by_person = np.argsort(gallery_codes, kind="stable")
+    size = np.bincount(gallery_codes, minlength=people)
+    start = np.cumsum(size) - size
+    mates = size[probe_codes]
+    order = np.argsort(mates, kind="stable")
+    counts = mates[order]
+    probe = np.repeat(order, counts)
+    within = np.arange(len(probe)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return order, probe, by_person[start[probe_codes[probe]] + within]
+
+
+def _tables(
+    positions: np.ndarray, mates: np.ndarray, segments: int, segment: int, block: int
+) -> tuple[MateTable, np.ndarray]:
+    """Mate tables of all segments, stacked, and the index of each genuine comparison in them."""
+    blocks = segment // block
+    within = np.arange(len(positions)) - np.searchsorted(positions, positions)
+    number = positions // block  # of the block over all segments, each of which has whole blocks
+    most = np.zeros(segments * blocks, np.int64)
+    np.maximum.at(most, number, within + 1)
+    chunks = (-(-most // MATES_AT_ONCE)).reshape(segments, blocks)
+    first = np.cumsum(chunks, axis=1) - chunks
+    rows = padded(int(max(1, chunks.sum(axis=1).max())), 16)
+    chunk = (number // blocks) * rows + first.reshape(-1)[number] + within // MATES_AT_ONCE
+    place = (chunk * block + positions % block) * MATES_AT_ONCE + within % MATES_AT_ONCE
+    index = np.zeros(segments * rows * block * MATES_AT_ONCE, np.int32)
+    index[place] = mates
+    index = index.reshape(segments, rows, block, MATES_AT_ONCE)
+    return MateTable(index, first.astype(np.int32), chunks.astype(np.int32)), place

@@ -1,0 +1,326 @@
+"""Scores every probe with every gallery row: small test sets are sorted, large ones counted in two passes."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxalign.biometrics import kernels
+from jaxalign.biometrics.inputs import Side, same_width, score_dtype
+from jaxalign.biometrics.plan import EvaluationPlan, MateTable, padded
+from jaxalign.biometrics.thresholds import (
+    CountedScores,
+    ErrorRates,
+    ScoreAxis,
+    SortedScores,
+    error_rates,
+    to_orders,
+)
+from jaxalign.core.rows import LazyRows
+
+Result = TypeVar("Result")
+PAIRS_READ = 1 << 14  # listed pairs whose rows are on the device together
+SORTED_ROWS = 1024  # probes whose scores are sorted at once
+AT_ONCE = 2  # segments: one is read or counted while another one's product is computed
+OUTERMOST = 2.0  # cosines exceed 1 by rounding only
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """What the passes over the scores leave.
+
+    Attributes:
+      plan: who is who.
+      dtype: format of the scores.
+      genuine_scores: scores of the plan's genuine list, the same image included.
+      above: for each of them, the number of scores of its probe that are ≥ it, mated ones included.
+      axis: genuine scores (the same image left out) and impostor scores; None where only identification is wanted.
+      rates: error rates on this axis; None as well.
+      scores: all scores, probes in the plan's order, shape [n, m]; None where they were counted.
+    """
+
+    plan: EvaluationPlan
+    dtype: np.dtype
+    genuine_scores: np.ndarray
+    above: np.ndarray
+    axis: ScoreAxis | None
+    rates: ErrorRates | None
+    scores: np.ndarray | None
+
+
+class Scorer:
+    """Scores one pair of embeddings under one plan.
+
+    Args:
+      probes, gallery: shapes [n, d] and [m, d].
+      plan: who is who.
+      zero_rows: "refuse" or "keep".
+      fmr: rates whose thresholds are wanted; None where only identification is.
+      least_false_matches: see ``error_rates``.
+      left_out: more genuine scores (see ``templates.leave_one_out_scores``).
+      ranked: whether identification is wanted.
+      devices: that share the probes; None for the one that JAX computes on.
+      gallery_rows: most rows of the gallery on a device at once; None for all.
+    """
+
+    def __init__(
+        self,
+        probes: np.ndarray | LazyRows,
+        gallery: np.ndarray | LazyRows,
+        plan: EvaluationPlan,
+        *,
+        zero_rows: str = "refuse",
+        fmr: Sequence[float] | None = (),
+        least_false_matches: float = 0.0,
+        left_out: np.ndarray | None = None,
+        ranked: bool = True,
+        devices: Sequence[Any] | None = None,
+        gallery_rows: int | None = None,
+    ):
+        left, right = LazyRows.of(probes), LazyRows.of(gallery)
+        same_width(left, right)
+        self.plan, self.fmr, self.least_false_matches, self.ranked = plan, fmr, least_false_matches, ranked
+        self.dtype = score_dtype(left, right)
+        self.left_out = np.zeros(0, self.dtype) if left_out is None else left_out.astype(self.dtype)
+        self.probes = Side(left, "probes", self.dtype, zero_rows)
+        self.gallery = Side(right, "gallery", self.dtype, zero_rows)
+        self.is_sorted = plan.is_sorted(gallery_rows or plan.gallery)
+        if not self.is_sorted:
+            self.mesh = kernels.mesh_of(devices)
+            self.tiling = plan.tiling(self.mesh.size, gallery_rows or plan.gallery)
+            self._only_tile = self._tile(0) if self.tiling.tiles == 1 else None
+            self._shape = {"mesh": self.mesh, "strip": self.tiling.strip, "block": self.tiling.block}
+
+    def run(self) -> Scored:
+        """Scores every probe with every gallery row."""
+        return self._sorted() if self.is_sorted else self._counted()
+
+    def _sorted(self) -> Scored:
+        """All scores at once, sorted on the host: for so few this is faster than counting."""
+        plan = self.plan
+        probes = self.probes.unit(plan.order, padded(plan.probes))
+        gallery = self.gallery.unit(np.arange(plan.gallery), padded(plan.gallery))
+        scores = np.asarray(kernels.product(probes, gallery))[: plan.probes, : plan.gallery]
+        mated = scores[plan.genuine_position, plan.genuine_gallery]
+        above = np.empty(len(mated), np.int64)
+        edges = np.searchsorted(plan.genuine_position, np.arange(plan.probes + 1))
+        for first in range(0, plan.probes if self.ranked else 0, SORTED_ROWS):
+            ascending = np.sort(scores[first : first + SORTED_ROWS], axis=1)
+            for row, start, stop in zip(ascending, edges[first:], edges[first + 1 :]):
+                above[start:stop] = plan.gallery - row.searchsorted(mated[start:stop])
+        if self.fmr is None:
+            return Scored(plan, self.dtype, mated, above, None, None, scores)
+        impostor = scores[plan.impostor_mask]
+        impostor.sort()
+        axis = SortedScores(self._genuine(mated), impostor)
+        rates = error_rates(axis, self.fmr, self.least_false_matches)
+        return Scored(plan, self.dtype, mated, above, axis, rates, scores)
+
+    def _genuine(self, mated: np.ndarray) -> np.ndarray:
+        """The genuine scores that verification counts, ascending."""
+        return np.sort(np.append(mated[~self.plan.genuine_own], self.left_out))
+
+    def _counted(self) -> Scored:
+        """Counts all scores in bins, then those in the few bins that hold a threshold more finely.
+
+        With several tiles the mates' scores are known after the first pass only; ranks are counted in the second.
+        """
+        tables = [MateTable(*(part[k] for part in self.tiling.table)) for k in range(self.tiling.rounds)]
+        mates = [kernels.Mates.none(table, self.dtype, self.mesh) for table in tables]
+        rank_later = self.ranked and self.tiling.tiles > 1
+        counting = self.fmr is not None
+        bins = self._pass(tables, mates, None, find=True, rank=self.ranked and not rank_later, count=counting)
+        mated = self._of_genuine([part.score for part in mates])
+        orders = np.sort(to_orders(mated))
+
+        def refine(first: np.ndarray, after: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+            nonlocal rank_later
+            refinement, shift = self._refinement(first, after)
+            counts = self._pass(tables, mates, refinement, rank=rank_later, count=True)
+            rank_later = False
+            return list(_without_mates(counts, first, after, shift, orders))
+
+        axis = rates = None
+        if self.fmr is not None:
+            impostor = bins - np.bincount(_bin_of_orders(orders, self.dtype), minlength=kernels.BINS)
+            impostor[kernels.HALF_BINS] -= self.tiling.padding
+            edges = _bin_edges(self.dtype)
+            axis = CountedScores(self._genuine(mated), edges, impostor, refine, kernels.CELLS)
+            rates = error_rates(axis, self.fmr, self.least_false_matches)
+        if rank_later:
+            self._pass(tables, mates, None, rank=True)
+        above = self._of_genuine([part.above for part in mates]).astype(np.int64)
+        above -= np.where(mated <= 0, self.tiling.padding_columns, 0)
+        return Scored(self.plan, self.dtype, mated, above, axis, rates, None)
+
+    def _of_genuine(self, parts: list[jax.Array]) -> np.ndarray:
+        """Values of the mates, in the order of the plan's genuine list."""
+        return np.concatenate([np.asarray(part).reshape(-1) for part in parts])[self.tiling.genuine_index]
+
+    def _pass(
+        self,
+        tables: list[MateTable],
+        mates: list[kernels.Mates],
+        refinement: kernels.Refinement | None,
+        *,
+        find: bool = False,
+        rank: bool = False,
+        count: bool = False,
+    ) -> np.ndarray:
+        """Scores everything once: brings ``mates`` up to date and returns the counts, int64, [0] without ``count``."""
+        what = {"find": find, "rank": rank, "count": count}
+        total = np.zeros(0, np.int64)
+        for start, gallery in self._tiles():
+
+            def segment(number: int, start: int = start, gallery: jax.Array = gallery) -> np.ndarray:
+                known = mates[number] if find or rank else None
+                strips = self.tiling.strips(number)
+                found, counts = kernels.sweep(
+                    self._segment(number), gallery, strips, tables[number], np.int32(start), known, refinement,
+                    **what, **self._shape,
+                )  # fmt: skip
+                mates[number] = jax.block_until_ready(found) or mates[number]
+                return np.zeros(0, np.int64) if counts is None else np.asarray(counts).sum(0, np.int64)
+
+            for counts in self._each_round(segment):
+                total = total + counts if len(total) else counts
+        return total
+
+    def _refinement(self, first: np.ndarray, after: np.ndarray) -> tuple[kernels.Refinement, np.ndarray]:
+        """For the device: cells that begin and end at these orders, in parts of 2^shift floats; and the shifts."""
+        slots = kernels.SLOTS.bit_length() - 1
+        shift = np.array([max(0, int(width - 1).bit_length() - slots) for width in after - first])
+        integer = np.int64 if self.dtype == np.float64 else np.int32
+        padded_cells = (
+            np.pad(part, (0, kernels.CELLS - len(first))) for part in (first, after - first, shift)
+        )
+        return kernels.Refinement(*(part.astype(integer) for part in padded_cells)), shift
+
+    def _tile(self, start: int) -> Float[Array, "tile width"]:
+        return self.gallery.tile(start, self.tiling.tile, kernels.replicated(self.mesh))
+
+    def _tiles(self) -> Iterator[tuple[int, Float[Array, "tile width"]]]:
+        """The gallery on every device, a tile at a time, each with the index of its first row."""
+        for start in range(0, self.plan.gallery, self.tiling.tile):
+            yield start, self._tile(start) if self._only_tile is None else self._only_tile
+
+    def _segment(self, number: int) -> Float[Array, "devices segment width"]:
+        """The probes of a round in the plan's order, a segment for each device."""
+        rows, tiling = self.plan.order[self.tiling.positions(number)], self.tiling
+        buffer = self.probes.read(rows, tiling.devices * tiling.segment)
+        buffer = buffer.reshape(tiling.devices, tiling.segment, -1)
+        return self.probes.placed(buffer, rows, kernels.sharded(self.mesh))
+
+    def _each_round(self, function: Callable[[int], Result]) -> Iterator[Result]:
+        """``map(function, rounds)``, two at a time: reading and counting take one core, products all of them."""
+
+        def work(number: int) -> Result:
+            with jax.enable_x64(
+                self.dtype == np.float64
+            ):  # the caller's setting holds on the caller's thread only
+                return function(number)
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            yield from pool.map(work, range(self.tiling.rounds))
+
+    def at_least(self, scored: Scored, limits: np.ndarray) -> np.ndarray:
+        """For each probe, how many gallery rows score at least its limit, shape [n]; 0 where that is NaN."""
+        plan, tiling = self.plan, None if self.is_sorted else self.tiling
+        above = np.zeros(plan.probes, np.int64)
+        if scored.scores is not None or tiling is None:
+            above[plan.order] = np.sum(scored.scores >= limits[plan.order, None], axis=1)
+            return above
+        for _, gallery in self._tiles():
+
+            def segment(number: int, gallery: jax.Array = gallery) -> tuple[np.ndarray, np.ndarray]:
+                rows = plan.order[tiling.positions(number)]
+                least = np.full(tiling.devices * tiling.segment, np.inf, self.dtype)
+                least[: len(rows)] = np.where(np.isnan(limits[rows]), np.inf, limits[rows])
+                least = least.reshape(tiling.devices, tiling.segment)
+                probes, strips = self._segment(number), tiling.strips(number)
+                found = kernels.count_at_least(probes, gallery, strips, least, **self._shape)
+                return rows, np.asarray(found).reshape(-1)[: len(rows)]
+
+            for rows, found in self._each_round(segment):
+                above[rows] += found
+        return above - np.where(limits <= 0, tiling.padding_columns, 0)
+
+    def strips(self, scored: Scored) -> Iterator[tuple[int, int, np.ndarray]]:
+        """First position, first gallery row and scores of each strip of probes with each tile; no padding."""
+        plan = self.plan
+        if scored.scores is not None:
+            yield 0, 0, scored.scores
+            return
+        tiling = self.tiling
+        for column, gallery in self._tiles():
+            tiles = kernels.by_device(gallery, self.mesh)
+            for number in range(tiling.rounds):
+                segments = kernels.by_device(self._segment(number), self.mesh)
+                for device, strips in enumerate(tiling.strips(number)):
+                    first = tiling.positions(number).start + device * tiling.segment
+                    for k in range(strips):
+                        start = first + k * tiling.strip
+                        scores = kernels.strip_scores(segments[device], tiles[device], k, strip=tiling.strip)
+                        yield (
+                            start,
+                            column,
+                            np.asarray(scores)[: plan.probes - start, : plan.gallery - column],
+                        )
+
+
+def scores_of_pairs(
+    probes: LazyRows,
+    gallery: LazyRows,
+    left: np.ndarray,
+    right: np.ndarray,
+    zero_rows: str,
+    scored: Scored | None = None,
+) -> np.ndarray:
+    """The score of each listed pair of a probe and a gallery row, shape [pairs]; some thousand rows are read at a time.
+
+    If all scores of these rows are at hand in ``scored``, they are looked up.
+    """
+    if scored is not None and scored.scores is not None:
+        return scored.scores[scored.plan.position[left], right]
+    dtype = score_dtype(probes, gallery)
+    sides = Side(probes, "probes", dtype, zero_rows), Side(gallery, "gallery", dtype, zero_rows)
+    found = []
+    for start in range(0, len(left), PAIRS_READ):
+        some, units, places = slice(start, start + PAIRS_READ), [], []
+        for side, numbers in zip(sides, (left[some], right[some])):
+            needed, place = np.unique(numbers, return_inverse=True)
+            units.append(side.unit(needed, padded(len(needed))))
+            places.append(place)
+        count = len(places[0])
+        index = np.zeros((2, padded(count, kernels.PAIRS_AT_ONCE)), np.int32)
+        index[:, :count] = places
+        found.append(np.asarray(kernels.scores_of_pairs(*units, index))[:count])
+    return np.concatenate(found)
+
+
+def _bin_edges(dtype: np.dtype) -> np.ndarray:
+    """Orders of the first floats of all bins of ``kernels.bin_of``, and of the float after the last."""
+    half = kernels.HALF_BINS
+    edges = to_orders((np.arange(-half, half + 1) / half).astype(dtype))
+    outermost = to_orders(np.array([-OUTERMOST, OUTERMOST], dtype))
+    return np.concatenate([outermost[:1], edges[1 : half + 1], [1], edges[half + 1 :], outermost[1:]])
+
+
+def _bin_of_orders(orders: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """As ``kernels.bin_of``, of orders."""
+    return np.searchsorted(_bin_edges(dtype), orders, "right") - 1
+
+
+def _without_mates(
+    counts: np.ndarray, first: np.ndarray, after: np.ndarray, shift: np.ndarray, mates: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each cell the orders of its parts and the impostors in each, from all scores in each slot."""
+    for k, slots in enumerate(counts[: -kernels.SPARE].reshape(-1, kernels.SLOTS)[: len(first)]):
+        parts = int((after[k] - 1 - first[k]) >> shift[k]) + 1
+        inside = mates[(mates >= first[k]) & (mates < after[k])]
+        found = slots[:parts] - np.bincount((inside - first[k]) >> shift[k], minlength=parts)
+        yield first[k] + (np.arange(parts) << shift[k]), found

@@ -1,0 +1,335 @@
+"""Error rates and operating points, from scores that were sorted or counted; thresholds are exact either way.
+
+ISO/IEC 19795-1 words: FMR (also FAR) is the share of impostor comparisons accepted, TMR (also TAR) the share of
+genuine ones, FNMR = 1 − TMR (also FRR). A comparison is accepted if its score is ≥ the threshold.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from jaxalign.core.errors import UserError
+
+CURVE_POINTS = 200  # of the ROC curve, along each of its axes
+AUC_ERROR = 1e-4  # cells are refined until the bound on the error of the AUC is below
+AUC_PASSES = 16  # at most so many to reach it
+
+Test = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Whether impostors accepted and genuine comparisons rejected at a threshold pass; once false, it stays false."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatingPoint:
+    """What happens at the smallest threshold whose achieved FMR does not exceed ``fmr``.
+
+    Attributes:
+      fmr: the false match rate asked for.
+      tmr: share of genuine comparisons accepted; NaN where not ``supported``.
+      threshold: the threshold; −∞ where everything may be accepted; NaN where not ``supported``.
+      achieved: the false match rate there; NaN where not ``supported``.
+      false_matches: impostor comparisons accepted there.
+      supported: whether ``fmr`` times the number of impostor comparisons is enough expected false matches.
+    """
+
+    fmr: float
+    tmr: float
+    threshold: float
+    achieved: float
+    false_matches: int
+    supported: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorRates:
+    """AUC, EER and operating points of one set of comparisons.
+
+    Attributes:
+      auc: probability that a genuine score exceeds an impostor score, ties counted one half.
+      auc_error: bound on the error of ``auc``; 0 where it is exact.
+      eer: mean of FMR and FNMR at the threshold where they differ least; exact.
+      points: one operating point for each FMR asked for.
+      curve: FMR, TMR and threshold at up to a few hundred thresholds, shape [3, points], thresholds falling.
+    """
+
+    auc: float
+    auc_error: float
+    eer: float
+    points: tuple[OperatingPoint, ...]
+    curve: np.ndarray
+
+
+class ScoreAxis(Protocol):
+    """Genuine scores, and impostor scores in cells of the axis: single floats where scores were sorted."""
+
+    @property
+    def genuine(self) -> np.ndarray:
+        """The genuine scores, ascending."""
+        ...
+
+    @property
+    def impostors(self) -> int:
+        """Number of impostor scores."""
+        ...
+
+    def accepted(self, thresholds: np.ndarray) -> np.ndarray:
+        """Impostor scores ≥ each threshold, which is the first float of a cell."""
+        ...
+
+    def cell_of(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The first float of each score's cell, and of the next cell."""
+        ...
+
+    def reached_by(self, numbers: np.ndarray) -> np.ndarray:
+        """The highest first floats of cells that at least so many impostor scores reach."""
+        ...
+
+    def last_passing(self, tests: Sequence[Test]) -> np.ndarray:
+        """The last threshold that passes each test; it is a cell of its own afterwards."""
+        ...
+
+
+def error_rates(axis: ScoreAxis, fmr: Sequence[float], least_false_matches: float) -> ErrorRates:
+    """AUC, EER, an operating point for each rate, and a curve.
+
+    Args:
+      axis: of the scores.
+      fmr: false match rates.
+      least_false_matches: expected false matches below which a rate is not supported.
+    """
+    impostors, genuines = axis.impostors, len(axis.genuine)
+    if not impostors or not genuines:
+        points = tuple(OperatingPoint(rate, np.nan, np.nan, np.nan, 0, False) for rate in fmr)
+        return ErrorRates(np.nan, np.nan, np.nan, points, np.zeros((3, 0)))
+    limits = [_allowed(rate, impostors) for rate in fmr]
+    supported = [rate * impostors >= least_false_matches for rate in fmr]
+    sought = [limit for limit, enough in zip(limits, supported) if enough and limit < impostors]
+
+    def false_matches_prevail(accepted: np.ndarray, rejected: np.ndarray) -> np.ndarray:
+        return accepted * genuines >= rejected * impostors
+
+    tests = [false_matches_prevail, *(functools.partial(_exceeds, limit) for limit in sought)]
+    crossing, *found = axis.last_passing(tests)
+    threshold_of = dict(zip(sought, (_next_up(score) for score in found)))
+    points = []
+    for rate, limit, enough in zip(fmr, limits, supported):
+        if not enough:
+            points.append(OperatingPoint(rate, np.nan, np.nan, np.nan, 0, False))
+        elif limit >= impostors:
+            points.append(OperatingPoint(rate, 1.0, -np.inf, 1.0, impostors, True))
+        else:
+            threshold = threshold_of[limit]
+            false, true = int(axis.accepted(threshold)), _accepted(axis.genuine, threshold)
+            points.append(
+                OperatingPoint(rate, true / genuines, float(threshold), false / impostors, false, True)
+            )
+    auc, bound = _auc(axis)
+    return ErrorRates(auc, bound, _equal_error_rate(axis, crossing), tuple(points), _curve(axis))
+
+
+def check_rates(fmr: Sequence[float]) -> tuple[float, ...]:
+    """The rates; refuses those outside (0, 1]."""
+    rates = tuple(float(rate) for rate in fmr)
+    wrong = [rate for rate in rates if not 0 < rate <= 1]
+    if wrong:
+        raise UserError(f"fmr: expected rates above 0 and at most 1, got {wrong[0]}")
+    return rates
+
+
+def _allowed(rate: float, impostor: int) -> int:
+    """The most false matches whose share does not exceed a rate."""
+    count = int(np.floor(rate * impostor))
+    while count + 1 <= impostor and (count + 1) / impostor <= rate:
+        count += 1
+    while count and count / impostor > rate:
+        count -= 1
+    return min(count, impostor)
+
+
+def _exceeds(limit: int, accepted: np.ndarray, rejected: np.ndarray) -> np.ndarray:
+    return accepted > limit
+
+
+def _accepted(ascending: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    return len(ascending) - np.searchsorted(ascending, threshold)
+
+
+def _next_up(score: np.ndarray) -> np.ndarray:
+    return np.nextafter(score, np.inf, dtype=score.dtype)
+
+
+def _equal_error_rate(axis: ScoreAxis, crossing: np.floating) -> float:
+    """Mean of FMR and FNMR at the better of the last threshold at which FMR ≥ FNMR, and the next."""
+    thresholds = np.array([crossing, _next_up(crossing)])
+    fmr = axis.accepted(thresholds) / axis.impostors
+    fnmr = np.searchsorted(axis.genuine, thresholds) / len(axis.genuine)
+    best = np.argmin(np.abs(fmr - fnmr))
+    return float(fmr[best] + fnmr[best]) / 2
+
+
+def _auc(axis: ScoreAxis) -> tuple[float, float]:
+    """The Mann-Whitney statistic over all pairs, those within one cell counted one half, and the bound on its error."""
+    first, after = axis.cell_of(axis.genuine)
+    reached, beaten_by = axis.accepted(first), axis.accepted(after)
+    twice_pairs = 2 * axis.impostors * len(axis.genuine)
+    uncertain = np.where(after > _next_up(first), reached - beaten_by, 0)
+    twice_lost = int(reached.sum()) + int(beaten_by.sum())
+    return 1 - twice_lost / twice_pairs, int(uncertain.sum()) / twice_pairs
+
+
+def _curve(axis: ScoreAxis) -> np.ndarray:
+    """FMR, TMR and threshold at scores spread over both rates, logarithmically in the FMR's tail."""
+    tail = np.geomspace(1, axis.impostors, CURVE_POINTS).astype(np.int64)
+    bulk = np.linspace(1, len(axis.genuine), CURVE_POINTS).astype(np.int64)
+    threshold = np.concatenate([axis.reached_by(tail), axis.cell_of(axis.genuine[-bulk])[0]])
+    threshold = np.unique(threshold)[::-1]
+    fmr, tmr = (
+        axis.accepted(threshold) / axis.impostors,
+        _accepted(axis.genuine, threshold) / len(axis.genuine),
+    )
+    return np.stack([fmr, tmr, threshold.astype(np.float64)])
+
+
+@dataclasses.dataclass(frozen=True)
+class SortedScores:
+    """All genuine and all impostor scores, each ascending; every float is a cell."""
+
+    genuine: np.ndarray
+    impostor: np.ndarray
+
+    @property
+    def impostors(self) -> int:
+        """See ``ScoreAxis``."""
+        return len(self.impostor)
+
+    def accepted(self, thresholds: np.ndarray) -> np.ndarray:
+        """See ``ScoreAxis``."""
+        return _accepted(self.impostor, thresholds)
+
+    def cell_of(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See ``ScoreAxis``."""
+        return scores, _next_up(scores)
+
+    def reached_by(self, numbers: np.ndarray) -> np.ndarray:
+        """See ``ScoreAxis``."""
+        return self.impostor[-numbers]
+
+    def last_passing(self, tests: Sequence[Test]) -> np.ndarray:
+        """See ``ScoreAxis``; by bisection over the floats."""
+        dtype = self.impostor.dtype
+        lowest = min(self.genuine[0], self.impostor[0])
+        found = []
+        for test in tests:
+            low, high = (int(end) for end in to_orders(np.array([lowest, _next_up(self.impostor[-1])])))
+            while high - low > 1:  # the test passes at the lower end and fails at the upper one
+                middle = (low + high) // 2
+                threshold = from_orders(np.array(middle), dtype)
+                passes = test(self.accepted(threshold), np.searchsorted(self.genuine, threshold))
+                low, high = (middle, high) if passes else (low, middle)
+            found.append(low)
+        return from_orders(np.array(found), dtype)
+
+
+class CountedScores:
+    """Impostor scores that were counted in cells of the score axis and not kept.
+
+    Attributes:
+      genuine: genuine scores, ascending.
+    """
+
+    def __init__(
+        self,
+        genuine: np.ndarray,
+        first: np.ndarray,
+        impostor: np.ndarray,
+        refine: Callable[[np.ndarray, np.ndarray], list[tuple[np.ndarray, np.ndarray]]],
+        most: int,
+    ):
+        """Takes the counts of a first pass.
+
+        Args:
+          genuine: genuine scores, ascending.
+          first: orders of the first floats of all bins, ascending, and of the float after the last, shape [bins + 1].
+          impostor: impostor scores in each bin, shape [bins].
+          refine: one pass over the scores: from the first orders of cells, and of the cells after them, to the first
+            orders and the counts of the cells that take their places.
+          most: cells that one pass can refine.
+        """
+        self.genuine, self._end, self._refine, self._most = genuine, first[-1], refine, most
+        self._orders = to_orders(genuine)
+        self._set(first[:-1], impostor)
+
+    def _set(self, first: np.ndarray, impostor: np.ndarray) -> None:
+        order = np.argsort(first)
+        self._first = np.append(first[order], self._end)
+        self._impostor = impostor[order]
+        self._reached = np.append(self._impostor[::-1].cumsum()[::-1], 0)  # from each cell on
+
+    @property
+    def impostors(self) -> int:
+        """See ``ScoreAxis``."""
+        return int(self._reached[0])
+
+    def accepted(self, thresholds: np.ndarray) -> np.ndarray:
+        """See ``ScoreAxis``."""
+        return self._reached[np.searchsorted(self._first, to_orders(thresholds))]
+
+    def cell_of(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See ``ScoreAxis``."""
+        cell = np.searchsorted(self._first, to_orders(scores), "right") - 1
+        return self._edge(cell), self._edge(cell + 1)
+
+    def reached_by(self, numbers: np.ndarray) -> np.ndarray:
+        """See ``ScoreAxis``."""
+        return self._edge(len(self._reached) - 1 - np.searchsorted(self._reached[::-1], numbers))
+
+    def last_passing(self, tests: Sequence[Test]) -> np.ndarray:
+        """See ``ScoreAxis``; refines the cells that hold the thresholds, and those that make the AUC uncertain."""
+        passes = 0
+        while True:
+            rejected = np.searchsorted(self._orders, self._first[:-1])
+            found = np.array([np.flatnonzero(test(self._reached[:-1], rejected))[-1] for test in tests])
+            wide = np.diff(self._first) > 1
+            uncertain = self._uncertain(wide) if passes < AUC_PASSES else found[:0]
+            cells = np.append(found[wide[found]], uncertain)
+            if not len(cells):
+                return self._edge(found)
+            chosen = list(dict.fromkeys(cells.tolist()))[: self._most]
+            self._split(np.sort(chosen))
+            passes += 1
+
+    def _uncertain(self, wide: np.ndarray) -> np.ndarray:
+        """The cells with most pairs of an impostor and a genuine score, while there are too many such pairs."""
+        genuine = np.diff(np.searchsorted(self._orders, self._first))
+        pairs = np.where(wide, self._impostor * genuine, 0)
+        if pairs.sum() < 2 * AUC_ERROR * self.impostors * len(self.genuine):
+            return np.zeros(0, np.int64)
+        falling = np.argsort(pairs)[::-1][: self._most]
+        return falling[pairs[falling] > 0]
+
+    def _split(self, cells: np.ndarray) -> None:
+        """Replaces cells by finer ones."""
+        parts = self._refine(self._first[cells], self._first[cells + 1])
+        first, counts = (np.concatenate(part) for part in zip(*parts))
+        kept = np.delete(self._first[:-1], cells), np.delete(self._impostor, cells)
+        self._set(np.append(kept[0], first), np.append(kept[1], counts))
+
+    def _edge(self, cells: np.ndarray) -> np.ndarray:
+        return from_orders(self._first[cells], self.genuine.dtype)
+
+
+def to_orders(scores: np.ndarray) -> np.ndarray:
+    """Integers (int64) in the order of the floating-point numbers, as ``kernels.ordered``; both zeros are 0."""
+    scores = scores + np.zeros((), scores.dtype)
+    bits = scores.view(np.int64 if scores.dtype == np.float64 else np.int32)
+    top = np.iinfo(bits.dtype)
+    return (bits ^ ((bits >> (top.bits - 1)) & top.max)).astype(np.int64)
+
+
+def from_orders(orders: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The floating-point number of each order."""
+    integers = np.asarray(orders).astype(np.int64 if dtype == np.float64 else np.int32)
+    top = np.iinfo(integers.dtype)
+    return (integers ^ ((integers >> (top.bits - 1)) & top.max)).view(dtype)
