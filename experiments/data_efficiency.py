@@ -20,7 +20,7 @@ from experiments.run.measuring import Measuring
 from jaxalign import PairwiseMaps
 from jaxalign.analysis.curves import logarithmic, size_for_share
 from jaxalign.core.people import Growth, Places, Split, distinct
-from jaxalign.moments.nested import nested_moments
+from jaxalign.moments.moments import nested_moments
 from jaxalign.report import Row
 from jaxalign.report.part import Part
 from jaxalign.report.sections.sweeps import sweep_tables

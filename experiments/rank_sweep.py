@@ -17,7 +17,6 @@ from experiments.run.analysis import Job
 from experiments.run.comparing import curves_of_first, number_of_curve, numbers_of
 from experiments.run.measuring import Compared, Measuring, TestRows
 from jaxalign import Fit, FoldMoments
-from jaxalign.align.ranks import RankedRows
 from jaxalign.align.subspaces import PrincipalSubspaces
 from jaxalign.analysis.curves import powers_of_two, smallest_within
 from jaxalign.analysis.stability import effective_rank
@@ -63,12 +62,13 @@ def analyse(job: Job) -> str:
 def every_rank(
     measuring: Measuring, test: TestRows, cut: Cut, ranks: list[int], full: dict[Pair, int], pair: Pair
 ) -> list[tuple[Fit, Compared | str]]:
-    """A pair at every rank, of which one that it has not is its largest; its rows are mapped once."""
-    largest = cut(pair, min(ranks[-1], full[pair]))
-    rows, found = RankedRows.of(largest, test[pair[0]], test[pair[1]]), {}
+    """A pair at every rank; ranks above its full rank count as its full rank."""
+    found = {}
     for rank in dict.fromkeys(min(at, full[pair]) for at in ranks):
         fit = cut(pair, rank)
-        found[rank] = fit, numbers_of(measuring, *rows.at(fit))
+        padded = fit.padded()
+        mapped = padded.source(test[pair[0]]), padded.target(test[pair[1]])
+        found[rank] = fit, numbers_of(measuring, *mapped)
     return [found[min(at, full[pair])] for at in ranks]
 
 

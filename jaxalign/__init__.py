@@ -6,8 +6,8 @@ from jaxalign.align.fit import fit_affine, fit_joint_space, fit_low_rank, fit_pa
 from jaxalign.align.methods import SOLVERS
 from jaxalign.align.solvers import Fit, SharedSpace, fit_shared_space
 from jaxalign.biometrics import evaluate
+from jaxalign.core.devices import device_mesh
 from jaxalign.core.errors import UserError
-from jaxalign.core.mesh import device_mesh
 from jaxalign.data import EmbeddingStore
 from jaxalign.moments.moments import FoldMoments, Moments
 from jaxalign.version import __version__

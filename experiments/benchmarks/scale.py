@@ -10,8 +10,6 @@ peak resident memory of a fresh process; and twice the rows against once.
 
 `plan`: 200 encoders of width 512 on 8 devices: bytes on each device of every program, from shapes alone.
 
-`model`: what the cost model of docs/scale.md predicts for 10,000,000 rows of 40 encoders on 8 H100 or a v5e-16.
-
 `low_rank`: maps between 8 encoders fitted by gradient, squared error and contrastive, against loops over the pairs in
 optax and PyTorch.
 
@@ -33,7 +31,6 @@ from experiments.benchmarks import (
     scale_devices,
     scale_driver,
     scale_gradient,
-    scale_model,
     scale_moments,
     scale_plan,
 )
@@ -46,7 +43,6 @@ scale_gradient.define_flags(VALUES)
 scale_driver.define_flags(VALUES)
 scale_devices.define_flags(VALUES)
 scale_plan.define_flags(VALUES)
-scale_model.define_flags(VALUES)
 flags.DEFINE_string("sections", "moments", "What to time, separated by commas.", flag_values=VALUES)
 flags.DEFINE_string("out", None, "File to write the figures to, as JSON.", flag_values=VALUES)
 
@@ -58,7 +54,6 @@ SECTIONS: dict[str, Section] = {
     "driver": scale_driver.run,
     "devices": scale_devices.run,
     "plan": scale_plan.run,
-    "model": scale_model.run,
 }
 SIMULATED = {"devices": 8, "plan": 8}  # CPU devices that a section needs
 

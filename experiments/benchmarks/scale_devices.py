@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 
 from experiments.benchmarks import compiled
-from experiments.benchmarks.lowering import layout_of, moment_programs, moments_shape, solve_programs
+from experiments.benchmarks.lowering import moment_programs, moments_shape, sharded_shape, solve_programs
 from jaxalign import device_mesh
 from jaxalign.align.solvers import Canonical, Ridge, Solver
 
@@ -51,16 +51,16 @@ def _on(axis: str, encoders: int, width: int) -> Iterator[tuple[str, float]]:
 
 def _work(axis: str, count: int, encoders: int, width: int) -> Iterator[tuple[str, float]]:
     mesh = _mesh(axis, count)
-    layout = layout_of(encoders, width, mesh)
+    shapes = moments_shape(encoders, width)
     rows = 2048 * mesh.shape["data"]  # chunks grow with the devices that share their rows
-    programs = moment_programs(layout, mesh, rows, np.float32)
-    chunk = programs["next"]()
+    programs = moment_programs(shapes, mesh, rows, np.float32)
+    chunk = programs["chunk"]()
     operations, traffic = (number / mesh.shape["data"] for number in compiled.cost(chunk))
     yield "moments, operations / of one", operations
     yield "moments, bytes of memory traffic / of one", traffic
     yield "moments, bytes sent for a chunk", compiled.sent(chunk)
     sent = compiled.sent(programs["reduced"]())
-    more = compiled.sent(moment_programs(layout, mesh, 2 * rows, np.float32)["reduced"]())
+    more = compiled.sent(moment_programs(shapes, mesh, 2 * rows, np.float32)["reduced"]())
     yield "moments, bytes sent at the end", sent
     yield "moments, bytes sent at the end, of twice the rows", more
     for solver in (Ridge(0.1), Canonical()):
@@ -70,29 +70,24 @@ def _work(axis: str, count: int, encoders: int, width: int) -> Iterator[tuple[st
 def _solving(axis: str, count: int, encoders: int, width: int, solver: Solver) -> Iterator[tuple[str, float]]:
     """Operations of all of a device's pairs; the body of the loop over pairs is counted once by XLA."""
     mesh, name = _mesh(axis, count), type(solver).__name__.lower()
-    layout = layout_of(encoders, width, mesh)
-    pairs = [(a, b) for a in layout.names for b in layout.names if a != b]
-    factoring, groups = solve_programs(moments_shape(layout, mesh), dict.fromkeys(pairs, solver))
+    total = sharded_shape(moments_shape(encoders, width), mesh)
+    pairs = [(a, b) for a in total.names for b in total.names if a != b]
+    factoring, solving = solve_programs(total, dict.fromkeys(pairs, solver))
     operations, traffic, sent = 0.0, 0.0, 0
-    for group, program in groups:
+    for length, calls, program in solving:
         one = program()
         each = compiled.cost(one)
-        times = group.length * len(group.firsts)
+        times = length // mesh.size * calls
         operations, traffic, sent = (
             operations + times * each[0],
             traffic + times * each[1],
-            sent + len(group.firsts) * compiled.sent(one),
+            sent + calls * compiled.sent(one),
         )
     yield f"{name}, operations on pairs / of one", operations
     yield f"{name}, bytes of memory traffic on pairs / of one", traffic
-    yield f"{name}, encoders factored / of one", float(_encoders_of_a_device(layout, mesh))
+    yield f"{name}, encoders factored / of one", float(-(-encoders // mesh.size))
     yield f"{name}, bytes sent of factors", float(sum(compiled.sent(program()) for program in factoring))
     yield f"{name}, bytes sent of pairs", float(sent)
-
-
-def _encoders_of_a_device(layout: Any, mesh: Any) -> int:
-    most = max(map(len, layout.members))
-    return -(-most // mesh.shape["data"])
 
 
 def _twice_the_encoders(encoders: int, width: int) -> Iterator[tuple[str, float]]:

@@ -30,7 +30,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision, moment_dtype, multiply
 from jaxalign.core.rows import even_size
 from jaxalign.moments import scatter
-from jaxalign.moments.accumulation import default_chunk_rows
+from jaxalign.moments.accumulate import default_chunk_rows
 
 BLOCK_ROWS = 8192  # made, read and checked at once
 SPARE_BYTES = 2**30  # left on the disk

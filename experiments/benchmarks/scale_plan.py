@@ -11,10 +11,11 @@ import numpy as np
 from absl import flags
 
 from experiments.benchmarks import compiled
-from experiments.benchmarks.lowering import layout_of, moment_programs, moments_shape, solve_programs
+from experiments.benchmarks.lowering import moment_programs, moments_shape, sharded_shape, solve_programs
 from jaxalign import device_mesh
 from jaxalign.align.solvers import Canonical, Ridge
-from jaxalign.moments.summing import CHUNK_ROWS
+from jaxalign.core.devices import matrix_elements
+from jaxalign.moments.accumulate import CHUNK_ELEMENTS
 
 FOLDS = 5
 
@@ -36,26 +37,26 @@ def run(values: flags.FlagValues) -> Mapping[str, float]:
 
 def _figures(encoders: int, width: int) -> Iterator[tuple[str, float]]:
     mesh = device_mesh(jax.devices("cpu")[:8], pairs=8)
-    layout = layout_of(encoders, width, mesh)
-    matrix = 8 * layout.elements
-    yield "blocks of columns", layout.blocks
-    yield "columns of a block", layout.width
-    yield "rows of a chunk", CHUNK_ROWS
+    shapes = moments_shape(encoders, width)
+    matrix = 8 * matrix_elements(shapes.widths, mesh.shape["pairs"])
+    rows = max(1, CHUNK_ELEMENTS // sum(shapes.widths))
+    yield "rows of a chunk", rows
     yield "GB of the matrix", matrix / 1e9
-    waiting = CHUNK_ROWS * sum(layout.widths) * 2  # the next chunk, on its way
-    for name, program in moment_programs(layout, mesh, CHUNK_ROWS, np.float16).items():
+    waiting = rows * sum(shapes.widths) * 2  # the next chunk, on its way
+    for name, program in moment_programs(shapes, mesh, rows, np.float16).items():
         more = waiting if name != "reduced" else 0
         yield f"GB, moments: {name}", (compiled.peak(program()) + more) / 1e9
-    pairs = [(a, b) for a in layout.names for b in layout.names if a != b]
+    total = sharded_shape(shapes, mesh)
+    pairs = [(a, b) for a in total.names for b in total.names if a != b]
     yield "ordered pairs", len(pairs)
     for solver in (Ridge(0.1), Canonical()):
         name = type(solver).__name__.lower()
-        factoring, groups = solve_programs(moments_shape(layout, mesh), dict.fromkeys(pairs, solver))
+        factoring, solving = solve_programs(total, dict.fromkeys(pairs, solver))
         yield f"{name}: calls that factor", len(factoring)
         yield f"GB, {name}: factoring", max(compiled.peak(program()) for program in factoring) / 1e9
-        yield f"{name}: calls that solve", sum(len(group.firsts) for group, _ in groups)
-        yield f"{name}: pairs of a device in a call", max(group.length for group, _ in groups)
-        programs = [program() for _, program in groups]
+        yield f"{name}: calls that solve", sum(calls for _, calls, _ in solving)
+        yield f"{name}: pairs of a device in a call", max(length for length, _, _ in solving) // mesh.size
+        programs = [program() for _, _, program in solving]
         # The results of the call before are still there.
         most = max(compiled.peak(one) + one.memory_analysis().output_size_in_bytes for one in programs)
         yield f"GB, {name}: solving", most / 1e9

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.run import devices
 from experiments.run.config import PairwiseConfig
@@ -91,12 +92,11 @@ class Aligning:
         return self._kept.moments(key, fold is not None, lambda: self._summed(self.data.rows[train], fold))
 
     def _summed(self, rows: np.ndarray, fold: np.ndarray | None) -> FoldMoments:
-        def of(part: slice, fold: np.ndarray | None) -> FoldMoments:
+        def of(part: slice, fold: np.ndarray | None, mesh: Mesh | None) -> FoldMoments:
             return FoldMoments.of(self.data.lazy, rows=rows[part], fold=fold, mesh=mesh)
 
-        widths = {name: self.data.store.dims[name] for name in self.encoders}
-        mesh = devices.mesh_of(self.devices, widths.values(), fold)
-        return self.hosts.moments(of, len(rows), fold, widths, mesh)
+        widths = [self.data.store.dims[name] for name in self.encoders]
+        return self.hosts.moments(of, len(rows), fold, devices.mesh_of(self.devices, widths, fold))
 
     def fit(
         self, moments: FoldMoments, method: str, measuring: Measuring, full: bool = False

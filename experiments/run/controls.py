@@ -10,13 +10,14 @@
 from collections.abc import Iterator
 
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.run import devices
 from experiments.run.config import PairwiseConfig
 from experiments.run.data import PIXELS, Data
 from experiments.run.measuring import Compared, Measuring, TestRows, filled
 from jaxalign import FoldMoments, fit_pairs
-from jaxalign.align.components import principal_components
+from jaxalign.align.subspaces import principal_components
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
 from jaxalign.moments.hosts import ALONE, Hosts
@@ -58,16 +59,16 @@ class Controls:
         random = np.random.default_rng(measuring.seed)
         order = {name: random.permutation(len(train)) for name in self.data.encoders}
         used = dict.fromkeys(name for pair in self.pairs for name in pair)
-        widths = {name: self.data.store.dims[name] for name in used}
+        widths = [self.data.store.dims[name] for name in used]
 
         whole = self.data.select(train)
 
-        def of(part: slice, fold: np.ndarray | None) -> FoldMoments:
+        def of(part: slice, fold: np.ndarray | None, mesh: Mesh | None) -> FoldMoments:
             rows = {name: whole[name].select(order[name][part]) for name in used}
             return FoldMoments.of(rows, fold=fold, mesh=mesh)
 
-        mesh = devices.mesh_of(self.devices, widths.values(), measuring.fold)
-        moments = self.hosts.moments(of, len(train), measuring.fold, widths, mesh)
+        mesh = devices.mesh_of(self.devices, widths, measuring.fold)
+        moments = self.hosts.moments(of, len(train), measuring.fold, mesh)
         pairs = self.hosts.pairs(self.pairs, "source")
         yield from self._fitted(measuring, SHUFFLED, moments, test, pairs)
 

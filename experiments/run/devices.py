@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from jaxalign import FoldMoments, device_mesh
 from jaxalign.core.errors import UserError
-from jaxalign.moments.spread import SpreadMoments
+from jaxalign.moments.sharded import ShardedMoments
 
 
 def chosen(count: int | None) -> list[Any]:
@@ -33,7 +33,7 @@ def chosen(count: int | None) -> list[Any]:
 
 def mesh_for(devices: Sequence[Any], moments: FoldMoments) -> Mesh | None:
     """The mesh to fit maps on: where the moments lie, else all devices; None for one device."""
-    if isinstance(moments.total, SpreadMoments):
+    if isinstance(moments.total, ShardedMoments):
         return moments.total.mesh
     return device_mesh(devices) if len(devices) > 1 else None
 

@@ -10,17 +10,17 @@ from jax.typing import ArrayLike
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.all_pairs import PairwiseMaps, chosen_pairs, plain
-from jaxalign.align.schedule import solve
 from jaxalign.align.settings import Penalty, Rank, Settings
+from jaxalign.align.solve import solve
 from jaxalign.align.solvers import Fit, Method, Pair
 from jaxalign.align.solvers.base import AllPairsMethod, Training
 from jaxalign.core import checks
-from jaxalign.core import mesh as meshes
+from jaxalign.core.devices import check_mesh
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import identity_folds
 from jaxalign.core.rows import LazyRows
 from jaxalign.moments.moments import FoldMoments, Moments
-from jaxalign.moments.spread import SpreadMoments
+from jaxalign.moments.sharded import ShardedMoments
 
 
 def fit_affine(x: ArrayLike, y: ArrayLike, method: str | Method = "ridge", **options: Any) -> AffineMap:
@@ -110,7 +110,7 @@ def fit_pairs(
     Raises:
       UserError: arrays, names, options or the mesh are not usable.
     """
-    mesh = meshes.check(mesh)
+    mesh = check_mesh(mesh)
     settings = Settings.of(method, l2=l2, rank=rank, seed=seed, **options)
     solver, label = settings.solver, method if isinstance(method, str) else type(method).__name__
     given = embeddings if isinstance(embeddings, FoldMoments) else checks.embeddings(embeddings)
@@ -131,12 +131,12 @@ def fit_pairs(
     if isinstance(solver, AllPairsMethod):
         if solver.needs_rows and identities is not None:
             identities = checks.identities(identities, len(next(iter(rows.values()))))
-        found = solver.fit_all(Training(total.whole().total, rows, identities, mesh), chosen)
+        found = solver.fit_all(Training(total.gathered().total, rows, identities, mesh), chosen)
         if progress is not None:
             progress(len(chosen), len(chosen))
         return PairwiseMaps(label, *found)
     if mesh is not None and mesh.size > 1:
-        total = total.spread(mesh)
+        total = total.sharded(mesh)
     choice = settings.choose(total, chosen)
     located = solve(total.total, choice.solvers, progress, choice.spectra)
     fits = {
@@ -170,7 +170,7 @@ def _rows_of(
 def _checked_moments(moments: object, rows: Mapping[str, Any]) -> FoldMoments:
     """Moments that the caller gives beside the rows."""
     if not isinstance(moments, FoldMoments):
-        if not isinstance(moments, Moments | SpreadMoments):
+        if not isinstance(moments, Moments | ShardedMoments):
             raise UserError(f"moments: expected those of the training rows, got {type(moments).__name__}")
         moments = FoldMoments(moments, ())  # pyright: ignore[reportArgumentType]
     missing = [name for name in rows if name not in moments.names]

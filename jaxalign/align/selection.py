@@ -8,16 +8,12 @@ quadratic form of d in (Vᵀ S' V) ∘ (A Aᵀ), which is formed once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from jaxalign.align.held_out import (
-    fold_errors,
-    generalised_errors,
     own_rotation,
     own_spectrum,
     own_training,
@@ -26,18 +22,12 @@ from jaxalign.align.held_out import (
     pair_generalised_column_errors,
     pair_generalised_errors,
     pair_rank_errors,
-    rank_errors,
 )
-from jaxalign.align.solvers.spectrum import Spectrum
+from jaxalign.align.solve import EncoderStates, Pair, on_encoders, on_pairs
 from jaxalign.core import checks
-from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
-from jaxalign.core.precision import double_precision
 from jaxalign.core.pytree import pytree
-from jaxalign.moments.blocks import Beside, Columns
-from jaxalign.moments.dealing import Pair, work_on_encoders, work_on_pairs
-from jaxalign.moments.moments import FoldMoments, Moments
-from jaxalign.moments.spread import SpreadMoments
+from jaxalign.moments.moments import FoldMoments
 
 DEFAULT_GRID = 10.0 ** np.arange(-6, 2.5, 0.5)  # times the mean eigenvalue of the source's scatter matrix
 
@@ -51,13 +41,13 @@ class Scores:
       error: mean squared error by fold, candidate and unit, shape [F, L, units]. A unit is a target encoder or a
         target column. One "fold" for generalised cross-validation.
       rows: weight of each fold, shape [F].
-      spectrum: of the source on all rows, where finding the errors took it: solving needs no other.
+      spectra: of the sources on all rows, where finding the errors took them: solving needs no others.
     """
 
     candidates: np.ndarray
     error: np.ndarray
     rows: np.ndarray
-    spectrum: Spectrum | None = None
+    spectra: EncoderStates | None = None
 
     def mean(self) -> np.ndarray:
         """Mean over held-out rows, shape [L, units]."""
@@ -116,63 +106,23 @@ def penalty_scores(
       Golub, Heath, Wahba, "Generalized cross-validation as a method for choosing a good ridge parameter", 1979.
     """
     total = moments.total
-    if not generalised:
-        _require_folds(moments)
-    if isinstance(total, SpreadMoments):
-        return _dealt_penalty_scores(moments, grids, targets, per_column, generalised)
-    folds = (None,) if generalised else moments.folds
-    tasks = [(source, fold) for source in grids for fold in folds]
-    tasks.sort(
-        key=lambda task: -total.width(task[0])
-    )  # the longest first: no core then waits for it at the end
-    beside = {source: Beside.of(total, names) for source, names in targets.items()}
-
-    def errors(task: tuple[str, Moments | None]) -> tuple[Array, Spectrum | None]:
-        source, fold = task
-        with double_precision():
-            columns = Columns.of(total, [source]), beside[source].columns
-            grid = jnp.asarray(grids[source], total.scatter.dtype)
-            if fold is None:
-                return generalised_errors(total.unnamed(), *columns, grid, per_column=per_column)
-            return fold_errors(total.unnamed(), fold.unnamed(), *columns, grid, per_column=per_column), None
-
-    found: dict[str, list[np.ndarray]] = {source: [] for source in grids}
-    spectra: dict[str, Spectrum | None] = {}
-    for (source, _), (error, spectra[source]) in zip(tasks, concurrently(errors, tasks)):
-        error = np.asarray(error, np.float64)
-        places, names = beside[source].places, beside[source].names
-        units = [error[:, places[name] if per_column else [names.index(name)]] for name in targets[source]]
-        found[source].append(np.concatenate(units, axis=1))
-    rows = np.array([1.0 if fold is None else float(fold.weight) for fold in folds])
-    return {
-        source: Scores(grids[source], np.stack(error), rows, spectra[source])
-        for source, error in found.items()
-    }
-
-
-def _dealt_penalty_scores(
-    moments: FoldMoments,
-    grids: Mapping[str, np.ndarray],
-    targets: Mapping[str, Sequence[str]],
-    per_column: bool,
-    generalised: bool,
-) -> dict[str, Scores]:
-    """The same over a mesh, one fold after the other: each encoder and each pair on a device that holds it."""
-    total: Any = moments.total
+    folds: Sequence[Any] = (None,) if generalised else _folds(moments)
     pairs = [(source, target) for source in grids for target in targets[source]]
-    some = next(iter(grids.values()))  # for encoders that are targets alone
-    used = {name: grids.get(name, some) for pair in pairs for name in pair}
     if generalised:
-        on_encoders, on_pairs = own_spectrum, (pair_generalised_errors, pair_generalised_column_errors)
+        of_pair = pair_generalised_column_errors if per_column else pair_generalised_errors
+        spectra = on_encoders(own_spectrum, (total,), dict.fromkeys(grids, ()))
+        found = [_errors(of_pair, (total,), spectra, {pair: grids[pair[0]] for pair in pairs})]
     else:
-        on_encoders, on_pairs = own_rotation, (pair_errors, pair_column_errors)
-    folds: Sequence[Any] = (None,) if generalised else moments.folds
-    found: list[dict[Pair, np.ndarray]] = []
-    for fold in folds:
-        matrices: Any = (total,) if fold is None else (total, fold)
-        with double_precision():
-            dealt = work_on_encoders(on_encoders, matrices, used)
-            found.append(_by_pair(work_on_pairs(on_pairs[per_column], dealt, dict.fromkeys(pairs, ()))))
+        of_pair, spectra = pair_column_errors if per_column else pair_errors, None
+        found = [
+            _errors(
+                of_pair,
+                (total, fold),
+                on_encoders(own_rotation, (total, fold), grids),
+                dict.fromkeys(pairs, ()),
+            )
+            for fold in folds
+        ]
     rows = np.array([1.0 if fold is None else float(fold.weight) for fold in folds])
 
     def of_source(source: str) -> np.ndarray:
@@ -180,45 +130,42 @@ def _dealt_penalty_scores(
         units = [[errors[source, target][:, :width] for target, width in widths] for errors in found]
         return np.stack([np.concatenate(unit, axis=1) for unit in units])
 
-    return {source: Scores(grids[source], of_source(source), rows) for source in grids}
-
-
-def _by_pair(parts: Iterable[tuple[list[Pair], np.ndarray]]) -> dict[Pair, np.ndarray]:
-    return {pair: one for pairs, errors in parts for pair, one in zip(pairs, np.asarray(errors, np.float64))}
+    return {source: Scores(grids[source], of_source(source), rows, spectra) for source in grids}
 
 
 def rank_scores(moments: FoldMoments, penalties: Mapping[Pair, float]) -> dict[Pair, Scores]:
     """Held-out errors of reduced-rank ridge of pairs, each with its penalty, at every rank from 1 to min(p, q)."""
-    _require_folds(moments)
-    total = moments.total
-    rows = np.array([float(fold.weight) for fold in moments.folds])
-    with double_precision():
-        if isinstance(total, SpreadMoments):
-            errors = [_dealt_rank_errors(total, fold, penalties) for fold in moments.folds]
-        else:
-            errors = [
-                {pair: _rank_errors(total, fold, pair, l2) for pair, l2 in penalties.items()}
-                for fold in moments.folds
-            ]
+    total, folds = moments.total, _folds(moments)
+    sources = dict.fromkeys((source for source, _ in penalties), ())
+    found = [
+        _errors(pair_rank_errors, (total, fold), on_encoders(own_training, (total, fold), sources), penalties)
+        for fold in folds
+    ]
+    rows = np.array([float(fold.weight) for fold in folds])
 
-    def scores(pair: Pair) -> Scores:
+    def of_pair(pair: Pair) -> Scores:
         most = min(map(total.width, pair))
-        return Scores(np.arange(1, most + 1), np.stack([fold[pair] for fold in errors])[:, :most, None], rows)
+        errors = np.stack([fold[pair] for fold in found])[:, :most, None]
+        return Scores(np.arange(1, most + 1), errors, rows)
 
-    return {pair: scores(pair) for pair in penalties}
-
-
-def _rank_errors(total: Moments, fold: Moments, pair: Pair, l2: float) -> np.ndarray:
-    columns = Columns.of(total, [pair[0]]), Columns.of(total, [pair[1]])
-    return np.asarray(rank_errors(total.unnamed(), fold.unnamed(), columns, jnp.asarray(l2)))
+    return {pair: of_pair(pair) for pair in penalties}
 
 
-def _dealt_rank_errors(total: Any, fold: Any, penalties: Mapping[Pair, float]) -> dict[Pair, np.ndarray]:
-    used = dict.fromkeys((name for pair in penalties for name in pair), ())
-    dealt = work_on_encoders(own_training, (total, fold), used)
-    return _by_pair(work_on_pairs(pair_rank_errors, dealt, penalties))
+def _errors(
+    function: Callable[..., Any],
+    moments: tuple[Any, ...],
+    encoders: EncoderStates,
+    arguments: Mapping[Pair, Any],
+) -> dict[Pair, np.ndarray]:
+    """What ``function`` gives for each pair, in float64."""
+    return {
+        pair: np.asarray(errors[index], np.float64)
+        for members, errors in on_pairs(function, moments, encoders, arguments)
+        for index, pair in members.items()
+    }
 
 
-def _require_folds(moments: FoldMoments) -> None:
+def _folds(moments: FoldMoments) -> Sequence[Any]:
     if not moments.folds:
         raise UserError("choosing by cross-validation needs moments of at least two folds, got none")
+    return moments.folds

@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxalign.align.methods import SOLVERS
 from jaxalign.align.selection import Scores, penalty_grid, penalty_scores, rank_scores
+from jaxalign.align.solve import EncoderStates
 from jaxalign.align.solvers import Fit, Method, Pair, Solver
 from jaxalign.align.solvers.base import AllPairsMethod
-from jaxalign.align.solvers.spectrum import Spectrum
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 from jaxalign.moments.moments import FoldMoments
@@ -35,7 +35,7 @@ class Choice:
 
     solvers: Mapping[Pair, Solver]
     ranks: Mapping[Pair, int]
-    spectra: Mapping[str, Spectrum] = dataclasses.field(default_factory=dict)
+    spectra: EncoderStates | None = None
 
     def settings(self, pair: Pair) -> dict[str, Any]:
         """The pair's settings by name."""
@@ -129,7 +129,7 @@ class Settings:
             for pair in pairs:
                 self._require_rank_fits(self.rank, moments, pair)
         solvers: dict[Pair, Any] = dict.fromkeys(pairs, self.solver)
-        spectra: dict[str, Spectrum] = {}
+        spectra = None
         if _is_chosen(self.l2):
             penalties, spectra = self._penalties(moments, pairs)
             solvers = {
@@ -142,7 +142,7 @@ class Settings:
 
     def _penalties(
         self, moments: FoldMoments, pairs: Sequence[Pair]
-    ) -> tuple[dict[Pair, Any], dict[str, Spectrum]]:
+    ) -> tuple[dict[Pair, Any], EncoderStates | None]:
         assert self.l2 is not None
         total, chosen, power = moments.total, {}, moments.total.power()
         targets: dict[str, list[str]] = {}
@@ -169,8 +169,7 @@ class Settings:
             )
             parts = zip(targets[source], each)
             chosen.update({(source, target): part for target, part in parts})
-        spectra = {source: scores.spectrum for source, scores in every.items()}
-        return chosen, {source: spectrum for source, spectrum in spectra.items() if spectrum is not None}
+        return chosen, next(iter(every.values())).spectra
 
     def _chosen_rank(self, moments: FoldMoments, pair: Pair, scores: Scores) -> int:
         if not isinstance(self.rank, str):

@@ -1,19 +1,59 @@
-"""Orthogonal maps between the leading principal subspaces of two encoders, for every rank."""
+"""Principal components of one cloud, and orthogonal maps between the leading principal subspaces of two encoders."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.solvers import Fit
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
-from jaxalign.core.precision import double_precision
+from jaxalign.core.precision import double_precision, multiply_transposed
 from jaxalign.moments.moments import Moments
+
+
+def principal_components(rows: ArrayLike, count: int) -> AffineMap:
+    """The map to the coordinates along the directions of largest variance.
+
+    Maximises tr(Wᵀ (X − μ)ᵀ (X − μ) W) over W with orthonormal columns.
+
+    Args:
+      rows: X, shape [n, d], any floating format.
+      count: directions to keep, from 1 to min(n, d).
+
+    Returns:
+      The map x ↦ (x − μ) W, float64 where the device has it, largest variance first. Signs are arbitrary.
+
+    Raises:
+      UserError: the shape is not [n, d], a value is not finite, or there are fewer directions than ``count``.
+
+    Equivalent: ``sklearn.decomposition.PCA(count).fit(rows).transform``, up to signs.
+    """
+    array = np.asarray(rows)
+    if array.ndim != 2 or not 1 <= count <= min(array.shape):
+        raise UserError(
+            f"principal_components: expected rows of shape [n, d] and 1 to min(n, d) components, got shape "
+            f"{array.shape} and {count}"
+        )
+    if not np.isfinite(array).all():
+        raise UserError("principal_components: the rows hold NaN or infinite values")
+    with double_precision():
+        mean, directions = jax.tree.map(np.asarray, _leading_directions(array, count=count))
+    return AffineMap((directions,), np.zeros(count, mean.dtype), mean, orthogonal=True)
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _leading_directions(rows: Array, *, count: int) -> tuple[Float[Array, " d"], Float[Array, "d count"]]:
+    rows = rows.astype(jnp.result_type(jnp.float32, jnp.zeros(0, float)))
+    mean = rows.mean(0)
+    vectors = jnp.linalg.eigh(multiply_transposed(rows - mean, rows - mean))[1]
+    return mean, vectors[:, ::-1][:, :count]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +70,6 @@ class PrincipalSubspaces:
     axes: Mapping[str, np.ndarray]
     variance: Mapping[str, np.ndarray]
     _inner: dict[tuple[str, str], np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
-    _rotations: dict[tuple[str, str, int], tuple[np.ndarray, np.ndarray]] = dataclasses.field(
-        default_factory=dict, repr=False
-    )
 
     @classmethod
     def of(cls, total: Moments, names: Iterable[str] | None = None) -> "PrincipalSubspaces":
@@ -63,7 +100,8 @@ class PrincipalSubspaces:
         if not 1 <= rank <= most:
             raise UserError(f"rank: expected 1 to {most} for {source} → {target}, got {rank}")
         inner = self._between(source, target)[:rank, :rank]
-        rotation, singular = self._rotation(source, target, rank)
+        u, singular, vt = np.linalg.svd(inner)
+        rotation = u @ vt
         power, target_power = self.variance[source][:rank], self.variance[target][:rank]
         cutoff = np.finfo(singular.dtype).eps * rank * singular[0]
         mean, nothing = np.asarray(self.total.mean), np.zeros(rank)
@@ -77,15 +115,6 @@ class PrincipalSubspaces:
             singular[-1] > cutoff,
         )
         return jax.tree.map(np.asarray, fit)
-
-    def _rotation(self, source: str, target: str, rank: int) -> tuple[np.ndarray, np.ndarray]:
-        """Polar factor of a corner of ``_between``, and its singular values; the reverse has its transpose."""
-        if (source, target, rank) not in self._rotations:
-            u, singular, vt = np.linalg.svd(self._between(source, target)[:rank, :rank])
-            rotation = u @ vt
-            self._rotations[source, target, rank] = rotation, singular
-            self._rotations[target, source, rank] = rotation.T, singular
-        return self._rotations[source, target, rank]
 
     def _between(self, source: str, target: str) -> Float[np.ndarray, "p q"]:
         """Covariance of two encoders along their axes; every rank takes a corner of it."""

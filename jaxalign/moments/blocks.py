@@ -1,25 +1,23 @@
-"""The blocks of side-by-side moments that one encoder, or one pair of encoders, needs.
+"""The blocks of the moments that one encoder, or one pair of encoders, needs.
 
-A block may be larger than the encoder: columns beyond its width are zero then, so that encoders of like width share a
-compiled program (``padded_width``). A zero column has no variance and no covariance; what a solver counts or averages
-over columns goes by ``width``.
+A block is as large as the encoder's padded width: columns beyond the encoder's own are zero, so that encoders of like
+width share a compiled program. A zero column has no variance and no covariance; what a solver counts or averages over
+columns goes by ``width``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxalign.core.devices import padded_width
 from jaxalign.core.pytree import Leaf, pytree, static
-from jaxalign.moments.moments import Moments
+from jaxalign.moments.scatter import Sums
 
-LANES = 128  # widths are filled up to a multiple: that of a TPU's vector lanes, and of most encoders' widths
-FEW_COLUMNS = 2560  # blocks of so many columns in all are read by one gather
 Width = Int[Leaf, ""] | int
 
 
@@ -44,7 +42,7 @@ class OwnMoments:
 
 @pytree
 class CrossMoments:
-    """Moments between a source encoder and one target, or several targets' columns side by side.
+    """Moments between a source encoder and a target.
 
     Attributes:
       xy: Σ w (x − μx)ᵀ (y − μy), shape [p, q].
@@ -63,113 +61,77 @@ class CrossMoments:
     width_y: Width
 
 
-def padded_width(width: int) -> int:
-    """The next multiple of ``LANES``."""
-    return -(-width // LANES) * LANES
-
-
 @pytree
-class Columns:
-    """Where the columns of one encoder, or of several side by side, are among all columns.
+class Encoder:
+    """Where the columns of an encoder are, or of a stack of encoders of one padded width.
 
     Attributes:
-      starts: first columns, shape [K].
-      widths: of each encoder the number of columns, shape []; None where it is the size of its block.
-      sizes: of the blocks; columns beyond the width are zero there.
-      gathered: whether all blocks are read in one operation.
+      start: first column.
+      width: number of columns.
+      slot: index of its row block on its device (sharded moments only).
+      size: padded width.
+      padded: whether any width is smaller than ``size``.
     """
 
-    starts: Int[Leaf, " K"]
-    widths: tuple[Int[Leaf, ""] | None, ...]
-    sizes: tuple[int, ...] = static()
-    gathered: bool = static(default=False)
+    start: Int[Leaf, "*n"]
+    width: Int[Leaf, "*n"]
+    slot: Int[Leaf, "*n"]
+    size: int = static()
+    padded: bool = static(default=True)
 
     @classmethod
-    def of(cls, total: Moments, names: Iterable[str]) -> Columns:
-        """Of these encoders, each in a block of its padded width."""
+    def of(cls, total: Sums, name: str) -> Encoder:
+        """One encoder of moments on one device."""
+        return cls.stack(total, [name], [0]).at(0)
+
+    @classmethod
+    def stack(cls, total: Sums, names: Iterable[str], slots: Sequence[int]) -> Encoder:
+        """Several encoders of one padded width."""
         names = list(names)
-        widths = tuple(map(total.width, names))
-        sizes = tuple(map(padded_width, widths))
+        widths = np.array([total.width(name) for name in names])
+        size = padded_width(int(widths[0]))
         starts = np.array([total.offset(name) for name in names])
-        # A slice for each encoder runs faster, one gather for all is compiled faster: what counts where they are small.
-        if sizes != widths and sum(sizes) <= FEW_COLUMNS:
-            return cls(starts, tuple(map(np.array, widths)), sizes, gathered=True)
-        return cls(starts, tuple(None if w == size else np.array(w) for w, size in zip(widths, sizes)), sizes)
+        return cls(starts, widths, np.array(slots), size, bool((widths < size).any()))
 
     @classmethod
-    def exactly(cls, start: int, width: int) -> Columns:
-        """Of one encoder, without padding."""
-        return cls(np.array([start]), (None,), (width,))
+    def exactly(cls, start: int, width: int) -> Encoder:
+        """One encoder without padding."""
+        return cls(np.array(start), np.array(width), np.array(0), width, False)
 
-    @property
-    def width(self) -> Width:
-        """Columns that are not padding."""
-        return sum(size if width is None else width for width, size in zip(self.widths, self.sizes))
-
-    def parts(self) -> list[Columns]:
-        """The encoders one by one, or all in one where they are read in one operation."""
-        if self.gathered:
-            return [self]
-        return [
-            Columns(self.starts[k : k + 1], (width,), (size,))
-            for k, (width, size) in enumerate(zip(self.widths, self.sizes))
-        ]
-
-    def take(self, array: Array, axis: int) -> Array:
-        """The blocks' entries along an axis, side by side."""
-        taken = [part._take(array, axis) for part in self.parts()]
-        return taken[0] if len(taken) == 1 else jnp.concatenate(taken, axis)
-
-    def _take(self, array: Array, axis: int) -> Array:
-        if self.widths == (None,):
-            return jax.lax.dynamic_slice_in_dim(array, self.starts[0], self.sizes[0], axis)
-        within = np.concatenate([np.arange(size) for size in self.sizes])
-        block = np.repeat(np.arange(len(self.sizes)), self.sizes)
-        starts, widths = jnp.asarray(self.starts), jnp.stack([jnp.asarray(width) for width in self.widths])
-        index = jnp.where(within < widths[block], starts[block] + within, array.shape[axis])
-        return jnp.take(array, index, axis, mode="fill", fill_value=0)
+    def at(self, index: int | Sequence[int]) -> Encoder:
+        """One of a stack, or several."""
+        return jax.tree.map(lambda leaf: leaf[index], self)
 
 
-def own_moments(total: Moments, columns: Columns) -> OwnMoments:
-    """Moments of the encoder of these columns."""
-    scatter = columns.take(columns.take(total.scatter, 0), 1)
-    return OwnMoments(scatter, columns.take(total.mean, 0), total.weight, total.count, columns.width)
+def take(array: Array, *encoders: Encoder | None) -> Array:
+    """The entries of one encoder along each axis of an array, padded with zeros; all of the axis for None."""
+    short = [max(0, each.size - side) if each else 0 for each, side in zip(encoders, array.shape)]
+    array = jnp.pad(array, [(0, more) for more in short]) if any(short) else array
+    sizes = [each.size if each else side for each, side in zip(encoders, array.shape)]
+    # Near the right edge a block of the padded width begins before the encoder's first column.
+    firsts = [
+        jnp.minimum(each.start, side - each.size) if each else 0 for each, side in zip(encoders, array.shape)
+    ]
+    part = jax.lax.dynamic_slice(array, firsts, sizes)
+    for axis, (each, first) in enumerate(zip(encoders, firsts)):
+        if each is not None and each.padded:
+            part = jnp.roll(part, first - jnp.asarray(each.start), axis)
+            inside = jnp.arange(each.size) < jnp.asarray(each.width)
+            part = jnp.where(jnp.expand_dims(inside, range(1, part.ndim - axis)), part, 0)
+    return part
 
 
-def cross_moments(total: Moments, source: Columns, target: Columns) -> CrossMoments:
-    """Moments between an encoder and one target, or several side by side."""
-    xy = target.take(source.take(total.scatter, 0), 1)
-    power = target.take(total.scatter.diagonal(), 0)
-    means = source.take(total.mean, 0), target.take(total.mean, 0)
-    return CrossMoments(xy, power, *means, total.weight, source.width, target.width)
+def own_moments(total: Sums, encoder: Encoder) -> OwnMoments:
+    """Moments of one encoder."""
+    mean = take(total.mean, encoder)
+    return OwnMoments(total.block(encoder, encoder), mean, total.weight, total.count, encoder.width)
 
 
-class Beside(NamedTuple):
-    """Several encoders' columns side by side, the narrowest encoder first, so that programs are shared.
-
-    Attributes:
-      names: the encoders.
-      widths: of the encoders.
-      columns: where they are among all columns.
-    """
-
-    names: tuple[str, ...]
-    widths: tuple[int, ...]
-    columns: Columns
-
-    @classmethod
-    def of(cls, total: Moments, names: Iterable[str]) -> Beside:
-        """Orders encoders by width."""
-        ordered = tuple(sorted(names, key=total.width))
-        return cls(ordered, tuple(map(total.width, ordered)), Columns.of(total, ordered))
-
-    @property
-    def places(self) -> dict[str, slice]:
-        """Where each encoder's columns stand when their blocks are side by side."""
-        starts = np.cumsum((0, *self.columns.sizes)).tolist()
-        return {
-            name: slice(start, start + width) for name, start, width in zip(self.names, starts, self.widths)
-        }
+def cross_moments(total: Sums, power: Float[Leaf, " D"], source: Encoder, target: Encoder) -> CrossMoments:
+    """Moments between two encoders; ``power`` is Σ w (z − mean)² of all columns, as ``total.power()``."""
+    means = take(total.mean, source), take(total.mean, target)
+    xy, power_y = total.block(source, target), take(jnp.asarray(power), target)
+    return CrossMoments(xy, power_y, *means, total.weight, source.width, target.width)
 
 
 def transposed(cross: CrossMoments, power_x: Array) -> CrossMoments:

@@ -1,12 +1,26 @@
-"""The product of rows with themselves, centred: nearly all the time that moments take."""
+"""Scatter matrices: the product of rows with themselves, and Chan's update that merges sums or takes one from another.
 
+References:
+  Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+"""
+
+from __future__ import annotations
+
+import dataclasses
 from collections.abc import Callable
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from jaxalign.core.precision import multiply
+from jaxalign.core.errors import UserError
+from jaxalign.core.precision import double_precision, multiply
+from jaxalign.core.pytree import pytree, static
+
+Rows = tuple[jax.Array, ...]  # of each encoder, shapes [c, d]
 
 SLICE_ROWS = 2048  # of a chunk that are centred and multiplied at once
 # The scatter matrix is cut into tiles of which only those on and above the diagonal are computed. Many of them save
@@ -15,72 +29,180 @@ MOST_BLOCKS, LEAST_BLOCK = 12, 128
 FEW_ROWS, FEW_BLOCKS = 8192, 6
 
 
-def scatter_of(
-    chunk: tuple[jax.Array, ...], center: Float[Array, " D"], root: Float[Array, " c"], *, sums: bool = False
-) -> tuple[Float[Array, "D D"], Float[Array, " D"] | None]:
+@pytree
+class Sums:
+    """Weight, means and centred scatter of the columns of several encoders, concatenated in order.
+
+    Attributes:
+      weight: sum of row weights, shape [].
+      count: rows of positive weight, shape [].
+      mean: weighted column means, shape [D].
+      scatter: Σ w (z − mean)ᵀ (z − mean), or blocks of its rows.
+      residue: what rounding lost from ``scatter``, in float32 only.
+      names: the encoders, in column order.
+      widths: their widths, Σ widths = D.
+    """
+
+    weight: Float[Array, ""]
+    count: Float[Array, ""]
+    mean: Float[Array, " D"]
+    scatter: Any
+    residue: Any
+    names: tuple[str, ...] = static()
+    widths: tuple[int, ...] = static()
+
+    def rows_of(self, vector: Float[Array, " D"]) -> Any:
+        """The entries of a vector that belong to the rows of ``scatter``, in its structure without columns."""
+        raise NotImplementedError
+
+    def product(self, chunk: Rows, center: Float[Array, " D"], root: Float[Array, " c"]) -> Any:
+        """Σ w (z − center)ᵀ (z − center) in the structure of ``scatter``; ``root`` are square roots of the weights."""
+        raise NotImplementedError
+
+    def block(self, row: Any, column: Any) -> Float[Array, "p q"]:
+        """The block of the matrix with the rows of one encoder and the columns of another (``blocks.Encoder``)."""
+        raise NotImplementedError
+
+    def specs(self) -> Self:
+        """How the leaves are sharded: here not at all."""
+        return jax.tree.map(lambda _: P(), self)
+
+    def of_rows(self, chunk: Rows, weights: Float[Array, " c"]) -> Self:
+        """Moments of the same kind of some rows; for use inside programs."""
+        dtype = self.mean.dtype
+        weight = weights.sum()
+        safe = jnp.where(weight > 0, weight, 1)
+        mean = jnp.concatenate([(rows.astype(dtype) * weights[:, None]).sum(0) / safe for rows in chunk])
+        scatter = self.product(chunk, mean, jnp.sqrt(weights))
+        residue = jax.tree.map(jnp.zeros_like, scatter) if dtype == np.float32 else None
+        count = (weights > 0).sum().astype(dtype)
+        return dataclasses.replace(
+            self, weight=weight, count=count, mean=mean, scatter=scatter, residue=residue
+        )
+
+    def plus(self, other: Self) -> Self:
+        """Moments of the rows of both; for use inside programs."""
+        weight = self.weight + other.weight
+        safe = jnp.where(weight > 0, weight, 1)
+        step = other.mean - self.mean
+        between = self.outer(step, step * (self.weight * other.weight / safe))
+        scatter, residue = add(self.scatter, self.residue, other.scatter, between)
+        if residue is not None and other.residue is not None:
+            residue = jax.tree.map(jnp.add, residue, other.residue)
+        mean = self.mean + step * (other.weight / safe)
+        count = self.count + other.count
+        return dataclasses.replace(
+            self, weight=weight, count=count, mean=mean, scatter=scatter, residue=residue
+        )
+
+    def minus(self, part: Self) -> Self:
+        """Moments of the rows that are not in ``part``; for use inside programs."""
+        weight = self.weight - part.weight
+        safe = jnp.where(weight > 0, weight, 1)
+        mean = self.mean + (self.mean - part.mean) * (part.weight / safe)
+        step = part.mean - mean
+        total = jnp.where(self.weight > 0, self.weight, 1)
+        between = self.outer(-step, step * (weight * part.weight / total))
+        scatter, residue = add(self.scatter, self.residue, jax.tree.map(jnp.negative, part.scatter), between)
+        if residue is not None and part.residue is not None:
+            residue = jax.tree.map(jnp.subtract, residue, part.residue)
+        count = self.count - part.count
+        return dataclasses.replace(
+            self, weight=weight, count=count, mean=mean, scatter=scatter, residue=residue
+        )
+
+    def outer(self, left: Float[Array, " D"], right: Float[Array, " D"]) -> Any:
+        """The product of two vectors in the structure of ``scatter``."""
+        return jax.tree.map(lambda rows: rows[..., None] * right, self.rows_of(left))
+
+    def merge(self, other: Self) -> Self:
+        """Moments of the rows of both; associative and commutative up to rounding."""
+        self._require_same_columns(other)
+        with double_precision():
+            return _merge(self, other)
+
+    def subtract(self, other: Self) -> Self:
+        """Moments of the rows that are not in ``other``, which must be a part of this (a fold of the total)."""
+        self._require_same_columns(other)
+        with double_precision():
+            return _subtract(self, other)
+
+    def offset(self, name: str) -> int:
+        """First column of an encoder."""
+        return sum(self.widths[: self.names.index(name)])
+
+    def width(self, name: str) -> int:
+        """Width of an encoder."""
+        return self.widths[self.names.index(name)]
+
+    def unnamed(self) -> Self:
+        """The same numbers for a program that goes by columns, so that encoders of other names share it."""
+        return dataclasses.replace(self, names=(), widths=())
+
+    def place(self, name: str) -> tuple[int, int]:
+        """The device on ``pairs`` that holds an encoder, and the index of its row block there."""
+        return 0, 0
+
+    def _require_same_columns(self, other: Self) -> None:
+        if jax.tree.structure(self) != jax.tree.structure(other):
+            raise UserError(
+                f"moments of the same encoders are needed, got {dict(zip(self.names, self.widths))} "
+                f"and {dict(zip(other.names, other.widths))}"
+            )
+
+
+@jax.jit
+def _merge(one: Sums, other: Sums) -> Sums:
+    return one.plus(other)
+
+
+@jax.jit
+def _subtract(whole: Sums, part: Sums) -> Sums:
+    return whole.minus(part)
+
+
+def add(total: Any, residue: Any, *terms: Any) -> tuple[Any, Any]:
+    """Sums terms of one structure; with a residue, keeps what rounding loses (Knuth's exact two-sum)."""
+    for term in terms:
+        result = jax.tree.map(jnp.add, total, term)
+        if residue is not None:
+            residue = jax.tree.map(_with_loss, residue, total, term, result)
+        total = result
+    return total, residue
+
+
+def _with_loss(residue: Array, total: Array, term: Array, result: Array) -> Array:
+    virtual = result - total
+    return residue + ((total - (result - virtual)) + (term - virtual))
+
+
+def centred(rows: Rows, center: Array, root: Array) -> Float[Array, "D c"]:
+    """Columns of the rows minus their centre, times the roots of the weights, transposed."""
+    narrow = jnp.result_type(*rows, jnp.float32)
+    concatenated = jax.lax.optimization_barrier(
+        jnp.concatenate([part.astype(narrow) for part in rows], axis=1)
+    )
+    # [D, rows]: the layout in which a product with the transpose is fast on CPU. Without the barriers the
+    # transposition is folded into the product, which then runs on one core, or is done encoder by encoder.
+    return jax.lax.optimization_barrier((concatenated.T.astype(center.dtype) - center[:, None]) * root)
+
+
+def scatter_of(chunk: Rows, center: Float[Array, " D"], root: Float[Array, " c"]) -> Float[Array, "D D"]:
     """Σ w (z − center)ᵀ (z − center) from the tiles on and above the diagonal, a slice of rows at a time.
 
     Args:
       chunk: rows of each encoder, shapes [c, d], any floating formats.
       center: of the columns, in the format of the result.
       root: square roots of the rows' weights.
-      sums: whether Σ w (z − center) is wanted as well, shape [D]; it costs no pass over the rows.
-
-    Returns:
-      The matrix, and the sums or None.
     """
     edges = _edges(center.shape[0], root.shape[0])
 
-    def products(rows: tuple[jax.Array, ...], root: jax.Array) -> list[jax.Array]:
-        return _upper(centred(rows, center, root), root if sums else None, edges)
-
-    return _assembled(_over_slices(products, chunk, root), edges, sums)
-
-
-def scatter_row(
-    rows: Float[Array, "c m"],
-    center: Float[Array, " m"],
-    root: Float[Array, " c"],
-    *,
-    own: int,
-    half: Array | None,
-) -> tuple[tuple[Float[Array, "own own"], ...], Float[Array, " m"]]:
-    """The first ``own`` rows of the same matrix; below the diagonal of their square tile nothing is computed.
-
-    Args:
-      rows, center, root: as for ``scatter_of``.
-      own: rows of the matrix, which divide its columns.
-      half: where given, 0 or 1, the last ``own`` columns are summed over the first or the second half of every slice
-        of rows, whose number is then a multiple of 2 (``sliceable``).
-
-    Returns:
-      The rows in square tiles, and Σ w (z − center), shape [m].
-    """
-    width, edges = center.shape[0], _edges(own, root.shape[0])
-
-    def products(rows: tuple[jax.Array, ...], root: jax.Array) -> list[jax.Array]:
+    def products(rows: Rows, root: jax.Array) -> list[jax.Array]:
         columns = centred(rows, center, root)
-        mine, others = columns[:own], columns[own:]
-        found = [*_upper(mine, root, edges), multiply(others, root)]
-        full = width // own - (1 if half is None else 2)
-        found += [multiply(mine, others[k * own : (k + 1) * own].T) for k in range(full)]
-        if half is not None:
-            size = root.shape[0] // 2
-            some = [jax.lax.dynamic_slice_in_dim(a, half * size, size, 1) for a in (mine, others[-own:])]
-            found.append(multiply(some[0], some[1].T))
-        return found
+        tiles = [columns[start:stop] for start, stop in zip(edges[:-1], edges[1:])]
+        return [multiply(tiles[i], tiles[j].T) for i, j in _upper_tiles(edges)]
 
-    found = _over_slices(products, (rows,), root)
-    tiles = len(_upper_tiles(edges))
-    square, sums = _assembled(found[:tiles], edges, sums=True)
-    assert sums is not None
-    return (square, *found[tiles + 1 :]), jnp.concatenate([sums, found[tiles]])
-
-
-def sliceable(rows: int) -> int:
-    """The next number of rows that is dealt into slices of an even number of rows each."""
-    slices = -(-rows // SLICE_ROWS)
-    return -(-rows // (2 * slices)) * 2 * slices
+    return _assembled(_over_slices(products, chunk, root), edges)
 
 
 def _edges(width: int, rows: int) -> list[int]:
@@ -94,26 +216,8 @@ def _upper_tiles(edges: list[int]) -> list[tuple[int, int]]:
     return [(i, j) for i in range(blocks) for j in range(i, blocks)]
 
 
-def centred(rows: tuple[jax.Array, ...], center: Array, root: Array) -> Array:
-    """Columns of the rows less their centre, times the roots of the weights, shape [D, c]."""
-    narrow = jnp.result_type(*rows, jnp.float32)
-    beside = jax.lax.optimization_barrier(jnp.concatenate([part.astype(narrow) for part in rows], axis=1))
-    # [D, rows]: the layout in which a product with the transpose is fast on CPU. Without the barriers the
-    # transposition is folded into the product, which then runs on one core, or is done encoder by encoder.
-    return jax.lax.optimization_barrier((beside.T.astype(center.dtype) - center[:, None]) * root)
-
-
-def _upper(columns: Array, root: Array | None, edges: list[int]) -> list[Array]:
-    """Tiles on and above the diagonal; with ``root``, the first row of tiles ends in the sums of every column."""
-    tiles = [columns[start:stop] for start, stop in zip(edges[:-1], edges[1:])]
-    left = [tiles[0] if root is None else jnp.concatenate([tiles[0], root[None]]), *tiles[1:]]
-    return [multiply(left[i], tiles[j].T) for i, j in _upper_tiles(edges)]
-
-
 def _over_slices(
-    products: Callable[[tuple[jax.Array, ...], jax.Array], list[jax.Array]],
-    chunk: tuple[jax.Array, ...],
-    root: jax.Array,
+    products: Callable[[Rows, jax.Array], list[jax.Array]], chunk: Rows, root: jax.Array
 ) -> list[jax.Array]:
     """Sums products of slices of rows; the first slice takes the rows that are left over."""
     rows = root.shape[0]
@@ -131,14 +235,11 @@ def _over_slices(
     return found
 
 
-def _assembled(found: list[Array], edges: list[int], sums: bool) -> tuple[Array, Array | None]:
-    """The symmetric matrix of the tiles; and the sums that end its first row."""
-    width = edges[-1]
-    total = jnp.concatenate([tile[-1] for tile in found[: len(edges) - 1]]) if sums else None
-    scatter = jnp.zeros((width, width), found[0].dtype)
+def _assembled(found: list[Array], edges: list[int]) -> Array:
+    """The symmetric matrix of the tiles."""
+    scatter = jnp.zeros((edges[-1], edges[-1]), found[0].dtype)
     for (i, j), tile in zip(_upper_tiles(edges), found):  # faster than concatenating the tiles
-        tile = tile[: edges[i + 1] - edges[i]]
         scatter = jax.lax.dynamic_update_slice(scatter, tile, (edges[i], edges[j]))
         if i != j:
             scatter = jax.lax.dynamic_update_slice(scatter, tile.T, (edges[j], edges[i]))
-    return scatter, total
+    return scatter

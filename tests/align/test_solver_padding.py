@@ -8,8 +8,9 @@ from solver_cases import ONE_EACH, Case
 
 import jaxalign
 from jaxalign import Moments
+from jaxalign.core.devices import LANES
 from jaxalign.core.precision import double_precision
-from jaxalign.moments.blocks import LANES, Columns, cross_moments, own_moments
+from jaxalign.moments.blocks import Encoder, cross_moments, own_moments
 
 WIDTHS = {
     "a": 100,
@@ -71,8 +72,8 @@ def test_blocks_hold_the_encoder_and_zeros() -> None:
     total = Moments.of(views(50, 40))
     scatter = np.asarray(total.scatter)
     with double_precision():
-        source, target = (Columns.of(total, [name]) for name in ("e", "a"))
-        own, cross = own_moments(total, source), cross_moments(total, source, target)
+        source, target = (Encoder.of(total, name) for name in ("e", "a"))
+        own, cross = own_moments(total, source), cross_moments(total, total.power(), source, target)
     block = np.s_[total.offset("e") :]
     assert own.scatter.shape == cross.xy.shape == (LANES, LANES)
     np.testing.assert_array_equal(own.scatter[:120, :120], scatter[block, block])

@@ -1,4 +1,4 @@
-"""Maps between principal subspaces, against scikit-learn and scipy."""
+"""Principal components and maps between principal subspaces, against scikit-learn and scipy."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA
 
 from jaxalign import Moments, UserError
-from jaxalign.align.subspaces import PrincipalSubspaces
+from jaxalign.align.subspaces import PrincipalSubspaces, principal_components
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +42,28 @@ def test_a_subspace_map_is_procrustes_of_principal_scores(clouds, rank, reverse)
 def test_a_subspace_has_no_more_dimensions_than_the_narrower_side(clouds, rank):
     with pytest.raises(UserError, match="1 to 4"):
         PrincipalSubspaces.of(Moments.of(dict(zip("xy", clouds)))).fit("x", "y", rank)
+
+
+@pytest.mark.parametrize("shape", [(60, 12), (9, 12)], ids=["tall", "wide"])
+def test_coordinates_agree_with_scikit_learn(shape):
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=shape) * np.geomspace(1, 0.1, shape[1]) + 5
+    theirs = decomposition.PCA(4, svd_solver="full").fit(rows)
+    ours = np.asarray(principal_components(rows, 4)(rows))
+    expected = theirs.transform(rows)
+    np.testing.assert_allclose(np.abs(ours), np.abs(expected), rtol=1e-9, atol=1e-9)
+    assert principal_components(rows.astype(np.float16), 4).orthogonal
+
+
+@pytest.mark.parametrize(
+    ("rows", "count", "said"),
+    [
+        (np.zeros((3, 4)), 4, r"1 to min\(n, d\) components, got shape \(3, 4\) and 4"),
+        (np.zeros(3), 1, "expected rows of shape"),
+        (np.full((3, 4), np.nan), 2, "NaN or infinite"),
+    ],
+)
+def test_what_has_no_components_is_refused(rows, count, said):
+    with pytest.raises(UserError, match=said):
+        principal_components(rows, count)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from experiments.benchmarks import scale as benchmark_scale
-from experiments.benchmarks import scale_devices, scale_model, scale_moments
+from experiments.benchmarks import scale_devices, scale_moments
 from experiments.run import cli
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def test_the_section_measures_and_cleans_up(tmp_path, capsys, monkeypatch):
     [
         (
             ["--sections=moment"],
-            "--sections: there is no section 'moment'; there are moments, low_rank, driver, devices, plan, model",
+            "--sections: there is no section 'moment'; there are moments, low_rank, driver, devices, plan",
         ),
         (["--rows=1"], "--rows takes"),
         (["--scratch=nowhere"], "nowhere: the store takes"),
@@ -115,22 +115,5 @@ def test_devices_halve_the_work_and_send_as_much_for_twice_the_rows(capsys, monk
 def test_plan_counts_what_fits(capsys):
     status, out, err = drive(capsys, "--sections=plan", "--plan_encoders=8", "--plan_width=8")
     assert (status, err) == (0, "")
-    for name in ("ordered pairs", "GB, moments: next", "GB, ridge: solving", "GB, canonical: factoring"):
+    for name in ("ordered pairs", "GB, moments: chunk", "GB, ridge: solving", "GB, canonical: factoring"):
         assert name in out
-
-
-def test_model_of_one_device_by_hand():
-    """1,000 rows of 3 encoders of width 4 on a device of 10¹² operations a second, 100 test rows."""
-    machine = scale_model.Machine(1, 1, 1e12, 1e12, 1e9, 1e9, 1e9)
-    found = dict(scale_model.predicted(machine, 1000, 100, 3, 4))
-    assert found["devices that hold a matrix together"] == 1
-    assert found["GB of the matrices of 5 folds on a device"] == pytest.approx(6 * 8 * 12**2 / 1e9)
-    assert found["s to read the training rows once"] == pytest.approx(1000 * 12 * 2 / 1e9)
-    assert found["s of moments"] == pytest.approx(1000 * 144 * 13 / 12 * 1.3 / 0.6e12)
-    assert found["s of one evaluation of all pairs"] == pytest.approx(2 * 6 * 100**2 * 4 / 0.3e12)
-
-
-def test_model_section_prints_both_machines(capsys):
-    status, out, err = drive(capsys, "--sections=model", "--model_rows=1000")
-    assert (status, err) == (0, "")
-    assert "8 H100: s of moments" in out and "v5e-16: s of moments" in out

@@ -5,7 +5,7 @@ import pytest
 
 from jaxalign import UserError
 from jaxalign.core.people import Growth, distinct, published_split
-from jaxalign.moments.nested import nested_moments
+from jaxalign.moments.moments import nested_moments
 
 
 def test_nested_moments_are_those_of_the_first_rows():

@@ -8,9 +8,9 @@ import pytest
 from experiments import pairwise
 from experiments.run import cli, measuring
 from jaxalign.biometrics import plan
-from jaxalign.core import mesh
+from jaxalign.core import devices
 from jaxalign.data import EmbeddingStore
-from jaxalign.moments import accumulation
+from jaxalign.moments import accumulate
 
 
 def drive(store, out, capsys, *more):
@@ -47,8 +47,8 @@ def test_results_do_not_depend_on_what_is_in_memory_nor_on_devices(tmp_path, cap
     monkeypatch.setattr(plan, "SORTED_SCORES", 0)
     monkeypatch.setattr(plan, "STRIP_ROWS", 16)
     monkeypatch.setattr(plan, "SEGMENT_ROWS", 16)
-    monkeypatch.setattr(accumulation, "CHUNK_ELEMENTS", 500)
-    monkeypatch.setattr(mesh, "_least_pairs", lambda *_: 2)  # the matrix in tiles on two devices
+    monkeypatch.setattr(accumulate, "CHUNK_ELEMENTS", 500)
+    monkeypatch.setattr(devices, "_least_pairs", lambda *_: 2)  # the matrix on two devices
     found = drive(tmp_path / "store", tmp_path / "two", capsys, "--devices=2")
     assert len(found) == len(expected) > 20
     for ours, theirs in zip(found, expected):

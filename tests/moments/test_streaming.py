@@ -11,7 +11,7 @@ import pytest
 import jaxalign
 from jaxalign import FoldMoments, Moments
 from jaxalign.core.errors import UserError
-from jaxalign.moments import accumulation
+from jaxalign.moments import accumulate
 
 ROWS, WIDTHS = 211, {"a": 7, "b": 5}
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
@@ -82,7 +82,7 @@ def test_chosen_rows_and_folds_agree_with_numpy(tmp_path, chunk_rows):
 
 
 def test_fit_on_mapped_rows_leaves_rows_of_no_weight_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(accumulation, "CHUNK_ELEMENTS", 100)  # many chunks
+    monkeypatch.setattr(accumulate, "CHUNK_ELEMENTS", 100)  # many chunks
     arrays = cloud(np.float32)
     weights = np.ones(ROWS)
     weights[::5] = 0
@@ -153,7 +153,7 @@ def test_memory_that_runs_out_gives_a_sentence_and_other_failures_pass_through(
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(accumulation, "_summed", fail)
+    monkeypatch.setattr(accumulate, "_summed", fail)
     with pytest.raises(raised, match=sentence):
         Moments.of(cloud(np.float32), chunk_rows=100)
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxalign.align.gradient.axes import Axes
 from jaxalign.align.gradient.objectives import PairWeights
 from jaxalign.align.gradient.options import GradientOptions
-from jaxalign.align.schedule import solve
+from jaxalign.align.solve import solve
 from jaxalign.align.solvers import Canonical, Fit, Pair, ReducedRank
 from jaxalign.core.errors import UserError
 from jaxalign.moments.moments import Moments

@@ -135,7 +135,7 @@ class Method:
     The class attributes tell callers how a method is run; ``jaxalign.align.methods`` has the table of all methods.
 
     Attributes:
-      columnwise: every target column is solved alone, so that all targets of a source can be concatenated.
+      columnwise: every target column is solved alone: ``solve`` needs nothing of the target but the cross moments.
       symmetric: both directions of a pair come from one decomposition (``SymmetricSolver``).
       ranked: the dimensions are ordered, so that ``Fit.at_rank`` gives every rank from one solution.
       needs_rows: it is fitted by gradient, on rows with identities beside the moments.
@@ -180,10 +180,9 @@ class ColumnwiseSolver(Solver):
     columnwise = True
     whole = "source"
 
-    @classmethod
-    def side_by_side(cls, solvers: Sequence[Any], widths: Sequence[int], sizes: Sequence[int]) -> Solver:
-        """One solver for the columns of several targets, of these widths, in blocks of these sizes."""
-        raise NotImplementedError
+    def padded(self, width: int) -> Solver:
+        """The solver for a target of this width, whose columns are padded to ``padded_width``."""
+        return self
 
 
 class SymmetricSolver(Solver):

@@ -1,6 +1,6 @@
 """Least squares: minimum-norm and ridge regression of the target on the source, from moments alone."""
 
-from collections.abc import Sequence
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from jaxalign.align.solvers.base import ColumnwiseSolver, Fit, one_sided
 from jaxalign.align.solvers.spectrum import Spectrum, rank_cutoff
 from jaxalign.core import checks
+from jaxalign.core.devices import padded_width
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import multiply, multiply_transposed
 from jaxalign.core.pytree import Leaf, pytree
@@ -28,13 +29,6 @@ class Linear(ColumnwiseSolver):
 
     Equivalent: ``numpy.linalg.lstsq(x - x.mean(0), y - y.mean(0))[0]``.
     """
-
-    @classmethod
-    def side_by_side(
-        cls, solvers: Sequence["Linear"], widths: Sequence[int], sizes: Sequence[int]
-    ) -> "Linear":
-        """One solver for several targets' columns; there are no settings to tell them apart."""
-        return cls()
 
     def factor(self, own: OwnMoments) -> Spectrum:
         """The eigendecomposition of the scatter matrix."""
@@ -81,28 +75,21 @@ class Ridge(ColumnwiseSolver):
         """Raises ``UserError`` unless every penalty is finite and above 0."""
         checks.penalty(self.l2)
 
-    @classmethod
-    def side_by_side(cls, solvers: Sequence["Ridge"], widths: Sequence[int], sizes: Sequence[int]) -> "Ridge":
-        """One solver for several targets' columns: one penalty if they share it, one for each column if not.
+    def padded(self, width: int) -> "Ridge":
+        """The same for a target of this width with padded columns: penalties of columns are padded too.
 
-        Args:
-          solvers: one for each target.
-          widths: of the targets.
-          sizes: of the blocks that hold the targets' columns.
+        Raises:
+          UserError: there are neither one penalty nor ``width``.
         """
-        penalties = [np.asarray(solver.l2, np.float64) for solver in solvers]
-        if all(penalty.ndim == 0 and penalty == penalties[0] for penalty in penalties):
-            return cls(penalties[0])
-        for penalty, width in zip(penalties, widths):
-            if penalty.shape not in ((), (width,)):
-                raise UserError(
-                    f"l2: expected one penalty, or {width} for {width} target columns, got {penalty.shape}"
-                )
-        columns = [np.broadcast_to(l2, (width,)) for l2, width in zip(penalties, widths)]
-        padded = [
-            np.pad(l2, (0, size - len(l2)), constant_values=OF_PADDING) for l2, size in zip(columns, sizes)
-        ]
-        return cls(np.concatenate(padded))
+        penalties = np.asarray(self.l2, np.float64)
+        if penalties.ndim == 0:
+            return self
+        if penalties.shape != (width,):
+            raise UserError(
+                f"l2: expected one penalty, or {width} for {width} target columns, got {penalties.shape}"
+            )
+        more = padded_width(width) - width
+        return dataclasses.replace(self, l2=np.pad(penalties, (0, more), constant_values=OF_PADDING))
 
     def factor(self, own: OwnMoments) -> "Spectrum | Factorised":
         """The inverse (by Cholesky) for one penalty, the eigendecomposition for several."""
@@ -117,7 +104,7 @@ class Ridge(ColumnwiseSolver):
         else:
             values = source.values[:, None]
             weight = multiply(source.vectors, multiply_transposed(source.vectors, cross.xy) / (values + l2))
-            # Of each column; the targets whose columns these are take theirs (``Fit.cut``).
+            # Of each column if the penalties are (``Fit.cut``).
             freedom = jnp.sum(values / (values + l2), axis=0).reshape(l2.shape)
             condition = (source.values[-1] + l2) / (source.smallest + l2)
             ok = jnp.isfinite(condition).all()

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
+from jaxalign.core.devices import AXES, device_mesh
+from jaxalign.core.errors import UserError
 from jaxalign.moments.hosts.links import Links
 from jaxalign.moments.hosts.place import Place
-from jaxalign.moments.hosts.reduction import connect, summed
 from jaxalign.moments.hosts.shares import Pair, share, share_of_pairs
-from jaxalign.moments.moments import FoldMoments, Moments
-from jaxalign.moments.spread import SpreadMoments
+from jaxalign.moments.moments import FoldMoments
 
 START_SECONDS = 60
 
@@ -102,58 +104,32 @@ class Hosts:
 
     def moments(
         self,
-        of: Callable[[slice, np.ndarray | None], FoldMoments],
+        of: Callable[[slice, np.ndarray | None, Mesh | None], FoldMoments],
         rows: int,
         fold: np.ndarray | None,
-        widths: Mapping[str, int],
         mesh: Mesh | None = None,
     ) -> FoldMoments:
         """Moments of rows of which every process reads its share only.
 
         Args:
-          of: the moments of a part of the rows, with the folds of that part.
+          of: the moments of a part of the rows, with the folds of that part, over a mesh.
           rows: how many there are in all.
           fold: of each of them, 0 ... F − 1, shape [rows], or None.
-          widths: of the encoders, in column order.
-          mesh: that ``of`` deals its rows over, None for one device.
+          mesh: this process's devices over which rows are sharded, None for one device.
 
         Raises:
           UserError: the processes' meshes hold the matrix on different numbers of devices.
         """
         mine = self.share(rows)
         if self.links is None:
-            return of(mine, fold)
+            return of(mine, fold, mesh)
         pairs = 1 if mesh is None else mesh.shape["pairs"]
         self.agree(pairs, _compare_devices)
-        names = list(widths), list(widths.values())
-        empty = Moments.empty(*names) if mesh is None or pairs == 1 else SpreadMoments.empty(*names, mesh)
-        parts, sums = list(_of_part(of, mine, fold, empty)), []
-        while parts:  # each is freed when it is summed
-            sums.append(summed(parts.pop(0)))
-        return FoldMoments(_total(sums), () if fold is None else tuple(sums))
+        here = [jax.local_devices()[:1]] if mesh is None else mesh.devices
+        return of(mine, None if fold is None else fold[mine], world(len(here), pairs))
 
 
 ALONE = Hosts()
-
-
-def _of_part(
-    of: Callable[[slice, np.ndarray | None], FoldMoments],
-    mine: slice,
-    fold: np.ndarray | None,
-    empty: Any,
-) -> Iterator[Any]:
-    """The moments of each fold among a part of the rows, which may lack some folds or be empty."""
-    if fold is None:
-        yield of(mine, None).total if mine.start < mine.stop else empty
-        return
-    here = np.unique(fold[mine])
-    found: Mapping[int, Any] = {}
-    if len(here) == 1:
-        found = {int(here[0]): of(mine, None).total}
-    elif len(here):
-        found = dict(zip(here.tolist(), of(mine, np.searchsorted(here, fold[mine])).folds))
-    for number in range(int(fold.max()) + 1):
-        yield found.get(number, empty)
 
 
 def _compare_devices(first: int, other: int, number: int) -> str | None:
@@ -165,11 +141,36 @@ def _compare_devices(first: int, other: int, number: int) -> str | None:
     )
 
 
-def _total(parts: Sequence[Any]) -> Any:
-    total, *rest = parts
-    for part in rest:
-        total = total.merge(part)
-    return total
+def world(data: int, pairs: int) -> Mesh:
+    """The first devices of every process, as many on each axis as each process uses."""
+    devices: dict[int, list[Any]] = {}
+    for device in jax.devices():
+        devices.setdefault(device.process_index, []).append(device)
+    used = [devices[number][: data * pairs] for number in sorted(devices)]
+    if any(len(each) < data * pairs for each in used):
+        raise UserError(f"{data * pairs} devices are needed of every process, but one of them has fewer.")
+    return device_mesh([device for each in used for device in each], pairs=pairs)
+
+
+def connect(devices: Sequence[Any]) -> None:
+    """Has devices meet in every group that a mesh of this process's devices, or of all processes, may need.
+
+    Groups can be formed only while JAX's coordination service runs; afterwards they serve all programs.
+    """
+    rows = {name: np.eye(3, 2) for name in "ab"}
+    for pairs in (count for count in range(1, len(devices) + 1) if len(devices) % count == 0):
+        for data in {1, len(devices) // pairs}:
+            FoldMoments.of(rows, mesh=world(data, pairs))
+        mesh = device_mesh(devices, pairs=pairs)
+        jax.block_until_ready(_met(np.ones(mesh.size, np.float32), mesh))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _met(one: jax.Array, mesh: Mesh) -> jax.Array:
+    def local(one: jax.Array) -> jax.Array:
+        return sum(jax.lax.psum(one, axis) for axis in (*AXES, AXES))  # type: ignore[return-value]
+
+    return jax.shard_map(local, mesh=mesh, in_specs=P(AXES), out_specs=P(AXES), check_vma=False)(one)
 
 
 def _start(links: Links) -> None:

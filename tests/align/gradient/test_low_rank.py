@@ -6,7 +6,7 @@ import pytest
 
 from jaxalign import Moments, UserError, device_mesh, fit_joint_space, fit_low_rank
 from jaxalign.align.gradient import LowRank
-from jaxalign.moments.spread import SpreadMoments
+from jaxalign.moments.sharded import ShardedMoments
 
 WIDTHS = {"a": 24, "b": 40, "c": 16}  # all of one padded width, so that programs are shared
 PEOPLE, EACH = 200, 3
@@ -256,7 +256,7 @@ def test_a_random_start_of_more_rows_than_are_mapped_at_once():
 
 def test_moments_over_a_mesh_are_gathered(small):
     moments = Moments.of(TRAIN, mesh=device_mesh(jax.devices()[:2], pairs=2))
-    assert isinstance(moments, SpreadMoments)
+    assert isinstance(moments, ShardedMoments)
     maps = fit_low_rank(TRAIN, moments=moments, loss="squared", rank=4, steps=10)
     for (source, target), fit in maps.items():
         best = best_squared_error(TRAIN[source], TRAIN[target], 4)

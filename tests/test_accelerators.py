@@ -1,0 +1,110 @@
+"""The main programs are lowered for GPU and TPU on this machine, in the formats that they have there.
+
+Nothing is run. Lowering fails for what exists on CPU only: calls of LAPACK, callbacks to the host, NumPy in a program.
+A program is a row of ``PROGRAMS``: a function of the dtype of moments that gives a function and its arguments (arrays
+or shapes).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+
+from jaxalign.align import held_out, solve
+from jaxalign.align.methods import SOLVERS
+from jaxalign.align.solvers import Solver
+from jaxalign.moments.moments import Moments, chunk_moments
+
+ROWS, WIDTHS = 64, (100, 128)
+FORMATS = {
+    "cuda": np.dtype(np.float64),
+    "tpu": np.dtype(np.float32),
+}  # TPUs have no float64: compensated float32
+Program = Callable[[np.dtype], tuple[Callable[..., Any], tuple[Any, ...]]]
+
+
+def total(dtype: np.dtype) -> Any:
+    return Moments.empty("ab", WIDTHS, dtype)
+
+
+def adding_rows(dtype: np.dtype) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    chunk = tuple(np.zeros((ROWS, width), np.float16) for width in WIDTHS)
+
+    def added(sofar: Moments, chunk: Any, weights: Any) -> Moments:
+        return sofar.plus(chunk_moments(chunk, weights, ("a", "b"), WIDTHS, dtype))
+
+    return added, (total(dtype), chunk, np.zeros(ROWS, dtype))
+
+
+def taking_a_fold_away(dtype: np.dtype) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    return Moments.minus, (total(dtype), total(dtype))
+
+
+def solving(solver: Any) -> Program:
+    """Factors both encoders and solves both directions."""
+
+    def program(dtype: np.dtype) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        moments = total(dtype)
+        (work,) = solve.works(moments, {("a", "b"): solver, ("b", "a"): solver})
+        items = [call.given[0] for call in solve.encoder_calls(moments, work.factoring)]
+        index = {name: k for k, name in enumerate("ab")}
+
+        def solved(moments: Moments, items: Any) -> Any:
+            unnamed = (moments.unnamed(),)
+            parts = [solve.encoders_program(solve.factor_one, unnamed, item) for item in items]
+            states = jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *parts)
+            encoders = solve.EncoderStates({128: states}, index)
+            calls = solve.pair_calls(moments, encoders, work.pairs, both_states=not solver.columnwise)
+            power = (jax.numpy.diagonal(moments.scatter),)
+            return [solve.pairs_program(work.function, unnamed, power, *call.given) for call in calls]
+
+        return solved, (moments, items)
+
+    return program
+
+
+def choosing(own: Callable[..., Any], pair: Callable[..., Any], argument: Any, *, fold: bool) -> Program:
+    """Held-out errors of one pair."""
+
+    def program(dtype: np.dtype) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        moments = (total(dtype), total(dtype)) if fold else (total(dtype),)
+        (of_source,) = solve.encoder_calls(moments[0], {"a": argument})
+
+        def errors(moments: Any, power: Any) -> Any:
+            states = solve.encoders_program(own, moments, *of_source.given)
+            encoders = solve.EncoderStates({128: states}, {"a": 0})
+            (call,) = solve.pair_calls(moments[0], encoders, {("a", "b"): argument}, both_states=False)
+            return solve.pairs_program(pair, moments, (power,) * len(moments), *call.given)
+
+        return errors, (moments, np.zeros(sum(WIDTHS), dtype))
+
+    return program
+
+
+GRID = np.array([0.1, 1.0, 10.0])
+PROGRAMS: dict[str, Program] = {
+    "moments: rows added": adding_rows,
+    "moments: a fold taken away": taking_a_fold_away,
+    **{f"solve: {name}": solving(solver()) for name, solver in SOLVERS.items() if issubclass(solver, Solver)},
+    "choose: penalty of a pair": choosing(held_out.own_rotation, held_out.pair_errors, GRID, fold=True),
+    "choose: penalty of columns": choosing(
+        held_out.own_rotation, held_out.pair_column_errors, GRID, fold=True
+    ),
+    "choose: generalised": choosing(
+        held_out.own_spectrum, held_out.pair_generalised_errors, GRID, fold=False
+    ),
+    "choose: rank": choosing(held_out.own_training, held_out.pair_rank_errors, np.array(1.0), fold=True),
+}
+
+
+@pytest.mark.parametrize("platform", FORMATS)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_are_lowered_for_accelerators(name: str, platform: str) -> None:
+    with jax.enable_x64(True):
+        function, arguments = PROGRAMS[name](FORMATS[platform])
+        exported = jax.export.export(jax.jit(function), platforms=[platform])(*arguments)
+        text = exported.mlir_module()
+    assert "lapack" not in text and "callback" not in text
