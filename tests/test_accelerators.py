@@ -5,6 +5,7 @@ A program is a row of ``PROGRAMS``: a function of the dtype of moments that give
 or shapes).
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -108,3 +109,5 @@ def test_programs_are_lowered_for_accelerators(name: str, platform: str) -> None
         exported = jax.export.export(jax.jit(function), platforms=[platform])(*arguments)
         text = exported.mlir_module()
     assert "lapack" not in text and "callback" not in text
+    large = re.findall(r"tensor<(?:[0-9]+x)*(?:100|128|228)x(?:[0-9]+x)*f64>", text)
+    assert platform != "tpu" or not large, "float64 is emulated on TPU"

@@ -252,7 +252,7 @@ def encoder_calls(total: Sums, arguments: Mapping[str, Any]) -> list[Call]:
     for size, names in _alike(arguments, lambda name: padded_width(total.width(name))):
         every = _encoders(total, names)
         for stack, members in _stacks(total, names, names, numbers=0):
-            items = every.at(stack), _stacked([arguments[names[k]] for k in stack])
+            items = every.at(stack), _stacked([arguments[names[k]] for k in stack], total)
             calls.append(Call(size, {place: names[k] for place, k in members.items()}, len(stack), (items,)))
     return calls
 
@@ -270,7 +270,7 @@ def pair_calls(
         places = [np.array([encoders.index.get(name, 0) for name in side]) for side in (sources, targets)]
         for stack, members in _stacks(total, pairs, sources, numbers=p * q):
             given = [side.at(stack) for side in sides], [place[stack] for place in places]
-            items = *given, _stacked([arguments[pairs[k]] for k in stack])
+            items = *given, _stacked([arguments[pairs[k]] for k in stack], total)
             named = {place: pairs[k] for place, k in members.items()}
             calls.append(Call((p, q), named, len(stack), (stacked, items)))
     return calls
@@ -402,10 +402,10 @@ def _results(total: Sums, run: Callable[[Call], Any], calls: list[Call]) -> Iter
     return concurrently(work, calls) if mesh is None else map(work, calls)
 
 
-def _stacked(arguments: Sequence[Any]) -> Any:
-    return jax.tree.map(
-        lambda *leaves: np.stack([np.asarray(leaf, np.float64) for leaf in leaves]), *arguments
-    )
+def _stacked(arguments: Sequence[Any], total: Sums) -> Any:
+    """Arguments in the format of the moments, stacked."""
+    dtype = total.mean.dtype
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, dtype) for leaf in leaves]), *arguments)
 
 
 def _concatenated(*parts: Any) -> Any:
