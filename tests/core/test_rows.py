@@ -11,7 +11,7 @@ from jaxalign.core import rows as rows_module
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows, chunks, fold_chunks, prefetch, rows_that_fit
 from jaxalign.data import EmbeddingStore
-from jaxalign.moments import accumulation
+from jaxalign.moments import accumulate
 
 ROWS, WIDTH = 130, 6
 
@@ -69,8 +69,8 @@ def test_moments_of_few_lazy_rows_are_those_of_a_copy_to_the_bit(array):
 
 @pytest.mark.parametrize("folds", [None, 3])
 def test_moments_of_many_lazy_rows_agree_with_numpy(array, monkeypatch, folds):
-    monkeypatch.setattr(accumulation, "CHUNK_ELEMENTS", 100)
-    monkeypatch.setattr(accumulation, "CHUNK_BYTES", 700)
+    monkeypatch.setattr(accumulate, "CHUNK_ELEMENTS", 100)
+    monkeypatch.setattr(accumulate, "CHUNK_BYTES", 700)
     rows = np.random.default_rng(3).permutation(ROWS)[:100]
     fold = None if folds is None else np.arange(100) % folds
     found = FoldMoments.of({"a": LazyRows.of(array).unit()}, rows=rows, fold=fold)
