@@ -1,48 +1,79 @@
-"""Aligns the pairs of many stores, methods, ranks, penalties and seeds, by as many processes as there are.
+"""Aligns the pairs of many stores, methods, ranks, penalties and seeds; goes on where it was stopped.
 
   python -m experiments.sweep --stores=lfw,cfp --methods=ridge,canonical --penalties=0.1,1,cv --out=results/sweep1
 
-Start the same command as often as there are devices, on any machines that see --out: each takes items (a method with
-its penalty and rank, on one split of one store) from that directory and does them as `experiments.pairwise` does.
-Each item is done once; those of a process that was killed are done by another, and the same command goes on where a
-sweep stopped. When all are done, --out holds results.csv, results.parquet and fits.csv. docs/sweep.md has scripts
-for TPU slices and SLURM.
+An item is a method with its penalty and rank on one split of one store, computed as `experiments.pairwise` does it.
+Each finished item is a file in --out. Items whose file is there are skipped, so the same command goes on after a crash.
+When all items are done, --out holds results.csv, results.parquet and fits.csv.
+
+By default this process computes one item after another. --workers=N shares the items among N processes of this machine,
+or with --cluster of a Ray cluster. --part=K/N computes one of N equal shares, for arrays of jobs. See docs/sweep.md.
 
 Exit status: 0, or 1 where items have failed, or 2 for a mistake in the flags or stores.
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
-import signal
+import re
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from experiments.run import cli, flags
-from experiments.run.claims import CLAIMED, DONE, FAILED, Claims, State
+from experiments.run import cli, flags, ray_workers
 from experiments.run.config import Compiling, PairwiseConfig, Stores
 from experiments.run.data import Data, set_compilation_cache
-from experiments.run.progress import Progress
-from experiments.run.protocols import Protocol
-from experiments.run.sweep_config import (
+from experiments.run.grid import (
     FILE,
     NOT_SHARED,
+    Computing,
     Grid,
     Item,
-    Sharing,
+    Standing,
     SweepConfig,
-    agree,
-    require_agreement,
+    merge,
+    require_same_sweep,
+    write_description,
 )
-from experiments.run.sweep_results import FOLDER, merge
-from experiments.run.sweep_work import Doing, Limits, unfinished, work
+from experiments.run.progress import Progress, duration
+from experiments.run.protocols import Protocol
+from experiments.run.units import Units, digest
 from jaxalign.core.errors import UserError
-from jaxalign.data.atomic import writing
 
 ITEMS = "items"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sharing:
+    """Who computes which items, and for how long."""
+
+    workers: int | None = flags.field(
+        None,
+        "Share the items among so many Ray workers, each with one accelerator where there are any: processes of this "
+        "machine, or with --cluster of a cluster. Needs jaxalign[cluster]. Without it, this process computes one item "
+        "after another. Example: --workers=4",
+        kind=int,
+    )
+    cluster: str | None = flags.field(
+        None,
+        "With --workers: address of a Ray cluster, or `auto` on one of its nodes. Example: --cluster=10.0.0.1:6379",
+    )
+    part: str | None = flags.field(
+        None,
+        "Compute the K-th of N equal shares of the items, K from 1; for arrays of jobs that see one --out. Example: "
+        "--part=2/16",
+    )
+    retry_failed: bool = flags.field(False, "Try items again that have failed.")
+    max_items: int = flags.field(0, "End after so many items; 0 sets no limit.")
+    minutes: float = flags.field(0.0, "Begin no item after so many minutes; 0 sets no limit.")
+    merge_only: bool = flags.field(
+        False, "Write results.csv and results.parquet from the items done so far, and end."
+    )
+    dry_run: bool = flags.field(False, "Print how much there is to do, and end; writes nothing.")
+
 
 FLAGS = flags.define(
     *(Stores, PairwiseConfig, Protocol, Grid, Sharing, Compiling), without=NOT_SHARED, out="results/sweep"
@@ -50,31 +81,43 @@ FLAGS = flags.define(
 
 
 def main(_: list[str]) -> int:
-    """Reads the flags, takes part in the sweep, merges if it is complete; returns the exit status."""
+    """Reads the flags, computes missing items, merges when all are done; returns the exit status."""
     started = time.monotonic()
     config = SweepConfig.from_flags(FLAGS)
-    limits, stale = _limits(started), _stale_seconds()
+    deadline, (part, parts) = _deadline(started), _part()
     described = config.describe()
     directory = _directory(FLAGS.out)
-    require_agreement(directory, described)
+    require_same_sweep(directory, described)
     items = config.items([store["dataset"] for store in described["stores"]])
+    units = Units(directory / ITEMS, digest(described))
     if FLAGS.merge_only:
-        _require_sweep(directory)
-        return _end(directory, config, items, Claims(directory / ITEMS, stale), anyway=True)
-    set_compilation_cache(FLAGS.compilation_cache)
+        if not (directory / FILE).exists():
+            raise UserError(f"--merge_only: there is no sweep at {directory}.")
+        return _end(directory, items, units)
     stores = [Data.open(config.for_store(number)) for number in range(len(config.stores))]
     if FLAGS.dry_run:
         print(plan(config, items, stores))
         return 0
-    with writing(directory):
-        for folder in (ITEMS, FOLDER):
-            (directory / folder).mkdir(parents=True, exist_ok=True)
-        agree(directory, described)
-    claims = Claims(directory / ITEMS, stale)
-    with Progress(0) as progress, _ended_by_scheduler(), writing(directory):
-        begun = work(directory, items, claims, Doing(config, stores), limits, FLAGS.retry_failed, progress)
-    print(f"This process did {begun} item{'s' * (begun != 1)}.")
-    return _end(directory, config, items, claims, anyway=False)
+    write_description(directory, described)
+    share = items[len(items) * (part - 1) // parts : len(items) * part // parts]
+    standing = Standing.of(share, units)
+    left = standing.missing + (list(standing.failed) if FLAGS.retry_failed else [])
+    left = left[: FLAGS.max_items or None]
+    done = 0
+    with Progress(0) as progress, contextlib.ExitStack() as stack:
+        if FLAGS.workers and left:
+            ray = stack.enter_context(ray_workers.started(FLAGS.workers, FLAGS.cluster))
+            opening = config, described, FLAGS.compilation_cache
+            computed = ray_workers.computed(ray, FLAGS.workers, left, opening, deadline)
+        else:
+            set_compilation_cache(FLAGS.compilation_cache)
+            computed = _one_by_one(config, stores, left, deadline, progress)
+        for item, content in computed:
+            units.write(item.id, content)
+            done += 1
+            progress.note(f"{item.id}: {_outcome(content)}")
+    print(f"This process did {done} item{'s' * (done != 1)}.")
+    return _end(directory, items, units)
 
 
 def plan(config: SweepConfig, items: Sequence[Item], stores: Sequence[Data]) -> str:
@@ -98,52 +141,54 @@ def plan(config: SweepConfig, items: Sequence[Item], stores: Sequence[Data]) -> 
     return "\n".join(lines)
 
 
-def _end(
-    directory: pathlib.Path, config: SweepConfig, items: Sequence[Item], claims: Claims, anyway: bool
-) -> int:
-    """Merges where nothing is left to do, or anyway; says how the sweep stands."""
-    states = claims.states([item.id for item in items])
-    counts = Counter(state.kind for state in states.values())
-    left = len(unfinished(states))
+def _one_by_one(
+    config: SweepConfig, stores: Sequence[Data], items: Sequence[Item], deadline: float, progress: Progress
+) -> Iterator[tuple[Item, dict[str, Any]]]:
+    computing = Computing(config, stores)
+    for item in items:
+        if time.monotonic() > deadline:
+            return
+        yield item, computing.content(item, progress.show)
+
+
+def _outcome(content: dict[str, Any]) -> str:
+    if "failed" in content:
+        return "failed"
+    return f"{len(content['rows']):,} results in {duration(content['seconds'])}"
+
+
+def _end(directory: pathlib.Path, items: Sequence[Item], units: Units) -> int:
+    """Says how the sweep stands, and merges if nothing is left to do or --merge_only asks for it."""
+    standing = Standing.of(items, units)
     print(
-        f"{counts[DONE]} of {len(items)} items are done"
-        + (f", {counts[FAILED]} failed" if counts[FAILED] else "")
-        + (f", {counts[CLAIMED]} in work" if counts[CLAIMED] else "")
-        + (f", {left - counts[CLAIMED]} free" if left > counts[CLAIMED] else "")
+        f"{len(standing.done)} of {len(items)} items are done"
+        + (f", {len(standing.failed)} failed" if standing.failed else "")
+        + (f", {len(standing.missing)} left" if standing.missing else "")
         + "."
     )
-    if counts[DONE] and (anyway or not left):
-        with writing(directory):
-            rows = merge(directory, config, items, claims, states)
+    if standing.done and (FLAGS.merge_only or not standing.missing):
+        rows = merge(directory, standing.done, units)
         print(f"Wrote {rows:,} results to {directory / 'results.csv'} and results.parquet.")
-    _list_failures(claims, states)
-    return 1 if counts[FAILED] else 0
-
-
-def _list_failures(claims: Claims, states: Mapping[str, State]) -> None:
-    for id, state in states.items():
-        if state.kind == FAILED:
-            print(f"failed: {id}: {claims.failure(id, state)}")
-    if any(state.kind == FAILED for state in states.values()):
+    for item, reason in standing.failed.items():
+        print(f"failed: {item.id}: {reason}")
+    if standing.failed:
         print("--retry_failed tries failed items again.")
+    return 1 if standing.failed else 0
 
 
 def _directory(out: str) -> pathlib.Path:
-    """The sweep's directory, absolute; it need not be there.
+    """The sweep's directory, absolute; it may be missing.
 
     Raises:
       UserError: it is a file, or holds something else.
     """
     if not out:
-        raise UserError(
-            "--out is empty; give a directory that all processes see, such as --out=results/sweep1."
-        )
+        raise UserError("--out is empty; give a directory for the sweep, such as --out=results/sweep1.")
     path = pathlib.Path(os.path.abspath(os.path.expanduser(out)))
     if path.exists() and not path.is_dir():
         raise UserError(f"--out={out} exists and is not a directory; choose another place for the sweep.")
-    ours = {FILE, ITEMS, FOLDER}
     if path.exists() and not (path / FILE).exists():
-        foreign = [name for name in sorted(os.listdir(path)) if name not in ours and not name.startswith(".")]
+        foreign = [name for name in sorted(os.listdir(path)) if not name.startswith(".")]
         if foreign:
             raise UserError(
                 f"--out={out} holds files that are not a sweep ({foreign[0]}); choose another directory."
@@ -151,37 +196,27 @@ def _directory(out: str) -> pathlib.Path:
     return path
 
 
-def _require_sweep(directory: pathlib.Path) -> None:
-    if not (directory / FILE).exists():
-        raise UserError(f"--merge_only: there is no sweep at {directory}.")
-
-
-def _limits(started: float) -> Limits:
+def _deadline(started: float) -> float:
     minutes = FLAGS.minutes
     if not minutes >= 0:
         raise UserError(f"--minutes takes a number of 0 or more, got {minutes:g}.")
-    until = started + 60 * minutes if minutes else float("inf")
-    return Limits(FLAGS.max_items, until, FLAGS.wait)
+    return started + 60 * minutes if minutes else float("inf")
 
 
-def _stale_seconds() -> float:
-    if not FLAGS.stale_seconds >= 1:
-        raise UserError(f"--stale_seconds takes a number of 1 or more, got {FLAGS.stale_seconds:g}.")
-    return FLAGS.stale_seconds
-
-
-@contextlib.contextmanager
-def _ended_by_scheduler() -> Iterator[None]:
-    """A batch system that ends a job sends SIGTERM first: it gives the claim back, as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _part() -> tuple[int, int]:
+    """The numbers of --part, 1 of 1 without it; and whether the flags that share items go together."""
+    if FLAGS.cluster is not None and FLAGS.workers is None:
+        raise UserError("--cluster needs --workers, the number of workers to start there.")
+    if FLAGS.workers == 0:
+        raise UserError("--workers takes a whole number of 1 or more, got 0; leave it out for no workers.")
+    if FLAGS.part is None:
+        return 1, 1
+    if FLAGS.workers is not None:
+        raise UserError("--part and --workers exclude each other; leave one out.")
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", FLAGS.part)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UserError(f"--part takes K/N with K from 1 to N, such as 2/16; got '{FLAGS.part}'.")
+    return int(found[1]), int(found[2])
 
 
 if __name__ == "__main__":

@@ -208,3 +208,13 @@ def test_what_a_protocol_fixes_cannot_be_changed():
     with pytest.raises(UserError, match=r"--protocol=published fixes --l2=0.1, got cv"):
         PUBLISHED.replace(l2="cv")
     assert DEFAULT.replace(l2=3.0, normalize="none").normalize == "none"
+
+
+def test_rows_come_back_from_parquet_as_they_were(tmp_path):
+    rows = [
+        Row("lfw", "a", "b", "ridge", None, 42, "excluded", "rank1", 0.5, comparisons=7),
+        Row("lfw", "a", "b", "shared", 96, 42, "", "auc", 1.0, 0.25, 0.1, axis="l2", at=0.1),
+        Row("lfw", "a", "b", "linear", None, 42, "", "eer", math.nan, reason="too few"),
+    ]
+    results.write_parquet(tmp_path / "rows.parquet", rows)
+    assert repr(results.read_parquet(tmp_path / "rows.parquet")) == repr(rows)

@@ -1,15 +1,15 @@
-"""The sweep driver: items done once by several real processes, taken over, resumed, refused, merged."""
+"""The sweep driver: every item once, whoever computes it; resumed, refused, merged."""
 
 import csv
 import dataclasses
 import json
-import math
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
+import types
 from collections import Counter
 
 import jax
@@ -18,14 +18,11 @@ import pytest
 from planted import make_store, planted, refused_with
 
 from experiments import pairwise, sweep
-from experiments.run import cli
+from experiments.run import cli, ray_workers
 from experiments.run.aligning import Aligning
-from experiments.run.claims import CLAIMED, State
-from experiments.run.results import COLUMNS, read_parquet, write_parquet
-from experiments.run.sweep_config import Item
-from experiments.run.sweep_work import Doing, by_shared_work
+from experiments.run.grid import Item
+from experiments.run.results import COLUMNS
 from jaxalign.core.errors import UserError
-from jaxalign.report import Row
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 QUICK = ("--methods=identity,orthogonal,ridge", "--l2=0.1", "--fmr=0.1", "--rank_k=1")
@@ -71,8 +68,15 @@ def start(*flags, cache):
     return subprocess.Popen(command, cwd=REPOSITORY, env=environment, text=True, stdout=pipe, stderr=pipe)
 
 
-def files(out, kind):
-    return sorted(path.name for path in (out / "items").glob(f"*.{kind}"))
+def items(out):
+    return sorted(path.stem for path in (out / "items").glob("*.json"))
+
+
+def wait_for_items(out, process, count=1):
+    deadline = time.monotonic() + 200
+    while len(items(out)) < count:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def read(out):
@@ -92,36 +96,31 @@ def same_numbers(one, other):
 
 
 @pytest.fixture(scope="module")
-def shared_sweep(store, cache, tmp_path_factory):
-    """Two processes at once on one directory, neither of which may do all of it."""
-    out = tmp_path_factory.mktemp("sweeps") / "two"
+def finished(store, cache, tmp_path_factory):
+    """A sweep in three parts by two processes at once and a third one after them, and what each printed."""
+    out = tmp_path_factory.mktemp("sweeps") / "parts"
     flags = (f"--stores={store}", f"--out={out}", "--seeds=1,2,3", *QUICK)
-    processes = [start(*flags, "--max_items=5", cache=cache) for _ in range(2)]
-    ended = [(process, *process.communicate(timeout=300)) for process in processes]
-    for process, _, err in ended:
-        assert process.returncode == 0, err
+    started = [start(*flags, f"--part={part}/3", cache=cache) for part in (1, 3)]
+    ended = [(*process.communicate(timeout=300), process.returncode) for process in started]
+    last = start(*flags, "--part=2/3", cache=cache)
+    ended.append((*last.communicate(timeout=300), last.returncode))
     return out, flags, ended
 
 
-def test_two_processes_do_each_item_once(shared_sweep):
-    out, _, ended = shared_sweep
-    claims, done = files(out, "claim"), files(out, "done")
-    assert len(claims) == len(done) == 9
-    assert all(name.endswith(".1.claim") for name in claims)
-    records = [json.loads((out / "items" / name).read_text()) for name in done]
-    by = Counter(record["pid"] for record in records)
-    assert set(by) == {process.pid for process, _, _ in ended}
-    assert any("9 of 9 items are done." in printed for _, printed, _ in ended)
-    for process, printed, err in ended:
-        assert f"This process did {by[process.pid]} items." in printed
-        assert len(err.splitlines()) == by[process.pid]
+def test_parts_do_each_item_once_and_the_last_merges(finished):
+    out, _, ended = finished
+    assert [status for _, _, status in ended] == [0, 0, 0], ended
+    assert all("This process did 3 items." in printed for printed, _, _ in ended)
+    assert all(len(err.splitlines()) == 3 for _, err, _ in ended)
+    assert len(items(out)) == 9
+    assert "9 of 9 items are done." in ended[2][0]
     assert {path.name for path in out.iterdir()} == {
-        *("fits.csv", "items", "results", "results.csv", "results.parquet", "sweep.json")
+        *("fits.csv", "items", "results.csv", "results.parquet", "sweep.json")
     }
 
 
-def test_the_merge_is_what_pairwise_writes(shared_sweep, store, drive_here, tmp_path):
-    out, flags, _ = shared_sweep
+def test_the_merge_is_what_pairwise_writes(finished, store, drive_here, tmp_path):
+    out, flags, _ = finished
     shared = [flag for flag in flags if not flag.startswith(("--stores", "--out"))]
     alone = tmp_path / "alone"
     done = drive_here(f"--store={store}", f"--out={alone}", "--heatmaps=none", *shared, driver=pairwise)
@@ -135,8 +134,8 @@ def test_the_merge_is_what_pairwise_writes(shared_sweep, store, drive_here, tmp_
     assert [line.split(",")[:7] for line in lines[0]] == [line.split(",")[:7] for line in lines[1]]
 
 
-def test_merging_again_changes_nothing(shared_sweep, drive_here):
-    out, flags, _ = shared_sweep
+def test_merging_again_changes_nothing(finished, drive_here):
+    out, flags, _ = finished
     before = {name: (out / name).read_bytes() for name in ("results.csv", "results.parquet", "fits.csv")}
     (out / "results.csv").unlink()
     for more in (["--merge_only"], []):  # by hand, and by a process that finds nothing to do
@@ -146,8 +145,8 @@ def test_merging_again_changes_nothing(shared_sweep, drive_here):
     assert "This process did 0 items." in done.stdout
 
 
-def test_another_configuration_is_refused(shared_sweep, drive_here):
-    out, flags, _ = shared_sweep
+def test_another_configuration_is_refused(finished, drive_here):
+    out, flags, _ = finished
     before = sorted(path.name for path in out.rglob("*"))
     for changed, words in {
         "--seeds=1,2": "protocol seeds is 1,2,3 there, 1,2 here",
@@ -158,8 +157,8 @@ def test_another_configuration_is_refused(shared_sweep, drive_here):
     assert sorted(path.name for path in out.rglob("*")) == before
 
 
-def test_a_store_that_differs_is_refused(shared_sweep, drive_here, tmp_path):
-    _, flags, _ = shared_sweep
+def test_a_store_that_differs_is_refused(finished, drive_here, tmp_path):
+    _, flags, _ = finished
     embeddings, _ = planted()
     embeddings["beta"][0, 0] += 1
     other = make_store(tmp_path / "planted", embeddings)
@@ -182,42 +181,61 @@ def test_a_store_altered_on_this_host_is_refused(store, drive_here, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills a process")
-def test_the_item_of_a_killed_process_is_done_by_the_next(store, cache, drive_here, tmp_path):
+def test_a_killed_process_loses_one_item_at_most(finished, cache, drive_here, tmp_path):
+    there, flags, _ = finished
     out = tmp_path / "out"
-    flags = (f"--stores={store}", f"--out={out}", "--seeds=1,2", *ONE_METHOD)
+    flags = [flag for flag in flags if not flag.startswith("--out")] + [f"--out={out}"]
     killed = start(*flags, cache=cache)
-    deadline = time.monotonic() + 120
-    while not files(out, "claim"):
-        assert killed.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
+    wait_for_items(out, killed)
+    killed.kill()
     killed.communicate()
-    assert len(files(out, "claim")) == 1
-    assert files(out, "done") == []
-    others = drive_here(*flags, "--stale_seconds=3600")  # held by a process that may still live
-    assert "1 of 2 items are done, 1 in work." in others.stdout
-    assert not (out / "results.csv").exists()
-    done = drive_here(*flags, "--stale_seconds=1", "--wait")
+    before = {path: path.stat().st_mtime_ns for path in (out / "items").glob("*.json")}
+    done = drive_here(*flags)
     assert done.returncode == 0, done.stderr
-    assert "This process did 1 item." in done.stdout
-    assert len(files(out, "claim")) == 3
-    keys = [tuple(row[name] for name in COLUMNS[1:8]) for row in read(out)]
-    assert len(set(keys)) == len(keys) == 2 * 6 * 3
-    assert {row["seed"] for row in read(out)} == {"1", "2"}
+    assert f"This process did {9 - len(before)} items." in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    same_numbers(read(out), read(there))
+
+
+def test_a_damaged_item_is_done_again(finished, drive_here):
+    out, flags, _ = finished
+    expected = read(out)
+    file = out / "items" / f"{items(out)[4]}.json"
+    file.write_text(file.read_text()[:-100])
+    partly = drive_here(*flags, "--merge_only")
+    assert "8 of 9 items are done, 1 left." in partly.stdout
+    assert len(read(out)) == len(expected) * 8 // 9
+    assert "This process did 1 item." in drive_here(*flags).stdout
+    same_numbers(read(out), expected)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
+def test_ray_workers_do_every_item_though_one_is_killed(finished, cache, tmp_path):
+    pytest.importorskip("ray")
+    there, flags, _ = finished
+    out = tmp_path / "out"
+    flags = [flag for flag in flags if not flag.startswith("--out")] + [f"--out={out}"]
+    process = start(*flags, "--workers=2", cache=cache)
+    wait_for_items(out, process)
+    first = json.loads((out / "items" / f"{items(out)[0]}.json").read_text())["content"]
+    assert first["process"] != process.pid
+    os.kill(first["process"], signal.SIGKILL)
+    printed, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "This process did 9 items." in printed
+    assert sorted(line.partition(":")[0] for line in err.splitlines()) == items(there)
+    same_numbers(read(out), read(there))
 
 
 def test_a_sweep_goes_on_where_it_stopped(store, drive_here, tmp_path):
     flags = (f"--stores={store}", f"--out={tmp_path / 'out'}", "--seeds=1,2,3", *ONE_METHOD)
     first = drive_here(*flags, "--max_items=2")
     assert first.returncode == 0
-    assert "2 of 3 items are done, 1 free." in first.stdout
+    assert "2 of 3 items are done, 1 left." in first.stdout
     assert not (tmp_path / "out" / "results.csv").exists()
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "items").iterdir()}
     assert "This process did 0 items." in drive_here(*flags, "--minutes=1e-9").stdout
     second = drive_here(*flags)
     assert "This process did 1 item." in second.stdout
-    assert "3 of 3 items are done." in second.stdout
-    assert {path: path.stat().st_mtime_ns for path in before} == before
     assert {row["seed"] for row in read(tmp_path / "out")} == {"1", "2", "3"}
 
 
@@ -266,33 +284,34 @@ def rename(store, dataset):
     return store
 
 
-def test_a_defect_keeps_its_traceback_and_marks_the_item(store, drive_here, tmp_path, monkeypatch):
+def test_a_defect_marks_its_item_and_keeps_its_traceback(store, drive_here, tmp_path, monkeypatch):
     def break_down(*_):
         raise ValueError("ours")
 
     monkeypatch.setattr(Aligning, "fit", break_down)
     flags = (f"--stores={store}", f"--out={tmp_path / 'out'}", "--seeds=1", *ONE_METHOD)
-    with pytest.raises(ValueError, match="ours"):
-        cli.run(sweep.main, ["sweep", "--compilation_cache=none", *flags], values=sweep.FLAGS)
-    (name,) = files(tmp_path / "out", "failed")
-    assert "Traceback" in json.loads((tmp_path / "out" / "items" / name).read_text())["traceback"]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_process_gives_its_claim_back(kind, store, drive_here, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-
-    def interrupt(self, item, progress):
-        os.kill(os.getpid(), kind)
-        time.sleep(10)
-
-    monkeypatch.setattr(Doing, "do", interrupt)
-    flags = (f"--stores={store}", f"--out={out}", "--seeds=1", *ONE_METHOD)
     done = drive_here(*flags)
-    assert (done.returncode, done.stderr) == (130, "interrupted\n")
-    (name,) = files(out, "claim")
-    assert (out / "items" / name).stat().st_mtime == 0
+    assert done.returncode == 1
+    assert "ValueError('ours')" in done.stdout
+    (name,) = items(tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "items" / f"{name}.json").read_text())["content"]
+    assert "Traceback" in content["traceback"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_is_not_the_fault_of_an_item_leaves_it_to_be_done(
+    error, store, drive_here, tmp_path, monkeypatch
+):
+    def stop(*_):
+        raise error
+
+    monkeypatch.setattr(Aligning, "fit", stop)
+    flags = (f"--stores={store}", f"--out={tmp_path / 'out'}", "--seeds=1", *ONE_METHOD)
+    if isinstance(error, OSError):
+        assert "No space left" in refused_with(drive_here(*flags))
+    else:
+        assert drive_here(*flags).returncode == 130
+    assert items(tmp_path / "out") == []
     monkeypatch.undo()
     assert "1 of 1 items are done." in drive_here(*flags).stdout
 
@@ -315,7 +334,7 @@ def test_ranks_and_penalties_are_items_and_share_their_fit(store, drive_here, tm
     out = tmp_path / "out"
     done = drive_here(f"--stores={store}", f"--out={out}", "--penalties=0.1,10,cv", *shared)
     assert done.returncode == 0, done.stderr
-    assert len(files(out, "done")) == 5
+    assert len(items(out)) == 5
     expected = {
         ("ridge", 0.1): 1,
         ("ridge", 10.0): 1,
@@ -372,7 +391,12 @@ BAD_FLAGS = {
     "cv and gcv": (["--stores={store}", "--penalties=cv,gcv"], "not both"),
     "no penalised method": (["--stores={store}", "--penalties=1", "--methods=linear"], "applies to"),
     "published": (["--stores={store}", "--penalties=1", "--protocol=published"], "fixes the penalty"),
-    "stale": (["--stores={store}", "--stale_seconds=0"], "--stale_seconds"),
+    "part": (["--stores={store}", "--part=3/2"], "--part"),
+    "no part": (["--stores={store}", "--part=half"], "--part"),
+    "part and workers": (["--stores={store}", "--part=1/2", "--workers=2"], "exclude each other"),
+    "no workers": (["--stores={store}", "--workers=0"], "--workers"),
+    "cluster alone": (["--stores={store}", "--cluster=auto"], "--cluster needs --workers"),
+    "a flag of 0.1": (["--stores={store}", "--stale_seconds=9"], "--stale_seconds"),
     "minutes": (["--stores={store}", "--minutes=-1"], "--minutes"),
     "nothing to merge": (["--stores={store}", "--merge_only"], "there is no sweep"),
 }
@@ -393,19 +417,83 @@ def test_a_directory_of_other_files_is_refused(store, drive_here, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_items_are_tried_in_the_order_of_shared_work():
-    def item(number, seed, method, rank=None):
-        return Item(number, 0, "planted", seed, method, None, rank)
+def item(number, seed, method, rank=None):
+    return Item(number, 0, "planted", seed, method, None, rank)
 
-    items = [item(0, 1, "canonical", 2), item(1, 1, "canonical"), item(2, 1, "linear"), item(3, 2, "linear")]
-    states = {each.id: State("pending") for each in items}
-    order = lambda last: [each.number for each in by_shared_work(items, states, last)]  # noqa: E731
-    assert order(None) == [0, 1, 2, 3]
-    assert order(items[1]) == [0, 1, 2, 3]
-    assert order(items[3]) == [3, 0, 1, 2]
-    states[items[0].id] = State(CLAIMED, 1)
-    assert order(None) == [3, 2, 0, 1]  # where nobody is; then another fit than his
-    assert order(items[2]) == [2, 0, 1, 3]
+
+def test_a_worker_gets_the_items_that_share_most_with_its_last():
+    left = [item(0, 1, "canonical", 2), item(1, 1, "canonical"), item(2, 1, "linear"), item(3, 2, "linear")]
+    first = lambda last: ray_workers.next_item(left, last).number  # noqa: E731
+    assert first(None) == 0  # of the split with the most items left
+    assert first(item(9, 1, "canonical", 8)) == 0  # whose maps it has
+    assert first(item(9, 2, "ridge")) == 3  # whose moments it has
+    assert first(item(9, 1, "linear")) == 2
+    left = left[1:] + [item(4, 2, "ridge"), item(5, 2, "ridge", 2)]
+    assert first(None) == 4  # the fit with the most items left
+
+
+class FakeRay:
+    """Ray's calls as they are made, in order; a call dies as often as ``deaths`` says, of an item or "open"."""
+
+    def __init__(self, deaths):
+        self.deaths, self.hired, self.killed = Counter(deaths), 0, 0
+        death, mistake = type("RayError", (Exception,), {}), type("RayTaskError", (Exception,), {})
+        self.exceptions = types.SimpleNamespace(RayError=death, RayTaskError=mistake)
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+    def remote(self, **_):
+        return lambda _: types.SimpleNamespace(remote=self.hire)
+
+    def hire(self):
+        self.hired += 1
+        call = lambda function: types.SimpleNamespace(remote=lambda *given: (self.hired, function, *given))  # noqa: E731
+        return types.SimpleNamespace(open=call("open"), content=call("content"))
+
+    def wait(self, references):
+        return references[:1], references[1:]
+
+    def get(self, reference):
+        _, function, *given = reference
+        what = given[0] if function == "content" else function
+        if self.deaths[what]:
+            self.deaths[what] -= 1
+            raise self.exceptions.RayError("the node died")
+        return {"rows": [what]}
+
+    def kill(self, _):
+        self.killed += 1
+
+
+ITEMS = [item(number, number // 3, "linear", number + 1) for number in range(7)]
+
+
+@pytest.mark.parametrize(
+    "deaths", [{}, {ITEMS[0]: 1}, {ITEMS[6]: 2}, {"open": 2}, {"open": 1, **dict.fromkeys(ITEMS, 1)}], ids=str
+)
+def test_an_item_whose_worker_dies_is_given_to_another(deaths):
+    ray = FakeRay(deaths)
+    found = list(ray_workers.computed(ray, 3, ITEMS, ["opening"]))
+    assert sorted((done for done, _ in found), key=ITEMS.index) == ITEMS
+    assert all(content == {"rows": [done]} for done, content in found)
+    assert ray.killed == sum(deaths.values())
+
+
+def test_an_item_that_kills_its_workers_fails_alone():
+    found = dict(ray_workers.computed(FakeRay({ITEMS[2]: 99}), 2, ITEMS, ["opening"]))
+    assert set(found) == set(ITEMS)
+    assert [done for done, content in found.items() if "failed" in content] == [ITEMS[2]]
+    with pytest.raises(UserError, match="opened"):
+        list(ray_workers.computed(FakeRay({"open": 99}), 2, ITEMS, ["opening"]))
+    assert list(ray_workers.computed(FakeRay({}), 2, ITEMS, ["opening"], deadline=0)) == []
+
+
+def test_without_ray_workers_are_refused_by_the_name_of_the_extra(store, drive_here, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    flags = (f"--stores={store}", f"--out={tmp_path / 'out'}", "--workers=2", *ONE_METHOD)
+    assert "jaxalign[cluster]" in refused_with(drive_here(*flags))
+    assert items(tmp_path / "out") == []
 
 
 def test_item_names_are_file_names_and_differ():
@@ -413,13 +501,3 @@ def test_item_names_are_file_names_and_differ():
     assert odd.id == "00003-___a_b__-seed1-ridge-l2_grid"
     assert dataclasses.replace(odd, number=4).id != odd.id
     assert Item(0, 0, "lfw", 1, "ridge", 1e-3, 16).id == "00000-lfw-seed1-ridge-l2_0_001-rank16"
-
-
-def test_rows_come_back_from_parquet_as_they_were(tmp_path):
-    rows = [
-        Row("lfw", "a", "b", "ridge", None, 42, "excluded", "rank1", 0.5, comparisons=7),
-        Row("lfw", "a", "b", "shared", 96, 42, "", "auc", 1.0, 0.25, 0.1, axis="l2", at=0.1),
-        Row("lfw", "a", "b", "linear", None, 42, "", "eer", math.nan, reason="too few"),
-    ]
-    write_parquet(tmp_path / "rows.parquet", rows)
-    assert repr(read_parquet(tmp_path / "rows.parquet")) == repr(rows)

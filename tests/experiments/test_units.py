@@ -2,8 +2,10 @@
 
 import json
 import math
-import multiprocessing
 import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -68,18 +70,26 @@ def test_a_disk_that_refuses_is_a_sentence(tmp_path):
         Units(tmp_path / "file", "key").write("name", CONTENT)
 
 
-def _write_until_killed(units):
-    while True:
-        units.write("seed1-ridge", CONTENT)
+WRITE = """
+import pathlib, sys
+from experiments.run.units import Units
+units = Units(pathlib.Path(sys.argv[1]), "key")
+content = units.read("seed1-ridge")
+while True:
+    units.write("seed1-ridge", content)
+    print("written", flush=True)
+"""
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kills a process")
-def test_a_writer_that_is_killed_leaves_the_old_or_the_new_file(units):
-    for delay in (0.0, 0.01, 0.05):
-        writer = multiprocessing.get_context("fork").Process(target=_write_until_killed, args=(units,))
-        writer.start()
-        writer.join(delay)
-        writer.kill()
-        writer.join()
+def test_a_writer_that_is_killed_leaves_a_whole_file(units):
+    command = [sys.executable, "-c", WRITE, str(units.directory)]
+    for lines in (1, 2, 5):
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, cwd=pathlib.Path(__file__).parents[2]
+        ) as writer:
+            assert writer.stdout is not None
+            for _ in range(lines):
+                writer.stdout.readline()
+            writer.kill()
         assert repr(units.read("seed1-ridge")) == repr(CONTENT)
         assert units.names() == ["seed1-ridge"]

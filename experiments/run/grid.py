@@ -1,0 +1,352 @@
+"""The grid of a sweep: its configuration, its items, how one item is computed, and how items become one table."""
+
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from experiments.run import flags, results
+from experiments.run.agreement import describe_store, differences
+from experiments.run.aligning import Aligning, Place, empty_rows
+from experiments.run.config import PairwiseConfig, Stores
+from experiments.run.data import Data
+from experiments.run.flags import Penalty
+from experiments.run.measuring import Measuring, TestRows
+from experiments.run.protocols import PENALISED
+from experiments.run.results import FitRow, Writer, plain
+from experiments.run.units import Units
+from jaxalign import FoldMoments
+from jaxalign.core.errors import UserError
+from jaxalign.data.atomic import write_atomically, writing
+from jaxalign.report import Row
+
+FILE = "sweep.json"
+FORMAT = {"format": "jaxalign-sweep", "version": 2}
+TABLES = ("results.csv", "results.parquet", "fits.csv")
+# Each store sees the configuration of ``experiments.pairwise``; these fields are set per store and item, or have no
+# meaning in a sweep.
+NOT_SHARED = ("store", "images", "crop", "bad_images", "embedding_cache", "overwrite", "save_maps")
+NOT_SHARED += ("controls", "heatmaps", "pair_list", "intervals", "curves")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What a sweep varies beside methods, ranks and seeds."""
+
+    penalties: str | None = flags.field(
+        None,
+        "Penalties of ridge and reduced_rank, each measured on its own, separated by commas: numbers, and cv or gcv "
+        "beside them. Without it: that of --l2. Example: --penalties=0.01,0.1,1,cv",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One unit of a sweep: a method with its penalty at one rank, on one split of one store.
+
+    Attributes:
+      number: its index in the order of the results.
+      store: index of the store.
+      dataset: name of the store's data set.
+      seed, method: of the split and the map.
+      l2: penalty, or None where the method has none.
+      rank: upper limit, or None for none.
+    """
+
+    number: int
+    store: int
+    dataset: str
+    seed: int
+    method: str
+    l2: Penalty | None
+    rank: int | None
+
+    @property
+    def id(self) -> str:
+        """Names its file."""
+        parts = [f"{self.number:05d}", self.dataset, f"seed{self.seed}", self.method]
+        if self.l2 is not None:
+            parts.append("l2_" + ("grid" if isinstance(self.l2, tuple) else f"{self.l2}"))
+        parts += [] if self.rank is None else [f"rank{self.rank}"]
+        return re.sub(r"[^A-Za-z0-9_-]", "_", "-".join(parts))
+
+    @property
+    def split(self) -> tuple[int, int]:
+        """Items of one split share rows and moments."""
+        return self.store, self.seed
+
+    @property
+    def fit(self) -> tuple[Any, ...]:
+        """Items of one fit share maps."""
+        return *self.split, self.method, self.l2
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """A grid over stores, seeds, methods, penalties and ranks.
+
+    Attributes:
+      stores: paths.
+      penalties: each is measured on its own.
+      pairwise: everything else, as ``experiments.pairwise`` has it, of the first store.
+    """
+
+    stores: tuple[str, ...]
+    penalties: tuple[Penalty, ...]
+    pairwise: PairwiseConfig
+
+    @classmethod
+    def from_flags(cls, values: Any) -> "SweepConfig":
+        """Reads absl's flag values.
+
+        Raises:
+          UserError: a value is not usable, or two contradict each other.
+        """
+        if values.stores is None:
+            raise UserError("--stores is missing. " + flags.of(Stores)["stores"].help)
+        if values.l2 is not None and values.penalties is not None:
+            raise UserError("--l2 and --penalties exclude each other; leave one out.")
+        paths = tuple(part.strip() for part in values.stores.split(","))
+        stores = flags.words("stores", values.stores, paths, "store")
+        fixed = {"store": stores[0], "controls": "none", "heatmaps": "none", "images": None, "curves": False}
+        pairwise = PairwiseConfig.from_flags(flags.namespace(values, **fixed))
+        penalties = (pairwise.protocol.l2,)
+        if values.penalties is not None:
+            penalties = _penalties(values.penalties, pairwise)
+        return cls(stores, penalties, pairwise)
+
+    def for_store(self, number: int) -> PairwiseConfig:
+        """What all items of a store share. If one of them needs folds, the split has folds for all of them."""
+        chosen = [penalty for penalty in self.penalties if not isinstance(penalty, float)]
+        penalty = "cv" if "cv" in chosen else (chosen or self.penalties)[0]
+        protocol = dataclasses.replace(self.pairwise.protocol, l2=penalty)
+        return dataclasses.replace(self.pairwise, store=self.stores[number], protocol=protocol)
+
+    def for_item(self, item: Item) -> PairwiseConfig:
+        """The configuration that ``experiments.pairwise`` would need to fit the item's maps."""
+        config = self.for_store(item.store)
+        changed: dict[str, Any] = {"seeds": (item.seed,), "methods": (item.method,)}
+        changed |= {} if item.l2 is None else {"l2": item.l2}
+        return dataclasses.replace(config, protocol=dataclasses.replace(config.protocol, **changed))
+
+    def items(self, datasets: list[str]) -> list[Item]:
+        """All items in the order of the results: those of one split follow each other, and in it those of one fit."""
+        protocol, found = self.pairwise.protocol, []
+        for store, seed, method in itertools.product(
+            range(len(self.stores)), protocol.seeds, protocol.methods
+        ):
+            for l2 in self.penalties if method in PENALISED else (None,):
+                for rank in self.pairwise.cuts(method):
+                    found.append(Item(len(found), store, datasets[store], seed, method, l2, rank))
+        return found
+
+    def varied_penalty(self, item: Item) -> dict[str, Any]:
+        """The fields that tell the rows of an item from those of another penalty."""
+        if item.l2 is None or len(self.penalties) == 1:
+            return {}
+        return {"axis": "l2", "at": item.l2 if isinstance(item.l2, float) else None}
+
+    def describe(self) -> dict[str, Any]:
+        """What every process must agree on: the configuration, and the content of the stores by checksum.
+
+        Raises:
+          UserError: a store cannot be opened, or two stores hold one data set.
+        """
+        own = (*NOT_SHARED, "out", "devices")
+        shared = {key: value for key, value in plain(self.pairwise).items() if key not in own}
+        stores = [describe_store(path, self.pairwise.models) for path in self.stores]
+        names = [store["dataset"] for store in stores]
+        if len(set(names)) < len(names):
+            raise UserError(
+                f"--stores: two stores hold a data set of one name ({', '.join(names)}), so that their results "
+                "could not be told apart; import one under another name."
+            )
+        # Through JSON, so that it equals what is read back from a file.
+        return json.loads(json.dumps({"stores": stores, "penalties": plain(self.penalties), **shared}))
+
+
+def write_description(directory: pathlib.Path, described: Mapping[str, Any]) -> None:
+    """Writes ``sweep.json``, for people and for ``require_same_sweep``."""
+    text = json.dumps({**FORMAT, **described}, indent=1, ensure_ascii=False) + "\n"
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(directory / FILE, lambda file: file.write(text.encode()))
+
+
+def require_same_sweep(directory: pathlib.Path, described: Mapping[str, Any]) -> None:
+    """Compares with the ``sweep.json`` of a directory, if there is one.
+
+    Raises:
+      UserError: the directory holds a sweep of another configuration, or of stores with other content.
+    """
+    path = directory / FILE
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: it is not JSON ({error}).") from error
+    found = list(differences(there, {**FORMAT, **described}))
+    if found:
+        raise UserError(
+            f"{directory} holds another sweep: {'; '.join(found[:3])}. Give the same flags and stores, or "
+            "another --out."
+        )
+
+
+class Computing:
+    """Computes items as ``experiments.pairwise`` does; caches moments of the last split and maps of the last fit.
+
+    Args:
+      config: of the sweep.
+      stores: opened, in the order of ``config.stores``.
+    """
+
+    def __init__(self, config: SweepConfig, stores: Sequence[Data]):
+        self.config, self.stores = config, stores
+        self.environment = results.environment()
+        self._split: tuple[Any, ...] = ()  # which split it is, and what its items share
+        self._maps: tuple[Any, ...] = ()  # likewise of a fit
+
+    def content(self, item: Item, show: Callable[[str], None]) -> dict[str, Any]:
+        """What the item's file holds: rows, fits and comparisons without a value, or why it failed.
+
+        The environment and the seconds are for people; all else is the same whoever computes the item.
+
+        Raises:
+          UserError: a file cannot be read or written, which says nothing about the item.
+        """
+        started = time.monotonic()
+        try:
+            content = self._measured(item, show)
+        except OSError as error:
+            raise UserError(f"{item.id} could not be computed: {error.strerror or error}.") from error
+        except UserError as mistake:
+            content = {"failed": str(mistake)}
+        except Exception as defect:
+            content = {"failed": f"a defect, {defect!r}", "traceback": traceback.format_exc()}
+        seconds = round(time.monotonic() - started, 3)
+        by = {"host": socket.gethostname(), "process": os.getpid(), "seconds": seconds}
+        return {**content, **by, "environment": self.environment}
+
+    def _measured(self, item: Item, show: Callable[[str], None]) -> dict[str, Any]:
+        aligning = Aligning(self.config.for_item(item), self.stores[item.store])
+        measuring, moments, test = self._shared_by_split(item, aligning)
+        if self._maps[:1] != (item.fit,):
+            self._maps = ()
+            self._maps = item.fit, aligning.fit(moments, item.method, measuring)
+        measured = aligning.measure_maps(measuring, test, item.method, self._maps[1], (item.rank,))
+        for done, (source, target) in measured:
+            show(f"{item.id}, {done}, {source} → {target}")
+        mark = self.config.varied_penalty(item)
+        return {
+            "rows": [row._replace(**mark) for row in aligning.rows],
+            "fits": aligning.fits,
+            "without_value": [(place._replace(**mark), why) for place, why in aligning.without_value.items()],
+        }
+
+    def _shared_by_split(self, item: Item, aligning: Aligning) -> tuple[Measuring, FoldMoments, TestRows]:
+        if self._split[:1] != (item.split,):
+            self._split = self._maps = ()  # first: memory may not hold two splits
+            data = self.stores[item.store]
+            measuring = Measuring.of(self.config.for_store(item.store), data, item.seed)
+            self._split = item.split, (measuring, aligning.moments(measuring), measuring.test_rows(data))
+        return self._split[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """How items of a sweep stand, each list in their order.
+
+    Attributes:
+      done: items with results.
+      failed: items that failed, and why.
+      missing: items without a sound file.
+    """
+
+    done: list[Item]
+    failed: dict[Item, str]
+    missing: list[Item]
+
+    @classmethod
+    def of(cls, items: Sequence[Item], units: Units) -> "Standing":
+        """Reads the items' files."""
+        found = cls([], {}, [])
+        for item in items:
+            content = units.read(item.id) if item.id in units else None
+            if content is None:
+                found.missing.append(item)
+            elif "failed" in content:
+                found.failed[item] = content["failed"]
+            else:
+                found.done.append(item)
+        return found
+
+
+def merge(directory: pathlib.Path, items: Sequence[Item], units: Units) -> int:
+    """Writes the tables of finished items; they depend on the items' files alone.
+
+    Args:
+      directory: of the sweep.
+      items: those that are done and have not failed, in order.
+      units: their files.
+
+    Returns:
+      How many results there are.
+
+    Raises:
+      UserError: not one comparison could be made.
+    """
+    rows: list[Row] = []
+    fits: list[FitRow] = []
+    for _, of_store in itertools.groupby(items, lambda item: item.store):
+        stored: list[Row] = []
+        missing: dict[Place, str] = {}
+        for _, of_fit in itertools.groupby(of_store, lambda item: item.fit):
+            contents = [units.read(item.id) for item in of_fit]
+            fits += [
+                FitRow(*fit) for fit in contents[0]["fits"]
+            ]  # all ranks of a fit have the same statistics
+            stored += _pair_by_pair([[Row(*row) for row in content["rows"]] for content in contents])
+            missing |= {Place(*place): why for content in contents for place, why in content["without_value"]}
+        rows += stored
+        if missing:
+            rows += empty_rows(stored or rows, missing)
+    with writing(directory):
+        temporary = pathlib.Path(tempfile.mkdtemp(prefix=".merge.", dir=directory))
+        try:
+            Writer(temporary).table(rows)
+            Writer(temporary).fits(fits)
+            for name in TABLES:
+                os.replace(temporary / name, directory / name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return len(rows)
+
+
+def _pair_by_pair(parts: list[list[Row]]) -> list[Row]:
+    """The rows of several ranks, all ranks of a pair together."""
+    order = {pair: k for k, pair in enumerate(dict.fromkeys(row[1:3] for part in parts for row in part))}
+    return sorted((row for part in parts for row in part), key=lambda row: order[row[1:3]])
+
+
+def _penalties(text: str, pairwise: PairwiseConfig) -> tuple[Penalty, ...]:
+    if not PENALISED & set(pairwise.protocol.methods):
+        raise UserError(f"--penalties applies to {', '.join(sorted(PENALISED))}; --methods has none of them.")
+    if "l2" in pairwise.protocol.fixed:
+        raise UserError(f"--protocol={pairwise.protocol.name} fixes the penalty; leave --penalties out.")
+    found = [flags.penalty("penalties", part.strip()) for part in text.split(",")]
+    if len(set(found)) < len(found):
+        raise UserError("--penalties names one twice.")
+    if {"cv", "gcv"} <= set(found):
+        raise UserError("--penalties takes cv or gcv, not both: their results could not be told apart.")
+    return tuple(found)

@@ -1,0 +1,163 @@
+"""Workers of a sweep as Ray actors, on this machine or a cluster. They compute items; the driver writes the files.
+
+The driver gives an item only to an actor that has answered, and takes it back when the actor or its node dies. Ray's
+own retries are off: with ``max_task_retries=-1`` a call whose node has died waits forever.
+"""
+
+import contextlib
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from experiments.run.agreement import differences
+from experiments.run.data import Data, set_compilation_cache
+from experiments.run.grid import Computing, Item, SweepConfig
+from jaxalign.core.errors import UserError
+
+MOST_DEATHS = 3  # of the workers of one item, before the item counts as failed
+
+
+class Worker:
+    """What runs in an actor. Mistakes are raised by ``open``, not by ``__init__``, where Ray would hide them."""
+
+    computing: Computing
+
+    def open(self, config: SweepConfig, described: dict[str, Any], compilation_cache: str) -> None:
+        """Opens the stores of the sweep.
+
+        Raises:
+          UserError: they are not those that the driver sees.
+        """
+        set_compilation_cache(compilation_cache)
+        found = list(differences(described, config.describe(), ("at the driver", "at a worker")))
+        if found:
+            raise UserError(f"the stores of a worker's host are different: {'; '.join(found[:3])}.")
+        stores = [Data.open(config.for_store(number)) for number in range(len(config.stores))]
+        self.computing = Computing(config, stores)
+
+    def content(self, item: Item) -> dict[str, Any]:
+        """What the item's file is to hold."""
+        return self.computing.content(item, lambda _: None)
+
+
+@contextlib.contextmanager
+def started(workers: int, cluster: str | None) -> Iterator[Any]:
+    """Ray while the block runs: a cluster, or without an address ``workers`` processes of this machine.
+
+    Raises:
+      UserError: Ray is not installed, or no cluster answers at the address.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("--workers needs Ray; install it with: pip install 'jaxalign[cluster]'") from error
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if cluster is None:
+            # "local" always: without an address Ray tries for minutes to join a cluster that has ended.
+            ray.init("local", num_cpus=workers, include_dashboard=False, **quiet)
+        else:
+            ray.init(cluster, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"--cluster={cluster}: no Ray cluster can be joined there ({error}).") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def computed(
+    ray: Any, workers: int, items: Sequence[Item], opening: Sequence[Any], deadline: float = math.inf
+) -> Iterator[tuple[Item, dict[str, Any]]]:
+    """Items and their contents as they are finished, each once.
+
+    Args:
+      ray: as ``started`` gives it.
+      workers: how many actors.
+      items: to compute.
+      opening: arguments of ``Worker.open``.
+      deadline: no item begins after it, by ``time.monotonic``.
+
+    Raises:
+      UserError: a worker cannot open the stores, or workers die whenever they try.
+    """
+    actor_class = ray.remote(**_resources(ray.cluster_resources()))(Worker)
+    left, deaths = list(items), Counter[Item | None]()  # deaths of None: of workers that open the stores
+    pending: dict[
+        Any, tuple[Any, Item | None]
+    ] = {}  # by the reference of a call: the actor, and its item if any
+
+    def hire() -> None:
+        actor = actor_class.remote()
+        pending[actor.open.remote(*opening)] = actor, None
+
+    for _ in range(min(workers, len(left))):
+        hire()
+    idle: list[tuple[Any, Item | None]] = []  # actors, each with its last item
+    while left or any(item is not None for _, item in pending.values()):
+        if time.monotonic() > deadline:
+            left.clear()
+        while idle and left:
+            actor, last = idle.pop()
+            item = next_item(left, last)
+            left.remove(item)
+            pending[actor.content.remote(item)] = actor, item
+        (reference, *_), _ = ray.wait(list(pending))
+        actor, item = pending.pop(reference)
+        try:
+            content = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except (
+            ray.exceptions.RayError
+        ) as death:  # of the actor or its node, or the result was lost with the node
+            ray.kill(actor)
+            deaths[item] += 1
+            often = deaths[item] == MOST_DEATHS
+            if item is None and often:
+                raise UserError(
+                    f"{MOST_DEATHS} workers died before they had opened the stores: {death}"
+                ) from death
+            if item is not None and often:
+                yield (
+                    item,
+                    {"failed": f"{MOST_DEATHS} workers died while they computed it; the last: {death}"},
+                )
+            elif item is not None:
+                left.append(item)
+            if left:
+                hire()
+        else:
+            idle.append((actor, item))
+            if item is None:
+                deaths[item] = 0
+            else:
+                yield item, content
+
+
+def next_item(left: Sequence[Item], last: Item | None) -> Item:
+    """The item that a worker should do next.
+
+    First one whose maps it has in memory, then one whose moments it has, then one of the split and fit with the most
+    items left, so that workers spread over splits and each reads few.
+    """
+    splits, fits = Counter(item.split for item in left), Counter(item.fit for item in left)
+
+    def key(item: Item) -> tuple[Any, ...]:
+        same_fit = last is not None and item.fit == last.fit
+        same_split = last is not None and item.split == last.split
+        return not same_fit, not same_split, -splits[item.split], -fits[item.fit], item.number
+
+    return min(left, key=key)
+
+
+def _resources(there: dict[str, float]) -> dict[str, Any]:
+    """What an actor takes: an accelerator where the cluster has any, else a processor, on nodes in turn."""
+    if there.get("GPU"):
+        return {"num_gpus": 1}
+    if there.get("TPU"):
+        return {"resources": {"TPU": 1}}
+    return {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
