@@ -48,70 +48,44 @@ class Case:
         return SOLVERS[self.method](**self.options)
 
 
-def case(name: str, oracle: Callable[..., oracles.Sides], method: str | None = None, **fields: Any) -> Case:
-    options = fields.pop("options", {})
-    return Case(name, functools.partial(oracle, **options), method or name, options, **fields)
+def case(
+    name: str,
+    oracle: Callable[..., oracles.Sides],
+    method: str | None = None,
+    *,
+    rotates: bool = False,
+    invariant_to: tuple[str, ...] = (),
+    recovers: tuple[str, ...] = (),
+    **options: Any,
+) -> Case:
+    two_sided, oracle = oracle is oracles.canonical, functools.partial(oracle, **options)
+    return Case(name, oracle, method or name, options, two_sided, rotates, invariant_to, recovers)
 
 
 EVERYTHING = clouds.PLANTED
-MOST = ("rotation", "shift", "scale")
+TURNS = ("rotation", "shift")
+MOST = (*TURNS, "scale")
+RIGID = ("shift", "rotation", "semi_rotation")
+PROCRUSTES = {"whitening": 0.0, "weighting": 0.0, "invariant_to": MOST, "recovers": TURNS}
+CUT = {"whitening": 0.75, "weighting": 0.5, "shrinkage": 0.1, "rank": 4}
 
 CASES = [
     case("identity", oracles.identity, invariant_to=("scale",)),
     case("translation", oracles.translation, invariant_to=("shift", "scale"), recovers=("shift",)),
-    case(
-        "orthogonal",
-        oracles.orthogonal,
-        rotates=True,
-        invariant_to=MOST,
-        recovers=("shift", "rotation", "semi_rotation"),
-    ),
-    case(
-        "similarity",
-        oracles.similarity,
-        rotates=True,
-        invariant_to=MOST,
-        recovers=("shift", "rotation", "semi_rotation", "similarity"),
-    ),
+    case("orthogonal", oracles.orthogonal, rotates=True, invariant_to=MOST, recovers=RIGID),
+    case("similarity", oracles.similarity, rotates=True, invariant_to=MOST, recovers=(*RIGID, "similarity")),
     case("linear", oracles.linear, invariant_to=(*MOST, "affine"), recovers=EVERYTHING),
-    case("ridge", oracles.ridge, options={"l2": 0.1}, invariant_to=("rotation", "shift")),
-    case("ridge, strong", oracles.ridge, "ridge", options={"l2": 30.0}, invariant_to=("rotation", "shift")),
-    case("ridge, nearly none", oracles.ridge, "ridge", options={"l2": 1e-7}, recovers=EVERYTHING),
-    case("reduced_rank", oracles.reduced_rank, options={"l2": 0.1}, invariant_to=("rotation", "shift")),
-    case(
-        "reduced_rank, 3",
-        oracles.reduced_rank,
-        "reduced_rank",
-        options={"l2": 2.0, "rank": 3},
-        invariant_to=("rotation", "shift"),
-    ),
-    case(
-        "reduced_rank, 3, no penalty",
-        oracles.reduced_rank,
-        "reduced_rank",
-        options={"l2": 0.0, "rank": 3},
-        invariant_to=(*MOST, "affine"),
-        recovers=("low_rank",),
-    ),
-    case("canonical", oracles.canonical, two_sided=True, invariant_to=MOST, recovers=("shift", "rotation")),
-    case(
-        "canonical, 4",
-        oracles.canonical,
-        "canonical",
-        options={"whitening": 0.75, "weighting": 0.5, "shrinkage": 0.1, "rank": 4},
-        two_sided=True,
-        invariant_to=MOST,
-    ),
-    case(
-        "canonical, Procrustes",
-        oracles.canonical,
-        "canonical",
-        options={"whitening": 0.0, "weighting": 0.0},
-        two_sided=True,
-        invariant_to=MOST,
-        recovers=("shift", "rotation"),
-    ),
-]
+    case("ridge", oracles.ridge, l2=0.1, invariant_to=TURNS),
+    case("ridge, strong", oracles.ridge, "ridge", l2=30.0, invariant_to=TURNS),
+    case("ridge, nearly none", oracles.ridge, "ridge", l2=1e-7, recovers=EVERYTHING),
+    case("reduced_rank", oracles.reduced_rank, l2=0.1, invariant_to=TURNS),
+    case("reduced_rank, 3", oracles.reduced_rank, "reduced_rank", l2=2.0, rank=3, invariant_to=TURNS),
+    case("reduced_rank, 3, no penalty", oracles.reduced_rank, "reduced_rank", l2=0.0, rank=3,
+         invariant_to=(*MOST, "affine"), recovers=("low_rank",)),
+    case("canonical", oracles.canonical, invariant_to=MOST, recovers=TURNS),
+    case("canonical, 4", oracles.canonical, "canonical", **CUT, invariant_to=MOST),
+    case("canonical, Procrustes", oracles.canonical, "canonical", **PROCRUSTES),
+]  # fmt: skip
 
 ONE_EACH = list({one.method: one for one in reversed(CASES)}.values())[::-1]
 """The first case of every method, for what does not depend on the options."""

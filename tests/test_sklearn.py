@@ -61,13 +61,6 @@ def test_ridge_is_scikit_learns_own() -> None:
     assert ours.score(rows.x_new, rows.y_new) == r2_score(rows.y_new, ours.predict(rows.x_new))
 
 
-def test_one_column_without_a_second_dimension() -> None:
-    rows = clouds.make("tall", seed=2)
-    estimator = AffineAligner(l2=0.7).fit(rows.x, rows.y[:, 0])
-    assert estimator.predict(rows.x_new).shape == (len(rows.x_new),)
-    assert estimator.transform(rows.x_new).shape == (len(rows.x_new), 1)
-
-
 def test_way_back() -> None:
     rows = clouds.planted("rotation", seed=3)
     for method in ("orthogonal", "linear"):
@@ -78,25 +71,18 @@ def test_way_back() -> None:
 
 
 @pytest.mark.parametrize("format_", ["float16", "float32", "float64"])
-def test_number_formats(format_: str) -> None:
+def test_formats_names_and_columns(format_: str) -> None:
     rows = clouds.make("tall", seed=4)
     x, y = rows.x.astype(format_), rows.y.astype(format_)
-    mapped = AffineAligner(l2=1.0).fit(x, y).transform(x)
+    estimator = AffineAligner(l2=1.0).fit(x, y)
+    mapped = estimator.transform(x)
     assert isinstance(mapped, np.ndarray)
     assert mapped.dtype == (np.float64 if format_ == "float64" else np.float32)
-
-
-def test_a_fitted_estimator_still_needs_y() -> None:
-    rows = clouds.make("tall", seed=4)
-    estimator = AffineAligner(l2=1.0).fit(rows.x, rows.y)
-    with pytest.raises(ValueError, match="y"):
-        estimator.fit(rows.x, None)  # type: ignore[arg-type]
-
-
-def test_names_of_the_columns() -> None:
-    rows = clouds.make("tall", seed=5)
-    estimator = AffineAligner(l2=1.0).fit(rows.x, rows.y)
     assert list(estimator.get_feature_names_out()) == [f"affinealigner{column}" for column in range(8)]
+    with pytest.raises(ValueError, match="y"):
+        estimator.fit(x, None)  # type: ignore[arg-type]
+    one = AffineAligner(l2=0.7).fit(x, y[:, 0])
+    assert one.predict(x).shape == (len(x),) and one.transform(x).shape == (len(x), 1)
 
 
 def test_settings_reach_the_method() -> None:

@@ -115,42 +115,27 @@ def test_methods_that_are_limits_of_others() -> None:
     assert relative_error(procrustes, products("orthogonal")) < 1e-9
 
 
-@pytest.mark.parametrize("rank", [3, 8, 32])
-@pytest.mark.parametrize("whitening", [0.0, 0.75])
-def test_shared_space(rank: int, whitening: float) -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("rank", "whitening"), [(3, 0.0), (3, 0.75), (8, 0.0), (8, 0.75), (32, 0.0), (32, 0.75)]
+)
+def test_shared_space(rank: int, whitening: float, weighted: bool) -> None:
     embeddings = clouds.several(seed=7)
-    space = fit_shared_space(FoldMoments.of(embeddings), rank=rank, whitening=whitening)
-    maps = jaxalign.fit_pairs(embeddings, "shared", rank=rank, whitening=whitening)
-    expected = oracles.shared_space(embeddings, rank=rank, whitening=whitening)
+    weights = np.random.default_rng(0).uniform(0, 2, clouds.ROWS) if weighted else None
+    options = {"rank": rank, "whitening": whitening}
+    space = fit_shared_space(FoldMoments.of(embeddings, weights=weights), **options)
+    maps = jaxalign.fit_pairs(embeddings, "shared", weights=weights, **options)
+    larger = jaxalign.fit_pairs(embeddings, "shared", weights=weights, rank=32, whitening=whitening).at_rank(
+        rank
+    )
+    expected = oracles.shared_space(embeddings, weights, **options)
     for (a, b), fit in maps.items():
-        products = inner_products(expected[a], expected[b], embeddings[a], embeddings[b])
-        assert (
-            relative_error(inner_products(space[a], space[b], embeddings[a], embeddings[b]), products) < 1e-8
-        )
-        actual = inner_products(fit.source, fit.target, embeddings[a], embeddings[b])
-        assert relative_error(actual, products) < 1e-8
-
-
-@pytest.mark.parametrize("rank", [2, 5])
-def test_shared_space_is_cut_from_a_larger_one(rank: int) -> None:
-    embeddings = clouds.several(seed=8)
-    large = jaxalign.fit_pairs(embeddings, "shared", rank=10).at_rank(rank)["a", "b"]
-    small = jaxalign.fit_pairs(embeddings, "shared", rank=rank)["a", "b"]
-    assert large.source.out_dim == rank
-    expected = inner_products(small.source, small.target, embeddings["a"], embeddings["b"])
-    actual = inner_products(large.source, large.target, embeddings["a"], embeddings["b"])
-    assert relative_error(actual, expected) < 1e-8
-
-
-def test_weighted_shared_space() -> None:
-    embeddings = clouds.several(seed=9)
-    weights = np.random.default_rng(0).uniform(0, 2, clouds.ROWS)
-    maps = jaxalign.fit_pairs(embeddings, "shared", rank=4, weights=weights)
-    expected = oracles.shared_space(embeddings, weights, rank=4)
-    products = inner_products(expected["a"], expected["c"], embeddings["a"], embeddings["c"])
-    fit = maps["a", "c"]
-    actual = inner_products(fit.source, fit.target, embeddings["a"], embeddings["c"])
-    assert relative_error(actual, products) < 1e-8
+        rows = embeddings[a], embeddings[b]
+        products = inner_products(expected[a], expected[b], *rows)
+        cut = larger[a, b]
+        for source, target in ((fit.source, fit.target), (space[a], space[b]), (cut.source, cut.target)):
+            assert target.out_dim == rank
+            assert relative_error(inner_products(source, target, *rows), products) < 1e-8
 
 
 @by_case

@@ -1,7 +1,6 @@
 """Maps fitted by gradient: losses that no closed form minimises, for all pairs of encoders at once."""
 
-from jaxalign.align.gradient.fit import LowRank
-from jaxalign.align.gradient.joint import Joint
+from jaxalign.align.gradient.fit import Joint, LowRank
 from jaxalign.align.gradient.losses import LOSSES
 from jaxalign.align.gradient.training import History
 

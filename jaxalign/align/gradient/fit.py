@@ -1,136 +1,205 @@
-"""Maps between all pairs of encoders, fitted by gradient."""
+"""The methods ``low_rank`` and ``joint``: maps of pairs, and one space for all encoders, fitted by gradient."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxalign.align.gradient.axes import Axes
-from jaxalign.align.gradient.covariances import covariances
+from jaxalign.align.gradient.batches import Prepared, prepare
 from jaxalign.align.gradient.losses import MEANS_BASED
-from jaxalign.align.gradient.objectives import PairMember, RowObjective
+from jaxalign.align.gradient.objectives import (
+    JointObjective,
+    JointWeights,
+    PairMember,
+    PairObjective,
+    PairWeights,
+    Terms,
+)
 from jaxalign.align.gradient.options import GradientOptions
-from jaxalign.align.gradient.own_moments import OwnMoments
-from jaxalign.align.gradient.preparing import Prepared, prepare
-from jaxalign.align.gradient.squared import fit_squared
-from jaxalign.align.gradient.starts import Start, stacked, starting_factors, without_padding
-from jaxalign.align.gradient.statistics import covariance_of, one_sided_fit, two_sided_fit
+from jaxalign.align.gradient.starts import Factors, joint_starts, one_sided_fit, pair_starts, two_sided_fits
 from jaxalign.align.gradient.training import History, train
 from jaxalign.align.solvers import Fit, Pair
 from jaxalign.align.solvers.base import Fitted, Training
+from jaxalign.core import checks
 from jaxalign.core.devices import concurrently
+from jaxalign.core.errors import UserError
 from jaxalign.moments.moments import Moments
 
 
 @dataclasses.dataclass(frozen=True)
 class LowRank(GradientOptions):
-    """Maps of low rank, fitted by gradient: both directions of a pair are one two-sided problem.
+    """Maps of low rank by gradient; both directions of a pair are one problem where the maps are two-sided.
 
     One-sided, x ↦ (x A) B + b with A [p, r] and B [r, q], or two-sided, with factors [p, r] and [q, r] into a common
     space. Rows are written in each encoder's principal axes, scaled to mean squared length 1, and Adam moves the
-    factors from the closed-form solution. ``rank`` is r: None for ``RANK`` or the narrower width, if that is less;
-    "full" for the narrower width. ``ok`` is False where the loss diverged.
+    factors from the closed-form solution. ``Fit.ok`` is False where the loss diverged.
+
+    Attributes:
+      rank: r; None for ``RANK``, or the narrower width where that is less; "full" for the narrower width.
     """
 
+    RANK = 128
     whole = "unordered"
 
     def fit_all(self, training: Training, pairs: Sequence[Pair]) -> Fitted:
-        """Fits all ordered pairs in one program."""
-        given = self.settled()
-        people = (
-            np.arange(len(next(iter(training.rows.values()))))
-            if training.identities is None
-            else training.identities
-        )
+        """Fits all pairs, those of one padded shape in one program."""
+        options = self.settled()
         total = jax.tree.map(np.asarray, training.total)
-        arrays = dict(training.rows)
-        devices = None if training.mesh is None else list(training.mesh.devices.flat)
+        solved = list(dict.fromkeys(map(_unordered, pairs))) if options.two_sided else list(pairs)
+        ranks = {pair: self._rank(total, pair) for pair in solved}
+        prepared = _prepared(options, total, training)
         with jax.enable_x64(False):
-            if given.loss == "squared" and not given.orthogonal:
-                own = [OwnMoments.of(total, name) for name in arrays]
-                axes = dict(zip(arrays, concurrently(Axes.of, own)))
-                fits, history = fit_squared(total, axes, list(pairs), given, devices)
-            else:
-                fits, history = _fit_rows(arrays, people, total, list(pairs), given, devices)
-        of = dataclasses.asdict(given)
-        settings = {pair: {**of, "rank": fit.source.rank} for pair, fit in fits.items()}
-        return Fitted({pair: (lambda fit=fit: fit) for pair, fit in fits.items()}, settings, history)
-
-
-def row_objective(settings: GradientOptions, people: int) -> RowObjective:
-    """The objective of these settings over batches of at most so many people."""
-    return RowObjective(
-        settings.loss, min(settings.people, people), bool(settings.two_sided), settings.learn_temperature,
-        settings.margin, settings.delta, settings.orthogonality, settings.orthogonal, settings.held_out > 0,
-    )  # fmt: skip
-
-
-def _fit_rows(
-    arrays: Mapping[str, np.ndarray],
-    people: np.ndarray,
-    total: Moments | None,
-    chosen: list[Pair],
-    settings: GradientOptions,
-    devices: list[Any] | None,
-) -> tuple[dict[Pair, Fit], dict[Pair, History]]:
-    prepared = prepare(
-        arrays, total, people, held_out=settings.held_out, seed=settings.seed,
-        whitening=settings.whitening, means=settings.loss in MEANS_BASED,
-    )  # fmt: skip
-    solved = list(dict.fromkeys(map(_unordered, chosen))) if settings.two_sided else chosen
-    starts = starting_factors(total, solved, settings, prepared.axes)
-    weights, members, groups = {}, {}, {}
-    for pair in solved:
-        groups.setdefault((prepared.place[pair[0]][0], prepared.place[pair[1]][0]), []).append(pair)
-    log_scale = np.float32(-np.log(settings.temperature))
-    for widths, alike in groups.items():
-        weights[widths] = stacked(
-            widths, [starts[pair] for pair in alike], log_scale, bool(settings.two_sided)
+            starts = pair_starts(total, ranks, options, prepared.axes)
+        groups: dict[tuple[int, int], list[Pair]] = {}
+        for pair in solved:
+            groups.setdefault((prepared.place[pair[0]][0], prepared.place[pair[1]][0]), []).append(pair)
+        learnt: list[tuple[Pair, Factors, History]] = []
+        for widths, alike in groups.items():
+            objective = PairObjective.of(options, prepared.rows, widths)
+            member = PairMember(*(np.array([prepared.place[pair[k]][1] for pair in alike]) for k in (0, 1)))
+            weights = _stacked(widths, [starts[pair] for pair in alike], options)
+            trained = train(objective, options, weights, member, prepared.rows, training.mesh)
+            for index, pair in enumerate(alike):
+                factors = _without_padding(trained.weights, index, starts[pair])
+                learnt.append((pair, factors, History.of(trained, index, options)))
+        make = lambda one: _fits_of(total, prepared, bool(options.two_sided), *one)  # noqa: E731
+        fits: dict[Pair, Fit] = {}
+        history: dict[Pair, History] = {}
+        for made, (_, _, record) in zip(concurrently(make, learnt), learnt):
+            fits.update(made)
+            history.update(dict.fromkeys(made, record))
+        settings = {pair: {**dataclasses.asdict(options), "rank": fits[pair].source.rank} for pair in pairs}
+        return _fitted(
+            {pair: fits[pair] for pair in pairs}, settings, {pair: history[pair] for pair in pairs}
         )
-        numbers = [np.array([prepared.place[pair[side]][1] for pair in alike]) for side in (0, 1)]
-        members[widths] = PairMember(numbers[0], numbers[1], widths)
-    objective = row_objective(settings, prepared.rows.train.start.shape[0])
-    trained = train(objective, settings, weights, members, prepared.rows, devices)
-    found: list[tuple[Pair, Start, Any, History]] = []
-    for widths, alike in groups.items():
-        learnt = trained[widths].weights
-        shared = covariances(prepared.rows, members[widths], learnt) if total is None else None
-        for number, pair in enumerate(alike):
-            factors = without_padding(learnt, number, starts[pair])
-            covariance = None if shared is None else shared[number, : factors[0].shape[1]]
-            found.append((pair, factors, covariance, History.of(trained[widths], number)))
-    make = functools.partial(_fits_of, prepared, total, bool(settings.two_sided))
-    fits: dict[Pair, Fit] = {}
-    history: dict[Pair, History] = {}
-    for made, (_, _, _, record) in zip(concurrently(make, found), found):
-        fits.update(made)
-        history.update(dict.fromkeys(made, record))
-    return {pair: fits[pair] for pair in chosen}, {pair: history[pair] for pair in chosen}
+
+    def _rank(self, total: Moments, pair: Pair) -> int:
+        most = min(map(total.width, pair))
+        if self.rank is None or self.rank == "full":
+            return most if self.rank == "full" else min(self.RANK, most)
+        if int(self.rank) > most:
+            raise UserError(
+                f"rank: at most {most} for {pair[0]} → {pair[1]} (the narrower width), got {self.rank}"
+            )
+        return int(self.rank)
+
+
+@dataclasses.dataclass(frozen=True)
+class Joint(GradientOptions):
+    """K maps into one space by gradient, minimising the mean loss over all unordered pairs of encoders.
+
+    Starts from ``fit_shared_space``; otherwise as two-sided ``LowRank``, with one factor for each encoder that all its
+    pairs share. All encoders that the pairs name are fitted together.
+
+    Attributes:
+      rank: dimensions of the space; None for ``RANK``, or the sum of the widths where that is less.
+      start_options: ``whitening``, ``weighting`` and ``shrinkage`` of ``fit_shared_space``.
+    """
+
+    RANK = 128
+
+    two_sided: bool | None = True
+    start_options: Mapping[str, Any] | None = None
+
+    def validate(self) -> None:
+        """Raises ``UserError`` for an option out of its range, or options that do not go together."""
+        self.settled()
+        checks.rank(self.rank)  # pyright: ignore[reportArgumentType]
+        unknown = sorted(set(self.start_options or {}) - {"whitening", "weighting", "shrinkage"})
+        if unknown:
+            raise UserError(
+                f"start_options: expected whitening, weighting or shrinkage, got {', '.join(unknown)}"
+            )
+        if self.orthogonal or not self.two_sided:
+            raise UserError(
+                "a joint space has one factor for each encoder, of any widths: two_sided=False and orthogonal=True "
+                "are for pairs"
+            )
+
+    def fit_all(self, training: Training, pairs: Sequence[Pair]) -> Fitted:
+        """Fits one space to all encoders that the pairs name."""
+        options, rows = self.settled(), training.rows
+        total = jax.tree.map(np.asarray, training.total)
+        rank = min(int(self.rank or self.RANK), sum(array.shape[1] for array in rows.values()))
+        prepared = _prepared(options, total, training)
+        with jax.enable_x64(False):
+            starts = joint_starts(total, rank, options, prepared.axes, self.start_options or {})
+        stacks: dict[int, list[np.ndarray]] = {}
+        for name, (width, _) in prepared.place.items():
+            factor = starts[name].astype(np.float32)
+            stacks.setdefault(width, []).append(np.pad(factor, ((0, width - len(factor)), (0, 0))))
+        # One problem: every leaf gets a leading axis of length 1.
+        factors = {width: np.stack(stack)[None] for width, stack in stacks.items()}
+        weights = JointWeights(factors, np.array([-np.log(self.temperature)], np.float32))
+        terms = jax.tree.map(lambda leaf: leaf[None], Terms.of(len(rows)))
+        objective = JointObjective.of(options, prepared.rows, tuple(prepared.place.values()))
+        trained = train(objective, options, weights, terms, prepared.rows, training.mesh)
+        record = History.of(trained, 0, options)
+        learnt = {
+            name: prepared.axes[name].from_coordinates(
+                trained.weights.factors[width][0, index, : rows[name].shape[1]]
+            )
+            for name, (width, index) in prepared.place.items()
+        }
+        fits = {
+            pair: two_sided_fits(total, pair, *(learnt[name] for name in pair), ok=record.ok)[0]
+            for pair in pairs
+        }
+        settings = {**dataclasses.asdict(options), "rank": rank}
+        return _fitted(fits, dict.fromkeys(pairs, settings), dict.fromkeys(pairs, record))
+
+
+def _prepared(options: GradientOptions, total: Moments, training: Training) -> Prepared:
+    with jax.enable_x64(False):
+        return prepare(
+            training.rows, total, training.people(), held_out=options.held_out, seed=options.seed,
+            whitening=options.whitening, means=options.loss in MEANS_BASED,
+        )  # fmt: skip
+
+
+def _fitted(
+    fits: Mapping[Pair, Fit], settings: Mapping[Pair, Any], history: Mapping[Pair, History]
+) -> Fitted:
+    return Fitted({pair: (lambda fit=fit: fit) for pair, fit in fits.items()}, settings, history)
 
 
 def _unordered(pair: Pair) -> Pair:
     return min(pair), max(pair)
 
 
+def _stacked(widths: tuple[int, int], starts: Sequence[Factors], options: GradientOptions) -> PairWeights:
+    """Starts of one padded shape; columns beyond a pair's rank are zero and stay so."""
+    rank = max(left.shape[1] for left, _ in starts)
+    lefts = np.zeros((len(starts), widths[0], rank), np.float32)
+    shape = (widths[1], rank) if options.two_sided else (rank, widths[1])
+    rights = np.zeros((len(starts), *shape), np.float32)
+    for (left, right), into_left, into_right in zip(starts, lefts, rights):
+        into_left[: left.shape[0], : left.shape[1]] = left
+        into_right[: right.shape[0], : right.shape[1]] = right
+    return PairWeights(lefts, rights, np.full(len(starts), -np.log(options.temperature), np.float32))
+
+
+def _without_padding(learnt: PairWeights, index: int, start: Factors) -> Factors:
+    """Factors of one pair, float64, as large as those that it started from."""
+    left, right = (
+        np.asarray(part[index], np.float64)[: first.shape[0], : first.shape[1]]
+        for part, first in zip((learnt.left, learnt.right), start)
+    )
+    return left, right
+
+
 def _fits_of(
-    prepared: Prepared, total: Moments | None, two_sided: bool, given: tuple[Pair, Start, Any, History]
+    total: Moments, prepared: Prepared, two_sided: bool, pair: Pair, factors: Factors, record: History
 ) -> dict[Pair, Fit]:
-    """The maps of learnt factors; ``given`` has the covariance of the mapped rows where moments do not tell it."""
-    pair, factors, covariance, record = given
-    source, target = prepared.axes[pair[0]], prepared.axes[pair[1]]
+    """The maps of learnt factors: both directions where they are two-sided."""
+    source, target = (prepared.axes[name] for name in pair)
     left = source.from_coordinates(factors[0])
     if not two_sided:
-        assert total is not None
         right = factors[1] @ target.vectors.T * target.scale
         return {pair: one_sided_fit(total, pair, left, right, ok=record.ok)}
-    right = target.from_coordinates(factors[1])
-    if total is not None:
-        covariance = covariance_of(total, pair, left, right)
-    own = prepared.own[pair[0]], prepared.own[pair[1]]
-    forth, back = two_sided_fit(own, covariance, left, right, ok=record.ok)
+    forth, back = two_sided_fits(total, pair, left, target.from_coordinates(factors[1]), ok=record.ok)
     return {pair: forth, (pair[1], pair[0]): back}

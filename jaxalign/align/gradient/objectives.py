@@ -1,19 +1,64 @@
-"""The problems of single pairs that are fitted by gradient: from a pair's rows, or from its moments."""
+"""What a fit by gradient minimises: the loss of one pair, and the mean loss over all pairs of one joint space."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import itertools
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxalign.align.gradient.losses import LOSSES, MEANS_BASED, Mapped, orthogonality, project
-from jaxalign.align.gradient.rows import Batch, Rows, draw, held_out_batch
-from jaxalign.align.gradient.steps import Objective
+from jaxalign.align.gradient.batches import Batch, Rows, draw, held_out_batch
+from jaxalign.align.gradient.losses import LOSSES, MEANS_BASED, Mapped, orthogonality
+from jaxalign.align.gradient.options import GradientOptions
 from jaxalign.core.precision import multiply
-from jaxalign.core.pytree import Leaf, pytree, static
+from jaxalign.core.pytree import Leaf, pytree
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What pairs and joint spaces have in common; hashable, because it is part of the compiled program.
+
+    The fields are those of ``GradientOptions``; ``people`` is no more than there are.
+    """
+
+    loss_name: str
+    people: int
+    two_sided: bool
+    learn_temperature: bool
+    margin: float
+    delta: float
+    orthogonality: float
+    orthogonal: bool
+    keeps_aside: bool
+
+    shares_terms: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, options: GradientOptions, rows: Rows, *more: Any) -> Self:
+        """The objective of settled options; ``more`` are the fields of the subclass."""
+        return cls(
+            options.loss, min(options.people, rows.train.start.shape[0]), bool(options.two_sided),
+            options.learn_temperature, options.margin, options.delta, options.orthogonality, options.orthogonal,
+            options.held_out > 0, *more,
+        )  # fmt: skip
+
+    def batch(self, rows: Rows, key: Array) -> Batch:
+        """The batch that the problems of one step share."""
+        return draw(rows, key, self.people)
+
+    def held_out(self, rows: Rows) -> Batch | None:
+        """The batch that weights are chosen by; None where no one is held out."""
+        return held_out_batch(rows, 2 * self.people) if self.keeps_aside else None
+
+    def _of(self, u: Array, v: Array, means: Array | None, log_scale: Leaf) -> Float[Array, ""]:
+        """The loss of mapped rows."""
+        scale = log_scale if self.learn_temperature else jax.lax.stop_gradient(log_scale)
+        return LOSSES[self.loss_name](Mapped(u, v, means, jnp.exp(scale)), self)
 
 
 @pytree
@@ -27,125 +72,106 @@ class PairWeights:
 
 @pytree
 class PairMember:
-    """A pair: padded widths of both sides, and the numbers of the encoders among those of their width."""
+    """A pair: the indices of both encoders in the stacks of their padded widths."""
 
     source: Int[Leaf, ""]
     target: Int[Leaf, ""]
-    widths: tuple[int, int] = static()
 
 
 @dataclasses.dataclass(frozen=True)
-class RowObjective(Objective):
-    """A loss of mapped rows, over batches of people. The fields are those of ``LowRankSettings``."""
+class PairObjective(Objective):
+    """The loss of one pair whose encoders are padded to ``widths``."""
 
-    loss_name: str
-    people: int
-    two_sided: bool
-    learn_temperature: bool
-    margin: float
-    delta: float
-    orthogonality: float
-    orthogonal: bool
-    chosen_by_held_out: bool
+    widths: tuple[int, int]
 
-    def batch(self, data: Rows, key: Array) -> Batch:
-        """See ``Objective``."""
-        return draw(data, key, self.people)
-
-    def held_out(self, data: Rows) -> Batch | None:
-        """See ``Objective``."""
-        return held_out_batch(data, 2 * self.people) if self.chosen_by_held_out else None
-
-    def loss(self, weights: PairWeights, member: PairMember, batch: Batch) -> Float[Array, ""]:
-        """See ``Objective``."""
-        p, q = member.widths
-        x, y = batch.rows[p][member.source], batch.rows[q][member.target]
-        means = batch.means[q][member.target] if self.sees_means else None
-        left, right = weights.left, weights.right
+    def loss(self, weights: PairWeights, member: PairMember, rows: Rows, batch: Batch) -> Float[Array, ""]:
+        """The loss of one pair on a batch."""
+        (p, q), left, right = self.widths, weights.left, weights.right
+        u = multiply(rows.coordinates[p][member.source, batch.rows], left)
+        v = rows.coordinates[q][member.target, batch.rows]
+        means = rows.means[q][member.target, batch.people] if self.loss_name in MEANS_BASED else None
         if self.two_sided:
-            u, v = project(x, left), project(y, right)
-            means = None if means is None else project(means, right)
+            v, means = multiply(v, right), None if means is None else multiply(means, right)
         else:
-            u, v = multiply(project(x, left), right), y
-        return self.of(u, v, means, weights.log_scale) + self._penalty(weights)
-
-    @property
-    def sees_means(self) -> bool:
-        """Whether people's mean rows are needed."""
-        return self.loss_name in MEANS_BASED
-
-    def of(self, u: Array, v: Array, means: Array | None, log_scale: Leaf) -> Float[Array, ""]:
-        """The loss of rows that are mapped already."""
-        fixed = log_scale if self.learn_temperature else jax.lax.stop_gradient(log_scale)
-        return LOSSES[self.loss_name](Mapped(u, v, means, jnp.exp(fixed)), self)
-
-    def _penalty(self, weights: PairWeights) -> Array | float:
-        if self.orthogonality == 0:
-            return 0.0
-        right = weights.right if self.two_sided else weights.right.T
-        return self.orthogonality * (orthogonality(weights.left) + orthogonality(right))
+            u = multiply(u, right)
+        value = self._of(u, v, means, weights.log_scale)
+        if self.orthogonality:
+            both = orthogonality(left) + orthogonality(right if self.two_sided else right.T)
+            value = value + self.orthogonality * both
+        return value
 
     def retract(self, weights: PairWeights) -> PairWeights:
-        """See ``Objective``."""
+        """The nearest weights that keep the constraints."""
         if not self.orthogonal:
             return weights
         return dataclasses.replace(weights, left=polar(weights.left), right=polar(weights.right))
 
 
 @pytree
-class MomentMember:
-    """A pair's whitened cross moment W, shape [p, q], and what no map explains, []: the error is that + ‖W − A B‖²."""
+class JointWeights:
+    """One factor [width, r] for each encoder, stacked by padded width, and log(1 / temperature)."""
 
-    target: Float[Leaf, "p q"]
-    unexplained: Float[Leaf, ""]
+    factors: Mapping[int, Float[Leaf, "k width r"]]
+    log_scale: Float[Leaf, ""]
+
+
+@pytree
+class Terms:
+    """The terms of the sum: numbers of both encoders, and the share that the pair's loss has, shapes [terms]."""
+
+    first: Int[Leaf, " terms"]
+    second: Int[Leaf, " terms"]
+    share: Float[Leaf, " terms"]
+
+    @classmethod
+    def of(cls, encoders: int) -> Terms:
+        """All unordered pairs of so many encoders, with equal shares."""
+        pairs = np.array(list(itertools.combinations(range(encoders), 2)), np.int32)
+        return cls(pairs[:, 0], pairs[:, 1], np.full(len(pairs), 1 / len(pairs), np.float32))
 
 
 @dataclasses.dataclass(frozen=True)
-class MomentObjective(Objective):
-    """Squared error of x ↦ x A B from moments alone: exact, at a cost that does not depend on the number of rows."""
+class JointObjective(Objective):
+    """The mean over unordered pairs of encoders of a two-sided loss in one space.
 
-    orthogonality: float = 0.0
+    Devices share the terms: on each the loss is the sum of its own.
+    """
 
-    def batch(self, data: Any, key: Array) -> None:
-        """See ``Objective``."""
-        return None
+    encoders: tuple[tuple[int, int], ...]  # padded width, and index among those of that width
 
-    def held_out(self, data: Any) -> tuple[()]:
-        """The loss has no noise, so that weights are chosen by itself."""
-        return ()
+    shares_terms: ClassVar[bool] = True
 
-    def loss(self, weights: PairWeights, member: MomentMember, batch: object) -> Float[Array, ""]:
-        """See ``Objective``."""
-        return (
-            member.unexplained
-            + _product_error(weights.left, weights.right, member.target)
-            + (
-                self.orthogonality * (orthogonality(weights.left) + orthogonality(weights.right.T))
-                if self.orthogonality
-                else 0.0
-            )
+    def loss(self, weights: JointWeights, member: Terms, rows: Rows, batch: Batch) -> Float[Array, ""]:
+        """The sum of the terms of ``member``, each times its share."""
+        mapped = self._mapped(weights, rows.coordinates, batch.rows)
+        means = self._mapped(weights, rows.means, batch.people) if self.loss_name in MEANS_BASED else None
+
+        @jax.checkpoint  # so that memory does not grow with the number of pairs
+        def term(mapped: Array, means: Array | None, log_scale: Array, one: Terms) -> Array:
+            of_second = None if means is None else means[one.second]
+            return one.share * self._of(mapped[one.first], mapped[one.second], of_second, log_scale)
+
+        def add(sofar: Array, one: Terms) -> tuple[Array, None]:
+            return sofar + term(mapped, means, jnp.asarray(weights.log_scale), one), None
+
+        total = jax.lax.scan(add, jnp.float32(0), member)[0]
+        if self.orthogonality:
+            each = [orthogonality(weights.factors[width][index]) for width, index in self.encoders]
+            total = total + jnp.sum(member.share) * self.orthogonality * jnp.mean(jnp.stack(each))
+        return total
+
+    def _mapped(self, weights: JointWeights, of: Mapping[int, Leaf], places: Array) -> Float[Array, "k m r"]:
+        """Rows, or means of people, of every encoder in the space."""
+        return jnp.stack(
+            [
+                multiply(of[width][index, places], weights.factors[width][index])
+                for width, index in self.encoders
+            ]
         )
 
-
-@jax.custom_vjp
-def _product_error(left: Array, right: Array, target: Array) -> Float[Array, ""]:
-    """‖W − A B‖² without forming A B: two products with W serve the value and the gradient."""
-    return _product_error_forward(left, right, target)[0]
-
-
-def _product_error_forward(left: Array, right: Array, target: Array) -> tuple[Array, tuple[Array, Array]]:
-    carried, explained = multiply(target, right.T), multiply(left.T, target)  # W Bᵀ and Aᵀ W
-    left_gram, right_gram = multiply(left.T, left), multiply(right, right.T)
-    value = jnp.sum(target * target) - 2 * jnp.sum(left * carried) + jnp.sum(left_gram * right_gram)
-    gradient = 2 * (multiply(left, right_gram) - carried), 2 * (multiply(left_gram, right) - explained)
-    return value, gradient
-
-
-def _product_error_backward(gradient: tuple[Array, Array], outer: Array) -> tuple[Array, Array, None]:
-    return outer * gradient[0], outer * gradient[1], None
-
-
-_product_error.defvjp(_product_error_forward, _product_error_backward)
+    def retract(self, weights: JointWeights) -> JointWeights:
+        """There are no constraints."""
+        return weights
 
 
 def polar(factor: Float[Leaf, "p s"], rounds: int = 8) -> Float[Array, "p s"]:

@@ -12,8 +12,6 @@ from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 
 STARTS = {True: ("canonical", "random"), False: ("reduced_rank", "random")}
-RATES = {"squared": 3e-2}  # gradients without noise, on whitened moments
-RATE = 3e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +25,7 @@ class GradientOptions(AllPairsMethod):
         coordinates. None: two-sided where the loss compares cosines.
       start: "canonical" (two-sided), "reduced_rank" (one-sided), or "random"; None for the closed form.
       steps: of Adam.
-      learning_rate: its largest, at the first step; it falls to zero along a cosine. None: 3e-2 for squared error,
-        whose gradients are exact, and 3e-4 for the others (chosen on ``lfw_dev``; see BUILD_NOTES).
+      learning_rate: its largest, at the first step; it falls to zero along a cosine.
       whitening: two-sided: the power of 1 / standard deviation that scales the principal axes before Adam sees them;
         the maps that can be reached are the same, equal steps mean something else.
       people: in a batch, two photographs of each (the same twice where a person has one).
@@ -52,7 +49,7 @@ class GradientOptions(AllPairsMethod):
     two_sided: bool | None = None
     start: str | None = None
     steps: int = 400
-    learning_rate: float | None = None
+    learning_rate: float = 3e-4
     whitening: float = 0.0
     people: int = 512
     temperature: float = 0.05
@@ -100,18 +97,13 @@ class GradientOptions(AllPairsMethod):
         if start not in STARTS[both]:
             sides = "two-sided" if both else "one-sided"
             raise UserError(f"start: {sides} maps start from {' or '.join(STARTS[both])}, got {start!r}")
-        rate = RATES.get(self.loss, RATE) if self.learning_rate is None else self.learning_rate
-        for name, value, least in (
-            ("learning_rate", rate, 0.0),
-            ("temperature", self.temperature, 0.0),
-            ("delta", self.delta, 0.0),
-        ):
-            _number(name, value, least, math.inf, open_below=True)
+        for name in ("learning_rate", "temperature", "delta"):
+            _number(name, getattr(self, name), 0.0, math.inf, open_below=True)
         _number("margin", self.margin, 0.0, math.pi / 2)
         _number("orthogonality", self.orthogonality, 0.0, math.inf)
         _number("whitening", self.whitening, 0.0, 1.0)
         _number("held_out", self.held_out, 0.0, 0.5)
-        return dataclasses.replace(self, two_sided=both, start=start, learning_rate=float(rate))
+        return dataclasses.replace(self, two_sided=both, start=start)
 
 
 def _whole(name: str, value: object, least: int) -> None:

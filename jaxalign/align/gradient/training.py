@@ -1,50 +1,49 @@
-"""Many problems fitted by Adam in one program, on one device or several.
+"""Adam on stacked problems of one shape: one ``lax.scan`` over the steps of each problem.
 
-Problems come in groups of one shape, stacked. They are spread over the devices along the axis ``pairs``, and nothing is
-exchanged between them; or, where an objective sums many terms, each device takes a share of the terms of every problem
-and gradients are added up. On one CPU the problems are dealt to as many runs of the program as there are cores: thin
-products of matrices are not worth dividing.
+On a CPU the problems are solved one after another, because the matrices of one stay in the cache; an accelerator steps
+several at once. Over a mesh, devices share the problems and exchange nothing; or, where an objective is a sum of many
+terms, they share the terms of every problem and add up the gradients of each step.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.align.gradient.options import GradientOptions
-from jaxalign.align.gradient.steps import AXIS, Groups, Objective, Plan, Run
-from jaxalign.core.devices import at_once, concurrently
+from jaxalign.core.devices import local_mesh
 from jaxalign.core.pytree import Leaf, pytree
 
-# Exponentials and Adam by vectors of 512 bits where the CPU has them; XLA prefers 256.
-WIDE_VECTORS: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
+AXIS = "problems"
+DIVERGED = 10  # times the first loss, and 1: a loss above that has diverged
+ACCELERATOR_BATCH = 8  # problems that an accelerator steps at once
 
 
 @pytree
 class Trained:
-    """What came of a group's problems.
+    """What came of one problem, or of a stack of problems with a leading axis.
 
     Attributes:
       weights: the best found.
-      losses: training loss of every step, NaN once a problem has stopped, shape [k, steps].
-      scores: held-out loss at the start and at every check (NaN without people held out), shape [k, checks + 1].
-      ok: False where the loss diverged; the weights are then the last good ones, shape [k].
-      steps: how many each problem made, shape [k].
+      losses: training loss of every step, NaN once the problem has stopped, shape [steps].
+      scores: held-out loss where it was looked at, else NaN; after the last step too, shape [steps + 1].
+      ok: False where the loss diverged; the weights are then the last good ones, shape [].
+      steps: how many the problem made, shape [].
     """
 
     weights: Any
-    losses: Float[Leaf, "k steps"]
-    scores: Float[Leaf, "k checks"]
-    ok: Bool[Leaf, " k"]
-    steps: Int[Leaf, " k"]
+    losses: Float[Leaf, "*k steps"]
+    scores: Float[Leaf, "*k checks"]
+    ok: Bool[Leaf, "*k"]
+    steps: Int[Leaf, "*k"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +52,8 @@ class History:
 
     Attributes:
       losses: training loss of every step made, shape [steps].
-      held_out: loss on the people held out, at the start and at every check, NaN where none are, shape [checks + 1].
+      held_out: loss on the people held out, at the start and at every check; NaN where none are or after the fit had
+        stopped, shape [checks + 1].
       ok: False where the loss diverged.
     """
 
@@ -62,125 +62,146 @@ class History:
     ok: bool
 
     @classmethod
-    def of(cls, trained: Trained, number: int) -> History:
-        """Of one problem of a group."""
-        return cls(
-            np.asarray(trained.losses[number])[: int(trained.steps[number])],
-            np.asarray(trained.scores[number]),
-            bool(trained.ok[number]),
-        )
+    def of(cls, trained: Trained, index: int, options: GradientOptions) -> History:
+        """Of one problem of a stack."""
+        losses, scores = np.asarray(trained.losses[index]), np.asarray(trained.scores[index])
+        looked = _is_check(np.arange(len(scores)), options.steps, options.checks)
+        return cls(losses[: int(trained.steps[index])], scores[looked], bool(trained.ok[index]))
+
+
+class State(NamedTuple):
+    """One problem between two steps."""
+
+    weights: Any
+    adam: Any
+    best: Any
+    best_score: Float[Array, ""]
+    waited: Int[Array, ""]
+    active: Bool[Array, ""]
+    ok: Bool[Array, ""]
+    steps: Int[Array, ""]
+    limit: Float[Array, ""]  # a loss above it has diverged
+
+
+class Plan(NamedTuple):
+    """How many steps and checks there are, and how many checks without a better score end a problem."""
+
+    steps: int
+    checks: int
+    patience: int
 
 
 def train(
-    objective: Objective,
-    settings: GradientOptions,
-    weights: Groups,
-    members: Groups,
-    data: Any,
-    devices: list[Any] | None = None,
-) -> dict[Any, Trained]:
-    """Minimises every problem.
+    objective: Any, options: GradientOptions, weights: Any, members: Any, data: Any, mesh: Mesh | None = None
+) -> Trained:
+    """Minimises every problem of a stack.
 
     Args:
-      objective: of all problems.
-      settings: steps, rate, patience, checks and seed.
-      weights: where they start, float32.
-      members: what distinguishes problems, such as the numbers of the encoders.
-      data: what they share.
-      devices: to spread the problems over; the first local one where None.
+      objective: hashable, with ``batch(data, key)``, ``held_out(data)``, ``loss(weights, member, data, batch)``,
+        ``retract(weights)`` and ``shares_terms``, as ``Objective``.
+      options: settled; steps, rate, checks, patience and seed are used.
+      weights: where the problems start, float32, with a leading axis of problems.
+      members: what distinguishes problems, such as the indices of the encoders, with the same leading axis; where
+        ``shares_terms``, the second axis is that of the terms.
+      data: what the problems share.
+      mesh: its devices of this process share the work; the first local one where None.
     """
-    mesh = jax.sharding.Mesh(np.asarray(devices or jax.local_devices()[:1]), (AXIS,))
-    counts = {group: jax.tree.leaves(stack)[0].shape[0] for group, stack in weights.items()}
-    shares = 1 if mesh.size > 1 or objective.shares_terms else at_once(max(counts.values()))
-    multiples = (1,) if objective.shares_terms else (mesh.size * shares,)
-    of_terms = (1, mesh.size) if objective.shares_terms else multiples
-    real = {group: np.ones(count, bool) for group, count in counts.items()}
-    stacks = (
-        jax.tree.map(lambda leaf: _filled(leaf, multiples), dict(weights)),
-        jax.tree.map(lambda leaf: _filled(leaf, of_terms[: np.ndim(leaf)]), dict(members)),
-        jax.tree.map(lambda leaf: _filled(leaf, multiples), real),
-    )
-    common = data, jax.random.key(settings.seed), np.float32(settings.learning_rate)
-    problems = [(*_share(stacks, number, shares), *common) for number in range(shares)]
-    plan = Plan(settings.steps, min(settings.checks, settings.steps), settings.patience)
-    leaves, structure = jax.tree.flatten(problems[0])
-    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    devices = jax.local_devices()[:1] if mesh is None else list(local_mesh(mesh).devices.flat)
+    flat = Mesh(np.array(devices), (AXIS,))
+    count = jax.tree.leaves(weights)[0].shape[0]
+    if objective.shares_terms:
+        members = jax.tree.map(lambda leaf: _padded(leaf, 1, flat.size), members)
+    else:
+        weights, members = jax.tree.map(lambda leaf: _padded(leaf, 0, flat.size), (weights, members))
+    plan = Plan(options.steps, options.checks, options.patience)
     with jax.enable_x64(False):  # whatever the caller's setting; it holds on this thread alone
-        run = _program(objective, plan, mesh, structure, shapes)
-
-    def one(given: tuple[Any, ...]) -> dict[Any, Trained]:
-        with jax.enable_x64(False):
-            return run(*given)
-
-    trained = list(concurrently(one, problems))
-    joined = jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *trained)
-    return {
-        group: jax.tree.map(lambda leaf, count=count: leaf[:count], joined[group])
-        for group, count in counts.items()
-    }
+        key, rate = jax.random.key(options.seed), np.float32(options.learning_rate)
+        trained = _train(objective, plan, flat, weights, members, data, key, rate)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], trained)
 
 
-def _share(stacks: Any, number: int, shares: int) -> Any:
-    """The problems of one of so many shares, which are equal."""
-
-    def part(leaf: np.ndarray) -> np.ndarray:
-        size = len(leaf) // shares
-        return leaf[number * size : (number + 1) * size]
-
-    return stacks if shares == 1 else jax.tree.map(part, stacks)
-
-
-def _filled(leaf: Any, multiples: tuple[int, ...]) -> np.ndarray:
-    """Zeros until the devices divide the leading axes: problems that are not real, or terms of weight zero."""
+def _padded(leaf: Any, axis: int, multiple: int) -> np.ndarray:
+    """Zeros until the devices divide an axis: problems that are ignored, or terms of weight zero."""
     leaf = np.asarray(leaf)
-    more = [(0, -size % multiple) for size, multiple in zip(leaf.shape, multiples)]
-    return np.pad(leaf, [*more, *[(0, 0)] * (leaf.ndim - len(more))])
+    more = [(0, -leaf.shape[axis] % multiple if place == axis else 0) for place in range(leaf.ndim)]
+    return np.pad(leaf, more)
 
 
-@functools.lru_cache(maxsize=64)  # compiled once, however many threads want it
-def _program(
-    objective: Objective,
-    plan: Plan,
-    mesh: jax.sharding.Mesh,
-    structure: Any,
-    shapes: tuple[jax.ShapeDtypeStruct, ...],
-) -> Callable[..., Any]:
+@functools.partial(jax.jit, static_argnames=("objective", "plan", "mesh"))
+def _train(
+    objective: Any, plan: Plan, mesh: Mesh, weights: Any, members: Any, data: Any, key: Array, rate: Array
+) -> Trained:
+    def local(weights: Any, members: Any, data: Any, key: Array, rate: Array) -> Trained:
+        one = lambda problem: _train_one(objective, plan, *problem, data, key, rate)  # noqa: E731
+        size = None if jax.default_backend() == "cpu" else ACCELERATOR_BATCH
+        return jax.lax.map(one, (weights, members), batch_size=size)
+
     problems, terms = (P(), P(None, AXIS)) if objective.shares_terms else (P(AXIS), P(AXIS))
-    spread = jax.shard_map(
-        functools.partial(_train_local, objective, plan),
-        mesh=mesh,
-        in_specs=(problems, terms, problems, P(), P(), P()),
-        out_specs=problems,
-        check_vma=False,
+    sharded = jax.shard_map(
+        local, mesh=mesh, in_specs=(problems, terms, P(), P(), P()), out_specs=problems, check_vma=False
     )
-    lowered = jax.jit(spread).lower(*jax.tree.unflatten(structure, shapes))
-    if jax.default_backend() != "cpu":
-        return lowered.compile()
-    try:
-        return lowered.compile(WIDE_VECTORS)
-    except jax.errors.JaxRuntimeError:  # a jaxlib that does not know the option
-        return lowered.compile()
+    return sharded(weights, members, data, key, rate)
 
 
-def _train_local(
-    objective: Objective,
-    plan: Plan,
-    weights: Groups,
-    members: Groups,
-    real: Groups,
-    data: Any,
-    key: Array,
-    rate: Array,
-) -> dict[Any, Trained]:
-    """What one device does."""
-    run = Run(objective, plan, members, data, key, rate)
-    states = {group: run.begin(group, weights[group], real[group]) for group in weights}
-    at_start = {group: state.best_score for group, state in states.items()}
-    states, (losses, scores) = jax.lax.scan(run.until_check, states, jnp.arange(plan.checks))
-    trained = {}
-    for group, state in states.items():
-        of_steps = losses[group].reshape(-1, losses[group].shape[-1])[: plan.steps]
-        first = jnp.where(jnp.isinf(at_start[group]), jnp.nan, at_start[group])
-        found = jnp.concatenate([first[None], scores[group]])
-        trained[group] = Trained(state.best, of_steps.T, found.T, state.ok, state.steps)
-    return trained
+def _is_check(step: Any, steps: int, checks: int) -> Any:
+    """Whether held-out people are looked at before this step, or after the last one."""
+    return (step % -(-steps // min(checks, steps)) == 0) | (step == steps)
+
+
+def _train_one(
+    objective: Any, plan: Plan, weights: Any, member: Any, data: Any, key: Array, rate: Array
+) -> Trained:
+    """One problem: a step judges the weights that the step before gave, then moves them."""
+    import optax  # here, because importing it takes as long as importing jax
+
+    adam = optax.adam(optax.cosine_decay_schedule(rate, plan.steps))  # pyright: ignore[reportArgumentType]
+    held_out = objective.held_out(data)
+
+    def summed(tree: Any) -> Any:
+        return jax.lax.psum(tree, AXIS) if objective.shares_terms else tree
+
+    def score(weights: Any, step: Array) -> tuple[Array, Array]:
+        looked = _is_check(step, plan.steps, plan.checks)
+        measure = lambda: summed(objective.loss(weights, member, data, held_out))  # noqa: E731
+        return looked, jax.lax.cond(looked, measure, lambda: jnp.float32(jnp.nan))
+
+    def next_state(state: State, step: Array) -> tuple[State, tuple[Array, Array]]:
+        batch = objective.batch(data, jax.random.fold_in(key, step))
+        loss, slopes = summed(jax.value_and_grad(objective.loss)(state.weights, member, data, batch))
+        limit = jnp.where(step == 0, DIVERGED * loss + 1, state.limit)
+        sound = jnp.isfinite(loss) & (loss <= limit) & _all_finite(slopes)
+        ok, active = state.ok & (sound | ~state.active), state.active & sound
+        best_score, waited, found = state.best_score, state.waited, jnp.float32(jnp.nan)
+        if held_out is None:
+            better = active
+        else:
+            looked, measured = score(state.weights, step)
+            found = jnp.where(active, measured, jnp.nan)
+            better = found < best_score  # never where it is NaN
+            best_score = jnp.where(better, found, best_score)
+            waited = jnp.where(looked, jnp.where(better, 0, waited + 1), waited)
+            active = active & (waited < plan.patience)
+        best = _chosen(better, state.weights, state.best)
+        moves = active & (step < plan.steps)
+        with jax.numpy_dtype_promotion("standard"):
+            change, adam_state = adam.update(slopes, state.adam)
+        moved = objective.retract(optax.apply_updates(state.weights, change))
+        after = State(
+            _chosen(moves, moved, state.weights), adam_state, best, best_score, waited, active, ok,
+            state.steps + moves.astype(jnp.int32), limit,
+        )  # fmt: skip
+        return after, (jnp.where(moves, loss, jnp.nan), found)
+
+    unknown, none, yes = jnp.float32(jnp.inf), jnp.int32(0), jnp.bool_(True)
+    first = State(weights, adam.init(weights), weights, unknown, none, yes, yes, none, unknown)
+    last, (losses, scores) = jax.lax.scan(next_state, first, jnp.arange(plan.steps + 1))
+    return Trained(last.best, losses[:-1], scores, last.ok, last.steps)
+
+
+def _chosen(flag: Bool[Array, ""], new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), new, old)
+
+
+def _all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether all numbers, and the sums of their squares, are finite."""
+    return jnp.isfinite(functools.reduce(jnp.add, [jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(tree)]))

@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxalign import device_mesh
 from jaxalign.align.gradient import LowRank
-from jaxalign.align.gradient.steps import Objective
 from jaxalign.align.gradient.training import train
 
 
 @dataclasses.dataclass(frozen=True)
-class Parabola(Objective):
+class Parabola:
     """(w − 3)², which becomes NaN above a member's edge; people held out would rather have w at the member's wish."""
 
     chosen_by_held_out: bool
+    shares_terms = False
 
     def batch(self, data, key):
         """Nothing is drawn."""
@@ -26,22 +27,24 @@ class Parabola(Objective):
         """A mark that the loss is asked for people held out."""
         return "held out" if self.chosen_by_held_out else None
 
-    def loss(self, weights, member, batch):
+    def loss(self, weights, member, data, batch):
         """Of one problem."""
         edge, wish = member
         goal = 3.0 if batch is None else wish
         return jnp.where(weights > edge, jnp.nan, (weights - goal) ** 2)
 
+    def retract(self, weights):
+        """Every weight is allowed."""
+        return weights
+
 
 def fit(chosen_by_held_out, devices=1, double=False):
     edges, wishes = np.array([9, 1.0, 9, 9], np.float32), np.array([3, 3, 1.0, 3], np.float32)
-    settings = LowRank(steps=200, checks=50, patience=2, learning_rate=0.1).settled()
+    options = LowRank(steps=200, checks=50, patience=2, learning_rate=0.1).settled()
+    mesh = device_mesh(jax.devices()[:devices], pairs=1)
     with jax.enable_x64(double):
-        trained = train(
-            Parabola(chosen_by_held_out), settings, {"all": np.zeros(4, np.float32)}, {"all": (edges, wishes)},
-            np.zeros(()), jax.devices()[:devices],
-        )  # fmt: skip
-    return trained["all"]
+        start, members = np.zeros(4, np.float32), (edges, wishes)
+        return train(Parabola(chosen_by_held_out), options, start, members, np.zeros(()), mesh)
 
 
 @pytest.mark.parametrize("devices", [1, 3])
