@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from jaxalign.align import held_out, solve
+from jaxalign.align.gradient import LOSSES, LowRank, batches, objectives, training
 from jaxalign.align.methods import SOLVERS
 from jaxalign.align.solvers import Solver
 from jaxalign.moments.moments import Moments, chunk_moments
@@ -85,11 +86,36 @@ def choosing(own: Callable[..., Any], pair: Callable[..., Any], argument: Any, *
     return program
 
 
+def steps_by_gradient(**options: Any) -> Program:
+    """Two steps of one pair of encoders with a check by people held out; in float32, whatever the moments are."""
+    given = LowRank(steps=2, people=8, held_out=0.5, **options).settled()
+
+    def program(dtype: np.dtype) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        people = batches.People(*(np.arange(16, dtype=np.int32) for _ in range(3)))
+        rows, order = np.zeros((2, ROWS, 128), np.float32), np.arange(ROWS, dtype=np.int32)
+        data = batches.Rows({128: rows}, {128: rows}, order, people, people)
+        objective = objectives.PairObjective.of(given, data, (128, 128))
+        factor, number = np.ones((128, 8), np.float32), np.int32(0)
+        weights = objectives.PairWeights(factor, factor if given.two_sided else factor.T, np.float32(0))
+        member, plan = objectives.PairMember(number, number), training.Plan(2, 1, 1)
+
+        def trained(weights: Any, member: Any, data: Any, rate: Any) -> Any:
+            with jax.enable_x64(False):
+                key = jax.random.key(0)
+                return training.train_one(objective, plan, weights, member, data, key, rate)
+
+        return trained, (weights, member, data, np.float32(0.1))
+
+    return program
+
+
 GRID = np.array([0.1, 1.0, 10.0])
 PROGRAMS: dict[str, Program] = {
     "moments: rows added": adding_rows,
     "moments: a fold taken away": taking_a_fold_away,
     **{f"solve: {name}": solving(solver()) for name, solver in SOLVERS.items() if issubclass(solver, Solver)},
+    **{f"gradient: {loss}": steps_by_gradient(loss=loss) for loss in LOSSES},
+    "gradient: orthogonal": steps_by_gradient(loss="squared", orthogonal=True),
     "choose: penalty of a pair": choosing(held_out.own_rotation, held_out.pair_errors, GRID, fold=True),
     "choose: penalty of columns": choosing(
         held_out.own_rotation, held_out.pair_column_errors, GRID, fold=True

@@ -132,7 +132,7 @@ def _train(
     objective: Any, plan: Plan, mesh: Mesh, weights: Any, members: Any, data: Any, key: Array, rate: Array
 ) -> Trained:
     def local(weights: Any, members: Any, data: Any, key: Array, rate: Array) -> Trained:
-        one = lambda problem: _train_one(objective, plan, *problem, data, key, rate)  # noqa: E731
+        one = lambda problem: train_one(objective, plan, *problem, data, key, rate)  # noqa: E731
         size = None if jax.default_backend() == "cpu" else ACCELERATOR_BATCH
         return jax.lax.map(one, (weights, members), batch_size=size)
 
@@ -148,7 +148,7 @@ def _is_check(step: Any, steps: int, checks: int) -> Any:
     return (step % -(-steps // min(checks, steps)) == 0) | (step == steps)
 
 
-def _train_one(
+def train_one(
     objective: Any, plan: Plan, weights: Any, member: Any, data: Any, key: Array, rate: Array
 ) -> Trained:
     """One problem: a step judges the weights that the step before gave, then moves them."""
