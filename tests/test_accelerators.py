@@ -14,7 +14,7 @@ import jax.export
 import numpy as np
 import pytest
 
-from jaxalign.align import held_out, solve
+from jaxalign.align import held_out, programs, solve
 from jaxalign.align.gradient import LOSSES, LowRank, batches, objectives, training
 from jaxalign.align.methods import SOLVERS
 from jaxalign.align.solvers import Solver
@@ -51,17 +51,17 @@ def solving(solver: Any) -> Program:
     def program(dtype: np.dtype) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         moments = total(dtype)
         (work,) = solve.works(moments, {("a", "b"): solver, ("b", "a"): solver})
-        items = [call.given[0] for call in solve.encoder_calls(moments, work.factoring)]
+        items = [call.given[0] for call in programs.encoder_calls(moments, work.factoring)]
         index = {name: k for k, name in enumerate("ab")}
 
         def solved(moments: Moments, items: Any) -> Any:
             unnamed = (moments.unnamed(),)
-            parts = [solve.encoders_program(solve.factor_one, unnamed, item) for item in items]
+            parts = [programs.encoders_program(work.factor, unnamed, item) for item in items]
             states = jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *parts)
-            encoders = solve.EncoderStates({128: states}, index)
-            calls = solve.pair_calls(moments, encoders, work.pairs, both_states=not solver.columnwise)
+            encoders = programs.EncoderStates({128: states}, index)
+            calls = programs.pair_calls(moments, encoders, work.pairs, both_states=not solver.columnwise)
             power = (jax.numpy.diagonal(moments.scatter),)
-            return [solve.pairs_program(work.function, unnamed, power, *call.given) for call in calls]
+            return [programs.pairs_program(work.function, unnamed, power, *call.given) for call in calls]
 
         return solved, (moments, items)
 
@@ -73,13 +73,13 @@ def choosing(own: Callable[..., Any], pair: Callable[..., Any], argument: Any, *
 
     def program(dtype: np.dtype) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         moments = (total(dtype), total(dtype)) if fold else (total(dtype),)
-        (of_source,) = solve.encoder_calls(moments[0], {"a": argument})
+        (of_source,) = programs.encoder_calls(moments[0], {"a": argument})
 
         def errors(moments: Any, power: Any) -> Any:
-            states = solve.encoders_program(own, moments, *of_source.given)
-            encoders = solve.EncoderStates({128: states}, {"a": 0})
-            (call,) = solve.pair_calls(moments[0], encoders, {("a", "b"): argument}, both_states=False)
-            return solve.pairs_program(pair, moments, (power,) * len(moments), *call.given)
+            states = programs.encoders_program(own, moments, *of_source.given)
+            encoders = programs.EncoderStates({128: states}, {"a": 0})
+            (call,) = programs.pair_calls(moments[0], encoders, {("a", "b"): argument}, both_states=False)
+            return programs.pairs_program(pair, moments, (power,) * len(moments), *call.given)
 
         return errors, (moments, np.zeros(sum(WIDTHS), dtype))
 

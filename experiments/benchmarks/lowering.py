@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxalign.align import solve
+from jaxalign.align import programs, solve
 from jaxalign.align.solvers import Solver
 from jaxalign.core.precision import double_precision, moment_dtype
 from jaxalign.moments.moments import Moments
@@ -58,7 +58,7 @@ def solve_programs(
     """The programs that factor encoders; and those that solve pairs, each with its results in a call and its calls."""
     (work,) = solve.works(total, solvers)
     unnamed, power = total.unnamed(), total.mean
-    everywhere, shared = NamedSharding(total.mesh, P()), NamedSharding(total.mesh, solve.DEVICES)
+    everywhere, shared = NamedSharding(total.mesh, P()), NamedSharding(total.mesh, programs.DEVICES)
 
     def placed(tree: Any, sharding: NamedSharding) -> Any:
         return jax.tree.map(
@@ -67,18 +67,18 @@ def solve_programs(
 
     states, index, factoring, pairs = {}, {}, [], {}
     with double_precision():
-        for call in solve.encoder_calls(total, work.factoring):
-            given = solve.factor_one, (unnamed,), placed(call.given[0], shared)
-            states[call.shape] = placed(jax.eval_shape(solve.encoders_program, *given), everywhere)
+        for call in programs.encoder_calls(total, work.factoring):
+            given = work.factor, (unnamed,), placed(call.given[0], shared)
+            states[call.shape] = placed(jax.eval_shape(programs.encoders_program, *given), everywhere)
             index.update({name: k for k, name in call.members.items()})
-            factoring.append(lambda given=given: _compiled(solve.encoders_program, *given))
-        encoders = solve.EncoderStates(states, index)
-        for call in solve.pair_calls(total, encoders, work.pairs, both_states=not work.first.columnwise):
+            factoring.append(lambda given=given: _compiled(programs.encoders_program, *given))
+        encoders = programs.EncoderStates(states, index)
+        for call in programs.pair_calls(total, encoders, work.pairs, both_states=not work.first.columnwise):
             of_states, items = call.given
             given = work.function, (unnamed,), (power,), of_states, placed(items, shared)
             pairs.setdefault(call.shape, []).append((call.length, given))
     solving = [
-        (calls[0][0], len(calls), lambda given=calls[0][1]: _compiled(solve.pairs_program, *given))
+        (calls[0][0], len(calls), lambda given=calls[0][1]: _compiled(programs.pairs_program, *given))
         for calls in pairs.values()
     ]
     return factoring, solving

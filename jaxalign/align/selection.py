@@ -23,7 +23,7 @@ from jaxalign.align.held_out import (
     pair_generalised_errors,
     pair_rank_errors,
 )
-from jaxalign.align.solve import EncoderStates, Pair, on_encoders, on_pairs
+from jaxalign.align.programs import EncoderStates, Pair, on_encoders, on_pairs
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 from jaxalign.core.pytree import pytree

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxalign.align.methods import SOLVERS
+from jaxalign.align.programs import EncoderStates
 from jaxalign.align.selection import Scores, penalty_grid, penalty_scores, rank_scores
-from jaxalign.align.solve import EncoderStates
 from jaxalign.align.solvers import Fit, Method, Pair, Solver
 from jaxalign.align.solvers.base import AllPairsMethod
 from jaxalign.core import checks

@@ -15,6 +15,7 @@ from solver_cases import ONE_EACH, Case
 
 import jaxalign
 from jaxalign import FoldMoments, device_mesh
+from jaxalign.align import programs as align_programs
 from jaxalign.align import solve
 from jaxalign.align.solvers import Canonical, Orthogonal, Ridge
 
@@ -99,17 +100,17 @@ def test_solving_sends_states_of_encoders_only(solver: Any) -> None:
     (work,) = solve.works(total, {(a, b): solver for a in rows for b in rows if a != b})
     shared = NamedSharding(mesh, P(("data", "pairs")))
     with jax.enable_x64(True):
-        (call,) = solve.encoder_calls(total, work.factoring)
-        given = solve.factor_one, (total.unnamed(),), jax.device_put(call.given[0], shared)
-        sent = programs.collectives(solve.encoders_program.lower(*given).compile())
+        (call,) = align_programs.encoder_calls(total, work.factoring)
+        given = work.factor, (total.unnamed(),), jax.device_put(call.given[0], shared)
+        sent = programs.collectives(align_programs.encoders_program.lower(*given).compile())
         assert {kind for kind, _ in sent} == {"all-gather"}
         assert max(size for _, size in sent) <= 4 * 128 * 128  # a state of d × d for each of four devices
-        encoders = solve.on_encoders(solve.factor_one, (total,), work.factoring)
+        encoders = align_programs.on_encoders(work.factor, (total,), work.factoring)
         both_states = not solver.columnwise
-        for call in solve.pair_calls(total, encoders, work.pairs, both_states=both_states):
+        for call in align_programs.pair_calls(total, encoders, work.pairs, both_states=both_states):
             states, items = call.given
             given = work.function, (total.unnamed(),), (total.power(),), states, jax.device_put(items, shared)
-            assert programs.collectives(solve.pairs_program.lower(*given).compile()) == []
+            assert programs.collectives(align_programs.pairs_program.lower(*given).compile()) == []
 
 
 def test_unordered_pairs_are_shared_evenly() -> None:
