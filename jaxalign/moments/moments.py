@@ -68,7 +68,7 @@ class Moments(Sums):
         dtype: np.dtype | None = None,
         chunk_rows: int | None = None,
         mesh: Mesh | None = None,
-    ) -> Moments | ShardedMoments:
+    ) -> Moments:
         """Moments of arrays in memory or memory-mapped; see ``FoldMoments.of``.
 
         Args:

@@ -70,52 +70,50 @@ class ShardedMoments(Sums):
     @classmethod
     def like(cls, total: Sums, mesh: Mesh) -> ShardedMoments:
         """Shapes of the moments of the same columns over a mesh."""
-        dtype, side = total.mean.dtype, sum(total.widths)
-        indices = slots(total.widths, mesh.shape["pairs"])
-        blocks = {
-            size: jax.ShapeDtypeStruct((len(index), size, side), dtype) for size, index in indices.items()
-        }
+        dtype, columns = total.mean.dtype, _columns(total.widths, mesh.shape["pairs"])
+
+        def shape(*sides: int) -> Any:
+            return jax.ShapeDtypeStruct(sides, dtype)
+
+        side = sum(total.widths)
+        blocks = {size: shape(*index.shape, side) for size, index in columns.items()}
         residue = blocks if dtype == np.float32 else None
-        vectors = [
-            jax.ShapeDtypeStruct(leaf.shape, dtype) for leaf in (total.weight, total.count, total.mean)
-        ]
-        return cls(*vectors, blocks, residue, total.names, total.widths, mesh=mesh)  # type: ignore[arg-type]
+        return cls(shape(), shape(), shape(side), blocks, residue, total.names, total.widths, mesh=mesh)
 
     @classmethod
     def of(cls, total: Sums, mesh: Mesh) -> ShardedMoments:
         """The moments of one device, sent to the devices of a mesh of this process."""
-        shapes = cls.like(total, mesh)
-        columns, matrix = _columns(total.widths, mesh.shape["pairs"]), np.asarray(total.scatter)
-        matrix = np.concatenate([matrix, np.zeros_like(matrix[:1])])  # the row of padding
+        matrix, pairs = np.asarray(total.scatter), mesh.shape["pairs"]
 
-        def blocks(size: int) -> Array:
-            return jax.make_array_from_callback(
-                shapes.scatter[size].shape,
-                NamedSharding(mesh, PAIRS),
-                lambda index: matrix[columns[size][index[0]]],
-            )
+        def blocks(columns: np.ndarray) -> Array:
+            def part(index: tuple[slice, ...]) -> np.ndarray:
+                rows = columns[index[0]]
+                inside = (rows < len(matrix))[..., None]
+                return np.where(inside, matrix[np.minimum(rows, len(matrix) - 1)], 0)
+
+            shape = (*columns.shape, len(matrix))
+            return jax.make_array_from_callback(shape, NamedSharding(mesh, PAIRS), part)
 
         with double_precision():
             vectors = jax.device_put((total.weight, total.count, total.mean), NamedSharding(mesh, P()))
-            scatter = {size: blocks(size) for size in columns}
-            residue = None if shapes.residue is None else jax.tree.map(jnp.zeros_like, scatter)
+            scatter = {size: blocks(columns) for size, columns in _columns(total.widths, pairs).items()}
+            residue = None if total.residue is None else jax.tree.map(jnp.zeros_like, scatter)
         return cls(*vectors, scatter, residue, total.names, total.widths, mesh=mesh)
 
     def matrix(self) -> Float[np.ndarray, "D D"]:
         """The scatter matrix on the host."""
         side = len(self.mean)
         found = np.empty((side + 1, side), self.mean.dtype)
-        for size, columns in _columns(self.widths, self.mesh.shape["pairs"]).items():
-            found[columns] = np.asarray(self.scatter[size])
+        for size, index in self._index().items():
+            found[index] = np.asarray(self.scatter[size])
         return found[:-1]
 
     def power(self) -> Float[np.ndarray, " D"]:
         """Σ w (z − mean)² of each column, on the host, shape [D]."""
         found = np.empty(len(self.mean) + 1, self.mean.dtype)
-        columns = _columns(self.widths, self.mesh.shape["pairs"])
         with double_precision():
-            diagonals = _diagonals(self.scatter, columns)
-        for size, index in columns.items():
+            diagonals = _diagonals(self.scatter, self._index())
+        for size, index in self._index().items():
             found[index] = np.asarray(diagonals[size])
         return found[:-1]
 
