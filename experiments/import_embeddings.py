@@ -27,7 +27,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
 from jaxalign.data.arrays import stored_dtype
 from jaxalign.data.manifest import DTYPES
-from jaxalign.data.sources import Names, Samples, read_embeddings, read_samples
+from jaxalign.data.readers import Names, Samples, read_embeddings, read_samples
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(

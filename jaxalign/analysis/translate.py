@@ -12,7 +12,7 @@ from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows, explained_memory_error, prefetch, rows_that_fit, unit_rows
 from jaxalign.data import EmbeddingStore
-from jaxalign.data.derived import write_derived
+from jaxalign.data.derive import write_derived
 from jaxalign.data.manifest import DTYPES, check_encoder_name
 from jaxalign.data.store import require_free
 

@@ -1,6 +1,6 @@
 """Embeddings of one data set under many encoders, on disk and memory-mapped."""
 
-from jaxalign.data.joined import join
+from jaxalign.data.derive import join
 from jaxalign.data.manifest import check_encoder_name
 from jaxalign.data.store import EmbeddingStore
 

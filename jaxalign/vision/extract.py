@@ -1,26 +1,83 @@
-"""Photographs through encoders into a store."""
+"""From photographs to a store of embeddings: every encoder in one decoding pass, resumed after a kill."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
 from jaxalign.data.arrays import stored_dtype
-from jaxalign.data.manifest import DTYPES, check_new_names
+from jaxalign.data.manifest import DTYPES, check_info, check_new_names
 from jaxalign.data.manifest import FILE as MANIFEST
 from jaxalign.data.store import require_free
 from jaxalign.vision.encoders import Encoder
-from jaxalign.vision.images import BadImage, Batch, Crop, ImageSource, NoCrop, load_batches
+from jaxalign.vision.images import (
+    BadImage,
+    BadImageError,
+    Batch,
+    Crop,
+    ImageSource,
+    LandmarkCrop,
+    NoCrop,
+    Resize,
+    View,
+    load_batches,
+)
+from jaxalign.vision.images.pictures import LONGEST
 from jaxalign.vision.journal import Journal
-from jaxalign.vision.view import EncoderView
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderView(View):
+    """A view whose size and resizing are the encoder's.
+
+    A crop by landmarks is warped straight to the encoder's input, so that an aligned face is sampled once.
+
+    Attributes:
+      encoder: whose input it is.
+    """
+
+    encoder: Encoder
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the encoder's input."""
+        return self.encoder.preprocessing.size
+
+    def facts(self) -> dict[str, Any]:
+        """The settings as plain values; equal facts mean equal pixels."""
+        return {"crop": self.crop.facts(), "preprocessing": self.encoder.preprocessing.describe()}
+
+    def info(self) -> dict[str, Any]:
+        """What a store's manifest says of the encoder: how it was loaded and what it sees, as JSON gives it back."""
+        return check_info(self.encoder.name, {"encoder": self.encoder.describe(), "view": self.facts()})
+
+    def apply(self, image: "PIL.Image.Image", points: np.ndarray | None = None) -> np.ndarray:
+        """Crops and prepares an upright RGB picture: uint8 [height, width, 3]."""
+        if isinstance(self.crop, LandmarkCrop):
+            return np.asarray(self.crop.apply(image, Resize(*self.size), points))
+        cropped = self.crop.apply(image, None, points)
+        short, long = sorted(cropped.size)
+        if isinstance(self.encoder.preprocessing.resize, int) and long > LONGEST * short:
+            raise BadImageError(
+                f"it is {cropped.width:,} × {cropped.height:,} pixels, far too narrow for a photograph"
+            )
+        try:
+            return self.encoder.prepare(np.asarray(cropped))
+        except UserError as error:
+            raise BadImageError(f"encoder {self.encoder.name!r}: {error}") from error
+
 
 DIGEST = "digest"  # column of samples.parquet: equal digests, equal photographs
 LEAST_BATCH, MOST_BATCH = 64, 256  # photographs handed over at once, where the encoders leave a choice

@@ -17,7 +17,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
 from jaxalign.vision.encoders import Encoder
 from jaxalign.vision.extract import extract
-from jaxalign.vision.images import CenterCrop, LandmarkCrop, Picture, alignment, loading, open_images
+from jaxalign.vision.images import CenterCrop, LandmarkCrop, Picture, landmarks, loading, open_images
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BATCH = 64  # photographs handed over at once to encoders whose batches divide it
@@ -136,8 +136,8 @@ def test_landmarks_go_straight_to_the_encoders_size(faces, files, out):
     points = np.array([[6.0, 5], [14, 6], [10, 9], [7, 12], [13, 12.5]])
     encoder = NumpyEncoder(size=(14, 14))
     store = extract(Source(faces, landmarks=points), [encoder], out, crop=LandmarkCrop(), dtype="float32")
-    matrix = alignment.fit_similarity(points, alignment.template(14, 14))
-    faces_ = [alignment.warp(np.asarray(PIL.Image.open(file)), matrix, 14, 14) for file in files]
+    matrix = landmarks.fit_similarity(points, alignment.template(14, 14))
+    faces_ = [landmarks.warp(np.asarray(PIL.Image.open(file)), matrix, 14, 14) for file in files]
     np.testing.assert_allclose(store["small"], encoder.encode(np.stack(faces_)), atol=1e-5)
 
 

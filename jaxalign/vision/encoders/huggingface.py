@@ -1,4 +1,4 @@
-"""``hf:``: vision checkpoints in Hugging Face's format, run by transformers' Flax classes."""
+"""Encoders of transformers' Flax classes, without PyTorch."""
 
 import contextlib
 import dataclasses
@@ -13,12 +13,188 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxalign.vision.encoders.checkpoint import Flat, Weights, digest, weight_files
-from jaxalign.vision.encoders.hub import CONFIG, checkpoint_directory, read_json
+from jaxalign.core.errors import UserError
+from jaxalign.vision.encoders.base import Preprocessing
+from jaxalign.vision.encoders.checkpoint import (
+    CONFIG,
+    PREPROCESSOR,
+    Flat,
+    Weights,
+    checkpoint_directory,
+    digest,
+    read_json,
+    weight_files,
+)
 from jaxalign.vision.encoders.jax_encoder import DEFAULT_BATCH, JaxEncoder
-from jaxalign.vision.encoders.positions import resample_positions
-from jaxalign.vision.encoders.processors import preprocessing_of
-from jaxalign.vision.encoders.specification import Settings, Specification, first_line
+from jaxalign.vision.encoders.load import Settings, Specification, first_line
+
+# Slow image processors of transformers that do nothing but resize, crop, rescale and normalise, in this order.
+KNOWN = (
+    "BeitImageProcessor",
+    "BitImageProcessor",
+    "CLIPImageProcessor",
+    "ConvNextImageProcessor",
+    "DeiTImageProcessor",
+    "SiglipImageProcessor",
+    "ViTImageProcessor",
+)
+# Which of them a network is trained with, where the file does not say; as in transformers' own table.
+USUAL = {
+    "beit": "BeitImageProcessor",
+    "clip_vision_model": "CLIPImageProcessor",
+    "dinov2": "BitImageProcessor",
+    "regnet": "ConvNextImageProcessor",
+    "resnet": "ConvNextImageProcessor",
+    "siglip": "SiglipImageProcessor",
+    "siglip_vision_model": "SiglipImageProcessor",
+    "vit": "ViTImageProcessor",
+}
+CONVNEXT_WARPS_FROM = 384  # the ConvNext processor does not crop at this size and above
+
+
+def read_preprocessing(
+    directory: str | pathlib.Path, *, model_type: str | None = None, image_size: tuple[int, int] | None = None
+) -> Preprocessing:
+    """How a checkpoint in hub format wants its pictures.
+
+    What the file leaves out has the default of the processor class that it names, as in transformers.
+
+    Args:
+      directory: holds preprocessor_config.json.
+      model_type: of config.json, which decides the class where the file names none.
+      image_size: (height, width) of the network's input, for preprocessors that neither resize nor crop.
+
+    Raises:
+      UserError: the file is missing or describes steps that are not known here.
+    """
+    specification = Specification(str(directory), "hf", str(directory))
+    return preprocessing_of(specification, pathlib.Path(directory), model_type, image_size)
+
+
+def preprocessing_of(
+    specification: Specification,
+    directory: pathlib.Path,
+    model_type: str | None,
+    image_size: tuple[int, int] | None,
+) -> Preprocessing:
+    """See ``read_preprocessing``; errors name the specification."""
+    content = read_json(
+        specification,
+        directory,
+        PREPROCESSOR,
+        "it says how pictures are resized, cropped and normalised, which is not guessed here: copy it from the "
+        "checkpoint's repository.",
+    )
+    named = content.get("image_processor_type") or content.get("feature_extractor_type")
+    kind = str(named or USUAL.get(model_type or "", named)).removesuffix("Fast")
+    kind = kind.replace("FeatureExtractor", "ImageProcessor")  # the older name
+    if kind not in KNOWN:
+        specification.refuse(f"{PREPROCESSOR} names the class {kind}; known are {', '.join(KNOWN)}.")
+    import transformers
+
+    try:
+        processor = getattr(transformers, kind).from_pretrained(directory, local_files_only=True)
+        resize, crop = _steps(processor, kind)
+        size = _final_size(processor, resize, crop, image_size)
+        return Preprocessing(
+            size=size,
+            resize=resize,
+            resample=int(processor.resample),
+            crop=crop,
+            rescale=float(processor.rescale_factor) if processor.do_rescale else 1.0,
+            mean=_channels(processor.image_mean) if processor.do_normalize else (0.0, 0.0, 0.0),
+            std=_channels(processor.image_std) if processor.do_normalize else (1.0, 1.0, 1.0),
+        )
+    except (ValueError, OSError, TypeError, KeyError, AttributeError) as error:
+        specification.refuse(f"{PREPROCESSOR} is not understood: {first_line(error)}")
+
+
+def _steps(processor: Any, kind: str) -> tuple[int | tuple[int, int] | None, tuple[int, int] | None]:
+    """Resize and crop."""
+    resize = _resize(processor.size) if processor.do_resize else None
+    if kind == "ConvNextImageProcessor":
+        if not isinstance(resize, int):
+            return resize, None
+        if resize >= CONVNEXT_WARPS_FROM:
+            return (resize, resize), None
+        return int(resize / processor.crop_pct), (resize, resize)
+    if not getattr(processor, "do_center_crop", False):
+        return resize, None
+    return resize, _height_width(processor.crop_size)
+
+
+def _final_size(
+    processor: Any,
+    resize: int | tuple[int, int] | None,
+    crop: tuple[int, int] | None,
+    image_size: tuple[int, int] | None,
+) -> tuple[int, int]:
+    """What comes out: decided by the last step, else what the network takes, else the size named but not applied."""
+    if crop is not None:
+        return crop
+    steps = resize if resize is not None else image_size or _resize(processor.size)
+    return (steps, steps) if isinstance(steps, int) else steps
+
+
+def _resize(size: Any) -> int | tuple[int, int]:
+    """A processor's ``size``: the shorter edge, or height and width."""
+    if "shortest_edge" in size and "longest_edge" not in size:
+        return int(size["shortest_edge"])
+    return _height_width(size)
+
+
+def _height_width(size: Any) -> tuple[int, int]:
+    if "height" not in size or "width" not in size:
+        raise UserError(f"expected a size with shortest_edge, or with height and width, got {dict(size)}.")
+    return int(size["height"]), int(size["width"])
+
+
+def _channels(values: Any) -> tuple[float, float, float]:
+    """One number stands for all three channels."""
+    red, green, blue = values if isinstance(values, (list, tuple)) else [values] * 3
+    return float(red), float(green), float(blue)
+
+
+CUBIC = -0.75  # the kernel's parameter in PyTorch; JAX and Pillow have −0.5
+
+
+def resample_positions(
+    positions: Float[np.ndarray, "1 tokens d"], patches: int
+) -> Float[np.ndarray, "1 resampled d"]:
+    """Resamples the square grid of patch positions, bicubically; the class token's stays.
+
+    Equivalent: ``torch.nn.functional.interpolate(grid, size=(patches, patches), mode="bicubic", align_corners=False)``.
+
+    Args:
+      positions: float32, shape [1, 1 + k², d], the class token first.
+      patches: patches along an edge of the result.
+
+    Returns:
+      float32, shape [1, 1 + patches², d].
+    """
+    grid = round((positions.shape[1] - 1) ** 0.5)
+    if grid == patches:
+        return positions
+    weights = _cubic(grid, patches)
+    old = positions[0, 1:].reshape(grid, grid, -1).astype(np.float64)
+    new = np.einsum("ih,jw,hwd->ijd", weights, weights, old, optimize=True)
+    resampled = np.concatenate([positions[0, :1], new.reshape(patches * patches, -1)])
+    return resampled[None].astype(np.float32)
+
+
+def _cubic(old: int, new: int) -> Float[np.ndarray, "new old"]:
+    """Row i has the weights of the old samples in new sample i; samples beyond the border repeat the last one."""
+    centre = (np.arange(new) + 0.5) * (old / new) - 0.5
+    first = np.floor(centre).astype(int)
+    weights = np.zeros((new, old))
+    for step in range(-1, 3):
+        distance = np.abs(centre - (first + step))
+        near = ((CUBIC + 2) * distance - (CUBIC + 3)) * distance**2 + 1
+        far = ((CUBIC * distance - 5 * CUBIC) * distance + 8 * CUBIC) * distance - 4 * CUBIC
+        index = np.clip(first + step, 0, old - 1)
+        np.add.at(weights, (np.arange(new), index), np.where(distance <= 1, near, far))
+    return weights
+
 
 POOLINGS = ("cls", "mean", "pooler", "projected")
 # transformers' Flax class for each kind of vision network, and what its users take as the embedding.

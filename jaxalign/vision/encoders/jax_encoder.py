@@ -1,6 +1,8 @@
-"""An encoder that runs in JAX: one compiled program for all batches, spread over the local devices."""
+"""Encoders that are JAX functions: bundled networks, plain pixels, and the user's own callables."""
 
 import collections
+import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, UInt8
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.encoders.preprocessing import Preprocessing, check_images
+from jaxalign.vision.encoders.base import Encoder, Preprocessing, check_images
+from jaxalign.vision.encoders.load import Settings, Specification
 
 DEFAULT_BATCH = 32
 IN_FLIGHT = 2  # batches on the device at once: the next one is copied while one is computed
@@ -154,3 +157,160 @@ class JaxEncoder:
     def _collect(self, running: collections.deque[tuple[int, jax.Array]], rows: np.ndarray) -> None:
         start, result = running.popleft()
         rows[start : start + self.batch_size] = np.asarray(result)[: len(rows) - start]
+
+
+LARGEST = 64  # pixels along an edge: 12,288 numbers a picture
+PIXELS_BATCH = 256
+
+
+def load_pixels(specification: Specification, settings: Settings) -> JaxEncoder:
+    """Loads ``pixels:<edge>?dtype=&name=&batch=``: the picture at edge × edge pixels, 3 · edge² numbers from 0 to 1.
+
+    Raises:
+      UserError: the edge is no whole number from 1 to ``LARGEST``.
+    """
+    specification.only("dtype", "name", "batch")
+    text = specification.target
+    if not text.isdecimal() or not 1 <= int(text) <= LARGEST:
+        specification.refuse(f"pixels: takes an edge of 1 to {LARGEST} pixels, such as pixels:16.")
+    size = int(text), int(text)
+    return JaxEncoder(
+        specification.name("pixels"),
+        _flat,
+        {},
+        Preprocessing(size=size, resize=size, rescale=1 / 255),
+        batch_size=specification.batch_size(settings, PIXELS_BATCH),
+        dtype=specification.dtype(settings),
+        devices=settings.devices,
+        facts=lambda: {"form": "pixels"},
+    )
+
+
+def _flat(_: dict, pixels: Float[Array, "n height width 3"]) -> Float[Array, "n dim"]:
+    return pixels.reshape(len(pixels), -1)
+
+
+_MEMBERS = ("name", "dim", "batch_size", "preprocessing", "prepare", "encode", "describe")
+
+
+def load_python(specification: Specification, settings: Settings) -> Encoder:
+    """Loads ``python:<module>:<callable>?name=&dtype=&batch=``; further options are the callable's arguments, as text.
+
+    The callable returns an ``Encoder``, or ``(apply, params, preprocessing)`` as ``JaxEncoder`` takes them;
+    ``preprocessing`` is a ``Preprocessing`` or a mapping of its fields.
+
+    Raises:
+      UserError: the module or the callable is not there, does not take the options, or returns something else.
+    """
+    module_name, colon, attribute = specification.target.partition(":")
+    if not (module_name and colon and attribute):
+        specification.refuse("expected python:<module>:<callable>, such as python:my_encoders:siglip.")
+    factory = _find(specification, module_name, attribute)
+    own = {
+        key: value for key, value in specification.options.items() if key not in ("name", "dtype", "batch")
+    }
+    try:
+        inspect.signature(factory).bind(**own)
+    except TypeError as error:
+        specification.refuse(f"{attribute} does not take the options {sorted(own)} ({error}).")
+    except ValueError:
+        pass  # a callable that has no signature to look at
+    made = factory(**own)
+    if isinstance(made, tuple):
+        return _jax_encoder(specification, settings, made, attribute, own)
+    missing = [member for member in _MEMBERS if not hasattr(made, member)]
+    if missing:
+        specification.refuse(
+            f"{attribute} must return (apply, params, preprocessing) or an object with {', '.join(_MEMBERS)}; got "
+            f"{type(made).__name__} without {', '.join(missing)}."
+        )
+    ignored = [key for key in ("name", "dtype", "batch") if key in specification.options]
+    if ignored:
+        specification.refuse(
+            f"{attribute} returns an encoder of its own, which {', '.join(ignored)} cannot change."
+        )
+    return made
+
+
+def _find(specification: Specification, module_name: str, attribute: str) -> Any:
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            specification.refuse(f"module {module_name} needs {error.name}, which is not installed.")
+        specification.refuse(f"there is no module {module_name} on Python's path.")
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            specification.refuse(f"module {module_name} has no {attribute}.")
+        found = getattr(found, part)
+    if not callable(found):
+        specification.refuse(f"{attribute} in {module_name} is {type(found).__name__}, expected a callable.")
+    return found
+
+
+def _jax_encoder(
+    specification: Specification,
+    settings: Settings,
+    made: tuple[Any, ...],
+    attribute: str,
+    own: dict[str, str],
+) -> JaxEncoder:
+    if len(made) != 3 or not callable(made[0]):
+        specification.refuse(
+            f"{attribute} must return (apply, params, preprocessing), got a tuple of {len(made)}."
+        )
+    apply, params, given = made
+    try:
+        preprocessing = Preprocessing(**given) if isinstance(given, Mapping) else given
+    except (TypeError, UserError) as error:
+        specification.refuse(f"{attribute} returned a preprocessing that does not fit: {error}")
+    if not isinstance(preprocessing, Preprocessing):
+        specification.refuse(
+            f"{attribute} returned {type(given).__name__} as preprocessing, expected a Preprocessing."
+        )
+    return JaxEncoder(
+        specification.name(attribute),
+        apply,
+        params,
+        preprocessing,
+        batch_size=specification.batch_size(settings, DEFAULT_BATCH),
+        dtype=specification.dtype(settings),
+        devices=settings.devices,
+        facts=lambda: {
+            "form": "python",
+            "source": specification.target,
+            "options": own,
+        },
+    )
+
+
+ZOO_SIZE = (64, 64)
+ZOO_BATCH = 64
+
+
+def load_zoo(specification: Specification, settings: Settings) -> JaxEncoder:
+    """Loads ``zoo:<name>?dtype=&name=&batch=``.
+
+    Raises:
+      UserError: the zoo has no such encoder, or its weights are missing.
+    """
+    from jaxalign.vision.zoo import ZOO, card, load
+
+    specification.only("dtype", "name", "batch")
+    if specification.target not in ZOO:
+        specification.refuse(f"the zoo has {', '.join(ZOO)}.")
+    try:
+        encoder, made = load(specification.target), card(specification.target)
+    except UserError as error:
+        specification.refuse(str(error))
+    return JaxEncoder(
+        specification.name(specification.target),
+        encoder.apply,
+        encoder.params,
+        Preprocessing(size=ZOO_SIZE, resize=ZOO_SIZE),
+        batch_size=specification.batch_size(settings, ZOO_BATCH),
+        dtype=specification.dtype(settings),
+        devices=settings.devices,
+        dim=encoder.width,
+        facts=lambda: {"form": "zoo", "card": made},
+    )

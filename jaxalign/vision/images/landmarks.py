@@ -1,4 +1,4 @@
-"""Five points per photograph, from a CSV file or from columns of a data set."""
+"""Facial landmarks: read from files, and faces aligned by them."""
 
 import csv
 import dataclasses
@@ -10,9 +10,110 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
 from jaxalign.vision.images.source import Sample
+
+POINTS = ("left eye", "right eye", "nose tip", "left corner of the mouth", "right corner of the mouth")
+
+# Where the points lie in ArcFace's 112 × 112 pictures, (x, y) in pixels from the centre of the first pixel; left and
+# right as seen in the picture. As distributed with insightface (python-package/insightface/utils/face_align.py).
+ARCFACE_TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+ARCFACE_SIZE = 112
+
+
+def template(height: int, width: int) -> np.ndarray:
+    """ArcFace's template scaled to another size, and centred where the picture is not square.
+
+    Multiples of the side of 112, as insightface does it: template · side / 112.
+
+    Args:
+      height, width: of the picture in pixels.
+
+    Returns:
+      Five points (x, y) in pixels, float64 [5, 2].
+    """
+    side = min(height, width)
+    return ARCFACE_TEMPLATE * (side / ARCFACE_SIZE) + np.array([width - side, height - side]) / 2
+
+
+def fit_similarity(source: ArrayLike, target: ArrayLike) -> np.ndarray:
+    """The rotation, scale and shift that best carry one set of points onto another.
+
+    Minimises Σᵢ ‖s R sourceᵢ + t − targetᵢ‖² over s > 0, rotations R (no reflection) and shifts t. In the plane,
+    with points as complex numbers z, w taken from their means, Umeyama's solution is one quotient:
+    s R = Σ z̄ w / Σ |z|².
+
+    Equivalent: ``skimage.transform.SimilarityTransform.from_estimate(source, target).params[:2]``.
+
+    Args:
+      source, target: points (x, y), shape [n, 2], n at least 2.
+
+    Returns:
+      [s R | t], float64 [2, 3].
+
+    Raises:
+      UserError: a number is not finite, all source points coincide, or no rotation is better than another.
+
+    References:
+      Umeyama, "Least-squares estimation of transformation parameters between two point patterns", IEEE PAMI 1991.
+    """
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    if source.ndim != 2 or source.shape != target.shape or source.shape[1] != 2 or len(source) < 2:
+        shapes = f"{list(source.shape)} and {list(target.shape)}"
+        raise UserError(f"expected two sets of at least two points, shape [n, 2], got shapes {shapes}.")
+    if not (np.isfinite(source).all() and np.isfinite(target).all()):
+        raise UserError("the points must be finite numbers.")
+    means = source.mean(axis=0), target.mean(axis=0)
+    z, w = ((points - mean) @ [1, 1j] for points, mean in zip((source, target), means))
+    spread = np.vdot(z, z).real
+    if np.sqrt(spread) <= 1e-9 * max(1.0, np.abs(source).max()):
+        raise UserError(f"all {len(source)} points lie on one place, {source[0].tolist()}.")
+    turn = np.vdot(z, w) / spread
+    if abs(turn) * np.sqrt(spread) <= 1e-9 * np.linalg.norm(w):
+        raise UserError("the points lie so that no rotation fits better than another.")
+    linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
+    return np.column_stack([linear, means[1] - linear @ means[0]])
+
+
+def warp(pixels: np.ndarray, matrix: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Moves a picture by an affine map, bilinear, black outside.
+
+    Pixel centres lie on whole numbers. Like ArcFace's own preparation it samples four neighbours and no more, also
+    where the picture shrinks.
+
+    Equivalent: ``cv2.warpAffine(pixels, matrix, (width, height), borderValue=0)``, which rounds the positions to
+    1/32 of a pixel; ``scipy.ndimage.map_coordinates(..., order=1, mode="grid-constant")`` agrees up to rounding.
+
+    Args:
+      pixels: uint8 [h, w, 3].
+      matrix: carries places (x, y) of the picture to places of the result, invertible, [2, 3].
+      height, width: of the result.
+
+    Returns:
+      uint8 [height, width, 3].
+    """
+    inverse = np.linalg.inv(matrix[:, :2])
+    rows, columns = np.mgrid[:height, :width]
+    places = np.stack([columns - matrix[0, 2], rows - matrix[1, 2]], axis=-1).reshape(-1, 2) @ inverse.T
+    # A ring of black pixels around the picture, so that what lies outside is looked up like the rest.
+    padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0))).reshape(-1, pixels.shape[2])
+    bound = np.array(pixels.shape[1::-1])
+    places = np.clip(places, -1, bound)
+    first = np.minimum(np.floor(places), bound - 1).astype(np.int64)
+    part = (places - first).astype(np.float32)
+    stride = pixels.shape[1] + 2
+    corner = (first[:, 1] + 1) * stride + first[:, 0] + 1
+    result = np.zeros((height * width, pixels.shape[2]), np.float32)
+    for down in (0, 1):
+        for right in (0, 1):
+            weight = np.abs(1 - down - part[:, 1]) * np.abs(1 - right - part[:, 0])
+            result += weight[:, None] * np.take(padded, corner + down * stride + right, axis=0)
+    return np.rint(result).astype(np.uint8).reshape(height, width, -1)
+
 
 # Names, in lower case and without underscores, under which data sets keep the ten numbers apart; CelebA's second.
 _TEN_NAMES = (

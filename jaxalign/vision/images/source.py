@@ -41,7 +41,7 @@ class Picture:
       load: reads it, in any thread: an image file's bytes, or pixels, uint8 [h, w, 3] or [h, w]. Raises ``OSError``
         or ``BadImageError`` where that fails.
       landmarks: five points (x, y) of the upright picture in pixels, float64 [5, 2], where the source has them; see
-        ``alignment``.
+        ``landmarks``.
     """
 
     sample: Sample

@@ -12,7 +12,7 @@ from PIL import Image
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
 from jaxalign.vision.encoders import Encoder, load_encoder
-from jaxalign.vision.encoders.onnx_graph import first_operators
+from jaxalign.vision.encoders.onnx_encoder import first_operators
 
 IMAGES = np.random.default_rng(5).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
 PIXELS = IMAGES.transpose(0, 3, 1, 2)

@@ -4,7 +4,7 @@ import pytest
 
 from jaxalign.core.errors import UserError
 from jaxalign.vision.encoders import ALIASES, FORMS, load_encoder, parse_specification
-from jaxalign.vision.encoders.aliases import GIVE, RESOLVED
+from jaxalign.vision.encoders.load import GIVE, RESOLVED
 
 FOURTEEN = {
     *("arcface", "adaface", "magface", "kprpe"),

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from pictures import noise, smooth
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.images.alignment import ARCFACE_TEMPLATE, fit_similarity, template, warp
+from jaxalign.vision.images.landmarks import ARCFACE_TEMPLATE, fit_similarity, template, warp
 
 POINTS = hnp.arrays(np.float64, (5, 2), elements=st.floats(-500, 500, width=32))
 

@@ -13,7 +13,7 @@ from pictures import noise, people_folder, write
 
 from jaxalign.core.errors import UserError
 from jaxalign.vision.images import SOURCES, ImageSource, SourceOptions, decode, open_images
-from jaxalign.vision.images.folders import FolderSource
+from jaxalign.vision.images.open import FolderSource
 
 
 def _ids(source: ImageSource) -> list[str]:

@@ -23,7 +23,7 @@ from jaxalign.vision.images import (
     load_batches,
     open_images,
 )
-from jaxalign.vision.images.hub_columns import find_columns
+from jaxalign.vision.images.hub import find_columns
 
 datasets = pytest.importorskip("datasets")
 ROOT = pathlib.Path(__file__).resolve().parents[3]

@@ -1,4 +1,4 @@
-"""Embeddings and names of samples read from the files that people have, none of them ever unpickled."""
+"""Embeddings and identities in files of other programs: .npy, .npz, safetensors, Parquet and CSV."""
 
 import csv
 import dataclasses
