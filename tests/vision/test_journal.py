@@ -110,14 +110,13 @@ def test_another_plan_is_refused_or_replaces(out):
     journal.close()
 
 
-@pytest.mark.parametrize("missing", ["state.json", "plan.json"])
-def test_files_without_a_plan_or_a_state_mean_nothing(out, missing):
+def test_files_without_a_plan_mean_nothing(out):
     """As a kill leaves them while they are thrown away."""
     journal = open_journal(out)
     append(journal, 0, 4)
     journal.checkpoint()
     journal.close()
-    (journal.directory / missing).unlink()
+    (journal.directory / "plan.json").unlink()
     journal = open_journal(out, {"encoders": "others"})
     assert journal.rows == 0
     append(journal, 0, 2)
@@ -125,25 +124,36 @@ def test_files_without_a_plan_or_a_state_mean_nothing(out, missing):
     journal.close()
 
 
-@pytest.mark.parametrize("name", ["a.rows", "samples.jsonl"])
-def test_a_file_cut_short_is_one_sentence(out, name):
+@pytest.mark.parametrize("damage", ["cut short", "flipped", "gone", "of another place"])
+def test_a_damaged_piece_and_what_follows_it_are_done_again(out, damage):
+    journal = open_journal(out)
+    for start in (0, 4, 8):
+        append(journal, start, start + 4)
+        journal.checkpoint()
+    journal.close()
+    path = sorted(journal.directory.glob("*.npz"))[1]
+    content = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    elif damage == "of another place":
+        path.write_bytes(path.with_name("000000000000.npz").read_bytes())
+    else:
+        content[len(content) // 2] ^= 255
+        path.write_bytes(content[: len(content) // 2] if damage == "cut short" else content)
+    journal = open_journal(out)
+    assert (journal.stop, journal.rows) == (4, 4)
+    append(journal, 4, 9)
+    check(journal, 9)
+    journal.close()
+
+
+def test_a_damaged_plan_is_one_sentence(out):
     journal = open_journal(out)
     append(journal, 0, 4)
     journal.checkpoint()
     journal.close()
-    (journal.directory / name).write_bytes(b"12")
-    with pytest.raises(UserError, match=f"{name} was cut short; delete that directory to begin again"):
-        open_journal(out)
-    open_journal(out, afresh=True).close()
-
-
-def test_a_damaged_state_is_one_sentence(out):
-    journal = open_journal(out)
-    append(journal, 0, 4)
-    journal.checkpoint()
-    journal.close()
-    (journal.directory / "state.json").write_text('{"stop"')
-    with pytest.raises(UserError, match=r"state\.json is damaged: it is not JSON"):
+    (journal.directory / "plan.json").write_text('{"stop"')
+    with pytest.raises(UserError, match=r"plan\.json is damaged"):
         open_journal(out)
     open_journal(out, afresh=True).close()
 

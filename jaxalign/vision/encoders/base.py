@@ -7,46 +7,6 @@ import numpy as np
 
 from jaxalign.core.errors import UserError
 
-
-@runtime_checkable
-class Encoder(Protocol):
-    """A frozen network from photographs to embeddings.
-
-    Attributes:
-      name: short, of letters, digits and ``_ . + @ -``; what the columns of tables and files of stores are called.
-      dim: width of the embeddings.
-      batch_size: pictures in one batch of the network. ``encode`` takes any number; multiples waste nothing.
-      preprocessing: how pictures are made ready; ``preprocessing.size`` is the input's (height, width).
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def dim(self) -> int: ...
-
-    @property
-    def batch_size(self) -> int: ...
-
-    @property
-    def preprocessing(self) -> Preprocessing: ...
-
-    def prepare(self, image: np.ndarray) -> np.ndarray:
-        """One RGB picture of any size, uint8 [h, w, 3], as uint8 [height, width, 3]; safe to call from threads.
-
-        It does what ``preprocessing`` says: encoders of equal preprocessing may be given one another's pictures.
-        """
-        ...
-
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """Prepared pictures, uint8 [n, height, width, 3], to float32 [n, dim], not normalised in length."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """What the numbers depend on, in JSON's types: two encoders that say the same give the same embeddings."""
-        ...
-
-
 NEAREST, LANCZOS, BILINEAR, BICUBIC, BOX, HAMMING = range(6)  # Pillow's numbers, as checkpoints write them
 
 
@@ -194,3 +154,42 @@ def _center_crop(picture: np.ndarray, height: int, width: int) -> np.ndarray:
             picture = np.pad(picture, padding)
     top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
     return picture[top : top + height, left : left + width]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A frozen network from photographs to embeddings.
+
+    Attributes:
+      name: short, of letters, digits and ``_ . + @ -``; what the columns of tables and files of stores are called.
+      dim: width of the embeddings.
+      batch_size: pictures in one batch of the network. ``encode`` takes any number; multiples waste nothing.
+      preprocessing: how pictures are made ready; ``preprocessing.size`` is the input's (height, width).
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """One RGB picture of any size, uint8 [h, w, 3], as uint8 [height, width, 3]; safe to call from threads.
+
+        It does what ``preprocessing`` says: encoders of equal preprocessing may be given one another's pictures.
+        """
+        ...
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Prepared pictures, uint8 [n, height, width, 3], to float32 [n, dim], not normalised in length."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What the numbers depend on, in JSON's types: two encoders that say the same give the same embeddings."""
+        ...

@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.images.pictures import WHITE, View, decode_picture, pillow, require_landmarks
+from jaxalign.vision.images.crops import View, require_landmarks
+from jaxalign.vision.images.pictures import WHITE, decode_picture, pillow
 from jaxalign.vision.images.source import BadImageError, Content, ImageSource, Picture, Sample
 
 BAD_IMAGES = ("fail", "skip")
