@@ -140,7 +140,7 @@ def test_landmarks_go_straight_to_the_encoders_size(faces, files, out):
     points = np.array([[6.0, 5], [14, 6], [10, 9], [7, 12], [13, 12.5]])
     encoder = NumpyEncoder(size=(14, 14))
     store = extract(Source(faces, landmarks=points), [encoder], out, crop=LandmarkCrop(), dtype="float32")
-    matrix = landmarks.fit_similarity(points, alignment.template(14, 14))
+    matrix = landmarks.fit_similarity(points, landmarks.template(14, 14))
     faces_ = [landmarks.warp(np.asarray(PIL.Image.open(file)), matrix, 14, 14) for file in files]
     np.testing.assert_allclose(store["small"], encoder.encode(np.stack(faces_)), atol=1e-5)
 

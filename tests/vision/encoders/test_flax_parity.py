@@ -135,7 +135,7 @@ WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None  # every import of it fails
 import numpy as np
-from jaxalign.encoders import load_encoder
+from jaxalign.vision.encoders import load_encoder
 encoder = load_encoder(sys.argv[1], batch_size=5)
 np.save(sys.argv[2], encoder.encode(np.load(sys.argv[3])))
 """

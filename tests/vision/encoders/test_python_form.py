@@ -17,7 +17,7 @@ import types
 
 import numpy as np
 
-from jaxalign.encoders import Preprocessing
+from jaxalign.vision.encoders import Preprocessing
 
 PREPROCESSING = Preprocessing(size=(4, 4), resize=(4, 4), rescale=1 / 255, mean=(0.5,) * 3, std=(0.5,) * 3)
 

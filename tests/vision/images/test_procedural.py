@@ -208,7 +208,7 @@ def test_memory_stays_flat() -> None:
     """In a process of its own: 3,000 more photographs after the first 1,000 add next to nothing."""
     code = """
 import resource
-from jaxalign.images import procedural
+from jaxalign.vision import faces as procedural
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 for _ in procedural.stream(range(100), 10): pass
 first = peak()
