@@ -214,9 +214,8 @@ def cached_store(
       UserError: the photographs or encoders cannot be used.
     """
     from jaxalign.vision.encoders import load_encoder
-    from jaxalign.vision.extract import extract
+    from jaxalign.vision.extract import EncoderView, extract
     from jaxalign.vision.images import SourceOptions, open_images, parse_crop
-    from jaxalign.vision.extract import EncoderView
 
     cut, source = parse_crop(crop), open_images(images, SourceOptions())
     encoders = [load_encoder(model) for model in models]
