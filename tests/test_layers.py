@@ -26,6 +26,7 @@ ALLOWED = {
 ONLY_IN = {
     "transformers": "jaxalign/vision",
     "onnxruntime": "jaxalign/vision",
+    "onnx": "jaxalign/vision",
     "datasets": "jaxalign/vision",
     "matplotlib": "jaxalign/report",
     "jinja2": "jaxalign/report",

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Result]) -> Result:
-    """Writes a file under a temporary name beside its own, then renames it.
+    """Writes a file under a temporary name in the same directory, then renames it.
 
     Args:
       path: of the file; one that is there is replaced.
@@ -37,36 +37,9 @@ def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Result]) -
     return result
 
 
-def create_once(path: pathlib.Path, content: bytes) -> bool:
-    """Writes a file unless there is one; of several programs that try, on any host, exactly one does.
-
-    The file is written under a temporary name and linked to its own: a link never replaces, and nobody sees half of it.
-    Over a network the answer to a link may be lost though it was made, so that the number of links decides, as open(2)
-    advises for NFS.
-
-    Returns:
-      Whether it was this call that made the file.
-    """
-    temporary = _beside(path)
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return _is_linked(temporary)
-        except OSError:
-            return _is_linked(temporary) or _create_exclusively(path, content)
-        return True
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a temporary directory beside ``path`` to fill, which becomes ``path`` if the body succeeds.
+    """Gives a temporary directory next to ``path`` to fill, which becomes ``path`` if the body succeeds.
 
     A directory that is there is replaced. If the body fails, ``path`` is as it was.
     """
@@ -122,20 +95,6 @@ def writing(what: pathlib.Path) -> Iterator[None]:
 
 def _beside(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
-
-
-def _is_linked(path: pathlib.Path) -> bool:
-    return os.stat(path).st_nlink == 2
-
-
-def _create_exclusively(path: pathlib.Path, content: bytes) -> bool:
-    """For file systems without hard links: still one winner, but a reader may see the file before its content."""
-    try:
-        with open(path, "xb") as file:
-            file.write(content)
-    except FileExistsError:
-        return False
-    return True
 
 
 def _replace_directory(new: pathlib.Path, path: pathlib.Path) -> None:

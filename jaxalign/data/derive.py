@@ -62,7 +62,7 @@ def write_derived(
 
 
 def join(stores: Sequence[EmbeddingStore], encoders: Sequence[str] | None = None) -> EmbeddingStore:
-    """The encoders of several stores side by side, rows matched by sample id.
+    """The encoders of several stores in one, rows matched by sample id.
 
     Args:
       stores: open ones; the first gives the name, the other columns and the order of rows. Photographs that one of

@@ -161,7 +161,7 @@ class EmbeddingStore:
           **info: what to note of it in the manifest.
 
         Returns:
-          The store with the new encoder open beside those open here.
+          The store with the new encoder open as well as those open here.
 
         Raises:
           UserError: there is such an encoder already, the array does not fit, or the disk refuses.
@@ -252,7 +252,7 @@ class EmbeddingStore:
         return {name: np.asarray(array)[chosen] for name, array in self._mapped.items()}
 
     def chunks(self, size: int = 2048, rows: ArrayLike | None = None) -> Iterator[tuple[np.ndarray, ...]]:
-        """Goes through the rows a chunk at a time, the open encoders side by side.
+        """Goes through the rows a chunk at a time, all open encoders together.
 
         Args:
           size: rows of a chunk; the last has what is left.

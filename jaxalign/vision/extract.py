@@ -98,7 +98,7 @@ def extract(
 ) -> EmbeddingStore:
     """Embeds every photograph of a source with every encoder, decoding each photograph once.
 
-    A run that failed or was killed goes on at its last checkpoint (5 s, at most, before a kill) when it is repeated;
+    A run that failed or was killed continues at its last checkpoint (at most 5 s before) when it is repeated;
     one that stopped at a bad photograph may go on by skipping it. Where ``out`` is a store already, the
     encoders that it lacks are added, after the photographs were found to be the same ones.
 

@@ -25,7 +25,7 @@ GIVE = {
     "(its published code takes BGR)",
     "magface": "export the published ir100 network to ONNX and give onnx:magface.onnx?mean=0&std=255&color=bgr "
     "(its published code takes BGR bytes over 255)",
-    "kprpe": "its ViT-B takes key points beside the picture, which onnx: does not pass on; write a "
+    "kprpe": "its ViT-B takes key points besides the picture, which onnx: does not pass on; write a "
     "python:<module>:<callable> that finds them itself",
     "align": "transformers has no Flax class for ALIGN; export the image tower of kakaobrain/align-base to ONNX and "
     "give onnx:align.onnx with mean, std and size from its preprocessor_config.json",

@@ -39,7 +39,7 @@ def between(value: Plane, low: Plane | Number, high: Plane | Number) -> Plane:
 
 
 def rotated(x: Plane, y: Plane, angle: Number) -> tuple[Plane, Plane]:
-    """The coordinates in a frame that is turned by ``angle`` radians."""
+    """The coordinates in a frame rotated by ``angle`` radians."""
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     return cosine * x + sine * y, cosine * y - sine * x
 

@@ -101,7 +101,7 @@ class CenterCrop:
 
 @dataclasses.dataclass(frozen=True)
 class LandmarkCrop:
-    """The face turned, scaled and shifted so that its five points lie on ArcFace's template.
+    """The face rotated, scaled and shifted so that its five points lie on ArcFace's template.
 
     It is sampled once, straight to the encoder's size (112 × 112 without one), bilinear, black outside the picture;
     how an encoder resizes and crops whole pictures has no say here.

@@ -280,7 +280,7 @@ class MadeFaces:
         people, each = (int(match[1]), int(match[2])) if match else (0, 0)
         if not (2 <= people <= MOST_FACES and 1 <= each <= MOST_FACES):
             raise UserError(
-                f"made faces are asked for as {FORM}, such as faces:{DEFAULT}, with 2 people or more; "
+                f"synthetic faces are written as {FORM}, such as faces:{DEFAULT}, with 2 people or more; "
                 f"got faces:{place}."
             )
         return cls(people, each)

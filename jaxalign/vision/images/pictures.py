@@ -1,4 +1,4 @@
-"""One photograph: decoded from its file, turned upright, resized."""
+"""One photograph: decoded from its file, rotated upright, resized."""
 
 import contextlib
 import dataclasses

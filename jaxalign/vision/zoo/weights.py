@@ -1,4 +1,4 @@
-"""The zoo's weights and model cards as files beside this one."""
+"""The zoo's weights and model cards as files in the package."""
 
 import dataclasses
 import json

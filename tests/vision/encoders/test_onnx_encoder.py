@@ -12,7 +12,6 @@ from PIL import Image
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
 from jaxalign.vision.encoders import Encoder, load_encoder
-from jaxalign.vision.encoders.onnx_encoder import first_operators
 
 IMAGES = np.random.default_rng(5).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
 PIXELS = IMAGES.transpose(0, 3, 1, 2)
@@ -168,7 +167,6 @@ def test_files_that_are_no_onnx_are_refused(content, tmp_path):
     (tmp_path / "g.onnx").write_bytes(content)
     with pytest.raises(UserError, match=r"g.onnx cannot be loaded as an ONNX graph"):
         load_encoder(f"onnx:{tmp_path / 'g.onnx'}")
-    assert first_operators(tmp_path / "g.onnx", 8) == []
 
 
 def test_a_cut_file_and_a_missing_one(tmp_path):
@@ -178,12 +176,6 @@ def test_a_cut_file_and_a_missing_one(tmp_path):
         load_encoder(f"onnx:{path}")
     with pytest.raises(UserError, match=r"there is no file .*nowhere.onnx"):
         load_encoder("onnx:nowhere.onnx")
-
-
-def test_first_operators_are_those_that_onnx_reads(tmp_path):
-    path = onnx_graphs.write(tmp_path / "g.onnx", before=INSIDE)
-    assert first_operators(path, 8) == ["Sub", "Mul", "Conv", "GlobalAveragePool", "Flatten"]
-    assert first_operators(path, 2) == ["Sub", "Mul"]
 
 
 @pytest.mark.parametrize("name", ["mobilefacenet", "mobileface", "faceres"])
