@@ -15,7 +15,7 @@ from jaxalign.report.figures.drawing import Picture
 from jaxalign.report.labels import count, shown
 from jaxalign.report.part import Part
 from jaxalign.report.sections import SECTIONS, Folded, Section, Text, Together, sections
-from jaxalign.report.tables import FORMATS, Column, Table, Value, to_csv
+from jaxalign.report.tables import FORMATS, Table, to_csv
 
 PAGE = "report.html"
 COMMAND_WIDTH = 92  # of a command on one line
@@ -116,48 +116,7 @@ def render_page(
         style=markupsafe.Markup(style),
         script=markupsafe.Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        rows=_rows,
-        sort_key=_sort_key,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Entry:
-    """An entry as the template shows it; ``note`` is the number of its reason below the table."""
-
-    text: str
-    sort: str | None
-    spread: str = ""
-    interval: str = ""
-    best: bool = False
-    doubtful: bool = False
-    note: int | None = None
-
-
-def _rows(table: Table) -> list[list[_Entry]]:
-    best, notes = table.best(), {note: place + 1 for place, note in enumerate(table.notes)}
-    rows = []
-    for i, row in enumerate(table.rows):
-        entries = []
-        for j, (entry, column) in enumerate(zip(row, table.columns, strict=True)):
-            key = _sort_key(column, entry)
-            if isinstance(entry, Value):
-                main, spread, interval = table.parts(column, entry)
-                note = notes.get(entry.reason)
-                entries.append(_Entry(main, key, spread, interval, (i, j) in best, entry.doubtful, note))
-            else:
-                entries.append(_Entry("" if entry is None else shown(entry), key))
-        rows.append(entries)
-    return rows
-
-
-def _sort_key(column: Column, entry: str | Value | None) -> str | None:
-    """A number for the script to sort by; "" goes last; None for text."""
-    if isinstance(entry, Value):
-        return "" if entry.mean != entry.mean else repr(entry.mean)
-    if column.kind == "text":
-        return None
-    return "" if not entry else entry.replace(",", "").replace("\N{MINUS SIGN}", "-")
 
 
 def _write_pictures(pictures: Sequence[Picture], directory: pathlib.Path) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from jaxalign.report.labels import shown
-from jaxalign.report.tables.model import Entry, Table, Value
+from jaxalign.report.tables.model import Table, Value, Written
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -53,8 +53,8 @@ def to_markdown(table: Table) -> str:
     lines = [f"**{_markdown(table.title)}.** {_markdown(table.caption)}", ""]
     lines.append("| " + " | ".join(_markdown(column.head) for column in table.columns) + " |")
     lines.append("| " + " | ".join("---" if c.kind == "text" else "---:" for c in table.columns) + " |")
-    for row in written_entries(table, _markdown, "**{}**"):
-        lines.append("| " + " | ".join(cell or "" for cell in row) + " |")
+    for row in table.written():
+        lines.append("| " + " | ".join(entry_text(entry, _markdown, "**{}**") for entry in row) + " |")
     lines += ["", *(f"n/a: {_markdown(note)}." for note in table.notes)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -74,8 +74,9 @@ def to_latex(table: Table) -> str:
         " & ".join(_latex(column.head) for column in table.columns) + r" \\",
         r"\midrule",
     ]
-    for row in written_entries(table, _latex, r"\textbf{{{}}}", r"\(\pm\)"):
-        lines.append(" & ".join(cell or "" for cell in row) + r" \\")
+    for row in table.written():
+        cells = (entry_text(entry, _latex, r"\textbf{{{}}}", r"\(\pm\)") for entry in row)
+        lines.append(" & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
@@ -86,29 +87,21 @@ FORMATS: dict[str, tuple[str, Callable[[Table], str]]] = {
 }
 
 
-def written_entries(
-    table: Table, escape: Callable[[str], str] = shown, bold: str = "{}", plus_minus: str = "±"
-) -> list[list[str | None]]:
-    """Every entry as text, with its deviation, its interval and the mark of doubt; None for what was not measured.
+def entry_text(
+    entry: Written, escape: Callable[[str], str] = str, bold: str = "{}", plus_minus: str = "±"
+) -> str:
+    """An entry with its mark of doubt, its deviation and its interval.
 
     Args:
-      table: to write.
+      entry: to write.
       escape: makes text safe for a format.
       bold: a pattern for the best numbers.
       plus_minus: in front of a deviation.
     """
-    best = table.best()
-
-    def written(i: int, j: int, entry: Entry) -> str | None:
-        if not isinstance(entry, Value):
-            return None if entry is None else escape(entry)
-        main, spread, interval = table.parts(table.columns[j], entry)
-        text = escape(main) + (escape("*") if entry.doubtful else "")
-        text = bold.format(text) if (i, j) in best else text
-        text += f" {plus_minus} {escape(spread)}" if spread else ""
-        return text + (f" ({escape(interval)})" if interval else "")
-
-    return [[written(i, j, entry) for j, entry in enumerate(row)] for i, row in enumerate(table.rows)]
+    text = escape(entry.text + "*" * entry.doubtful)
+    text = bold.format(text) if entry.best else text
+    text += f" {plus_minus} {escape(entry.spread)}" if entry.spread else ""
+    return text + (f" ({escape(entry.interval)})" if entry.interval else "")
 
 
 def _extras(table: Table, j: int) -> list[str]:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from jaxalign.report.labels import NO_VALUE, file_stem, number, with_minus
+from jaxalign.report.labels import NO_VALUE, file_stem, number, shown, with_minus
 from jaxalign.report.result_table import NO_REASON, Cell, Row
 
 
@@ -85,6 +85,27 @@ Entry = str | Value | None  # None: not measured at all
 
 
 @dataclasses.dataclass(frozen=True)
+class Written:
+    """An entry as text.
+
+    Attributes:
+      text: the number, a name, "n/a", or "" for what was not measured.
+      sort: the number to sort by; "" where there is none; None for text.
+      spread, interval: deviation and interval; "" where there is none.
+      best, doubtful: whether it is set in bold, and marked.
+      note: number of its reason in ``Table.notes``, from 1; 0 where there is none.
+    """
+
+    text: str
+    sort: str | None
+    spread: str = ""
+    interval: str = ""
+    best: bool = False
+    doubtful: bool = False
+    note: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Table:
     """A table.
 
@@ -135,12 +156,26 @@ class Table:
                 found |= {(i, j) for i, value in known if column.written(value) == column.written(top)}
         return found
 
-    def parts(self, column: Column, value: Value) -> tuple[str, str, str]:
-        """A value as shown: the number, its deviation and its interval ("" where there is none)."""
-        spread = interval = ""
-        if not math.isnan(value.mean):
-            if value.deviation is not None and not math.isnan(value.deviation):
-                spread = column.written(value.deviation)
-            if value.low is not None and value.high is not None:
-                interval = f"{column.written(value.low)} to {column.written(value.high)}"
-        return column.written(value.mean), spread, interval
+    def written(self) -> list[list[Written]]:
+        """Every entry as it is shown, row by row."""
+        best, notes = self.best(), self.notes
+        return [
+            [
+                _written(entry, column, (i, j) in best, notes)
+                for j, (entry, column) in enumerate(zip(row, self.columns))
+            ]
+            for i, row in enumerate(self.rows)
+        ]
+
+
+def _written(entry: Entry, column: Column, best: bool, notes: Sequence[str]) -> Written:
+    if not isinstance(entry, Value):
+        return Written(shown(entry or ""), None if column.kind == "text" else "")
+    if math.isnan(entry.mean):
+        return Written(NO_VALUE, "", note=notes.index(entry.reason) + 1, doubtful=entry.doubtful)
+    spread = interval = ""
+    if entry.deviation is not None and not math.isnan(entry.deviation):
+        spread = column.written(entry.deviation)
+    if entry.low is not None and entry.high is not None:
+        interval = f"{column.written(entry.low)} to {column.written(entry.high)}"
+    return Written(column.written(entry.mean), repr(entry.mean), spread, interval, best, entry.doubtful)

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from jaxalign.report.labels import shown
-from jaxalign.report.tables.formats import written_entries
+from jaxalign.report.tables.formats import entry_text
 from jaxalign.report.tables.model import Column, Table
 
 LEAST_HEAD = 9  # letters of a column's head before it is broken at spaces
@@ -30,7 +30,9 @@ def to_text(tables: Sequence[Table], *, title: str = "", width: int = 100) -> st
 
 def _lines(table: Table, width: int) -> list[str]:
     heading = ". ".join(filter(None, (table.title, table.caption)))
-    cells = [["·" if cell is None else cell for cell in row] for row in written_entries(table)]
+    cells = [
+        [entry_text(entry) or ("" if entry.sort is None else "·") for entry in row] for row in table.written()
+    ]
     heads = [_head(column, [row[j] for row in cells]) for j, column in enumerate(table.columns)]
     sizes = [max(map(len, (*head, *(row[j] for row in cells)))) for j, head in enumerate(heads)]
     texts = [column.kind == "text" for column in table.columns]
