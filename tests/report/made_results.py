@@ -30,6 +30,7 @@ METHODS = (("identity", None), ("ridge", None), ("canonical", 64))
 NAN = math.nan
 UNSUPPORTED = "fewer than 10 expected false matches"
 SINGULAR = "the moments of the source are singular"
+NEVER = "99 % of the final value is not reached with an interval"
 
 
 def rate(source: int, target: int, method: int, seed: int = 42) -> float:
@@ -173,6 +174,16 @@ def write_sweep(folder, driver, dataset, encoders, seeds) -> None:
         "rank_sweep": ("rank", (4, 8, 16, 32, 64)),
         "ridge_path": ("l2", (0.001, 0.01, 0.1, 1.0, 10.0)),
     }[driver]
+    numbers: dict[str, list[tuple]] = {  # own photograph, measure, value, more for source i
+        "data_efficiency": [
+            ("excluded", "rank1:people_for_95%", (150.0, 10), {"low": 80.0, "high": 400.0}),
+            ("excluded", "rank1:people_for_99%", (NAN, 0), {"reason": NEVER}),
+        ],
+        "rank_sweep": [
+            ("excluded", "smallest_rank_within_1_point", (16.0, 1), {}),
+            ("", "effective_rank", (20.5, 1), {}),
+        ],
+    }
     rows = []
     for seed in seeds:
         for i, j, source, target in pairs(encoders):
@@ -187,21 +198,11 @@ def write_sweep(folder, driver, dataset, encoders, seeds) -> None:
                         reached = value * share
                         more: Any = {"axis": axis, "at": at, "low": reached - 0.02, "high": reached + 0.02}
                         rows.append(Row(*here, rank, seed, own, measure, reached, **more))
-                if driver == "data_efficiency":
-                    ends: Any = {"low": 80.0, "high": 400.0}
-                    rows.append(
-                        Row(*here, None, seed, "excluded", "rank1:people_for_95%", 150.0 + 10 * i, **ends)
-                    )
-                    never: Any = {"reason": "99 % of the final value is not reached with an interval"}
-                    rows.append(Row(*here, None, seed, "excluded", "rank1:people_for_99%", NAN, **never))
-                if driver == "rank_sweep":
-                    rows.append(Row(*here, None, seed, "excluded", "smallest_rank_within_1_point", 16.0 + i))
-                    rows.append(Row(*here, None, seed, "", "effective_rank", 20.5 + i))
+                for own, measure, (start, step), more in numbers.get(driver, []):
+                    rows.append(Row(*here, None, seed, own, measure, start + step * i, **more))
         if driver == "data_efficiency":
-            ends: Any = {"low": 90.0, "high": 300.0}
-            rows.append(
-                Row(dataset, "", "", "ridge", None, seed, "excluded", "rank1:people_for_95%", 140.0, **ends)
-            )
+            of_mean = dataset, "", "", "ridge", None, seed, "excluded", "rank1:people_for_95%", 140.0
+            rows.append(Row(*of_mean, low=90.0, high=300.0))
     write_part(folder, driver, rows, dataset, encoders, seeds)
 
 

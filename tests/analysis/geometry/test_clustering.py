@@ -43,28 +43,17 @@ def test_a_tree_by_hand():
     assert found.order in (("b", "a", "c"), ("c", "a", "b"))  # a is nearer to c
 
 
-def test_heights_are_those_of_scikit_learn():
+def test_heights_are_those_of_scikit_learn_and_the_cophenetic_correlation_is_scipys():
     distances = random_distances()
     found = dendrogram(NAMES, distances)
-    theirs = AgglomerativeClustering(
-        n_clusters=None,  # pyright: ignore[reportArgumentType]
-        distance_threshold=0,
-        metric="precomputed",
-        linkage="average",
-    ).fit(distances)
+    options = {"n_clusters": None, "distance_threshold": 0, "metric": "precomputed", "linkage": "average"}
+    theirs = AgglomerativeClustering(**options).fit(distances)  # pyright: ignore[reportArgumentType]
     np.testing.assert_allclose(found.linkage[:, 2], theirs.distances_)
-
-
-def test_cophenetic_correlation_is_scipys():
-    distances = random_distances()
-    found = dendrogram(NAMES, distances)
     condensed = squareform(distances, checks=False)
-    theirs, _ = hierarchy.cophenet(hierarchy.linkage(condensed, "average"), condensed)
-    assert found.cophenetic == pytest.approx(theirs)
-
-
-def test_equal_distances_have_no_cophenetic_correlation():
-    assert np.isnan(dendrogram(NAMES[:3], 1 - np.eye(3)).cophenetic)
+    assert found.cophenetic == pytest.approx(
+        hierarchy.cophenet(hierarchy.linkage(condensed, "average"), condensed)[0]
+    )
+    assert np.isnan(dendrogram(NAMES[:3], 1 - np.eye(3)).cophenetic)  # equal distances
 
 
 def test_the_published_tree_of_the_reference_numbers(shared):
@@ -137,9 +126,7 @@ def test_planted_families_are_found_and_others_not():
     distances = np.abs(points - points.T)
     assert family_test(distances, list("xxxxxyyyyy")).p == pytest.approx(2 / 252)
     assert family_test(distances, list("xyxyxyxyxy")).p > 0.2
-
-
-def test_families_of_equal_encoders():
+    # Of equal encoders the statistic is infinite, or says nothing.
     distances = 1.0 - np.kron(np.eye(2), np.ones((2, 2)))
     found = family_test(distances, list("xxyy"))
     assert (found.statistic, found.p) == (np.inf, pytest.approx(2 / 6))

@@ -79,14 +79,11 @@ def test_duplicates_are_neighbours_in_order_of_rows():
     assert np.isnan(intrinsic_dimension_mle(found.distance))
 
 
-def test_mutual_neighbours_counted_by_hand():
+def test_mutual_neighbours_by_hand_and_against_sets():
     x = np.array([[1, 2], [0, 2], [0, 1], [2, 1]])
     y = np.array([[1, 3], [2, 3], [1, 0], [2, 0]])
     assert mutual_neighbours(x, y) == (1 + 1 + 2 + 1) / 8
     assert mutual_neighbours(x, x) == 1
-
-
-def test_mutual_neighbours_against_sets():
     near = [nearest_neighbours(side, 5, unit=True).index for side in make("tall")]
     theirs = np.mean([len(set(a) & set(b)) / 5 for a, b in zip(*map(np.ndarray.tolist, near))])
     assert mutual_neighbours(*near) == pytest.approx(theirs)
@@ -131,15 +128,12 @@ def test_intrinsic_dimension_by_hand():
     assert intrinsic_dimension_twonn(ratios, discarded=0.5) == pytest.approx(slope)
 
 
-def test_spectra():
+def test_spectra_by_hand_and_of_rows():
     values = np.array([3.0, 1.0, 0.0])
     assert participation_ratio(values) == pytest.approx(16 / 10)
     assert first_component_share(values) == 0.75
     for measure in (participation_ratio, first_component_share):
         assert np.isnan(measure(np.zeros(3)))
-
-
-def test_spectra_of_moments_are_those_of_the_rows():
     x, _ = make("constant_column")
     values = principal_axes(Moments.of({"x": x}), "x").values
     theirs = np.linalg.svd(centred(x), compute_uv=False) ** 2
@@ -161,10 +155,7 @@ def test_person_scatter_is_analysis_of_variance():
     squares = found.between * 4 + found.within  # four photographs each: MS between
     assert squares / found.within == pytest.approx(scipy.stats.f_oneway(*groups).statistic)
     assert found.within == pytest.approx(np.mean([group.var(ddof=1) for group in groups]))
-
-
-def test_person_scatter_by_hand():
-    """Groups of 2 and 1: within (0 ± 1) / 1, MS between 2/3 · 9 ... n₀ = 3 − 5/3."""
+    # By hand, groups of 2 and 1: within (0 ± 1) / 1, MS between 2/3 · 9 ... n₀ = 3 − 5/3.
     found = person_scatter(np.array([[-1.0], [1.0], [3.0]]), ["a", "a", "b"])
     assert found.within == 2
     assert found.between == pytest.approx((6 - 2) / (3 - 5 / 3))
