@@ -1,11 +1,10 @@
 """Source by target as colours and numbers: one canvas for all the pictures of a table."""
 
-import concurrent.futures
 import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -65,16 +64,11 @@ def draw_heatmaps(
     canvas = Canvas(table, caption)
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
-    with concurrent.futures.ThreadPoolExecutor(1) as compressing:  # while the next picture is drawn
-        written = []
-        for setting, measure in drawable:
-            path = directory / file_name(setting, measure)
-            if progress is not None:
-                progress(path.name)
-            written.append(compressing.submit(_write, canvas.draw(setting, measure), path))
-            paths.append(path)
-        for each in written:
-            each.result()
+    for setting, measure in drawable:
+        paths.append(directory / file_name(setting, measure))
+        if progress is not None:
+            progress(paths[-1].name)
+        canvas.save(setting, measure, paths[-1])
     return paths
 
 
@@ -97,12 +91,6 @@ def file_name(setting: Setting, measure: Measure) -> str:
     """Such as ``canonical_r64-rank1-excluded.png``."""
     method = setting.method if setting.rank is None else f"{setting.method}_r{setting.rank}"
     return "-".join(filter(None, [method, measure.name, measure.own_photograph])) + ".png"
-
-
-def _write(pixels: np.ndarray, path: pathlib.Path) -> None:
-    from PIL import Image  # comes with matplotlib
-
-    Image.fromarray(pixels).save(path, dpi=(DOTS_PER_INCH, DOTS_PER_INCH), compress_level=4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,15 +151,13 @@ class Layout:
 
 
 class Canvas:
-    """One figure, drawn once without colours and numbers, which are then drawn over it for each picture.
-
-    A run draws a hundred pictures of which only these differ.
+    """One figure for all settings and measures of a table, which differ only in colours, numbers and words.
 
     Args:
       table: what was measured.
       caption: one line under the title.
       roles: of rows and columns, beside the axes.
-      numbers_to: above so many encoders cells have no numbers; they take most of the time to draw.
+      numbers_to: above so many encoders cells have no numbers, which take most of the time to draw.
     """
 
     def __init__(
@@ -199,8 +185,7 @@ class Canvas:
         width, height = max(right + 0.75, 6.4), top + 0.85
         with drawing():
             self.figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
-            self.canvas = FigureCanvasAgg(self.figure)
-            self.backgrounds: dict[Scale, Any] = {}
+            FigureCanvasAgg(self.figure)
             shape = (left / width, bottom / height, (right - left) / width, (top - bottom) / height)
             self.axes: Any = self.figure.add_axes(shape)
             # As it is, without resampling, so that an SVG has one pixel a cell and sharp edges.
@@ -234,20 +219,15 @@ class Canvas:
         axes.set_facecolor(EMPTY)
         for side in axes.spines.values():
             side.set_visible(False)
-        self.lines = [
-            line(edge - 0.5, color=PAPER, linewidth=4 if edge == count - 1 else 0.8)
-            for line, count in ((axes.axvline, columns), (axes.axhline, rows))
-            for edge in range(1, count)
-        ]
+        for line, cells in ((axes.axvline, columns), (axes.axhline, rows)):
+            for edge in range(1, cells):
+                line(edge - 0.5, color=PAPER, linewidth=4 if edge == cells - 1 else 0.8)
 
-    def draw(self, setting: Setting, measure: Measure) -> np.ndarray:
-        """One picture, shape [height, width, 3]."""
+    def save(self, setting: Setting, measure: Measure, path: pathlib.Path) -> None:
+        """Writes one picture as PNG."""
         with drawing():
-            self._prepare(Scale.of(measure))
             self.show(setting, measure)
-            for artist in self._changing():
-                self.figure.draw_artist(artist)
-        return np.array(self.canvas.buffer_rgba())[..., :3]
+            self.figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
 
     def show(self, setting: Setting, measure: Measure, scale: Scale | None = None, title: str = "") -> None:
         """Puts a setting's numbers into the figure, without drawing it."""
@@ -270,23 +250,6 @@ class Canvas:
         self.bar.update_normal(self.image)
         self.bar.ax.tick_params(labelsize=self.size, length=2)
         self.bar.ax.set_title(scale.unit, fontsize=self.size)
-
-    def _prepare(self, scale: Scale) -> None:
-        """Puts on the canvas what all pictures of one scale have in common."""
-        if scale not in self.backgrounds:
-            self._use(scale)
-            for artist in self._changing():
-                artist.set_animated(True)
-            self.canvas.draw()
-            self.backgrounds[scale] = self.canvas.copy_from_bbox(self.figure.bbox)
-        self.canvas.restore_region(self.backgrounds[scale])
-
-    def _changing(self) -> Iterator[Any]:
-        """What differs between pictures, from back to front."""
-        yield self.image
-        yield from self.lines
-        yield from (text for row in self.texts for text in row)
-        yield from (self.title, self.footnote)
 
     def _numbers(
         self,

@@ -49,23 +49,13 @@ class Axis:
     ticks: tuple[float, ...] = ()
 
 
-def draw_lines(
-    lines: Sequence[Line],
-    x: Axis,
-    y: Axis,
-    *,
-    name: str,
-    title: str,
-    caption: str,
-    marks: Sequence[tuple[float, str]] = (),
-) -> Picture:
+def draw_lines(lines: Sequence[Line], x: Axis, y: Axis, *, name: str, title: str, caption: str) -> Picture:
     """Lines in one pair of axes, told apart by colour, dashes and, where points are few, by marks.
 
     Args:
       lines: to draw, the most important first.
       x, y: the axes.
       name, title, caption: see ``Picture``; the alternative text is made from the numbers.
-      marks: heights with a word each, drawn as thin lines across.
     """
     with drawing():
         legend_rows = math.ceil(len(lines) / 3)
@@ -73,11 +63,6 @@ def draw_lines(
         axes = figure.add_subplot()
         for place, line in enumerate(lines):
             _draw(axes, line, place)
-        for height, word in marks:
-            axes.axhline(height, color=SERIES[-1], linewidth=0.8, linestyle=(0, (1, 2)))
-            axes.annotate(
-                word, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7.5
-            )
         _prepare(axes, x, y)
         axes.set_title(title, fontsize=10.5, weight="bold", loc="left")
         figure.legend(loc="outside lower center", ncols=min(3, len(lines)), fontsize=8.5, handlelength=2.8)
