@@ -341,16 +341,19 @@ def family_tables(trees: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     Args:
       trees: the content of ``families.json``.
     """
-    heads = "cophenetic correlation", "pseudo-F", "p", "relabellings", "least p"
+    tested = any(tree.get("permutation") is not None for tree in trees.values())
+    heads = ["cophenetic correlation", *(["pseudo-F", "p", "relabellings", "least p"] if tested else [])]
     columns = [Column("measure"), *(Column(head, "number") for head in heads), Column("order")]
     lines = []
     for measure, tree in trees.items():
         test = tree.get("permutation")
         values: list[Entry] = [Value(_number(tree.get("cophenetic")), reason=tree.get("reason", ""))]
-        values += [None] * 4 if test is None else _test_values(test)
+        if tested:
+            values += [None] * 4 if test is None else _test_values(test)
         left_out = f"; without a value: {', '.join(tree['left_out'])}" if tree["left_out"] else ""
         lines.append([measure, *values, " | ".join(tree["order"]) + left_out])
-    caption = "Average linkage; do given families explain the distances (PERMANOVA)?"
+    test = "; do given families explain the distances (PERMANOVA)?" if tested else "."
+    caption = f"Average linkage{test}"
     tables = [Table("trees", "Trees of encoders", caption, columns, lines)]
     measure, tree = next(iter(trees.items()))
     if not len(tree["linkage"]):
@@ -358,9 +361,9 @@ def family_tables(trees: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     names = list(tree["encoders"])
     merges = []
     for left, right, height, _ in tree["linkage"]:
-        merges.append([Value(height), names[int(left)], names[int(right)]])
+        merges.append([Value(height), f"{names[int(left)]} + {names[int(right)]}"])
         names.append(f"({names[int(left)]}, {names[int(right)]})")
-    columns = [Column("height", "number", 2), Column("one"), Column("other")]
+    columns = [Column("height", "number", 2), Column("joined")]
     caption = "The closest first."
     return [
         *tables,

@@ -38,7 +38,7 @@ def _lines(table: Table, width: int) -> list[str]:
     texts = [column.kind == "text" for column in table.columns]
     fixed = texts.index(False) if False in texts else len(texts) - 1  # columns that every block repeats
     lines = [*textwrap.wrap(shown(heading), width), ""]
-    for number, block in enumerate(_blocks(sizes, fixed, width)):
+    for number, block in enumerate(_blocks(sizes, texts, fixed, width)):
         depth = max(len(heads[j]) for j in block)
         rows = [[([""] * depth + heads[j])[level - depth] for j in block] for level in range(depth)]
         rows += [[row[j] for j in block] for row in cells]
@@ -59,13 +59,13 @@ def _head(column: Column, cells: Sequence[str]) -> list[str]:
     return textwrap.wrap(shown(column.head), room, break_long_words=False, break_on_hyphens=False) or [""]
 
 
-def _blocks(sizes: Sequence[int], fixed: int, width: int) -> list[list[int]]:
-    """Numbers of the columns of each block."""
+def _blocks(sizes: Sequence[int], texts: Sequence[bool], fixed: int, width: int) -> list[list[int]]:
+    """Numbers of the columns of each block; only a column of numbers begins another."""
     left = list(range(fixed))
     blocks, room = [list(left)], width - sum(sizes[j] + len(GAP) for j in left)
     used = 0
     for j in range(fixed, len(sizes)):
-        if used and used + sizes[j] > room:
+        if used and used + sizes[j] > room and not texts[j]:
             blocks.append(list(left))
             used = 0
         blocks[-1].append(j)
