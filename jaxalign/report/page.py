@@ -70,23 +70,23 @@ def write_report(
         found.append(section)
         if progress is not None:
             progress(section.title)
-    text = render_page(found, parts, title=title, absent=absent, written=written)
+    text = _render(found, parts, title=title, absent=absent, written=written)
     (directory / PAGE).write_text(text, encoding="utf-8")
     pictures = [picture for section in found for picture in section.pictures()]
     tables = [table for section in found for table in section.tables()]
-    _write_pictures(pictures, directory / "figures")
-    _write_tables(tables, directory / "tables", formats)
+    writers = {".csv": to_csv} | dict(FORMATS[name] for name in formats)
+    for name in ("figures", "tables"):
+        (directory / name).mkdir(exist_ok=True)
+    for picture in pictures:
+        (directory / "figures" / f"{picture.name}.svg").write_text(picture.svg, encoding="utf-8")
+        (directory / "figures" / f"{picture.name}.png").write_bytes(picture.png)
+    for table in tables:
+        for suffix, write in writers.items():
+            (directory / "tables" / f"{table.name}{suffix}").write_text(write(table), encoding="utf-8")
     return len(pictures), len(tables)
 
 
-def render_page(
-    found: Sequence[Section],
-    parts: Sequence[Part],
-    *,
-    title: str,
-    absent: Sequence[str] = (),
-    written: str = "",
-) -> str:
+def _render(found: Sequence[Section], parts: Sequence[Part], **words: Any) -> str:
     """The HTML text of the page.
 
     Every name is escaped where it is written. A content security policy lets the page load nothing and run no
@@ -107,32 +107,14 @@ def render_page(
     templates = resources.files("jaxalign.report") / "templates"
     style, script = ((templates / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return environment.get_template("page.html.j2").render(
-        title=title,
+        **words,
         sections=found,
         origins=[origin(part) for part in parts],
-        absent=absent,
         not_there=[driver for driver in SECTIONS if driver not in {part.driver for part in parts}],
-        written=written,
         style=markupsafe.Markup(style),
         script=markupsafe.Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def _write_pictures(pictures: Sequence[Picture], directory: pathlib.Path) -> None:
-    directory.mkdir(exist_ok=True)
-    for picture in pictures:
-        (directory / f"{picture.name}.svg").write_text(picture.svg, encoding="utf-8")
-        (directory / f"{picture.name}.png").write_bytes(picture.png)
-
-
-def _write_tables(tables: Sequence[Table], directory: pathlib.Path, formats: Sequence[str]) -> None:
-    directory.mkdir(exist_ok=True)
-    for table in tables:
-        (directory / f"{table.name}.csv").write_text(to_csv(table), encoding="utf-8")
-        for name in formats:
-            suffix, write = FORMATS[name]
-            (directory / f"{table.name}{suffix}").write_text(write(table), encoding="utf-8")
 
 
 @dataclasses.dataclass(frozen=True)
