@@ -152,7 +152,7 @@ class Network:
         return _apply(self, jnp.asarray(rows, jnp.float32))
 
 
-class Trained(NamedTuple):
+class TrainedNetwork(NamedTuple):
     """A network and how its training went.
 
     Attributes:
@@ -176,7 +176,7 @@ def fit_network(
     hidden: int = 128,
     steps: int = 400,
     seed: int = 0,
-) -> Trained:
+) -> TrainedNetwork:
     """Trains a network on squared error by Adam, from an affine map that was fitted without the rows held out.
 
     The hidden layer begins without effect, so that training begins at the affine map; W, c and the layer are trained
@@ -214,7 +214,7 @@ def fit_network(
         now = float(_loss(network, *outside))
         if now < least:
             best, least, best_at = network, now, taken
-    return Trained(best, before, least, taken)
+    return TrainedNetwork(best, before, least, taken)
 
 
 def _begin(start: AffineMap, x: np.ndarray, hidden: int, key: PRNGKeyArray) -> Network:

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from jaxalign.core.errors import UserError
-from jaxalign.report.figures.drawing import Picture
+from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.labels import count, shown
 from jaxalign.report.part import Part
 from jaxalign.report.sections import SECTIONS, Folded, Section, Text, Together, sections
@@ -19,7 +19,7 @@ from jaxalign.report.tables import FORMATS, Table, to_csv
 
 PAGE = "report.html"
 COMMAND_WIDTH = 92  # of a command on one line
-_KINDS = {Text: "text", Table: "table", Picture: "picture", Together: "together", Folded: "folded"}
+_KINDS = {Text: "text", Table: "table", Plot: "picture", Together: "together", Folded: "folded"}
 
 
 def require_report_libraries() -> None:

@@ -8,7 +8,7 @@ import numpy.typing
 from jax.typing import ArrayLike
 
 from jaxalign.analysis.geometry import neighbours, spectral
-from jaxalign.analysis.geometry.spectral import Axes, Scores
+from jaxalign.analysis.geometry.spectral import Basis, Whitened
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision
@@ -132,7 +132,7 @@ class GeometrySettings:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
+class EncoderGeometry:
     """What one encoder brings to every comparison, and its own numbers.
 
     Attributes:
@@ -143,8 +143,8 @@ class Prepared:
       numbers: of the encoder alone, by name.
     """
 
-    axes: Axes
-    scores: Scores
+    axes: Basis
+    scores: Whitened
     ranks: np.ndarray
     near: np.ndarray
     subspace: np.ndarray
@@ -173,7 +173,7 @@ class GeometrySample:
         embeddings: Mapping[str, ArrayLike],
         identities: numpy.typing.ArrayLike,
         settings: GeometrySettings | None = None,
-        each: Callable[[Callable[[str], Prepared], Sequence[str]], Iterable[Prepared]] = map,
+        each: Callable[[Callable[[str], EncoderGeometry], Sequence[str]], Iterable[EncoderGeometry]] = map,
     ):
         self.settings = settings = settings or GeometrySettings()
         self.rows = {name: np.asarray(rows) for name, rows in checks.embeddings(embeddings).items()}
@@ -198,7 +198,7 @@ class GeometrySample:
     def _distance_rows(self) -> int:
         return min(self.count, self.settings.distance_rows)
 
-    def _prepare(self, name: str) -> Prepared:
+    def _prepare(self, name: str) -> EncoderGeometry:
         rows, settings = self.rows[name], self.settings
         axes = spectral.principal_axes(self.moments, name, variance=settings.variance)
         means = spectral.person_means(rows, self.identities)
@@ -207,7 +207,7 @@ class GeometrySample:
         unit = np.allclose(np.linalg.norm(rows.astype(np.float64), axis=1), 1, rtol=0, atol=1e-5)
         away = near if unit else neighbours.nearest_neighbours(rows, most)
         index = near.index[:, : settings.neighbours]
-        return Prepared(
+        return EncoderGeometry(
             axes,
             spectral.scores(self.moments, name, axes, rows),
             neighbours.ranked_cosines(rows[: self._distance_rows]),
@@ -220,7 +220,7 @@ class GeometrySample:
         """Numbers of one encoder alone: dimensions, common direction, hubness, scatter of people."""
         return dict(self._prepared[name].numbers)
 
-    def _describe(self, name: str, axes: Axes, index: np.ndarray, away: np.ndarray) -> dict[str, float]:
+    def _describe(self, name: str, axes: Basis, index: np.ndarray, away: np.ndarray) -> dict[str, float]:
         values = np.asarray(axes.values)
         people = spectral.person_scatter(self.rows[name], self.identities)
         numbers = {
@@ -257,7 +257,7 @@ class GeometrySample:
             for name in SIMILARITIES
         }
 
-    def _spectral(self, names: tuple[str, str], x: Prepared, y: Prepared) -> dict[str, tuple]:
+    def _spectral(self, names: tuple[str, str], x: EncoderGeometry, y: EncoderGeometry) -> dict[str, tuple]:
         values = spectral.observed(self.moments, names, x.axes, y.axes)
         with double_precision():
             unbiased = spectral.debiased(
@@ -267,7 +267,7 @@ class GeometrySample:
         values = {**values, "linear_cka_unbiased": unbiased}
         return {name: (values[name], null[name]) for name in values}
 
-    def _others(self, x: Prepared, y: Prepared) -> dict[str, tuple]:
+    def _others(self, x: EncoderGeometry, y: EncoderGeometry) -> dict[str, tuple]:
         """Similarities from the rows; the first of their orders is the one in which rows belong together."""
 
         def orders(kind: str) -> np.ndarray:

@@ -32,11 +32,11 @@ Values = dict[str, Array]
 
 
 @pytree
-class Axes:
+class Basis:
     """Eigendecomposition XᵀX = V Λ Vᵀ of one encoder's centred rows X, the largest direction first.
 
-    Directions of numerically no variance are cut off, so that singular second moments do no harm. Axes are padded with
-    zeros to one of a few sizes, so that encoders of similar rank share compiled programs.
+    Directions without numerical variance are cut off, so that singular second moments do no harm. Arrays are padded
+    with zeros to one of a few sizes, so that encoders of similar rank share compiled programs.
 
     Attributes:
       values: Λ, zero beyond the rank, shape [r].
@@ -54,7 +54,7 @@ class Axes:
 
 
 @pytree
-class Scores:
+class Whitened:
     """Rows in whitened principal axes.
 
     Attributes:
@@ -71,7 +71,7 @@ def padded_size(number: int) -> int:
     return min(-(-number // LANES) * LANES, max(LEAST, 1 << (number - 1).bit_length())) if number else LEAST
 
 
-def principal_axes(moments: Moments, name: str, *, variance: float = 0.99) -> Axes:
+def principal_axes(moments: Moments, name: str, *, variance: float = 0.99) -> Basis:
     """Eigendecomposition of one encoder's block, on the host and in the format of the moments.
 
     Args:
@@ -91,7 +91,7 @@ def principal_axes(moments: Moments, name: str, *, variance: float = 0.99) -> Ax
     whitening = np.pad(vectors[:, :rank] / root, ((0, wide), (0, missing)))
     loadings = np.pad(root[:, None] * vectors[:, :rank].T, ((0, missing), (0, wide)))
     dtype = moments.scatter.dtype
-    return Axes(
+    return Basis(
         np.pad(values[:rank], (0, missing)).astype(dtype),
         whitening.astype(dtype),
         loadings.astype(dtype),
@@ -110,7 +110,7 @@ def _block(moments: Moments, left: str, right: str) -> tuple[np.ndarray, np.ndar
     return np.asarray(moments.mean, np.float64)[i], np.asarray(np.asarray(moments.scatter)[i, j], np.float64)
 
 
-def coupling(moments: Moments, names: tuple[str, str], x: Axes, y: Axes) -> Float[np.ndarray, "r s"]:
+def coupling(moments: Moments, names: tuple[str, str], x: Basis, y: Basis) -> Float[np.ndarray, "r s"]:
     """Cross-covariance of two encoders' whitened rows, Λx^(−1/2) Vxᵀ (Xᵀ Y) Vy Λy^(−1/2), from their moments.
 
     Its singular values are the canonical correlations.
@@ -120,11 +120,11 @@ def coupling(moments: Moments, names: tuple[str, str], x: Axes, y: Axes) -> Floa
     return np.asarray(left.T @ cross @ right, x.values.dtype)
 
 
-def scores(moments: Moments, name: str, axes: Axes, rows: np.ndarray) -> Scores:
+def scores(moments: Moments, name: str, axes: Basis, rows: np.ndarray) -> Whitened:
     """Rows of an encoder as its axes see them, shape [n, d] in, on the host."""
     centred = rows - _block(moments, name, name)[0]
     found = centred @ axes.whitening[: centred.shape[1]], np.sum(centred * centred, axis=1)
-    return Scores(*(np.asarray(part, axes.values.dtype) for part in found))
+    return Whitened(*(np.asarray(part, axes.values.dtype) for part in found))
 
 
 def moment_similarities(
@@ -167,18 +167,18 @@ def moment_similarities(
     return found
 
 
-def by_rank(pair: tuple[str, str], axes: dict[str, Axes]) -> tuple[str, str]:
+def by_rank(pair: tuple[str, str], axes: dict[str, Basis]) -> tuple[str, str]:
     """The encoder with fewer directions first."""
     return pair if axes[pair[0]].rank <= axes[pair[1]].rank else (pair[1], pair[0])
 
 
-def observed(moments: Moments, names: tuple[str, str], x: Axes, y: Axes) -> Values:
+def observed(moments: Moments, names: tuple[str, str], x: Basis, y: Basis) -> Values:
     """Similarities of a pair ordered by ``by_rank``, and ``squared_cross`` = ‖XᵀY‖²_F."""
     with double_precision():
         return _similarities(jnp.asarray(coupling(moments, names, x, y)), x, y, blocks=_blocks(x, y))
 
 
-def permuted(x: Axes, y: Axes, left: Scores, right: Scores, orders: Int[np.ndarray, "b n"]) -> Values:
+def permuted(x: Basis, y: Basis, left: Whitened, right: Whitened, orders: Int[np.ndarray, "b n"]) -> Values:
     """The same on permuted rows, and ``linear_cka_unbiased``, each of shape [b].
 
     In float32: that changes these by about 1e-6, and they vary by more than a thousand times that.
@@ -197,7 +197,7 @@ def permuted(x: Axes, y: Axes, left: Scores, right: Scores, orders: Int[np.ndarr
 
 
 def debiased(
-    squared_cross: Array, power_x: Float[Leaf, " n"], power_y: Float[Leaf, " n"], x: Axes, y: Axes
+    squared_cross: Array, power_x: Float[Leaf, " n"], power_y: Float[Leaf, " n"], x: Basis, y: Basis
 ) -> Array:
     """Linear CKA with the unbiased estimator of HSIC, from moments and the squared lengths of centred rows.
 
@@ -222,14 +222,14 @@ def debiased(
     return jnp.where(enough, unbiased, jnp.nan)
 
 
-def _blocks(x: Axes, y: Axes) -> tuple[int, int]:
+def _blocks(x: Basis, y: Basis) -> tuple[int, int]:
     """Sizes that hold the leading directions."""
     first, second = (min(len(side.values), padded_size(int(side.leading))) for side in (x, y))
     return first, second
 
 
 @functools.partial(jax.jit, static_argnames="blocks")
-def _similarities(coupled: Float[Array, "r s"], x: Axes, y: Axes, *, blocks: tuple[int, int]) -> Values:
+def _similarities(coupled: Float[Array, "r s"], x: Basis, y: Basis, *, blocks: tuple[int, int]) -> Values:
     """Everything from W; r directions of x, of which there are no more than of y."""
     cross = jnp.sqrt(x.values)[:, None] * coupled * jnp.sqrt(y.values)
     squared = jnp.sum(cross * cross)
@@ -263,7 +263,7 @@ def _singular_values(matrix: Float[Array, "r s"]) -> Float[Array, " k"]:
 
 @functools.partial(jax.jit, static_argnames="blocks")
 def _permuted(
-    x: Axes, y: Axes, left: Scores, right: Scores, orders: Int[Array, "b n"], *, blocks: tuple[int, int]
+    x: Basis, y: Basis, left: Whitened, right: Whitened, orders: Int[Array, "b n"], *, blocks: tuple[int, int]
 ) -> Values:
     def one(order: Int[Array, " n"]) -> Values:
         coupled = multiply_transposed(left.rows, right.rows[order])

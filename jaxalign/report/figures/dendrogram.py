@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from jaxalign.report.figures.drawing import INK, MUTED, SERIES, Picture, drawing, new_figure, picture
+from jaxalign.report.figures.drawing import INK, MUTED, SERIES, Plot, drawing, new_figure, picture
 from jaxalign.report.labels import number, short_names, shown
 
 Linkage = Sequence[Sequence[float]]
@@ -27,13 +27,13 @@ def draw_dendrogram(
     caption: str,
     axis: str,
     labels: Mapping[str, str] | None = None,
-) -> Picture:
+) -> Plot:
     """The tree with its root at the left, a height at every merge.
 
     Args:
       encoders: names, in the order that the linkage counts them.
       linkage: rows of (left, right, height, leaves).
-      name, title, caption: see ``Picture``.
+      name, title, caption: see ``Plot``.
       axis: what a height is, with its unit.
       labels: the family of each encoder, where there are any.
     """

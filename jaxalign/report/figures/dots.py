@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxalign.report.figures.drawing import INK, MUTED, PAPER, SERIES, Picture, drawing, new_figure, picture
+from jaxalign.report.figures.drawing import INK, MUTED, PAPER, SERIES, Plot, drawing, new_figure, picture
 from jaxalign.report.labels import NO_VALUE, number, short_names, shown
 
 
@@ -29,12 +29,12 @@ class Dot(NamedTuple):
 
 def draw_dots(
     dots: Sequence[Dot], *, name: str, title: str, caption: str, axis: str, unit: str = "", zero: bool = False
-) -> Picture:
+) -> Plot:
     """A line for each number, from top to bottom; one without a number says so.
 
     Args:
       dots: to draw.
-      name, title, caption: see ``Picture``.
+      name, title, caption: see ``Plot``.
       axis: what the numbers are, with the unit.
       unit: for the alternative text.
       zero: draw a line at 0.

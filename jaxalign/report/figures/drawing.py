@@ -50,7 +50,7 @@ _STYLE: dict[Any, Any] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class Plot:
     """A drawn figure.
 
     Attributes:
@@ -117,12 +117,12 @@ def text_width(text: str, size: float) -> float:
     return width / 72
 
 
-def picture(figure: Any, name: str, *, title: str, caption: str, alt: str) -> Picture:
+def picture(figure: Any, name: str, *, title: str, caption: str, alt: str) -> Plot:
     """Saves a figure in both formats.
 
     Args:
       figure: matplotlib's, made inside ``drawing``.
-      name, title, caption, alt: see ``Picture``; the name is made safe for files and ids.
+      name, title, caption, alt: see ``Plot``; the name is made safe for files and ids.
     """
     svg, png = io.StringIO(), io.BytesIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -130,4 +130,4 @@ def picture(figure: Any, name: str, *, title: str, caption: str, alt: str) -> Pi
     figure.set_layout_engine("none")  # it is laid out
     figure.savefig(png, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     width = PIXELS_PER_INCH * figure.get_figwidth()
-    return Picture(file_stem(name), title, caption, alt, svg.getvalue(), png.getvalue(), width)
+    return Plot(file_stem(name), title, caption, alt, svg.getvalue(), png.getvalue(), width)

@@ -16,7 +16,7 @@ from jaxalign.report.figures.drawing import (
     INK,
     MUTED,
     PAPER,
-    Picture,
+    Plot,
     drawing,
     picture,
     text_width,
@@ -311,7 +311,7 @@ def heat_map(
     name: str,
     scale: Scale | None = None,
     title: str = "",
-) -> Picture:
+) -> Plot:
     """A setting's heat map for a page.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.report.figures.drawing import DASHES, MARKERS, SERIES, Picture, drawing, new_figure, picture
+from jaxalign.report.figures.drawing import DASHES, MARKERS, SERIES, Plot, drawing, new_figure, picture
 from jaxalign.report.labels import number, shown
 
 FEW = 16  # points of a line, each of which gets a mark
@@ -49,13 +49,13 @@ class Axis:
     ticks: tuple[float, ...] = ()
 
 
-def draw_lines(lines: Sequence[Line], x: Axis, y: Axis, *, name: str, title: str, caption: str) -> Picture:
+def draw_lines(lines: Sequence[Line], x: Axis, y: Axis, *, name: str, title: str, caption: str) -> Plot:
     """Lines in one pair of axes, told apart by colour, dashes and, where points are few, by marks.
 
     Args:
       lines: to draw, the most important first.
       x, y: the axes.
-      name, title, caption: see ``Picture``; the alternative text is made from the numbers.
+      name, title, caption: see ``Plot``; the alternative text is made from the numbers.
     """
     with drawing():
         legend_rows = math.ceil(len(lines) / 3)

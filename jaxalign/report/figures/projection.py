@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxalign.report.figures.drawing import INK, MARKERS, MUTED, SERIES, Picture, drawing, new_figure, picture
+from jaxalign.report.figures.drawing import INK, MARKERS, MUTED, SERIES, Plot, drawing, new_figure, picture
 from jaxalign.report.labels import short_names
 from jaxalign.report.result_table import Point
 
 STAGES = ("before", "after")
 
 
-def draw_projection(points: Sequence[Point], *, name: str) -> Picture:
+def draw_projection(points: Sequence[Point], *, name: str) -> Plot:
     """Both stages, in one figure: the source's embeddings filled, the target's hollow, a colour and mark a person."""
     first = points[0]
     names = short_names([first.source, first.target])

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from jaxalign.report.figures.drawing import Picture
+from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.labels import file_stem
 from jaxalign.report.tables import Table
 
@@ -19,7 +19,7 @@ class Text:
 class Together:
     """Small figures in a row, where there is room."""
 
-    pictures: Sequence[Picture]
+    pictures: Sequence[Plot]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Folded:
     blocks: Sequence["Block"]
 
 
-Block = Text | Table | Picture | Together | Folded
+Block = Text | Table | Plot | Together | Folded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Section:
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", file_stem(self.name))
 
-    def pictures(self) -> Iterator[Picture]:
+    def pictures(self) -> Iterator[Plot]:
         """All of them, folded ones included."""
         for block in _unfolded(self.blocks):
-            if isinstance(block, Picture):
+            if isinstance(block, Plot):
                 yield block
             elif isinstance(block, Together):
                 yield from block.pictures

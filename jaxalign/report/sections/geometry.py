@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxalign.report.figures.dendrogram import draw_dendrogram, leaves
 from jaxalign.report.figures.dots import Dot, draw_dots
-from jaxalign.report.figures.drawing import Picture
+from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas, Scale, heat_map
 from jaxalign.report.labels import count, listed, number, shown
 from jaxalign.report.part import Part
@@ -107,7 +107,7 @@ def _groups(part: Part) -> dict[tuple[str, str], list[Predicted]]:
     return {key: sorted(found, key=_strength, reverse=True) for key, found in groups.items()}
 
 
-def _prediction_picture(part: Part, key: tuple[str, str], found: Sequence[Predicted]) -> Picture:
+def _prediction_picture(part: Part, key: tuple[str, str], found: Sequence[Predicted]) -> Plot:
     method, measure = key
     target = f"{Measure(measure).describe()} by {method}"
     return draw_dots(

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from jaxalign.report.figures.dots import draw_dots
-from jaxalign.report.figures.drawing import Picture
+from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.labels import count, number, percent_cell, with_minus
 from jaxalign.report.part import Part
 from jaxalign.report.result_table import Cell, Measure, ResultTable, ThreeWay
@@ -54,7 +54,7 @@ def run_details(part: Part, order: Sequence[str]) -> Section:
     )
 
 
-def _picture(part: Part, table: ResultTable, measure: Measure) -> Picture:
+def _picture(part: Part, table: ResultTable, measure: Measure) -> Plot:
     values = {setting: mean_value(table, setting, measure) for setting in table.settings}
     unit = "%" if measure.is_rate else ""
     bars = " Bars: standard deviation over seeds." if len(table.seeds) > 1 else ""

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxalign.report.figures.drawing import Picture
+from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.figures.lines import Axis, Line, draw_lines, line_of
 from jaxalign.report.labels import count, number, percent
 from jaxalign.report.part import Part
@@ -122,7 +122,7 @@ class _Along:
         point = self.points.get((measure, at))
         return None if point is None else mean_value(self.table, setting, point)
 
-    def _picture(self, measure: Measure) -> Picture | None:
+    def _picture(self, measure: Measure) -> Plot | None:
         few = len(self.places) <= MOST_TICKS
         wide = self.places[0] > 0 and self.places[-1] > 8 * self.places[0]
         unit = " (%)" if measure.is_rate else ""
@@ -149,7 +149,7 @@ class _Along:
         return Table(f"{self.part.name}-{self.axis}-{measure.name}", title, caption, columns, lines)
 
 
-def cmc(part: Part, own_photograph: str, settings: Sequence[Setting], name: str) -> Picture | None:
+def cmc(part: Part, own_photograph: str, settings: Sequence[Setting], name: str) -> Plot | None:
     """Cumulative match characteristic: hit rate against rank."""
     rows = [row for row in part.curves if row.measure == "cmc" and row.own_photograph == own_photograph]
     if not rows:
@@ -173,7 +173,7 @@ def cmc(part: Part, own_photograph: str, settings: Sequence[Setting], name: str)
     )
 
 
-def det(part: Part, settings: Sequence[Setting], name: str) -> Picture | None:
+def det(part: Part, settings: Sequence[Setting], name: str) -> Plot | None:
     """Detection error trade-off: false non-match rate against false match rate."""
     rows = [row for row in part.curves if row.measure == "tmr" and row.axis == "fmr"]
     if not rows:
@@ -208,7 +208,7 @@ def _mean_curve(
     caption: str,
     to_unit: Callable[[float], float],
     at_to_unit: Callable[[float], float] = float,
-) -> Picture | None:
+) -> Plot | None:
     """A line for each setting: the mean over pairs at each point; None where there are fewer than two points.
 
     Args:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from jaxalign.report.figures.dots import draw_dots
-from jaxalign.report.figures.drawing import Picture
+from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.labels import percent, shown
 from jaxalign.report.part import Part
 from jaxalign.report.result_table import Measure, ResultTable, Row
@@ -96,7 +96,7 @@ def _table(part: Part, tables: dict[Way, ResultTable], measure: Measure) -> Tabl
     return Table(f"{part.name}-{measure.name}", title, caption, columns, lines)
 
 
-def _picture(part: Part, tables: dict[Way, ResultTable], measure: Measure) -> Picture:
+def _picture(part: Part, tables: dict[Way, ResultTable], measure: Measure) -> Plot:
     dots = []
     for way, table in tables.items():
         best = best_setting(table, measure)
