@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -29,12 +28,12 @@ FORMATS = [np.float64, np.float32, np.float16]
 class AffineAligner(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, MultiOutputMixin, RegressorMixin, BaseEstimator
 ):
-    """Carries rows of one encoder's space into another's by an affine map fitted on paired rows.
+    """Maps rows of one encoder's space to another's by an affine map fitted on paired rows.
 
     The map is ``fit_affine(X, y, method, ...)``: y ≈ (x − μx) W + μy, with W of the method's kind. ``transform`` gives
     y's own coordinates; ``predict`` gives the same numbers (one-dimensional if y was), so that ``score`` is R².
 
-    Equivalent: ``sklearn.linear_model.Ridge(alpha=l2)`` for ``method="ridge"``, with ``transform`` besides.
+    Equivalent: ``sklearn.linear_model.Ridge(alpha=l2)`` for ``method="ridge"``, which has no ``transform``.
 
     Args:
       method: a name in ``jaxalign.SOLVERS``.
@@ -114,7 +113,7 @@ class AffineAligner(
         target = target.reshape(len(target), -1)
         if sample_weight is not None:
             sample_weight = np.asarray(sample_weight, np.float64)
-        map_ = fit_affine(
+        self.map_ = fit_affine(
             x,
             target,
             self.method,
@@ -126,8 +125,6 @@ class AffineAligner(
             seed=self.seed,
             **(self.options or {}),
         )
-        # Arrays of numpy, so that a copy or a pickle keeps float64 whatever JAX is set to.
-        self.map_ = jax.tree.map(np.asarray, map_)
         self._n_features_out = target.shape[1]
         return self
 

@@ -20,7 +20,7 @@ from jaxalign.core.pytree import Leaf, pytree, static
 from jaxalign.core.rows import LazyRows
 
 FORMAT = "jaxalign-affine-map"
-ROWS_STEP = 256  # lazy rows are filled up to a multiple, so that few programs serve all pieces
+ROWS_STEP = 256  # pieces of lazy rows are padded to a multiple, so that few programs serve all of them
 
 
 @pytree
@@ -28,8 +28,8 @@ class AffineMap:
     """The map ``y = (x − center) @ F1 @ ... @ Fk + bias``; one factor when dense, two when low-rank, none for a shift.
 
     A frozen pytree: works under ``jit``, ``vmap``, ``grad`` and ``shard_map``. A stack of maps is an ``AffineMap``
-    whose leaves have a leading axis. The centre is kept apart from the bias because real embeddings have means as
-    large as their spread, and the difference of two large products loses digits.
+    whose leaves have a leading axis. The centre is separate from the bias because real embeddings have means as
+    large as their standard deviation, and the difference of two large products loses digits.
 
     Attributes:
       factors: matrices, shapes [d_in, r1], [r1, r2], ..., [.., d_out]; may be empty (then d_in = d_out).
@@ -107,8 +107,8 @@ class AffineMap:
         return (rows + np.asarray(self.bias)).astype(np.float64 if x.dtype == np.float64 else np.float32)
 
     def _map_piece(self, rows: np.ndarray) -> np.ndarray:
-        filled = np.pad(rows, ((0, -len(rows) % ROWS_STEP), (0, 0)))
-        return np.asarray(self.apply(filled))[: len(rows)]
+        padded = np.pad(rows, ((0, -len(rows) % ROWS_STEP), (0, 0)))
+        return np.asarray(self.apply(padded))[: len(rows)]
 
     def then(self, other: "AffineMap") -> "AffineMap":
         """The composition ``other(self(x))``, without forming products of the factors."""

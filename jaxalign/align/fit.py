@@ -140,8 +140,8 @@ def fit_pairs(
     choice = settings.choose(total, chosen)
     located = solve(total.total, choice.solvers, progress, choice.spectra)
     fits = {
-        pair: (lambda pair=pair, place=place: choice.cut(pair, place.fit()))
-        for pair, place in located.items()
+        pair: (lambda pair=pair, found=found: choice.cut(pair, found.fit()))
+        for pair, found in located.items()
     }
     return PairwiseMaps(label, fits, {pair: plain(choice.settings(pair)) for pair in chosen})
 
@@ -168,7 +168,7 @@ def _rows_of(
 
 
 def _checked_moments(moments: object, rows: Mapping[str, Any]) -> FoldMoments:
-    """Moments that the caller gives beside the rows."""
+    """Moments that the caller gives together with the rows."""
     if not isinstance(moments, FoldMoments):
         if not isinstance(moments, Moments | ShardedMoments):
             raise UserError(f"moments: expected those of the training rows, got {type(moments).__name__}")

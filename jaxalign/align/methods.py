@@ -2,7 +2,7 @@
 
 ``fit_pairs`` and every command take each method by its name. The attributes of the class (``Method``) say what a caller
 needs to know: ``options()`` are the options with their defaults, ``symmetric``, ``columnwise`` and ``whole`` tell which
-pairs are solved together, ``needs_rows`` tells whether rows are needed beside the moments.
+pairs are solved together, ``needs_rows`` tells whether rows are needed as well as moments.
 """
 
 from jaxalign.align.gradient import Joint, LowRank

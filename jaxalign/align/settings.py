@@ -53,7 +53,7 @@ class Settings:
     """A method with its options; what is to be chosen from the data is chosen by ``choose``.
 
     Attributes:
-      solver: configuration with every fixed setting in place.
+      solver: the method's configuration with every fixed setting.
       l2: penalty: a number; a grid or "cv" for cross-validation; "gcv" for generalised cross-validation.
       rank: a number, None for full rank, or a grid or "cv" for cross-validation (reduced-rank regression).
       penalty_per: whether each source, each pair or each target column has a penalty of its own.

@@ -23,7 +23,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.people import identity_folds, limit_per_person
 from jaxalign.moments.moments import FoldMoments
 
-FITTED = (  # early stopping by people held out, and whitened axes, beside the rates
+FITTED = (  # learning rates, early stopping by people held out, and whitened axes
     *({"learning_rate": rate} for rate in (1e-4, 3e-4, 1e-3, 3e-3)),
     {"learning_rate": 1e-3, "held_out": 0.15},
     {"learning_rate": 1e-3, "whitening": 0.5},

@@ -115,7 +115,7 @@ def draw(rows: Rows, key: Array, people: int) -> Batch:
 
 
 def held_out_batch(rows: Rows, most: int) -> Batch:
-    """The first two photographs of people who are kept aside, at most so many people."""
+    """The first two photographs of people who are held out, at most so many."""
     table = rows.held_out
     who = jnp.arange(min(most, table.start.shape[0]))
     return _batch(rows, table, who, jnp.zeros_like(who), jnp.minimum(1, table.count[who] - 1))
@@ -128,8 +128,8 @@ def _below(key: Array, most: Array) -> Int[Array, " n"]:
 
 
 def _batch(rows: Rows, table: People, who: Array, first: Array, second: Array) -> Batch:
-    places = jnp.concatenate([table.start[who] + first, table.start[who] + second])
-    return Batch(rows.order[places], table.number[who])
+    positions = jnp.concatenate([table.start[who] + first, table.start[who] + second])
+    return Batch(rows.order[positions], table.number[who])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Prepared:
 
     rows: Rows
     axes: Mapping[str, Axes]
-    place: Mapping[str, tuple[int, int]]
+    stack_index: Mapping[str, tuple[int, int]]
 
 
 def prepare(
@@ -169,14 +169,14 @@ def prepare(
     alike: dict[int, list[str]] = {}
     for name, array in arrays.items():
         alike.setdefault(padded_width(array.shape[1]), []).append(name)
-    place = {name: (width, index) for width, names in alike.items() for index, name in enumerate(names)}
+    stack_index = {name: (width, index) for width, names in alike.items() for index, name in enumerate(names)}
     coordinates, of_people = {}, {}
     for width, names in alike.items():
         coordinates[width] = _rotated([arrays[name] for name in names], [axes[name] for name in names], width)
         if means:
             sums = np.stack([np.add.reduceat(part[order], starts) for part in np.asarray(coordinates[width])])
             of_people[width] = sums / counts[None, :, None].astype(np.float32)
-    return Prepared(jax.device_put(Rows(coordinates, of_people, order, *tables)), axes, place)
+    return Prepared(jax.device_put(Rows(coordinates, of_people, order, *tables)), axes, stack_index)
 
 
 def _by_person(

@@ -56,11 +56,15 @@ class LowRank(GradientOptions):
             starts = pair_starts(total, ranks, options, prepared.axes)
         groups: dict[tuple[int, int], list[Pair]] = {}
         for pair in solved:
-            groups.setdefault((prepared.place[pair[0]][0], prepared.place[pair[1]][0]), []).append(pair)
+            groups.setdefault(
+                (prepared.stack_index[pair[0]][0], prepared.stack_index[pair[1]][0]), []
+            ).append(pair)
         learnt: list[tuple[Pair, Factors, History]] = []
         for widths, alike in groups.items():
             objective = PairObjective.of(options, prepared.rows, widths)
-            member = PairMember(*(np.array([prepared.place[pair[k]][1] for pair in alike]) for k in (0, 1)))
+            member = PairMember(
+                *(np.array([prepared.stack_index[pair[k]][1] for pair in alike]) for k in (0, 1))
+            )
             weights = _stacked(widths, [starts[pair] for pair in alike], options)
             trained = train(objective, options, weights, member, prepared.rows, training.mesh)
             for index, pair in enumerate(alike):
@@ -129,21 +133,21 @@ class Joint(GradientOptions):
         with jax.enable_x64(False):
             starts = joint_starts(total, rank, options, prepared.axes, self.start_options or {})
         stacks: dict[int, list[np.ndarray]] = {}
-        for name, (width, _) in prepared.place.items():
+        for name, (width, _) in prepared.stack_index.items():
             factor = starts[name].astype(np.float32)
             stacks.setdefault(width, []).append(np.pad(factor, ((0, width - len(factor)), (0, 0))))
         # One problem: every leaf gets a leading axis of length 1.
         factors = {width: np.stack(stack)[None] for width, stack in stacks.items()}
         weights = JointWeights(factors, np.array([-np.log(self.temperature)], np.float32))
         terms = jax.tree.map(lambda leaf: leaf[None], Terms.of(len(rows)))
-        objective = JointObjective.of(options, prepared.rows, tuple(prepared.place.values()))
+        objective = JointObjective.of(options, prepared.rows, tuple(prepared.stack_index.values()))
         trained = train(objective, options, weights, terms, prepared.rows, training.mesh)
         record = History.of(trained, 0, options)
         learnt = {
             name: prepared.axes[name].from_coordinates(
                 trained.weights.factors[width][0, index, : rows[name].shape[1]]
             )
-            for name, (width, index) in prepared.place.items()
+            for name, (width, index) in prepared.stack_index.items()
         }
         fits = {
             pair: two_sided_fits(total, pair, *(learnt[name] for name in pair), ok=record.ok)[0]

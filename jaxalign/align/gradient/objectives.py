@@ -34,7 +34,7 @@ class Objective:
     delta: float
     orthogonality: float
     orthogonal: bool
-    keeps_aside: bool
+    holds_out: bool
 
     shares_terms: ClassVar[bool] = False
 
@@ -53,7 +53,7 @@ class Objective:
 
     def held_out(self, rows: Rows) -> Batch | None:
         """The batch that weights are chosen by; None where no one is held out."""
-        return held_out_batch(rows, 2 * self.people) if self.keeps_aside else None
+        return held_out_batch(rows, 2 * self.people) if self.holds_out else None
 
     def _of(self, u: Array, v: Array, means: Array | None, log_scale: Leaf) -> Float[Array, ""]:
         """The loss of mapped rows."""
@@ -160,11 +160,11 @@ class JointObjective(Objective):
             total = total + jnp.sum(member.share) * self.orthogonality * jnp.mean(jnp.stack(each))
         return total
 
-    def _mapped(self, weights: JointWeights, of: Mapping[int, Leaf], places: Array) -> Float[Array, "k m r"]:
+    def _mapped(self, weights: JointWeights, of: Mapping[int, Leaf], numbers: Array) -> Float[Array, "k m r"]:
         """Rows, or means of people, of every encoder in the space."""
         return jnp.stack(
             [
-                multiply(of[width][index, places], weights.factors[width][index])
+                multiply(of[width][index, numbers], weights.factors[width][index])
                 for width, index in self.encoders
             ]
         )

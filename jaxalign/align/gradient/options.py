@@ -35,8 +35,8 @@ class GradientOptions(AllPairsMethod):
       delta: of "huber", relative to the root mean square of the target's coordinates.
       orthogonality: weight of ‖FᵀF − I‖² / rank for every learned factor F.
       orthogonal: keep each side's factor exactly orthonormal: after each step it is replaced by its polar factor.
-      held_out: share of the people kept aside: the weights with the lowest loss on them are returned, and a pair stops
-        after ``patience`` checks without a lower one. 0: no one is kept aside, every pair makes all steps.
+      held_out: share of the people held out: the weights with the lowest loss on them are returned, and a pair stops
+        after ``patience`` checks without a lower one. 0: no one is held out, every pair makes all steps.
       patience: see ``held_out``.
       checks: how often, in equal distances, weights are looked at.
       seed: of the batches, the people held out and random starts.

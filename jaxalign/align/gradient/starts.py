@@ -30,8 +30,8 @@ def pair_starts(
     solver = Canonical(**plain) if options.two_sided else ReducedRank(l2=0.1)
     found = solve(total, dict.fromkeys(ranks, solver))
     return {
-        pair: _start_of(place.fit().at_rank(ranks[pair]), pair, axes, options)
-        for pair, place in found.items()
+        pair: _start_of(located.fit().at_rank(ranks[pair]), pair, axes, options)
+        for pair, located in found.items()
     }
 
 
@@ -114,7 +114,7 @@ def two_sided_fits(
 
 
 def one_sided_fit(total: Moments, pair: Pair, left: np.ndarray, right: np.ndarray, *, ok: bool) -> Fit:
-    """x ↦ (x − μx) A B beside y − μy, for A [p, r] and B [r, q]."""
+    """x ↦ (x − μx) A B, compared with y − μy, for A [p, r] and B [r, q]."""
     xx, xy, yy, mean_x, mean_y = _blocks(total, pair)
     product, power = left @ right, np.diagonal(yy)
     explained = 2 * np.sum(xy * product, axis=0) - np.sum((xx @ product) * product, axis=0)

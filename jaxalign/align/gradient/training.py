@@ -123,7 +123,7 @@ def train(
 def _padded(leaf: Any, axis: int, multiple: int) -> np.ndarray:
     """Zeros until the devices divide an axis: problems that are ignored, or terms of weight zero."""
     leaf = np.asarray(leaf)
-    more = [(0, -leaf.shape[axis] % multiple if place == axis else 0) for place in range(leaf.ndim)]
+    more = [(0, -leaf.shape[axis] % multiple if k == axis else 0) for k in range(leaf.ndim)]
     return np.pad(leaf, more)
 
 

@@ -98,22 +98,22 @@ class Fit:
         )
 
     def padded(self) -> Fit:
-        """The maps between widths filled up to ``padded_width`` with zeros, so that maps of like width share programs.
+        """The maps between widths padded with zeros to ``padded_width``, so that maps of similar width share programs.
 
-        They take rows that are filled up too, and give zeros in the columns added. On host arrays; the statistics stay.
+        They take padded rows and give zeros in the added columns. On host arrays; the statistics do not change.
         """
-        return dataclasses.replace(self, source=_filled(self.source), target=_filled(self.target))
+        return dataclasses.replace(self, source=_padded(self.source), target=_padded(self.target))
 
 
 def _of_columns(summary: Callable[[Any], Any], statistic: Any, columns: int) -> Any:
     return summary(statistic[:columns]) if np.ndim(statistic) else statistic
 
 
-def _filled(map_: AffineMap) -> AffineMap:
-    def fill(leaf: np.ndarray) -> np.ndarray:
+def _padded(map_: AffineMap) -> AffineMap:
+    def pad(leaf: np.ndarray) -> np.ndarray:
         return np.pad(leaf, [(0, padded_width(size) - size) for size in leaf.shape])
 
-    return jax.tree.map(lambda leaf: fill(np.asarray(leaf)), map_)
+    return jax.tree.map(lambda leaf: pad(np.asarray(leaf)), map_)
 
 
 def _cut(map_: AffineMap, width: int, space: int) -> AffineMap:
@@ -138,7 +138,7 @@ class Method:
       columnwise: every target column is solved alone: ``solve`` needs nothing of the target but the cross moments.
       symmetric: both directions of a pair come from one decomposition (``SymmetricSolver``).
       ranked: the dimensions are ordered, so that ``Fit.at_rank`` gives every rank from one solution.
-      needs_rows: it is fitted by gradient, on rows with identities beside the moments.
+      needs_rows: it is fitted by gradient, on rows and identities as well as moments.
       whole: which pairs share work and are best fitted in one call: "pair" for none, "source" for all pairs of one
         source, "unordered" for both directions.
     """
