@@ -10,8 +10,8 @@ peak resident memory of a fresh process; and twice the rows against once.
 
 `plan`: 200 encoders of width 512 on 8 devices: bytes on each device of every program, from shapes alone.
 
-`low_rank`: maps between 8 encoders fitted by gradient, squared error and contrastive, against loops over the pairs in
-optax and PyTorch.
+`low_rank`: maps between 8 encoders fitted by gradient with the contrastive loss, against loops over the pairs in optax
+and PyTorch.
 
 `driver`: experiments.pairwise on a store whose rows would not fit as float32, and one large evaluation of mapped rows,
 each in a fresh process: seconds and peak resident memory.

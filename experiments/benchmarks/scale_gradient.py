@@ -1,9 +1,9 @@
 """Section `low_rank` of experiments.benchmarks.scale: maps fitted by gradient, against a loop over the pairs.
 
-The loops are what one would write for one pair: both factors moved by Adam, all steps of a pair in one compiled program
-(optax) or one after another (PyTorch, where it is installed). For squared error they take gradients over all rows, as
-ours does on moments, and for comparison over 512 rows a step. They are timed on few pairs and counted up to all; ours
-runs all, its moments included. Compilation is left out on every side.
+The loops are what one would write for one pair: both factors moved by Adam on batches of people with the contrastive
+loss, all steps of a pair in one compiled program (optax) or one after another (PyTorch, where it is installed). They
+are timed on few pairs and multiplied up to all; ours runs all pairs, its moments included. Compilation is left out on
+every side.
 """
 
 import functools
@@ -20,7 +20,6 @@ from absl import flags
 from jaxalign import fit_low_rank
 
 ENCODERS, EACH = 8, 5
-MINIBATCH = 512
 RATE = 1e-2
 
 
@@ -30,14 +29,13 @@ def define_flags(values: flags.FlagValues) -> None:
     whole("gradient_rows", 10_000, "low_rank: rows, 5 of each person.", 10)
     whole("gradient_width", 512, "low_rank: width of each of 8 encoders.", 2)
     whole("gradient_rank", 64, "low_rank: dimensions that the maps pass through.", 1)
-    whole("gradient_steps", 500, "low_rank: steps for squared error.", 1)
-    whole("contrastive_steps", 200, "low_rank: steps for the contrastive loss.", 1)
-    whole("contrastive_people", 256, "low_rank: people in a batch of the contrastive loss.", 2)
+    whole("contrastive_steps", 200, "low_rank: steps.", 1)
+    whole("contrastive_people", 256, "low_rank: people in a batch.", 2)
     whole("peer_pairs", 1, "low_rank: pairs that the loops are timed on.", 1)
 
 
 def run(values: flags.FlagValues) -> Mapping[str, float]:
-    """Times both losses.
+    """Times the contrastive loss.
 
     Returns:
       Seconds for all ordered pairs, by the clock and of the processor, and how many times longer the loops take.
@@ -46,40 +44,14 @@ def run(values: flags.FlagValues) -> Mapping[str, float]:
     pairs = ENCODERS * (ENCODERS - 1)
     figures: dict[str, float] = {"ordered pairs": float(pairs)}
     timed = [(f"e{k}", f"e{k + 1}") for k in range(values.peer_pairs)]
-    options: dict[str, Any] = {"rank": values.gradient_rank, "learning_rate": RATE, "start": "random"}
-
-    squared = functools.partial(
-        fit_low_rank,
-        rows,
-        loss="squared",
-        steps=values.gradient_steps,
-        patience=values.gradient_steps,
-        **options,
-    )
-    ours = _timed(figures, "squared: ours", squared)
-    for name, peer, batch in (
-        ("optax, all rows", _optax_squared, None),
-        ("optax, 512 rows a step", _optax_squared, MINIBATCH),
-        ("PyTorch, all rows", _torch_squared, None),
-    ):
-        one = lambda pair, peer=peer, batch=batch: peer(  # noqa: E731
-            rows[pair[0]], rows[pair[1]], values.gradient_rank, values.gradient_steps, batch
-        )
-        _add(figures, f"squared: {name}", one, timed, pairs, ours)
-
+    sizes = values.gradient_rank, values.contrastive_steps, values.contrastive_people
     contrastive = functools.partial(
-        fit_low_rank, rows, identities=people, steps=values.contrastive_steps, checks=1,
-        people=values.contrastive_people, **options,
+        fit_low_rank, rows, identities=people, steps=values.contrastive_steps, people=values.contrastive_people,
+        rank=values.gradient_rank, learning_rate=RATE, start="random",
     )  # fmt: skip
     ours = _timed(figures, "contrastive: ours", contrastive)
     for name, peer in (("optax", _optax_contrastive), ("PyTorch", _torch_contrastive)):
-        one = lambda pair, peer=peer: peer(  # noqa: E731
-            rows[pair[0]],
-            rows[pair[1]],
-            values.gradient_rank,
-            values.contrastive_steps,
-            values.contrastive_people,
-        )
+        one = lambda pair, peer=peer: peer(rows[pair[0]], rows[pair[1]], *sizes)  # noqa: E731
         _add(figures, f"contrastive: {name}", one, timed, pairs, ours)
     return figures
 
@@ -133,33 +105,9 @@ def _add(
     figures[f"{name}, times ours, processor"] = theirs.processor / ours.processor
 
 
-def _first_weights(p: int, q: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
+def _first_weights(p: int, q: int, rank: int) -> list[np.ndarray]:
     generator = np.random.default_rng(1)
-    return tuple(0.01 * generator.normal(size=shape).astype(np.float32) for shape in ((p, rank), (rank, q)))  # pyright: ignore[reportReturnType]
-
-
-def _optax_squared(x: np.ndarray, y: np.ndarray, rank: int, steps: int, batch: int | None) -> Any:
-    return jax.block_until_ready(
-        _optax_squared_program(
-            jnp.asarray(x),
-            jnp.asarray(y),
-            _first_weights(x.shape[1], y.shape[1], rank),
-            steps=steps,
-            batch=batch,
-        )
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("steps", "batch"))
-def _optax_squared_program(x: jax.Array, y: jax.Array, weights: Any, *, steps: int, batch: int | None) -> Any:
-    x, y = x - x.mean(0), y - y.mean(0)
-
-    def loss(weights: Any, key: jax.Array) -> jax.Array:
-        left, right = weights
-        place = slice(None) if batch is None else jax.random.randint(key, (batch,), 0, len(x))
-        return jnp.mean(jnp.sum((x[place] @ left @ right - y[place]) ** 2, axis=1))
-
-    return _optax_fit(loss, weights, steps)
+    return [0.01 * generator.normal(size=(width, rank)).astype(np.float32) for width in (p, q)]
 
 
 def _optax_fit(loss: Callable[[Any, jax.Array], jax.Array], weights: Any, steps: int) -> Any:
@@ -175,11 +123,9 @@ def _optax_fit(loss: Callable[[Any, jax.Array], jax.Array], weights: Any, steps:
 
 
 def _optax_contrastive(x: np.ndarray, y: np.ndarray, rank: int, steps: int, people: int) -> Any:
-    left, right = _first_weights(x.shape[1], y.shape[1], rank)
+    weights = _first_weights(x.shape[1], y.shape[1], rank)
     return jax.block_until_ready(
-        _optax_contrastive_program(
-            jnp.asarray(x), jnp.asarray(y), [left, right.T], steps=steps, people=people
-        )
+        _optax_contrastive_program(jnp.asarray(x), jnp.asarray(y), weights, steps=steps, people=people)
     )
 
 
@@ -217,19 +163,6 @@ def _torch_fit(loss: Callable[[Any], Any], weights: Any, steps: int) -> Any:
     return leaves
 
 
-def _torch_squared(x: np.ndarray, y: np.ndarray, rank: int, steps: int, batch: int | None) -> Any:
-    try:
-        import torch
-    except ImportError:
-        return None
-    rows, targets = (torch.from_numpy(part - part.mean(0)) for part in (x, y))
-
-    def loss(leaves: Any) -> Any:
-        return ((rows @ leaves[0] @ leaves[1] - targets) ** 2).sum(1).mean()
-
-    return _torch_fit(loss, _first_weights(x.shape[1], y.shape[1], rank), steps)
-
-
 def _torch_contrastive(x: np.ndarray, y: np.ndarray, rank: int, steps: int, people: int) -> Any:
     try:
         import torch
@@ -251,5 +184,4 @@ def _torch_contrastive(x: np.ndarray, y: np.ndarray, rank: int, steps: int, peop
             sum((torch.logsumexp(logits, axis) - torch.logsumexp(kept, axis)).mean() for axis in (0, 1)) / 2
         )
 
-    left, right = _first_weights(x.shape[1], y.shape[1], rank)
-    return _torch_fit(loss, [left, np.ascontiguousarray(right.T)], steps)
+    return _torch_fit(loss, _first_weights(x.shape[1], y.shape[1], rank), steps)
