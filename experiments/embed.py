@@ -2,81 +2,75 @@
 
   python -m experiments.embed --images=folder:faces --models=clip,onnx:w600k_r50.onnx --out=my_store
 
-A killed run goes on at its last checkpoint when the same command is given again. Encoders that the store has
+After a kill, the same command goes on from the last checkpoint. Encoders that the store has
 already are not run again; new ones are added, after the photographs were found to be the same.
 
 Photographs: `folder:DIR` (a folder per person), `csv:FILE` (columns path, identity), `hub:NAME_OR_DIR` (a Hugging
-Face data set), `faces:300x8` (made faces of nobody). Encoders: `hf:<hub id or directory>`, `onnx:<file>`,
+Face data set), `faces:300x8` (synthetic faces). Encoders: `hf:<hub id or directory>`, `onnx:<file>`,
 `zoo:<name>`, `python:<module>:<callable>`, a bare hub id, or a name such as `clip`; docs/encoders.md has all forms and
 options.
 """
 
+import dataclasses
 import time
 from collections.abc import Sequence
 
-from absl import flags
-
-from experiments.run import cli
+from experiments.run import cli, flags
+from experiments.run.config import Compiling, PairwiseConfig
 from experiments.run.data import EmbeddingProgress, set_compilation_cache
 from experiments.run.progress import duration
 from jaxalign.core.errors import UserError
 from jaxalign.data.manifest import DTYPES
 from jaxalign.vision.encoders import Encoder, load_encoder
 from jaxalign.vision.extract import extract
-from jaxalign.vision.images import BAD_IMAGES, SourceOptions, open_images, parse_crop
+from jaxalign.vision.images import SourceOptions, open_images, parse_crop
 
-COLUMNS = ("image", "identity", "sample_id", "landmarks")
-FLAGS = flags.FlagValues()
-flags.DEFINE_string("images", None, "Photographs. Example: --images=folder:faces", flag_values=FLAGS)
-flags.DEFINE_string(
-    "models", None, "Encoders, separated by commas. Example: --models=clip,onnx:r50.onnx", flag_values=FLAGS
-)
-flags.DEFINE_string("out", None, "Directory of the store to make or to add to.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "crop",
-    "none",
-    "What to cut from each photograph before an encoder's own preprocessing: `none`, `center:0.6` (that share of each "
-    "side), `landmarks` or `landmarks:FILE.csv` (five points, aligned as for ArcFace).",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
-    "bad_images",
-    "fail",
-    list(BAD_IMAGES),
-    "A photograph that cannot be read stops the run (`fail`) or is left out and named (`skip`).",
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum("dtype", "float16", list(DTYPES), "Type to store numbers in.", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "precision",
-    "float32",
-    ["float32", "bfloat16"],
-    "Type that networks in JAX compute in.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-    "batch_size", None, "Photographs a network takes at once; its own default without.", 1, flag_values=FLAGS
-)
-flags.DEFINE_string("split", None, "Split of a hub data set, such as train.", flag_values=FLAGS)
-flags.DEFINE_string("config", None, "Configuration of a hub data set that has several.", flag_values=FLAGS)
-flags.DEFINE_string("revision", None, "Branch, tag or commit of a hub data set.", flag_values=FLAGS)
-flags.DEFINE_boolean("streaming", False, "Read a hub data set while it comes in.", flag_values=FLAGS)
-for _what in COLUMNS:
-    flags.DEFINE_string(
-        f"{_what}_column", None, f"Column of the {_what}, where it has not the usual name.", flag_values=FLAGS
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Embedding(Compiling):
+    """What to embed, how, and into which store."""
+
+    images: str | None = flags.field(None, "Photographs. Example: --images=folder:faces")
+    models: str | None = flags.field(
+        None, "Encoders, separated by commas. Example: --models=clip,onnx:r50.onnx"
     )
-flags.DEFINE_boolean("overwrite", False, "Replace the store that --out holds.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "compilation_cache", "default", "Directory of compiled programs, `default` or `none`.", flag_values=FLAGS
-)
+    out: str | None = flags.field(None, "Directory of the store to make or to add to.")
+    crop: str = flags.of(PairwiseConfig)["crop"].field()
+    bad_images: str = flags.of(PairwiseConfig)["bad_images"].field()
+    dtype: str = flags.field("float16", "Type to store numbers in.", choices=DTYPES)
+    precision: str = flags.field(
+        "float32", "Type that networks in JAX compute in.", choices=("float32", "bfloat16")
+    )
+    batch_size: int | None = flags.field(
+        None, "Photographs that a network takes at once; without it the network's default.", kind=int, least=1
+    )
+    split: str | None = flags.field(None, "Split of a hub data set, such as train.")
+    config: str | None = flags.field(None, "Configuration of a hub data set that has several.")
+    revision: str | None = flags.field(None, "Branch, tag or commit of a hub data set.")
+    streaming: bool = flags.field(False, "Read a hub data set while it is downloaded.")
+    image_column: str | None = flags.field(None, "Column of the image, where it has not the usual name.")
+    identity_column: str | None = flags.field(
+        None, "Column of the identity, where it has not the usual name."
+    )
+    sample_id_column: str | None = flags.field(
+        None, "Column of the sample_id, where it has not the usual name."
+    )
+    landmarks_column: str | None = flags.field(
+        None, "Column of the landmarks, where it has not the usual name."
+    )
+    overwrite: bool = flags.field(False, "Replace the store that --out holds.")
+
+
+SOURCE_OPTIONS = [field.name for field in dataclasses.fields(SourceOptions)]
+FLAGS = flags.define(Embedding)
 
 
 def main(_: Sequence[str]) -> None:
     """Opens the photographs, loads the encoders, embeds."""
     started = time.monotonic()
-    images, models = (_given(name) for name in ("images", "models"))
-    out, crop = _given("out"), parse_crop(FLAGS.crop)
-    source = open_images(images, _options())
+    images, models, out = (flags.required(FLAGS, name) for name in ("images", "models", "out"))
+    crop = parse_crop(FLAGS.crop)
+    source = open_images(images, SourceOptions(**{name: getattr(FLAGS, name) for name in SOURCE_OPTIONS}))
     set_compilation_cache(FLAGS.compilation_cache)
     encoders = load_encoders(models)
     report = EmbeddingProgress(source)
@@ -104,18 +98,6 @@ def load_encoders(models: str) -> list[Encoder]:
     if not all(names):
         raise UserError(f"--models={models} has an empty item; give encoders separated by single commas.")
     return [load_encoder(name, batch_size=FLAGS.batch_size, dtype=FLAGS.precision) for name in names]
-
-
-def _given(name: str) -> str:
-    value = getattr(FLAGS, name)
-    if not value:
-        raise UserError(f"--{name} is missing. {FLAGS[name].help}")
-    return value
-
-
-def _options() -> SourceOptions:
-    names = (*(f"{what}_column" for what in COLUMNS), "split", "config", "revision", "streaming")
-    return SourceOptions(**{name: getattr(FLAGS, name) for name in names})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import families, report, transfer
-from experiments.benchmarks.memory import give_back
 from experiments.run import analysis, cli, flags, results
 from experiments.run.analysis import Job
 from experiments.run.config import Compiling, PairwiseConfig, Stores
@@ -122,7 +121,6 @@ def run(part: Part, kept: Kept, label: str) -> float:
     with results.writer(part.config.out, overwrite=True) as write, Progress(0) as progress:
         progress.note(label)
         analysis.run(part.analysis, Job(part.values, part.config, part.stores, write, progress, kept=kept))
-    give_back()
     return time.monotonic() - started
 
 

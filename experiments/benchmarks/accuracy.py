@@ -11,49 +11,46 @@ with hindsight, in each resample anew. The figure is TMR at one false match rate
 `full` is the narrower width of each pair; for `joint` the largest that two encoders share.
 """
 
-import json
-import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
+from experiments.benchmarks import define_out, write
 from experiments.run import cli
 from experiments.run.flags import ranks as ranks_of
 from experiments.run.flags import words
-from jaxalign import EmbeddingStore, FoldMoments, PairwiseMaps, evaluate, fit_pairs
-from jaxalign.align.methods import SOLVERS
+from jaxalign import SOLVERS, EmbeddingStore, FoldMoments, PairwiseMaps, evaluate, fit_pairs
 from jaxalign.analysis.tuning import tune
 from jaxalign.biometrics import EvaluationPlan, Resampling, Sampled, maximum, mean_of
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import limit_per_person, published_split
 
 VALUES = flags.FlagValues()
-STORE = flags.DEFINE_string("store", None, "Directory of embeddings.", required=True, flag_values=VALUES)
-MODELS = flags.DEFINE_list("models", None, "Encoders; all of the store by default.", flag_values=VALUES)
-SEED = flags.DEFINE_integer("seed", 42, "Seed of the published split.", flag_values=VALUES)
-FMR = flags.DEFINE_float("fmr", 1e-4, "False match rate of the operating point.", flag_values=VALUES)
-RANK = flags.DEFINE_integer("rank", 96, "Dimensions of the closed-form shared space.", flag_values=VALUES)
-MOST = flags.DEFINE_integer("max_per_person", 20, "Test rows of one person at most.", flag_values=VALUES)
-RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Resamples of the test people.", flag_values=VALUES)
-WANTED = flags.DEFINE_string(
+flags.DEFINE_string("store", None, "Directory of embeddings.", required=True, flag_values=VALUES)
+flags.DEFINE_list("models", None, "Encoders; all of the store by default.", flag_values=VALUES)
+flags.DEFINE_integer("seed", 42, "Seed of the published split.", flag_values=VALUES)
+flags.DEFINE_float("fmr", 1e-4, "False match rate of the operating point.", flag_values=VALUES)
+flags.DEFINE_integer("rank", 96, "Dimensions of the closed-form shared space.", flag_values=VALUES)
+flags.DEFINE_integer("max_per_person", 20, "Test rows of one person at most.", flag_values=VALUES)
+flags.DEFINE_integer("resamples", 1000, "Resamples of the test people.", flag_values=VALUES)
+flags.DEFINE_string(
     "gradient", "low_rank,joint", "Maps fitted by gradient to compare too; may be empty.", flag_values=VALUES
 )
-STEPS = flags.DEFINE_integer("steps", 400, "Steps of Adam for maps fitted by gradient.", flag_values=VALUES)
-FOLDS = flags.DEFINE_integer(
+flags.DEFINE_integer("steps", 400, "Steps of Adam for maps fitted by gradient.", flag_values=VALUES)
+flags.DEFINE_integer(
     "folds_compared", 1, "Of three folds, how many low_rank and joint are chosen on.", flag_values=VALUES
 )
-RANKS = flags.DEFINE_string(
+flags.DEFINE_string(
     "ranks", None, "Measure low_rank and joint in so many dimensions: 8,16,full.", flag_values=VALUES
 )
-OUT = flags.DEFINE_string("out", None, "File to write the figures to, as JSON.", flag_values=VALUES)
+define_out(VALUES)
 
 GRADIENT = tuple(name for name, method in SOLVERS.items() if method.needs_rows)
 PUBLISHED = {"orthogonal": {}, "linear": {}, "ridge": {"l2": 0.1}}
-PEOPLE = {"low_rank": 512, "joint": 384}  # in a batch, as the issue that asked for these maps has it
+PEOPLE = {"low_rank": 512, "joint": 384}  # in a batch
 Rates = dict[tuple[str, str], Sampled]
 Rows = dict[str, np.ndarray]
 
@@ -73,53 +70,27 @@ def rates(maps: PairwiseMaps, test: Rows, people: Resampling) -> Rates:
             probes,
             gallery,
             people.plan,
-            fmr=(FMR.value,),
+            fmr=(VALUES.fmr,),
             measures=("verification",),
             people_weights=people.weights,
         )
-        found[source, target] = people.tmr(result, FMR.value)
+        found[source, target] = people.tmr(result, VALUES.fmr)
     return found
 
 
 def chosen(method: str, train: Rows, identities: np.ndarray, fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a method by held-out training people; prints what was compared."""
     started = time.perf_counter()
-    folds = FOLDS.value if method in GRADIENT else None
-    tuned = tune(train, identities, method, fixed=fixed, fmr=FMR.value, folds_compared=folds)
+    folds = VALUES.folds_compared if method in GRADIENT else None
+    tuned = tune(train, identities, method, fixed=fixed, fmr=VALUES.fmr, folds_compared=folds)
     print(
         f"{method}: TMR of held-out training people, in % ({time.perf_counter() - started:.0f} s)", flush=True
     )
     for options, tmr in zip(tuned.candidates, tuned.tmr):
         mark = "  chosen" if options == tuned.settings else ""
-        print(f"  {100 * tmr:6.2f}  {_words(options)}{mark}", flush=True)
+        words = ", ".join(f"{name} {value}" for name, value in options.items())
+        print(f"  {100 * tmr:6.2f}  {words}{mark}", flush=True)
     return dict(tuned.settings)
-
-
-def _words(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in options.items())
-
-
-class Fitting:
-    """Fits by gradient with settings that are chosen already."""
-
-    def __init__(self, train: Rows, identities: np.ndarray, moments: FoldMoments) -> None:
-        self.train, self.identities, self.moments = train, identities, moments
-
-    def __call__(self, method: str, settings: Mapping[str, Any]) -> PairwiseMaps:
-        """Maps of all ordered pairs."""
-        started = time.perf_counter()
-        known = {"identities": self.identities, "moments": self.moments}
-        maps = fit_pairs(self.train, method, **known, **settings)
-        doubtful = [pair for pair, fit in maps.items() if not bool(fit.ok)]
-        note = f", of {len(doubtful)} pairs the loss diverged" if doubtful else ""
-        print(f"{method}: fitted in {time.perf_counter() - started:.0f} s{note}", flush=True)
-        return maps
-
-    def at_rank(self, method: str, rank: int | None, settings: Mapping[str, Any]) -> PairwiseMaps:
-        """In ``rank`` dimensions; None for as many as there are."""
-        if method == "joint" and rank is None:
-            rank = sorted(rows.shape[1] for rows in self.train.values())[-2]
-        return self(method, {**settings, "rank": rank or "full"})
 
 
 def gains_of(by_method: Mapping[str, Rates]) -> tuple[dict[str, Sampled], dict[str, Sampled]]:
@@ -150,47 +121,51 @@ def show(name: str, value: Sampled) -> tuple[float, float]:
 
 def main(_: Sequence[str]) -> None:
     """Chooses, fits, resamples, prints a table."""
-    gradient = words("gradient", WANTED.value, GRADIENT, "method") if WANTED.value else ()
-    sizes = () if RANKS.value is None else ranks_of("ranks", RANKS.value)
+    gradient = words("gradient", VALUES.gradient, GRADIENT, "method") if VALUES.gradient else ()
+    sizes = () if VALUES.ranks is None else ranks_of("ranks", VALUES.ranks)
     if isinstance(sizes, str):
         raise UserError("--ranks: cv is for reduced_rank; give numbers or full.")
-    store = EmbeddingStore.open(STORE.value, encoders=MODELS.value)
-    split = published_split(store.identities, SEED.value)
-    rows = limit_per_person(split.test, store.identities, MOST.value)
+    store = EmbeddingStore.open(VALUES.store, encoders=VALUES.models)
+    split = published_split(store.identities, VALUES.seed)
+    rows = limit_per_person(split.test, store.identities, VALUES.max_per_person)
     train = {name: unit(array) for name, array in store.take(split.train).items()}
     test = {name: unit(array) for name, array in store.take(rows).items()}
     identities = store.identities[split.train]
     moments = FoldMoments.of(train)
-    settings: dict[str, dict] = {**PUBLISHED, "canonical": {}, "shared": {"rank": RANK.value}}
-    settings |= {name: {"people": PEOPLE[name], "steps": STEPS.value} for name in gradient}
+    settings: dict[str, dict] = {**PUBLISHED, "canonical": {}, "shared": {"rank": VALUES.rank}}
+    settings |= {name: {"people": PEOPLE[name], "steps": VALUES.steps} for name in gradient}
     for method in ("canonical", "shared", *gradient):
         settings[method] = chosen(method, train, identities, settings[method])
-    people = Resampling.of(EvaluationPlan.of(store.identities[rows]), resamples=RESAMPLES.value)
-    fit = Fitting(train, identities, moments)
+    people = Resampling.of(EvaluationPlan.of(store.identities[rows]), resamples=VALUES.resamples)
     by_method: dict[str, Rates] = {}
 
-    def measure(name: str, maps: PairwiseMaps) -> None:
+    def measure(name: str, method: str, of: Mapping[str, Any]) -> None:
+        started = time.perf_counter()
+        if method in GRADIENT:
+            maps = fit_pairs(train, method, identities=identities, moments=moments, **of)
+            doubtful = [pair for pair, fit in maps.items() if not bool(fit.ok)]
+            note = f", of {len(doubtful)} pairs the loss diverged" if doubtful else ""
+            print(f"{method}: fitted in {time.perf_counter() - started:.0f} s{note}", flush=True)
+        else:
+            maps = fit_pairs(moments, method, **of)
         by_method[name] = rates(maps, test, people)
         show(name, mean_of(list(by_method[name].values())))
 
-    for name, of in settings.items():
-        measure(name, fit(name, of) if name in GRADIENT else fit_pairs(moments, name, **of))
+    for method, of in settings.items():
+        measure(method, method, of)
+    widest_shared = sorted(rows.shape[1] for rows in train.values())[-2]
     for size in sizes:
-        for name in gradient:
-            measure(f"{name}, rank {size or 'full'}", fit.at_rank(name, size, settings[name]))
-    print(f"mean TMR at FMR {FMR.value:g} over {len(by_method['canonical'])} ordered pairs, ", end="")
-    print(f"{len(rows):,} test rows, seed {SEED.value}, in %")
+        for method in gradient:
+            full = widest_shared if method == "joint" else "full"
+            measure(f"{method}, rank {size or 'full'}", method, {**settings[method], "rank": size or full})
+    print(f"mean TMR at FMR {VALUES.fmr:g} over {len(by_method['canonical'])} ordered pairs, ", end="")
+    print(f"{len(rows):,} test rows, seed {VALUES.seed}, in %")
     report = {}
     for group in gains_of(by_method):
         for name, value in group.items():
             low, high = show(name, value)
             report[name] = {"estimate": value.estimate, "low": low, "high": high}
-    if OUT.value:
-        path = pathlib.Path(OUT.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            json.dumps({"tmr": report, "settings": settings, "jax": jax.__version__}, indent=1) + "\n"
-        )
+    write(VALUES.out, {"tmr": report, "settings": settings})
 
 
 if __name__ == "__main__":

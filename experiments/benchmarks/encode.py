@@ -9,133 +9,107 @@ those given. Bare and ours alternate round by round, so that what slows one slow
 
 import json
 import pathlib
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
 
+from experiments.benchmarks import define_out, medians, write
 from experiments.run import cli
 from jaxalign.vision.encoders import Encoder, load_encoder
 
+Compared = tuple[Encoder, Callable[[], None], np.ndarray]  # an encoder, its bare network, pictures for both
 VALUES = flags.FlagValues()
-ONNX = flags.DEFINE_list("onnx", [], "ONNX files to time.", flag_values=VALUES)
-VIT = flags.DEFINE_boolean("vit", True, "Time a ViT-B/32-sized network in JAX too.", flag_values=VALUES)
-BATCHES = flags.DEFINE_integer("batches", 8, "Batches in one timing.", 1, flag_values=VALUES)
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Timings of each.", 1, flag_values=VALUES)
-OUT = flags.DEFINE_string("out", None, "File to write the figures to, as JSON.", flag_values=VALUES)
+flags.DEFINE_list("onnx", [], "ONNX files to time.", flag_values=VALUES)
+flags.DEFINE_boolean("vit", True, "Time a ViT-B/32-sized network in JAX too.", flag_values=VALUES)
+flags.DEFINE_integer("batches", 8, "Batches in one timing.", 1, flag_values=VALUES)
+flags.DEFINE_integer("rounds", 5, "Timings of each.", 1, flag_values=VALUES)
+define_out(VALUES)
 
 
-def vit_directory(directory: pathlib.Path) -> None:
-    """Writes a ViT-B/32 with random weights as a hub directory."""
+def of_vit() -> Compared:
+    """A ViT-B/32 with random weights, from a hub directory; bare, batches are on the device as normalised float32."""
     from transformers import FlaxViTModel, ViTConfig
 
-    config = ViTConfig(patch_size=32)
-    FlaxViTModel(config).save_pretrained(directory)
-    processor = {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"height": 224, "width": 224},
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-    }
-    (directory / "preprocessor_config.json").write_text(json.dumps(processor))
-
-
-def bare_vit(directory: pathlib.Path, pictures: np.ndarray, batch: int) -> Callable[[], None]:
-    """The jitted forward pass alone on batches that are on the device already, as float32 and normalised."""
-    from transformers import FlaxViTModel
-
-    model: Any = FlaxViTModel.from_pretrained(directory)
+    with tempfile.TemporaryDirectory() as directory:
+        model: Any = FlaxViTModel(ViTConfig(patch_size=32))
+        model.save_pretrained(directory)
+        processor = {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": True,
+            "size": {"height": 224, "width": 224},
+            "resample": 2,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+        }
+        (pathlib.Path(directory) / "preprocessor_config.json").write_text(json.dumps(processor))
+        encoder = load_encoder(f"hf:{directory}?pooling=cls&name=vit_b32")
+    pictures = random_pictures(encoder)
     program = jax.jit(lambda params, pixels: model(pixels, params=params).last_hidden_state[:, 0])
-    pixels = [
-        jax.device_put(((part / np.float32(255) - 0.5) / 0.5).transpose(0, 3, 1, 2).astype(np.float32))
-        for part in np.split(pictures, len(pictures) // batch)
-    ]
+    batches = [jax.device_put(part) for part in normalised_batches(encoder, pictures, channels_first=True)]
 
-    def run() -> None:
-        for part in pixels:
+    def bare() -> None:
+        for part in batches:
             jax.block_until_ready(program(model.params, part))
 
-    return run
+    return encoder, bare, pictures
 
 
-def bare_onnx(path: str, encoder: Encoder, pictures: np.ndarray) -> Callable[[], None]:
-    """onnxruntime alone, on batches that are normalised already."""
+def of_onnx(path: str) -> Compared:
+    """An ONNX file; bare, onnxruntime alone."""
     import onnxruntime
 
+    encoder = load_encoder(f"onnx:{path}")
+    pictures = random_pictures(encoder)
     session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
     entry = session.get_inputs()[0]
-    nchw = entry.shape[1] == 3
-    prepared = encoder.preprocessing
-    pixels = (pictures * np.float32(prepared.rescale) - np.array(prepared.mean, np.float32)) / np.array(
-        prepared.std, np.float32
-    )
-    pixels = pixels.transpose(0, 3, 1, 2) if nchw else pixels
-    parts = [np.ascontiguousarray(part) for part in np.split(pixels, len(pixels) // encoder.batch_size)]
+    batches = list(normalised_batches(encoder, pictures, channels_first=entry.shape[1] == 3))
 
-    def run() -> None:
-        for part in parts:
+    def bare() -> None:
+        for part in batches:
             session.run(None, {entry.name: part})
 
-    return run
-
-
-def compared(encoder: Encoder, bare: Callable[[], None], pictures: np.ndarray) -> dict[str, Any]:
-    """Pictures a second of both."""
-    ours = lambda: encoder.encode(pictures)  # noqa: E731
-    times: dict[str, list[float]] = {"encoder": [], "bare": []}
-    for work in (ours, bare):
-        work()
-    for _ in range(ROUNDS.value):
-        for name, work in (("encoder", ours), ("bare", bare)):
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    rates = {name: len(pictures) / statistics.median(seconds) for name, seconds in times.items()}
-    return {**rates, "share": rates["encoder"] / rates["bare"]}
+    return encoder, bare, pictures
 
 
 def random_pictures(encoder: Encoder) -> np.ndarray:
     """Whole batches of noise in the encoder's input size."""
-    shape = (encoder.batch_size * BATCHES.value, *encoder.preprocessing.size, 3)
+    shape = (encoder.batch_size * VALUES.batches, *encoder.preprocessing.size, 3)
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def normalised_batches(
+    encoder: Encoder, pictures: np.ndarray, *, channels_first: bool
+) -> Iterator[np.ndarray]:
+    """The pictures as the network takes them, batch by batch."""
+    prepared = encoder.preprocessing
+    for part in np.split(pictures, len(pictures) // encoder.batch_size):
+        pixels = part * np.float32(prepared.rescale) - np.array(prepared.mean, np.float32)
+        pixels = pixels / np.array(prepared.std, np.float32)
+        yield np.ascontiguousarray(pixels.transpose(0, 3, 1, 2) if channels_first else pixels)
 
 
 def main(_: Sequence[str]) -> None:
     """Prints the rates as they come, and writes them."""
-    figures: dict[str, dict[str, Any]] = {}
-
-    def add(name: str, encoder: Encoder, bare: Callable[[], None], pictures: np.ndarray) -> None:
-        figures[name] = row = compared(encoder, bare, pictures)
+    figures: dict[str, dict[str, float]] = {}
+    makers = [lambda path=path: of_onnx(path) for path in VALUES.onnx] + ([of_vit] if VALUES.vit else [])
+    for make in makers:
+        encoder, bare, pictures = make()
+        seconds = medians({"encoder": partial(encoder.encode, pictures), "bare": bare}, VALUES.rounds)
+        row = {name: len(pictures) / found for name, found in seconds.items()}
+        figures[encoder.name] = row = {**row, "share": row["encoder"] / row["bare"]}
         print(
-            f"{name:24s} {row['encoder']:8.1f} of {row['bare']:8.1f} pictures a second: {row['share']:.0%}",
+            f"{encoder.name:24s} {row['encoder']:8.1f} of {row['bare']:8.1f} pictures a second: {row['share']:.0%}",
             flush=True,
         )
-
-    for path in ONNX.value:
-        encoder = load_encoder(f"onnx:{path}")
-        pictures = random_pictures(encoder)
-        add(encoder.name, encoder, bare_onnx(path, encoder, pictures), pictures)
-    if VIT.value:
-        with tempfile.TemporaryDirectory() as place:
-            directory = pathlib.Path(place)
-            vit_directory(directory)
-            encoder = load_encoder(f"hf:{directory}?pooling=cls&name=vit_b32")
-            pictures = random_pictures(encoder)
-            add(encoder.name, encoder, bare_vit(directory, pictures, encoder.batch_size), pictures)
-    if OUT.value:
-        path = pathlib.Path(OUT.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"pictures_a_second": figures, "jax": jax.__version__}, indent=1) + "\n")
+    write(VALUES.out, {"pictures_a_second": figures})
 
 
 if __name__ == "__main__":

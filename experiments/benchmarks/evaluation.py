@@ -9,14 +9,9 @@ Random unit vectors with planted people; verification and identification togethe
 - the peak resident memory of a 50,000 × 50,000 comparison, in a process of its own.
 """
 
-import json
 import os
-import pathlib
 import platform
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,37 +19,26 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments.benchmarks.memory import peak_gigabytes
+from experiments.benchmarks import define_out, in_fresh_process, peak_gigabytes, seconds, write
 from experiments.run import cli
+from experiments.run.flags import whole_numbers
 from jaxalign import biometrics
-from jaxalign.core.errors import UserError
 
 VALUES = flags.FlagValues()
-SIZES = flags.DEFINE_list(
-    "sizes", ["1700", "10000", "20000"], "Rows of the test sets, comma-separated.", flag_values=VALUES
-)
-WIDTH = flags.DEFINE_integer("width", 512, "Width of the embeddings.", lower_bound=1, flag_values=VALUES)
-PHOTOGRAPHS = flags.DEFINE_integer(
-    "photographs", 5, "Photographs of each person.", lower_bound=1, flag_values=VALUES
-)
-RUNS = flags.DEFINE_integer(
-    "runs", 3, "Timed runs of each; the fastest counts.", lower_bound=1, flag_values=VALUES
-)
-MEMORY_ROWS = flags.DEFINE_integer(
+flags.DEFINE_string("sizes", "1700,10000,20000", "Rows of the test sets.", flag_values=VALUES)
+flags.DEFINE_integer("width", 512, "Width of the embeddings.", 1, flag_values=VALUES)
+flags.DEFINE_integer("photographs", 5, "Photographs of each person.", 1, flag_values=VALUES)
+flags.DEFINE_integer("runs", 3, "Timed runs of each; the fastest counts.", 1, flag_values=VALUES)
+flags.DEFINE_integer(
     "memory_rows", 50_000, "Rows of the comparison whose memory is measured; 0: none.", flag_values=VALUES
 )
-OUT = flags.DEFINE_string("out", None, "A JSON file for the results.", flag_values=VALUES)
+define_out(VALUES)
 
 
 def fastest(work: Callable[[], Any], runs: int) -> float:
     """Seconds of the fastest of several runs, after one that compiles."""
     jax.block_until_ready(work())
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        jax.block_until_ready(work())
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return min(seconds(lambda: jax.block_until_ready(work())) for _ in range(runs))
 
 
 def product_rate(width: int, runs: int) -> float:
@@ -79,72 +63,46 @@ def timed(rows: int, width: int, photographs: int, runs: int) -> dict[str, float
     probes, gallery, identities = planted(rows, width, photographs)
     plan = biometrics.EvaluationPlan.of(identities)
     rates = [product_rate(width, 2 * runs + 1)]
-    seconds = fastest(lambda: list(biometrics.evaluate(probes, gallery, plan).measures()), runs)
+    took = fastest(lambda: list(biometrics.evaluate(probes, gallery, plan).measures()), runs)
     rates.append(product_rate(width, 2 * runs + 1))
-    rate = 2 * width * rows**2 / seconds
+    rate = 2 * width * rows**2 / took
     return {
         "rows": rows,
-        "seconds": seconds,
-        "nanoseconds_per_comparison": seconds / rows**2 * 1e9,
+        "seconds": took,
+        "nanoseconds_per_comparison": took / rows**2 * 1e9,
         "gigaflops": rate / 1e9,
         "product_gigaflops": max(rates) / 1e9,
         "share": rate / max(rates),
     }
 
 
-def peak_memory(rows: int, width: int, photographs: int) -> dict[str, float]:
-    """Evaluates once in a new process and reads its peak resident memory."""
-    code = f"from experiments.benchmarks import evaluation as b; b.measure_memory({rows}, {width}, {photographs})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"the process that measures memory failed: {done.stderr.strip().splitlines()[-1:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def measure_memory(rows: int, width: int, photographs: int) -> None:
-    """Runs inside the new process."""
+def evaluated(rows: int, width: int, photographs: int) -> Mapping[str, float]:
+    """Evaluates once, in a fresh process; gives the memory that it had before."""
     probes, gallery, identities = planted(rows, width, photographs)
     before = peak_gigabytes()
-    start = time.perf_counter()
-    result = biometrics.evaluate(probes, gallery, identities)
-    seconds = time.perf_counter() - start
-    assert result.verification is not None
-    figures = {
-        "rows": rows,
-        "seconds_with_compilation": seconds,
-        "peak_gigabytes": peak_gigabytes(),
-        "before_evaluation_gigabytes": before,
-    }
-    print(json.dumps(figures))
+    took = seconds(lambda: biometrics.evaluate(probes, gallery, identities))
+    return {"rows": rows, "seconds": took, "gigabytes_before": before}
 
 
-def main(argv: list[str]) -> None:
+def main(_: Sequence[str]) -> None:
     """Measures, prints and writes."""
-    sizes = [int(size) for size in SIZES.value if size.isdigit()]
-    if len(sizes) != len(SIZES.value) or not all(sizes):
-        raise UserError(f"--sizes: expected numbers of rows, comma-separated, got {','.join(SIZES.value)!r}")
+    shape = VALUES.width, VALUES.photographs
     results: dict[str, Any] = {
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "versions": {"jax": jax.__version__, "numpy": np.__version__},
-        "width": WIDTH.value,
+        "width": VALUES.width,
         "evaluation": [],
     }
-    for rows in sizes:
-        row = timed(rows, WIDTH.value, PHOTOGRAPHS.value, RUNS.value)
+    for rows in whole_numbers("sizes", VALUES.sizes, 1, 10**9):
+        row = timed(rows, *shape, VALUES.runs)
         results["evaluation"].append(row)
         print(
             f"{rows:>7,} × {rows:<7,} {row['seconds']:8.3f} s  {row['nanoseconds_per_comparison']:5.2f} ns each  "
             f"{row['gigaflops']:5.0f} of {row['product_gigaflops']:4.0f} GFLOP/s: {row['share']:.0%}"
         )
-    if MEMORY_ROWS.value:
-        results["memory"] = peak_memory(MEMORY_ROWS.value, WIDTH.value, PHOTOGRAPHS.value)
-        print(
-            f"{MEMORY_ROWS.value:,} rows: peak resident memory {results['memory']['peak_gigabytes']:.2f} GB"
-        )
-    if OUT.value:
-        path = pathlib.Path(OUT.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results, indent=1) + "\n")
+    if VALUES.memory_rows:
+        results["memory"] = in_fresh_process(evaluated, VALUES.memory_rows, *shape)
+        print(f"{VALUES.memory_rows:,} rows: peak resident memory {results['memory']['gigabytes']:.2f} GB")
+    write(VALUES.out, results)
 
 
 if __name__ == "__main__":

@@ -1,79 +1,113 @@
-"""Times what has to scale, a section at a time, each against what the machine itself allows.
+"""Runs the main command, and one evaluation, on a store whose training rows would not fit into memory as float32.
 
-  python -m experiments.benchmarks.scale --sections=moments --out=results/benchmark_scale.json
+  python -m experiments.benchmarks.scale --out=results/benchmark_scale.json
 
-`moments`: second moments of a memory-mapped store that is made on the spot (4 GB unless --rows or --width say less) and
-removed afterwards, against reading the file once and against the bare matrix product in the same number format; the
-peak resident memory of a fresh process; and twice the rows against once.
-
-`devices`: what each of 1, 2, 4 and 8 simulated devices has to do and to send, read from the compiled programs.
-
-`plan`: 200 encoders of width 512 on 8 devices: bytes on each device of every program, from shapes alone.
-
-`low_rank`: maps between 8 encoders fitted by gradient with the contrastive loss, against loops over the pairs in optax
-and PyTorch.
-
-`driver`: experiments.pairwise on a store whose rows would not fit as float32, and one large evaluation of mapped rows,
-each in a fresh process: seconds and peak resident memory.
-
-Figures of one run are from the same machine at the same time, so the ratios are what to quote.
+The store (3 GB unless --rows, --width or --encoders say less) is made on the spot and removed afterwards. Both runs are
+processes of their own; the figures are their seconds and peak resident memory.
 """
 
+import contextlib
+import io
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import jax
+import numpy as np
 from absl import flags
 
-from experiments.benchmarks import (
-    scale_devices,
-    scale_driver,
-    scale_gradient,
-    scale_moments,
-    scale_plan,
-)
+from experiments import pairwise
+from experiments.benchmarks import define_out, in_fresh_process, scratch_directory, show, write
 from experiments.run import cli
-from experiments.run.flags import words
+from jaxalign import AffineMap, evaluate
+from jaxalign.core.rows import LazyRows
+from jaxalign.data import EmbeddingStore
 
+BLOCK_ROWS = 8192  # made at once
+LATENT = 64  # dimensions that the encoders share
 VALUES = flags.FlagValues()
-scale_moments.define_flags(VALUES)
-scale_gradient.define_flags(VALUES)
-scale_driver.define_flags(VALUES)
-scale_devices.define_flags(VALUES)
-scale_plan.define_flags(VALUES)
-flags.DEFINE_string("sections", "moments", "What to time, separated by commas.", flag_values=VALUES)
-flags.DEFINE_string("out", None, "File to write the figures to, as JSON.", flag_values=VALUES)
-
-# A section takes the flags and gives its figures, numbers by name. A new one is a row here and a module of its own.
-Section = Callable[[flags.FlagValues], Mapping[str, float]]
-SECTIONS: dict[str, Section] = {
-    "moments": scale_moments.run,
-    "low_rank": scale_gradient.run,
-    "driver": scale_driver.run,
-    "devices": scale_devices.run,
-    "plan": scale_plan.run,
-}
-SIMULATED = {"devices": 8, "plan": 8}  # CPU devices that a section needs
+for name, default, least, what in (
+    ("rows", 1_000_000, 100, "Rows of the store."),
+    ("width", 512, 2, "Width of its encoders."),
+    ("encoders", 3, 2, "Encoders."),
+    ("people", 2_000, 4, "People."),
+    ("per_person", 10, 2, "Test rows of a person."),
+    ("evaluated", 100_000, 2, "Probes, and rows of the gallery, of the evaluation."),
+):
+    flags.DEFINE_integer(name, default, what, least, flag_values=VALUES)
+flags.DEFINE_string("scratch", None, "Directory for the store; the system's without.", flag_values=VALUES)
+define_out(VALUES)
 
 
 def main(_: Sequence[str]) -> None:
-    """Prints the figures of each section as they come, and writes them."""
-    names = words("sections", VALUES.sections, SECTIONS, "section")
-    simulated = max(SIMULATED.get(name, 0) for name in names)
-    if simulated and simulated > jax.config.jax_num_cpu_devices:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_num_cpu_devices", simulated)
-    record: dict[str, Any] = {"jax": jax.__version__, "devices": [str(device) for device in jax.devices()]}
-    for name in names:
-        print(f"{name}:", flush=True)
-        record[name] = dict(SECTIONS[name](VALUES))
-        for figure, value in record[name].items():
-            print(f"  {figure:44s} {value:10.4g}", flush=True)
-    if VALUES.out:
-        path = pathlib.Path(VALUES.out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=1) + "\n")
+    """Makes the store, runs both in fresh processes, removes the store."""
+    rows, width, encoders = VALUES.rows, VALUES.width, VALUES.encoders
+    with scratch_directory(VALUES.scratch, (encoders + 1) * rows * width * 2) as directory:
+        store = pathlib.Path(directory) / "store"
+        make(store, rows, width, encoders, VALUES.people)
+        some = min(VALUES.evaluated, rows // 2)
+        job = in_fresh_process(align, str(store), f"{directory}/out", VALUES.per_person)
+        one = in_fresh_process(one_evaluation, str(store), some)
+    figures = {
+        "gigabytes of the store": encoders * rows * width * 2 / 1e9,
+        "gigabytes of its training rows as float32": int(0.7 * rows) * width * encoders * 4 / 1e9,
+        "pairwise: test rows": job["test_rows"],
+        "pairwise: seconds": job["seconds"],
+        "pairwise: gigabytes of memory at most": job["gigabytes"],
+        "evaluation: comparisons": float(some) ** 2,
+        "evaluation: seconds": one["seconds"],
+        "evaluation: gigabytes of memory at most": one["gigabytes"],
+    }
+    show(figures)
+    write(VALUES.out, figures)
+
+
+def make(path: pathlib.Path, rows: int, width: int, encoders: int, people: int) -> None:
+    """Writes a store of synthetic people: what encoders share is a linear image of person and photograph."""
+    random = np.random.default_rng(0)
+    persons = random.standard_normal((people, LATENT), np.float32)
+    identities = np.arange(rows) % people
+    store = None
+    for number in range(encoders):
+        mixing = random.standard_normal((LATENT, width), np.float32)
+        scratch = path.with_name("rows.npy")
+        made = np.lib.format.open_memmap(scratch, "w+", np.float16, (rows, width))
+        for start in range(0, rows, BLOCK_ROWS):
+            here = identities[start : start + BLOCK_ROWS]
+            photograph = np.random.default_rng(start).standard_normal((len(here), LATENT), np.float32)
+            block = (persons[here] + photograph) @ mixing
+            made[start : start + BLOCK_ROWS] = block + random.standard_normal(block.shape, np.float32)
+        if store is None:
+            store = EmbeddingStore.create(path, {"encoder0": made}, identities)
+        else:
+            store = store.add_encoder(f"encoder{number}", made)
+        scratch.unlink()
+
+
+def align(store: str, out: str, per_person: int) -> Mapping[str, float]:
+    """Runs the main command with two methods and one seed."""
+    chosen = ["--methods=orthogonal,ridge", "--l2=0.1", "--seeds=42", "--heatmaps=none", "--overwrite"]
+    places = [f"--store={store}", f"--out={out}", f"--max_per_person={per_person}"]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            cli.run(pairwise.main, ["pairwise", *places, *chosen], values=pairwise.FLAGS)
+    except SystemExit as end:
+        if end.code:
+            raise
+    record = json.loads((pathlib.Path(out) / "config.json").read_text())
+    return {"test_rows": record["splits"][0]["test_rows"]}
+
+
+def one_evaluation(store: str, count: int) -> Mapping[str, float]:
+    """Evaluates mapped rows of one encoder against rows of another; the map is the identity."""
+    opened = EmbeddingStore.open(store, verify=False)
+    first, second = opened.encoders[:2]
+    left, right = np.arange(count), opened.rows - np.arange(count) - 1
+    width = opened.dims[first]
+    map_ = AffineMap((np.eye(width),), np.zeros(width))
+    people = opened.identities
+    mapped = map_(LazyRows.of(opened[first], left).unit())
+    evaluate(mapped, LazyRows.of(opened[second], right).unit(), people[left], people[right])
+    return {}
 
 
 if __name__ == "__main__":

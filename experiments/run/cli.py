@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 from absl import flags
 
-from experiments.benchmarks.memory import share_arenas
 from experiments.run.compiler import compile_quickly
 from jaxalign.core.errors import UserError
 
@@ -53,7 +52,6 @@ def run(
             status = 0
         else:
             compile_quickly()
-            share_arenas()
             status = main(_parse(argv, values, argument))
         sys.stdout.flush()
     except UserError as mistake:

@@ -28,7 +28,8 @@ class Flag:
     Attributes:
       default: what stands on the command line where the flag is not given.
       help: for ``--help``: what the flag does, what happens without it, an example.
-      kind: str, bool, int (of 0 or more) or float.
+      kind: str, bool, int or float; list for text that may be given several times.
+      least: the smallest whole number allowed.
       choices: the values allowed, where they are few.
       read: makes the field's value from the flag's name and value; None takes the value as it is.
     """
@@ -38,6 +39,7 @@ class Flag:
     kind: type
     choices: tuple[str, ...] = ()
     read: Callable[[str, Any], Any] | None = None
+    least: int = 0
 
 
 def field(
@@ -47,17 +49,18 @@ def field(
     kind: type | None = None,
     choices: Collection[str] = (),
     read: Callable[[str, Any], Any] | None = None,
+    least: int = 0,
     initial: Any = dataclasses.MISSING,
 ) -> Any:
     """A field of a configuration that users set by a flag of the same name; see ``Flag``.
 
     Args:
-      default, help, choices, read: of the flag.
+      default, help, choices, read, least: of the flag.
       kind: of the flag; that of ``default`` where it has one, else text.
       initial: the field's value where the configuration is made without flags; by default it must be given.
     """
     known = kind or (str if default is None else type(default))
-    flag = Flag(default, help, known, tuple(choices), read)
+    flag = Flag(default, help, known, tuple(choices), read, least)
     return dataclasses.field(default=initial, metadata={"flag": flag})
 
 
@@ -106,6 +109,18 @@ def namespace(
     return types.SimpleNamespace(**{**own, **fixed})
 
 
+def required(values: absl_flags.FlagValues, name: str) -> str:
+    """The value of a flag that a command cannot do without.
+
+    Raises:
+      UserError: it is not given.
+    """
+    value = getattr(values, name)
+    if not value:
+        raise UserError(f"--{name} is missing. {values[name].help}")
+    return value
+
+
 def every(configuration: type, values: Any) -> dict[str, Any]:
     """What the flags of a configuration say, by name: as ``values`` has them as attributes, or their default."""
     return {name: getattr(values, name, flag.default) for name, flag in of(configuration).items()}
@@ -127,9 +142,13 @@ def _register(name: str, flag: Flag, default: Any, values: absl_flags.FlagValues
     if flag.choices:
         absl_flags.DEFINE_enum(name, default, list(flag.choices), flag.help, flag_values=values)
     elif flag.kind is int:
-        absl_flags.DEFINE_integer(name, default, flag.help, lower_bound=0, flag_values=values)
+        absl_flags.DEFINE_integer(name, default, flag.help, lower_bound=flag.least, flag_values=values)
     else:
-        makers = {bool: absl_flags.DEFINE_boolean, float: absl_flags.DEFINE_float}
+        makers: dict[type, Callable[..., Any]] = {
+            bool: absl_flags.DEFINE_boolean,
+            float: absl_flags.DEFINE_float,
+            list: absl_flags.DEFINE_multi_string,
+        }
         makers.get(flag.kind, absl_flags.DEFINE_string)(name, default, flag.help, flag_values=values)
 
 

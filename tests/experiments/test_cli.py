@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 
@@ -182,36 +181,3 @@ def test_xla_knows_the_flag_of_the_older_emitters():
     code = "from experiments.run.compiler import compile_quickly as c; c(); import jax; print(jax.numpy.ones(3).sum())"
     ran = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout) == (0, "3.0\n"), ran.stderr
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
-@pytest.mark.parametrize("given, most", [({}, None), ({"MALLOC_ARENA_MAX": "3"}, 3)])
-def test_threads_share_an_arena_a_core_unless_the_user_says_otherwise(given, most):
-    """Counted by ``malloc_info`` after threads have allocated what no cache of theirs holds."""
-    code = """
-import ctypes, re, tempfile, threading
-from experiments.benchmarks.memory import share_arenas
-share_arenas()
-libc = ctypes.CDLL(None)
-libc.fopen.restype = libc.malloc.restype = ctypes.c_void_p
-go = threading.Barrier(6)
-def take():
-    go.wait(); libc.malloc(ctypes.c_size_t(100_000)); go.wait()
-threads = [threading.Thread(target=take) for _ in range(6)]
-[t.start() for t in threads]; [t.join() for t in threads]
-with tempfile.NamedTemporaryFile() as file:
-    out = ctypes.c_void_p(libc.fopen(file.name.encode(), b"w"))
-    libc.malloc_info(0, out); libc.fclose(out)
-    print(len(re.findall("<heap nr=", open(file.name).read())))
-"""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    ran = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        env={**environment, "OPENBLAS_NUM_THREADS": "1", **given},
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert 1 <= int(ran.stdout) <= (most or len(os.sched_getaffinity(0)))
-    assert most is None or int(ran.stdout) == most
