@@ -2,7 +2,7 @@
 
   python -m experiments.apply --store=S --encoder=arcface --map=FILE.safetensors --out=NEW
 
-With maps that `experiments.pairwise --save_maps` kept, the pair names the map and the encoder:
+With the maps that `experiments.pairwise --save_maps` wrote, the pair names the map and the encoder:
 
   python -m experiments.apply --store=S --maps=results/mine/maps/seed42/ridge --source=arcface --target=clip --out=NEW
 
@@ -19,10 +19,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 
 import jaxalign
-from experiments.run import cli
+from experiments.run import cli, flags
 from experiments.run.progress import Progress, duration
 from jaxalign.align.affine import AffineMap
 from jaxalign.analysis.translate import translate
@@ -31,49 +30,42 @@ from jaxalign.data import EmbeddingStore
 from jaxalign.data.manifest import DTYPES, check_encoder_name
 from jaxalign.data.store import require_free
 
-SIDES = ("to_target", "source", "target")
-FLAGS = flags.FlagValues()
-flags.DEFINE_string("store", None, "Directory of the store to translate.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "encoder",
-    None,
-    "Encoder of --store whose rows are mapped; with --maps the pair's own.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string("map", None, "File of one map, as AffineMap.save writes it.", flag_values=FLAGS)
-flags.DEFINE_string("maps", None, "Directory of maps of pairs, with maps.json in it.", flag_values=FLAGS)
-flags.DEFINE_string("source", None, "With --maps: the encoder that the map comes from.", flag_values=FLAGS)
-flags.DEFINE_string("target", None, "With --maps: the encoder that the map leads to.", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "side",
-    "to_target",
-    list(SIDES),
-    "With --maps: `to_target` maps the source's rows into the target's own coordinates; `source` and `target` map "
-    "either side's into the space where the pair is compared, which for canonical and shared is neither's own.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_integer("rank", None, "With --maps: keep that many leading dimensions.", 1, flag_values=FLAGS)
-flags.DEFINE_string("out", None, "Directory of the store to make.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "name", None, "Encoder's name in the new store; without it as in --store.", flag_values=FLAGS
-)
-flags.DEFINE_enum("dtype", "float16", list(DTYPES), "Type to store numbers in.", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "normalize",
-    None,
-    ["l2", "none"],
-    "Scale rows to length 1 before the map. Without it as the run that fitted --maps did, else none.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean("normalize_output", False, "Scale mapped rows to length 1.", flag_values=FLAGS)
-flags.DEFINE_integer(
-    "chunk_rows",
-    None,
-    "Rows mapped at once; without it what the device's memory allows.",
-    1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean("overwrite", False, "Replace the store that --out holds.", flag_values=FLAGS)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Translation:
+    """Which rows to map, by which map, and how to store them."""
+
+    store: str | None = flags.field(None, "Directory of the store to translate.")
+    encoder: str | None = flags.field(
+        None, "Encoder of --store whose rows are mapped; with --maps the pair's own."
+    )
+    map: str | None = flags.field(None, "File of one map, as AffineMap.save writes it.")
+    maps: str | None = flags.field(None, "Directory of maps of pairs, with maps.json in it.")
+    source: str | None = flags.field(None, "With --maps: the encoder that the map comes from.")
+    target: str | None = flags.field(None, "With --maps: the encoder that the map leads to.")
+    side: str = flags.field(
+        "to_target",
+        "With --maps: `to_target` maps the source's rows into the target's own coordinates; `source` and `target` map "
+        "either side's into the space where the pair is compared, which for canonical and shared is neither's own.",
+        choices=("to_target", "source", "target"),
+    )
+    rank: int | None = flags.field(None, "With --maps: keep that many leading dimensions.", kind=int, least=1)
+    out: str | None = flags.field(None, "Directory of the store to make.")
+    name: str | None = flags.field(None, "Encoder's name in the new store; without it as in --store.")
+    dtype: str = flags.field("float16", "Type to store numbers in.", choices=DTYPES)
+    normalize: str | None = flags.field(
+        None,
+        "Scale rows to length 1 before the map. Without it as the run that fitted --maps did, else none.",
+        choices=("l2", "none"),
+    )
+    normalize_output: bool = flags.field(False, "Scale mapped rows to length 1.")
+    chunk_rows: int | None = flags.field(
+        None, "Rows mapped at once; without it what the device's memory allows.", kind=int, least=1
+    )
+    overwrite: bool = flags.field(False, "Replace the store that --out holds.")
+
+
+FLAGS = flags.define(Translation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +111,7 @@ def _of_pair(directory: pathlib.Path) -> Chosen:
         raise UserError(f"{directory} holds no map {pair[0]} → {pair[1]}; there are {there}.")
     fit = maps[pair]
     fit = fit if FLAGS.rank is None else fit.at_rank(FLAGS.rank)
-    map_ = {"to_target": fit.to_target, "source": lambda: fit.source, "target": lambda: fit.target}[
-        FLAGS.side
-    ]()
+    map_ = fit.to_target() if FLAGS.side == "to_target" else getattr(fit, FLAGS.side)
     about = {"directory": str(directory), "side": FLAGS.side, **maps.settings[pair]}
     encoder = pair[1] if FLAGS.side == "target" else pair[0]
     return Chosen(jax.tree.map(np.asarray, map_), encoder, _normalized_in(directory), about)
@@ -140,7 +130,7 @@ def _normalized_in(directory: pathlib.Path) -> str:
 def main(_: Sequence[str]) -> None:
     """Checks everything, then maps."""
     started = time.monotonic()
-    path, out = pathlib.Path(_given("store")), pathlib.Path(_given("out"))
+    path, out = pathlib.Path(flags.required(FLAGS, "store")), pathlib.Path(flags.required(FLAGS, "out"))
     chosen = choose()
     encoder = FLAGS.encoder or chosen.encoder
     if not encoder:
@@ -171,13 +161,6 @@ def main(_: Sequence[str]) -> None:
         f"{out}: {made.rows:,} rows of {encoder}, {before}mapped from width {chosen.map.in_dim} to "
         f"{chosen.map.out_dim}, as {name} in {FLAGS.dtype}, in {duration(time.monotonic() - started)}."
     )
-
-
-def _given(name: str) -> str:
-    value = getattr(FLAGS, name)
-    if not value:
-        raise UserError(f"--{name} is missing. {FLAGS[name].help}")
-    return value
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ class Embedding(Compiling):
         None, "Encoders, separated by commas. Example: --models=clip,onnx:r50.onnx"
     )
     out: str | None = flags.field(None, "Directory of the store to make or to add to.")
-    crop: str = flags.of(PairwiseConfig)["crop"].field()
-    bad_images: str = flags.of(PairwiseConfig)["bad_images"].field()
+    crop: str = flags.same(PairwiseConfig, "crop")
+    bad_images: str = flags.same(PairwiseConfig, "bad_images")
     dtype: str = flags.field("float16", "Type to store numbers in.", choices=DTYPES)
     precision: str = flags.field(
         "float32", "Type that networks in JAX compute in.", choices=("float32", "bfloat16")

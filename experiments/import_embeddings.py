@@ -20,57 +20,51 @@ import dataclasses
 import pathlib
 
 import numpy as np
-from absl import flags
 
-from experiments.run import cli
+from experiments.run import cli, flags
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
 from jaxalign.data.arrays import stored_dtype
 from jaxalign.data.manifest import DTYPES
 from jaxalign.data.readers import Names, Samples, read_embeddings, read_samples
 
-FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "out", None, "Directory of the store to make, or with --add to add to.", flag_values=FLAGS
-)
-flags.DEFINE_multi_string(
-    "embeddings",
-    [],
-    "An encoder and its file, as name=path: .npy, .npz, .safetensors or .parquet (a column of lists). "
-    "Where a file holds several arrays, name=path#array. Float16, bfloat16 and float32 stay, float64 "
-    "becomes float32. Files with pickled objects are refused. Example: --embeddings=arcface=arcface.npy",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "identities",
-    None,
-    "Who is on each row: .csv or .tsv with a column `identity` and, better, `sample_id` (further columns are "
-    "kept); .txt with lines `person/photo.jpg`; .parquet or .npz. Example: --identities=people.csv",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "identity_column",
-    None,
-    "Name of the column with the person. Without it, the first there is of identity, person, subject, label.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string(
-    "sample_column",
-    None,
-    "Name of the column with the sample's name. Without it, the first there is of sample_id, path, file, "
-    "filename, image.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_string("dataset", None, "Name of the data set. Without it, the directory's.", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "dtype",
-    "keep",
-    ["keep", *DTYPES],
-    "Type to store numbers in; float16 and bfloat16 take half the space.",
-    flag_values=FLAGS,
-)
-flags.DEFINE_boolean("add", False, "Add the encoders to the store that --out holds.", flag_values=FLAGS)
-flags.DEFINE_boolean("overwrite", False, "Replace the store that --out holds.", flag_values=FLAGS)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Import:
+    """What to read, and the store to write."""
+
+    out: str | None = flags.field(None, "Directory of the store to make, or with --add to add to.")
+    embeddings: list[str] = flags.field(
+        [],
+        "An encoder and its file, as name=path: .npy, .npz, .safetensors or .parquet (a column of lists). "
+        "Where a file holds several arrays, name=path#array. Float16, bfloat16 and float32 stay, float64 "
+        "becomes float32. Files with pickled objects are refused. Example: --embeddings=arcface=arcface.npy",
+    )
+    identities: str | None = flags.field(
+        None,
+        "Who is on each row: .csv or .tsv with a column `identity` and, better, `sample_id` (further columns are "
+        "stored too); .txt with lines `person/photo.jpg`; .parquet or .npz. Example: --identities=people.csv",
+    )
+    identity_column: str | None = flags.field(
+        None,
+        "Name of the column with the person. Without it, the first there is of identity, person, subject, label.",
+    )
+    sample_column: str | None = flags.field(
+        None,
+        "Name of the column with the sample's name. Without it, the first there is of sample_id, path, file, "
+        "filename, image.",
+    )
+    dataset: str | None = flags.field(None, "Name of the data set. Without it, the directory's.")
+    dtype: str = flags.field(
+        "keep",
+        "Type to store numbers in; float16 and bfloat16 take half the space.",
+        choices=("keep", *DTYPES),
+    )
+    add: bool = flags.field(False, "Add the encoders to the store that --out holds.")
+    overwrite: bool = flags.field(False, "Replace the store that --out holds.")
+
+
+FLAGS = flags.define(Import)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -197,9 +191,7 @@ def _common_names(encoders: list[Encoder]) -> np.ndarray | None:
 
 
 def main(argv: list[str]) -> None:
-    if not FLAGS.out:
-        raise UserError("--out is missing: give the directory of the store, such as --out=my_store.")
-    out = pathlib.Path(FLAGS.out)
+    out = pathlib.Path(flags.required(FLAGS, "out"))
     names = Names(FLAGS.identity_column, FLAGS.sample_column)
     if FLAGS.add and (FLAGS.overwrite or FLAGS.dataset):
         raise UserError("--add only adds encoders to the store; leave --overwrite and --dataset out.")

@@ -7,13 +7,13 @@ The number of steps is fixed and everything random comes from seeds. Recognition
 are stored, on people whom no choice has seen.
 """
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
-from absl import flags as absl_flags
 
 from experiments.run import cli, flags
 from experiments.run.progress import Progress
@@ -27,32 +27,31 @@ EACH = 24  # photographs of each: 48,000 in all, 590 MB
 MEASURED_PEOPLE, MEASURED_EACH = 200, 8
 BLOCK = 200  # photographs encoded at once
 
-FLAGS = absl_flags.FlagValues()
-absl_flags.DEFINE_string(
-    "models",
-    "all",
-    f"Encoders to train, separated by commas, or `all`: {', '.join(zoo.ZOO)}. Example: --models=arcface_plain",
-    flag_values=FLAGS,
-)
-absl_flags.DEFINE_string(
-    "out",
-    str(zoo.FOLDER),
-    "Folder for the weights and model cards. Without it, that of the installed package.",
-    flag_values=FLAGS,
-)
-absl_flags.DEFINE_integer(
-    "steps",
-    None,
-    "Training steps instead of the table's, for a quick look. Example: --steps=100",
-    lower_bound=1,
-    flag_values=FLAGS,
-)
-absl_flags.DEFINE_boolean(
-    "measure_only",
-    False,
-    "Train nothing; measure the weights in --out and write their cards again.",
-    flag_values=FLAGS,
-)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """Which encoders to train, and where they go."""
+
+    models: str = flags.field(
+        "all",
+        f"Encoders to train, separated by commas, or `all`: {', '.join(zoo.ZOO)}. Example: --models=arcface_plain",
+    )
+    out: str = flags.field(
+        str(zoo.FOLDER),
+        "Folder for the weights and model cards. Without it, that of the installed package.",
+    )
+    steps: int | None = flags.field(
+        None,
+        "Training steps instead of the table's, for a quick look. Example: --steps=100",
+        kind=int,
+        least=1,
+    )
+    measure_only: bool = flags.field(
+        False, "Train nothing; measure the weights in --out and write their cards again."
+    )
+
+
+FLAGS = flags.define(Training)
 
 
 def training_pool() -> zoo.Pool:

@@ -64,6 +64,11 @@ def field(
     return dataclasses.field(default=initial, metadata={"flag": flag})
 
 
+def same(configuration: type, name: str) -> Any:
+    """A field with the flag that another configuration declares."""
+    return dataclasses.field(metadata={"flag": of(configuration)[name]})
+
+
 def of(*configurations: type) -> dict[str, Flag]:
     """The flags of configurations, by name."""
     return {
