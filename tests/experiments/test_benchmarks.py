@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+import experiments.benchmarks
 from experiments.benchmarks import scale_moments, study
 from experiments.run import cli
 from jaxalign.data import EmbeddingStore
@@ -46,6 +47,15 @@ def drive(name, *flags):
     with pytest.raises(SystemExit) as ended:
         cli.run(module.main, [name, *map(str, flags)], values=module.VALUES)
     return ended.value.code or 0
+
+
+def test_every_file_is_a_benchmark():
+    folder = pathlib.Path(experiments.benchmarks.__file__).parent
+    for path in folder.glob("[!_]*.py"):
+        module = importlib.import_module(f"experiments.benchmarks.{path.stem}")
+        assert {"out"} <= set(module.VALUES) and f"experiments.benchmarks.{path.stem} " in (
+            module.__doc__ or ""
+        )
 
 
 def test_moments_of_more_rows_than_memory(tmp_path, monkeypatch):
@@ -86,6 +96,24 @@ def test_gradient_fits_and_their_peers(tmp_path):
     figures, _ = in_a_process("scale_gradient", *sizes, out=tmp_path / "figures.json")
     for name in ("ours", "optax, times ours", "optax, times ours, processor"):
         assert figures[name] > 0
+
+
+def test_devices_halve_the_work_and_send_as_much_for_twice_the_rows(tmp_path):
+    sizes = ["--encoders=8", "--width=16", "--plan_encoders=8", "--plan_width=8"]
+    figures, _ = in_a_process("scale_devices", *sizes, out=tmp_path / "figures.json")
+    for axis in ("data", "pairs"):
+        of = {
+            name.split(": ", 1)[1]: value
+            for name, value in figures["devices"].items()
+            if name.startswith(f"2 on {axis}")
+        }
+        assert of["moments, bytes sent for a chunk"] == of["ridge, bytes sent of pairs"] == 0
+        at_the_end = of["moments, bytes sent at the end"]
+        assert at_the_end == of["moments, bytes sent at the end, of twice the rows"] > 0
+        for name in ("moments", "ridge", "canonical"):
+            assert of[f"{name}, operations / of one"] == pytest.approx(0.5, abs=0.06)
+    assert figures["plan"]["ordered pairs"] == 56
+    assert all(value > 0 for value in figures["plan"].values())
 
 
 def test_evaluation_has_rates_and_memory(tmp_path):
