@@ -86,7 +86,7 @@ def compare(
     """Adds the seconds of our fit of all pairs, and of each peer's loop over them."""
     fit()  # compiles
     ours = timed(fit)
-    figures[f"ours"], figures[f"ours, processor"] = ours
+    figures["ours"], figures["ours, processor"] = ours
     for name, one in peers.items():
         one(rows["e0"], rows["e1"])
         found = timed(

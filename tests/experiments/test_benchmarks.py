@@ -85,14 +85,7 @@ def test_the_main_command_on_more_rows_than_memory(tmp_path):
 
 
 def test_gradient_fits_and_their_peers(tmp_path):
-    sizes = [
-        "--rows=60",
-        "--width=12",
-        "--rank=3",
-        "--squared_steps=4",
-        "--contrastive_steps=2",
-        "--people=5",
-    ]
+    sizes = ["--rows=60", "--width=12", "--rank=3", "--steps=2", "--people=5"]
     figures, _ = in_a_process("scale_gradient", *sizes, out=tmp_path / "figures.json")
     for name in ("ours", "optax, times ours", "optax, times ours, processor"):
         assert figures[name] > 0
