@@ -1,4 +1,4 @@
-"""What figures show beside results: where a curve of quality flattens, and embeddings in two dimensions."""
+"""Where a curve of quality flattens, and embeddings projected to two dimensions."""
 
 import numpy as np
 from jaxtyping import Float

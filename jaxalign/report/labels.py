@@ -1,4 +1,4 @@
-"""Names and numbers as a reader sees them."""
+"""Formats names and numbers for readers: short labels, percentages, counts, names of files."""
 
 import hashlib
 import itertools

@@ -1,4 +1,4 @@
-"""The page: one file that needs nothing else, and beside it each figure and table as files of their own."""
+"""The page: one self-contained HTML file, with each figure and table as a file next to it."""
 
 import base64
 import dataclasses
@@ -119,7 +119,7 @@ def _render(found: Sequence[Section], parts: Sequence[Part], **words: Any) -> st
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """How one part came about.
+    """How one part was produced, so that others can repeat it.
 
     Attributes:
       name: of the part.

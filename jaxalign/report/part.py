@@ -1,4 +1,4 @@
-"""What one driver left behind, as the sections of a report read it, and the controls that results are judged by."""
+"""The results of one driver as the sections of a report read them, and controls to judge results by."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Geometry of embedding spaces: how alike two encoders' spaces are, how one lies, which encoders are kin."""
+"""Geometry of embedding spaces: similarity of two encoders' spaces, measures of one, clustering of encoders."""
 
 from jaxalign.analysis.geometry.clustering import Dendrogram as Dendrogram
 from jaxalign.analysis.geometry.clustering import PermutationTest as PermutationTest

@@ -1,4 +1,4 @@
-"""How well a similarity, known before any map is fitted, tells how well encoders can be aligned."""
+"""How well a similarity that is known before any map is fitted predicts the quality of alignment."""
 
 from typing import NamedTuple
 

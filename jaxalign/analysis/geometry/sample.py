@@ -47,7 +47,7 @@ class Calibrated:
 
     @property
     def null_mean(self) -> float:
-        """What is expected of unrelated spaces of these widths on so many rows."""
+        """The value to expect for unrelated spaces of these widths on this number of rows."""
         return float(np.mean(self.null))
 
     def null_quantile(self, level: float = 0.95) -> float:
@@ -133,7 +133,7 @@ class GeometrySettings:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncoderGeometry:
-    """What one encoder brings to every comparison, and its own numbers.
+    """The parts of one encoder that every comparison needs, and measures of this encoder alone.
 
     Attributes:
       axes, scores: principal axes, and the rows in them.

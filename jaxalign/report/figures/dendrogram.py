@@ -78,7 +78,7 @@ def draw_dendrogram(
 
 
 def _in_words(title: str, encoders: Sequence[str], linkage: Linkage) -> str:
-    """What is merged at which height, from the closest on."""
+    """The merges with their heights, the closest first."""
     words = {place: shown(name) for place, name in enumerate(encoders)}
     merges = []
     for merge, (left, right, at, size, *_) in enumerate(linkage):

@@ -1,4 +1,4 @@
-"""Numbers with intervals, one a line: what a table says, to be compared by eye."""
+"""A figure of numbers with intervals, one on each line."""
 
 import math
 from collections.abc import Sequence

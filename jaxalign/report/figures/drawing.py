@@ -1,4 +1,4 @@
-"""What all figures share: colours that a page can exchange, text that is never markup, and the formats."""
+"""What all figures share: a style, colours that a page can replace, and SVG and PNG files."""
 
 import contextlib
 import dataclasses

@@ -95,7 +95,7 @@ def file_name(setting: Setting, measure: Measure) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """What the colours mean: the ends of the scale, and whether the dark end is the better one.
+    """The scale of colours: its ends, and whether the dark end is the better one.
 
     Attributes:
       low, high: in the unit shown.

@@ -32,7 +32,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """What is along an axis.
+    """One axis of a figure.
 
     Attributes:
       label: with its unit.

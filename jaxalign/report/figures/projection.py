@@ -1,4 +1,4 @@
-"""A few people's embeddings in two dimensions, before and after a map."""
+"""Embeddings of a few people in two dimensions, before and after a map."""
 
 from collections.abc import Sequence
 

@@ -156,12 +156,12 @@ def _cell_value(
 
 
 def over_seeds(seeds: int) -> str:
-    """What ± stands for in a table."""
+    """The end of a caption that explains ±; "" for one seed."""
     return f", ± standard deviation over {seeds} seeds" if seeds > 1 else ""
 
 
 def spread_words(table: ResultTable) -> str:
-    """What follows ± in a table, and what was left out of its means."""
+    """The end of a caption: what ± means, and which pairs its means leave out."""
     words = over_seeds(len(table.seeds))
     if table.left_out:
         left = ", ".join(f"{shown(s)} → {shown(t)}" for s, t in sorted(table.left_out)[:3])

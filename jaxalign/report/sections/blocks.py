@@ -1,4 +1,4 @@
-"""What a section is made of."""
+"""Building blocks of a section."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ class Together:
 
 @dataclasses.dataclass(frozen=True)
 class Folded:
-    """What few readers need, opened on demand."""
+    """Blocks that few readers need; a click opens them."""
 
     title: str
     blocks: Sequence["Block"]

@@ -1,4 +1,4 @@
-"""What crosses between every two encoders, by every method."""
+"""The section of pairwise results: how well each method maps every encoder to every other."""
 
 import math
 from collections.abc import Sequence, Set

@@ -1,4 +1,4 @@
-"""How alike spaces are before any map and whether that predicts what crosses; which encoders are alike, as a tree."""
+"""Sections of geometry: similarity of spaces before any map, what it predicts, and trees of encoders."""
 
 import math
 from collections.abc import Mapping, Sequence

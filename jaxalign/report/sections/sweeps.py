@@ -1,4 +1,4 @@
-"""Curves: quality against what is varied (people, rank, penalty), and against rank and false match rate."""
+"""Curves: quality against people, rank or penalty, and the curves of identification and verification."""
 
 import math
 import re

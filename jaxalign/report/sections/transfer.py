@@ -1,4 +1,4 @@
-"""Maps fitted on one data set and tested on another, beside those tested where they were fitted."""
+"""The section of transfer: maps tested on another data set, compared with maps fitted on that data set."""
 
 import math
 from collections.abc import Sequence

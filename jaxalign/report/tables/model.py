@@ -1,4 +1,4 @@
-"""What a table says, apart from how it is written."""
+"""The model of a table: columns, entries with uncertainty, and which entries are best."""
 
 import dataclasses
 import math
