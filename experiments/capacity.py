@@ -18,7 +18,7 @@ from experiments.run import analysis, cli, flags
 from experiments.run.aligning import Aligning
 from experiments.run.analysis import Job
 from experiments.run.comparing import numbers_of
-from experiments.run.measuring import Compared, Measuring, TestRows, filled
+from experiments.run.measuring import Compared, Measuring, TestRows, padded_rows
 from jaxalign import Fit, FoldMoments, Moments, PairwiseMaps, fit_pairs
 from jaxalign.analysis.capacity import Features, features_of, fit_network
 from jaxalign.core.devices import concurrently
@@ -89,8 +89,8 @@ def curved(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method
             moments = FoldMoments(Moments.of({**train, source: np.asarray(features(train[source]))}), ())
             yield source, features, fit_pairs(moments, "ridge", pairs=pairs, l2=job.config.protocol.l2)
 
-    for source, features, maps in run.ahead(fitted()):
-        rows = {**test, source: filled(np.asarray(features(tested[source])))}
+    for source, features, maps in fitted():
+        rows = {**test, source: padded_rows(np.asarray(features(tested[source])))}
         yield from compared(run, measuring, dict(maps), lambda pair, rows=rows: rows)
 
 
@@ -102,7 +102,7 @@ def compared(
     def compare(pair: Pair) -> Compared | str:
         return run.compare(measuring, rows(pair), (pair, None, maps[pair]))
 
-    for pair, found in zip(maps, measuring.side_by_side(compare, list(maps), run.data)):
+    for pair, found in zip(maps, measuring.concurrently(compare, list(maps), run.data)):
         yield pair, maps[pair], found
 
 
@@ -112,7 +112,7 @@ def network(job: Job, run: Aligning, measuring: Measuring, test: TestRows, metho
     out = identity_folds(run.data.identities[measuring.split.train], HELD_OUT, measuring.seed) == 0
     moments = FoldMoments(Moments.of({name: rows[~out] for name, rows in train.items()}), ())
     maps = fit_pairs(moments, "ridge", pairs=run.pairs, l2=job.config.protocol.l2)
-    wide = {name: np.asarray(filled(rows))[: len(rows)] for name, rows in train.items()}
+    wide = {name: np.asarray(padded_rows(rows))[: len(rows)] for name, rows in train.items()}
     options: dict[str, Any] = {"hidden": job.values.hidden, "steps": job.values.steps, "seed": measuring.seed}
 
     def compare(pair: Pair) -> Compared | str:

@@ -1,13 +1,13 @@
-"""Aligns every ordered pair of encoders in a store and measures what crosses from one to the other.
+"""Aligns every ordered pair of encoders in a store and measures how well each map works.
 
   python -m experiments.pairwise --store=my_store --models=arcface,clip --out=results/run1
 
 For every seed, people are split into training and test. On the training people a map is fitted from each
-encoder's space to each other's, by every method; on the test people it is measured how well a photograph
-under the one encoder, mapped, finds its person under the other. A table is printed; --out gets results.csv
-and results.parquet (one row for each number), config.json, table.txt and heat maps.
+encoder's space to each other's, by every method. On the test people the command measures how well a photograph
+under one encoder, mapped, finds its person under the other. It prints a table; --out gets results.csv and
+results.parquet (one row for each number), config.json, table.txt and heat maps.
 
-Photographs can be given instead of a store, or beside one; they are embedded first, and kept for the next run:
+Photographs can be given instead of a store, or beside one; they are embedded first, and cached for the next run:
 
   python -m experiments.pairwise --images=folder:faces --models=clip,onnx:w600k_r50.onnx --out=results/run2
 
@@ -18,32 +18,31 @@ To repeat the published protocol (arXiv 2604.07282):
 Several hosts share one run: start the same command on each, with --hosts=auto or --coordinator (docs/hosts.md).
 """
 
-import contextlib
+import functools
 import pathlib
 import shutil
 import time
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from experiments.run import cli, flags, processes, results
 from experiments.run.aligning import Aligning, empty_rows
-from experiments.run.analysis import Analysis, Job
-from experiments.run.comparing import write_extras
+from experiments.run.analysis import Analysis, Job, describe
+from experiments.run.comparing import views, write_extras
 from experiments.run.config import Compiling, Joining, PairwiseConfig
-from experiments.run.data import Data, set_compilation_cache
-from experiments.run.kept import Kept
-from experiments.run.measuring import Measuring
-from experiments.run.parts import Parts, add_content, views_of
+from experiments.run.controls import control_rows
+from experiments.run.data import set_compilation_cache
+from experiments.run.measuring import Measuring, TestRows
+from experiments.run.parts import Parts
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol
-from experiments.run.split_run import SplitRun, part_name
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
 from jaxalign.report.figures.heatmap import require_matplotlib
 from jaxalign.report.part import Part, relative_rows
-from jaxalign.report.result_table import Point
 from jaxalign.report.sections.comparison import controls_table
 from jaxalign.report.tables import to_text
 
 FLAGS = flags.define(PairwiseConfig, Protocol, Joining, Compiling)
+DOUBTFUL_NAMED = 4  # pairs that a warning names
 
 
 def main(_: list[str]) -> None:
@@ -59,9 +58,9 @@ def main(_: list[str]) -> None:
         data = processes.open_data(hosts, config)
         parts = processes.parts_of(hosts, config)
         if not hosts.first:
-            run = Run(config, data, parts)
-            with Progress(run.steps) as progress:
-                run.measure(progress)
+            run = Aligning(config, data, hosts)
+            with Progress(0) as progress:
+                measure(run, splits_of(run), parts, progress)
             return
         with results.writer(config.out, overwrite=config.overwrite) as write, Progress(0) as progress:
             job = Job(FLAGS, config, [data], write, progress, parts)
@@ -75,157 +74,177 @@ def main(_: list[str]) -> None:
 
 def analyse(job: Job) -> str:
     """Measures, writes tables and heat maps; returns the table as text."""
-    config, write, progress = job.config, job.write, job.progress
-    run = Run(config, job.data, job.parts, job.kept)
-    run.hosts.remove_if_lost(write.directory)
-    progress.total = run.steps
-    for sentence in (run.headline(), *run.goes_on()):
-        progress.note(sentence)
-    run.measure(progress, write.directory / "maps" if config.save_maps else None)
-    controls = [*run.control_rows, *relative_rows([*run.control_rows, *run.rows])]
+    config, write, progress, hosts = job.config, job.write, job.progress, job.parts.hosts
+    run = Aligning(config, job.data, hosts)
+    splits = splits_of(run)
+    hosts.remove_if_lost(write.directory)
+    progress.note(headline(run))
+    if job.parts:
+        progress.note(f"Goes on where a run was cut short: {len(job.parts)} parts are done.")
+    controls = measure(
+        run, splits, job.parts, progress, write.directory / "maps" if config.save_maps else None
+    )
+    run.rows += empty_rows(run.rows, run.without_value)
+    controls += relative_rows([*controls, *run.rows])
     write.table([*run.rows, *controls])
     write.fits(run.fits)
     write_extras(write, run, run.views)
     table = ResultTable(run.rows, merge_ranks=config.chosen_ranks(), doubtful=run.doubtful)
-    pictures = run.draw(table, write, progress)
-    text = render_table(table, title=run.headline(), width=terminal_width())
+    pictures = draw(run, table, write, progress)
+    text = render_table(table, title=headline(run), width=terminal_width())
     if controls:
         part = Part("pairwise", "pairwise", {}, [*run.rows, *controls])
-        text += "\n" + to_text([controls_table(part, run.control_measure, table.left_out)])
-    job.record |= run.record()
-    for warning in run.warnings():
+        text += "\n" + to_text([controls_table(part, control_measure(run.rows), table.left_out)])
+    found = list(warnings(run))
+    job.record |= {
+        "store": describe(run.data),
+        "processes": hosts.count,
+        "splits": [measuring.record(run.data) for measuring in splits],
+        "warnings": found,
+    }
+    for warning in found:
         progress.note(f"warning: {warning}")
     progress.note(f"{len(run.rows):,} results, {pictures} heat maps")
     return text
 
 
-class Run(Aligning):
-    """One run over every seed, method, pair and rank; no more than one method's maps, or two small ones, are held.
+def splits_of(run: Aligning) -> list[Measuring]:
+    """Every seed's split, with its checks, before any work starts."""
+    return [Measuring.of(run.config, run.data, seed) for seed in run.protocol.seeds]
 
-    Attributes:
-      parts: what was measured, by seed and method; process 0 collects it.
-      control_rows: what was measured so far of the controls.
-      views: a few test people of the first seed in two dimensions.
+
+def measure(
+    run: Aligning,
+    splits: Sequence[Measuring],
+    parts: Parts,
+    progress: Progress,
+    maps: pathlib.Path | None = None,
+) -> list[Row]:
+    """Measures this process's share of every split and method.
+
+    Args:
+      run: where process 0 collects what all processes found.
+      splits: how to measure on each.
+      parts: finished ones are not measured again.
+      progress: shows what happens; its total is set here.
+      maps: where to save the maps; None for nowhere.
+
+    Returns:
+      The rows of the controls.
     """
+    config, methods = run.config, run.protocol.methods
+    controls = Aligning(config, run.data, run.hosts)
+    steps = {method: len(config.cuts(method)) * len(run.own_pairs(method)) for method in methods}
+    left = [[method for method in methods if part_name(split, method) not in parts] for split in splits]
+    progress.total = sum(steps[method] for missing in left for method in missing)
+    here = f"process {run.hosts.index}, " if run.hosts.count > 1 else ""
+    for number, (measuring, missing) in enumerate(zip(splits, left), start=1):
+        label, test = f"{here}seed {number} of {len(splits)}", {}
+        control_part = part_name(measuring, "controls")
+        if missing or (config.controls and control_part not in parts):
+            progress.show(f"{label}: second moments of {len(run.encoders)} encoders")
+            run.moments(measuring)
+            test = measuring.test_rows(run.data.only(measured_encoders(run)))
+        for method in methods:
+            one = functools.partial(measure_method, run, measuring, test, method, progress, label, maps)
+            parts.add(run, part_name(measuring, method), one)
+        if config.controls:
+            progress.show(f"{label}: controls")
+            add = functools.partial(measure_controls, measuring, test)
+            parts.add(controls, control_part, add)
+    return controls.rows
 
-    def __init__(
-        self,
-        config: PairwiseConfig,
-        data: Data,
-        parts: Parts,
-        kept: Kept | None = None,
-    ):
-        super().__init__(config, data, parts.hosts, kept)
-        # Every split, with its checks, before any work starts.
-        self.measuring = [Measuring.of(config, data, seed) for seed in self.protocol.seeds]
-        self.parts = parts
-        self.control_rows: list[Row] = []
-        self.views: list[Point] = []
 
-    @property
-    def steps(self) -> int:
-        """How many evaluations this process has to do."""
-        left = [
-            method
-            for measuring in self.measuring
-            for method in self.protocol.methods
-            if part_name(measuring, method) not in self.parts
+def part_name(measuring: Measuring, what: str) -> str:
+    """The name of what is measured on one split by a method, or of the controls."""
+    return f"seed{measuring.seed}-{what}"
+
+
+def measured_encoders(run: Aligning) -> list[str]:
+    """The encoders whose test rows this process needs."""
+    pairs = [pair for method in run.protocol.methods for pair in run.own_pairs(method)]
+    used = {name for pair in pairs for name in pair}
+    if "own" in run.config.controls:
+        used |= set(run.encoders[run.hosts.share(len(run.encoders))])
+    if "shuffled" in run.config.controls:
+        used |= {name for pair in run.hosts.pairs(run.pairs, "source") for name in pair}
+    return [name for name in run.encoders if name in used]
+
+
+def measure_method(
+    run: Aligning,
+    measuring: Measuring,
+    test: TestRows,
+    method: str,
+    progress: Progress,
+    label: str,
+    maps: pathlib.Path | None,
+    found: Aligning,
+) -> None:
+    """Fits the maps of one method on one split, measures them, and adds what they reach to ``found``."""
+    progress.show(f"{label}: fitting {method}")
+    fitted = run.fit(run.moments(measuring), method, measuring)
+    cuts = run.config.cuts(method)
+    for done, (source, target) in found.measure_maps(measuring, test, method, fitted, cuts):
+        progress.step(f"{label}: {method}, {done}, {source} → {target}")
+    if maps is not None:
+        fitted.save(maps / f"seed{measuring.seed}" / method, {"seed": measuring.seed})
+    if run.config.curves and measuring.seed == run.protocol.seeds[0]:
+        found.views += views(run.data, measuring, method, fitted)
+
+
+def measure_controls(measuring: Measuring, test: TestRows, found: Aligning) -> None:
+    """Adds the rows of the controls on one split."""
+    found.rows += control_rows(found, measuring, test)
+
+
+def draw(run: Aligning, table: ResultTable, write: results.Writer, progress: Progress) -> int:
+    """Draws the heat maps that were asked for; returns how many."""
+    wanted = run.config.heatmaps
+    measures = [measure for measure in table.measures if wanted is None or measure.name in wanted]
+    if not measures:
+        return 0
+    directory = write.directory / "heatmaps"
+    show = lambda name: progress.show(f"drawing {name}")  # noqa: E731
+    return len(draw_heatmaps(table, directory, caption=headline(run), measures=measures, progress=show))
+
+
+def control_measure(rows: Sequence[Row]) -> Measure:
+    """The measure that controls are printed for: the first without the same image, or what else there is."""
+    best = next((row for row in rows if row.own_photograph == "excluded"), rows[0])
+    return Measure(best.measure, best.own_photograph)
+
+
+def headline(run: Aligning) -> str:
+    """What the run does, in one line."""
+    seeds, methods = run.protocol.seeds, run.protocol.methods
+    parts = [
+        f"{run.data.store.dataset}: {len(run.pairs)} ordered pairs of {len(run.encoders)} encoders",
+        f"{len(methods)} method{'s' * (len(methods) > 1)}",
+        f"protocol {run.protocol.name}",
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
+    ]
+    return ", ".join(parts)
+
+
+def warnings(run: Aligning) -> Iterator[str]:
+    """What a reader of the results must know."""
+    if run.data.dropped:
+        yield run.data.describe_dropped()
+    if run.without_value:
+        place, reason = next(iter(run.without_value.items()))
+        yield (
+            f"{len(run.without_value)} comparisons of spaces have no value; the first is {place.source} → "
+            f"{place.target} by {place.method}, seed {place.seed}: {reason}"
+        )
+    for setting in sorted({mark[2] for mark in run.doubtful}, key=str):
+        pairs = [
+            f"{source} → {target}" for source, target, of in sorted(run.doubtful, key=str) if of == setting
         ]
-        return sum(len(self.config.cuts(method)) * len(self.own_pairs(method)) for method in left)
-
-    def measure(self, progress: Progress, maps: pathlib.Path | None = None) -> None:
-        """Does this process's share; at process 0 fills ``rows``, ``fits`` and ``doubtful`` with what all found.
-
-        Args:
-          progress: shows what happens.
-          maps: where to keep the maps; None for nowhere.
-        """
-        for number, measuring in enumerate(self.measuring):
-            here = f"process {self.hosts.index}, " if self.hosts.count > 1 else ""
-            where = f"{here}seed {number + 1} of {len(self.measuring)}"
-            split = SplitRun(self, measuring, self.parts, progress, where, maps, seen=number == 0)
-            with contextlib.closing(split), split.controls() as control_rows:
-                for method in self.protocol.methods:
-                    part = split.part(method)
-                    if part is not None:
-                        add_content(self, part)
-                        self.views += views_of(part)
-                self.control_rows += control_rows()
-        if self.hosts.first:
-            self.rows += empty_rows(self.rows, self.without_value)
-
-    def draw(self, table: ResultTable, write: results.Writer, progress: Progress) -> int:
-        """Draws the heat maps that were asked for; returns how many."""
-        wanted = self.config.heatmaps
-        measures = [measure for measure in table.measures if wanted is None or measure.name in wanted]
-        if not measures:
-            return 0
-        directory = write.directory / "heatmaps"
-        show = lambda name: progress.show(f"drawing {name}")  # noqa: E731
-        return len(draw_heatmaps(table, directory, caption=self.headline(), measures=measures, progress=show))
-
-    @property
-    def control_measure(self) -> Measure:
-        """The one that controls are printed for: the first rank, or what else there is."""
-        rows = self.rows
-        best = next((row for row in rows if row.own_photograph == "excluded"), rows[0])
-        return Measure(best.measure, best.own_photograph)
-
-    def headline(self) -> str:
-        """What the run does, in one line."""
-        seeds, methods = self.protocol.seeds, self.protocol.methods
-        parts = [
-            f"{self.data.store.dataset}: {len(self.pairs)} ordered pairs of {len(self.encoders)} encoders",
-            f"{len(methods)} method{'s' * (len(methods) > 1)}",
-            f"protocol {self.protocol.name}",
-            f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
-        ]
-        return ", ".join(parts)
-
-    def goes_on(self) -> list[str]:
-        """What is there already of a run that was cut short, in a sentence."""
-        there = len(self.parts)
-        return [f"Goes on where a run was cut short: {there} parts are done."] if there else []
-
-    def warnings(self) -> list[str]:
-        """What a reader of the results must know."""
-        found = []
-        if self.data.dropped:
-            found.append(self.data.describe_dropped())
-        if self.without_value:
-            place, reason = next(iter(self.without_value.items()))
-            found.append(
-                f"{len(self.without_value)} comparisons of spaces have no value; the first is {place.source} → "
-                f"{place.target} by {place.method}, seed {place.seed}: {reason}"
-            )
-        for setting in sorted({mark[2] for mark in self.doubtful}, key=str):
-            pairs = [
-                f"{source} → {target}"
-                for source, target, of in sorted(self.doubtful, key=str)
-                if of == setting
-            ]
-            more = f" and {len(pairs) - 4} more" if len(pairs) > 4 else ""
-            found.append(
-                f"{setting}: numerically doubtful for {', '.join(pairs[:4])}{more} (marked * in the table)"
-            )
-        return found
-
-    def record(self) -> dict[str, Any]:
-        """What ``config.json`` says beside the configuration."""
-        store = self.data.store
-        return {
-            "store": {
-                "path": store.path,
-                "dataset": store.dataset,
-                "rows": store.rows,
-                "rows_used": len(self.data.rows),
-                "dims": {name: store.dims[name] for name in self.encoders},
-                "checksums": {name: store.checksums[name] for name in self.encoders},
-            },
-            "processes": self.hosts.count,
-            "splits": [measuring.record(self.data) for measuring in self.measuring],
-            "warnings": self.warnings(),
-        }
+        more = f" and {len(pairs) - DOUBTFUL_NAMED} more" if len(pairs) > DOUBTFUL_NAMED else ""
+        yield (
+            f"{setting}: numerically doubtful for {', '.join(pairs[:DOUBTFUL_NAMED])}{more} (marked * in the table)"
+        )
 
 
 def terminal_width() -> int:

@@ -44,9 +44,10 @@ def analyse(job: Job) -> str:
     effective: list[Row] = []
     for measuring in splits:
         moments, test = run.moments(measuring), measuring.test_rows(run.data)
-        for method, cut in run.ahead((method, maps(run, moments, method, measuring)) for method in methods):
+        for method in methods:
+            cut = maps(run, moments, method, measuring)
             each = partial(every_rank, measuring, test, cut, ranks, full)
-            for pair, found in zip(run.pairs, measuring.side_by_side(each, run.pairs, run.data)):
+            for pair, found in zip(run.pairs, measuring.concurrently(each, run.pairs, run.data)):
                 for at, (fit, numbers) in zip(ranks, found):
                     run.keep(measuring.seed, method, (pair, None, fit), numbers, axis="rank", at=float(at))
                 here = (run.data.store.dataset, *pair, method, None, measuring.seed, "", "effective_rank")

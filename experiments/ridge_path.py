@@ -45,8 +45,8 @@ def analyse(job: Job) -> str:
     effective: list[Row] = []
     for measuring in splits:
         moments, test = run.moments(measuring), measuring.test_rows(run.data)
-        fitted = ((l2, fit_pairs(moments, "ridge", pairs=run.pairs, l2=l2)) for l2 in penalties)
-        for l2, maps in run.ahead(fitted):
+        for l2 in penalties:
+            maps = fit_pairs(moments, "ridge", pairs=run.pairs, l2=l2)
             mark = {"axis": "l2", "at": l2}
             for _, pair in run.measure_maps(measuring, test, "ridge", maps, (None,), mark):
                 job.progress.step(f"penalty {l2:g}, {' → '.join(pair)}")

@@ -44,8 +44,8 @@ def analyse(job: Job) -> str:
         halves = FoldMoments.of(run.data.take(train), fold=half).folds
         tested = run.data.take(measuring.split.test)
         parts = [*(FoldMoments(part, ()) for part in halves), run.moments(measuring)]
-        fitted = ((method, [run.fit(part, method, measuring) for part in parts]) for method in methods)
-        for method, (one, other, whole) in run.ahead(fitted, sets=3):
+        for method in methods:
+            one, other, whole = (run.fit(part, method, measuring) for part in parts)
             places = sampled(measuring, (*between(one, other, tested), *around(whole, tested)))
             for (pair, measure), found in places.items():
                 here = (run.data.store.dataset, *pair, method, None, measuring.seed)

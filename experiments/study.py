@@ -20,7 +20,6 @@ from experiments.run.analysis import Job
 from experiments.run.config import Compiling, PairwiseConfig, Stores
 from experiments.run.data import Data, set_compilation_cache
 from experiments.run.earlier import read_tree
-from experiments.run.kept import Kept
 from experiments.run.measuring import require_ranks
 from experiments.run.plan import (
     REPORT,
@@ -37,8 +36,6 @@ from experiments.run.protocols import Protocol
 from jaxalign.core.errors import UserError
 from jaxalign.report.page import PAGE, require_report_libraries
 from jaxalign.report.tables import FORMATS
-
-KEPT_BYTES = 2**29  # of maps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,13 +98,12 @@ def check(parts: Sequence[Part], stores: Sequence[Data], given: Mapping[str, Any
 def run_all(parts: Sequence[Part]) -> dict[str, str]:
     """Runs every part; returns the reasons of those that failed, by name."""
     failed: dict[str, str] = {}
-    kept = Kept(KEPT_BYTES)
     for number, part in enumerate(parts, start=1):
         try:
             part.values.results = (
                 ",".join(str(path) for path in part.earlier if path.name not in failed) or None
             )
-            took = run(part, kept, f"{number} of {len(parts)}: {part.name}")
+            took = run(part, f"{number} of {len(parts)}: {part.name}")
             print(f"{part.name}: {duration(took)}", flush=True)
         except UserError as error:
             failed[part.name] = str(error)
@@ -115,12 +111,12 @@ def run_all(parts: Sequence[Part]) -> dict[str, str]:
     return failed
 
 
-def run(part: Part, kept: Kept, label: str) -> float:
+def run(part: Part, label: str) -> float:
     """Runs one part; its directory replaces that of an older study when it is complete. Returns how long it took."""
     started = time.monotonic()
     with results.writer(part.config.out, overwrite=True) as write, Progress(0) as progress:
         progress.note(label)
-        analysis.run(part.analysis, Job(part.values, part.config, part.stores, write, progress, kept=kept))
+        analysis.run(part.analysis, Job(part.values, part.config, part.stores, write, progress))
     return time.monotonic() - started
 
 

@@ -53,7 +53,7 @@ FLAGS = analysis.define(
 
 def analyse(job: Job) -> str:
     """Measures every store by its own maps and by those of every other store."""
-    runs, counts = [Aligning(job.config, data, kept=job.kept) for data in job.stores], []
+    runs, counts = [Aligning(job.config, data) for data in job.stores], []
     for run in runs[1:]:  # all rows go to the first
         run.rows, run.fits, run.sampled = runs[0].rows, runs[0].fits, runs[0].sampled
         run.without_value = runs[0].without_value
@@ -99,7 +99,8 @@ def measure(
     test = measuring.test_rows(tested.data)
     mark = {"test_dataset": name} if name else {}
     methods = job.config.protocol.methods
-    for method, maps in fitted.ahead((method, fitted.fit(moments, method, side)) for method in methods):
+    for method in methods:
+        maps = fitted.fit(moments, method, side)
         for _, pair in fitted.measure_maps(measuring, test, method, maps, (None,), mark):
             where = f"{fitted.data.store.dataset} → {tested.data.store.dataset}"
             job.progress.step(f"{where}: {method}, {' → '.join(pair)}")

@@ -16,7 +16,6 @@ from experiments.run.aligning import Aligning, empty_rows
 from experiments.run.comparing import write_extras
 from experiments.run.config import Compiling, PairwiseConfig, Stores
 from experiments.run.data import Data, set_compilation_cache
-from experiments.run.kept import Kept
 from experiments.run.measuring import Measuring
 from experiments.run.parts import Parts
 from experiments.run.progress import Progress, duration
@@ -61,7 +60,6 @@ class Job:
       write: where its files go.
       progress: shows how far it is.
       parts: of a run that several processes share; of one process by default.
-      kept: what analyses of one process share.
       record: what else ``config.json`` is to say.
     """
 
@@ -71,7 +69,6 @@ class Job:
     write: results.Writer
     progress: Progress
     parts: Parts = dataclasses.field(default_factory=lambda: Parts(ALONE, None))
-    kept: Kept = dataclasses.field(default_factory=Kept)
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -81,7 +78,7 @@ class Job:
 
     def aligning(self, **changes: Any) -> Aligning:
         """Collects what is measured on the one data set."""
-        return Aligning(dataclasses.replace(self.config, **changes), self.data, kept=self.kept)
+        return Aligning(dataclasses.replace(self.config, **changes), self.data)
 
     def measuring(self, run: Aligning) -> list[Measuring]:
         """Every seed's split, with its checks, before any work starts."""

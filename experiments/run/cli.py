@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 from absl import flags
 
-from experiments.run.compiler import compile_quickly
 from jaxalign.core.errors import UserError
 
 FAILED = 2
@@ -51,7 +50,6 @@ def run(
             print(help_text(main, values))
             status = 0
         else:
-            compile_quickly()
             status = main(_parse(argv, values, argument))
         sys.stdout.flush()
     except UserError as mistake:

@@ -221,7 +221,7 @@ class PairwiseConfig:
         if self.ranks == "cv" and "reduced_rank" not in methods:
             raise UserError("--ranks=cv chooses the rank of reduced_rank, which is not among --methods.")
         if GRADIENT & set(methods):
-            for method in GRADIENT & set(methods):
+            for method in sorted(GRADIENT & set(methods)):
                 SOLVERS[method](**self.gradient_options()).validate()
         elif self.fit_rank is not None:
             raise UserError(
@@ -278,6 +278,8 @@ class PairwiseConfig:
           method: its name.
           widest: largest width among the encoders.
         """
+        if method in GRADIENT:
+            return self.gradient_options()
         options: dict[str, Any] = {}
         if method in PENALISED:
             options["l2"] = self.protocol.l2

@@ -120,13 +120,15 @@ class Measuring:
         return self.split.seed
 
     def test_rows(self, data: Data) -> TestRows:
-        """Test rows of every encoder on the device, filled up by ``filled``; lazy ones where they are too many."""
+        """Test rows of every encoder on the device, padded by ``padded_rows``; lazy ones where they are too many."""
         rows = data.select(self.split.test)
         if self._few(data):
-            return {name: filled(np.asarray(lazy)) for name, lazy in rows.items()}
-        return {name: lazy.then(_widened, width=padded_width(lazy.width)) for name, lazy in rows.items()}
+            return {name: padded_rows(np.asarray(lazy)) for name, lazy in rows.items()}
+        return {
+            name: lazy.then(_padded_columns, width=padded_width(lazy.width)) for name, lazy in rows.items()
+        }
 
-    def side_by_side(
+    def concurrently(
         self, compare: Callable[[Item], Any], items: Sequence[Item], data: Data
     ) -> Iterator[Any]:
         """``map(compare, items)``, several at a time; of large test sets one, each holds a part of the gallery."""
@@ -189,15 +191,15 @@ class Measuring:
         }
 
 
-def filled(rows: np.ndarray) -> jax.Array:
+def padded_rows(rows: np.ndarray) -> jax.Array:
     """Rows on the device, with zero rows up to one of a few sizes and zero columns up to a padded width.
 
     Seeds, and encoders of like width, then share compiled programs.
     """
-    return jnp.asarray(np.pad(_widened(rows), ((0, padded(len(rows)) - len(rows)), (0, 0))))
+    return jnp.asarray(np.pad(_padded_columns(rows), ((0, padded(len(rows)) - len(rows)), (0, 0))))
 
 
-def _widened(rows: np.ndarray) -> np.ndarray:
+def _padded_columns(rows: np.ndarray) -> np.ndarray:
     return np.pad(rows, ((0, 0), (0, padded_width(rows.shape[1]) - rows.shape[1])))
 
 

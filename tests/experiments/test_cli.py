@@ -1,6 +1,5 @@
 """How a driver ends: exit status, one sentence, and what --help shows."""
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -9,7 +8,6 @@ import pytest
 from absl import flags
 
 from experiments.run import cli
-from experiments.run.compiler import compile_quickly
 from jaxalign.core.errors import UserError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -151,33 +149,3 @@ def test_a_reader_that_leaves_is_no_error():
     driver.stdout.close()
     assert driver.stderr.read() == b""
     assert driver.wait(60) == 141
-
-
-FASTER = "--xla_cpu_use_fusion_emitters=false"
-GIVEN = {
-    "nothing is given": ("0.10.2", "", FASTER),
-    "other flags are given": ("0.10.3", "--xla_dump_to=x", f"--xla_dump_to=x {FASTER}"),
-    "the user says which": (
-        "0.10.2",
-        "--xla_cpu_use_fusion_emitters=true",
-        "--xla_cpu_use_fusion_emitters=true",
-    ),
-    "a file of flags is given": ("0.10.2", "flags.txt", "flags.txt"),
-    "a jaxlib that may not know the flag": ("0.11.0", "", ""),
-}
-
-
-@pytest.mark.parametrize("name", GIVEN)
-def test_programs_are_compiled_by_the_older_emitters_where(monkeypatch, name):
-    version, before, after = GIVEN[name]
-    monkeypatch.setenv("XLA_FLAGS", before)
-    monkeypatch.setattr("importlib.metadata.version", {"jaxlib": version}.get)
-    compile_quickly()
-    assert os.environ["XLA_FLAGS"] == after
-
-
-def test_xla_knows_the_flag_of_the_older_emitters():
-    """Of a flag that it does not know it would say so and end the process."""
-    code = "from experiments.run.compiler import compile_quickly as c; c(); import jax; print(jax.numpy.ones(3).sum())"
-    ran = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
-    assert (ran.returncode, ran.stdout) == (0, "3.0\n"), ran.stderr
