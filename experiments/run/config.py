@@ -116,7 +116,7 @@ class PairwiseConfig:
     steps: int = flags.field(400, "Steps of Adam for low_rank and joint.")
     fit_rank: int | None = flags.field(
         None,
-        "Dimensions that low_rank and joint are fitted in. Without it: low_rank full, joint 128. Example: "
+        "Dimensions that low_rank and joint are fitted in. Without it: 128, or as many as the encoders have. Example: "
         "--fit_rank=64",
         read=flags.one_rank,
     )
