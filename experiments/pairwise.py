@@ -88,7 +88,7 @@ def analyse(job: Job) -> str:
     controls += relative_rows([*controls, *run.rows])
     write.table([*run.rows, *controls])
     write.fits(run.fits)
-    write_extras(write, run, run.views)
+    write_extras(write, run)
     table = ResultTable(run.rows, merge_ranks=config.chosen_ranks(), doubtful=run.doubtful)
     pictures = draw(run, table, write, progress)
     text = render_table(table, title=headline(run), width=terminal_width())

@@ -1,7 +1,7 @@
-"""What stands beside the rows of a run: differences between methods, curves, and views of a few people."""
+"""What a run writes beside its rows: differences between methods, curves, and views of a few people."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ Samples = Mapping[tuple[str, str], Sampled]
 
 
 def means_over_pairs(sampled: Mapping[Place, Samples]) -> dict[Place, dict[tuple[str, str], Sampled]]:
-    """Of every method, rank, seed and place on the axis the mean over the pairs measured there."""
+    """The mean over pairs of encoders, for every method, rank, seed and place on the axis of an analysis."""
     together: dict[Place, list[Samples]] = {}
     for place, found in sampled.items():
         if place.source != place.target:
@@ -36,7 +36,7 @@ def means_over_pairs(sampled: Mapping[Place, Samples]) -> dict[Place, dict[tuple
 
 
 def differences(sampled: Mapping[Place, Samples]) -> Iterator[Difference]:
-    """Every two methods on the same resamples: for each pair of encoders, and for the mean over pairs."""
+    """Compares every two methods on the same resamples: for each pair of encoders, and for the mean over pairs."""
     everything = {**means_over_pairs(sampled), **sampled}
     alike: dict[Place, list[Place]] = {}
     for place in everything:
@@ -76,7 +76,7 @@ def curves_along(run: Aligning) -> Iterator[Curve]:
 
 
 def curves_of_first(run: Aligning) -> Iterator[Curve]:
-    """Those of the first measure of the run."""
+    """The curves of the first measure of the run."""
     first = next(((row.own_photograph, row.measure) for row in run.rows), None)
     return (curve for curve in curves_along(run) if (curve.own_photograph, curve.measure) == first)
 
@@ -120,7 +120,7 @@ def views(data: Data, measuring: Measuring, method: str, maps: PairwiseMaps) -> 
 
 
 def _few(test: np.ndarray, identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and person numbers of the first photographs of the people who have most, but no more than a few."""
+    """Rows and person numbers of a few photographs of a few people, of those who have most."""
     _, person, counts = np.unique(identities, return_inverse=True, return_counts=True)
     most = np.minimum(counts, FEW_PHOTOGRAPHS)
     chosen = np.argsort(-most, kind="stable")[:FEW_PEOPLE]
@@ -132,11 +132,11 @@ def _few(test: np.ndarray, identities: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.concatenate(rows), np.concatenate(numbers)
 
 
-def write_extras(write: Writer, run: Aligning, shown: Sequence[Point] = ()) -> None:
+def write_extras(write: Writer, run: Aligning) -> None:
     """Writes curves, differences and views, each where there are some."""
     if run.curves:
         write.table(run.curves, "curves")
     if run.sampled:
         write.csv("differences.csv", Difference._fields, list(differences(run.sampled)))
-    if shown:
-        write.csv("projection.csv", Point._fields, shown)
+    if run.views:
+        write.csv("projection.csv", Point._fields, run.views)

@@ -1,4 +1,4 @@
-"""One split's test side: which rows are compared, and every number of one pair of encoders."""
+"""Measures maps on the test rows of one split: which rows are compared, and every number of one pair of encoders."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,11 +37,11 @@ TEST_BYTES = 2**28  # of test rows that are read once and stay on the device
 
 
 class Compared(NamedTuple):
-    """What one pair of mapped encoders gave.
+    """The numbers of one pair of mapped encoders.
 
     Attributes:
       numbers: every measure.
-      sampled: its resamples, by own photograph and name; empty where no intervals are asked for.
+      sampled: resamples of the measures, by own photograph and name; empty where no intervals are asked for.
       curves: points of CMC and DET curves; empty where none are asked for.
     """
 
@@ -50,7 +50,7 @@ class Compared(NamedTuple):
     curves: tuple[CurvePoint, ...] = ()
 
     def rows(self, *here: Any, **more: Any) -> list[Row]:
-        """Result rows; ``here`` is a row's first six fields, ``more`` further ones by name."""
+        """Result rows. ``here`` are the first six fields of a row, ``more`` further fields by name."""
         rows = []
         for number in self.numbers:
             sample = self.sampled.get(number[:2])
@@ -61,21 +61,21 @@ class Compared(NamedTuple):
         return rows
 
     def curve_rows(self, *here: Any, **more: Any) -> list[Row]:
-        """Curves in the same columns."""
+        """The points of the curves, in the columns of result rows."""
         named = [point._asdict() for point in self.curves]
         return [Row(*here, **point)._replace(**more) for point in named]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measuring:
-    """How to measure on one split.
+    """How maps are measured on one split.
 
     Attributes:
       config: of the run.
-      split: positions among the usable rows.
+      split: indices among the usable rows.
       fold: of the training rows, where something is chosen by cross-validation; else None.
       identities: of the test rows, shape [m].
-      plan: who is who among the test rows, laid out once; None where the gallery is not all of them.
+      plan: what all evaluations of the test rows share; None where the gallery is not all of them.
       pairs: the comparisons of verification; None for all of them.
       resampling: of test people, the same for all that is measured; None where no intervals are asked for.
     """
@@ -90,7 +90,7 @@ class Measuring:
 
     @classmethod
     def of(cls, config: PairwiseConfig, data: Data, seed: int, split: Split | None = None) -> "Measuring":
-        """Splits people for one seed, or takes a split; with every check that needs no embeddings.
+        """Splits people for one seed, or takes a split, and makes every check that needs no embeddings.
 
         Raises:
           UserError: there are too few people or photographs, or a list of pairs cannot be used.
@@ -116,7 +116,7 @@ class Measuring:
 
     @property
     def seed(self) -> int:
-        """Of the split."""
+        """The seed of the split."""
         return self.split.seed
 
     def test_rows(self, data: Data) -> TestRows:
@@ -131,7 +131,7 @@ class Measuring:
     def concurrently(
         self, compare: Callable[[Item], Any], items: Sequence[Item], data: Data
     ) -> Iterator[Any]:
-        """``map(compare, items)``, several at a time; of large test sets one, each holds a part of the gallery."""
+        """``map(compare, items)``, several at a time. Each holds a part of the gallery, so large test sets take one."""
         spare = spare_workers(len(self.split.test) ** 2)
         return concurrently(compare, items, MOST_WORKERS if self._few(data) else 1, spare)
 
@@ -204,11 +204,7 @@ def _padded_columns(rows: np.ndarray) -> np.ndarray:
 
 
 def require_ranks(config: PairwiseConfig, data: Data) -> None:
-    """Refuses ranks beyond the gallery of some split; a store that cannot be split is for others to refuse.
-
-    Raises:
-      UserError: see above.
-    """
+    """Raises ``UserError`` if a rank exceeds the gallery of any split. Stores that cannot be split pass."""
     for seed in config.protocol.seeds:
         try:
             split = data.split(seed, config.protocol.train_fraction, config.max_per_person)

@@ -1,5 +1,7 @@
 """Flag values: what is read, what is refused, and with which words."""
 
+import dataclasses
+import functools
 import pathlib
 import subprocess
 import sys
@@ -28,51 +30,77 @@ def test_help_is_sentences(name):
     assert "  " not in text
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Baking:
+    """A configuration as commands have them."""
+
+    minutes: int = flags.field(40, "How long to bake.")
+    cakes: tuple[int, ...] = flags.field(
+        "1,2", "How many of each.", read=functools.partial(flags.whole_numbers, low=1, high=9)
+    )
+    glazed: bool = flags.field(False, "Whether there is a glaze.")
+    warmth: str = flags.field(None, "Which oven.", choices=("gas", "wood"), initial="gas")
+    note: str = "no flag"
+
+
+def test_flags_are_the_fields_of_a_configuration():
+    values = flags.define(Baking, without=("glazed",), minutes=50)
+    values(["bake", "--cakes=3,4"])
+    assert (values.minutes, values.cakes, values.warmth) == (50, "3,4", None)
+    assert "glazed" not in values and "note" not in values
+    given = flags.every(Baking, values)
+    assert given == {"minutes": 50, "cakes": "3,4", "glazed": False, "warmth": None}
+    assert flags.read(Baking, given) == {**given, "cakes": (3, 4)}
+    assert vars(flags.namespace(values, warmth="wood")) == {"minutes": 50, "cakes": "3,4", "warmth": "wood"}
+    assert flags.namespace(values, only_defaults=True).cakes == "1,2"
+    with pytest.raises(UserError, match="--cakes"):
+        flags.read(Baking, {**given, "cakes": "10"})
+    with pytest.raises(KeyError):
+        flags.define(Baking, seconds=3)
+
+
+NUMBERS = functools.partial(flags.numbers, low=0, high=1)
+WHOLE = functools.partial(flags.whole_numbers, low=0, high=100)
+WORDS = functools.partial(flags.words, known=("arcface", "clip"), what="encoder")
+
+
 @pytest.mark.parametrize(
-    ("text", "value"),
-    [("0.1", 0.1), ("1e-3,1,100", (1e-3, 1.0, 100.0)), ("cv", "cv"), ("gcv", "gcv"), ("0.1, 1", (0.1, 1.0))],
+    ("read", "text", "value"),
+    [
+        (flags.penalty, "0.1", 0.1),
+        (flags.penalty, "1e-3,1,100", (1e-3, 1.0, 100.0)),
+        (flags.penalty, "0.1, 1", (0.1, 1.0)),
+        (flags.penalty, "cv", "cv"),
+        (flags.penalty, "gcv", "gcv"),
+        (flags.ranks, "64", (64,)),
+        (flags.ranks, "8,full", (8, None)),
+        (flags.ranks, "cv", "cv"),
+        (flags.ranks, "full", (None,)),
+        (flags.one_rank, "7", 7),
+        (NUMBERS, "0.001,1", (0.001, 1.0)),
+        (WHOLE, "42,0", (42, 0)),
+        (WORDS, "clip, arcface", ("clip", "arcface")),
+    ],
 )
-def test_penalty_reads(text, value):
-    assert flags.penalty("l2", text) == value
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "a", "", "0.1,,1", "cv,1", "0.1,0.1"])
-def test_penalty_refuses(text):
-    with pytest.raises(UserError, match=r"^--l2"):
-        flags.penalty("l2", text)
+def test_values_are_read(read, text, value):
+    assert read("flag", text) == value
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("64", (64,)), ("8,full", (8, None)), ("cv", "cv"), ("full", (None,))]
+    ("read", "texts"),
+    [
+        (flags.penalty, ["0", "-1", "nan", "inf", "a", "", "0.1,,1", "cv,1", "0.1,0.1"]),
+        (flags.ranks, ["0", "-3", "1.5", "cv,8", "", "8,8", "full,full", "²", "99999999999"]),
+        (flags.one_rank, ["0", "1.5", "", "²", "99999999999"]),
+        (NUMBERS, ["0", "1.5", "x", "nan", "0.1,0.1"]),
+        (WHOLE, ["-1", "101", "4.2", "x", "1,1"]),
+        (WORDS, ["arcface,clap", "clip,clip", ","]),
+    ],
 )
-def test_ranks_read(text, value):
-    assert flags.ranks("ranks", text) == value
-
-
-@pytest.mark.parametrize("text", ["0", "-3", "1.5", "cv,8", "", "8,8", "full,full", "²", "99999999999"])
-def test_ranks_refuse(text):
-    with pytest.raises(UserError, match=r"^--ranks"):
-        flags.ranks("ranks", text)
-
-
-def test_words_refuse_an_unknown_name_with_the_list_of_those_there():
-    with pytest.raises(UserError, match="no encoder 'clap'; there are arcface, clip"):
-        flags.words("models", "arcface,clap", ("arcface", "clip"), "encoder")
-    with pytest.raises(UserError, match="names clip twice"):
-        flags.words("models", "clip,clip", ("arcface", "clip"), "encoder")
-    with pytest.raises(UserError, match="names no encoder"):
-        flags.words("models", ",", ("arcface", "clip"), "encoder")
-
-
-def test_numbers_have_limits():
-    assert flags.numbers("fmr", "0.001,1", 0, 1) == (0.001, 1.0)
-    for text in ["0", "1.5", "x", "nan", "0.1,0.1"]:
-        with pytest.raises(UserError, match=r"^--fmr"):
-            flags.numbers("fmr", text, 0, 1)
-    assert flags.whole_numbers("seeds", "42,0", 0, 100) == (42, 0)
-    for text in ["-1", "101", "4.2", "x", "1,1"]:
-        with pytest.raises(UserError, match=r"^--seeds"):
-            flags.whole_numbers("seeds", text, 0, 100)
+def test_bad_values_are_refused_by_the_name_of_the_flag(read, texts):
+    for text in texts:
+        with pytest.raises(UserError, match="^--flag"):
+            read("flag", text)
 
 
 CACHE_SCRIPT = """
