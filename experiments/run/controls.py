@@ -14,14 +14,12 @@ import numpy as np
 
 from experiments.run import devices
 from experiments.run.aligning import Aligning, Pair
-from experiments.run.data import PIXELS
-from experiments.run.measuring import Compared, Measuring, TestRows, padded_rows
+from experiments.run.measuring import Compared, Measuring, TestRows
 from jaxalign import FoldMoments, fit_pairs
-from jaxalign.align.subspaces import principal_components
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
 from jaxalign.report import Row
-from jaxalign.report.part import OWN, PIXEL_MAPS, SHUFFLED
+from jaxalign.report.part import OWN, SHUFFLED
 
 FITTED = "ridge"
 COMPONENTS = 64
@@ -48,7 +46,6 @@ def shuffled(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Ro
     random = np.random.default_rng(measuring.seed)
     order = {name: random.permutation(len(train)) for name in run.encoders}
     whole = run.data.select(train)
-
     used = list(dict.fromkeys(name for pair in run.pairs for name in pair))
 
     def rows(part: slice) -> Mapping[str, LazyRows]:
@@ -60,6 +57,19 @@ def shuffled(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Ro
         mesh = devices.mesh_for(run.devices, moments)
         yield from _fitted(run, measuring, SHUFFLED, moments, test, pairs, mesh=mesh)
 
+
+def pixels(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Row]:
+    """Maps from principal components of the pixels, and these components against themselves."""
+    seen = run.data.take_pixels(measuring.split.train)
+    components = principal_components(seen, min(COMPONENTS, *seen.shape))
+    targets = list(dict.fromkeys(target for _, target in run.pairs))
+    selected = run.data.select(measuring.split.train)
+    train = {PIXELS: LazyRows.of(components(seen)), **{name: selected[name] for name in targets}}
+    tested = padded_rows(np.asarray(components(run.data.take_pixels(measuring.split.test))))
+    moments = FoldMoments.of(train, fold=measuring.fold)
+    pairs = [(PIXELS, name) for name in targets]
+    yield from _fitted(run, measuring, PIXEL_MAPS, moments, {PIXELS: tested, **test}, pairs)
+    yield from _rows(run, measuring, OWN, (PIXELS, PIXELS), measuring.compare(tested, tested))
 
 
 def _fitted(
