@@ -8,18 +8,9 @@ TALL, SQUARE, WIDENING = (12, 8), (12, 12), (8, 12)
 ROWS, NEW_ROWS = 90, 20
 
 NAMES = (
-    "tall",
-    "square",
-    "widening",
-    "wide",
-    "rank_deficient",
-    "constant_column",
-    "huge_mean",
-    "two_rows",
-    "one_person_per_fold",
-    "float16",
-    "float32",
-)
+    "tall", "square", "widening", "wide", "rank_deficient", "constant_column", "huge_mean", "two_rows",
+    "one_person_per_fold", "float16", "float32",
+)  # fmt: skip
 PLANTED = ("shift", "rotation", "semi_rotation", "similarity", "affine", "low_rank")
 
 
@@ -44,7 +35,7 @@ class Cloud:
         return weights
 
 
-def spread(generator: np.random.Generator, rows: int, width: int) -> np.ndarray:
+def loadings(generator: np.random.Generator, rows: int, width: int) -> np.ndarray:
     """A loading matrix whose directions differ in variance by two orders of magnitude."""
     return generator.normal(size=(rows, width)) * np.geomspace(1, 0.1, rows)[:, None]
 
@@ -56,15 +47,11 @@ def make(name: str, seed: int) -> Cloud:
     rows = {"wide": 9, "two_rows": 2}.get(name, ROWS)
     everyone = rows + NEW_ROWS
     common = generator.normal(size=(everyone, 6))
-    x = (
-        common @ spread(generator, 6, p)
-        + 0.3 * generator.normal(size=(everyone, p))
-        + generator.normal(size=p)
-    )
-    y = (
-        common @ spread(generator, 6, q)
-        + 0.3 * generator.normal(size=(everyone, q))
-        + generator.normal(size=q)
+    x, y = (
+        common @ loadings(generator, 6, width)
+        + 0.3 * generator.normal(size=(everyone, width))
+        + generator.normal(size=width)
+        for width in (p, q)
     )
     if name == "rank_deficient":
         x = x[:, :5] @ generator.normal(size=(5, p))
@@ -105,6 +92,6 @@ def several(seed: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng([seed, 999])
     common = generator.normal(size=(ROWS, 6))
     return {
-        name: common @ spread(generator, 6, width) + 0.3 * generator.normal(size=(ROWS, width)) + 1.5
+        name: common @ loadings(generator, 6, width) + 0.3 * generator.normal(size=(ROWS, width)) + 1.5
         for name, width in (("a", 12), ("b", 8), ("c", 12))
     }
