@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jaxtyping import Array, Float
 
 from jaxalign.core.pytree import pytree
@@ -52,6 +51,8 @@ def leading_eigenpairs(
 
     LAPACK finds a few of them in less than half the time of all; accelerators decompose the whole matrix.
     """
+    import scipy.linalg  # here, because importing it takes a third as long as importing jax
+
     on_host = np.asarray(symmetric) if jax.default_backend() == "cpu" else None
     if on_host is None or not np.isfinite(on_host).all():
         values, vectors = jnp.linalg.eigh(symmetric, symmetrize_input=False)
