@@ -24,13 +24,14 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 
-from experiments.run import cli, flags, processes, results
+from experiments.run import cli, flags, results
 from experiments.run.aligning import Aligning, empty_rows
 from experiments.run.analysis import Analysis, Job, describe
 from experiments.run.comparing import views, write_extras
 from experiments.run.config import Compiling, Joining, PairwiseConfig
 from experiments.run.controls import control_rows
 from experiments.run.data import set_compilation_cache
+from experiments.run.hosts import joined, open_data, parts_of
 from experiments.run.measuring import Measuring, TestRows
 from experiments.run.parts import Parts
 from experiments.run.progress import Progress, duration
@@ -52,11 +53,11 @@ def main(_: list[str]) -> None:
     if config.heatmaps != ():
         require_matplotlib()
     set_compilation_cache(FLAGS.compilation_cache)
-    with processes.joined(FLAGS, config) as hosts:
+    with joined(FLAGS, config) as hosts:
         if hosts.first:
             results.check_output(config.out, config.overwrite)
-        data = processes.open_data(hosts, config)
-        parts = processes.parts_of(hosts, config)
+        data = open_data(hosts, config)
+        parts = parts_of(hosts, config)
         if not hosts.first:
             run = Aligning(config, data, hosts)
             with Progress(0) as progress:
@@ -77,7 +78,6 @@ def analyse(job: Job) -> str:
     config, write, progress, hosts = job.config, job.write, job.progress, job.parts.hosts
     run = Aligning(config, job.data, hosts)
     splits = splits_of(run)
-    hosts.remove_if_lost(write.directory)
     progress.note(headline(run))
     if job.parts:
         progress.note(f"Goes on where a run was cut short: {len(job.parts)} parts are done.")

@@ -31,7 +31,7 @@ class Parts:
 
     def __init__(self, hosts: Hosts, units: Units | None):
         self.hosts, self.units = hosts, units
-        self._names = set(hosts.spread(units.names() if units is not None and hosts.first else []))
+        self._names = set(hosts.broadcast(units.names() if units is not None and hosts.first else []))
 
     def __len__(self) -> int:
         """How many there are."""
