@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.run import flags, results
-from experiments.run.agreement import describe_store, differences
 from experiments.run.aligning import Aligning, Place, empty_rows
 from experiments.run.config import PairwiseConfig, Stores
 from experiments.run.data import Data
 from experiments.run.flags import Penalty
+from experiments.run.hosts import describe_store, differences
 from experiments.run.measuring import Measuring, TestRows
 from experiments.run.protocols import PENALISED
 from experiments.run.results import FitRow, Writer, plain

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experiments.run.agreement import differences
 from experiments.run.data import Data, set_compilation_cache
 from experiments.run.grid import Computing, Item, SweepConfig
+from experiments.run.hosts import differences
 from jaxalign.core.errors import UserError
 
 MOST_DEATHS = 3  # of the workers of one item, before the item counts as failed

@@ -60,8 +60,8 @@ class Hosts:
           count, index: of processes, and of this one.
 
         Raises:
-          UserError: JAX finds none of these. If not all processes come within ``START_SECONDS``, this process is
-            ended instead, with exit status 2: JAX would abort it.
+          UserError: JAX finds none of these, or cannot start here. If not all processes come within
+            ``START_SECONDS``, this process is ended with exit status 2: JAX would abort it.
         """
         where = f"the coordinator {coordinator}" if coordinator else "the coordinator"
         late = f"not all processes reached {where} within {START_SECONDS:g} s."
@@ -76,10 +76,11 @@ class Hosts:
                 f"JAX finds neither a TPU pod slice nor SLURM, Open MPI or Kubernetes here ({error}). Name the "
                 "coordinator, the number of processes and this process instead."
             ) from error
-        else:
-            return cls(jax.process_index(), jax.process_count())
+        except jax.errors.JaxRuntimeError as error:
+            raise UserError(f"process {index} of {count} cannot start at {coordinator}: {error}") from error
         finally:
             watch.cancel()
+        return cls(jax.process_index(), jax.process_count())
 
     @property
     def first(self) -> bool:

@@ -6,8 +6,7 @@ import socket
 import subprocess
 import sys
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
-HERE = pathlib.Path(__file__).resolve().parent
+TESTS = pathlib.Path(__file__).resolve().parent
 
 
 def free_port() -> int:
@@ -16,14 +15,14 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(script: str, *arguments: object, cache: pathlib.Path, **environment: object) -> subprocess.Popen:
-    """One process; its output is read by ``finished``."""
+def start(*arguments: object, cache: pathlib.Path, **environment: object) -> subprocess.Popen:
+    """One Python process with these arguments, such as a script of the tests; its output is read by ``finished``."""
     given = {name: str(value) for name, value in environment.items()}
-    common = {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"}
+    common = {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
-        [sys.executable, str(HERE / script), *map(str, arguments)],
-        env={**os.environ, **common, **given},
-        cwd=REPOSITORY,
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "2", **common, **given},
+        cwd=TESTS,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,41 +1,35 @@
-"""The main driver as two real processes: one is killed, both start again, and the results are those of one process."""
+"""The main command as two real processes: one is killed, both start again, and the results are those of one process."""
 
 import csv
-import functools
 import json
 import os
-import pathlib
 import signal
-import threading
 import time
 import types
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import pytest
 from planted import make_store, planted, refused_with
-from processes import finished, free_port, start
+from processes import TESTS, finished, free_port, start
 
 from experiments import pairwise
-from experiments.run import cli, processes
-from experiments.run.config import PairwiseConfig
+from experiments.run import cli
 from experiments.run.units import Units
-from jaxalign.core.errors import UserError
-from jaxalign.moments.hosts import Links, Place
 
 SEED = 42
 RUN = (f"--seeds={SEED}", "--methods=identity,orthogonal,ridge", "--controls=own,shuffled")
 RUN += ("--fmr=0.1", "--rank_k=1", "--heatmaps=none")
 TAMPERED = 0.123456
+SCRIPT = TESTS / "experiments/run_pairwise.py"
 
 
 def start_both(store, out, cache, logs):
     """Two processes that find each other as under SLURM."""
     slurm = {"SLURM_JOB_ID": 1, "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": 2}
-    shared = {**slurm, "JAX_COORDINATOR_PORT": free_port(), "JAX_NUM_CPU_DEVICES": 2}
+    shared = {**slurm, "JAX_COORDINATOR_PORT": free_port()}
     given = (f"--store={store}", f"--out={out}", "--hosts=auto", "--devices=2", *RUN)
     return [
-        start("run_pairwise.py", log, *given, cache=cache, SLURM_PROCID=index, SLURM_LOCALID=index, **shared)
+        start(SCRIPT, log, *given, cache=cache, SLURM_PROCID=index, SLURM_LOCALID=index, **shared)
         for index, log in enumerate(logs)
     ]
 
@@ -101,9 +95,7 @@ def test_the_end_of_one_ends_the_other_with_a_sentence(together):
     survivor = together.killed[0]
     assert survivor.returncode == 1
     *_, sentence = survivor.stderr.splitlines()
-    assert sentence.startswith(
-        "error: process 1 of 2 is gone before the run was done. Methods that were finished"
-    )
+    assert sentence.startswith("error: a process of the run ended, or process 0 of 2 cannot go on: ")
     assert "Traceback" not in survivor.stderr
     assert "stack trace" not in survivor.stderr
     assert len(together.left) == 1  # the parts; neither results nor anything half-written
@@ -144,127 +136,82 @@ def test_every_process_reads_only_its_training_rows(together, alone):
         assert min(counts) >= 10  # of 84, for each encoder
 
 
-def configured(store, **given):
-    return PairwiseConfig.from_flags(types.SimpleNamespace(store=str(store), heatmaps="none", **given))
-
-
-def disagree(monkeypatch, configs):
-    """What each of several processes, here threads, is told."""
-    monkeypatch.setattr(Links, "join", functools.partial(Links.join, on_end=lambda *_: None))
+def refused(cases, tmp_path, **environment):
+    """Starts a process with the flags of each case; the sentence of each, all of which exit with status 2."""
     port = free_port()
-
-    def outcome(index):
-        values = types.SimpleNamespace(
-            hosts=None, coordinator=f"127.0.0.1:{port}", num_processes=len(configs), process_id=index
-        )
-        with pytest.raises(UserError) as raised, processes.joined(values, configs[index]) as hosts:
-            processes.open_data(hosts, configs[index])
-        return str(raised.value)
-
-    with ThreadPoolExecutor(len(configs)) as pool:
-        return list(pool.map(outcome, range(len(configs))))
+    common = ("-m", "experiments.pairwise", f"--out={tmp_path / 'out'}", "--heatmaps=none")
+    together = (f"--coordinator=127.0.0.1:{port}", f"--num_processes={len(cases)}")
+    started = [
+        start(*common, *together, f"--process_id={index}", *case, cache=tmp_path, **environment)
+        for index, case in enumerate(cases)
+    ]
+    return [refused_with(done) for done in finished(started)]
 
 
-def test_a_store_that_differs_between_hosts_is_named_before_any_work(store, monkeypatch, tmp_path):
+def test_a_store_that_differs_between_hosts_is_named_before_any_work(store, tmp_path):
     embeddings, _ = planted()
     embeddings["beta"][0, 0] += 1
     other = make_store(tmp_path / "planted", embeddings)
     same = make_store(tmp_path / "elsewhere")
-    sentences = disagree(monkeypatch, [configured(store), configured(same), configured(other)])
+    sentences = refused([[f"--store={path}"] for path in (store, same, other)], tmp_path)
     assert len(set(sentences)) == 1
     assert "store 'planted': checksum of beta is" in sentences[0]
     assert "at process 2" in sentences[0]
     assert "alpha" not in sentences[0]
 
 
-def test_flags_that_differ_between_hosts_are_named(store, monkeypatch):
-    sentences = disagree(monkeypatch, [configured(store), configured(store, max_per_person=3)])
-    assert set(sentences) == {
-        "the processes do not agree: max_per_person is 0 at process 0, 3 at process 1. Give all of them the same "
-        "flags and stores."
-    }
+def test_flags_that_differ_between_hosts_are_named(store, tmp_path):
+    sentences = refused([[f"--store={store}"], [f"--store={store}", "--max_per_person=3"]], tmp_path)
+    assert len(set(sentences)) == 1
+    assert "max_per_person is 0 at process 0, 3 at process 1" in sentences[0]
 
 
-def test_a_store_altered_on_one_host_stops_all(store, tmp_path):
-    """Its manifest still agrees; process 1 finds it when it takes checksums, and process 0 is told."""
+def test_a_mistake_of_one_process_is_told_to_all(store, tmp_path):
+    """The manifest of an altered store still agrees; process 1 finds the mistake when it takes checksums."""
     altered = make_store(tmp_path / "planted")
     content = bytearray((altered / "beta.npy").read_bytes())
     content[-1] ^= 1
     (altered / "beta.npy").write_bytes(content)
-    values = types.SimpleNamespace(
-        hosts=None, coordinator=f"127.0.0.1:{free_port()}", num_processes=2, process_id=1
-    )
-    told, sentences = threading.Event(), []
-
-    def on_end(sentence, status):
-        sentences.append((sentence, status))
-        told.set()
-
-    def first():
-        links = Links.join(Place.of(values.coordinator, 2, 0), on_end=on_end)
-        assert links.gather(None) == [None, processes.described(configured(store))]
-        links.spread()
-        return told.wait(60)
-
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(first)
-        with (
-            pytest.raises(UserError, match=r"beta\.npy"),
-            processes.joined(values, configured(altered)) as hosts,
-        ):
-            processes.open_data(hosts, configured(altered))
-        assert waiting.result()
-    ((sentence, status),) = sentences
-    assert sentence.startswith("process 1 of 2: store 'planted'")
-    assert "beta.npy" in sentence
-    assert status == 2
+    first, second = refused([[f"--store={store}"], [f"--store={altered}"]], tmp_path)
+    assert first == f"error: process 1 of 2: {second.removeprefix('error: ')}"
+    assert "beta.npy" in second
 
 
+TOGETHER = ["--coordinator=a:1", "--num_processes=2", "--process_id=0"]
 BAD = {
-    "both ways": (["--hosts=auto", "--process_id=0"], "--hosts=auto and --process_id exclude each other"),
-    "incomplete": (
-        ["--coordinator=127.0.0.1:1"],
-        "--coordinator needs --num_processes and --process_id as well",
-    ),
-    "number": (["--coordinator=a:1", "--num_processes=2", "--process_id=2"], "got process 2"),
-    "no port": (["--coordinator=a", "--num_processes=2", "--process_id=0"], "written host:port"),
-    "nothing detected": (["--hosts=auto"], "JAX finds neither a TPU pod slice nor SLURM"),
-    "photographs": (
-        ["--images=folder:x", "--models=clip", "--coordinator=a:1", "--num_processes=2", "--process_id=0"],
-        "several processes align a store",
-    ),
-    "maps": (
-        ["--save_maps", "--coordinator=a:1", "--num_processes=2", "--process_id=0"],
-        "--save_maps is for one process",
-    ),
-    "unreachable": (
-        ["--coordinator=127.0.0.1:9", "--num_processes=2", "--process_id=1"],
-        "the coordinator 127.0.0.1:9 cannot be reached within 0.5 s by process 1 of 2",
-    ),
+    "both ways": (["--hosts=auto", "--process_id=0"], "--hosts=auto and --process_id"),
+    "incomplete": (["--coordinator=127.0.0.1:1"], "--num_processes and --process_id"),
+    "number": ([*TOGETHER, "--process_id=2"], "got 2"),
+    "no port": ([*TOGETHER, "--coordinator=a"], "host:port"),
+    "photographs": ([*TOGETHER, "--images=folder:x", "--models=clip"], "--images"),
+    "maps": ([*TOGETHER, "--save_maps"], "--save_maps"),
+    "nothing detected": (["--hosts=auto"], "neither a TPU pod slice nor SLURM"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_mistake_is_one_sentence_and_nothing_is_written(case, store, tmp_path, monkeypatch, capsys):
     given, words = BAD[case]
-    monkeypatch.setattr(Links, "join", functools.partial(Links.join, seconds=0.5))
     for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_", "JAX_COORDINATOR"))]:
         monkeypatch.delenv(name)
-    out = pathlib.Path(tmp_path / "out")
-    with pytest.raises(SystemExit) as ended:
+    command = [f"--store={store}", f"--out={tmp_path / 'out'}", "--heatmaps=none", *given]
+    if case == "nothing detected":  # JAX must not have been used before
+        (done,) = finished([start("-m", "experiments.pairwise", *command, cache=tmp_path)])
+    else:
+        with pytest.raises(SystemExit) as ended:
+            cli.run(pairwise.main, ["driver", *command], values=pairwise.FLAGS)
+        captured = capsys.readouterr()
+        done = types.SimpleNamespace(returncode=ended.value.code, stdout=captured.out, stderr=captured.err)
+    assert words in refused_with(done)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_process_among_one_is_a_usual_run(store, tmp_path, capsys):
+    one = ["--coordinator=127.0.0.1:9", "--num_processes=1", "--process_id=0", "--ranks=999"]
+    with pytest.raises(SystemExit):
         cli.run(
             pairwise.main,
-            ["driver", f"--store={store}", f"--out={out}", "--heatmaps=none", *given],
+            ["driver", f"--store={store}", f"--out={tmp_path / 'out'}", *one],
             values=pairwise.FLAGS,
         )
-    captured = capsys.readouterr()
-    done = types.SimpleNamespace(returncode=ended.value.code, stdout=captured.out, stderr=captured.err)
-    assert words in refused_with(done)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_one_process_among_one_is_a_usual_run(store):
-    values = types.SimpleNamespace(hosts=None, coordinator="127.0.0.1:9", num_processes=1, process_id=0)
-    with processes.joined(values, configured(store)) as hosts:
-        assert hosts.count == 1
     assert not jax.distributed.is_initialized()

@@ -15,7 +15,7 @@ from experiments.run import cli
 from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data
 from jaxalign.core.people import published_split
-from jaxalign.moments.hosts.shares import share
+from jaxalign.moments.hosts import Hosts
 
 log = pathlib.Path(sys.argv.pop(1))
 opened = Data.open
@@ -25,7 +25,8 @@ def overwritten(config: PairwiseConfig) -> Data:
     data, noise = opened(config), np.random.default_rng(1)
     (seed,) = config.protocol.seeds
     train = published_split(data.identities, seed, config.protocol.train_fraction).train
-    mine = share(len(train), int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"]))
+    here = Hosts(int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"]))
+    mine = here.share(len(train))
     random, counts = np.random.default_rng(seed), []
     for name in data.encoders:
         shuffled = train[random.permutation(len(train))]
