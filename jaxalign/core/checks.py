@@ -1,4 +1,4 @@
-"""Checks of what a caller gives, before any work starts: each failure is one sentence."""
+"""Checks of arguments before any work starts; each failure is a ``UserError`` of one sentence."""
 
 from collections.abc import Mapping
 from typing import overload
@@ -12,7 +12,7 @@ from jaxalign.core.rows import LazyRows
 
 
 def array_of(values: object, name: str) -> np.ndarray:
-    """Values as an array (memory-mapped arrays stay so), refusing what numpy cannot make one of."""
+    """Values as an array; memory-mapped arrays stay memory-mapped."""
     try:
         return np.asanyarray(values)
     except ValueError as error:
@@ -20,13 +20,13 @@ def array_of(values: object, name: str) -> np.ndarray:
 
 
 def seed(value: object) -> None:
-    """Refuses a seed that is not a whole number ≥ 0."""
+    """Requires a whole number ≥ 0."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
         raise UserError(f"seed: expected a whole number of at least 0, got {value!r}")
 
 
 def positive(value: object, name: str) -> int | None:
-    """A whole number of at least 1, or None."""
+    """Requires a whole number ≥ 1, or None."""
     if value is None:
         return None
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
@@ -43,7 +43,7 @@ def embedding(array: ArrayLike, name: str) -> np.ndarray: ...
 
 
 def embedding(array: ArrayLike | LazyRows, name: str) -> np.ndarray | LazyRows:
-    """One encoder's rows as a two-dimensional floating array (memory-mapped arrays and lazy rows stay so)."""
+    """One encoder's rows as a two-dimensional array of floats; memory-mapped arrays and lazy rows stay so."""
     if isinstance(array, LazyRows):
         embedding(array.array[:1], name)
         return array
@@ -73,7 +73,7 @@ def embeddings(arrays: Mapping[str, ArrayLike | LazyRows]) -> dict[str, np.ndarr
 
 
 def weights(values: ArrayLike | None, rows: int) -> np.ndarray:
-    """Row weights as float64, shape [rows]; ones where there are none."""
+    """Row weights as float64, shape [rows]; ones by default."""
     if values is None:
         return np.ones(rows)
     array = array_of(values, "weights")
@@ -91,7 +91,7 @@ def weights(values: ArrayLike | None, rows: int) -> np.ndarray:
 
 
 def folds(values: ArrayLike, rows: int) -> np.ndarray:
-    """Fold numbers 0 ... F − 1, F ≥ 2, none empty, shape [rows]."""
+    """The fold of each row, 0 ... F − 1 with F ≥ 2 and no fold empty, shape [rows]."""
     array = np.asarray(values)
     if array.shape != (rows,) or array.dtype.kind not in "iu":
         raise UserError(
@@ -106,7 +106,7 @@ def folds(values: ArrayLike, rows: int) -> np.ndarray:
 
 
 def row_numbers(values: ArrayLike | None, rows: int) -> np.ndarray | None:
-    """Numbers of rows, each from 0 to ``rows`` − 1 and none twice, shape [m]; None for all."""
+    """Row indices, each from 0 to ``rows`` − 1 and none twice, shape [m]; None for all rows."""
     if values is None:
         return None
     array = array_of(values, "rows")
@@ -125,24 +125,23 @@ def finite_moments(
     arrays: Mapping[str, np.ndarray | LazyRows],
     rows: np.ndarray | None = None,
 ) -> None:
-    """Names the encoders whose rows hold NaN or infinite values, from their column statistics alone."""
+    """Requires finite column statistics; otherwise names the encoders whose rows hold NaN or infinite values."""
     if np.isfinite(mean).all() and np.isfinite(variance).all():
         return
-    bad = {name: _count_nonfinite(array, rows) for name, array in arrays.items()}
+    bad = {
+        name: sum(
+            int((~np.isfinite(part).all(axis=1)).sum()) for _, part in LazyRows.of(array, rows).pieces(4096)
+        )
+        for name, array in arrays.items()
+    }
     found = ", ".join(f"{name!r} in {count:,} rows" for name, count in bad.items() if count)
     if found:
         raise UserError(f"embeddings must be finite; NaN or infinite values are in {found}")
     raise UserError("embeddings are too large: their squares overflow; divide them by a constant")
 
 
-def _count_nonfinite(array: np.ndarray | LazyRows, rows: np.ndarray | None) -> int:
-    """How many of the rows are not finite, a few thousand at a time."""
-    used = LazyRows.of(array, rows)
-    return sum(int((~np.isfinite(part).all(axis=1)).sum()) for _, part in used.pieces(4096))
-
-
 def penalty(l2: object, *, zero_allowed: bool = False, scalar: bool = False) -> None:
-    """Refuses a penalty that is not finite or not above 0 (or ≥ 0); traced values are let through."""
+    """Requires a finite penalty above 0 (or ≥ 0); traced values pass."""
     if isinstance(l2, Tracer):
         return
     values = np.asarray(l2)
@@ -154,12 +153,12 @@ def penalty(l2: object, *, zero_allowed: bool = False, scalar: bool = False) -> 
 
 
 def rank(value: int | None) -> None:
-    """Refuses a rank below 1; None is full rank."""
+    """Requires a rank ≥ 1, or None for full rank."""
     positive(value, "rank")
 
 
 def whitening_settings(whitening: object, weighting: object, shrinkage: object) -> None:
-    """Refuses exponents and shrinkages out of their range; traced values are let through."""
+    """Requires exponents and shrinkages in their ranges; traced values pass."""
     ranges = {"whitening": (whitening, 1.0), "weighting": (weighting, np.inf), "shrinkage": (shrinkage, 1.0)}
     for name, (value, most) in ranges.items():
         if isinstance(value, Tracer):
@@ -171,7 +170,7 @@ def whitening_settings(whitening: object, weighting: object, shrinkage: object) 
 
 
 def identities(values: ArrayLike, rows: int) -> np.ndarray:
-    """Identities of rows, shape [rows], any type that can be compared."""
+    """The identity of each row, shape [rows], of any type that can be compared."""
     array = array_of(values, "identities")
     if array.shape != (rows,):
         raise UserError(f"identities: expected one identity for each of {rows} rows, got shape {array.shape}")

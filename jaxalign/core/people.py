@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
 
-Places = dict[int, list[tuple[str, int]]]  # by number of rows, the axes and the units at which so many stand
+Places = dict[int, list[tuple[str, int]]]  # for each number of rows, the axes and units where it occurs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,8 +21,7 @@ class Split:
     """Rows to fit on and rows to test on, no person in both.
 
     Attributes:
-      train: row numbers, int64, shape [a].
-      test: row numbers, int64, shape [b].
+      train, test: row indices, int64, shapes [a] and [b].
       seed: of the shuffle of people.
     """
 
@@ -73,26 +72,15 @@ def published_split(identities: ArrayLike, seed: int, train_fraction: float = 0.
     return Split(rows[side], rows[~side], int(seed))
 
 
-def shuffled_people(identities: ArrayLike, seed: int) -> np.ndarray:
-    """People in the order in which ``published_split`` puts them on the training side, so that smaller sides nest.
-
-    Args:
-      identities: the person of each row, shape [n].
-      seed: of the shuffle, from 0 to 2³² − 1.
-    """
-    people, _ = _people(identities)
-    return people[_shuffled(len(people), seed)]
-
-
 def without_people(identities: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, int]:
     """Rows of people who are not among others.
 
     Args:
       identities: the person of each row, shape [n].
-      others: people, each as often as one likes, shape [m].
+      others: people, repeated or not, shape [m].
 
     Returns:
-      The row numbers, int64, and the number of people left out.
+      The row indices, int64, and the number of people left out.
 
     Raises:
       UserError: fewer than two people are left.
@@ -108,9 +96,9 @@ def without_people(identities: ArrayLike, others: ArrayLike) -> tuple[np.ndarray
 
 
 def identity_folds(identities: ArrayLike, folds: int, seed: int = 0) -> np.ndarray:
-    """Deals people into folds that have about as many rows each.
+    """Assigns people to folds of about equally many rows.
 
-    People are shuffled, then dealt by falling number of rows, each to the fold that has the fewest rows so
+    People are shuffled, then assigned in descending order of their rows, each to the fold with the fewest rows so
     far; no fold is empty.
 
     Args:
@@ -124,7 +112,7 @@ def identity_folds(identities: ArrayLike, folds: int, seed: int = 0) -> np.ndarr
     Raises:
       UserError: there are fewer people than folds, or an argument is out of range.
 
-    Equivalent: ``sklearn.model_selection.GroupKFold`` deals in the same way, without a shuffle.
+    Equivalent: ``sklearn.model_selection.GroupKFold`` assigns in the same way, without a shuffle.
     """
     people, person = _people(identities)
     if folds < 2:
@@ -149,19 +137,19 @@ def identity_folds(identities: ArrayLike, folds: int, seed: int = 0) -> np.ndarr
 def limit_per_person(
     rows: ArrayLike, identities: ArrayLike, most: int, seed: int | None = None
 ) -> np.ndarray:
-    """Keeps at most so many rows of each person, in the order given.
+    """Limits the number of rows of each person.
 
     Args:
-      rows: row numbers, shape [m].
+      rows: row indices, shape [m].
       identities: the person of every row of the data set (not only of ``rows``), shape [n].
-      most: rows to keep of each person, 1 or more.
+      most: rows of each person, 1 or more.
       seed: None keeps the first rows of each person; a number keeps rows chosen at random.
 
     Returns:
-      The kept row numbers, int64, order as in ``rows``.
+      The indices of the rows that remain, int64, in the order of ``rows``.
 
     Raises:
-      UserError: ``most`` is below 1, or a row number is out of range.
+      UserError: ``most`` is below 1, or an index is out of range.
     """
     rows = np.asarray(rows, np.int64).reshape(-1)
     _, person = _people(identities)
@@ -173,19 +161,16 @@ def limit_per_person(
     preference = np.arange(len(rows)) if seed is None else _generator(seed).permutation(len(rows))
     order = np.lexsort((preference, person[rows]))
     grouped = person[rows][order]
-    place = np.arange(len(rows)) - np.searchsorted(grouped, grouped)
-    return rows[np.sort(order[place < most])]
+    position = np.arange(len(rows)) - np.searchsorted(grouped, grouped)
+    return rows[np.sort(order[position < most])]
 
 
 def require_repeated_identities(identities: ArrayLike, where: str = "the data set") -> None:
-    """Refuses data in which nobody has two images, so that there is no genuine comparison.
+    """Raises a ``UserError`` if every person has one image, so that there is no genuine comparison.
 
     Args:
       identities: the person of each row, shape [n].
-      where: what the sentence calls the data, such as "store 'lfw'".
-
-    Raises:
-      UserError: every person has one image.
+      where: what the message calls the data, such as "store 'lfw'".
     """
     people, person = _people(identities)
     if len(people) == len(person):
@@ -196,10 +181,10 @@ def require_repeated_identities(identities: ArrayLike, where: str = "the data se
 
 
 def person_by_person(person: np.ndarray) -> np.ndarray:
-    """Row numbers grouped by person, people in order of first appearance, rows of one person ascending.
+    """Row indices grouped by person, people in order of first appearance, rows of one person ascending.
 
     Args:
-      person: a number for the person of each row, shape [n].
+      person: the person of each row, shape [n].
     """
     _, first, inverse = np.unique(person, return_index=True, return_inverse=True)
     return np.argsort(first[inverse], kind="stable")
@@ -210,7 +195,7 @@ class Growth:
     """Training rows in the order in which they are added.
 
     Attributes:
-      rows: row numbers, shape [n].
+      rows: row indices, shape [n].
       ends: how many rows the first k units (people or rows) have, for k = 1 ... units, shape [units].
     """
 
@@ -219,24 +204,20 @@ class Growth:
 
     @classmethod
     def by_people(cls, identities: np.ndarray, split: Split) -> "Growth":
-        """People in the order of ``published_split``, so that a share of all people nests in a larger one."""
-        place = {person: k for k, person in enumerate(shuffled_people(identities, split.seed))}
-        rank = np.array([place[person] for person in identities[split.train]])
+        """People in the order in which ``published_split`` trains on them, so that smaller training sets nest."""
+        people, person = _people(identities)
+        rank = np.argsort(_shuffled(len(people), split.seed))[person[split.train]]
         order = np.argsort(rank, kind="stable")
         return cls(split.train[order], np.flatnonzero(np.diff(rank[order], append=-1)) + 1)
 
     @classmethod
     def by_rows(cls, split: Split) -> "Growth":
-        """Photographs drawn at random from all training people."""
+        """Photographs of all training people, in random order."""
         rows = np.random.default_rng(split.seed).permutation(split.train)
         return cls(rows, np.arange(1, len(rows) + 1))
 
     def sizes(self, units: Sequence[int]) -> list[int]:
-        """Numbers of rows of so many units.
-
-        Raises:
-          UserError: there are fewer units, or fewer than two are asked for.
-        """
+        """The number of rows of each number of units; raises a ``UserError`` for less than two, or more than all."""
         wrong = [number for number in units if not 2 <= number <= len(self.ends)]
         if wrong:
             raise UserError(
@@ -246,13 +227,13 @@ class Growth:
 
 
 def distinct(axes: Iterable[tuple[str, Growth, Sequence[int]]]) -> list[tuple[Growth, Places]]:
-    """What to fit on along several axes, the same rows, such as all of them, only once.
+    """Training sets along several axes, each set of rows once, even if several axes have it.
 
     Args:
-      axes: of each its name, how it grows, and the numbers of units to stop at.
+      axes: for each its name, its growth, and the numbers of units.
 
     Returns:
-      Of each axis the numbers of rows that none before it has, and where they stand on this axis and on later ones.
+      For each axis the sizes of sets that no earlier axis has, and where they occur on this axis and on later ones.
 
     Raises:
       UserError: see ``Growth.sizes``.
@@ -270,7 +251,7 @@ def distinct(axes: Iterable[tuple[str, Growth, Sequence[int]]]) -> list[tuple[Gr
 
 
 def _people(identities: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """The people sorted by name, and the number among them of each row's person."""
+    """The people sorted by name, and the index of each row's person among them."""
     identities = np.asarray(identities)
     if identities.ndim != 1 or len(identities) == 0:
         raise UserError(f"identities must be a list of one person per row, got shape {identities.shape}.")

@@ -148,7 +148,7 @@ def chunks(arrays: Sequence[LazyRows], weights: np.ndarray, size: int) -> Iterat
     Yields:
       Chunks of one shape, so that one compiled program serves all: the last is padded with rows of weight zero.
     """
-    size = even_size(len(weights), size)
+    size = _even_size(len(weights), size)
     for start in range(0, len(weights), size):
         parts = [array.read(start, start + size) for array in arrays]
         yield tuple(_padded(part, size) for part in parts), _padded(weights[start : start + size], size)
@@ -169,7 +169,7 @@ def fold_chunks(
       The fold and a chunk of it as soon as the chunk is full; at the end the last chunk of each fold, padded with rows
       of weight zero. All chunks have one shape. One chunk of every fold is in memory.
     """
-    size = even_size(int(np.bincount(fold[fold >= 0]).max()), size)
+    size = _even_size(int(np.bincount(fold[fold >= 0]).max()), size)
     partial: dict[int, tuple[int, Chunk]] = {}
     for start in range(0, len(fold), size):
         here = fold[start : start + size]
@@ -191,8 +191,8 @@ def fold_chunks(
         yield number, chunk
 
 
-def even_size(rows: int, size: int) -> int:
-    """Rows of a chunk if ``rows`` are divided into as few equal chunks of at most ``size`` as possible."""
+def _even_size(rows: int, size: int) -> int:
+    """Rows of a chunk if ``rows`` are divided into as few equal chunks of at most ``size`` rows as possible."""
     return -(-rows // -(-rows // size))
 
 
