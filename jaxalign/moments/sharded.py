@@ -236,7 +236,9 @@ class MeshAccumulator:
             found = reduced(partial, mesh=self.mesh)
             if not isinstance(found, ShardedMoments):
                 return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, found)
-            return found if found.mesh == self.shapes.mesh else _on_mesh(found, specs, self.shapes.mesh)
+            return (
+                found if found.mesh == self.shapes.mesh else _on_mesh(found, found.specs(), self.shapes.mesh)
+            )
 
 
 def _on_mesh(sums: Any, specs: Any, mesh: Mesh) -> Any:
