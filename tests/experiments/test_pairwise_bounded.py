@@ -14,19 +14,10 @@ from jaxalign.moments import accumulate
 
 
 def drive(store, out, capsys, *more):
-    flags = [
-        "--methods=orthogonal,ridge",
-        "--l2=0.1",
-        "--seeds=7",
-        "--controls=own,shuffled",
-        "--heatmaps=none",
-    ]
+    flags = ["--methods=orthogonal,ridge", "--l2=0.1", "--seeds=7", "--controls=own,shuffled"]
+    flags += ["--heatmaps=none", "--max_per_person=9", f"--store={store}", f"--out={out}", *more]
     with pytest.raises(SystemExit) as ended:
-        cli.run(
-            pairwise.main,
-            ["pairwise", f"--store={store}", f"--out={out}", *flags, "--max_per_person=9", *more],
-            values=pairwise.FLAGS,
-        )
+        cli.run(pairwise.main, ["pairwise", *flags], values=pairwise.FLAGS)
     assert not ended.value.code, capsys.readouterr().err
     with (out / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

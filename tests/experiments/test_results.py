@@ -35,63 +35,44 @@ def test_csv_reads_back_and_nothing_unsupported_is_a_number(tmp_path):
     results.write_csv(tmp_path / "r.csv", results.COLUMNS, ROWS)
     with (tmp_path / "r.csv").open(newline="", encoding="utf-8") as file:
         first, second, third = csv.DictReader(file)
-    assert first["value"] == "0.30000000000000004"
-    assert first["rank"] == ""
-    assert first["comparisons"] == "17"
-    assert second["value"] == ""
-    assert second["threshold"] == "0.5"
-    assert second["own_photograph"] == ""
-    assert third["value"] == "0.0"
-    assert third["dataset"] == "faces, two"
-    assert third["source"] == 'b"'
+    assert (first["value"], first["rank"], first["comparisons"]) == ("0.30000000000000004", "", "17")
+    assert (second["value"], second["threshold"], second["own_photograph"]) == ("", "0.5", "")
+    assert (third["value"], third["dataset"], third["source"]) == ("0.0", "faces, two", 'b"')
 
 
 def test_parquet_has_types_and_nulls(tmp_path):
     results.write_parquet(tmp_path / "r.parquet", ROWS)
     table = pyarrow.parquet.read_table(tmp_path / "r.parquet")
     assert table.column_names == list(results.COLUMNS)
-    kinds = {
-        name: str(table.schema.field(name).type)
-        for name in ("rank", "seed", "value", "comparisons", "method")
-    }
-    assert kinds == {
+    expected = {
         "rank": "int64",
         "seed": "int64",
         "value": "double",
         "comparisons": "int64",
         "method": "string",
     }
+    assert {name: str(table.schema.field(name).type) for name in expected} == expected
     assert table["value"].to_pylist() == [0.1 + 0.2, None, 0.0]
     assert table["rank"].to_pylist() == [None, 96, 96]
-
-
-def test_an_empty_table_still_has_columns(tmp_path):
-    results.write_csv(tmp_path / "r.csv", results.COLUMNS, [])
-    results.write_parquet(tmp_path / "r.parquet", [])
-    assert (tmp_path / "r.csv").read_text() == ",".join(results.COLUMNS) + "\n"
-    assert pyarrow.parquet.read_table(tmp_path / "r.parquet").num_rows == 0
+    results.write_parquet(tmp_path / "empty.parquet", [])
+    assert pyarrow.parquet.read_table(tmp_path / "empty.parquet").schema == table.schema
+    results.write_csv(tmp_path / "empty.csv", results.COLUMNS, [])
+    assert (tmp_path / "empty.csv").read_text() == ",".join(results.COLUMNS) + "\n"
 
 
 def _write(out, note="first", **options):
+    config = {"note": note, "grid": (1, 2.5), "limit": math.inf, "count": np.int64(3)}
     with results.writer(out, **options) as write:
         write.table(ROWS)
-        write.config(
-            "pairwise",
-            {"note": note, "grid": (1, 2.5), "limit": math.inf, "count": np.int64(3)},
-            more=DEFAULT,
-        )
+        write.config("pairwise", config, more=DEFAULT)
         write.text("table.txt", note)
 
 
 def test_writer_makes_the_whole_directory(tmp_path):
     out = tmp_path / "deep" / "run"
     _write(out)
-    assert sorted(path.name for path in out.iterdir()) == [
-        "config.json",
-        "results.csv",
-        "results.parquet",
-        "table.txt",
-    ]
+    expected = ["config.json", "results.csv", "results.parquet", "table.txt"]
+    assert sorted(path.name for path in out.iterdir()) == expected
     assert [path.name for path in out.parent.iterdir()] == ["run"]
     content = json.loads((out / "config.json").read_text())
     assert content["config"] == {"note": "first", "grid": [1, 2.5], "limit": "inf", "count": 3}
