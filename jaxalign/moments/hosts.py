@@ -170,12 +170,10 @@ class Hosts:
             return of(mine, fold, mesh)
         shape = [1, 1] if mesh is None else list(mesh.devices.shape)
         self.agree(shape, _compare_devices)
-        used = shape[0] * shape[1]
-        devices = [
-            device
-            for number in range(self.count)
-            for device in [each for each in jax.devices() if each.process_index == number][:used]
-        ]
+        devices: list[Any] = []
+        for number in range(self.count):
+            theirs = [device for device in jax.devices() if device.process_index == number]
+            devices += theirs[: shape[0] * shape[1]]
         self._summing = True
         found = of(mine, None if fold is None else fold[mine], device_mesh(devices, pairs=shape[1]))
         self._summing = False
@@ -210,5 +208,7 @@ def end_process(sentence: str, status: int) -> NoReturn:
 def _compare_devices(first: list[int], other: list[int], number: int) -> str | None:
     if first == other:
         return None
-    one, more = (f"{data * pairs} device{'s' * (data * pairs > 1)}" for data, pairs in (first, other))
-    return f"process 0 uses {one} and process {number} uses {more}; give every process as many devices of one kind."
+    return (
+        f"process 0 shards rows over {first[0]} and moments over {first[1]} devices, process {number} over {other[0]} "
+        f"and {other[1]}; give every process as many devices of one kind."
+    )
