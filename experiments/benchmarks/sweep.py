@@ -1,0 +1,81 @@
+"""Times a sweep of 24 items as a loop and by two Ray workers, each in fresh processes.
+
+  python -m experiments.benchmarks.sweep --store=my_store --out=results/benchmark_sweep.json
+
+Both run twice: with no program compiled, and with all of them in the compilation cache. Start-up is what a run takes
+beside the items of its busiest process. The ratio compares that process with half of the loop's items; 1 is ideal.
+"""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from absl import flags
+
+from experiments.run import cli
+from jaxalign.core.errors import UserError
+
+WORKERS = 2
+GRID = ("--methods=identity,orthogonal,ridge,canonical", "--penalties=0.1,1", "--ranks=64,full")
+GRID += ("--seeds=42,123,217,7",)
+VALUES = flags.FlagValues()
+flags.DEFINE_string("store", None, "Directory of embeddings.", flag_values=VALUES)
+flags.DEFINE_string("out", None, "File to write the figures to, as JSON.", flag_values=VALUES)
+
+
+def main(_: Sequence[str]) -> None:
+    """Runs the sweeps, prints and writes the figures."""
+    if VALUES.store is None:
+        raise UserError("--store is missing: the directory of embeddings that the sweep is of.")
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        place = pathlib.Path(directory)
+        for compiled in ("nothing compiled", "all compiled"):
+            loop = sweep(place, f"loop, {compiled}", figures)
+            workers = sweep(place, f"workers, {compiled}", figures, f"--workers={WORKERS}")
+            figures[f"ratio, {compiled}"] = workers * WORKERS / loop
+        tables = [place / f"{how}, all compiled" / "results.csv" for how in ("loop", "workers")]
+        figures["largest difference of a value"] = largest_difference(*tables)
+    for name, value in figures.items():
+        print(f"  {name:44s} {value:10.4g}", flush=True)
+    if VALUES.out:
+        path = pathlib.Path(VALUES.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def sweep(place: pathlib.Path, name: str, figures: dict[str, float], *more: str) -> float:
+    """Runs one sweep; adds its figures and returns the seconds of its busiest process."""
+    out, cache = place / name, place / f"compiled by {name.partition(',')[0]}"
+    command = [sys.executable, "-m", "experiments.sweep", f"--stores={VALUES.store}", f"--out={out}", *GRID]
+    started = time.perf_counter()
+    done = subprocess.run([*command, f"--compilation_cache={cache}", *more], capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise UserError(f"the sweep ended with status {done.returncode}: {done.stderr[-500:]}")
+    of_process: Counter[int] = Counter()
+    for file in (out / "items").glob("*.json"):
+        content = json.loads(file.read_text())["content"]
+        of_process[content["process"]] += content["seconds"]
+    busiest = max(of_process.values())
+    figures |= {f"{name}: seconds": seconds, f"{name}: seconds of start-up": seconds - busiest}
+    return busiest
+
+
+def largest_difference(*tables: pathlib.Path) -> float:
+    """Between the values of two tables, row by row."""
+    values = []
+    for table in tables:
+        with table.open(newline="", encoding="utf-8") as file:
+            values.append([float(row["value"] or "nan") for row in csv.DictReader(file)])
+    return max(abs(one - other) for one, other in zip(*values, strict=True) if one == one)
+
+
+if __name__ == "__main__":
+    cli.run(main, values=VALUES)
