@@ -8,7 +8,7 @@ import numpy as np
 COLLECTIVE = re.compile(
     r"= (.*?) ((?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-[a-z]+)(?:-start)?)\("
 )
-SHAPE = re.compile(r"\b[a-z]+[0-9]+\[([0-9,]*)\]")
+SHAPE = re.compile(r"\b[a-z]+[0-9]*\[([0-9,]*)\]")
 
 
 def collectives(program: Any) -> list[tuple[str, int]]:

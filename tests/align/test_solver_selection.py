@@ -28,33 +28,23 @@ def moments_of(rows: clouds.Cloud, weights: np.ndarray | None = None) -> FoldMom
     return FoldMoments.of({"x": rows.x, "y": rows.y}, fold=folds_of(rows), weights=weights)
 
 
-def units(scores: Scores, number: int | slice) -> np.ndarray:
-    """Errors of one unit, in float64."""
-    return np.asarray(scores.error, np.float64)[..., number]
-
-
 def scores_of(moments: FoldMoments, **options: Any) -> Scores:
     return penalty_scores(moments, {"x": GRID}, {"x": ["y"]}, **options)["x"]
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["rows alike", "weighted"])
+@pytest.mark.parametrize("kind", ["pair", "weighted pair", "columns"])
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_held_out_errors_of_a_pair(cloud: str, weighted: bool) -> None:
+def test_held_out_errors_of_penalties(cloud: str, kind: str) -> None:
+    """Of a pair, of one with weighted rows, and of each of its target columns."""
     rows = clouds.make(cloud, seed=0)
-    weights = rows.weights() if weighted else None
-    expected = oracles.ridge_fold_errors(rows.x, rows.y, folds_of(rows), GRID, weights).sum(-1)
-    scores = scores_of(moments_of(rows, weights))
-    np.testing.assert_allclose(units(scores, 0), expected, rtol=1e-5)
+    weights = rows.weights() if kind == "weighted pair" else None
+    expected = oracles.ridge_fold_errors(rows.x, rows.y, folds_of(rows), GRID, weights)
+    scores = scores_of(moments_of(rows, weights), per_column=kind == "columns")
     np.testing.assert_allclose(scores.candidates, GRID)
-
-
-@pytest.mark.parametrize("cloud", CLOUDS)
-def test_held_out_errors_of_each_target_column(cloud: str) -> None:
-    rows = clouds.make(cloud, seed=1)
-    expected = oracles.ridge_fold_errors(rows.x, rows.y, folds_of(rows), GRID)
-    scores = scores_of(moments_of(rows), per_column=True)
-    actual = units(scores, slice(None))
-    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * expected.mean())
+    if kind == "columns":
+        np.testing.assert_allclose(scores.error, expected, rtol=1e-4, atol=1e-4 * expected.mean())
+    else:
+        np.testing.assert_allclose(scores.error[..., 0], expected.sum(-1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
@@ -64,7 +54,7 @@ def test_held_out_errors_of_ranks(cloud: str) -> None:
     expected = oracles.rank_fold_errors(rows.x, rows.y, folds_of(rows), ranks, 2.0).sum(-1)
     scores = rank_scores(moments_of(rows), {("x", "y"): 2.0})["x", "y"]
     np.testing.assert_array_equal(scores.candidates, ranks)
-    np.testing.assert_allclose(units(scores, 0), expected, rtol=1e-4)
+    np.testing.assert_allclose(scores.error[..., 0], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("cloud", ["tall", "constant_column", "rank_deficient"])
@@ -72,10 +62,10 @@ def test_generalised_cross_validation(cloud: str) -> None:
     rows = clouds.make(cloud, seed=3)
     moments = FoldMoments.of({"x": rows.x, "y": rows.y})
     expected = oracles.generalised_errors(rows.x, rows.y, GRID)
-    pair = units(scores_of(moments, generalised=True), 0)[0]
-    np.testing.assert_allclose(pair, expected.sum(-1), rtol=1e-4)
-    scores = scores_of(moments, generalised=True, per_column=True)
-    np.testing.assert_allclose(units(scores, slice(None))[0], expected, rtol=1e-4, atol=1e-6)
+    pair = scores_of(moments, generalised=True)
+    np.testing.assert_allclose(pair.error[0, :, 0], expected.sum(-1), rtol=1e-4)
+    columns = scores_of(moments, generalised=True, per_column=True)
+    np.testing.assert_allclose(columns.error[0], expected, rtol=1e-4, atol=1e-6)
 
 
 def chosen_penalty(maps: jaxalign.PairwiseMaps, source: str, target: str) -> np.ndarray:
@@ -155,26 +145,21 @@ def test_rank_chosen_for_a_pair(cloud: str, one_standard_error: bool) -> None:
     np.testing.assert_allclose(maps["x", "y"].source(rows.x_new), predicted, rtol=1e-5, atol=1e-5)
 
 
-def test_rank_and_penalty_chosen_together() -> None:
+@pytest.mark.parametrize("ranks", [list(range(1, 9)), [1, 2, 6, 8]], ids=["all", "listed"])
+@pytest.mark.parametrize("l2", [2.0, None], ids=["fixed penalty", "chosen penalty"])
+def test_rank_chosen_with_its_penalty(ranks: list[int], l2: float | None) -> None:
     """The penalty is the one that ridge would take; the rank is then chosen at that penalty."""
     rows = clouds.make("tall", seed=13)
-    folds, ranks = folds_of(rows), np.arange(1, 9)
+    folds = folds_of(rows)
     penalties = oracles.ridge_fold_errors(rows.x, rows.y, folds, GRID).sum(-1)
-    l2 = float(GRID[oracles.best(penalties, np.bincount(folds))])
-    errors = oracles.rank_fold_errors(rows.x, rows.y, folds, ranks, l2).sum(-1)
-    rank = int(ranks[oracles.best(errors, np.bincount(folds))])
-    maps = jaxalign.fit_pairs(moments_of(rows), "reduced_rank", l2=list(GRID), rank="cv")
+    penalty = l2 or float(GRID[oracles.best(penalties, np.bincount(folds))])
+    errors = oracles.rank_fold_errors(rows.x, rows.y, folds, ranks, penalty).sum(-1)
+    rank = ranks[oracles.best(errors, np.bincount(folds))]
+    given: Any = {"l2": l2 or list(GRID), "rank": "cv" if len(ranks) == 8 else ranks}
+    maps = jaxalign.fit_pairs(moments_of(rows), "reduced_rank", **given)
     assert maps["x", "y"].source.rank == rank
-    predicted = oracles.reduced_rank(rows.x, rows.y, l2=l2, rank=rank)[0](rows.x_new)
+    predicted = oracles.reduced_rank(rows.x, rows.y, l2=penalty, rank=rank)[0](rows.x_new)
     np.testing.assert_allclose(maps["x", "y"].source(rows.x_new), predicted, rtol=1e-5, atol=1e-5)
-
-
-def test_rank_chosen_from_a_list() -> None:
-    rows = clouds.make("tall", seed=8)
-    folds, ranks = folds_of(rows), [1, 2, 6, 8]
-    errors = oracles.rank_fold_errors(rows.x, rows.y, folds, ranks, 2.0).sum(-1)
-    maps = jaxalign.fit_pairs(moments_of(rows), "reduced_rank", l2=2.0, rank=ranks)
-    assert maps["x", "y"].source.rank == ranks[oracles.best(errors, np.bincount(folds))]
 
 
 def test_ranks_are_parts_of_one_solution() -> None:
