@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
@@ -153,28 +151,6 @@ def at_once(items: int, most: int = MOST_WORKERS, spare: int = 0) -> int:
 def spare_workers(numbers: int) -> int:
     """Workers beyond one for each core, for work that waits for programs and holds matrices of so many numbers."""
     return SPARE_WORKERS if numbers <= FEW_NUMBERS else 0
-
-
-@contextlib.contextmanager
-def beside(items: Iterable[Item]) -> Iterator[Future[list[Item]]]:
-    """Iterates over ``items`` on another thread while the block runs; stops when the block fails."""
-    failed = threading.Event()
-
-    def go_through() -> list[Item]:
-        found: list[Item] = []
-        for item in items:
-            if failed.is_set():
-                break
-            found.append(item)
-        return found
-
-    _load_lapack()
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            yield pool.submit(go_through)
-        except BaseException:
-            failed.set()
-            raise
 
 
 def _load_lapack() -> None:
