@@ -24,7 +24,7 @@ from jaxalign.biometrics import Measure as Number
 from jaxalign.biometrics.evaluate import RANKS
 from jaxalign.biometrics.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.biometrics.plan import padded
-from jaxalign.core.devices import MOST_WORKERS, concurrently, spare_workers
+from jaxalign.core.devices import MOST_WORKERS, concurrently
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import Split, identity_folds
 from jaxalign.core.rows import LazyRows
@@ -132,8 +132,7 @@ class Measuring:
         self, compare: Callable[[Item], Any], items: Sequence[Item], data: Data
     ) -> Iterator[Any]:
         """``map(compare, items)``, several at a time. Each holds a part of the gallery, so large test sets take one."""
-        spare = spare_workers(len(self.split.test) ** 2)
-        return concurrently(compare, items, MOST_WORKERS if self._few(data) else 1, spare)
+        return concurrently(compare, items, MOST_WORKERS if self._few(data) else 1)
 
     def _few(self, data: Data) -> bool:
         return 4 * len(self.split.test) * sum(data.store.dims[name] for name in data.encoders) <= TEST_BYTES

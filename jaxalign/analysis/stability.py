@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.all_pairs import Pair, PairwiseMaps
 from jaxalign.align.solvers import Fit
-from jaxalign.core.devices import concurrently, spare_workers
+from jaxalign.core.devices import concurrently
 from jaxalign.core.precision import double_precision, multiply
 from jaxalign.moments.moments import Moments
 
@@ -169,8 +169,7 @@ def between(one: PairwiseMaps, other: PairwiseMaps, tested: Mapping[str, np.ndar
             found[name] = np.stack([correlations, np.ones(len(rows))], axis=1)
         return [Apart(pair, name, "", numbers) for name, numbers in found.items()]
 
-    spare = spare_workers(max(len(rows) for rows in tested.values()) ** 2)
-    for found in concurrently(compare, list(one), spare=spare):
+    for found in concurrently(compare, list(one)):
         yield from found
 
 

@@ -21,7 +21,6 @@ AXES = ("data", "pairs")
 LANES = 128  # widths are padded to a multiple: that of a TPU's vector lanes, and of most encoders' widths
 MATRIX_SHARE = 0.5  # of a device's memory for the matrices; chunks, factors and maps take the rest
 MOST_WORKERS = 16  # each holds the moments of one source
-SPARE_WORKERS, FEW_NUMBERS = 2, 1 << 23
 
 
 def padded_width(width: int) -> int:
@@ -114,9 +113,9 @@ def _least_pairs(
 
 
 def concurrently(
-    function: Callable[[Item], Any], items: Sequence[Item], most: int = MOST_WORKERS, spare: int = 0
+    function: Callable[[Item], Any], items: Sequence[Item], most: int = MOST_WORKERS
 ) -> Iterator[Any]:
-    """``map(function, items)``; on a CPU one item for each core, and ``spare`` more, at a time.
+    """``map(function, items)``; on a CPU one item for each core at a time.
 
     Decompositions run in LAPACK, whose threads spin after every call and keep the products that follow from their
     cores, so LAPACK has one thread meanwhile. JAX's settings of the caller's thread do not reach ``function``.
@@ -125,7 +124,6 @@ def concurrently(
       function: called for every item.
       items: independent of each other.
       most: items at a time at most.
-      spare: items more than cores, for work that waits.
 
     Yields:
       The results in the order of the items.
@@ -134,7 +132,7 @@ def concurrently(
     def work(item: Item) -> Any:
         return jax.block_until_ready(function(item))
 
-    threads = at_once(len(items), most, spare)
+    threads = at_once(len(items), most)
     if threads < 2:
         yield from map(work, items)
         return
@@ -143,14 +141,9 @@ def concurrently(
         yield from pool.map(work, items)
 
 
-def at_once(items: int, most: int = MOST_WORKERS, spare: int = 0) -> int:
+def at_once(items: int, most: int = MOST_WORKERS) -> int:
     """How many of so many items ``concurrently`` works on at a time."""
-    return min(_cores() + spare, items, most) if jax.default_backend() == "cpu" else 1
-
-
-def spare_workers(numbers: int) -> int:
-    """Workers beyond one for each core, for work that waits for programs and holds matrices of so many numbers."""
-    return SPARE_WORKERS if numbers <= FEW_NUMBERS else 0
+    return min(_cores(), items, most) if jax.default_backend() == "cpu" else 1
 
 
 def _load_lapack() -> None:
