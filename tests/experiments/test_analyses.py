@@ -94,17 +94,37 @@ def sides(store, rows) -> list[Any]:
     return [unit["alpha"][rows], unit["gamma"][rows]]
 
 
-def test_ridge_path_is_scikit_learns(stores, tmp_path):
-    rows, config = run(ridge_path, tmp_path / "o", f"--store={stores / 'first'}", "--penalties=0.01,3")
+class Split:
+    """The published split of a store, as NumPy arrays: its people, and (alpha, gamma) rows of both sides."""
+
+    def __init__(self, store):
+        self.store, self.people = store, rows_of(store)[1]
+        self.rows = published_split(self.people, 42)
+        self.train, self.test = (sides(store, rows) for rows in (self.rows.train, self.rows.test))
+        self.tested = self.people[self.rows.test]
+
+    def ridge_rank1(self, l2, train=None):
+        """By scikit-learn, fitted on the training side unless other rows are given."""
+        return ridge_rank1(self.train if train is None else train, self.test, l2, self.tested)
+
+
+@pytest.fixture(scope="module")
+def first(stores):
+    return Split(stores / "first")
+
+
+@pytest.fixture(scope="module")
+def second(stores):
+    return Split(stores / "second")
+
+
+def test_ridge_path_is_scikit_learns(first, tmp_path):
+    rows, config = run(ridge_path, tmp_path / "o", f"--store={first.store}", "--penalties=0.01,3")
     assert list(rows[0]) == list(COLUMNS) and config["driver"] == "ridge_path"
-    people = rows_of(stores / "first")[1]
-    split = published_split(people, 42)
     for l2 in (0.01, 3.0):
-        pair = [sides(stores / "first", side) for side in (split.train, split.test)]
-        expected = ridge_rank1(pair[0], pair[1], l2, people[split.test])
         here = {"source": "alpha", "target": "gamma", "axis": "l2", "at": l2, "measure": "rank1"}
-        assert value(rows, **here) == pytest.approx(expected, abs=1e-9)
-        x, y = pair[0]
+        assert value(rows, **here) == pytest.approx(first.ridge_rank1(l2), abs=1e-9)
+        x, y = first.train
         mapped = Ridge(alpha=l2).fit(x, y).predict(x)
         variance = np.linalg.eigvalsh(np.cov(mapped.T))
         here["measure"] = "effective_rank"
@@ -114,27 +134,16 @@ def test_ridge_path_is_scikit_learns(stores, tmp_path):
     assert all(float(row["low"]) <= float(row["high"]) for row in best)
 
 
-def test_data_efficiency_fits_on_the_first_people_of_the_split(stores, tmp_path):
+def test_data_efficiency_fits_on_the_first_people_of_the_split(first, tmp_path):
     flags = ("--train_people=5,21", "--train_pairs=40,84", "--l2=0.1", "--methods=ridge")
-    rows, _ = run(data_efficiency, tmp_path / "o", f"--store={stores / 'first'}", *flags)
-    people = rows_of(stores / "first")[1]
-    order = sorted(set(people))
+    rows, _ = run(data_efficiency, tmp_path / "o", f"--store={first.store}", *flags)
+    order = sorted(set(first.people))
     np.random.RandomState(42).shuffle(order)
-    split = published_split(people, 42)
-    test = sides(stores / "first", split.test)
-    for number in (5, 21):
-        train = sides(stores / "first", np.isin(people, order[:number]))
-        here = {
-            "source": "alpha",
-            "target": "gamma",
-            "axis": "train_people",
-            "at": float(number),
-            "measure": "rank1",
-        }
-        assert value(rows, **here) == pytest.approx(
-            ridge_rank1(train, test, 0.1, people[split.test]), abs=1e-9
-        )
     whole = {"source": "alpha", "target": "gamma", "measure": "rank1"}
+    for number in (5, 21):
+        expected = first.ridge_rank1(0.1, sides(first.store, np.isin(first.people, order[:number])))
+        found = value(rows, **whole, axis="train_people", at=float(number))
+        assert found == pytest.approx(expected, abs=1e-9)
     assert value(rows, **whole, axis="train_pairs", at=84.0) == value(
         rows, **whole, axis="train_people", at=21.0
     )
@@ -146,51 +155,35 @@ def test_data_efficiency_fits_on_the_first_people_of_the_split(stores, tmp_path)
 
 
 def test_published_sizes_are_shares_of_all_people(stores, tmp_path):
-    rows, _ = run(
-        data_efficiency,
-        tmp_path / "o",
-        f"--store={stores / 'first'}",
-        "--protocol=published",
-        "--train_pairs=none",
-        "--methods=ridge",
-    )
+    flags = ("--protocol=published", "--train_pairs=none", "--methods=ridge")
+    rows, _ = run(data_efficiency, tmp_path / "o", f"--store={stores / 'first'}", *flags)
     assert {float(row["at"]) for row in rows if row["axis"]} == {3, 6, 9, 12, 15, 18, 21}
 
 
-def test_transfer_leaves_common_people_out_and_keeps_the_test_people(stores, tmp_path):
-    both = f"--stores={stores / 'first'},{stores / 'second'}"
-    rows, config = run(
-        transfer, tmp_path / "o", both, "--l2=0.1", "--methods=ridge", "--measures=identification"
-    )
-    people = [rows_of(stores / name)[1] for name in ("first", "second")]
-    test = published_split(people[1], 42).test
-    tested = set(people[1][test])
-    train = ~np.isin(people[0], list(tested))
-    dropped = len(set(people[0]) & tested)
+def test_transfer_leaves_common_people_out_and_keeps_the_test_people(first, second, tmp_path):
+    flags = ("--l2=0.1", "--methods=ridge", "--measures=identification")
+    rows, config = run(transfer, tmp_path / "o", f"--stores={first.store},{second.store}", *flags)
+    tested = set(second.tested)
+    dropped = len(set(first.people) & tested)
     assert 0 < dropped < 12
     (way,) = [entry for entry in config["left_out"] if entry["fitted_on"] == "first"]
     assert way["people"] == dropped and way["tested_on"] == "second"
-    expected = ridge_rank1(
-        sides(stores / "first", train), sides(stores / "second", test), 0.1, people[1][test]
-    )
     here = {"source": "alpha", "target": "gamma", "measure": "rank1"}
-    assert value(rows, **here, dataset="first", test_dataset="second") == pytest.approx(expected, abs=1e-9)
-    split = published_split(people[1], 42)
-    own = [sides(stores / "second", side) for side in (split.train, split.test)]
-    expected = ridge_rank1(own[0], own[1], 0.1, people[1][test])
-    assert value(rows, **here, dataset="second", test_dataset="") == pytest.approx(expected, abs=1e-9)
+    train = sides(first.store, ~np.isin(first.people, list(tested)))
+    found = value(rows, **here, dataset="first", test_dataset="second")
+    assert found == pytest.approx(second.ridge_rank1(0.1, train), abs=1e-9)
+    found = value(rows, **here, dataset="second", test_dataset="")
+    assert found == pytest.approx(second.ridge_rank1(0.1), abs=1e-9)
 
 
-def test_published_transfer_fits_on_all_and_tests_on_all(stores, tmp_path):
-    both = f"--stores={stores / 'first'},{stores / 'second'}"
+def test_published_transfer_fits_on_all_and_tests_on_all(first, second, tmp_path):
     flags = ("--protocol=published", "--methods=ridge", "--same_names=unrelated", "--measures=identification")
-    rows, config = run(transfer, tmp_path / "o", both, *flags)
+    rows, config = run(transfer, tmp_path / "o", f"--stores={first.store},{second.store}", *flags)
     assert all(entry["people"] == 0 for entry in config["left_out"])
-    people = rows_of(stores / "second")[1]
-    every = slice(None)
-    expected = ridge_rank1(sides(stores / "first", every), sides(stores / "second", every), 0.1, people)
+    every = [sides(split.store, slice(None)) for split in (first, second)]
     here = {"source": "alpha", "target": "gamma", "measure": "rank1", "own_photograph": "excluded"}
-    assert value(rows, **here, dataset="first", test_dataset="second") == pytest.approx(expected, abs=1e-9)
+    found = value(rows, **here, dataset="first", test_dataset="second")
+    assert found == pytest.approx(ridge_rank1(*every, 0.1, second.people), abs=1e-9)
 
 
 def test_transfer_reads_what_stores_reach_by_their_own_maps(stores, tmp_path, capsys):
@@ -219,12 +212,9 @@ def test_transfer_reads_what_stores_reach_by_their_own_maps(stores, tmp_path, ca
     assert not (tmp_path / "o").exists()
 
 
-def test_rank_sweep_ends_at_the_full_maps(stores, tmp_path):
-    rows, _ = run(rank_sweep, tmp_path / "o", f"--store={stores / 'first'}", "--ranks=2,12,full", "--l2=0.1")
-    people = rows_of(stores / "first")[1]
-    split = published_split(people, 42)
-    pair = [sides(stores / "first", side) for side in (split.train, split.test)]
-    expected = ridge_rank1(pair[0], pair[1], 0.1, people[split.test])
+def test_rank_sweep_ends_at_the_full_maps(first, tmp_path):
+    rows, _ = run(rank_sweep, tmp_path / "o", f"--store={first.store}", "--ranks=2,12,full", "--l2=0.1")
+    expected = first.ridge_rank1(0.1)
     here = {"source": "alpha", "target": "gamma", "axis": "rank", "measure": "rank1"}
     assert value(rows, **here, at=12.0, method="reduced_rank") == pytest.approx(expected, abs=1e-9)
     assert {row["at"] for row in rows if row["axis"]} == {"2.0", "12.0"}
@@ -237,13 +227,11 @@ def test_rank_sweep_ends_at_the_full_maps(stores, tmp_path):
         assert 1 <= value(rows, measure="effective_rank", method=method, source="alpha") <= 12
 
 
-def test_stability_compares_two_halves(stores, tmp_path):
+def test_stability_compares_two_halves(first, tmp_path):
     flags = ("--methods=ridge", "--l2=0.1")
-    rows, _ = run(stability, tmp_path / "o", f"--store={stores / 'first'}", *flags)
-    people = rows_of(stores / "first")[1]
-    split = published_split(people, 42)
-    train, test = (sides(stores / "first", side) for side in (split.train, split.test))
-    half = identity_folds(people[split.train], 2, 42)
+    rows, _ = run(stability, tmp_path / "o", f"--store={first.store}", *flags)
+    train, test = first.train, first.test
+    half = identity_folds(first.people[first.rows.train], 2, 42)
     fitted = [Ridge(alpha=0.1).fit(train[0][half == k], train[1][half == k]) for k in (0, 1)]
     images: list[Any] = [ridge.predict(test[0]) for ridge in fitted]
     centre = (images[0].mean(axis=0) + images[1].mean(axis=0)) / 2
@@ -295,15 +283,12 @@ def test_three_encoders_are_gone_round_by_the_third(tmp_path):
     assert 0.5 < float(way["value"]) < 1
 
 
-def test_capacity_begins_with_ridge(stores, tmp_path):
+def test_capacity_begins_with_ridge(first, tmp_path):
     flags = ("--l2=0.1", "--features=20", "--hidden=8", "--steps=20", "--measures=identification")
-    one_way = (f"--store={stores / 'first'}", "--sources=alpha")
+    one_way = (f"--store={first.store}", "--sources=alpha")
     rows, _ = run(capacity, tmp_path / "o", *one_way, *flags)
-    people = rows_of(stores / "first")[1]
-    split = published_split(people, 42)
-    pair = [sides(stores / "first", side) for side in (split.train, split.test)]
     here = {"source": "alpha", "target": "gamma", "measure": "rank1"}
-    expected = ridge_rank1(pair[0], pair[1], 0.1, people[split.test])
+    expected = first.ridge_rank1(0.1)
     assert value(rows, **here, method="linear_features") == pytest.approx(expected, abs=1e-9)
     for method in ("random_fourier", "polynomial", "mlp"):
         assert value(rows, **here, method=method) > 0.5 * expected
@@ -423,46 +408,39 @@ def others(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("module", "flags", "said"),
+    ("module", "flags", "named"),
     [
-        (transfer, ["--stores={stores}/first"], "at least two directories"),
-        (transfer, ["--stores={stores}/first,{others}/alone"], "'alone' has delta, gamma"),
-        (transfer, ["--stores={stores}/first,{others}/wider"], "its width is 12 in 'first', 16 in 'wider'"),
-        (transfer, ["--stores={stores}/first,{others}/twin"], "several data sets are called 'first'"),
-        (study, ["--stores={stores}/first,{others}/alone"], "'alone' has delta, gamma"),
-        (study, ["--stores={stores}/first", "--parts=luck"], "there is no part 'luck'"),
-        (study, ["--stores={stores}/first", "--parts=transfer"], "takes at least two stores"),
-        (
-            study,
-            ["--stores={stores}/first", "--rank_k=1,37"],
-            "asks for rank 37; the gallery of seed 42 has 36 rows",
-        ),
-        (
-            study,
-            ["--stores={stores}/first", "--families=one:alpha+zeta"],
-            "an encoder 'zeta' that is not there",
-        ),
-        (study, ["--stores={stores}/first", "--tables=doc"], "there is no format 'doc'"),
-        (ridge_path, ["--rank_k=37"], "--rank_k asks for rank 37"),
-        (study, ["--stores={stores}/first", "--fmr=2"], "--fmr takes numbers above 0"),
-        (data_efficiency, ["--train_people=5,22"], "a training size of 22 is asked for; there are 2 to 21"),
-        (data_efficiency, ["--train_pairs=99"], "a training size of 99 is asked for; there are 2 to 84"),
-        (data_efficiency, ["--train_fractions=0.9"], "a training size of 27 is asked for; there are 2 to 21"),
-        (data_efficiency, ["--l2=cv"], "no folds to choose by"),
-        (rank_sweep, ["--ranks=99"], "--ranks asks for 99; no pair of encoders has more than 12"),
-        (rank_sweep, ["--methods=ridge"], "there is no method 'ridge'; there are reduced_rank"),
-        (ridge_path, ["--penalties=0,1"], "--penalties takes numbers above 0"),
-        (capacity, ["--features=0"], "--features takes a whole number of 1 or more"),
-        (stability, ["--methods=reduced_rank"], "no folds to choose by"),
-        (pairwise, ["--gallery=first"], "--intervals goes with --gallery=all"),
+        (transfer, "FIRST", "at least two directories"),
+        (transfer, "FIRST,{others}/alone", "'alone' has delta, gamma"),
+        (transfer, "FIRST,{others}/wider", "its width is 12 in 'first', 16 in 'wider'"),
+        (transfer, "FIRST,{others}/twin", "several data sets are called 'first'"),
+        (study, "FIRST,{others}/alone", "'alone' has delta, gamma"),
+        (study, "FIRST --parts=luck", "there is no part 'luck'"),
+        (study, "FIRST --parts=transfer", "--parts=transfer takes at least two stores"),
+        (study, "FIRST --rank_k=1,37", "rank 37; the gallery of seed 42 has 36 rows"),
+        (study, "FIRST --families=one:alpha+zeta", "an encoder 'zeta' that is not there"),
+        (study, "FIRST --tables=doc", "there is no format 'doc'"),
+        (study, "FIRST --fmr=2", "--fmr takes numbers above 0"),
+        (ridge_path, "--rank_k=37", "--rank_k asks for rank 37"),
+        (ridge_path, "--penalties=0,1", "--penalties takes numbers above 0"),
+        (data_efficiency, "--train_people=5,22", "a training size of 22 is asked for; there are 2 to 21"),
+        (data_efficiency, "--train_pairs=99", "a training size of 99 is asked for; there are 2 to 84"),
+        (data_efficiency, "--train_fractions=0.9", "a training size of 27 is asked for; there are 2 to 21"),
+        (data_efficiency, "--l2=cv", "--l2 takes one number or gcv"),
+        (rank_sweep, "--ranks=99", "--ranks asks for 99"),
+        (rank_sweep, "--methods=ridge", "there is no method 'ridge'; there are reduced_rank"),
+        (capacity, "--features=0", "--features takes a whole number of 1 or more"),
+        (stability, "--methods=reduced_rank", "reduced_rank is not among its methods"),
+        (pairwise, "--gallery=first", "--intervals goes with --gallery=all"),
     ],
 )
-def test_bad_input_gets_one_sentence(stores, others, tmp_path, capsys, module, flags, said):
-    given = [flag.format(stores=stores, others=others) for flag in flags]
-    given += [] if "--stores" in given[0] else [f"--store={stores / 'first'}"]
-    assert drive(module, f"--out={tmp_path / 'o'}", *given) == 2
+def test_bad_input_gets_one_sentence(stores, others, tmp_path, capsys, module, flags, named):
+    kind = "stores" if flags.startswith("FIRST") else "store"
+    first = f"--{kind}={stores / 'first'}"
+    given = flags.replace("FIRST", first) if kind == "stores" else f"{first} {flags}"
+    assert drive(module, f"--out={tmp_path / 'o'}", *given.format(others=others).split()) == 2
     error = capsys.readouterr().err
-    assert said in error and len(error.splitlines()) == 1, error
+    assert named in error and len(error.splitlines()) == 1, error
     assert not (tmp_path / "o").exists()
 
 
