@@ -66,9 +66,8 @@ def analyse(job: Job) -> str:
     for measuring, each in zip(splits, grown):
         test = measuring.test_rows(run.data)
         for marks, here, method, maps in fitted(run, measuring, each):
-            for _, pair in run.measure_maps(here, test, method, maps, (None,), *marks):
-                what = f"{marks[0]['at']:,.0f} {AXES[marks[0]['axis']]}"
-                job.progress.step(f"{what}: {method}, {' → '.join(pair)}")
+            where = f"{marks[0]['at']:,.0f} {AXES[marks[0]['axis']]}"
+            job.measure(run, here, test, method, maps, *marks, where=f"{where}: ")
     order = list(AXES)
     run.rows.sort(key=lambda row: (job.config.protocol.seeds.index(row.seed), order.index(row.axis), row.at))
     rows = job.finish(run, list(flat(run)))

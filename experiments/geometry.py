@@ -134,13 +134,13 @@ def predictions(encoders: Sequence[str], rows: Sequence[Row], rates: Sequence[Ro
 def measured_rates(job: Job) -> list[Row]:
     """Rank-1 of every ordered pair by every method of the run, on test people."""
     run = job.aligning(measures=("identification",), rank_k=(1,), intervals=0)
-    for measuring in job.measuring(run):
+    splits, methods = job.measuring(run), job.config.protocol.methods
+    job.progress.total = len(splits) * len(methods) * len(run.pairs)
+    for measuring in splits:
         moments, test = run.moments(measuring), measuring.test_rows(run.data)
-        for method in job.config.protocol.methods:
-            job.progress.show(f"seed {measuring.seed}: aligning by {method}")
+        for method in methods:
             maps = run.fit(moments, method, measuring)
-            for done, _ in run.measure_maps(measuring, test, method, maps, (None,)):
-                job.progress.show(f"seed {measuring.seed}: {method}, {done}")
+            job.measure(run, measuring, test, method, maps, where=f"seed {measuring.seed}: ")
     rows = [*run.rows, *(empty_rows(run.rows, run.without_value) if run.without_value else ())]
     return [row for row in rows if row.measure == MEASURE]
 

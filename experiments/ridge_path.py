@@ -48,8 +48,7 @@ def analyse(job: Job) -> str:
         for l2 in penalties:
             maps = fit_pairs(moments, "ridge", pairs=run.pairs, l2=l2)
             mark = {"axis": "l2", "at": l2}
-            for _, pair in run.measure_maps(measuring, test, "ridge", maps, (None,), mark):
-                job.progress.step(f"penalty {l2:g}, {' → '.join(pair)}")
+            job.measure(run, measuring, test, "ridge", maps, mark, where=f"penalty {l2:g}: ")
             for pair, fit in maps.items():
                 here = (run.data.store.dataset, *pair, "ridge", None, measuring.seed)
                 value = effective_rank(fit.source, moments.total, pair[0])

@@ -1,4 +1,4 @@
-"""Do maps carry over to other data? Maps fitted on one store, tested on another, beside those of each store alone.
+"""Do maps carry over to other data? Tests maps fitted on one store on another store, and on their own store.
 
   python -m experiments.transfer --stores=lfw,cfp --out=results/transfer
 
@@ -95,15 +95,11 @@ def measure(
     job: Job, fitted: Aligning, side: Measuring, tested: Aligning, measuring: Measuring, name: str
 ) -> None:
     """Fits on ``side`` of one store, measures on the test people of another or the same."""
-    moments = fitted.moments(side)
-    test = measuring.test_rows(tested.data)
+    moments, test = fitted.moments(side), measuring.test_rows(tested.data)
     mark = {"test_dataset": name} if name else {}
-    methods = job.config.protocol.methods
-    for method in methods:
-        maps = fitted.fit(moments, method, side)
-        for _, pair in fitted.measure_maps(measuring, test, method, maps, (None,), mark):
-            where = f"{fitted.data.store.dataset} → {tested.data.store.dataset}"
-            job.progress.step(f"{where}: {method}, {' → '.join(pair)}")
+    where = f"{fitted.data.store.dataset} → {tested.data.store.dataset}: "
+    for method in job.config.protocol.methods:
+        job.measure(fitted, measuring, test, method, fitted.fit(moments, method, side), mark, where=where)
 
 
 def across(job: Job, data: Data, own: Measuring, seed: int) -> Measuring:

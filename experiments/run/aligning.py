@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.run import devices
 from experiments.run.config import PairwiseConfig
-from experiments.run.data import Data
+from experiments.run.data import Data, chosen_devices, mesh_for, mesh_of
 from experiments.run.measuring import Compared, Measuring, TestRows
 from experiments.run.results import FitRow
 from jaxalign import Fit, FoldMoments, PairwiseMaps, device_mesh, fit_pairs
@@ -61,7 +60,7 @@ class Aligning:
     def __init__(self, config: PairwiseConfig, data: Data, hosts: Hosts = ALONE):
         self.config, self.data, self.hosts, self.protocol = config, data, hosts, config.protocol
         self.encoders = data.encoders
-        self.devices = devices.chosen(config.devices)
+        self.devices = chosen_devices(config.devices)
         self.pairs = config.pairs(self.encoders)
         config.check_fit_rank(self.pairs, data.store.dims)
         self.rows: list[Row] = []
@@ -101,7 +100,7 @@ class Aligning:
             return FoldMoments.of(rows(part), fold=fold, mesh=mesh)
 
         widths = [self.data.store.dims[name] for name in self.encoders]
-        return self.hosts.moments(of, count, fold, devices.mesh_of(self.devices, widths, fold))
+        return self.hosts.moments(of, count, fold, mesh_of(self.devices, widths, fold))
 
     def fit(
         self, moments: FoldMoments, method: str, measuring: Measuring, full: bool = False
@@ -115,7 +114,7 @@ class Aligning:
             options.pop("rank", None)
         fitted_as = self.protocol.fitted_as(method)
         if not SOLVERS[fitted_as].needs_rows:
-            mesh = devices.mesh_for(self.devices, moments)
+            mesh = mesh_for(self.devices, moments)
             return fit_pairs(moments, fitted_as, pairs=pairs, mesh=mesh, **options)
         # "joint" has one space for all encoders, whichever pairs are measured.
         fitted = self.pairs if method == "joint" else pairs

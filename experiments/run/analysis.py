@@ -1,6 +1,6 @@
-"""How an analysis runs: its flags, its stores, its results directory; each driver says only what it measures.
+"""How an analysis runs: its flags, its stores, its results directory. Each command says only what it measures.
 
-A driver has an ``ANALYSIS``; ``main_of`` makes its ``main``, and ``experiments.study`` runs the same one as a part.
+A command has an ``ANALYSIS``; ``main_of`` makes its ``main``, and ``experiments.study`` runs the same one as a part.
 """
 
 import dataclasses
@@ -16,10 +16,11 @@ from experiments.run.aligning import Aligning, empty_rows
 from experiments.run.comparing import write_extras
 from experiments.run.config import Compiling, PairwiseConfig, Stores
 from experiments.run.data import Data, set_compilation_cache
-from experiments.run.measuring import Measuring
+from experiments.run.measuring import Measuring, TestRows
 from experiments.run.parts import Parts
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import METHODS, Protocol
+from jaxalign import PairwiseMaps
 from jaxalign.core.errors import UserError
 from jaxalign.moments.hosts import ALONE
 from jaxalign.report import Row
@@ -83,6 +84,29 @@ class Job:
     def measuring(self, run: Aligning) -> list[Measuring]:
         """Every seed's split, with its checks, before any work starts."""
         return [Measuring.of(run.config, run.data, seed) for seed in self.config.protocol.seeds]
+
+    def measure(
+        self,
+        run: Aligning,
+        measuring: Measuring,
+        test: TestRows,
+        method: str,
+        maps: PairwiseMaps,
+        *marks: Mapping[str, Any],
+        where: str = "",
+    ) -> None:
+        """Adds what the maps of one method reach, and shows the progress.
+
+        Args:
+          run: collects the rows.
+          measuring: how to measure on the split.
+          test: its rows.
+          method, maps: a method's name, and its maps.
+          marks: fields of every row; several where the same maps stand in several places.
+          where: what the progress says before the method.
+        """
+        for _, pair in run.measure_maps(measuring, test, method, maps, (None,), *marks):
+            self.progress.step(f"{where}{method}, {' → '.join(pair)}")
 
     def finish(self, run: Aligning, more: Sequence[Row] = ()) -> list[Row]:
         """Writes the rows, the statistics of fits and the differences; returns all rows."""
@@ -156,10 +180,10 @@ def open_stores(
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What a driver is.
+    """What a command that analyses is.
 
     Attributes:
-      name: of the driver.
+      name: of the command.
       flags: that it takes, with its defaults.
       analyse: measures, writes its rows and returns its text.
       methods: that --methods may name.
@@ -176,7 +200,7 @@ class Analysis:
 
 
 def main_of(analysis: Analysis, module: str) -> Callable[[list[str]], None]:
-    """The main function of a driver, whose ``--help`` is the docstring of its module."""
+    """The main function of a command, whose ``--help`` is the docstring of its module."""
 
     def main(_: list[str]) -> None:
         """Reads the flags, runs, writes and prints."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments.run import devices
 from experiments.run.aligning import Aligning, Pair
 from experiments.run.measuring import Compared, Measuring, TestRows
 from jaxalign import FoldMoments, fit_pairs
@@ -54,7 +53,7 @@ def shuffled(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Ro
     moments = run.moments_of(rows, len(train), measuring.fold)
     pairs = run.hosts.pairs(run.pairs, "source")
     if pairs:  # there may be fewer pairs than processes
-        mesh = devices.mesh_for(run.devices, moments)
+        mesh = mesh_for(run.devices, moments)
         yield from _fitted(run, measuring, SHUFFLED, moments, test, pairs, mesh=mesh)
 
 

@@ -1,4 +1,4 @@
-"""The data of a run: a store, or photographs embedded into one, checked before any work starts; and what is cached."""
+"""The data of a run, checked before any work starts: a store or photographs; caches, and the devices to use."""
 
 import dataclasses
 import hashlib
@@ -9,15 +9,19 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.run.config import PairwiseConfig
 from experiments.run.progress import Progress
+from jaxalign import FoldMoments, device_mesh
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import Split, limit_per_person, published_split, require_repeated_identities
 from jaxalign.core.rows import LazyRows
 from jaxalign.data import EmbeddingStore, join
 from jaxalign.data.manifest import check_new_names
+from jaxalign.moments.sharded import ShardedMoments
 
 if TYPE_CHECKING:  # imported where it is used: most runs read a store and need no encoders
     from jaxalign.vision.images import BadImage, ImageSource, Sample
@@ -295,8 +299,6 @@ def set_compilation_cache(value: str) -> pathlib.Path | None:
     Returns:
       The directory; None where ``value`` is "none" or the default directory cannot be written.
     """
-    import jax
-
     if value in ("none", ""):
         jax.config.update("jax_enable_compilation_cache", False)
         return None
@@ -322,3 +324,41 @@ def cache_directory(value: str, kind: str) -> pathlib.Path:
         return pathlib.Path(value).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(base) / "jaxalign" / kind
+
+
+def chosen_devices(count: int | None) -> list[Any]:
+    """The devices of ``--devices``: so many, or where no number is given every accelerator, or one CPU.
+
+    More CPU devices are simulated on the same cores and memory, so that they serve tests only.
+
+    Raises:
+      UserError: this process has not so many.
+    """
+    there = jax.local_devices()
+    if count is None:
+        return there if there[0].platform != "cpu" else there[:1]
+    if not 1 <= count <= len(there):
+        raise UserError(
+            f"--devices takes a whole number from 1 to {len(there)}, the {there[0].platform} devices of this process; "
+            f"got {count}."
+        )
+    return there[:count]
+
+
+def mesh_for(devices: Sequence[Any], moments: FoldMoments) -> Mesh | None:
+    """The mesh to fit maps on: that of sharded moments, else all devices; None for one device."""
+    if isinstance(moments.total, ShardedMoments):
+        return moments.total.mesh
+    return device_mesh(devices) if len(devices) > 1 else None
+
+
+def mesh_of(devices: Sequence[Any], widths: Iterable[int], fold: np.ndarray | None) -> Mesh | None:
+    """The mesh to sum moments on; None for one device.
+
+    Args:
+      devices: to use.
+      widths: of the encoders.
+      fold: of the training rows; the moments of each fold are in memory together with the total.
+    """
+    matrices = 1 if fold is None else 2 + int(fold.max())
+    return device_mesh(devices, widths=[*widths], matrices=matrices) if len(devices) > 1 else None

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.run import devices
 from experiments.run.config import PairwiseConfig
-from experiments.run.data import Data
+from experiments.run.data import Data, chosen_devices
 from jaxalign import Fit
 from jaxalign.biometrics import (
     CurvePoint,
@@ -164,7 +163,7 @@ class Measuring:
             "measures": kinds,
             "own_photograph": config.protocol.own_photograph,
             "pairs": self.pairs,
-            "devices": devices.chosen(config.devices),
+            "devices": chosen_devices(config.devices),
         }
         if self.resampling is not None:
             options["people_weights"] = self.resampling.weights
