@@ -3,8 +3,8 @@
   python -m experiments.capacity --store=my_store --out=results/capacity
 
 The same splits and the same evaluation for all: linear_features (ridge on the rows themselves), random_fourier and
-polynomial (ridge on the rows with that many more columns beside them), mlp (an affine map with a hidden layer beside
-it, trained on squared error, stopped on a tenth of the training people who are held out).
+polynomial (ridge on the rows with that many columns appended), mlp (the sum of an affine map
+and a hidden layer, trained on squared error, stopped on a tenth of the training people who are held out).
 """
 
 import dataclasses
@@ -97,7 +97,7 @@ def curved(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method
 def compared(
     run: Aligning, measuring: Measuring, maps: dict[Pair, Fit], rows: Callable[[Pair], TestRows]
 ) -> Found:
-    """Measures maps side by side."""
+    """Measures maps concurrently."""
 
     def compare(pair: Pair) -> Compared | str:
         return run.compare(measuring, rows(pair), (pair, None, maps[pair]))
@@ -107,7 +107,7 @@ def compared(
 
 
 def network(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method: str) -> Found:
-    """A hidden layer beside ridge, of each pair."""
+    """For each pair, a hidden layer whose output is added to that of ridge."""
     train = run.data.take(measuring.split.train)
     out = identity_folds(run.data.identities[measuring.split.train], HELD_OUT, measuring.seed) == 0
     moments = FoldMoments(Moments.of({name: rows[~out] for name, rows in train.items()}), ())

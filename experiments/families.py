@@ -1,4 +1,4 @@
-"""Which encoders are kin? Trees of encoders, who is carried well and receives well, and a test of given families.
+"""Which encoders are alike? Trees of encoders, the best sources and targets, and a test of given families.
 
   python -m experiments.families --store=my_store --families=face:arcface+adaface,general:clip+dino --out=results/fam
 

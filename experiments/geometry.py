@@ -3,7 +3,7 @@
   python -m experiments.geometry --store=my_store --out=results/geometry
 
 On a sample of training photographs (--rows): similarities of every two encoders (linear CKA, RSA, shared neighbours,
-CCA and its variants, principal angles, Procrustes distance), each beside its null (the photographs of one side
+CCA and its variants, principal angles, Procrustes distance), each with its null (the photographs of one side
 permuted) and calibrated by it; and numbers of each encoder alone. Then rank-1 on test people after alignment by each
 method, or read from --results, and Spearman's correlation of every similarity with it over the pairs of encoders:
 prediction.csv.
@@ -175,7 +175,7 @@ def read_rates(job: Job) -> list[Row]:
 def reached(rows: Sequence[Row], encoders: Sequence[str]) -> dict[str, np.ndarray]:
     """Rank-1 of source by target for each method, mean over seeds, shape [K, K]; NaN where there is none.
 
-    The probe's own photograph is not in the gallery, but where results have it only so.
+    Rates without the same image in the gallery are used, unless the results have only those with it.
 
     Raises:
       UserError: there is no rank-1.
@@ -184,9 +184,7 @@ def reached(rows: Sequence[Row], encoders: Sequence[str]) -> dict[str, np.ndarra
     own = "excluded" if any(row.own_photograph == "excluded" for row in rates) else "included"
     rates = [row for row in rates if row.own_photograph == own and row.source != row.target]
     if not rates:
-        raise UserError(
-            f"the results hold no {MEASURE} between encoders; it is what similarities are judged by."
-        )
+        raise UserError(f"the results hold no {MEASURE} between encoders; similarities are compared with it.")
     table = ResultTable(rates, merge_ranks={row.method for row in rates})
     return {
         setting.method: over(table, setting, Measure(MEASURE, own), encoders) for setting in table.settings

@@ -206,7 +206,7 @@ def main(argv: list[str]) -> None:
 
 
 def summary(store: EmbeddingStore) -> list[str]:
-    """What the store holds, and what a driver will ask about."""
+    """What the store holds, and what commands will refuse or warn about."""
     people = len(np.unique(store.identities))
     lines = [f"{store.path}: data set {store.dataset}, {store.rows:,} samples of {people:,} people"]
     nonfinite = store.nonfinite_rows()

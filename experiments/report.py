@@ -1,10 +1,10 @@
-"""Writes one page on a directory of results: of one driver, or of a study with all its parts.
+"""Writes one page on a directory of results: of one command, or of a study with all its parts.
 
   python -m experiments.report RESULTS_DIR
   python -m experiments.report results/pairwise --tables=latex,markdown --out=reports/first
 
 The page, report.html, needs no network and no other file: a summary in words, tables that sort on their heads,
-figures for light and dark, and how to get the same numbers again. Beside it lie every figure as SVG and PNG
+figures for light and dark, and how to get the same numbers again. The same directory holds every figure as SVG and PNG
 (figures/) and every table as CSV (tables/). Without --out it is written to the directory report inside RESULTS_DIR.
 """
 
@@ -22,7 +22,7 @@ from jaxalign.report.tables import FORMATS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tables:
-    """Which tables to write beside the page."""
+    """Which formats of tables to write besides the page."""
 
     tables: str = flags.field(
         "",

@@ -2,7 +2,7 @@
 
   python -m experiments.stability --store=my_store --out=results/stability
 
-The training people are dealt into two halves and every method is fitted on either. On the test people, between the two:
+The training people are divided into two halves and every method is fitted on each. On the test people, between the two:
 map_agreement (of images of rows: 1 − relative Frobenius distance in their second moment), score_agreement and
 ranking_agreement (Pearson's and Spearman's correlation of each probe's scores with the gallery, mean over probes).
 Of maps fitted on all training people: round_trip (A → B → A against the rows themselves) and three_way (A → B → C

@@ -2,9 +2,9 @@
 
   python -m experiments.study --stores=lfw,cfp --out=results/study
 
-Without --stores: made photographs under five of the bundled encoders; --models=all takes all of them. Each part is
-written to --out/NAME as its own driver would write it, with that driver's defaults and the flags given here; one that
-fails for the data at hand is told with its reason, and the others go on. --parts names some of them. The page is
+Without --stores: synthetic faces under five of the bundled encoders; --models=all takes all of them. Each part is
+written to --out/NAME as its own command would write it, with that command's defaults and the flags given here. If a
+part fails for the data at hand, its reason is printed and the others go on. --parts names some of them. The page is
 --out/report/report.html, as `experiments.report` writes it.
 """
 
@@ -121,7 +121,7 @@ def run(part: Part, label: str) -> float:
 
 
 def write_report(out: pathlib.Path, formats: tuple[str, ...]) -> bool:
-    """Writes the page on all parts; the parts are kept where that fails, which is told. Returns whether it is there."""
+    """Writes the page on all parts and returns whether it is there; a failure is printed and costs no results."""
     started = time.monotonic()
     try:
         tree = read_tree(out)

@@ -3,7 +3,7 @@
   python -m experiments.benchmarks.sweep --store=my_store --out=results/benchmark_sweep.json
 
 Both run twice: with no program compiled, and with all of them in the compilation cache. Start-up is what a run takes
-beside the items of its busiest process. The ratio compares that process with half of the loop's items; 1 is ideal.
+besides the items of its busiest process. The ratio compares that process with half of the loop's items; 1 is ideal.
 """
 
 import csv
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from experiments.benchmarks import define_out, show, write
 from experiments.run import cli
 from jaxalign.core.errors import UserError
 
@@ -26,7 +27,7 @@ GRID = ("--methods=identity,orthogonal,ridge,canonical", "--penalties=0.1,1", "-
 GRID += ("--seeds=42,123,217,7",)
 VALUES = flags.FlagValues()
 flags.DEFINE_string("store", None, "Directory of embeddings.", flag_values=VALUES)
-flags.DEFINE_string("out", None, "File to write the figures to, as JSON.", flag_values=VALUES)
+define_out(VALUES)
 
 
 def main(_: Sequence[str]) -> None:
@@ -42,12 +43,8 @@ def main(_: Sequence[str]) -> None:
             figures[f"ratio, {compiled}"] = workers * WORKERS / loop
         tables = [place / f"{how}, all compiled" / "results.csv" for how in ("loop", "workers")]
         figures["largest difference of a value"] = largest_difference(*tables)
-    for name, value in figures.items():
-        print(f"  {name:44s} {value:10.4g}", flush=True)
-    if VALUES.out:
-        path = pathlib.Path(VALUES.out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures, indent=1) + "\n")
+    show(figures)
+    write(VALUES.out, figures)
 
 
 def sweep(place: pathlib.Path, name: str, figures: dict[str, float], *more: str) -> float:

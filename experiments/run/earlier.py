@@ -21,7 +21,7 @@ from jaxalign.report.sections import SECTIONS
 STUDY = "study"
 TABLES = ("results.parquet", "alignability.parquet")
 RECORDS = ("projection.csv", "prediction.csv", "differences.csv", "three_way.csv")
-# What the numbers of one store by its own maps depend on, beside encoders, methods and seeds.
+# What the numbers of one store by its own maps depend on, besides encoders, methods and seeds.
 SETTINGS = (
     *("folds", "max_per_person", "measures", "rank_k", "fmr", "pair_list", "gallery", "nonfinite"),
     *("intervals", "ranks", "loss", "steps", "fit_rank"),

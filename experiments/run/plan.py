@@ -24,7 +24,7 @@ OF_EACH = (
 OF_ALL = ("transfer",)
 # Parts of the same stores that an analysis reads where they are there, instead of measuring again.
 READS = {"geometry": ("pairwise",), "families": ("pairwise", "geometry"), "transfer": ("pairwise",)}
-# Where a part of the study differs from its driver's defaults.
+# Where a part of the study differs from its command's defaults.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "pairwise": {"methods": "identity,orthogonal,ridge,canonical,shared", "seeds": "42", "intervals": 1000},
 }
@@ -71,7 +71,7 @@ def asked(values: absl_flags.FlagValues) -> dict[str, Any]:
 
 
 def open_all(values: absl_flags.FlagValues, given: Mapping[str, Any]) -> list[Data]:
-    """The stores of the study, or one of made photographs."""
+    """The stores of the study, or one of synthetic faces."""
     every = flags.namespace(values, **given)
     if every.stores is None:
         return [Data.open(analysis.configure(every))]

@@ -1,4 +1,4 @@
-"""The drivers of analyses in one process: what they measure against numpy and scikit-learn, and what bad input gets."""
+"""The analyses in one process: what they measure against numpy and scikit-learn, and what bad input gets."""
 
 import csv
 import importlib
@@ -297,7 +297,7 @@ def test_capacity_begins_with_ridge(first, tmp_path):
     assert len(mean) == 6 and all(float(row["low"]) <= float(row["high"]) for row in mean)
 
 
-def test_the_main_driver_writes_intervals_differences_curves_and_views(stores, tmp_path):
+def test_the_main_command_writes_intervals_differences_curves_and_views(stores, tmp_path):
     out = tmp_path / "o"
     flags = ("--methods=orthogonal,ridge", "--l2=0.1", "--fmr=0.01,0.1", "--heatmaps=none", "--seeds=42")
     rows, _ = run(pairwise, out, f"--store={stores / 'first'}", *flags)
@@ -334,7 +334,7 @@ def spread(views):
     return np.linalg.norm(place[:, 0] - place[:, 1], axis=2).mean() / place.std()
 
 
-def test_a_study_writes_every_part_as_its_driver_does(stores, tmp_path, monkeypatch):
+def test_a_study_writes_every_part_as_its_command_does(stores, tmp_path, monkeypatch):
     out, both, told = tmp_path / "s", f"--stores={stores / 'first'},{stores / 'second'}", []
     monkeypatch.setattr(study.report, "write", lambda tree, *given, **more: told.append((tree, *given)))
     parts = ["ridge_path-first", "ridge_path-second", "transfer"]

@@ -11,15 +11,15 @@ from jaxalign.moments.moments import nested_moments
 def test_nested_moments_are_those_of_the_first_rows():
     random = np.random.default_rng(0)
     rows = {"a": random.normal(size=(90, 3)) + 5, "b": random.normal(size=(90, 2)).astype(np.float32)}
-    beside = np.concatenate([rows["a"], rows["b"]], axis=1)
+    concatenated = np.concatenate([rows["a"], rows["b"]], axis=1)
     fold = np.arange(90) % 3
     sizes = [10, 11, 90]
     for size, plain, folded in zip(sizes, nested_moments(rows, sizes), nested_moments(rows, sizes, fold)):
-        expected = np.cov(beside[:size].T, bias=True) * size
+        expected = np.cov(concatenated[:size].T, bias=True) * size
         assert not plain.folds and float(plain.total.count) == size
         np.testing.assert_allclose(plain.total.scatter, expected, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(folded.total.scatter, expected, rtol=1e-9, atol=1e-9)
-        part = beside[:size][fold[:size] == 1]
+        part = concatenated[:size][fold[:size] == 1]
         np.testing.assert_allclose(folded.folds[1].mean, part.mean(axis=0), rtol=1e-9)
         np.testing.assert_allclose(
             folded.folds[1].scatter, np.cov(part.T, bias=True) * len(part), rtol=1e-9, atol=1e-9

@@ -1,4 +1,4 @@
-"""The driver from photographs to a store: what it prints, how it ends, and three real networks."""
+"""The command from photographs to a store: what it prints, how it ends, and three real networks."""
 
 import os
 import pathlib
@@ -26,7 +26,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Runs the driver in an empty directory; gives exit status, standard output and standard error."""
+    """Runs the command in an empty directory; gives exit status, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     flags = ["--images=folder:faces", f"--models={SMALL}", "--out=store", "--compilation_cache=none"]
 

@@ -1,4 +1,4 @@
-"""The drivers geometry and families from the command line: what they write, and what bad input gets."""
+"""The commands geometry and families from the command line: what they write, and what bad input gets."""
 
 import csv
 import itertools
@@ -46,7 +46,7 @@ def store(tmp_path_factory):
 
 
 def drive(driver, *flags):
-    """Runs a driver in this process; its exit status."""
+    """Runs a command in this process; its exit status."""
     with pytest.raises(SystemExit) as ended:
         cli.run(driver.main, [driver.__name__, *map(str, flags)], values=driver.FLAGS)
     return ended.value.code

@@ -61,7 +61,7 @@ def test_one_directory_is_one_part(single):
     assert set(part.checksums) == {"config.json", "results.parquet"}
 
 
-def test_everything_that_drivers_write_is_read(tree):
+def test_everything_that_commands_write_is_read(tree):
     parts = {part.driver: part for part in tree.parts}
     assert {row.measure for row in parts["pairwise"].curves} == {"cmc", "tmr"}
     assert len(parts["pairwise"].projection) == 2 * 6 * 2 * 2 * 4
@@ -166,14 +166,14 @@ def test_a_study_without_parts(study):
 
 
 def run(capsys, *arguments):
-    """Exit status, output and errors of the driver."""
+    """Exit status, output and errors of the command."""
     with pytest.raises(SystemExit) as ended:
         cli.run(report.main, ["report", *map(str, arguments)], values=report.FLAGS, argument=report.ARGUMENT)
     out, err = capsys.readouterr()
     return ended.value.code or 0, out, err
 
 
-def test_the_driver_writes_beside_the_results_and_replaces_only_when_told(single, capsys):
+def test_the_command_writes_into_the_results_and_replaces_only_when_told(single, capsys):
     status, out, _ = run(capsys, single, "--tables=latex")
     assert status == 0
     assert f"Wrote {single / 'report' / 'report.html'} with " in out
