@@ -87,56 +87,53 @@ def refused(folder):
     return text.replace(str(folder), "X")
 
 
-def test_what_is_not_there_or_not_ours(tmp_path, single):
-    assert (
-        refused(tmp_path / "nowhere") == "there is no directory X; give the --out of a command or of a study."
-    )
-    assert refused(tmp_path) == "X holds no results: there is no config.json in it."
-    (tmp_path / "config.json").write_text("{")
-    assert "config.json cannot be read" in refused(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    assert "is not of format jaxalign-results" in refused(tmp_path)
-    change(single, driver="sweep")
-    assert "written by experiments.sweep, of which there is no report" in refused(single)
+def test_what_is_not_there_or_not_ours(tmp_path):
+    assert "there is no directory X" in refused(tmp_path / "nowhere")
+    assert refused(tmp_path).startswith("X holds no results: there is no config.json")
+    for content, named in (("{", "config.json cannot be read"), ("{}", "is not of format jaxalign-results")):
+        (tmp_path / "config.json").write_text(content)
+        assert named in refused(tmp_path)
 
 
-def test_another_version(single):
-    change(single, version=2)
-    assert refused(single).startswith("X is of version 2 of the format of results, expected 1")
-
-
-def test_columns_of_another_version(single):
-    file = single / "results.parquet"
+def drop_column(folder):
+    file = folder / "results.parquet"
     pyarrow.parquet.write_table(pyarrow.parquet.read_table(file).drop_columns(["reason"]), file)
-    assert refused(single).startswith("X/results.parquet has no column reason; ")
 
 
-def test_damaged_files(single):
-    (single / "results.parquet").write_bytes(b"PAR1")
-    assert "results.parquet cannot be read" in refused(single)
-    (single / "results.parquet").unlink()
-    assert "cut short" in refused(single)
+def cut_line(folder):
+    file = folder / "results.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+
+
+def other_methods(folder):
+    change(folder, config__protocol__methods=["identity", "ridge"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda folder: change(folder, driver="sweep"), "X was written by experiments.sweep"),
+        (lambda folder: change(folder, version=2), "X is of version 2"),
+        (drop_column, "X/results.parquet has no column reason"),
+        (
+            lambda folder: (folder / "results.parquet").write_bytes(b"PAR1"),
+            "X/results.parquet cannot be read",
+        ),
+        (lambda folder: (folder / "results.parquet").unlink(), "X holds no results.parquet"),
+        (lambda folder: change(folder, config__protocol__seeds=[7]), "its results have the seeds 42"),
+        (other_methods, "its results have the methods canonical"),
+        (cut_line, "X mixes two runs: results.csv has "),
+    ],
+)
+def test_damaged_and_mixed_results_of_one_command(single, damage, named):
+    damage(single)
+    assert named in refused(single)
 
 
 def test_a_damaged_line_is_named(study):
     file = study / "geometry-made" / "prediction.csv"
     file.write_text(file.read_text().replace(",10,", ",ten,", 1))
     assert "prediction.csv, line 2 cannot be read" in refused(study)
-
-
-def test_rows_of_another_configuration(single):
-    change(single, config__protocol__seeds=[7])
-    assert "X mixes two configurations: its results have the seeds 42, its config.json has 7" in refused(
-        single
-    )
-    change(single, config__protocol__seeds=[42], config__protocol__methods=["identity", "ridge"])
-    assert "its results have the methods canonical" in refused(single)
-
-
-def test_tables_of_two_runs(single):
-    file = single / "results.csv"
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
-    assert refused(single).startswith("X mixes two runs: results.csv has ")
 
 
 @pytest.mark.parametrize(
