@@ -7,6 +7,7 @@ own retries are off: with ``max_task_retries=-1`` a call whose node has died wai
 import contextlib
 import logging
 import math
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -60,9 +61,13 @@ def started(workers: int, cluster: str | None) -> Iterator[Any]:
             # "local" always: without an address Ray tries for minutes to join a cluster that has ended.
             ray.init("local", num_cpus=workers, include_dashboard=False, **quiet)
         else:
+            host, _, port = cluster.rpartition(":")
+            if host:  # Ray itself would try for minutes, and then end the process
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(cluster, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"--cluster={cluster}: no Ray cluster can be joined there ({error}).") from error
+    except Exception as error:
+        where = "on this machine" if cluster is None else f"at --cluster={cluster}"
+        raise UserError(f"--workers: Ray does not start {where}: {' '.join(str(error).split())}") from error
     try:
         yield ray
     finally:

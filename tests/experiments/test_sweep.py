@@ -489,9 +489,11 @@ def test_an_item_that_kills_its_workers_fails_alone():
     assert list(ray_workers.computed(FakeRay({}), 2, ITEMS, ["opening"], deadline=0)) == []
 
 
-def test_without_ray_workers_are_refused_by_the_name_of_the_extra(store, drive_here, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
+def test_workers_without_ray_or_without_a_cluster_are_refused(store, drive_here, tmp_path, monkeypatch):
     flags = (f"--stores={store}", f"--out={tmp_path / 'out'}", "--workers=2", *ONE_METHOD)
+    for there in ("127.0.0.1:1", "nowhere", "127.0.0.1:port"):
+        assert f"--cluster={there}" in refused_with(drive_here(*flags, f"--cluster={there}"))
+    monkeypatch.setitem(sys.modules, "ray", None)
     assert "jaxalign[cluster]" in refused_with(drive_here(*flags))
     assert items(tmp_path / "out") == []
 
