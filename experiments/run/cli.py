@@ -1,4 +1,4 @@
-"""How a driver starts and ends: flags, ``--help``, and a user's mistake as one sentence and exit status 2.
+"""How a command starts and ends: flags, ``--help``, and a user's mistake as one sentence and exit status 2.
 
 if __name__ == "__main__":
     cli.run(main, values=FLAGS)
@@ -28,16 +28,15 @@ def run(
     values: flags.FlagValues,
     argument: str = "",
 ) -> NoReturn:
-    """Reads the flags, runs a driver, and ends the program with its exit status.
+    """Reads the flags, runs a command, and ends the program with its exit status.
 
     Args:
-      main: of the driver; gets the arguments that are not flags, which is the program's name alone or, of a
-        driver that takes one, its argument after it. The docstring of its module is what ``--help`` shows above
-        the flags. What it returns is the exit status; None is 0.
-      argv: the command line, the program's name first; without it ``sys.argv``.
-      values: the flags that the driver takes.
-      argument: the name of the one argument that the driver needs beside its flags, such as "RESULTS_DIR"; "" where
-        it takes none.
+      main: the command. It gets the arguments that are not flags: the program's name and, if the command takes one,
+        its argument. It returns the exit status; None is 0. ``--help`` shows the docstring of its module.
+      argv: the command line, the program's name first; by default ``sys.argv``.
+      values: the flags that the command takes.
+      argument: the name of the one argument that the command needs beside its flags, such as "RESULTS_DIR"; "" if it
+        takes none.
 
     Raises:
       SystemExit: always. Status 2 for a ``UserError`` or a flag that cannot be read, with ``error:`` and one
@@ -66,7 +65,7 @@ def run(
 
 
 def help_text(main: Callable[..., Any], values: flags.FlagValues) -> str:
-    """The docstring of the driver's module and its flags, each with its default."""
+    """The docstring of the command's module and its flags, each with its default."""
     module = sys.modules[main.__module__]
     lines = [(module.__doc__ or "").strip(), "", "Flags:"]
     for name in values:

@@ -18,7 +18,7 @@ class Progress:
     Args:
       total: number of steps; 0 where it is unknown.
       stream: where to write; standard error by default.
-      clock: seconds, monotonic; tests bring their own.
+      clock: gives seconds, monotonic; tests pass their own.
     """
 
     def __init__(self, total: int, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
@@ -46,12 +46,12 @@ class Progress:
         self._write(self.line(label, now))
 
     def note(self, sentence: str) -> None:
-        """A sentence that stays, such as a warning."""
+        """Writes a sentence that stays on screen, such as a warning."""
         self.clear()
         print(sentence, file=self.stream, flush=True)
 
     def clear(self) -> None:
-        """Takes the redrawn line off the terminal."""
+        """Clears the redrawn line from the terminal."""
         if self.terminal and self._width:
             self.stream.write("\r" + " " * self._width + "\r")
             self.stream.flush()
@@ -82,7 +82,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """As a person would say it: 42s, 3m05s, 2h10m."""
+    """Seconds as text: 42s, 3m05s, 2h10m."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s"

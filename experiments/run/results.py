@@ -1,7 +1,7 @@
 """The results directory: one tidy table, the exact configuration, and never a half-written state.
 
-Everything is written in a hidden sibling directory and renamed at the end, so that an error or Ctrl-C leaves
-the output path as it was.
+All files are written to a hidden directory beside ``--out``, which is renamed at the end. An error or Ctrl-C leaves
+``--out`` as it was.
 """
 
 import contextlib
@@ -69,7 +69,7 @@ class Writer:
     """Writes into a directory that takes its final name when the block of ``writer`` ends well.
 
     Attributes:
-      directory: where to put further files; one of ``OURS``, so that ``--overwrite`` knows them again.
+      directory: where to write further files; their names must be in ``OURS``, which ``--overwrite`` may replace.
     """
 
     def __init__(self, directory: pathlib.Path):
@@ -105,17 +105,13 @@ class Writer:
 
 
 def check_output(out: str | os.PathLike, overwrite: bool) -> pathlib.Path:
-    """Says before any work starts whether results may be written to ``out``.
+    """Checks before any work starts whether results may be written to ``out``; returns the absolute path.
 
-    A path that is free, or an empty directory, always may. A directory that holds results is replaced only
-    with ``overwrite``; one that holds anything else never is, since replacing it would delete what is not
-    ours.
-
-    Returns:
-      The absolute path.
+    A free path and an empty directory are always accepted. A directory with results is accepted only with
+    ``overwrite``; a directory with anything else never is, since replacing it would delete files of others.
 
     Raises:
-      UserError: it may not.
+      UserError: the path is not accepted.
     """
     if not str(out):
         raise UserError("--out is empty; give a directory for the results, such as --out=results/run1.")
@@ -143,7 +139,7 @@ def check_output(out: str | os.PathLike, overwrite: bool) -> pathlib.Path:
 
 @contextlib.contextmanager
 def writer(out: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Writer]:
-    """A place to write results that becomes ``out`` when the block ends, and vanishes on any exception.
+    """A directory for results that becomes ``out`` when the block ends, and is removed on any exception.
 
     Raises:
       UserError: ``out`` may not be written, see ``check_output``.
@@ -162,7 +158,7 @@ def writer(out: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Write
 
 
 def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """One line per row; numbers in the shortest spelling that reads back to the same float64."""
+    """Writes one line per row; numbers in the shortest form that reads back to the same float64."""
     with path.open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(columns)
@@ -170,7 +166,7 @@ def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequenc
 
 
 def write_parquet(file: pathlib.Path | IO[bytes], rows: Sequence[Row]) -> None:
-    """The same table with types; what is empty in CSV is null here."""
+    """Writes the same table with types; empty fields of the CSV are null."""
     import pyarrow
     import pyarrow.parquet
 
@@ -197,7 +193,7 @@ def read_parquet(path: pathlib.Path) -> list[Row]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, source commit, machine and devices: what another would need to get the same numbers."""
+    """Versions, source commit, machine and devices: what others need to get the same numbers."""
     import jax
 
     versions = {name: metadata.version(name) for name in PACKAGES} | {"jaxalign": __version__}
@@ -216,7 +212,7 @@ def environment() -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Anything we configure with, as what JSON can hold."""
+    """A configuration's values as JSON can hold them."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
