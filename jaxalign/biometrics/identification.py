@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxalign.biometrics.plan import EvaluationPlan
 from jaxalign.biometrics.scores import Scored
 
 CUT = 50  # the published mean average precision looks at so many retrieved rows
@@ -56,20 +55,30 @@ def _mean(values: np.ndarray) -> float:
 
 
 def identification(scored: Scored, *, own_included: bool, ranks: Sequence[int], cmc: int) -> Identification:
-    """Identification from the counts of one pass, with or without the same image as a mate."""
+    """Identification from counted or sorted scores, with or without the same image as a mate.
+
+    ``scored.above`` counts all rows of the gallery ≥ a mate's score, so it rises as the score falls.
+    """
     plan = scored.plan
-    mates = plan.mates if own_included else plan.other_mates
-    beaten = _beaten(plan, scored.above, own_included)
-    retrieved = mates.number + beaten
-    precision = mates.number / retrieved
-    hits = np.add.reduceat(precision, mates.first) if len(mates.first) else np.zeros(0)
-    within = retrieved <= CUT
-    hits_50 = np.add.reduceat(np.where(within, precision, 0), mates.first) if len(mates.first) else hits
-    mates_50 = np.add.reduceat(within.astype(np.int64), mates.first) if len(mates.first) else mates.counts
-    rank = 1 + beaten[mates.first]
+    by_probe_best_first = np.sort((plan.genuine_probe << 33) | (scored.above << 1) | plan.genuine_own)
+    score_key, same_image = by_probe_best_first >> 1, (by_probe_best_first & 1) == 1
+    probe = score_key >> 32
+    # Mates of equal score share a count, which includes all of them.
+    last_tied = np.searchsorted(score_key, score_key, "right")
+    beaten = (score_key & 0xFFFFFFFF) - (last_tied - np.searchsorted(probe, probe))
+    if not own_included:
+        probe, beaten = probe[~same_image], beaten[~same_image]
+    first = np.flatnonzero(np.diff(probe, prepend=-1))
+    mates = np.diff(first, append=len(probe))
+    number = np.arange(1, len(probe) + 1) - np.repeat(first, mates)
+    precision = number / (number + beaten)
+    within = number + beaten <= CUT
+    per_mate = np.stack([precision, np.where(within, precision, 0), within])
+    hits, hits_50, mates_50 = np.add.reduceat(per_mate, first, axis=1) if len(first) else np.zeros((3, 0))
+    rank = 1 + beaten[first]
     with np.errstate(invalid="ignore", divide="ignore"):
         cut = hits_50 / mates_50
-    return Identification(mates.probe[mates.first], rank, hits / mates.counts, cut, *shares(rank, ranks, cmc))
+    return Identification(probe[first], rank, hits / mates, cut, *shares(rank, ranks, cmc))
 
 
 def shares(rank: np.ndarray, ranks: Sequence[int], cmc: int) -> tuple[dict[int, float], np.ndarray]:
@@ -78,19 +87,3 @@ def shares(rank: np.ndarray, ranks: Sequence[int], cmc: int) -> tuple[dict[int, 
         return {int(k): float("nan") for k in ranks}, np.full(cmc, np.nan)
     counts = np.bincount(np.minimum(rank, cmc + 1), minlength=cmc + 2)[1:-1].cumsum()
     return {int(k): float(np.mean(rank <= k)) for k in ranks}, counts / len(rank)
-
-
-def _beaten(plan: EvaluationPlan, above: np.ndarray, own_included: bool) -> np.ndarray:
-    """Of every mate, by probe and best first (``plan.mates``), the non-mated rows ranked above it.
-
-    ``above`` counts all rows of the gallery ≥ a mate's score, so it rises as the score falls, and mates of
-    equal score share it; the last of equal mates tells how many mates it includes.
-    """
-    key = np.sort((plan.genuine_probe << 33) | (above << 1) | plan.genuine_own)
-    tied = key >> 1
-    mates_at_least = plan.mates.number
-    if (tied[1:] == tied[:-1]).any():
-        last_tied = np.flatnonzero(np.diff(tied, append=-1))
-        mates_at_least = mates_at_least[np.repeat(last_tied, np.diff(last_tied, prepend=-1))]
-    beaten = (tied & 0xFFFFFFFF) - mates_at_least
-    return beaten if own_included else beaten[(key & 1) == 0]

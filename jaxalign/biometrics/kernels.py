@@ -130,12 +130,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def by_device(array: jax.Array, mesh: Mesh) -> list[jax.Array]:
-    """What each device of a mesh has of an array, still there."""
-    found = {shard.device: shard.data for shard in array.addressable_shards}
-    return [found[device] for device in mesh.devices.flat]
-
-
 @functools.partial(
     jax.jit, static_argnames=("mesh", "strip", "block", "find", "rank", "count"), donate_argnames=("mates",)
 )
@@ -221,41 +215,6 @@ def _mates_of_block(
 
     first = table.first[number]
     return lax.fori_loop(first, first + table.chunks[number], chunk, mates)
-
-
-@functools.partial(jax.jit, static_argnames=("mesh", "strip", "block"))
-def count_at_least(
-    probes: Float[Array, "devices rows width"],
-    gallery: Float[Array, "tile width"],
-    strips: Int[Array, " devices"],
-    limits: Float[Array, "devices rows"],
-    *,
-    mesh: Mesh,
-    strip: int,
-    block: int,
-) -> Int[Array, "devices rows"]:
-    """For each probe, how many rows of the tile score at least its limit; products as in ``sweep``."""
-
-    def one_device(own: Any, gallery: Array) -> Array:
-        probes, strips, limits = own
-
-        def visit(rows: Float[Array, "block tile"], number: Array, above: Array) -> Array:
-            least = lax.dynamic_slice_in_dim(limits, number * block, block)[:, None]
-            found = at_least(rows, least)[:, 0]
-            return lax.dynamic_update_slice_in_dim(above, found, number * block, 0)
-
-        above = jnp.zeros(len(limits), jnp.int32)
-        return _each_block(visit, above, probes, gallery, strips, strip, block)
-
-    return _on_each(one_device, mesh, (probes, strips, limits), gallery)
-
-
-@functools.partial(jax.jit, static_argnames="strip")
-def strip_scores(
-    probes: Float[Array, "1 n d"], gallery: Float[Array, "m d"], number: Array, *, strip: int
-) -> Float[Array, "strip m"]:
-    """The scores of one strip of a segment."""
-    return scores_of_all(lax.dynamic_slice_in_dim(probes[0], number * strip, strip), gallery)
 
 
 def at_least(rows: Float[Array, "block tile"], least: Float[Array, "block some"]) -> Int[Array, "block some"]:

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -99,10 +99,9 @@ def read_lfw_pairs(
     """Reads a list in the format of LFW's pairs.txt.
 
     The first line has the number of folds and of genuine pairs per fold (``10 300``; the number of pairs
-    alone is one fold). Then for each fold follow as many genuine lines ``Name i j`` and as many impostor
-    lines ``NameA i NameB j``, separated by tabs. Photograph i of Name is the sample ``Name_000i``, with or
-    without a folder before it and an image's suffix behind it, or ``Name/i``, with or without leading zeros
-    and suffix.
+    alone is one fold). Then each fold has so many genuine lines ``Name i j`` and as many impostor lines
+    ``NameA i NameB j``, separated by tabs. Image i of Name is the sample ``Name_000i``, with or without a folder and a
+    suffix, or ``Name/i``, with or without leading zeros and a suffix.
 
     Args:
       path: of the list.
@@ -113,8 +112,8 @@ def read_lfw_pairs(
       The pairs, in the order of the file.
 
     Raises:
-      UserError: the file is missing, cut short or of another format, a photograph is not among the samples,
-        or the identities contradict a line.
+      UserError: the file is missing, cut short or of another format, an image is not among the samples, or the
+        identities contradict a line.
 
     References:
       Huang et al., "Labeled Faces in the Wild", University of Massachusetts, Amherst, Technical Report 07-49,
@@ -140,49 +139,21 @@ def read_pairs_csv(
     identities: Sequence[str] | np.ndarray,
     sample_ids: Sequence[str] | np.ndarray,
 ) -> PairList:
-    """Reads a list of pairs from a CSV file with a header.
+    """Reads a list of pairs from a CSV file with a header; arguments, result and errors as in ``read_lfw_pairs``.
 
     Columns ``left`` and ``right`` hold sample ids, whole or without folder and suffix. Optional: ``genuine``
     (1 or 0, else from the identities) and ``fold`` (a whole number, else 0).
-
-    Args:
-      path: of the list.
-      identities: the person of each row, shape [n].
-      sample_ids: the name of each row, shape [n].
-
-    Returns:
-      The pairs, in the order of the file.
-
-    Raises:
-      UserError: the file is missing or of another format, a photograph is not among the samples, or the
-        identities contradict a line.
     """
-    pairs = []
-    for line, record in _records(path):
-        where = f"{path}, line {line}"
-        genuine = _TRUTH.get(record["genuine"].strip().lower()) if "genuine" in record else None
-        if "genuine" in record and genuine is None:
-            raise UserError(f"{where}: expected 1 or 0 in the column genuine, got {record['genuine']!r}.")
-        fold = _number(record.get("fold", "0"), f"{where}: column fold")
-        pairs.append(_Pair(line, record["left"].strip(), record["right"].strip(), genuine, fold))
-    return _matched(path, pairs, identities, sample_ids)
-
-
-def _records(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The lines of a CSV file of pairs, by column, with their numbers."""
     reader = csv.DictReader(_lines(path), skipinitialspace=True)
     try:
         header = reader.fieldnames or []
         if not {"left", "right"} <= set(header):
             found = ",".join(header)
             raise UserError(f"{path}: expected a first line with the columns left,right; it has {found!r}.")
-        for record in reader:
-            if None in record or None in record.values():
-                expected = f"{len(header)} values, as in the first line"
-                raise UserError(f"{path}, line {reader.line_num}: expected {expected}.")
-            yield reader.line_num, record
+        pairs = [_csv_pair(path, reader.line_num, record) for record in reader]
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num} is not CSV: {error}.") from error
+    return _matched(path, pairs, identities, sample_ids)
 
 
 class _Pair(NamedTuple):
@@ -193,6 +164,19 @@ class _Pair(NamedTuple):
     right: str
     genuine: bool | None
     fold: int
+
+
+def _csv_pair(path: str | os.PathLike[str], line: int, record: dict) -> _Pair:
+    """One line of a CSV file, by column."""
+    where = f"{path}, line {line}"
+    if None in record or None in record.values():
+        expected = len([name for name in record if name is not None])
+        raise UserError(f"{where}: expected {expected} values, as in the first line.")
+    genuine = _TRUTH.get(record["genuine"].strip().lower()) if "genuine" in record else None
+    if "genuine" in record and genuine is None:
+        raise UserError(f"{where}: expected 1 or 0 in the column genuine, got {record['genuine']!r}.")
+    fold = _number(record.get("fold", "0"), f"{where}: column fold")
+    return _Pair(line, record["left"].strip(), record["right"].strip(), genuine, fold)
 
 
 def _matched(
@@ -209,7 +193,7 @@ def _matched(
     missing = [name for name in names if not rows_of.get(name)]
     if missing:
         raise UserError(
-            f"{path}: {len(missing):,} of its {len(names):,} photographs are not among the "
+            f"{path}: {len(missing):,} of its {len(names):,} images are not among the "
             f"{len(sample_ids):,} samples (first: {missing[0]!r}; a sample is {str(sample_ids[0])!r})."
         )
     for name in names:
@@ -282,15 +266,12 @@ def _lines(path: str | os.PathLike[str]) -> list[str]:
 def _genuine_pairs(person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All i < j of one person, sorted by i, then j."""
     by_person = np.argsort(person, kind="stable")
-    counts = np.bincount(person)
-    starts = np.cumsum(counts) - counts
-    lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for size in np.unique(counts[counts > 1]):
-        first, second = np.triu_indices(size, 1)
-        rows = by_person[starts[counts == size][:, None] + np.arange(size)]
-        lefts.append(rows[:, first].reshape(-1))
-        rights.append(rows[:, second].reshape(-1))
-    left, right = np.concatenate(lefts), np.concatenate(rights)
+    block = person[by_person]
+    pairs = [np.zeros((2, 0), np.int64)]
+    for apart in range(1, np.bincount(person).max()):
+        first = np.flatnonzero(block[apart:] == block[:-apart])
+        pairs.append(by_person[np.stack([first, first + apart])])
+    left, right = np.concatenate(pairs, axis=1)
     order = np.lexsort((right, left))
     return left[order], right[order]
 
@@ -300,8 +281,8 @@ def _impostor_pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ordered pairs of two people's rows, drawn evenly.
 
-    With rows sorted by person, the partners of a row are those before its person's block and those behind it;
-    one number below the count of all such pairs picks a row and a partner.
+    With rows sorted by person, the partners of a row are those before its person's block and those after it; one random
+    number below the count of all such pairs picks a row and a partner.
     """
     by_person = np.argsort(person, kind="stable")
     counts = np.bincount(person)

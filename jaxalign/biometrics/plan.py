@@ -21,29 +21,6 @@ SEGMENT_ROWS = 1 << 12  # probes of one call
 SEGMENT_SCORES = 1 << 30  # scores of one call, so that no int32 count overflows
 
 
-class MatesByProbe(NamedTuple):
-    """The genuine comparisons of a test set, grouped by probe.
-
-    Attributes:
-      probe: of each comparison, ascending, shape [k].
-      number: of each comparison among those of its probe, from 1, shape [k].
-      first: index of each probe's first comparison, shape [probes with a mate].
-      counts: comparisons of each probe, shape [probes with a mate].
-    """
-
-    probe: np.ndarray
-    number: np.ndarray
-    first: np.ndarray
-    counts: np.ndarray
-
-    @classmethod
-    def of(cls, probe: np.ndarray) -> Self:
-        """From the ascending probes of the comparisons."""
-        first = np.flatnonzero(np.diff(probe, prepend=-1))
-        counts = np.diff(first, append=len(probe))
-        return cls(probe, np.arange(1, len(probe) + 1) - np.repeat(first, counts), first, counts)
-
-
 class MateTable(NamedTuple):
     """Gallery rows of each probe's mates, in chunks of ``MATES_AT_ONCE`` for each block of probes.
 
@@ -218,16 +195,6 @@ class EvaluationPlan:
         return self.position[self.genuine_probe]
 
     @functools.cached_property
-    def mates(self) -> MatesByProbe:
-        """The genuine list by probe, the same image included."""
-        return MatesByProbe.of(np.sort(self.genuine_probe))
-
-    @functools.cached_property
-    def other_mates(self) -> MatesByProbe:
-        """The genuine list by probe, without the same image."""
-        return MatesByProbe.of(np.sort(self.genuine_probe[~self.genuine_own]))
-
-    @functools.cached_property
     def impostor_mask(self) -> np.ndarray:
         """Which comparisons are of two people, shape [n, m], probes in the order."""
         return self.probe_codes[self.order][:, None] != self.gallery_codes
@@ -236,11 +203,6 @@ class EvaluationPlan:
     def people(self) -> int:
         """Number of people on either side."""
         return int(max(self.probe_codes.max(), self.gallery_codes.max())) + 1
-
-    @property
-    def genuine(self) -> int:
-        """Number of genuine comparisons; an image is not compared with itself."""
-        return int(np.sum(~self.genuine_own))
 
     @property
     def impostor(self) -> int:

@@ -171,9 +171,9 @@ def _comparisons(
     """
     plan = scorer.plan
     number = np.min_scalar_type(max(plan.people**2, 1 << 16))
-    for start, column, scores in scorer.strips(scored):
-        probes = plan.probe_codes[plan.order[start : start + len(scores)]].astype(number)[:, None]
-        gallery = plan.gallery_codes[column : column + scores.shape[1]].astype(number)
+    for rows, columns, scores in scorer.strips(scored):
+        probes = plan.probe_codes[rows].astype(number)[:, None]
+        gallery = plan.gallery_codes[columns].astype(number)
         impostor = probes != gallery
         pairs = np.minimum(probes, gallery) * number.type(plan.people) + np.maximum(probes, gallery)
         yield _stretch(ladder, scores[impostor]), pairs[impostor]

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxalign.biometrics import kernels
 from jaxalign.biometrics.inputs import Side, same_width, score_dtype
-from jaxalign.biometrics.plan import EvaluationPlan, MateTable, padded
+from jaxalign.biometrics.plan import STRIP_ROWS, EvaluationPlan, MateTable, padded
 from jaxalign.biometrics.thresholds import (
     CountedScores,
     ErrorRates,
@@ -35,7 +35,6 @@ class Scored:
 
     Attributes:
       plan: who is who.
-      dtype: format of the scores.
       genuine_scores: scores of the plan's genuine list, the same image included.
       above: for each of them, the number of scores of its probe that are ≥ it, mated ones included.
       axis: genuine scores (the same image left out) and impostor scores; None where only identification is wanted.
@@ -44,7 +43,6 @@ class Scored:
     """
 
     plan: EvaluationPlan
-    dtype: np.dtype
     genuine_scores: np.ndarray
     above: np.ndarray
     axis: ScoreAxis | None
@@ -113,12 +111,12 @@ class Scorer:
             for row, start, stop in zip(ascending, edges[first:], edges[first + 1 :]):
                 above[start:stop] = plan.gallery - row.searchsorted(mated[start:stop])
         if self.fmr is None:
-            return Scored(plan, self.dtype, mated, above, None, None, scores)
+            return Scored(plan, mated, above, None, None, scores)
         impostor = scores[plan.impostor_mask]
         impostor.sort()
         axis = SortedScores(self._genuine(mated), impostor)
         rates = error_rates(axis, self.fmr, self.least_false_matches)
-        return Scored(plan, self.dtype, mated, above, axis, rates, scores)
+        return Scored(plan, mated, above, axis, rates, scores)
 
     def _genuine(self, mated: np.ndarray) -> np.ndarray:
         """The genuine scores that verification counts, ascending."""
@@ -155,7 +153,7 @@ class Scorer:
             self._pass(tables, mates, None, rank=True)
         above = self._of_genuine([part.above for part in mates]).astype(np.int64)
         above -= np.where(mated <= 0, self.tiling.padding_columns, 0)
-        return Scored(self.plan, self.dtype, mated, above, axis, rates, None)
+        return Scored(self.plan, mated, above, axis, rates, None)
 
     def _of_genuine(self, parts: list[jax.Array]) -> np.ndarray:
         """Values of the mates, in the order of the plan's genuine list."""
@@ -227,49 +225,21 @@ class Scorer:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             yield from pool.map(work, range(self.tiling.rounds))
 
-    def at_least(self, scored: Scored, limits: np.ndarray) -> np.ndarray:
-        """For each probe, how many gallery rows score at least its limit, shape [n]; 0 where that is NaN."""
-        plan, tiling = self.plan, None if self.is_sorted else self.tiling
-        above = np.zeros(plan.probes, np.int64)
-        if scored.scores is not None or tiling is None:
-            above[plan.order] = np.sum(scored.scores >= limits[plan.order, None], axis=1)
-            return above
-        for _, gallery in self._tiles():
+    def strips(self, scored: Scored) -> Iterator[tuple[np.ndarray, slice, np.ndarray]]:
+        """Strips of probes with each tile of the gallery: the probes, the gallery rows and their scores on the host.
 
-            def segment(number: int, gallery: jax.Array = gallery) -> tuple[np.ndarray, np.ndarray]:
-                rows = plan.order[tiling.positions(number)]
-                least = np.full(tiling.devices * tiling.segment, np.inf, self.dtype)
-                least[: len(rows)] = np.where(np.isnan(limits[rows]), np.inf, limits[rows])
-                least = least.reshape(tiling.devices, tiling.segment)
-                probes, strips = self._segment(number), tiling.strips(number)
-                found = kernels.count_at_least(probes, gallery, strips, least, **self._shape)
-                return rows, np.asarray(found).reshape(-1)[: len(rows)]
-
-            for rows, found in self._each_round(segment):
-                above[rows] += found
-        return above - np.where(limits <= 0, tiling.padding_columns, 0)
-
-    def strips(self, scored: Scored) -> Iterator[tuple[int, int, np.ndarray]]:
-        """First position, first gallery row and scores of each strip of probes with each tile; no padding."""
+        Scores that were not kept are computed again.
+        """
         plan = self.plan
         if scored.scores is not None:
-            yield 0, 0, scored.scores
+            yield plan.order, slice(0, plan.gallery), scored.scores
             return
-        tiling = self.tiling
         for column, gallery in self._tiles():
-            tiles = kernels.by_device(gallery, self.mesh)
-            for number in range(tiling.rounds):
-                segments = kernels.by_device(self._segment(number), self.mesh)
-                for device, strips in enumerate(tiling.strips(number)):
-                    first = tiling.positions(number).start + device * tiling.segment
-                    for k in range(strips):
-                        start = first + k * tiling.strip
-                        scores = kernels.strip_scores(segments[device], tiles[device], k, strip=tiling.strip)
-                        yield (
-                            start,
-                            column,
-                            np.asarray(scores)[: plan.probes - start, : plan.gallery - column],
-                        )
+            columns = slice(column, min(column + len(gallery), plan.gallery))
+            for start in range(0, plan.probes, STRIP_ROWS):
+                rows = plan.order[start : start + STRIP_ROWS]
+                scores = np.asarray(kernels.product(self.probes.unit(rows, STRIP_ROWS), gallery))
+                yield rows, columns, scores[: len(rows), : columns.stop - column]
 
 
 def scores_of_pairs(

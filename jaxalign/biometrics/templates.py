@@ -122,16 +122,16 @@ def identification_without_own(
       ranks, cmc: as in ``evaluate``.
     """
     plan = scorer.plan
-    template = np.full(plan.probes, np.nan, scored.dtype)
-    template[plan.genuine_probe] = scored.genuine_scores
-    mated = np.full(plan.probes, np.nan, scored.dtype)
-    without = np.flatnonzero(~np.isnan(scores))
-    mated[without] = scores[without]
+    above = np.full(plan.probes, -1)
     strangers = plan.genuine_probe[~plan.genuine_own]
-    mated[strangers] = template[strangers]
-    above = scorer.at_least(scored, mated)
-    above -= template >= mated  # the probe's own template does not count, whatever its score
-    probe = np.flatnonzero(~np.isnan(mated))
+    above[strangers] = scored.above[~plan.genuine_own] - 1  # without the person's template
+    without = ~np.isnan(scores)
+    above[without] = 0
+    limits = scores.astype(scored.genuine_scores.dtype)
+    for rows, columns, found in scorer.strips(scored):
+        impostor = plan.probe_codes[rows][:, None] != plan.gallery_codes[columns]
+        above[rows] += np.sum((found >= limits[rows, None]) & impostor, axis=1)
+    probe = np.flatnonzero(above >= 0)
     rank = 1 + above[probe]
     precision = 1 / rank
     cut = np.where(rank <= CUT, precision, np.nan)

@@ -121,10 +121,9 @@ def error_rates(axis: ScoreAxis, fmr: Sequence[float], least_false_matches: floa
             points.append(OperatingPoint(rate, 1.0, -np.inf, 1.0, impostors, True))
         else:
             threshold = threshold_of[limit]
-            false, true = int(axis.accepted(threshold)), _accepted(axis.genuine, threshold)
-            points.append(
-                OperatingPoint(rate, true / genuines, float(threshold), false / impostors, false, True)
-            )
+            false, true = int(axis.accepted(threshold)), int(_accepted(axis.genuine, threshold))
+            rates = true / genuines, float(threshold), false / impostors
+            points.append(OperatingPoint(rate, *rates, false, True))
     auc, bound = _auc(axis)
     return ErrorRates(auc, bound, _equal_error_rate(axis, crossing), tuple(points), _curve(axis))
 
@@ -185,10 +184,8 @@ def _curve(axis: ScoreAxis) -> np.ndarray:
     bulk = np.linspace(1, len(axis.genuine), CURVE_POINTS).astype(np.int64)
     threshold = np.concatenate([axis.reached_by(tail), axis.cell_of(axis.genuine[-bulk])[0]])
     threshold = np.unique(threshold)[::-1]
-    fmr, tmr = (
-        axis.accepted(threshold) / axis.impostors,
-        _accepted(axis.genuine, threshold) / len(axis.genuine),
-    )
+    fmr = axis.accepted(threshold) / axis.impostors
+    tmr = _accepted(axis.genuine, threshold) / len(axis.genuine)
     return np.stack([fmr, tmr, threshold.astype(np.float64)])
 
 

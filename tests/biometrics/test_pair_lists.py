@@ -72,49 +72,39 @@ def test_lfw_list_on_a_real_store(tmp_path, lfw_dev):
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "words"),
     [
-        ("", "such as '10 300', got 'an empty file'"),
-        ("left,right\n", "such as '10 300', got 'left,right'"),
-        ("0 300\n", "such as '10 300'"),
-        ("2\t2\nAnn_Lee\t1\t2\n", "which is 8 lines; 1 follow. The file may be cut short"),
-        (LIST + "Bo\t1\t2\n", "which is 4 lines; 5 follow"),
-        (LIST.replace("Bo\t1\t10", "Bo\t1\tBo\t10"), "line 4: expected a genuine pair 'Name i j'"),
-        (LIST.replace("Bo\t10\tCy_Jr.\t1", "Bo\t10\t1"), "line 3: expected an impostor pair"),
-        (LIST.replace("Bo\t1\t10", "Bo\tone\t10"), "line 4: expected a whole number, got 'one'"),
-        (
-            LIST.replace("Bo\t1\t10", "Bo\t7\t8"),
-            "2 of its 7 photographs are not among the 6 samples (first: 'Bo_0007'",
-        ),
-        (
-            LIST.replace("Bo\t10\tCy_Jr.\t1", "Bo\t10\tBo\t1"),
-            "line 3: Bo_0010 and Bo_0001 are two people; the data",
-        ),
-        (LIST.replace("Bo\t1\t10", "Bo\t1\t1"), "line 4: Bo_0001 is compared with itself"),
-        (b"2\t1\n\xff\xfe\n", "not a text file in UTF-8"),
+        ("", "first line"),
+        ("left,right\n", "first line"),
+        ("0 300\n", "first line"),
+        ("2\t2\nAnn_Lee\t1\t2\n", "8 lines; 1 follow"),
+        (LIST + "Bo\t1\t2\n", "4 lines; 5 follow"),
+        (LIST.replace("Bo\t1\t10", "Bo\t1\tBo\t10"), "line 4"),
+        (LIST.replace("Bo\t10\tCy_Jr.\t1", "Bo\t10\t1"), "line 3"),
+        (LIST.replace("Bo\t1\t10", "Bo\tone\t10"), "line 4"),
+        (LIST.replace("Bo\t1\t10", "Bo\t7\t8"), "'Bo_0007'"),
+        (LIST.replace("Bo\t10\tCy_Jr.\t1", "Bo\t10\tBo\t1"), "line 3"),
+        (LIST.replace("Bo\t1\t10", "Bo\t1\t1"), "line 4"),
+        (b"2\t1\n\xff\xfe\n", "UTF-8"),
     ],
 )
-def test_lfw_list_is_refused_naming_the_file(tmp_path, text, sentence):
+def test_lfw_list_is_refused_naming_the_file_and_line(tmp_path, text, words):
     path = write(tmp_path, text)
     with pytest.raises(UserError) as refused:
         read_lfw_pairs(path, IDENTITIES, SAMPLES)
     assert str(refused.value).startswith(str(path))
-    assert sentence in str(refused.value)
+    assert words in str(refused.value)
 
 
 def test_genuine_line_of_two_people_is_refused(tmp_path):
-    with pytest.raises(
-        UserError, match=r"line 2: Ann_Lee_0001 and Ann_Lee_0002 are one person; the data: two people"
-    ):
+    with pytest.raises(UserError, match="line 2: Ann_Lee_0001 and Ann_Lee_0002"):
         read_lfw_pairs(write(tmp_path, LIST), ["Ann", "Lee", *IDENTITIES[2:]], SAMPLES)
 
 
 def test_a_name_that_two_samples_share_is_refused(tmp_path):
     samples = ["old/Ann_Lee_0001.jpg", *NAMINGS["folder"][1:-1], "new/Ann_Lee_0001.png"]
     path = write(tmp_path, "1\nAnn_Lee\t1\t2\nAnn_Lee\t2\tBo\t1\n")
-    with pytest.raises(
-        UserError, match=r"may be the sample 'old/Ann_Lee_0001.jpg' or 'new/Ann_Lee_0001.png'"
-    ):
+    with pytest.raises(UserError, match=r"'old/Ann_Lee_0001.jpg' or 'new/Ann_Lee_0001.png'"):
         read_lfw_pairs(path, IDENTITIES, samples)
     samples[-1] = "Ann_Lee_0001"  # whose whole name this is
     assert read_lfw_pairs(path, ["Ann_Lee"] * 2 + ["Bo"] * 3 + ["Ann_Lee"], samples).left.tolist() == [5, 1]
@@ -141,34 +131,25 @@ def test_csv_of_pairs(tmp_path, text, expected):
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "words"),
     [
-        ("", "columns left,right; it has ''"),
-        ("a,b\n", "columns left,right; it has 'a,b'"),
-        ("left,right\n", "holds no pairs"),
+        ("", "columns left,right"),
+        ("a,b\n", "columns left,right"),
+        ("left,right\n", "no pairs"),
         ("left,right\nBo_0001\n", "line 2: expected 2 values"),
         ("left,right\nBo_0001,Bo_0002,3\n", "line 2: expected 2 values"),
-        (
-            "left,right,genuine\nBo_0001,Bo_0002,maybe\n",
-            "line 2: expected 1 or 0 in the column genuine, got 'maybe'",
-        ),
-        (
-            "left,right,genuine\nBo_0001,Bo_0002,0\n",
-            "line 2: Bo_0001 and Bo_0002 are two people; the data: one",
-        ),
-        ("left,right,fold\nBo_0001,Bo_0002,-1\n", "line 2: column fold: expected a whole number, got '-1'"),
-        (
-            "left,right\nBo_0001,Di_0001\n",
-            "1 of its 2 photographs are not among the 6 samples (first: 'Di_0001'",
-        ),
+        ("left,right,genuine\nBo_0001,Bo_0002,maybe\n", "line 2: expected 1 or 0"),
+        ("left,right,genuine\nBo_0001,Bo_0002,0\n", "line 2: Bo_0001 and Bo_0002"),
+        ("left,right,fold\nBo_0001,Bo_0002,-1\n", "line 2: column fold"),
+        ("left,right\nBo_0001,Di_0001\n", "'Di_0001'"),
     ],
 )
-def test_csv_of_pairs_is_refused_naming_the_file(tmp_path, text, sentence):
+def test_csv_of_pairs_is_refused_naming_the_file_and_line(tmp_path, text, words):
     path = write(tmp_path, text, "pairs.csv")
     with pytest.raises(UserError) as refused:
         read_pairs_csv(path, IDENTITIES, SAMPLES)
     assert str(refused.value).startswith(str(path))
-    assert sentence in str(refused.value)
+    assert words in str(refused.value)
 
 
 def test_pairs_among_rows_are_renumbered():
