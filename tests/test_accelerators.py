@@ -18,6 +18,8 @@ from jaxalign.align import held_out, programs, solve
 from jaxalign.align.gradient import LOSSES, LowRank, batches, objectives, training
 from jaxalign.align.methods import SOLVERS
 from jaxalign.align.solvers import Solver
+from jaxalign.biometrics import EvaluationPlan, kernels
+from jaxalign.biometrics.plan import MateTable
 from jaxalign.moments.moments import Moments, chunk_moments
 
 ROWS, WIDTHS = 64, (100, 128)
@@ -109,6 +111,33 @@ def steps_by_gradient(**options: Any) -> Program:
     return program
 
 
+def scoring(*, refined: bool) -> Program:
+    """One call of either pass over the scores of a large test set; in float32, whatever the moments are."""
+
+    def program(dtype: np.dtype) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        tiling = EvaluationPlan.of(np.arange(300) // 3, kept_scores=0).tiling(1, 300)
+        table = MateTable(*(part[0] for part in tiling.table))
+        shape, rows = table.index.shape, np.zeros((1, tiling.segment, 128), np.float32)
+        mates = kernels.Mates(np.zeros(shape, np.float32), np.zeros(shape, np.int32))
+        cells = kernels.Refinement(*np.zeros((3, kernels.CELLS), np.int32))
+        options = {"mesh": kernels.mesh_of(None), "strip": tiling.strip, "block": tiling.block, "count": True}
+
+        def scored(*arguments: Any) -> Any:
+            with jax.enable_x64(False):
+                return kernels.sweep(*arguments, find=not refined, rank=not refined, **options)
+
+        state = (None, cells) if refined else (mates, None)
+        gallery, start = np.zeros((tiling.tile, 128), np.float32), np.int32(0)
+        return scored, (rows, gallery, tiling.strips(0), table, start, *state)
+
+    return program
+
+
+def scoring_listed_pairs(dtype: np.dtype) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    rows = np.zeros((ROWS, 128), np.float32)
+    return kernels.scores_of_pairs, (rows, rows, np.zeros((2, kernels.PAIRS_AT_ONCE), np.int32))
+
+
 GRID = np.array([0.1, 1.0, 10.0])
 PROGRAMS: dict[str, Program] = {
     "moments: rows added": adding_rows,
@@ -116,6 +145,9 @@ PROGRAMS: dict[str, Program] = {
     **{f"solve: {name}": solving(solver()) for name, solver in SOLVERS.items() if issubclass(solver, Solver)},
     **{f"gradient: {loss}": steps_by_gradient(loss=loss) for loss in LOSSES},
     "gradient: orthogonal": steps_by_gradient(loss="squared", orthogonal=True),
+    "evaluate: bins": scoring(refined=False),
+    "evaluate: cells with thresholds": scoring(refined=True),
+    "evaluate: listed pairs": scoring_listed_pairs,
     "choose: penalty of a pair": choosing(held_out.own_rotation, held_out.pair_errors, GRID, fold=True),
     "choose: penalty of columns": choosing(
         held_out.own_rotation, held_out.pair_column_errors, GRID, fold=True
