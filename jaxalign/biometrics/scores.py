@@ -59,7 +59,7 @@ class Scorer:
       zero_rows: "refuse" or "keep".
       fmr: rates whose thresholds are wanted; None where only identification is.
       least_false_matches: see ``error_rates``.
-      left_out: more genuine scores (see ``templates.leave_one_out_scores``).
+      left_out: more genuine scores (see ``templates.Gallery.leave_one_out_scores``).
       ranked: whether identification is wanted.
       devices: that share the probes; None for the one that JAX computes on.
       gallery_rows: most rows of the gallery on a device at once; None for all.
