@@ -125,11 +125,11 @@ class Resampling:
         return self.weights.astype(np.float64)
 
     def measures(self, evaluation: Evaluation) -> dict[tuple[str, str], Sampled]:
-        """Every number of ``evaluation.measures()`` that is no NaN, by own photograph and name.
+        """Every number of ``evaluation.measures()`` that is not NaN, by ``own_photograph`` and name.
 
         Identification weighs probes by their people, exactly; the gallery stays. Verification is found at a ladder of
         thresholds (``evaluate(..., people_weights=resampling.weights)``): AUC and TMR are interpolated between
-        thresholds and shifted so that the test set as it is give the exact number.
+        thresholds and shifted so that the test set as it is has the exact number.
         """
         self._same(evaluation)
         found = {}

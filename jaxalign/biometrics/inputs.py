@@ -1,4 +1,4 @@
-"""Rows on their way to the device: checked, put in order, padded to one of a few sizes, and normalised."""
+"""Rows on their way to the device: checked, padded to one of a few sizes, and scaled to length 1."""
 
 import dataclasses
 import functools
@@ -73,13 +73,13 @@ class Side:
         return len(self.rows)
 
     def read(self, numbers: np.ndarray, size: int) -> np.ndarray:
-        """Rows by number on the host, filled up with zeros, shape [size, padded width]."""
+        """Rows by index on the host, padded with zeros, shape [size, padded width]."""
         buffer = np.zeros((size, padded_width(self.rows.width)), self.dtype)
         buffer[: len(numbers), : self.rows.width] = self.rows.take(numbers)
         return buffer
 
     def unit(self, numbers: np.ndarray, size: int) -> Float[Array, "size width"]:
-        """Rows by number on the device, of length 1, filled up with zeros."""
+        """Rows by index on the device, of length 1, padded with zeros."""
         return self.placed(self.read(numbers, size), numbers, None)
 
     def placed(self, buffer: np.ndarray, numbers: np.ndarray, sharding: Any) -> Float[Array, "*stack width"]:
@@ -95,7 +95,7 @@ class Side:
         return unit
 
     def tile(self, start: int, size: int, sharding: Any) -> Float[Array, "size width"]:
-        """Rows from ``start`` on, on the device, of length 1, filled up with zeros; read in pieces."""
+        """Rows from ``start`` on, on the device, of length 1, padded with zeros; read in pieces."""
         numbers = np.arange(start, min(start + size, len(self.rows)))
         if size <= PIECE_ROWS:
             return self.placed(self.read(numbers, size), numbers, sharding)
