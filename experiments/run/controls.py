@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments.run.aligning import Aligning, Pair
+from experiments.run.data import mesh_for
 from experiments.run.measuring import Compared, Measuring, TestRows
 from jaxalign import FoldMoments, fit_pairs
 from jaxalign.core.errors import UserError
