@@ -72,6 +72,23 @@ def transposed_product(large: Float[Array, "n m"], small: Float[Array, "n s"]) -
     return jax.lax.optimization_barrier(multiply(small.T, large)).T
 
 
+@jax.custom_vjp
+def project(rows: Float[Array, "n p"], factor: Float[Array, "p s"]) -> Float[Array, "n s"]:
+    """``rows @ factor``, whose gradient by the factor is a ``transposed_product``; ``rows`` are constants."""
+    return multiply(rows, factor)
+
+
+def _project_forward(rows: Array, factor: Array) -> tuple[Array, Array]:
+    return multiply(rows, factor), rows
+
+
+def _project_backward(rows: Array, outer: Array) -> tuple[None, Array]:
+    return None, transposed_product(rows, outer)
+
+
+project.defvjp(_project_forward, _project_backward)
+
+
 def _softmaxes(
     cosines: Float[Array, "n m"], scale: Float[Array, ""]
 ) -> tuple[Float[Array, " n"], Float[Array, " m"], Float[Array, "n m"]]:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxalign.align.gradient.batches import Batch, Rows, draw, held_out_batch
+from jaxalign.align.gradient.contrastive import project
 from jaxalign.align.gradient.losses import LOSSES, MEANS_BASED, Mapped, orthogonality
 from jaxalign.align.gradient.options import GradientOptions
 from jaxalign.core.precision import multiply
@@ -87,11 +88,12 @@ class PairObjective(Objective):
     def loss(self, weights: PairWeights, member: PairMember, rows: Rows, batch: Batch) -> Float[Array, ""]:
         """The loss of one pair on a batch."""
         (p, q), left, right = self.widths, weights.left, weights.right
-        u = multiply(rows.coordinates[p][member.source, batch.rows], left)
+        u = project(rows.coordinates[p][member.source, batch.rows], jnp.asarray(left))
         v = rows.coordinates[q][member.target, batch.rows]
         means = rows.means[q][member.target, batch.people] if self.loss_name in MEANS_BASED else None
         if self.two_sided:
-            v, means = multiply(v, right), None if means is None else multiply(means, right)
+            right = jnp.asarray(right)
+            v, means = project(v, right), None if means is None else project(means, right)
         else:
             u = multiply(u, right)
         value = self._of(u, v, means, weights.log_scale)
