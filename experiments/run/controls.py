@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from experiments.run.aligning import Aligning, Pair
-from experiments.run.data import mesh_for
-from experiments.run.measuring import Compared, Measuring, TestRows
+from experiments.run.data import PIXELS, mesh_for
+from experiments.run.measuring import Compared, Measuring, TestRows, padded_rows
 from jaxalign import FoldMoments, fit_pairs
+from jaxalign.align.subspaces import principal_components
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
 from jaxalign.report import Row
-from jaxalign.report.part import OWN, SHUFFLED
+from jaxalign.report.part import OWN, PIXEL_MAPS, SHUFFLED
 
 FITTED = "ridge"
 COMPONENTS = 64
