@@ -97,8 +97,10 @@ def steps_by_gradient(**options: Any) -> Program:
         rows, order = np.zeros((2, ROWS, 128), np.float32), np.arange(ROWS, dtype=np.int32)
         data = batches.Rows({128: rows}, {128: rows}, order, people, people)
         objective = objectives.PairObjective.of(given, data, (128, 128))
-        factor, number = np.ones((128, 8), np.float32), np.int32(0)
-        weights = objectives.PairWeights(factor, factor if given.two_sided else factor.T, np.float32(0))
+        factor, number = np.ones((128, 8), np.float32), np.array(0, np.int32)
+        weights = objectives.PairWeights(
+            factor, factor if given.two_sided else factor.T, np.array(0, np.float32)
+        )
         member, plan = objectives.PairMember(number, number), training.Plan(2, 1, 1)
 
         def trained(weights: Any, member: Any, data: Any, rate: Any) -> Any:

@@ -126,12 +126,13 @@ def fit_pairs(
     elif moments is not None:
         total = _checked_moments(moments, given)
     else:
-        people = {"folds": folds, "identities": identities, "weights": weights, "seed": seed}
-        total = accumulate(given, settings, **people, mesh=mesh)
+        how = {"folds": folds, "identities": identities, "weights": weights, "seed": seed}
+        total = accumulate(given, settings, **how, mesh=mesh)
     if isinstance(solver, AllPairsMethod):
+        people = None
         if solver.needs_rows and identities is not None:
-            identities = checks.identities(identities, len(next(iter(rows.values()))))
-        found = solver.fit_all(Training(total.gathered().total, rows, identities, mesh), chosen)
+            people = checks.identities(identities, len(next(iter(rows.values()))))
+        found = solver.fit_all(Training(total.gathered().total, rows, people, mesh), chosen)
         if progress is not None:
             progress(len(chosen), len(chosen))
         return PairwiseMaps(label, *found)

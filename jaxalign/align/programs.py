@@ -45,7 +45,7 @@ class EncoderStates:
 
 
 def on_encoders(
-    function: Callable[..., Any], moments: tuple[Sums, ...], arguments: Mapping[str, Any]
+    function: Callable[..., Any], moments: tuple[Any, ...], arguments: Mapping[str, Any]
 ) -> EncoderStates:
     """``function(argument, *own moments in each of moments)`` of every encoder.
 
@@ -70,7 +70,7 @@ def on_encoders(
 
 def on_pairs(
     function: Callable[..., Any],
-    moments: tuple[Sums, ...],
+    moments: tuple[Any, ...],
     encoders: EncoderStates,
     arguments: Mapping[Pair, Any],
     *,

@@ -84,7 +84,7 @@ def works(total: Sums, solvers: Mapping[Pair, Any]) -> list[Work]:
         factoring = dict.fromkeys((name for pair in solvers for name in pair), first)
         if not first.symmetric:
             return [Work(factoring, kind.factor, kind.solve, solvers, first)]
-        pairs = {pair: solvers.get(pair, solvers.get(pair[::-1])) for pair in _one_direction(solvers, total)}
+        pairs = {(a, b): solvers.get((a, b), solvers.get((b, a))) for a, b in _one_direction(solvers, total)}
         return [Work(factoring, kind.factor, kind.solve_both, pairs, first)]
     by_source: dict[str, list[Any]] = {}
     for (source, _), solver in solvers.items():

@@ -110,15 +110,14 @@ def _correlation(left: Float[Array, "n m"], right: Float[Array, "n m"]) -> Float
 def _ranks(scores: Float[Array, "n m"]) -> Float[np.ndarray, "n m"]:
     """Rank of each float32 score in its row, centred around 0; equal scores in their order.
 
-    Sorts whole numbers that hold the score above and the column below: 2.4 times as fast as ``numpy.argsort``, and
-    NumPy sorts 6 times as fast as XLA on a CPU.
+    Sorts whole numbers that hold the score above and the column below: faster than ``numpy.argsort``.
     """
     bits = (np.asarray(scores) + 0).view(np.int32)  # −0.0 becomes 0.0
     columns = np.arange(bits.shape[1])
     keys = (np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64) << 32) | columns
     keys.sort(axis=1)
     ranks = np.empty(bits.shape, np.float32)
-    np.put_along_axis(ranks, keys & 0xFFFFFFFF, np.float32(columns - len(columns) / 2)[None], axis=1)
+    np.put_along_axis(ranks, keys & 0xFFFFFFFF, (columns - len(columns) / 2).astype(np.float32)[None], axis=1)
     return ranks
 
 

@@ -233,10 +233,11 @@ def _ranked(
     ranked = {}
     if "included" in own_photograph and scored.plan.genuine_own.any():
         ranked["included"] = identification(scored, own_included=True, **options)
-    if "excluded" in own_photograph and left_out is None:
-        ranked["excluded"] = identification(scored, own_included=False, **options)
-    elif "excluded" in own_photograph:
-        ranked["excluded"] = identification_without_own(scorer, scored, left_out, **options)
+    if "excluded" in own_photograph:
+        if left_out is None:
+            ranked["excluded"] = identification(scored, own_included=False, **options)
+        else:
+            ranked["excluded"] = identification_without_own(scorer, scored, left_out, **options)
     return ranked
 
 

@@ -208,9 +208,9 @@ def _mates_of_block(
             inside = jnp.clip(place, 0, rows.shape[1] - 1)
             found = jnp.take_along_axis(rows, inside, axis=1, mode="promise_in_bounds")
             least = jnp.where(place == inside, found, least)
-            score = score.at[c].set(least)
+            score = jnp.asarray(score).at[c].set(least)
         if rank:
-            above = above.at[c].add(at_least(rows, least))
+            above = jnp.asarray(above).at[c].add(at_least(rows, least))
         return Mates(score, above)
 
     first = table.first[number]

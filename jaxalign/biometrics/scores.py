@@ -155,7 +155,7 @@ class Scorer:
         above -= np.where(mated <= 0, self.tiling.padding_columns, 0)
         return Scored(self.plan, mated, above, axis, rates, None)
 
-    def _of_genuine(self, parts: list[jax.Array]) -> np.ndarray:
+    def _of_genuine(self, parts: Sequence[Any]) -> np.ndarray:
         """Values of the mates, in the order of the plan's genuine list."""
         return np.concatenate([np.asarray(part).reshape(-1) for part in parts])[self.tiling.genuine_index]
 

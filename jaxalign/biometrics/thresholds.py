@@ -7,7 +7,7 @@ genuine ones, FNMR = 1 − TMR (also FRR). A comparison is accepted if its score
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -155,7 +155,7 @@ def _accepted(ascending: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     return len(ascending) - np.searchsorted(ascending, threshold)
 
 
-def _next_up(score: np.ndarray) -> np.ndarray:
+def _next_up(score: Any) -> Any:
     return np.nextafter(score, np.inf, dtype=score.dtype)
 
 

@@ -242,16 +242,18 @@ def _accumulated(
     mesh = check_mesh(mesh)
     shared = mesh is not None and mesh.size > local_mesh(mesh).size  # with other processes
     arrays = checks.embeddings(embeddings)
-    if not shared or np.size(rows):
-        rows = checks.row_numbers(rows, _rows(arrays))
-    used = _rows(arrays) if rows is None else len(rows)  # pyright: ignore[reportArgumentType]
+    none_here = shared and rows is not None and np.size(rows) == 0  # another process has rows
+    numbers_of_rows = np.zeros(0, np.int64) if none_here else checks.row_numbers(rows, _rows(arrays))
+    used = _rows(arrays) if numbers_of_rows is None else len(numbers_of_rows)
     weight = checks.weights(weights if used else None, used).astype(np.dtype(dtype or moment_dtype()))
     names, widths = tuple(arrays), tuple(array.shape[1] for array in arrays.values())
     numbers = np.zeros(used, np.int32)
     if by_folds:
         numbers = np.asarray(fold) if shared else checks.folds(fold, used)  # pyright: ignore[reportArgumentType]
     accumulator = _accumulator(names, widths, weight.dtype, mesh)
-    parts = by_fold(arrays, numbers, weight, rows, accumulator, checks.positive(chunk_rows, "chunk_rows"))
+    parts = by_fold(
+        arrays, numbers, weight, numbers_of_rows, accumulator, checks.positive(chunk_rows, "chunk_rows")
+    )
     if isinstance(accumulator, MeshAccumulator):
         if shared:
             most = int(np.max(multihost_utils.process_allgather(np.array(len(parts)))))
@@ -262,7 +264,7 @@ def _accumulated(
     parts = [part for part in parts if part is not None]
     with double_precision():
         total = _merge_all(tuple(parts)) if by_folds else parts[0]
-    checks.finite_moments(np.asarray(total.mean), total.power(), arrays, rows)
+    checks.finite_moments(np.asarray(total.mean), total.power(), arrays, numbers_of_rows)
     return FoldMoments(total, tuple(parts) if by_folds else ())
 
 
@@ -291,12 +293,12 @@ def chunk_moments(
 _first = jax.jit(chunk_moments, static_argnums=(2, 3, 4))
 
 
-@jax.jit
-def _update(moments: Moments, chunk: Rows, weights: jax.Array) -> Moments:
+def _with_rows(moments: Moments, chunk: Rows, weights: jax.Array) -> Moments:
     return moments.plus(moments.of_rows(chunk, weights))
 
 
-_next = jax.jit(_update.__wrapped__, donate_argnums=0)  # overwrites the sum so far
+_update = jax.jit(_with_rows)
+_next = jax.jit(_with_rows, donate_argnums=0)  # overwrites the sum so far
 
 
 @jax.jit

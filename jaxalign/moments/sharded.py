@@ -86,7 +86,7 @@ class ShardedMoments(Sums):
         matrix, pairs = np.asarray(total.scatter), mesh.shape["pairs"]
 
         def blocks(columns: np.ndarray) -> Array:
-            def part(index: tuple[slice, ...]) -> np.ndarray:
+            def part(index: Any) -> np.ndarray:
                 rows = columns[index[0]]
                 inside = (rows < len(matrix))[..., None]
                 return np.where(inside, matrix[np.minimum(rows, len(matrix) - 1)], 0)
@@ -95,10 +95,12 @@ class ShardedMoments(Sums):
             return jax.make_array_from_callback(shape, NamedSharding(mesh, PAIRS), part)
 
         with double_precision():
-            vectors = jax.device_put((total.weight, total.count, total.mean), NamedSharding(mesh, P()))
+            weight, count, mean = jax.device_put(
+                (total.weight, total.count, total.mean), NamedSharding(mesh, P())
+            )
             scatter = {size: blocks(columns) for size, columns in _columns(total.widths, pairs).items()}
             residue = None if total.residue is None else jax.tree.map(jnp.zeros_like, scatter)
-        return cls(*vectors, scatter, residue, total.names, total.widths, mesh=mesh)
+        return cls(weight, count, mean, scatter, residue, total.names, total.widths, mesh=mesh)
 
     def matrix(self) -> Float[np.ndarray, "D D"]:
         """The scatter matrix on the host."""

@@ -1,6 +1,7 @@
 """Meshes of devices, and independent work run concurrently on a CPU."""
 
 import time
+from typing import Any, cast
 
 import clouds
 import jax
@@ -45,7 +46,7 @@ def test_devices_that_hold_a_matrix_together_pad_encoders():
         (lambda rows: device_mesh(jax.devices()[:8], pairs=True), "number of devices, 8, got True"),
         (lambda rows: device_mesh([]), "devices: expected at least one"),
         (lambda rows: Moments.of(rows, mesh=Mesh(np.array(jax.devices()[:2]), ("rows",))), "data and pairs"),
-        (lambda rows: jaxalign.fit_pairs(rows, "linear", mesh=8), "data and pairs, got int"),
+        (lambda rows: jaxalign.fit_pairs(rows, "linear", mesh=cast(Any, 8)), "data and pairs, got int"),
         (
             lambda rows: jaxalign.fit_pairs(
                 FoldMoments.of(rows, mesh=device_mesh(jax.devices()[:2], pairs=2)),

@@ -180,10 +180,10 @@ def test_published_transfer_fits_on_all_and_tests_on_all(first, second, tmp_path
     flags = ("--protocol=published", "--methods=ridge", "--same_names=unrelated", "--measures=identification")
     rows, config = run(transfer, tmp_path / "o", f"--stores={first.store},{second.store}", *flags)
     assert all(entry["people"] == 0 for entry in config["left_out"])
-    every = [sides(split.store, slice(None)) for split in (first, second)]
+    train, test = (sides(split.store, slice(None)) for split in (first, second))
     here = {"source": "alpha", "target": "gamma", "measure": "rank1", "own_photograph": "excluded"}
     found = value(rows, **here, dataset="first", test_dataset="second")
-    assert found == pytest.approx(ridge_rank1(*every, 0.1, second.people), abs=1e-9)
+    assert found == pytest.approx(ridge_rank1(train, test, 0.1, second.people), abs=1e-9)
 
 
 def test_transfer_reads_what_stores_reach_by_their_own_maps(stores, tmp_path, capsys):

@@ -99,7 +99,7 @@ def curve_rows(dataset, encoders, seeds):
     """CMC and the curve behind the DET, with bands."""
     rows = []
     for here, _, value in of_methods(dataset, encoders, seeds):
-        points = [
+        points: list[tuple[str, str, str, float, float, float]] = [
             ("excluded", "cmc", "rank", k, min(1.0, value + 0.04 * math.log(k)), 1) for k in range(1, 21)
         ]
         for f in np.logspace(-3, -0.5, 9):

@@ -277,7 +277,7 @@ def test_a_run_that_failed_as_it_wrote_the_store_embeds_nothing_again(faces, out
 
 
 @pytest.fixture
-def begun(faces, out) -> bytes:
+def begun(faces, out) -> list[bytes]:
     """An unfinished run of the encoder ``small``; what its rows are so far."""
     with pytest.raises(RuntimeError):
         extract(faces, [NumpyEncoder(fails_at=3)], out)

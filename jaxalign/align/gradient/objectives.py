@@ -151,7 +151,9 @@ class JointObjective(Objective):
         @jax.checkpoint  # so that memory does not grow with the number of pairs
         def term(mapped: Array, means: Array | None, log_scale: Array, one: Terms) -> Array:
             of_second = None if means is None else means[one.second]
-            return one.share * self._of(mapped[one.first], mapped[one.second], of_second, log_scale)
+            return jnp.asarray(one.share) * self._of(
+                mapped[one.first], mapped[one.second], of_second, log_scale
+            )
 
         def add(sofar: Array, one: Terms) -> tuple[Array, None]:
             return sofar + term(mapped, means, jnp.asarray(weights.log_scale), one), None

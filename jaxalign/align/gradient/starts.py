@@ -26,8 +26,12 @@ def pair_starts(
     if options.start == "random":
         random = np.random.default_rng(options.seed)
         return {pair: _random(random, total, pair, rank, options) for pair, rank in ranks.items()}
-    plain = {"whitening": 0.0, "weighting": 0.0, "shrinkage": 0.0} if options.orthogonal else {}
-    solver = Canonical(**plain) if options.two_sided else ReducedRank(l2=0.1)
+    if not options.two_sided:
+        solver = ReducedRank(l2=0.1)
+    elif options.orthogonal:
+        solver = Canonical(whitening=0.0, weighting=0.0, shrinkage=0.0)
+    else:
+        solver = Canonical()
     found = solve(total, dict.fromkeys(ranks, solver))
     return {
         pair: _start_of(located.fit().at_rank(ranks[pair]), pair, axes, options)

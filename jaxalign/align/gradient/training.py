@@ -132,7 +132,9 @@ def _train(
     objective: Any, plan: Plan, mesh: Mesh, weights: Any, members: Any, data: Any, key: Array, rate: Array
 ) -> Trained:
     def local(weights: Any, members: Any, data: Any, key: Array, rate: Array) -> Trained:
-        one = lambda problem: train_one(objective, plan, *problem, data, key, rate)  # noqa: E731
+        def one(problem: tuple[Any, Any]) -> Trained:
+            return train_one(objective, plan, problem[0], problem[1], data, key, rate)
+
         size = None if jax.default_backend() == "cpu" else ACCELERATOR_BATCH
         return jax.lax.map(one, (weights, members), batch_size=size)
 
