@@ -9,7 +9,7 @@ DOCUMENT = pathlib.Path(__file__).resolve().parents[3] / "docs" / "encoders.md"
 def documented(test: str) -> str:
     """The code block that the document marks as tested in a file of this folder."""
     found = re.search(
-        rf"<!-- tested: tests/encoders/{re.escape(test)} -->\n```python\n(.*?)```",
+        rf"<!-- tested: tests/vision/encoders/{re.escape(test)} -->\n```python\n(.*?)```",
         DOCUMENT.read_text(),
         re.DOTALL,
     )
