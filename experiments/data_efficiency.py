@@ -65,7 +65,7 @@ def analyse(job: Job) -> str:
     job.progress.total = len(methods) * len(run.pairs) * sum(len(at) for each in grown for _, at in each)
     for measuring, each in zip(splits, grown):
         test = measuring.test_rows(run.data)
-        for marks, here, method, maps in fitted(run, measuring, each):
+        for marks, here, method, maps in run.ahead(fitted(run, measuring, each)):
             where = f"{marks[0]['at']:,.0f} {AXES[marks[0]['axis']]}"
             job.measure(run, here, test, method, maps, *marks, where=f"{where}: ")
     order = list(AXES)

@@ -18,6 +18,7 @@ To repeat the published protocol (arXiv 2604.07282):
 Several hosts share one run: start the same command on each, with --hosts=auto or --coordinator (docs/hosts.md).
 """
 
+import contextlib
 import functools
 import pathlib
 import shutil
@@ -36,6 +37,7 @@ from experiments.run.measuring import Measuring, TestRows
 from experiments.run.parts import Parts
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol
+from jaxalign import PairwiseMaps
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
 from jaxalign.report.figures.heatmap import require_matplotlib
 from jaxalign.report.part import Part, relative_rows
@@ -145,9 +147,13 @@ def measure(
             progress.show(f"{label}: second moments of {len(run.encoders)} encoders")
             run.moments(measuring)
             test = measuring.test_rows(run.data.only(measured_encoders(run)))
-        for method in methods:
-            one = functools.partial(measure_method, run, measuring, test, method, progress, label, maps)
-            parts.add(run, part_name(measuring, method), one)
+        fits = run.ahead(run.fit(run.moments(measuring), method, measuring) for method in missing)
+        with contextlib.closing(fits):
+            for method in methods:
+                one = functools.partial(
+                    measure_method, run, measuring, test, method, fits, progress, label, maps
+                )
+                parts.add(run, part_name(measuring, method), one)
         if config.controls:
             progress.show(f"{label}: controls")
             add = functools.partial(measure_controls, measuring, test)
@@ -176,14 +182,15 @@ def measure_method(
     measuring: Measuring,
     test: TestRows,
     method: str,
+    fits: Iterator[PairwiseMaps],
     progress: Progress,
     label: str,
     maps: pathlib.Path | None,
     found: Aligning,
 ) -> None:
-    """Fits the maps of one method on one split, measures them, and adds what they reach to ``found``."""
+    """Measures the maps of one method on one split, the next of ``fits``, and adds what they reach to ``found``."""
     progress.show(f"{label}: fitting {method}")
-    fitted = run.fit(run.moments(measuring), method, measuring)
+    fitted = next(fits)
     cuts = run.config.cuts(method)
     for done, (source, target) in found.measure_maps(measuring, test, method, fitted, cuts):
         progress.step(f"{label}: {method}, {done}, {source} → {target}")

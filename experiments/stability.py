@@ -9,6 +9,7 @@ Of maps fitted on all training people: round_trip (A → B → A against the row
 against A → C, mean over B; three_way.csv has each B), as map_agreement.
 """
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
@@ -44,8 +45,12 @@ def analyse(job: Job) -> str:
         halves = FoldMoments.of(run.data.take(train), fold=half).folds
         tested = run.data.take(measuring.split.test)
         parts = [*(FoldMoments(part, ()) for part in halves), run.moments(measuring)]
+        sides = [
+            dataclasses.replace(measuring, split=dataclasses.replace(measuring.split, train=rows))
+            for rows in (train[half == 0], train[half == 1], train)
+        ]
         for method in methods:
-            one, other, whole = (run.fit(part, method, measuring) for part in parts)
+            one, other, whole = (run.fit(part, method, side) for part, side in zip(parts, sides))
             places = sampled(measuring, (*between(one, other, tested), *around(whole, tested)))
             for (pair, measure), found in places.items():
                 here = (run.data.store.dataset, *pair, method, None, measuring.seed)

@@ -3,9 +3,9 @@
   python -m experiments.study --stores=lfw,cfp --out=results/study
 
 Without --stores: synthetic faces under five of the bundled encoders; --models=all takes all of them. Each part is
-written to --out/NAME as its own command would write it, with that command's defaults and the flags given here. If a
-part fails for the data at hand, its reason is printed and the others go on. --parts names some of them. The page is
---out/report/report.html, as `experiments.report` writes it.
+written to --out/NAME as its own command would write it, with that command's defaults (`pairwise`: one seed, five
+methods, intervals; no controls, no heat maps) and the flags given here. If a part fails for the data at hand, its
+reason is printed and the others are still done. --parts names some of them. The page is --out/report/report.html.
 """
 
 import dataclasses

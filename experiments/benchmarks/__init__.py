@@ -17,6 +17,7 @@ import jax
 from absl import flags
 
 from jaxalign.core.errors import UserError
+from jaxalign.data.atomic import writing
 
 SPARE_BYTES = 2**30  # left on the disk
 STATUS = pathlib.Path("/proc/self/status")
@@ -37,8 +38,9 @@ def write(path: str | None, record: Mapping[str, Any]) -> None:
     """Writes figures and the version of JAX as JSON; nothing where no path is given."""
     if path:
         file = pathlib.Path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({**record, "jax": jax.__version__}, indent=1) + "\n")
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps({**record, "jax": jax.__version__}, indent=1) + "\n")
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -91,7 +93,7 @@ def in_fresh_process(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"the process that measures memory failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise UserError(f"{function.__name__} failed in its process: {done.stderr.strip().splitlines()[-1:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -19,15 +19,20 @@ import jaxalign
 from experiments.benchmarks import define_out, medians, seconds, show, write
 from experiments.run import cli
 from experiments.run.flags import words
+from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision, multiply
 
 PEERS = ("sklearn", "himalaya")
 VALUES = flags.FlagValues()
-flags.DEFINE_integer("rows", 10_000, "Rows (photographs), 5 of each person.", flag_values=VALUES)
+flags.DEFINE_integer(
+    "rows", 10_000, "Rows (photographs), 5 of each person.", lower_bound=10, flag_values=VALUES
+)
 flags.DEFINE_list("widths", "128,192,256,512,512,512,768,768", "Widths of the encoders.", flag_values=VALUES)
-flags.DEFINE_integer("penalties", 10, "Penalties that ridge chooses from.", flag_values=VALUES)
-flags.DEFINE_integer("folds", 5, "Folds of the cross-validation.", flag_values=VALUES)
-flags.DEFINE_integer("repeats", 5, "Runs of each of our own figures; medians are quoted.", flag_values=VALUES)
+flags.DEFINE_integer("penalties", 10, "Penalties that ridge chooses from.", lower_bound=1, flag_values=VALUES)
+flags.DEFINE_integer("folds", 5, "Folds of the cross-validation.", lower_bound=2, flag_values=VALUES)
+flags.DEFINE_integer(
+    "repeats", 5, "Runs of each figure of ours; medians are quoted.", lower_bound=1, flag_values=VALUES
+)
 flags.DEFINE_string("peers", ",".join(PEERS), "Peers to time.", flag_values=VALUES)
 define_out(VALUES)
 
@@ -133,6 +138,8 @@ def programs() -> dict[str, int]:
 def main(_: Sequence[str]) -> None:
     """Prints the figures, and writes them."""
     peers = words("peers", VALUES.peers, PEERS, "peer") if VALUES.peers else ()
+    if not all(width.strip().isdigit() and int(width) for width in VALUES.widths):
+        raise UserError(f"--widths: expected whole numbers from 1, got {','.join(VALUES.widths)}")
     embeddings, identities = synthetic(VALUES.rows, [int(width) for width in VALUES.widths])
     grid = np.logspace(-2, 4, VALUES.penalties)
     print(

@@ -4,9 +4,10 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -18,13 +19,15 @@ from jaxalign import Fit, FoldMoments, PairwiseMaps, device_mesh, fit_pairs
 from jaxalign.align.methods import SOLVERS
 from jaxalign.biometrics import Sampled
 from jaxalign.core.errors import UserError
-from jaxalign.core.rows import LazyRows
+from jaxalign.core.rows import LazyRows, prefetch
 from jaxalign.moments.hosts import ALONE, Hosts
 from jaxalign.report import Row, Setting
 from jaxalign.report.result_table import Point
 
+Item = TypeVar("Item")
 Pair = tuple[str, str]
 Task = tuple[Pair, int | None, Fit]  # a pair, the rank to measure it at, and its maps
+AHEAD_BYTES = 2**29  # of the maps of all pairs, up to which the next are fitted while one is measured
 
 
 class Place(NamedTuple):
@@ -125,6 +128,14 @@ class Aligning:
         maps = fit_pairs(rows, fitted_as, pairs=fitted, mesh=mesh, **options)
         fits, settings = ({pair: of[pair] for pair in pairs} for of in (maps.fits, maps.settings))
         return dataclasses.replace(maps, fits=fits, settings=settings)
+
+    def ahead(self, fitted: Generator[Item, None, None]) -> Generator[Item, None, None]:
+        """Iterates over fits; on a CPU the next maps are fitted while one is measured, where both are small."""
+        dims = self.data.store.dims
+        small = 8 * sum(math.prod(dims[name] for name in pair) for pair in self.pairs) <= AHEAD_BYTES
+        # Processes must enter their collectives in one order, so each of several does one thing at a time.
+        alone = self.hosts.count == 1 and jax.default_backend() == "cpu"
+        return prefetch(fitted) if small and alone else fitted
 
     def measure_maps(
         self,

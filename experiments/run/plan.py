@@ -81,7 +81,7 @@ def open_all(values: absl_flags.FlagValues, given: Mapping[str, Any]) -> list[Da
 def planned(
     names: Sequence[str], stores: Sequence[Data], given: Mapping[str, Any], out: pathlib.Path
 ) -> Iterator[Part]:
-    """Every part: store by store, so that analyses of one store share its moments, then those of all stores.
+    """Every part: store by store, then those of all stores.
 
     Raises:
       UserError: a flag does not suit a part, or there is no part for so few stores.

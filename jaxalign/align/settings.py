@@ -84,9 +84,7 @@ class Settings:
           UserError: an unknown method, or an option that the method does not take or that is out of its range.
         """
         if not isinstance(method, str):
-            phases = ("factor", "solve")
-            known = isinstance(method, AllPairsMethod) or all(hasattr(method, phase) for phase in phases)
-            if isinstance(method, type) or not known:
+            if not isinstance(method, (AllPairsMethod, Solver)):
                 raise UserError(f"method: expected one of {', '.join(SOLVERS)}, or a solver, got {method!r}")
             if options:
                 raise UserError(f"options {', '.join(options)} go with a method's name, not with a solver")
@@ -104,6 +102,8 @@ class Settings:
             raise UserError(
                 f"method {method!r} takes {', '.join(fields) or 'no options'}; got {', '.join(unknown)}"
             )
+        if issubclass(SOLVERS[method], AllPairsMethod) and (penalty_per != "pair" or one_standard_error):
+            raise UserError(f"method {method!r} takes no penalty_per and no one_standard_error")
         l2 = _checked_penalty(method, l2) if "l2" in fields else _refuse(method, "l2", l2, "cv")
         fixed = {**options, **({"seed": seed} if "seed" in fields else {})}
         if issubclass(SOLVERS[method], AllPairsMethod):  # their ranks are not chosen by folds

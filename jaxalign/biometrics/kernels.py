@@ -67,7 +67,8 @@ def scores_of_all(
 ) -> Float[Array, "rows gallery"]:
     """The score of every probe with every gallery row: the cosine of unit rows.
 
-    This function and ``scores_of_pairs`` are the only places where two rows become a score.
+    On a device two rows become a score here and in ``scores_of_pairs`` only (on the host, in
+    ``templates.Gallery.leave_one_out_scores``).
     """
     return multiply(probes, gallery.T)
 
@@ -88,7 +89,7 @@ product = jax.jit(scores_of_all)
 
 
 def ordered(scores: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
-    """Integers in the order of the floating-point numbers: neighbours differ by one, both zeros are 0."""
+    """Integers in the order of the floating-point numbers: neighbours differ by one (two just below 0)."""
     wide = scores.dtype == jnp.float64
     bits = lax.bitcast_convert_type(scores, jnp.int64 if wide else jnp.int32)
     top = jnp.iinfo(bits.dtype)

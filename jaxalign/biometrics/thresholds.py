@@ -108,7 +108,7 @@ def error_rates(axis: ScoreAxis, fmr: Sequence[float], least_false_matches: floa
     sought = [limit for limit, enough in zip(limits, supported) if enough and limit < impostors]
 
     def false_matches_prevail(accepted: np.ndarray, rejected: np.ndarray) -> np.ndarray:
-        return accepted * genuines >= rejected * impostors
+        return accepted * float(genuines) >= rejected * float(impostors)  # whole numbers could overflow
 
     tests = [false_matches_prevail, *(functools.partial(_exceeds, limit) for limit in sought)]
     crossing, *found = axis.last_passing(tests)
@@ -174,8 +174,8 @@ def _auc(axis: ScoreAxis) -> tuple[float, float]:
     reached, beaten_by = axis.accepted(first), axis.accepted(after)
     twice_pairs = 2 * axis.impostors * len(axis.genuine)
     uncertain = np.where(after > _next_up(first), reached - beaten_by, 0)
-    twice_lost = int(reached.sum()) + int(beaten_by.sum())
-    return 1 - twice_lost / twice_pairs, int(uncertain.sum()) / twice_pairs
+    twice_lost = float(reached.sum(dtype=np.float64) + beaten_by.sum(dtype=np.float64))
+    return 1 - twice_lost / twice_pairs, float(uncertain.sum(dtype=np.float64)) / twice_pairs
 
 
 def _curve(axis: ScoreAxis) -> np.ndarray:

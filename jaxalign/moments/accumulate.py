@@ -83,9 +83,10 @@ def by_fold(
     if not len(weights):
         return []
     if chunk_rows is None and len(weights) * width <= CHUNK_ELEMENTS:
-        if one and rows is None:
-            return _summed(_numbered(chunks(values, weights, max(1, len(weights)))), folds, accumulator)
-        return _summed(_one_chunk_each(values, fold, weights, rows), folds, accumulator)
+        with explained_memory_error(f"moments of width {width:,}", len(weights)):
+            if one and rows is None:
+                return _summed(_numbered(chunks(values, weights, len(weights))), folds, accumulator)
+            return _summed(_one_chunk_each(values, fold, weights, rows), folds, accumulator)
     if rows is not None:
         # A fold and a weight for every row; those not used are in fold −1.
         used, given = rows, (fold, weights)

@@ -80,11 +80,6 @@ class Encoder:
     padded: bool = static(default=True)
 
     @classmethod
-    def of(cls, total: Sums, name: str) -> Encoder:
-        """One encoder of moments on one device."""
-        return cls.stack(total, [name], [0]).at(0)
-
-    @classmethod
     def stack(cls, total: Sums, names: Iterable[str], slots: Sequence[int]) -> Encoder:
         """Several encoders of one padded width."""
         names = list(names)
@@ -92,11 +87,6 @@ class Encoder:
         size = padded_width(int(widths[0]))
         starts = np.array([total.offset(name) for name in names])
         return cls(starts, widths, np.array(slots), size, bool((widths < size).any()))
-
-    @classmethod
-    def exactly(cls, start: int, width: int) -> Encoder:
-        """One encoder without padding."""
-        return cls(np.array(start), np.array(width), np.array(0), width, False)
 
     def at(self, index: int | Sequence[int]) -> Encoder:
         """One of a stack, or several."""

@@ -160,7 +160,7 @@ class Hosts:
           of: the moments of a part of the rows, with the folds of that part, over a mesh.
           rows: how many there are in all.
           fold: of each of them, 0 ... F − 1, shape [rows], or None.
-          mesh: this process's devices over which rows are sharded, None for one device.
+          mesh: of this process's first devices, in their order, over which rows are sharded; None for one device.
 
         Raises:
           UserError: the processes' meshes have different shapes.

@@ -223,10 +223,6 @@ class _OneDevice:
             return _first(*chunk, self.names, self.widths, self.dtype)
         return _next(sofar, *chunk)
 
-    def total(self, sums: Moments) -> Moments:
-        """The moments themselves."""
-        return sums
-
 
 def _accumulated(
     embeddings: Mapping[str, ArrayLike | LazyRows],
@@ -250,6 +246,10 @@ def _accumulated(
     numbers = np.zeros(used, np.int32)
     if by_folds:
         numbers = np.asarray(fold) if shared else checks.folds(fold, used)  # pyright: ignore[reportArgumentType]
+        if numbers.shape != (used,) or (used and (numbers.dtype.kind not in "iu" or numbers.min() < 0)):
+            raise UserError(
+                f"fold: expected integers ≥ 0 of shape [{used}], got {numbers.dtype} of shape {numbers.shape}"
+            )
     accumulator = _accumulator(names, widths, weight.dtype, mesh)
     parts = by_fold(
         arrays, numbers, weight, numbers_of_rows, accumulator, checks.positive(chunk_rows, "chunk_rows")
@@ -264,7 +264,12 @@ def _accumulated(
     parts = [part for part in parts if part is not None]
     with double_precision():
         total = _merge_all(tuple(parts)) if by_folds else parts[0]
-    checks.finite_moments(np.asarray(total.mean), total.power(), arrays, numbers_of_rows)
+    try:
+        checks.finite_moments(np.asarray(total.mean), total.power(), arrays, numbers_of_rows)
+    except UserError as error:
+        if not shared or "must be finite" in str(error):
+            raise
+        raise UserError("embeddings of another process hold NaN or infinity, or are too large") from error
     return FoldMoments(total, tuple(parts) if by_folds else ())
 
 

@@ -121,7 +121,7 @@ class Journal:
             with np.load(path) as content:
                 about = json.loads(content[ABOUT].tobytes())
                 shapes = {
-                    name: content[name].shape for name in self.dims
+                    name: content[f"rows.{name}"].shape for name in self.dims
                 }  # reads all of it, with its checksums
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
@@ -172,7 +172,9 @@ class Journal:
             "samples": self._samples[written : self.rows],
         }
         arrays = {
-            name: np.concatenate([*pending, np.empty((0, self.dims[name]), self.dtype)])[:rows].view(np.uint8)
+            f"rows.{name}": np.concatenate([*pending, np.empty((0, self.dims[name]), self.dtype)])[
+                :rows
+            ].view(np.uint8)
             for name, pending in self._pending.items()
         }
         content = {ABOUT: np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays}
@@ -202,7 +204,7 @@ class Journal:
         start = 0
         for path in self._pieces:
             with np.load(path) as content:
-                rows = content[name].view(self.dtype)
+                rows = content[f"rows.{name}"].view(self.dtype)
             joined[start : start + len(rows)] = rows
             start += len(rows)
         return joined

@@ -36,7 +36,10 @@ def solve(case: Case, x: jax.Array, y: jax.Array) -> jaxalign.Fit:
     (p, q), weights = (x.shape[1], y.shape[1]), jnp.ones(len(x), x.dtype)
     total = chunk_moments((x, y), weights, ("x", "y"), (p, q), np.dtype(np.float64))
     solver = case.solver()
-    spans = Encoder.exactly(0, p), Encoder.exactly(p, q)
+    spans = [
+        Encoder(np.array(start), np.array(width), np.array(0), width, False)
+        for start, width in ((0, p), (p, q))
+    ]
     states = [solver.factor(own_moments(total, span)) for span in spans]
     return solver.solve(*states, cross_moments(total, total.scatter.diagonal(), *spans))
 

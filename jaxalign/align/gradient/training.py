@@ -41,7 +41,7 @@ class Trained:
 
     weights: Any
     losses: Float[Leaf, "*k steps"]
-    scores: Float[Leaf, "*k checks"]
+    scores: Float[Leaf, "*k steps_and_one"]
     ok: Bool[Leaf, "*k"]
     steps: Int[Leaf, "*k"]
 
@@ -53,7 +53,7 @@ class History:
     Attributes:
       losses: training loss of every step made, shape [steps].
       held_out: loss on the people held out, at the start and at every check; NaN where none are or after the fit had
-        stopped, shape [checks + 1].
+        stopped, shape [at most checks + 1].
       ok: False where the loss diverged.
     """
 

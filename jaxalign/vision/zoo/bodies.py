@@ -4,8 +4,6 @@ Every body takes images [n, 64, 64, 3] with values from 0 to 255, uint8 or float
 float32. Blocks of 2 × 2 pixels are folded into channels first, which loses nothing and saves the most expensive layer.
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
@@ -173,6 +171,3 @@ def normalized(x: Maps) -> Maps:
 def embedding(x: Float[Array, "n ..."], width: int) -> Float[Array, "n width"]:
     """Flattened rather than averaged: where a feature sits is half of who it is."""
     return nn.Dense(width)(x.reshape(len(x), -1))
-
-
-Body = Callable[[Images], Float[Array, "n width"]]
