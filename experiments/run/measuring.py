@@ -40,7 +40,7 @@ class Compared(NamedTuple):
 
     Attributes:
       numbers: every measure.
-      sampled: resamples of the measures, by own photograph and name; empty where no intervals are asked for.
+      sampled: resamples of the measures, by same image in or out and by name; empty where no intervals are asked for.
       curves: points of CMC and DET curves; empty where none are asked for.
     """
 

@@ -96,7 +96,7 @@ def penalty_scores(
     Args:
       moments: with folds, unless ``generalised``.
       grids: for each source its penalties (scikit-learn's ``alpha``), shape [L].
-      targets: for each source the encoders to map to. They, or their columns side by side, are the units.
+      targets: for each source the encoders to map to. They, or their concatenated columns, are the units.
       per_column: errors for each target column instead of each target encoder (costs a product per penalty).
       generalised: generalised cross-validation n Σ‖y − xW‖² / (n − df)² on all rows, without folds.
 

@@ -29,7 +29,7 @@ ACCELERATOR_BATCH = 8  # problems that an accelerator steps at once
 
 @pytree
 class Trained:
-    """What came of one problem, or of a stack of problems with a leading axis.
+    """The result of one problem, or of a stack of problems with a leading axis.
 
     Attributes:
       weights: the best found.
