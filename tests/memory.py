@@ -20,7 +20,6 @@ def peak_megabytes(code: str, *arguments: Any) -> float:
                 if line.startswith("RssAnon:"):
                     peak = max(peak, int(line.split()[1]))
             time.sleep(0.002)
-        assert process.returncode == 0 and process.stderr is not None, (
-            process.stderr and process.stderr.read()
-        )
+        assert process.stderr is not None
+        assert process.returncode == 0, process.stderr.read()
     return peak / 1000

@@ -13,12 +13,7 @@ from jaxalign.vision.encoders import Preprocessing
 
 
 class NumpyEncoder:
-    """A random matrix times the pixels.
-
-    Attributes:
-      calls: how often ``encode`` was called.
-      seen: photographs embedded.
-    """
+    """A random matrix times the pixels; counts its ``calls`` and the photographs ``seen``."""
 
     def __init__(
         self,
@@ -29,8 +24,8 @@ class NumpyEncoder:
         batch_size: int = 4,
         resample: int = PIL.Image.Resampling.BILINEAR,
         scale: float = 1.0,
-        fails_at: int | None = None,
-        killed_at: int | None = None,
+        fails_at: int = 0,
+        killed_at: int = 0,
     ):
         self.name, self.dim, self.batch_size = name, dim, batch_size
         self.preprocessing = Preprocessing(size=size, resize=size, resample=resample)
@@ -71,7 +66,7 @@ class NumpyEncoder:
 
 def small(name: str = "small", scale: str = "1", killed_at: str = "0") -> NumpyEncoder:
     """For ``python:numpy_encoders:small``."""
-    return NumpyEncoder(name, scale=float(scale), killed_at=int(killed_at) or None)
+    return NumpyEncoder(name, scale=float(scale), killed_at=int(killed_at))
 
 
 def wide() -> NumpyEncoder:
@@ -82,9 +77,7 @@ def wide() -> NumpyEncoder:
 def write_people(folder: pathlib.Path, people: int = 3, each: int = 50) -> list[pathlib.Path]:
     """Photographs of random colours, 16 × 20 pixels, a folder per person; the files in the order of their names."""
     random = np.random.default_rng(people)
-    files = [
-        folder / f"p{person}" / f"{number:02d}.png" for person in range(people) for number in range(each)
-    ]
+    files = [folder / f"p{row // each}" / f"{row % each:02d}.png" for row in range(people * each)]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(random.integers(0, 256, (16, 20, 3), np.uint8)).save(file)

@@ -42,17 +42,14 @@ def write(
     def add(operator: str, *more: str, **attributes: Any) -> None:
         nonlocal last
         name = f"{operator}_{len(nodes)}"
-        nodes.append(
-            helper.make_node(operator, [last, *more], [name], name=f"node{len(nodes)}", **attributes)
-        )
+        nodes.append(helper.make_node(operator, [last, *more], [name], f"node{len(nodes)}", **attributes))
         last = name
 
     def arithmetic(pairs: tuple[tuple[str, float], ...]) -> None:
         for operator, value in pairs:
-            constants.append(
-                numpy_helper.from_array(np.asarray(value, np.float32), f"constant{len(constants)}")
-            )
-            add(operator, constants[-1].name)
+            name = f"constant{len(constants)}"
+            constants.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+            add(operator, name)
 
     if dtype != TensorProto.FLOAT:
         add("Cast", to=TensorProto.FLOAT)
@@ -73,9 +70,8 @@ def write(
         add("Neg")
         results.append(helper.make_tensor_value_info(last, TensorProto.FLOAT, sizes))
     taken = [helper.make_tensor_value_info("input", dtype, shape)]
-    taken += [
-        helper.make_tensor_value_info(f"extra{k}", TensorProto.FLOAT, [1, 2]) for k in range(inputs - 1)
-    ]
+    for k in range(inputs - 1):
+        taken.append(helper.make_tensor_value_info(f"extra{k}", TensorProto.FLOAT, [1, 2]))
     graph = helper.make_graph(nodes, "tiny", taken, results, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     helper.set_model_props(model, metadata or {})
@@ -84,6 +80,6 @@ def write(
 
 
 def expected(pixels: np.ndarray) -> np.ndarray:
-    """The same in float64 numpy. ``pixels``: what reaches the convolution, [n, 3, h, w]."""
+    """The embeddings in float64 numpy, of what reaches the convolution, [n, 3, h, w]."""
     windows = np.lib.stride_tricks.sliding_window_view(pixels.astype(float), (3, 3), axis=(2, 3))
     return np.einsum("nchwij,ocij->no", windows, KERNEL.astype(float)) / (windows.shape[2] * windows.shape[3])

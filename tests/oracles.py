@@ -5,6 +5,7 @@ is taken: ``source, target = ridge(x, y, weights, l2=0.1)``; compare ``source(x_
 Everything is computed from the rows themselves: no second moments of uncentred columns, no merging.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -14,9 +15,11 @@ from sklearn.linear_model import Ridge
 
 Rows = Callable[[np.ndarray], np.ndarray]
 Sides = tuple[Rows, Rows]
+Weights = np.ndarray | None
+Numbers = Sequence[float] | np.ndarray
 
 
-def centred(rows: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def centred(rows: np.ndarray, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
     """Weighted mean, and centred rows times the root of their weight."""
     rows = np.asarray(rows, np.float64)
     weights = np.ones(len(rows)) if weights is None else np.asarray(weights, np.float64)
@@ -35,26 +38,23 @@ def linear_map(mean: np.ndarray, matrix: np.ndarray) -> Rows:
     return lambda rows: (np.asarray(rows, np.float64) - mean) @ matrix
 
 
-def one_sided(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, matrix: np.ndarray) -> Sides:
+def one_sided(x: np.ndarray, y: np.ndarray, weights: Weights, matrix: np.ndarray) -> Sides:
     mean_x, mean_y = centred(x, weights)[0], centred(y, weights)[0]
     return linear_map(mean_x, matrix), linear_map(mean_y, np.eye(len(mean_y)))
 
 
-# The methods ------------------------------------------------------------------------------------------------------
-
-
-def identity(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> Sides:
+def identity(x: np.ndarray, y: np.ndarray, weights: Weights = None) -> Sides:
     width = max(x.shape[1], y.shape[1])
     return padded(width), padded(width)
 
 
-def translation(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> Sides:
+def translation(x: np.ndarray, y: np.ndarray, weights: Weights = None) -> Sides:
     width = max(x.shape[1], y.shape[1])
     mean_x, mean_y = centred(x, weights)[0], centred(y, weights)[0]
     return linear_map(mean_x, np.eye(len(mean_x), width)), linear_map(mean_y, np.eye(len(mean_y), width))
 
 
-def rotation(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def rotation(x: np.ndarray, y: np.ndarray, weights: Weights = None) -> np.ndarray:
     """The (semi-)orthogonal W of largest tr(Wᵀ Xᵀ Y)."""
     cross = centred(x, weights)[1].T @ centred(y, weights)[1]
     if cross.shape[0] == cross.shape[1]:
@@ -63,29 +63,23 @@ def rotation(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) ->
     return left @ right
 
 
-def orthogonal(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> Sides:
+def orthogonal(x: np.ndarray, y: np.ndarray, weights: Weights = None) -> Sides:
     return one_sided(x, y, weights, rotation(x, y, weights))
 
 
-def similarity(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> Sides:
+def similarity(x: np.ndarray, y: np.ndarray, weights: Weights = None) -> Sides:
     matrix = rotation(x, y, weights)
     turned = centred(x, weights)[1] @ matrix
     scale = np.sum(turned * centred(y, weights)[1]) / np.sum(turned**2)
     return one_sided(x, y, weights, scale * matrix)
 
 
-def linear(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> Sides:
+def linear(x: np.ndarray, y: np.ndarray, weights: Weights = None) -> Sides:
     matrix = np.linalg.lstsq(centred(x, weights)[1], centred(y, weights)[1], rcond=None)[0]
     return one_sided(x, y, weights, matrix)
 
 
-def ridge(
-    x: np.ndarray,
-    y: np.ndarray,
-    weights: np.ndarray | None = None,
-    *,
-    l2: float | Sequence[float] | np.ndarray,
-) -> Sides:
+def ridge(x: np.ndarray, y: np.ndarray, weights: Weights = None, *, l2: float | Numbers) -> Sides:
     model = Ridge(alpha=np.asarray(l2, np.float64) if np.ndim(l2) else l2, solver="svd")  # pyright: ignore
     mean_x, mean_y = centred(x, weights)[0], centred(y, weights)[0]
     # Shifting by a row changes nothing in exact arithmetic and keeps scikit-learn's own centring precise.
@@ -93,40 +87,28 @@ def ridge(
     return one_sided(x, y, weights, np.atleast_2d(model.coef_).T)
 
 
-def reduced_rank_matrix(
-    x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, *, l2: float, rank: int | None
-) -> np.ndarray:
+def reduced_rank(
+    x: np.ndarray, y: np.ndarray, weights: Weights = None, *, l2: float, rank: int | None = None
+) -> Sides:
     """W of rank ≤ r: ridge as least squares on augmented rows, whose fitted values are then truncated."""
     own, other = centred(x, weights)[1], centred(y, weights)[1]
     own = np.vstack([own, np.sqrt(l2) * np.eye(own.shape[1])])
     other = np.vstack([other, np.zeros((own.shape[1], other.shape[1]))])
     full = np.linalg.lstsq(own, other, rcond=None)[0]
     right = scipy.linalg.svd(own @ full, full_matrices=False)[2][:rank]
-    return full @ right.T @ right
-
-
-def reduced_rank(
-    x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None, *, l2: float, rank: int | None = None
-) -> Sides:
-    return one_sided(x, y, weights, reduced_rank_matrix(x, y, weights, l2=l2, rank=rank))
-
-
-def symmetric_power(matrix: np.ndarray, exponent: float) -> np.ndarray:
-    """The power of a positive definite matrix."""
-    values, vectors = scipy.linalg.eigh(matrix)
-    return (vectors * values**exponent) @ vectors.T
+    return one_sided(x, y, weights, full @ right.T @ right)
 
 
 def whitener(rows: np.ndarray, weight: float, whitening: float, shrinkage: float) -> np.ndarray:
     """C^(−q/2), C the shrunk second moment of centred, root-weighted rows of this total weight."""
-    covariance = rows.T @ rows / weight
-    return symmetric_power(shrunk_covariance(covariance, shrinkage=shrinkage), -whitening / 2)
+    values, vectors = scipy.linalg.eigh(shrunk_covariance(rows.T @ rows / weight, shrinkage=shrinkage))
+    return (vectors * values ** (-whitening / 2)) @ vectors.T
 
 
 def canonical(
     x: np.ndarray,
     y: np.ndarray,
-    weights: np.ndarray | None = None,
+    weights: Weights = None,
     *,
     whitening: float = 0.5,
     weighting: float = 0.25,
@@ -149,7 +131,7 @@ def canonical(
 
 def shared_space(
     embeddings: Mapping[str, np.ndarray],
-    weights: np.ndarray | None = None,
+    weights: Weights = None,
     *,
     rank: int,
     whitening: float = 0.75,
@@ -170,10 +152,8 @@ def shared_space(
     values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
     importance = (np.maximum(values, 0) / values[0]) ** weighting
     pieces = np.split(vectors, np.cumsum([rows[name].shape[1] for name in embeddings])[:-1])
-    return {
-        name: linear_map(mean[name], transform[name] @ piece * importance)
-        for name, piece in zip(embeddings, pieces)
-    }
+    matrices = {name: transform[name] @ piece * importance for name, piece in zip(embeddings, pieces)}
+    return {name: linear_map(mean[name], matrix) for name, matrix in matrices.items()}
 
 
 # Back to the target's own coordinates -----------------------------------------------------------------------------
@@ -191,7 +171,7 @@ def to_target(sides: Sides, y_mean: np.ndarray, width: int) -> Rows:
 
 
 def squared_errors(
-    fit: Callable[..., Sides], x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, held_out: np.ndarray
+    fit: Callable[..., Sides], x: np.ndarray, y: np.ndarray, weights: Weights, held_out: np.ndarray
 ) -> np.ndarray:
     """Weighted mean squared error of each target column on the held-out rows, after a fit on the others, [q]."""
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
@@ -205,26 +185,18 @@ def fold_errors(
     x: np.ndarray,
     y: np.ndarray,
     folds: np.ndarray,
-    weights: np.ndarray | None = None,
+    weights: Weights = None,
 ) -> np.ndarray:
     """Errors by fold, candidate and target column, shape [F, L, q]."""
-    return np.array(
-        [
-            [squared_errors(fit, x, y, weights, folds == fold) for fit in fits]
-            for fold in range(folds.max() + 1)
-        ]
-    )
+    held_out = [folds == fold for fold in range(folds.max() + 1)]
+    return np.array([[squared_errors(fit, x, y, weights, rows) for fit in fits] for rows in held_out])
 
 
 def ridge_fold_errors(
-    x: np.ndarray,
-    y: np.ndarray,
-    folds: np.ndarray,
-    grid: Sequence[float] | np.ndarray,
-    weights: np.ndarray | None = None,
+    x: np.ndarray, y: np.ndarray, folds: np.ndarray, grid: Numbers, weights: Weights = None
 ) -> np.ndarray:
     """Held-out errors of every penalty, shape [F, L, q]."""
-    fits = [lambda x, y, w, l2=l2: ridge(x, y, w, l2=float(l2)) for l2 in grid]
+    fits = [functools.partial(ridge, l2=float(l2)) for l2 in grid]
     return fold_errors(fits, x, y, folds, weights)
 
 
@@ -232,11 +204,11 @@ def rank_fold_errors(
     x: np.ndarray, y: np.ndarray, folds: np.ndarray, ranks: Sequence[int] | np.ndarray, l2: float
 ) -> np.ndarray:
     """Held-out errors of every rank, shape [F, R, q]."""
-    fits = [lambda x, y, w, rank=rank: reduced_rank(x, y, w, l2=l2, rank=rank) for rank in ranks]
+    fits = [functools.partial(reduced_rank, l2=l2, rank=rank) for rank in ranks]
     return fold_errors(fits, x, y, folds)
 
 
-def generalised_errors(x: np.ndarray, y: np.ndarray, grid: Sequence[float] | np.ndarray) -> np.ndarray:
+def generalised_errors(x: np.ndarray, y: np.ndarray, grid: Numbers) -> np.ndarray:
     """Generalised cross-validation n Σ‖y − ŷ‖² / (n − tr H)², H with the mean in it, shape [L, q]."""
     errors = []
     for l2 in grid:
