@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from numpy_encoders import NumpyEncoder, content, write_people
+from numpy_encoders import NumpyEncoder, content, small, wide, write_people
 
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
@@ -20,7 +20,7 @@ from jaxalign.vision.extract import extract
 from jaxalign.vision.images import CenterCrop, LandmarkCrop, Picture, landmarks, loading, open_images
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BATCH = 64  # photographs handed over at once to encoders whose batches divide it
+OTHER_SETTINGS = "holds an unfinished run with other photographs, encoders or settings"
 
 
 @pytest.fixture
@@ -43,21 +43,19 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with every photograph decoded."""
     seen: list[int] = []
     decode = loading.decode_picture
-
-    def counted(*arguments: Any) -> Any:
-        seen.append(1)
-        return decode(*arguments)
-
-    monkeypatch.setattr(loading, "decode_picture", counted)
+    monkeypatch.setattr(loading, "decode_picture", lambda *given: seen.append(1) or decode(*given))
     return seen
 
 
 def three() -> list[NumpyEncoder]:
-    return [
-        NumpyEncoder("small"),
-        NumpyEncoder("wide", (12, 16), 9, batch_size=16, resample=PIL.Image.Resampling.BICUBIC),
-        NumpyEncoder("tall", (20, 7), 3, batch_size=64, resample=PIL.Image.Resampling.LANCZOS),
-    ]
+    tall = NumpyEncoder("tall", (20, 7), 3, batch_size=64, resample=PIL.Image.Resampling.LANCZOS)
+    return [small(), wide(), tall]
+
+
+def break_off(source: Any, encoder: NumpyEncoder, out: pathlib.Path, **options: Any) -> None:
+    """Begins a run whose encoder breaks."""
+    with pytest.raises(RuntimeError, match="the network broke"):
+        extract(source, [encoder], out, **options)
 
 
 def unfinished(out: pathlib.Path) -> pathlib.Path:
@@ -110,8 +108,9 @@ def test_float16_is_the_default_and_rounds_the_rows(faces, files, out):
 def test_values_beyond_float16(faces, out, limit):
     encoder = NumpyEncoder(scale=1e6)
     if np.isfinite(limit):
-        message = r"encoder 'small' gives values too large for float16; choose dtype float32\."
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(
+            UserError, match=r"'small' gives values too large for float16; choose dtype float32"
+        ):
             extract(faces, [encoder], out)
         assert not out.exists() and not unfinished(out).exists()
         assert np.abs(extract(faces, [encoder], out, dtype="float32")["small"]).max() > limit
@@ -128,10 +127,8 @@ def test_crops_are_for_all_or_for_each(faces, files, out, tmp_path):
     np.testing.assert_allclose(store["small"], small.expected(files, 0.5), atol=1e-5)
     np.testing.assert_allclose(store["wide"], wide.expected(files), atol=1e-5)
     assert store.info["small"]["view"]["crop"] == {"kind": "center", "fraction": 0.5}
-    assert store.info["wide"]["view"] == {
-        "crop": {"kind": "none"},
-        "preprocessing": wide.preprocessing.describe(),
-    }
+    preprocessing = wide.preprocessing.describe()
+    assert store.info["wide"]["view"] == {"crop": {"kind": "none"}, "preprocessing": preprocessing}
     with pytest.raises(UserError, match=r"crop names big; the encoders are small, wide, tall\."):
         extract(faces, encoders, tmp_path / "unknown", crop={"big": CenterCrop(0.5)})
 
@@ -154,20 +151,21 @@ def test_missing_landmarks_are_refused_before_any_work(faces, out):
 
 def test_what_cannot_be_is_refused_before_any_work(faces, out, tmp_path):
     encoder = NumpyEncoder()
-    run = functools.partial(extract, faces)
-    with pytest.raises(UserError, match="dtype is one of float16, float32, bfloat16, got 'int8'"):
-        run([encoder], out, dtype="int8")
-    with pytest.raises(UserError, match="at least one encoder, got none"):
-        run([], out)
-    with pytest.raises(UserError, match="encoder 'Small': there is already an encoder 'small'"):
-        run([encoder, NumpyEncoder("Small")], out)
-    with pytest.raises(UserError, match="bad_images must be one of fail, skip"):
-        run([encoder], out, bad_images="mend")  # pyright: ignore[reportArgumentType]
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("of years")
-    for overwrite in (False, True):
-        with pytest.raises(UserError, match="mine exists and is not a store, so it is left alone"):
-            run([encoder], tmp_path / "mine", overwrite=overwrite)
+    (mine := tmp_path / "mine").mkdir()
+    (mine / "thesis.tex").write_text("of years")
+    (file := tmp_path / "file").write_text("")
+    cases: list[tuple[list[NumpyEncoder], pathlib.Path, dict[str, Any], str]] = [
+        ([encoder], out, {"dtype": "int8"}, "dtype is one of float16, float32, bfloat16, got 'int8'"),
+        ([], out, {}, "at least one encoder, got none"),
+        ([encoder, NumpyEncoder("Small")], out, {}, "'Small': there is already an encoder 'small'"),
+        ([encoder], out, {"bad_images": "mend"}, "bad_images must be one of fail, skip"),
+        ([encoder], mine, {}, "mine exists and is not a store, so it is left alone"),
+        ([encoder], mine, {"overwrite": True}, "mine exists and is not a store, so it is left alone"),
+        ([encoder], file / "store", {}, "cannot be written: (Not a directory|File exists)"),
+    ]
+    for encoders, place, options, sentence in cases:
+        with pytest.raises(UserError, match=sentence):
+            extract(faces, encoders, place, **options)
     assert encoder.calls == 0 and not out.exists() and not unfinished(out).exists()
 
 
@@ -198,23 +196,15 @@ def test_batches_waste_nothing_where_they_can(tmp_path, out, taken, given):
     write_people(tmp_path / "many", 2, 100)
     encoders = [NumpyEncoder(f"e{size}", batch_size=size) for size in taken]
     stops: list[int] = []
-    extract(
-        open_images(f"folder:{tmp_path / 'many'}"),
-        encoders,
-        out,
-        progress=lambda done, *_: stops.append(done),
-    )
+    many = open_images(f"folder:{tmp_path / 'many'}")
+    extract(many, encoders, out, progress=lambda done, *_: stops.append(done))
     assert stops[0] == given and stops[-1] == 200
 
 
 def test_a_streamed_source_gives_the_same_store(faces, files, out, tmp_path):
     told: list[tuple[int, int, int]] = []
-    extract(
-        Source(faces, streamed=True),
-        three(),
-        out,
-        progress=lambda done, embedded, bad: told.append((done, embedded, len(bad))),
-    )
+    progress = lambda done, embedded, bad: told.append((done, embedded, len(bad)))  # noqa: E731
+    extract(Source(faces, streamed=True), three(), out, progress=progress)
     assert told == [(64, 64, 0), (128, 128, 0), (150, 150, 0)]
     extract(faces, three(), tmp_path / "listed")
     assert content(out) == content(tmp_path / "listed")
@@ -242,17 +232,15 @@ def test_a_run_that_failed_goes_on_where_it_was(faces, files, out, tmp_path, dec
 
 @pytest.mark.parametrize(("seconds", "left"), [(0, [22]), (1000, [64, 64, 22])])
 def test_a_killed_run_goes_on_at_its_last_checkpoint(faces, files, out, tmp_path, seconds, left):
-    program = (
-        "from jaxalign.vision import journal\nfrom jaxalign.vision.extract import extract\n"
-        "from jaxalign.vision.images import open_images\n"
-        "from numpy_encoders import NumpyEncoder\n"
-        f"journal.SECONDS = {seconds}\n"
-        f"extract(open_images('folder:{files[0].parents[1]}'), [NumpyEncoder(killed_at=3)], {str(out)!r})\n"
-    )
+    program = f"""
+from jaxalign.vision import extract, images, journal
+from numpy_encoders import NumpyEncoder
+journal.SECONDS = {seconds}
+extract.extract(images.open_images('folder:{files[0].parents[1]}'), [NumpyEncoder(killed_at=3)], {str(out)!r})
+"""
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu"}
-    killed = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=120
-    )
+    command = [sys.executable, "-c", program]
+    killed = subprocess.run(command, env=environment, capture_output=True, timeout=120)
     assert killed.returncode == -9, killed.stderr
     assert not out.exists() and unfinished(out).exists()
     encoder, sizes = NumpyEncoder(), []
@@ -265,12 +253,12 @@ def test_a_killed_run_goes_on_at_its_last_checkpoint(faces, files, out, tmp_path
 
 
 def test_a_run_that_failed_as_it_wrote_the_store_embeds_nothing_again(faces, out, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            EmbeddingStore, "create", lambda *_, **__: (_ for _ in ()).throw(UserError("disk full"))
-        )
-        with pytest.raises(UserError, match="disk full"):
-            extract(faces, [NumpyEncoder()], out)
+    def full(*_: Any, **__: Any) -> None:
+        raise UserError("disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="disk full"):
+        patch.setattr(EmbeddingStore, "create", full)
+        extract(faces, [NumpyEncoder()], out)
     encoder = NumpyEncoder()
     assert extract(faces, [encoder], out).rows == 150
     assert encoder.calls == 0
@@ -279,8 +267,7 @@ def test_a_run_that_failed_as_it_wrote_the_store_embeds_nothing_again(faces, out
 @pytest.fixture
 def begun(faces, out) -> list[bytes]:
     """An unfinished run of the encoder ``small``; what its rows are so far."""
-    with pytest.raises(RuntimeError):
-        extract(faces, [NumpyEncoder(fails_at=3)], out)
+    break_off(faces, NumpyEncoder(fails_at=3), out)
     return pieces(out)
 
 
@@ -300,13 +287,66 @@ def test_an_unfinished_run_with_other_settings_is_refused(faces, out, begun, oth
     settings = {"encoders": [NumpyEncoder()], **other}
     source = Source(faces, reverse=settings.pop("reverse", False))
     run = functools.partial(extract, source, settings.pop("encoders"), out, **settings)
-    with pytest.raises(
-        UserError, match="holds an unfinished run with other photographs, encoders or settings"
-    ):
+    with pytest.raises(UserError, match=OTHER_SETTINGS):
         run()
     assert pieces(out) == begun
     assert run(overwrite=True).rows == 150
     assert not unfinished(out).exists()
+
+
+def test_a_refused_run_gives_back_what_it_held(faces, out, begun):
+    with pytest.raises(UserError, match="delete that directory") as refused:
+        extract(faces, [NumpyEncoder(scale=2)], out)
+    encoder = NumpyEncoder()
+    assert extract(faces, [encoder], out).rows == 150 and encoder.seen == 22
+    assert refused.value.__traceback__  # what the refusal held is still referred to
+
+
+@pytest.mark.parametrize("damage", ["cut short", "flipped", "missing", "of another place"])
+def test_a_damaged_piece_and_what_follows_it_are_embedded_again(tmp_path, out, monkeypatch, damage):
+    write_people(tmp_path / "more", 4)
+    source = open_images(f"folder:{tmp_path / 'more'}")
+    monkeypatch.setattr("jaxalign.vision.journal.SECONDS", 0)
+    break_off(source, NumpyEncoder(fails_at=4), out)
+    first, second, _third = sorted(unfinished(out).glob("*.npz"))
+    whole = bytearray(second.read_bytes())
+    whole[len(whole) // 2] ^= 255
+    second.write_bytes(
+        {"cut short": whole[: len(whole) // 2], "of another place": first.read_bytes()}.get(damage, whole)
+    )
+    second.unlink() if damage == "missing" else None
+    encoder = NumpyEncoder()
+    extract(source, [encoder], out)
+    assert encoder.seen == 200 - 64
+    extract(source, [NumpyEncoder()], tmp_path / "whole")
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_a_plan_that_is_missing_or_damaged(faces, out, begun):
+    """A kill while an unfinished run is deleted leaves one without a plan: its rows count for nothing."""
+    plan = unfinished(out) / "plan.json"
+    plan.write_text('{"stop"')
+    with pytest.raises(UserError, match=r"plan\.json is damaged"):
+        extract(faces, [NumpyEncoder()], out)
+    assert pieces(out) == begun
+    plan.unlink()
+    encoder = NumpyEncoder(scale=2)
+    assert extract(faces, [encoder], out).rows == 150 and encoder.seen == 150
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_second_program_is_refused_and_harms_nothing(faces, files, out, overwrite):
+    encoder = NumpyEncoder()
+    encode = encoder.encode
+
+    def encode_beside_another(images: np.ndarray) -> np.ndarray:
+        with pytest.raises(UserError, match="another program is embedding into it; wait until it ends"):
+            extract(faces, [NumpyEncoder()], out, overwrite=overwrite)
+        return encode(images)
+
+    encoder.encode = encode_beside_another
+    store = extract(faces, [encoder], out, dtype="float32")
+    np.testing.assert_allclose(store["small"], encoder.expected(files), atol=1e-5)
 
 
 def test_an_unfinished_run_goes_on_skipping_a_photograph_that_stopped_it(faces, files, out):
@@ -320,8 +360,7 @@ def test_an_unfinished_run_goes_on_skipping_a_photograph_that_stopped_it(faces, 
 
 def test_an_unfinished_run_that_skipped_does_not_go_on_as_one_without_bad_photographs(faces, files, out):
     files[3].write_bytes(b"")
-    with pytest.raises(RuntimeError):
-        extract(faces, [NumpyEncoder(fails_at=2)], out, bad_images="skip")
+    break_off(faces, NumpyEncoder(fails_at=2), out, bad_images="skip")
     with pytest.raises(UserError, match="holds an unfinished run that skipped 1 bad photographs"):
         extract(faces, [NumpyEncoder()], out)
     encoder = NumpyEncoder()
@@ -351,9 +390,7 @@ def test_encoders_that_are_there_are_not_run_again(faces, files, out, decodes):
     assert (again.calls, wide.seen, store.encoders) == (0, 150, ("small", "wide"))
     np.testing.assert_allclose(store["wide"], wide.expected(files), rtol=1e-3, atol=1e-4)
     after = content(out)
-    assert {name: after[name] for name in before if name != "manifest.json"} == {
-        name: before[name] for name in before if name != "manifest.json"
-    }
+    assert all(after[name] == before[name] for name in before if name != "manifest.json")
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -372,48 +409,41 @@ def test_other_photographs_add_no_encoder(faces, files, out, change, sentence, s
     before = content(out)
     if change == "another":
         files[70].rename(files[70].with_name("200.png"))
-    if change == "changed":
-        PIL.Image.new("RGB", (16, 20)).save(files[70])
-    if change == "more":
-        PIL.Image.new("RGB", (16, 20)).save(files[149].with_name("99.png"))
+    if change in ("changed", "more"):
+        PIL.Image.new("RGB", (16, 20)).save(
+            files[70] if change == "changed" else files[149].with_name("99.png")
+        )
     if change == "fewer":
         files[149].unlink()
     source = open_images(f"folder:{files[0].parents[1]}")
     with pytest.raises(UserError) as refused:
         extract(Source(source, reverse=change == "order", streamed=streamed), [NumpyEncoder("wide")], out)
-    assert str(refused.value) == (
-        f"{sentence}; an encoder can only be added with the same photographs in the same order."
+    assert str(refused.value).startswith(
+        f"{sentence}; an encoder can only be added with the same photographs"
     )
     assert content(out) == before
 
 
-@pytest.mark.parametrize(
-    ("encoder", "crop"),
-    [(NumpyEncoder(scale=2), None), (NumpyEncoder(), CenterCrop(0.5))],
-    ids=["weights", "crop"],
-)
-def test_another_encoder_of_the_same_name_is_refused(faces, out, encoder, crop):
+def test_another_encoder_of_the_same_name_is_refused_before_any_work(faces, out):
     extract(faces, [NumpyEncoder()], out)
     before = content(out)
-    with pytest.raises(
-        UserError, match="store 'faces' has an encoder 'small' that was loaded or fed otherwise"
+    for encoder, crop, sentence in (
+        (
+            NumpyEncoder(scale=2),
+            None,
+            "store 'faces' has an encoder 'small' that was loaded or fed otherwise",
+        ),
+        (NumpyEncoder(), CenterCrop(0.5), "has an encoder 'small' that was loaded or fed otherwise"),
+        (NumpyEncoder("Small"), None, "encoder 'Small': there is already an encoder 'small'"),
     ):
-        extract(faces, [encoder, NumpyEncoder("wide")], out, crop=crop)
-    assert content(out) == before
-
-
-def test_a_name_that_differs_only_in_case_is_refused_before_any_work(faces, out):
-    extract(faces, [NumpyEncoder()], out)
-    encoder = NumpyEncoder("Small")
-    with pytest.raises(UserError, match="encoder 'Small': there is already an encoder 'small'"):
-        extract(faces, [encoder], out)
-    assert encoder.calls == 0
+        with pytest.raises(UserError, match=sentence):
+            extract(faces, [encoder, NumpyEncoder("wide")], out, crop=crop)
+        assert encoder.calls == 0 and content(out) == before
 
 
 def test_adding_goes_on_after_a_failure(faces, files, out):
     extract(faces, [NumpyEncoder()], out)
-    with pytest.raises(RuntimeError):
-        extract(faces, [NumpyEncoder("wide", fails_at=3)], out)
+    break_off(faces, NumpyEncoder("wide", fails_at=3), out)
     assert EmbeddingStore.open(out).encoders == ("small",)
     wide = NumpyEncoder("wide")
     store = extract(faces, [wide], out)
@@ -426,24 +456,16 @@ def test_an_unfinished_overwriting_does_not_end_as_an_addition(faces, files, out
     extract(faces, [NumpyEncoder()], out)
     before = content(out)
     PIL.Image.new("RGB", (16, 20)).save(files[0])
-    with pytest.raises(RuntimeError):
-        extract(faces, [NumpyEncoder("wide", fails_at=3)], out, overwrite=True)
-    with pytest.raises(
-        UserError, match="holds an unfinished run with other photographs, encoders or settings"
-    ):
+    break_off(faces, NumpyEncoder("wide", fails_at=3), out, overwrite=True)
+    with pytest.raises(UserError, match=OTHER_SETTINGS):
         extract(faces, [NumpyEncoder("wide")], out)
     assert content(out) == before
     assert extract(faces, [NumpyEncoder("wide")], out, overwrite=True).encoders == ("wide",)
 
 
 def test_an_imported_store_is_matched_by_sample_id(faces, out):
-    listed = faces.samples
-    EmbeddingStore.create(
-        out,
-        {"theirs": np.ones((150, 2), np.float32)},
-        [sample.identity for sample in listed],
-        sample_ids=[sample.sample_id for sample in listed],
-    )
+    people, names = zip(*((sample.identity, sample.sample_id) for sample in faces.samples))
+    EmbeddingStore.create(out, {"theirs": np.ones((150, 2), np.float32)}, people, sample_ids=names)
     with pytest.raises(UserError, match="row 0 of store 'store' is 'p0/00.png', the images have there"):
         extract(Source(faces, reverse=True), [NumpyEncoder()], out)
     assert extract(faces, [NumpyEncoder()], out).encoders == ("theirs", "small")
@@ -471,23 +493,18 @@ def test_bad_photographs_are_skipped_named_and_counted_also_when_an_encoder_is_a
 def test_a_photograph_that_became_bad_adds_no_encoder(faces, files, out):
     extract(faces, [NumpyEncoder()], out)
     files[5].write_bytes(b"")
-    with pytest.raises(
-        UserError, match=r"row 5 of store 'faces' is 'p0/05\.png', the images have there 'p0/06"
-    ):
+    with pytest.raises(UserError, match=r"row 5 of store 'faces' is 'p0/05\.png', the images have"):
         extract(faces, [NumpyEncoder("wide")], out, bad_images="skip")
 
 
-@pytest.mark.parametrize("bad_images", ["fail", "skip"])
-def test_a_photograph_that_an_encoder_cannot_take_is_bad_and_named(faces, files, out, bad_images):
+def test_a_photograph_that_an_encoder_cannot_take_is_bad_and_named(faces, files, out):
     """A size that is not the network's, under a preprocessing that leaves sizes alone."""
     encoder = NumpyEncoder(size=(16, 20))
     encoder.preprocessing = dataclasses.replace(encoder.preprocessing, resize=None)
     PIL.Image.new("RGB", (5, 4)).save(files[7])
-    if bad_images == "skip":
-        assert extract(faces, [encoder], out, bad_images="skip").rows == 149
-        return
     with pytest.raises(UserError, match=r"the photograph 'p0/07\.png' .* encoder 'small': .* came out at"):
         extract(faces, [encoder], out)
+    assert extract(faces, [encoder], out, bad_images="skip").rows == 149
 
 
 def test_a_thread_of_pixels_does_not_fill_the_memory(faces, files, out):

@@ -85,8 +85,8 @@ def test_weights_in_several_files(checkpoint, pictures, rows, tmp_path):
 
 
 def test_bfloat16_weights_on_disk(checkpoint, pictures, rows, tmp_path):
-    arrays = load_file(checkpoint("vit") / "model.safetensors")
     copy_configuration(checkpoint("vit"), tmp_path)
+    arrays = load_file(checkpoint("vit") / "model.safetensors")
     rounded = {name: array.astype(ml_dtypes.bfloat16) for name, array in arrays.items()}
     save_file(rounded, tmp_path / "model.safetensors")
     np.testing.assert_allclose(load_encoder(f"hf:{tmp_path}").encode(pictures), rows("vit"), atol=0.05)
@@ -101,12 +101,8 @@ def test_weights_in_flax_naming(name, prefix, file, checkpoint, pictures, rows, 
     if file == "flax_model.msgpack":
         (tmp_path / file).write_bytes(flax.serialization.to_bytes(tree))
     else:
-        flat = flax.traverse_util.flatten_dict(tree, sep=".")
-        save_file(
-            {key: np.ascontiguousarray(value) for key, value in flat.items()},
-            tmp_path / file,
-            {"format": "flax"},
-        )
+        flat = jax.tree.map(np.ascontiguousarray, flax.traverse_util.flatten_dict(tree, sep="."))
+        save_file(flat, tmp_path / file, {"format": "flax"})
     np.testing.assert_allclose(load_encoder(f"hf:{tmp_path}").encode(pictures), rows(name), atol=1e-6)
 
 
@@ -120,9 +116,8 @@ def flax_tree(directory, name, prefix):
     config = transformers.AutoConfig.from_pretrained(directory)
     model_class = {"clip": "FlaxCLIPModel", "resnet": "FlaxResNetModel", "vit": "FlaxViTModel"}[name]
     model = getattr(transformers, model_class)(config, _do_init=False)
-    stand_in = types.SimpleNamespace(
-        params=model.params_shape_tree, base_model_prefix=model.base_model_prefix
-    )
+    shapes, base = model.params_shape_tree, model.base_model_prefix
+    stand_in = types.SimpleNamespace(params=shapes, base_model_prefix=base)
     tree = convert_pytorch_state_dict_to_flax(load_file(directory / "model.safetensors"), stand_in)
     if prefix is None:
         return tree

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import shutil
-import time
 
 import huggingface_hub
 import numpy as np
@@ -28,12 +27,8 @@ def change(path, **changes):
 def test_no_network_is_said_with_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    start = time.monotonic()
-    with pytest.raises(
-        UserError, match="hub cannot be reached .* give a local directory instead, hf:<directory>"
-    ):
+    with pytest.raises(UserError, match="hub cannot be reached .* give a local directory instead, hf:"):
         load_encoder("nobody/nothing-of-this-name")
-    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize(
@@ -43,16 +38,14 @@ def test_no_network_is_said_with_what_to_do(monkeypatch, tmp_path):
 def test_libraries_that_are_not_installed(text, package, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
-    with pytest.raises(
-        UserError, match=rf"{package} is not installed; .* pip install 'jaxalign\[encoders\]'"
-    ):
+    with pytest.raises(UserError, match=rf"{package} is not installed; .*'jaxalign\[encoders\]'"):
         load_encoder(text)
 
 
-def response(status):
-    made = requests.Response()
-    made.status_code = status
-    return made
+def refusal(error, status):
+    response = requests.Response()
+    response.status_code = status
+    return error(str(status), response=response)
 
 
 @pytest.mark.parametrize(
@@ -61,9 +54,9 @@ def response(status):
         (requests.exceptions.ConnectionError("no route"), "hub cannot be reached"),
         (errors.LocalEntryNotFoundError("not cached"), "hub cannot be reached"),
         (OSError(28, "No space left on device"), "cannot be stored in the hub's cache .*No space left"),
-        (errors.GatedRepoError("gated", response=response(403)), "asks for a licence to be accepted"),
-        (errors.RepositoryNotFoundError("404", response=response(404)), "has no public repository org/name"),
-        (errors.RevisionNotFoundError("404", response=response(404)), "has no revision 'v2'"),
+        (refusal(errors.GatedRepoError, 403), "asks for a licence to be accepted"),
+        (refusal(errors.RepositoryNotFoundError, 404), "has no public repository org/name"),
+        (refusal(errors.RevisionNotFoundError, 404), "has no revision 'v2'"),
     ],
 )
 def test_the_hubs_errors_become_a_sentence(raised, message, monkeypatch):
@@ -98,18 +91,15 @@ def test_paths_that_are_not_there(target):
 
 
 def test_a_file_is_no_checkpoint(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"")
+    (file := tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="is a file; hf: takes a checkpoint's directory or a hub id"):
-        load_encoder(f"hf:{tmp_path / 'model.safetensors'}")
+        load_encoder(f"hf:{file}")
 
 
 @pytest.mark.parametrize("kind", ["siglip", "bert", "vit_mae", None])
 def test_classes_without_flax_are_refused_with_those_there_are(kind, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind} if kind else {}))
-    message = (
-        f"model_type {kind!r}, for which transformers has no Flax vision class; there are beit, clip, "
-        ".*dinov2.*resnet.*vit.* export it to ONNX and give onnx:<file>"
-    )
+    message = f"model_type {kind!r}, .* no Flax vision class; there are beit, clip, .*vit.* give onnx:<file>"
     with pytest.raises(UserError, match=message):
         load_encoder(f"hf:{tmp_path}")
 
@@ -119,10 +109,7 @@ def test_classes_without_flax_are_refused_with_those_there_are(kind, tmp_path):
     [
         ("config.json", "config.json is missing in .* class is not known"),
         ("preprocessor_config.json", "preprocessor_config.json is missing in .* not guessed"),
-        (
-            "model.safetensors",
-            "no weights in .*: expected model.safetensors, model.safetensors.index.json or flax_model",
-        ),
+        ("model.safetensors", "no weights in .*: expected model.safetensors, .*index.json or flax_model"),
     ],
 )
 def test_missing_files(file, message, copied):
@@ -135,9 +122,7 @@ def test_missing_files(file, message, copied):
 def test_pickled_weights_are_not_loaded_but_explained(copied):
     directory = copied("vit")
     (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
-    with pytest.raises(
-        UserError, match="pytorch_model.bin is there, which needs PyTorch: .*safe_serialization=True"
-    ):
+    with pytest.raises(UserError, match="pytorch_model.bin is there, .*: .*safe_serialization=True"):
         load_encoder(f"hf:{directory}")
 
 
@@ -155,9 +140,7 @@ def test_weights_of_another_checkpoint(copied, checkpoint):
     with pytest.raises(UserError, match="the weights do not fit config.json"):
         load_encoder(f"hf:{directory}")
     shutil.copy(checkpoint("resnet") / "model.safetensors", directory)
-    with pytest.raises(
-        UserError, match=r"of \d+ arrays that FlaxViTModel needs are not in the checkpoint, among them"
-    ):
+    with pytest.raises(UserError, match=r"of \d+ arrays that FlaxViTModel needs are not in the checkpoint"):
         load_encoder(f"hf:{directory}")
 
 
@@ -194,15 +177,11 @@ def test_poolings_that_a_class_does_not_have(name, pooling, has, checkpoint):
 def test_classes_that_transformers_cannot_build(copied):
     directory = copied("regnet")
     change(directory / "config.json", layer_type="x")
-    with pytest.raises(
-        UserError, match="cannot build FlaxRegNetModel from this config.json .* export the checkpoint to ONNX"
-    ):
+    with pytest.raises(UserError, match="cannot build FlaxRegNetModel from this .* export .* to ONNX"):
         load_encoder(f"hf:{directory}")
 
 
 def test_an_encoder_says_what_its_numbers_depend_on(checkpoint):
     told = load_encoder(f"hf:{checkpoint('dinov2_resampled')}?name=dino").describe()
-    assert (
-        told["class"] == "FlaxDinov2Model" and told["pooling"] == "cls" and len(told["weights_sha256"]) == 64
-    )
+    assert (told["class"], told["pooling"], len(told["weights_sha256"])) == ("FlaxDinov2Model", "cls", 64)
     assert told["preprocessing"]["crop"] == [24, 24] and json.loads(json.dumps(told)) == told

@@ -1,5 +1,6 @@
 """One program for all batches, the same numbers on one device and on many, and what may go in."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -20,10 +21,8 @@ def linear(params, pixels):
     return pixels.reshape(len(pixels), -1) @ params["kernel"]
 
 
-def make(**options):
-    return JaxEncoder(
-        "linear", linear, {"kernel": WEIGHTS}, options.pop("preprocessing", PREPROCESSING), **options
-    )
+def make(preprocessing=PREPROCESSING, **options):
+    return JaxEncoder("linear", linear, {"kernel": WEIGHTS}, preprocessing, **options)
 
 
 def expected(images, preprocessing=PREPROCESSING):
@@ -32,34 +31,31 @@ def expected(images, preprocessing=PREPROCESSING):
     return pixels.reshape(len(images), 72) @ WEIGHTS.astype(float)
 
 
-compilations: list[str] = []
+@pytest.fixture
+def compilations():
+    """Grows by one with every program that is compiled."""
+    seen: list[str] = []
+
+    def note(event: str, duration_secs: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(note)
 
 
-def note_compilation(event: str, duration_secs: float, **_: Any) -> None:
-    if event == "/jax/core/compile/backend_compile_duration":
-        compilations.append(event)
-
-
-def test_one_program_serves_all_batches():
+def test_one_program_serves_all_batches(compilations):
     encoder = make(batch_size=8)
-    jax.monitoring.register_event_duration_secs_listener(note_compilation)
-    try:
-        compilations.clear()
-        for count in (37, 1, 8, 9, 16, 0):
-            np.testing.assert_allclose(encoder.encode(IMAGES[:count]), expected(IMAGES[:count]), atol=1e-4)
-        assert len(compilations) == 1
-    finally:
-        jax.monitoring.unregister_event_duration_listener(note_compilation)
+    compilations.clear()
+    for count in (37, 1, 8, 9, 16, 0):
+        np.testing.assert_allclose(encoder.encode(IMAGES[:count]), expected(IMAGES[:count]), atol=1e-4)
+    assert len(compilations) == 1
 
 
-def test_putting_weights_on_devices_compiles_nothing():
-    jax.monitoring.register_event_duration_secs_listener(note_compilation)
-    try:
-        compilations.clear()
-        make(dtype="bfloat16", batch_size=24)
-        assert not compilations
-    finally:
-        jax.monitoring.unregister_event_duration_listener(note_compilation)
+def test_putting_weights_on_devices_compiles_nothing(compilations):
+    make(dtype="bfloat16", batch_size=24)
+    assert not compilations
 
 
 def test_many_devices_give_the_numbers_of_one():
@@ -76,8 +72,8 @@ def test_each_device_computes_its_share():
 
 
 def test_colour_order_is_the_networks():
-    bgr = Preprocessing(SIZE, SIZE, rescale=1 / 255, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), color="BGR")
-    np.testing.assert_allclose(make(preprocessing=bgr).encode(IMAGES), expected(IMAGES, bgr), atol=1e-4)
+    bgr = dataclasses.replace(PREPROCESSING, color="BGR")
+    np.testing.assert_allclose(make(bgr).encode(IMAGES), expected(IMAGES, bgr), atol=1e-4)
 
 
 def test_callers_matmul_precision_does_not_matter():
@@ -98,9 +94,7 @@ def test_it_is_an_encoder_and_describes_itself():
     ids=["float", "one picture", "another size", "grey", "list"],
 )
 def test_other_input_is_refused(images):
-    with pytest.raises(
-        UserError, match=r"encoder 'linear': expected uint8 RGB pictures of shape \[n, 4, 6, 3\]"
-    ):
+    with pytest.raises(UserError, match=r"'linear': expected uint8 RGB pictures of shape \[n, 4, 6, 3\]"):
         make().encode(images)
 
 
@@ -116,7 +110,5 @@ def test_what_is_no_floating_number_is_not_cast():
         return pixels.mean((1, 2)) * params["scale"] + params["shift"]
 
     params = {"shift": np.int32(3), "batch_stats": {"mean": np.float32(0)}, "scale": np.float32(2)}
-    assert JaxEncoder("shifted", shifted, params, PREPROCESSING, dtype="bfloat16").encode(IMAGES).shape == (
-        37,
-        3,
-    )
+    encoder = JaxEncoder("shifted", shifted, params, PREPROCESSING, dtype="bfloat16")
+    assert encoder.encode(IMAGES).shape == (37, 3)

@@ -3,10 +3,11 @@
 import re
 
 import numpy as np
+import onnx
 import onnx_graphs
 import onnxruntime
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from PIL import Image
 
 from jaxalign.core.errors import UserError
@@ -18,11 +19,12 @@ PIXELS = IMAGES.transpose(0, 3, 1, 2)
 NORMALISED = (PIXELS - 127.5) / 127.5
 
 
-def check(path, expected, options="", images=IMAGES, atol=1e-4, **settings):
+def assert_rows_are_numpys(path, expected, options="", atol=1e-4, **settings):
+    """Loads a graph, which gives the embeddings of these pixels; returns the encoder."""
     encoder = load_encoder(f"onnx:{path}{options}", **settings)
-    rows = encoder.encode(images)
+    rows = encoder.encode(IMAGES)
     assert isinstance(encoder, Encoder) and encoder.dim == onnx_graphs.WIDTH
-    assert rows.dtype == np.float32 and rows.shape == (len(images), encoder.dim)
+    assert rows.dtype == np.float32 and rows.shape == (len(IMAGES), encoder.dim)
     np.testing.assert_allclose(rows, onnx_graphs.expected(expected), atol=atol)
     return encoder
 
@@ -33,18 +35,23 @@ def check(path, expected, options="", images=IMAGES, atol=1e-4, **settings):
 )
 def test_layouts_and_batches(shape, batch_size, tmp_path):
     options = "?size=8" if "h" in shape else ""
-    encoder = check(
-        onnx_graphs.write(tmp_path / "g.onnx", shape=shape), NORMALISED, options, batch_size=batch_size
-    )
+    path = onnx_graphs.write(tmp_path / "g.onnx", shape=shape)
+    encoder = assert_rows_are_numpys(path, NORMALISED, options, batch_size=batch_size)
     assert encoder.batch_size == (shape[0] if isinstance(shape[0], int) else batch_size or 32)
     assert encoder.preprocessing.size == (8, 8) and encoder.name == "g"
     assert encoder.encode(IMAGES[:0]).shape == (0, encoder.dim)
 
 
-def test_an_embedding_with_trailing_ones_and_one_without_declared_width(tmp_path):
-    check(onnx_graphs.write(tmp_path / "a.onnx", flat=False), NORMALISED)
-    check(onnx_graphs.write(tmp_path / "b.onnx", declared=("N", "width")), NORMALISED)
-    check(onnx_graphs.write(tmp_path / "c.onnx", declared=(1, 4)), NORMALISED)  # as insightface's files say
+DECLARED = [
+    {"flat": False},
+    {"declared": ("N", "width")},
+    {"declared": (1, 4)},
+]  # the last as insightface's files
+
+
+@pytest.mark.parametrize("output", DECLARED, ids=["trailing ones", "no width", "one row"])
+def test_declared_shapes_of_the_embedding(output, tmp_path):
+    assert_rows_are_numpys(onnx_graphs.write(tmp_path / "g.onnx", **output), NORMALISED)
 
 
 def test_open_sizes_are_those_of_faces(tmp_path):
@@ -55,58 +62,41 @@ def test_open_sizes_are_those_of_faces(tmp_path):
 
 def test_number_formats(tmp_path):
     half = onnx_graphs.write(tmp_path / "half.onnx", dtype=TensorProto.FLOAT16)
-    check(half, NORMALISED.astype(np.float16))
-    encoder = check(onnx_graphs.write(tmp_path / "bytes.onnx", dtype=TensorProto.UINT8), PIXELS, atol=0.02)
+    assert_rows_are_numpys(half, NORMALISED.astype(np.float16))
+    whole = onnx_graphs.write(tmp_path / "bytes.onnx", dtype=TensorProto.UINT8)
+    encoder = assert_rows_are_numpys(whole, PIXELS, atol=0.02)
     assert encoder.describe()["dtype"] == "uint8"
 
 
 INSIDE = (("Sub", 127.5), ("Mul", 1 / 128))
+BY_CHANNEL = (PIXELS[:, ::-1] - np.reshape([1, 2, 3], (3, 1, 1))) / np.reshape([4, 5, 6], (3, 1, 1))
+NORMALISATIONS = {
+    "default": ({}, "", NORMALISED),
+    "inside": ({"before": INSIDE}, "", (PIXELS - 127.5) / 128),
+    "only Sub": ({"before": INSIDE[:1]}, "", NORMALISED - 127.5),
+    "Sub and Mul after": ({"after": (("Sub", 0.0), ("Mul", 1.0))}, "", NORMALISED),
+    "metadata": ({"metadata": {"input_mean": "127.5", "input_std": "128"}}, "", (PIXELS - 127.5) / 128),
+    "both": ({"metadata": {"input_std": "128"}}, "?mean=100", (PIXELS - 100.0) / 128),
+    "bgr": ({"metadata": {"color_order": "BGR"}}, "", NORMALISED[:, ::-1]),
+    "rgb": ({"metadata": {"color_order": "bgr"}}, "?color=RGB", NORMALISED),
+    "channels": ({}, "?color=bgr&mean=1:2:3&std=4:5:6", BY_CHANNEL),
+    "magface": ({"before": INSIDE}, "?mean=0&std=255", (PIXELS / 255 - 127.5) / 128),
+}
 
 
-@pytest.mark.parametrize(
-    "graph, options, pixels",
-    [
-        ({}, "", NORMALISED),
-        ({"before": INSIDE}, "", (PIXELS - 127.5) / 128),
-        ({"before": INSIDE[:1]}, "", NORMALISED - 127.5),
-        ({"after": (("Sub", 0.0), ("Mul", 1.0))}, "", NORMALISED),
-        ({"metadata": {"input_mean": "127.5", "input_std": "128"}}, "", (PIXELS - 127.5) / 128),
-        ({"metadata": {"input_std": "128"}}, "?mean=100", (PIXELS - 100.0) / 128),
-        ({"metadata": {"color_order": "BGR"}}, "", NORMALISED[:, ::-1]),
-        ({"metadata": {"color_order": "bgr"}}, "?color=RGB", NORMALISED),
-        (
-            {},
-            "?color=bgr&mean=1:2:3&std=4:5:6",
-            (PIXELS[:, ::-1] - np.array([1, 2, 3])[:, None, None]) / np.array([4, 5, 6])[:, None, None],
-        ),
-        ({"before": INSIDE}, "?mean=0&std=255", (PIXELS / 255 - 127.5) / 128),
-    ],
-    ids=[
-        "default",
-        "inside",
-        "only Sub",
-        "Sub and Mul after",
-        "metadata",
-        "both",
-        "bgr",
-        "rgb",
-        "channels",
-        "magface",
-    ],
-)
-def test_normalisation_and_colours(graph, options, pixels, tmp_path):
-    check(onnx_graphs.write(tmp_path / "g.onnx", **graph), pixels, options, atol=2e-3)
+@pytest.mark.parametrize("case", NORMALISATIONS)
+def test_normalisation_and_colours(case, tmp_path):
+    graph, options, pixels = NORMALISATIONS[case]
+    assert_rows_are_numpys(onnx_graphs.write(tmp_path / "g.onnx", **graph), pixels, options, atol=2e-3)
 
 
 def test_several_outputs_need_a_choice(tmp_path):
     path = onnx_graphs.write(tmp_path / "g.onnx", outputs=2)
-    with pytest.raises(
-        UserError, match=re.escape("2 outputs (Flatten_2 [N, 4], Neg_3 [N, 4]); choose one with ?output=")
-    ):
+    with pytest.raises(UserError, match=r"2 outputs \(Flatten_2 \[N, 4\], Neg_3 .* one with \?output="):
         load_encoder(f"onnx:{path}")
     with pytest.raises(UserError, match="no output 'fc1'; it has Flatten_2"):
         load_encoder(f"onnx:{path}?output=fc1")
-    check(path, NORMALISED, "?output=Flatten_2")
+    assert_rows_are_numpys(path, NORMALISED, "?output=Flatten_2")
     assert load_encoder(f"onnx:{path}?output=Neg_3").describe()["output"] == "Neg_3"
 
 
@@ -114,7 +104,7 @@ def test_a_graph_for_one_picture_at_a_time_that_does_not_say_so(tmp_path):
     path = onnx_graphs.write(tmp_path / "g.onnx", fixed_reshape=True)
     with pytest.raises(UserError, match="failed on a batch of 7 .* add the option batch=1"):
         load_encoder(f"onnx:{path}").encode(IMAGES)
-    check(path, NORMALISED, "?batch=1")
+    assert_rows_are_numpys(path, NORMALISED, "?batch=1")
 
 
 @pytest.mark.parametrize(
@@ -134,11 +124,7 @@ def test_a_graph_for_one_picture_at_a_time_that_does_not_say_so(tmp_path):
         ({}, "?color=grb", "the colour order is rgb or bgr, got 'GRB'"),
         ({}, "?provider=tpu", "provider is one of auto, cuda, cpu, got 'tpu'"),
         ({"dtype": TensorProto.UINT8}, "?mean=3", "takes bytes and normalises them itself"),
-        (
-            {"metadata": {"input_mean": "a lot"}},
-            "",
-            "mean is one number or three separated by colons, got 'a lot'",
-        ),
+        ({"metadata": {"input_mean": "a lot"}}, "", "mean is one number or three separated by"),
     ],
 )
 def test_graphs_and_options_that_do_not_fit(graph, options, message, tmp_path):
@@ -148,9 +134,6 @@ def test_graphs_and_options_that_do_not_fit(graph, options, message, tmp_path):
 
 
 def test_text_input_is_refused(tmp_path):
-    import onnx
-    from onnx import helper
-
     taken = helper.make_tensor_value_info("ids", TensorProto.FLOAT, ["N", 12])
     result = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 12])
     graph = helper.make_graph([helper.make_node("Neg", ["ids"], ["out"])], "g", [taken], [result])
@@ -160,20 +143,12 @@ def test_text_input_is_refused(tmp_path):
         load_encoder(f"onnx:{tmp_path / 'g.onnx'}")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x89PNG no graph", b"\x08\x07" * 40], ids=["empty", "png", "noise"]
-)
-def test_files_that_are_no_onnx_are_refused(content, tmp_path):
-    (tmp_path / "g.onnx").write_bytes(content)
-    with pytest.raises(UserError, match=r"g.onnx cannot be loaded as an ONNX graph"):
-        load_encoder(f"onnx:{tmp_path / 'g.onnx'}")
-
-
-def test_a_cut_file_and_a_missing_one(tmp_path):
+def test_files_that_are_no_onnx_are_refused(tmp_path):
     path = onnx_graphs.write(tmp_path / "g.onnx")
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="cannot be loaded as an ONNX graph"):
-        load_encoder(f"onnx:{path}")
+    for content in (path.read_bytes()[:-100], b"", b"\x89PNG no graph", b"\x08\x07" * 40):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"g.onnx cannot be loaded as an ONNX graph"):
+            load_encoder(f"onnx:{path}")
     with pytest.raises(UserError, match=r"there is no file .*nowhere.onnx"):
         load_encoder("onnx:nowhere.onnx")
 
@@ -189,9 +164,8 @@ def test_real_networks_give_the_reference_embeddings(name, shared):
     rows, reference = encoder.encode(images), np.asarray(store[name], np.float32)[list(chosen)]
     cosine = np.sum(rows * reference, 1) / np.linalg.norm(rows, axis=1) / np.linalg.norm(reference, axis=1)
     assert cosine.min() > 0.99
-    np.testing.assert_allclose(
-        rows[:4], by_hand(shared / "models" / f"{name}.onnx", images[:4]), rtol=1e-3, atol=1e-4
-    )
+    own = by_hand(shared / "models" / f"{name}.onnx", images[:4])
+    np.testing.assert_allclose(rows[:4], own, rtol=1e-3, atol=1e-4)
 
 
 def by_hand(path, images):

@@ -10,20 +10,15 @@ from jaxalign.core.errors import UserError
 from jaxalign.vision.encoders import Preprocessing, read_preprocessing
 
 CLIP_2021 = {"crop_size": 24, "do_center_crop": True, "do_resize": True, "resample": 3, "size": 24}
+EDGE = {"shortest_edge": 16}
 CASES = {
     "clip": ("CLIPImageProcessor", CLIP_2021),
     "clip, larger edge than crop": ("CLIPImageProcessor", {"size": {"shortest_edge": 31}, "crop_size": 24}),
     "clip, crop pads": ("CLIPImageProcessor", {"size": {"shortest_edge": 15}, "crop_size": 24}),
-    "clip, odd padding": (
-        "CLIPImageProcessor",
-        {"size": {"shortest_edge": 16}, "crop_size": {"height": 23, "width": 30}},
-    ),
+    "clip, odd padding": ("CLIPImageProcessor", {"size": EDGE, "crop_size": {"height": 23, "width": 30}}),
     "clip, no resize": ("CLIPImageProcessor", {"do_resize": False, "crop_size": 24}),
     "clip, both edges": ("CLIPImageProcessor", {"size": {"height": 30, "width": 26}, "crop_size": 24}),
-    "dinov2": (
-        "BitImageProcessor",
-        {"size": {"shortest_edge": 28}, "crop_size": {"height": 24, "width": 24}},
-    ),
+    "dinov2": ("BitImageProcessor", {"size": EDGE, "crop_size": {"height": 14, "width": 14}}),
     "vit": ("ViTImageProcessor", {"size": 24}),
     "vit, Lanczos, not square": ("ViTImageProcessor", {"size": {"height": 24, "width": 30}, "resample": 1}),
     "vit, nearest, bytes": ("ViTImageProcessor", {"size": 24, "resample": 0, "do_rescale": False}),
@@ -75,11 +70,7 @@ def test_older_and_faster_names_mean_the_same(named, tmp_path):
 @pytest.mark.parametrize(
     "content, model_type, message",
     [
-        (
-            {"image_processor_type": "SamImageProcessor"},
-            "vit",
-            "names the class SamImageProcessor; known are Beit",
-        ),
+        ({"image_processor_type": "SamImageProcessor"}, "vit", "the class SamImageProcessor; known are Beit"),
         ({"size": 24}, None, "names the class None; known are"),
         ({"size": {"longest_edge": 24}}, "vit", "not understood"),
         ({"size": "large"}, "vit", "not understood"),
@@ -94,12 +85,9 @@ def test_what_is_not_understood_is_refused(content, model_type, message, tmp_pat
         read_preprocessing(written(tmp_path, content), model_type=model_type)
 
 
-def test_a_missing_file_is_said_so(tmp_path):
+def test_a_file_that_is_missing_or_no_json_is_said_so(tmp_path):
     with pytest.raises(UserError, match="preprocessor_config.json is missing in .*not guessed here: copy it"):
         read_preprocessing(tmp_path)
-
-
-def test_a_file_that_is_no_json_is_said_so(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read as JSON"):
         read_preprocessing(tmp_path)
