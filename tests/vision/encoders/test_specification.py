@@ -81,9 +81,7 @@ def test_the_papers_fourteen_all_resolve_or_say_what_to_give():
     for name in RESOLVED:
         assert parse_specification(name).form == "hf"
     for name in GIVE:
-        with pytest.raises(
-            UserError, match=rf"'{name}' cannot be loaded by its name alone: .*(onnx|python):"
-        ):
+        with pytest.raises(UserError, match=f"'{name}' cannot be loaded by its name alone: .*(onnx|python):"):
             load_encoder(name)
 
 

@@ -69,22 +69,11 @@ def test_no_two_encoders_start_alike() -> None:
 
 def test_attributes_are_what_they_were_trained_as() -> None:
     traits = list(procedural.TRAITS)
-    assert [traits[column] for column in ATTRIBUTES.columns] == [
-        "head_width",
-        "head_height",
-        "jaw_width",
-        "chin_taper",
-        "hairline",
-        "eye_distance",
-        "eye_width",
-        "lid_weight",
-        "brow_length",
-        "brow_tilt",
-        "nose_length",
-        "nose_width",
-        "mouth_width",
-        "ear_size",
-    ]
+    head = "head_width head_height jaw_width chin_taper hairline"
+    face = (
+        "eye_distance eye_width lid_weight brow_length brow_tilt nose_length nose_width mouth_width ear_size"
+    )
+    assert [traits[column] for column in ATTRIBUTES.columns] == f"{head} {face}".split()
 
 
 def test_all_weights_are_shipped() -> None:
@@ -97,11 +86,8 @@ def test_card_says_what_the_weights_do(name: str, held_out: procedural.Photograp
     card, specification = zoo.card(name), zoo.ZOO[name]
     encoder = zoo.load(name)
     assert (encoder.width, zoo.count(encoder.params)) == (card["width"], card["parameters"])
-    assert (card["seed"], card["steps"], card["batch"]) == (
-        specification.seed,
-        specification.steps,
-        specification.batch,
-    )
+    for field in ("seed", "steps", "batch"):
+        assert card[field] == getattr(specification, field)
     embeddings = encode(name, held_out.images)
     assert embeddings.dtype == np.float32 and np.isfinite(embeddings).all()
     found = biometrics.identify(embeddings, embeddings, held_out.people)["excluded"].rank_k[1]
@@ -133,26 +119,24 @@ def test_unknown_name_lists_the_names() -> None:
 
 def test_missing_cut_and_foreign_weights_are_one_sentence(tmp_path: pathlib.Path) -> None:
     name = "untrained_residual"
-    with pytest.raises(UserError, match="train_zoo --models=untrained_residual"):
-        zoo.load(name, tmp_path)
-    content = zoo.pack(initial(zoo.ZOO[name]))
-    zoo.weights_path(name, tmp_path).write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="cut short"):
-        zoo.load(name, tmp_path)
-    zoo.weights_path(name, tmp_path).write_bytes(safetensors.numpy.save({"other": np.zeros(3)}))
-    with pytest.raises(UserError, match="another network"):
-        zoo.load(name, tmp_path)
+    whole = zoo.pack(initial(zoo.ZOO[name]))
+    for content, sentence in (
+        (None, "train_zoo --models=untrained_residual"),
+        (whole[: len(whole) // 2], "cut short"),
+        (safetensors.numpy.save({"other": np.zeros(3)}), "another network"),
+    ):
+        if content is not None:
+            zoo.weights_path(name, tmp_path).write_bytes(content)
+        with pytest.raises(UserError, match=sentence):
+            zoo.load(name, tmp_path)
     with pytest.raises(UserError, match="card cannot be read"):
         zoo.card(name, tmp_path)
 
 
 def test_schedule_warms_up_and_ends_at_zero() -> None:
-    rate = schedule(zoo.ZOO["arcface_plain"])
-    steps = zoo.ZOO["arcface_plain"].steps
-    np.testing.assert_allclose([np.asarray(rate(0)), np.asarray(rate(steps))], 0.0, atol=1e-8)
-    np.testing.assert_allclose(np.asarray(rate(50)), 1.5e-3, rtol=1e-5)
-    np.testing.assert_allclose(np.asarray(rate(100)), 3e-3, rtol=1e-5)
-    np.testing.assert_allclose(np.asarray(rate(100 + (steps - 100) // 2)), 1.5e-3, rtol=1e-3)
+    rate, steps = schedule(zoo.ZOO["arcface_plain"]), zoo.ZOO["arcface_plain"].steps
+    found = [float(rate(step)) for step in (0, 50, 100, 100 + (steps - 100) // 2, steps)]
+    np.testing.assert_allclose(found, [0, 1.5e-3, 3e-3, 1.5e-3, 0], rtol=1e-3, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["arcface_plain", "simclr_plain"])
@@ -189,20 +173,16 @@ def test_driver_writes_weights_and_card(tmp_path: pathlib.Path, monkeypatch, cap
     from experiments import train_zoo
     from experiments.run import cli
 
-    monkeypatch.setattr(train_zoo, "MEASURED_PEOPLE", 5)
-    monkeypatch.setattr(train_zoo, "PEOPLE", 9)
-    monkeypatch.setattr(train_zoo, "EACH", 2)
+    for name, value in (("MEASURED_PEOPLE", 5), ("PEOPLE", 9), ("EACH", 2)):
+        monkeypatch.setattr(train_zoo, name, value)
     arguments = ["train_zoo", "--models=attributes_plain", f"--out={tmp_path}", "--steps=2"]
     with pytest.raises(SystemExit) as ended:
         cli.run(train_zoo.main, arguments, values=train_zoo.FLAGS)
-    assert not ended.value.code
-    assert "attributes_plain: " in capsys.readouterr().out
+    assert not ended.value.code and "attributes_plain: " in capsys.readouterr().out
     card = zoo.card("attributes_plain", tmp_path)
     assert card["steps"] == 2 and 0.0 <= card["verification"]["rank1"] <= 1.0
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "attributes_plain.json",
-        "attributes_plain.safetensors",
-    ]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["attributes_plain.json", "attributes_plain.safetensors"]
 
 
 def test_weights_are_package_data() -> None:

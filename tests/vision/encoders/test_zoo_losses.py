@@ -1,22 +1,16 @@
 """The zoo's losses against numpy written from their papers, and what each must prefer."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
 
+from jaxalign.vision.zoo import losses
 from jaxalign.vision.zoo.augment import Augmentation, _warped
-from jaxalign.vision.zoo.losses import (
-    Attributes,
-    Batch,
-    Contrastive,
-    Decoder,
-    Margin,
-    Reconstruction,
-    Triplet,
-    unit,
-)
+from jaxalign.vision.zoo.losses import Attributes, Batch, Contrastive, Margin, Reconstruction, Triplet
 
 CLASSES, WIDTH, TRAITS = 7, 12, 5
 
@@ -26,11 +20,19 @@ def rows(count: int, width: int = WIDTH, seed: int = 0) -> np.ndarray:
 
 
 def batch_of(labels: np.ndarray, progress: float = 1.0) -> Batch:
-    count = len(labels)
-    clean = np.random.default_rng(2).uniform(0, 255, (count, 64, 64, 3)).astype(np.float32)
-    return Batch(
-        jnp.asarray(labels, jnp.int32), jnp.asarray(rows(count, TRAITS, 3)), jnp.asarray(clean), progress
-    )
+    clean = np.random.default_rng(2).uniform(0, 255, (len(labels), 64, 64, 3)).astype(np.float32)
+    traits = jnp.asarray(rows(len(labels), TRAITS, 3))
+    return Batch(jnp.asarray(labels, jnp.int32), traits, jnp.asarray(clean), progress)
+
+
+def pictures(count: int, least: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).integers(least, 256, (count, 64, 64, 3), np.uint8))
+
+
+def augmented(images: jax.Array, seed: int = 0, **changes: Any) -> tuple[np.ndarray, np.ndarray]:
+    """What the encoder sees and the clean views, without a shift or gain of their own."""
+    seen, clean = Augmentation(**{"shift": 0, "gain": 0.0, **changes})(jax.random.key(seed), images)
+    return np.asarray(seen), np.asarray(clean)
 
 
 def normalized(array: np.ndarray) -> np.ndarray:
@@ -44,9 +46,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("angular", [True, False])
-@pytest.mark.parametrize(
-    ("progress", "share"), [(0.0, 0.0), (0.15, 0.0), (0.375, 0.5), (0.6, 1.0), (1.0, 1.0)]
-)
+@pytest.mark.parametrize("progress, share", [(0.0, 0), (0.15, 0), (0.375, 0.5), (0.6, 1), (1.0, 1)])
 def test_margin_softmax(angular: bool, progress: float, share: float) -> None:
     embeddings, centres = rows(20), rows(CLASSES, seed=1)
     labels = np.arange(20) % CLASSES
@@ -105,10 +105,8 @@ def test_contrastive() -> None:
 
 def test_contrastive_ignores_labels_and_traits() -> None:
     head, embeddings = jnp.asarray(rows(WIDTH, 6, seed=1)), jnp.asarray(rows(10))
-    first, second = (
-        Contrastive()(head, embeddings, batch_of(labels)) for labels in (np.zeros(10), np.arange(10))
-    )
-    assert first == second
+    one, each = batch_of(np.zeros(10)), batch_of(np.arange(10))
+    assert Contrastive()(head, embeddings, one) == Contrastive()(head, embeddings, each)
 
 
 def test_reconstruction() -> None:
@@ -116,7 +114,7 @@ def test_reconstruction() -> None:
     head = loss.init(jax.random.key(0), WIDTH, CLASSES, TRAITS)
     batch = batch_of(np.zeros(3))
     embeddings = jnp.asarray(rows(3))
-    picture = np.asarray(Decoder().apply(head, embeddings))
+    picture = np.asarray(losses.Decoder().apply(head, embeddings))
     assert picture.shape == (3, 40, 40)
     grey = np.asarray(batch.clean, np.float64).mean(3)[:, 12:52, 12:52]
     wanted = [(image - image.mean()) / (image.std() + 4.0) for image in grey]
@@ -133,48 +131,42 @@ def test_attributes() -> None:
 
 
 def test_unit_keeps_zeros() -> None:
-    assert np.array_equal(unit(jnp.zeros((2, 3))), np.zeros((2, 3)))
+    assert np.array_equal(losses.unit(jnp.zeros((2, 3))), np.zeros((2, 3)))
 
 
 def test_augmentation_of_nothing_is_the_image() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
-    seen, clean = Augmentation(shift=0, gain=0.0)(jax.random.key(0), jnp.asarray(images))
+    images = pictures(3)
+    seen, clean = augmented(images)
     assert np.array_equal(seen, images) and np.array_equal(clean, images)
 
 
 def test_augmentation_shifts_by_at_most_so_many_pixels() -> None:
-    image = np.zeros((1, 64, 64, 3), np.uint8)
-    image[0, 32, 32] = 255
-    copies = jnp.asarray(np.repeat(image, 200, 0))
-    seen, _ = Augmentation(shift=3, gain=0.0)(jax.random.key(0), copies)
-    _, down, across = np.nonzero(np.asarray(seen)[..., 0])
+    copies = jnp.zeros((200, 64, 64, 3), jnp.uint8).at[:, 32, 32].set(255)
+    _, down, across = np.nonzero(augmented(copies, shift=3)[0][..., 0])
     assert set(down.tolist()) == set(across.tolist()) == set(range(29, 36))
 
 
 def test_border_is_of_one_colour_in_each_image() -> None:
-    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8))
-    seen = np.asarray(Augmentation(shift=0, gain=0.0, border=10)(jax.random.key(0), images)[0])
+    images = pictures(4)
+    seen, _ = augmented(images, border=10)
     assert np.array_equal(seen[:, 10:54, 10:54], images[:, 10:54, 10:54])
     assert (seen[:, :10] == seen[:, :1, :1]).all() and (seen[:, :, 54:] == seen[:, :1, :1]).all()
     assert not np.array_equal(seen[0, 0, 0], seen[1, 0, 0])
 
 
 def test_views_differ_and_masks_hide_from_the_encoder_only() -> None:
-    images = jnp.asarray(np.random.default_rng(0).integers(1, 256, (4, 64, 64, 3), np.uint8))
-    seen, clean = Augmentation(shift=0, gain=0.2, grain=4.0, cutout=16, masked=0.5, views=2)(
-        jax.random.key(1), images
-    )
+    seen, clean = augmented(pictures(4, 1), 1, gain=0.2, grain=4.0, cutout=16, masked=0.5, views=2)
     assert seen.shape == clean.shape == (8, 64, 64, 3)
     assert not np.array_equal(clean[:4], clean[4:])
-    patches = np.asarray(seen).reshape(8, 8, 8, 8, 8, 3).transpose(0, 1, 3, 2, 4, 5)
+    patches = seen.reshape(8, 8, 8, 8, 8, 3).transpose(0, 1, 3, 2, 4, 5)
     hidden = (patches == 0).all((3, 4, 5))
     assert 0.3 < hidden.mean() < 0.7
-    assert not (np.asarray(clean) == 0).all(axis=3).any(axis=(1, 2)).all()
+    assert not (clean == 0).all(axis=3).any(axis=(1, 2)).all()
 
 
 def test_grey_views_have_one_channel_and_other_weights_each() -> None:
-    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8))
-    seen = np.asarray(Augmentation(shift=0, gain=0.0, grey=True, views=2)(jax.random.key(0), images)[0])
+    images = pictures(2)
+    seen, _ = augmented(images, grey=True, views=2)
     assert np.array_equal(seen[..., 0], seen[..., 1]) and np.array_equal(seen[..., 0], seen[..., 2])
     assert not np.allclose(seen[:2], seen[2:])
     weights = np.linalg.lstsq(np.asarray(images[0], float).reshape(-1, 3), seen[0, ..., 0].ravel())[0]
@@ -182,11 +174,10 @@ def test_grey_views_have_one_channel_and_other_weights_each() -> None:
 
 
 def test_light_is_a_smooth_field() -> None:
-    images = jnp.full((1, 64, 64, 3), 20, jnp.uint8)
-    seen = np.asarray(Augmentation(shift=0, gain=0.0, light=0.3)(jax.random.key(3), images)[0], np.float64)
+    seen, _ = augmented(jnp.full((1, 64, 64, 3), 20, jnp.uint8), 3, light=0.3)
     x, y = np.meshgrid(np.linspace(-1, 1, 64), np.linspace(-1, 1, 64))
     terms = np.stack([x, y, x * y, x**2, y**2], axis=-1).reshape(-1, 5)
-    log = np.log(seen[0, ..., 0] / 20).ravel()
+    log = np.log(seen[0, ..., 0].astype(np.float64) / 20).ravel()
     assert np.ptp(log) > 0.1
     np.testing.assert_allclose(terms @ np.linalg.lstsq(terms, log)[0], log, atol=1e-5)
 
@@ -197,13 +188,8 @@ def test_warped_pictures_are_scipys() -> None:
     change = 0.1 * generator.normal(size=(2, 3))
     matrix = np.eye(2) + change[:, :2]
     offset = 31.5 - matrix @ [31.5, 31.5] + 10 * change[:, 2]
-    change_of_place = np.column_stack(
-        [matrix, offset]
-    )  # scipy's form: the matrix and the offset side by side
-    expected = [
-        scipy.ndimage.affine_transform(image[..., k].astype(float), change_of_place, order=1, mode="nearest")
-        for k in range(3)
-    ]
-    np.testing.assert_allclose(
-        _warped(jnp.asarray(image), jnp.asarray(change)), np.stack(expected, -1), atol=0.05
-    )
+    both = np.column_stack([matrix, offset])  # as scipy takes them
+    warped = np.asarray(_warped(jnp.asarray(image), jnp.asarray(change)))
+    for k in range(3):
+        expected = scipy.ndimage.affine_transform(image[..., k].astype(float), both, order=1, mode="nearest")
+        np.testing.assert_allclose(warped[..., k], expected, atol=0.05)

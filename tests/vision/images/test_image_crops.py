@@ -12,18 +12,14 @@ from hypothesis import strategies as st
 from pictures import noise, smooth, write
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.images import (
-    RESAMPLING,
-    BadImageError,
-    CenterCrop,
-    Resize,
-    Sample,
-    View,
-    parse_crop,
-)
-from jaxalign.vision.images.landmarks import five_points, landmark_columns, read_landmarks
+from jaxalign.vision.images import RESAMPLING, BadImageError, CenterCrop, Resize, Sample, View, parse_crop
+from jaxalign.vision.images.landmarks import ARCFACE_TEMPLATE, five_points, landmark_columns, read_landmarks
 
 TEN = [30.0, 40.0, 60.0, 41.0, 46.0, 60.0, 33.0, 75.0, 58.0, 76.0]
+MALFORMED = [
+    *("", "center", "center:", "center:0", "center:1.5", "center:-0.5", "center:nan", "center:1e999"),
+    *("none:", "none:1", "landmarks:", "middle:0.6", "CENTER:0.6"),
+]
 
 
 def _view(view: View, pixels: np.ndarray, points: np.ndarray | None = None) -> np.ndarray:
@@ -37,10 +33,7 @@ def test_specifications(text: str) -> None:
     assert json.loads(json.dumps(View(crop).facts())) == View(crop).facts()
 
 
-@pytest.mark.parametrize(
-    "text", ["", "center", "center:", "center:0", "center:1.5", "center:-0.5", "center:nan", "center:1e999", "none:",
-             "none:1", "landmarks:", "middle:0.6", "CENTER:0.6"]
-)  # fmt: skip
+@pytest.mark.parametrize("text", MALFORMED)
 def test_malformed_specifications(text: str) -> None:
     with pytest.raises(UserError, match=r"a crop is none, center|fraction"):
         parse_crop(text)
@@ -61,15 +54,11 @@ def test_a_central_crop_is_central(width: int, height: int, fraction: float) -> 
         assert 0 <= (side - stop) - start <= 1
 
 
-@pytest.mark.parametrize(
-    ("name", "number"), [("nearest", 0), ("lanczos", 1), ("bilinear", 2), ("bicubic", 3)]
-)
+@pytest.mark.parametrize("name, number", [("nearest", 0), ("lanczos", 1), ("bilinear", 2), ("bicubic", 3)])
 @pytest.mark.parametrize("size", [(20, 30), (150, 90)])
 def test_resize_is_pillow_by_name_and_by_number(name: str, number: int, size: tuple[int, int]) -> None:
     pixels = noise(60, 50)
-    expected = np.asarray(
-        PIL.Image.fromarray(pixels).resize((size[1], size[0]), PIL.Image.Resampling(number))
-    )
+    expected = np.asarray(PIL.Image.fromarray(pixels).resize(size[::-1], PIL.Image.Resampling(number)))
     assert RESAMPLING[name] == number
     assert Resize(*size, resample=number) == Resize(*size, resample=name)
     np.testing.assert_array_equal(_view(View(resize=Resize(*size, resample=name)), pixels), expected)
@@ -86,27 +75,25 @@ def test_bilinear_shrinking_averages() -> None:
     assert np.abs(found - expected).max() <= 1
 
 
+def _processed(kind: str, pixels: np.ndarray, **options: Any) -> np.ndarray:
+    """What an image processor of transformers makes of a picture, without normalisation."""
+    make = getattr(pytest.importorskip("transformers"), kind)
+    processor = make(do_normalize=False, do_rescale=False, **options)
+    return processor(PIL.Image.fromarray(pixels), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+
+
 @pytest.mark.parametrize("shape", [(80, 80), (90, 61), (61, 90), (20, 200), (200, 20), (31, 30), (224, 224)])
 @pytest.mark.parametrize(("shortest", "crop"), [(64, 64), (72, 64), (40, 64), (41, 64), (64, 63)])
 def test_shortest_edge_agrees_with_transformers(shape: tuple[int, int], shortest: int, crop: int) -> None:
-    transformers = pytest.importorskip("transformers")
-    processor = transformers.CLIPImageProcessor(
-        size={"shortest_edge": shortest}, crop_size=crop, do_normalize=False, do_rescale=False
-    )
-    pixels = noise(*shape)
-    expected = processor(PIL.Image.fromarray(pixels), input_data_format=None, return_tensors="np")
-    found = _view(View(resize=Resize(crop, crop, "bicubic", shortest_edge=shortest)), pixels)
-    np.testing.assert_array_equal(found, expected["pixel_values"][0].transpose(1, 2, 0))
+    size = {"shortest_edge": shortest}
+    expected = _processed("CLIPImageProcessor", noise(*shape), size=size, crop_size=crop)
+    found = _view(View(resize=Resize(crop, crop, "bicubic", shortest_edge=shortest)), noise(*shape))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_stretching_agrees_with_transformers() -> None:
-    transformers = pytest.importorskip("transformers")
-    processor = transformers.ViTImageProcessor(
-        size={"height": 48, "width": 64}, resample=2, do_normalize=False, do_rescale=False
-    )
-    pixels = noise(70, 50)
-    expected = processor(PIL.Image.fromarray(pixels), return_tensors="np")["pixel_values"][0]
-    np.testing.assert_array_equal(_view(View(resize=Resize(48, 64, 2)), pixels), expected.transpose(1, 2, 0))
+    expected = _processed("ViTImageProcessor", noise(70, 50), size={"height": 48, "width": 64}, resample=2)
+    np.testing.assert_array_equal(_view(View(resize=Resize(48, 64, 2)), noise(70, 50)), expected)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +120,10 @@ def test_settings_are_recorded_as_plain_values() -> None:
 
 def test_landmark_crop_brings_a_shrunken_face_back() -> None:
     """A picture twice the template's size with the template's points at twice their place: every second pixel."""
-    published = [38.2946, 51.6963, 73.5318, 51.5014, 56.0252, 71.7366, 41.5493, 92.3655, 70.7299, 92.2041]
-    pixels, points = smooth(224, 224), 2 * np.array(published).reshape(5, 2)
+    pixels, points = smooth(224, 224), 2 * ARCFACE_TEMPLATE
     np.testing.assert_array_equal(_view(View(parse_crop("landmarks")), pixels, points), pixels[::2, ::2])
-    same = _view(
-        View(parse_crop("landmarks"), Resize(224, 224, "lanczos", shortest_edge=300)), pixels, points
-    )
-    np.testing.assert_array_equal(same, pixels)
+    resize = Resize(224, 224, "lanczos", shortest_edge=300)
+    np.testing.assert_array_equal(_view(View(parse_crop("landmarks"), resize), pixels, points), pixels)
 
 
 def test_landmarks_from_a_csv(tmp_path: pathlib.Path) -> None:
@@ -150,11 +134,8 @@ def test_landmarks_from_a_csv(tmp_path: pathlib.Path) -> None:
         (tmp_path / "points.csv").write_text(f"{head}faces/ann/1.png,{numbers}\nbob/2.png, {numbers}\n")
         table = read_landmarks(tmp_path / "points.csv")
         assert len(table.points) == 2
-        for sample in (
-            Sample("bob/2.png", "bob"),
-            Sample("other name", "ann", str(photograph)),
-            Sample("faces/ann/1.png", "ann"),
-        ):
+        by_path = Sample("other name", "ann", str(photograph))
+        for sample in (Sample("bob/2.png", "bob"), by_path, Sample("faces/ann/1.png", "ann")):
             np.testing.assert_array_equal(table.find(sample), np.array(TEN).reshape(5, 2))
         assert table.find(Sample("ann/1.png", "ann")) is None
     facts = parse_crop(f"landmarks:{tmp_path}/points.csv").facts()
@@ -196,17 +177,10 @@ def test_landmark_columns() -> None:
         landmark_columns(["x1"], "points", "data")
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        TEN,
-        np.array(TEN).reshape(5, 2).tolist(),
-        [TEN],
-        " ".join(map(str, TEN)),
-        str(TEN),
-        list(map(str, TEN)),
-    ],
-)
+TEXTS, PAIRS = list(map(str, TEN)), np.reshape(TEN, (5, 2)).tolist()
+
+
+@pytest.mark.parametrize("values", [TEN, PAIRS, [TEN], " ".join(TEXTS), str(TEN), TEXTS])
 def test_ten_numbers_in_any_form(values: Any) -> None:
     np.testing.assert_array_equal(five_points(values, "row 1"), np.array(TEN).reshape(5, 2))
 

@@ -28,6 +28,10 @@ ORIENTATIONS = {
 }
 
 
+def grey_as_rgb(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[..., None], 3, axis=2)
+
+
 def _exif(orientation: int) -> PIL.Image.Exif:
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
@@ -44,12 +48,9 @@ def test_lossless_pictures_come_back_as_they_are(pixels: np.ndarray) -> None:
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_exif_orientation(orientation: int) -> None:
-    upright = noise(7, 11)
-    stored = next(  # the arrangement that the rotation turns upright
-        candidate
-        for candidate in (turn(upright) for turn in ORIENTATIONS.values())
-        if np.array_equal(ORIENTATIONS[orientation](candidate), upright)
-    )
+    upright, turn = noise(7, 11), ORIENTATIONS[orientation]
+    arranged = [other(upright) for other in ORIENTATIONS.values()]
+    stored = next(one for one in arranged if np.array_equal(turn(one), upright))
     for format, options in (("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})):
         content = encoded(np.ascontiguousarray(stored), format, exif=_exif(orientation), **options)
         np.testing.assert_array_equal(decode(content), upright)
@@ -71,21 +72,18 @@ def test_a_damaged_exif_block_costs_no_more_than_the_rotation(exif: bytes) -> No
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bit_grey_is_scaled(format: str) -> None:
     values = np.array([[0, 1, 128, 129, 256, 257], [385, 386, 32767, 32896, 65534, 65535]], np.uint16)
-    expected = np.rint(values / 257).astype(np.uint8)
-    np.testing.assert_array_equal(decode(encoded(values, format)), np.repeat(expected[..., None], 3, axis=2))
+    np.testing.assert_array_equal(decode(encoded(values, format)), grey_as_rgb(np.rint(values / 257)))
 
 
 def _png(values: np.ndarray, colour_type: int) -> bytes:
     """A PNG file of 16 bits a channel, which Pillow does not write."""
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0),
-              b"IDAT": zlib.compress(rows), b"IEND": b""}  # fmt: skip
-    parts = [
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks.items()
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    head = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, data in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return content
 
 
 @pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
@@ -141,10 +139,7 @@ def test_one_transparent_colour_of_an_rgb_picture_is_composited() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    hnp.arrays(np.uint8, (3, 4, 4)),
-    st.tuples(*[st.integers(0, 255)] * 3),
-)
+@given(hnp.arrays(np.uint8, (3, 4, 4)), st.tuples(*[st.integers(0, 255)] * 3))
 def test_alpha_is_composited(pixels: np.ndarray, background: tuple[int, int, int]) -> None:
     alpha = pixels[..., 3:] / 255.0
     expected = alpha * pixels[..., :3] + (1 - alpha) * np.array(background)
@@ -161,22 +156,21 @@ def test_one_bit() -> None:
     bits = np.random.default_rng(0).integers(0, 2, (9, 10)).astype(bool)
     for format in ("PNG", "TIFF", "PPM"):
         found = decode(encoded(PIL.Image.fromarray(bits), format))
-        np.testing.assert_array_equal(found, np.repeat(bits[..., None] * 255, 3, axis=2))
+        np.testing.assert_array_equal(found, grey_as_rgb(bits * 255))
 
 
 def test_grey() -> None:
     grey = noise()[..., 0]
-    np.testing.assert_array_equal(decode(encoded(grey)), np.repeat(grey[..., None], 3, axis=2))
-    np.testing.assert_array_equal(decode(grey), np.repeat(grey[..., None], 3, axis=2))
+    for found in (decode(encoded(grey)), decode(grey)):
+        np.testing.assert_array_equal(found, grey_as_rgb(grey))
 
 
-@pytest.mark.parametrize(
-    ("format", "options"), [("PNG", {}), ("GIF", {}), ("WEBP", {"lossless": True}), ("TIFF", {})]
-)
-def test_of_an_animation_the_first_picture(format: str, options: dict) -> None:
+@pytest.mark.parametrize("format", ["PNG", "GIF", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_picture(format: str) -> None:
     frames = [np.full((4, 5, 3), value, np.uint8) for value in (50, 100, 200)]
     first, *rest = map(PIL.Image.fromarray, frames)
-    content = encoded(first, format, save_all=True, append_images=rest, **options)
+    lossless = {"lossless": True} if format == "WEBP" else {}
+    content = encoded(first, format, save_all=True, append_images=rest, **lossless)
     with PIL.Image.open(io.BytesIO(content)) as image:
         assert getattr(image, "n_frames", 1) == 3
     np.testing.assert_array_equal(decode(content), frames[0])
@@ -195,17 +189,13 @@ def test_ycbcr_and_jpeg_2000() -> None:
         assert np.abs(decode(content).astype(int) - pixels).max() <= 4
 
 
-def _cut(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
 JPEG = encoded(smooth(64, 64), "JPEG")
 DAMAGED = {
     "empty": (b"", "empty"),
     "text": (b"<html>not found</html>", "not an image"),
-    "cut JPEG": (_cut(JPEG), "damaged"),
-    "cut PNG": (_cut(encoded(noise(50, 50))), "damaged"),
-    "cut TIFF": (_cut(encoded(noise(50, 50), "TIFF")), "damaged|not an image"),
+    "cut JPEG": (JPEG[: len(JPEG) // 2], "damaged"),
+    "cut PNG": (encoded(noise(50, 50))[:3000], "damaged"),
+    "cut TIFF": (encoded(noise(50, 50), "TIFF")[:3000], "damaged|not an image"),
     "header only": (JPEG[:20], "damaged|not an image"),
     "floats": (encoded(np.ones((3, 3), np.float32), "TIFF"), "range is unknown"),
     "32 bits": (encoded(np.ones((3, 3), np.int32), "TIFF"), "range is unknown"),
@@ -249,9 +239,6 @@ def test_whatever_the_damage_it_is_a_picture_or_a_sentence(place: int, noise_byt
     "pixels", [np.zeros((3, 4, 3)), np.zeros((3, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)], ids=str
 )
 def test_pixels_of_the_wrong_kind(pixels: np.ndarray) -> None:
-    with pytest.raises(BadImageError, match="uint8"):
+    with pytest.raises(BadImageError, match="uint8") as refused:
         decode(pixels)
-
-
-def test_a_bad_image_is_a_user_error() -> None:
-    assert issubclass(BadImageError, UserError)
+    assert isinstance(refused.value, UserError)

@@ -12,22 +12,12 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pictures import encoded, noise, people_folder, write
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.images import (
-    Batch,
-    Picture,
-    Resize,
-    Sample,
-    SourceOptions,
-    View,
-    load_batches,
-    open_images,
-    parse_crop,
-)
+from jaxalign.vision.images import Batch, Picture, Resize, Sample, View, load_batches, open_images, parse_crop
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 SMALL = View(resize=Resize(4, 5))
@@ -41,7 +31,7 @@ class Made:
         self._all = [Sample(f"s{row}", f"p{row % 3}") for row in range(count)]
         self.samples: Sequence[Sample] | None = None if streamed else self._all
         self._load = load
-        self.drawn = 0
+        self.drawn = self.loaded = 0
 
     def pictures(self, start: int = 0) -> Iterator[Picture]:
         for row in range(start, len(self._all)):
@@ -52,6 +42,7 @@ class Made:
         return None
 
     def _content(self, row: int) -> Any:
+        self.loaded += 1
         content = self._load(row)
         return np.full((6, 8, 3), row % 256, np.uint8) if content is None else content
 
@@ -60,27 +51,21 @@ def _shades(batches: Sequence[Batch], view: int = 0) -> list[int]:
     return [int(image[0, 0, 0]) for batch in batches for image in batch.images[view]]
 
 
+THREADS = st.fixed_dictionaries({"workers": st.integers(1, 5), "prefetch": st.integers(1, 20)})
+
+
 @settings(max_examples=40, deadline=None)
 @given(
-    count=st.integers(1, 40),
-    size=st.integers(1, 15),
-    workers=st.integers(1, 5),
-    prefetch=st.integers(1, 20),
-    bad=st.sets(st.integers(0, 39), max_size=10),
-    streamed=st.booleans(),
+    st.integers(1, 40), st.integers(1, 15), THREADS, st.sets(st.integers(0, 39), max_size=10), st.booleans()
 )
-def test_order_and_stops(
-    count: int, size: int, workers: int, prefetch: int, bad: set[int], streamed: bool
-) -> None:
+def test_order_and_stops(count: int, size: int, threads: dict, bad: set[int], streamed: bool) -> None:
     good = [row for row in range(count) if row not in bad]
-    if not good:
-        return
+    assume(good)
     source = Made(count, lambda row: b"nonsense" if row in bad else None, streamed)
-    load = lambda start: list(  # noqa: E731
-        load_batches(
-            source, [SMALL], size, start=start, bad_images="skip", workers=workers, prefetch=prefetch
-        )
-    )
+
+    def load(start: int) -> list[Batch]:
+        return list(load_batches(source, [SMALL], size, start=start, bad_images="skip", **threads))
+
     batches = load(0)
     assert _shades(batches) == good
     assert [sample.sample_id for batch in batches for sample in batch.samples] == [f"s{row}" for row in good]
@@ -101,26 +86,18 @@ def test_one_decoding_pass_feeds_several_encoders(tmp_path: pathlib.Path) -> Non
     reads: list[int] = []
     source = open_images(f"folder:{tmp_path}")
     counted = Made(3, lambda row: reads.append(row) or list(source.pictures())[row].load())
-    views = [
-        View(resize=Resize(16, 12)),
-        View(parse_crop("center:0.5"), Resize(20, 20, "bicubic")),
-        View(resize=Resize(16, 12)),
-        View(parse_crop("center:0.5")),
-    ]
+    half, whole = parse_crop("center:0.5"), View(resize=Resize(16, 12))
+    views = [whole, View(half, Resize(20, 20, "bicubic")), View(resize=Resize(16, 12)), View(half)]
     (batch,) = load_batches(counted, views, 8)
     assert sorted(reads) == [0, 1, 2]
-    originals = [PIL.Image.fromarray(image) for image in pixels.values()]
-    whole = [np.asarray(image.resize((12, 16), PIL.Image.Resampling.BILINEAR)) for image in originals]
-    middle = [image.crop((7, 10, 22, 30)) for image in originals]
-    np.testing.assert_array_equal(batch.images[0], whole)
-    np.testing.assert_array_equal(
-        batch.images[1],
-        [np.asarray(image.resize((20, 20), PIL.Image.Resampling.BICUBIC)) for image in middle],
-    )
     assert batch.images[2] is batch.images[0]  # equal views are taken once
     assert batch.images[3].dtype == object and len(batch.images[3]) == 3
-    for found, expected in zip(batch.images[3], middle):
-        np.testing.assert_array_equal(found, np.asarray(expected))
+    for row, image in enumerate(map(PIL.Image.fromarray, pixels.values())):
+        middle = image.crop((7, 10, 22, 30))
+        small = image.resize((12, 16), PIL.Image.Resampling.BILINEAR)
+        large = middle.resize((20, 20), PIL.Image.Resampling.BICUBIC)
+        for view, expected in ((0, small), (1, large), (3, middle)):
+            np.testing.assert_array_equal(batch.images[view][row], np.asarray(expected))
 
 
 def test_pictures_are_loaded_side_by_side() -> None:
@@ -168,12 +145,8 @@ def test_a_defect_of_the_source_reaches_the_consumer() -> None:
     with pytest.raises(RuntimeError, match="a defect"):
         next(batches)
     assert not _threads()
-
-    def failing(row: int) -> None:
-        raise RuntimeError("a defect of loading")
-
-    with pytest.raises(RuntimeError, match="a defect of loading"):
-        list(load_batches(Made(20, failing), [SMALL], 5))
+    with pytest.raises(ZeroDivisionError):
+        list(load_batches(Made(20, lambda row: 1 / 0), [SMALL], 5))
     assert not _threads()
 
 
@@ -198,10 +171,8 @@ def test_a_photograph_that_vanished_or_may_not_be_read(tmp_path: pathlib.Path) -
     (folder / "p1" / "0.png").unlink()
     (folder / "p1" / "0.png").mkdir()
     (batch,) = load_batches(source, [SMALL], 9, bad_images="skip")
-    assert [bad.reason for bad in batch.bad] == [
-        "it cannot be read (No such file or directory)",
-        "it cannot be read (Is a directory)",
-    ]
+    reasons = [f"it cannot be read ({what})" for what in ("No such file or directory", "Is a directory")]
+    assert [bad.reason for bad in batch.bad] == reasons
 
 
 def test_the_last_bad_ones_are_reported_too() -> None:
@@ -211,12 +182,9 @@ def test_the_last_bad_ones_are_reported_too() -> None:
     assert last.images[0].shape == (0, 4, 5, 3) and last.images[1].shape == (0,) and last.samples == ()
 
 
-@pytest.mark.parametrize(
-    ("count", "expected"),
-    [(3, "none of its 3 photographs can be used; first"), (0, "none of its 0 photographs")],
-)
-def test_nothing_to_see(count: int, expected: str) -> None:
-    with pytest.raises(UserError, match=expected):
+@pytest.mark.parametrize("count", [3, 0])
+def test_nothing_to_see(count: int) -> None:
+    with pytest.raises(UserError, match=f"none of its {count} photographs"):
         list(load_batches(Made(count, lambda row: b"x", streamed=True), [SMALL], 2, bad_images="skip"))
 
 
@@ -248,31 +216,26 @@ def test_digests_tell_photographs_apart(tmp_path: pathlib.Path) -> None:
 
 
 class WithLandmarks(Made):
-    missing: tuple[int, ...] = ()
+    missing: tuple[int, ...] = (2, 4)
 
     def _points(self, row: int) -> np.ndarray | None:
         return None if row in self.missing else np.array([[1, 1], [5, 1], [3, 3], [1, 5], [5, 5.0]])
 
 
 def test_missing_landmarks_stop_before_any_photograph_is_read() -> None:
-    def reading(row: int) -> None:
-        raise AssertionError("read")
-
-    source = WithLandmarks(6, reading)
-    source.missing = (2, 4)
+    source = WithLandmarks(6)
     with pytest.raises(UserError, match=r"made has no landmarks for 2 of 6 photographs \(first: 's2'\)"):
         load_batches(source, [SMALL, View(parse_crop("landmarks"))], 3)
+    assert source.loaded == 0
 
 
 def test_missing_landmarks_may_be_skipped() -> None:
     source = WithLandmarks(6)
-    source.missing = (2, 4)
     view = View(parse_crop("landmarks"), Resize(112, 112))
     (batch,) = load_batches(source, [SMALL, view], 9, bad_images="skip")
     assert [bad.sample.sample_id for bad in batch.bad] == ["s2", "s4"]
     assert batch.images[1].shape == (4, 112, 112, 3)
     source = WithLandmarks(6, streamed=True)
-    source.missing = (2,)
     with pytest.raises(UserError, match="'s2' cannot be used: the data set has no landmarks for it"):
         list(load_batches(source, [view], 9))
 
@@ -283,9 +246,7 @@ def test_landmarks_of_a_file(tmp_path: pathlib.Path) -> None:
     points.write_text("p0/0.png,1,1,5,1,3,3,1,5,5,5\n")
     source = open_images(f"folder:{folder}")
     view = View(parse_crop(f"landmarks:{points}"), Resize(112, 112))
-    with pytest.raises(
-        UserError, match=r"points.csv has no landmarks for 1 of 2 photographs \(first: 'p1/0.png'\)"
-    ):
+    with pytest.raises(UserError, match=r"points.csv has no landmarks for 1 of 2 .* \(first: 'p1/0.png'\)"):
         load_batches(source, [view], 2)
     points.write_text("p0/0.png,1,1,5,1,3,3,1,5,5,5\nfaces/p1/0.png,2,2,2,2,2,2,2,2,2,2\n")
     view = View(parse_crop(f"landmarks:{points}"), Resize(112, 112))
@@ -310,17 +271,13 @@ def test_real_photographs_agree_with_pillow(shared: pathlib.Path) -> None:
 
 
 def test_importing_the_room_loads_neither_pillow_nor_datasets() -> None:
-    code = (
-        "import sys, jaxalign.vision.images as images; images.parse_crop('center:0.5'); images.Resize(4, 4); "
-        "print([name for name in ('PIL', 'datasets', 'pyarrow') if name in sys.modules])"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    code = """
+import sys, jaxalign.vision.images as images
+images.parse_crop('center:0.5'); images.Resize(4, 4)
+print([name for name in ('PIL', 'datasets', 'pyarrow') if name in sys.modules])
+"""
+    command, environment = [sys.executable, "-c", code], {"PYTHONPATH": str(ROOT), "PATH": ""}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
 
@@ -337,4 +294,4 @@ def test_a_missing_library_is_one_sentence(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(UserError, match=expected):
-        load_batches(open_images(spec, SourceOptions()), [SMALL], 2)
+        load_batches(open_images(spec), [SMALL], 2)
