@@ -21,6 +21,7 @@ from jaxalign.vision.images import CenterCrop, LandmarkCrop, Picture, landmarks,
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OTHER_SETTINGS = "holds an unfinished run with other photographs, encoders or settings"
+OTHERWISE = "store 'faces' has an encoder 'small' that was loaded or fed otherwise"
 
 
 @pytest.fixture
@@ -300,17 +301,13 @@ def test_a_damaged_piece_and_what_follows_it_are_embedded_again(tmp_path, out, m
     source = open_images(f"folder:{tmp_path / 'more'}")
     monkeypatch.setattr("jaxalign.vision.journal.SECONDS", 0)
     break_off(source, NumpyEncoder(fails_at=4), out)
-    first, second, _third = sorted(unfinished(out).glob("*.npz"))
-    whole = bytearray(second.read_bytes())
-    whole[len(whole) // 2] ^= 255
-    contents = {
-        "cut short": whole[: len(whole) // 2],
-        "flipped": whole,
-        "of another place": first.read_bytes(),
-    }
-    if damage == "missing":
-        second.unlink()
-    else:
+    first, second, _ = sorted(unfinished(out).glob("*.npz"))
+    flipped = bytearray(second.read_bytes())
+    flipped[len(flipped) // 2] ^= 255
+    half = second.read_bytes()[: len(flipped) // 2]
+    contents = {"cut short": half, "flipped": flipped, "of another place": first.read_bytes()}
+    second.unlink()
+    if damage != "missing":
         second.write_bytes(contents[damage])
     encoder = NumpyEncoder()
     extract(source, [encoder], out)
@@ -403,20 +400,18 @@ def test_encoders_that_are_there_are_not_run_again(faces, files, out, decodes):
 def test_other_photographs_add_no_encoder(faces, files, out, change, sentence, streamed):
     extract(faces, [NumpyEncoder()], out)
     before = content(out)
+    black = PIL.Image.new("RGB", (16, 20))
     if change == "another":
         files[70].rename(files[70].with_name("200.png"))
-    if change in ("changed", "more"):
-        PIL.Image.new("RGB", (16, 20)).save(
-            files[70] if change == "changed" else files[149].with_name("99.png")
-        )
+    if change == "changed":
+        black.save(files[70])
+    if change == "more":
+        black.save(files[149].with_name("99.png"))
     if change == "fewer":
         files[149].unlink()
     source = open_images(f"folder:{files[0].parents[1]}")
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError, match=f"^{sentence}; an encoder can only be added with the same"):
         extract(Source(source, reverse=change == "order", streamed=streamed), [NumpyEncoder("wide")], out)
-    assert str(refused.value).startswith(
-        f"{sentence}; an encoder can only be added with the same photographs"
-    )
     assert content(out) == before
 
 
@@ -424,12 +419,8 @@ def test_another_encoder_of_the_same_name_is_refused_before_any_work(faces, out)
     extract(faces, [NumpyEncoder()], out)
     before = content(out)
     for encoder, crop, sentence in (
-        (NumpyEncoder(scale=2), None, "store 'faces' has an encoder 'small' that was loaded or fed other"),
-        (
-            NumpyEncoder(),
-            CenterCrop(0.5),
-            "store 'faces' has an encoder 'small' that was loaded or fed other",
-        ),
+        (NumpyEncoder(scale=2), None, OTHERWISE),
+        (NumpyEncoder(), CenterCrop(0.5), OTHERWISE),
         (NumpyEncoder("Small"), None, "encoder 'Small': there is already an encoder 'small'"),
     ):
         with pytest.raises(UserError, match=sentence):

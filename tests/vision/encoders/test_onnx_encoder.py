@@ -112,11 +112,7 @@ def test_a_graph_for_one_picture_at_a_time_that_does_not_say_so(tmp_path):
     [
         ({"shape": ("N", 1, 8, 8)}, "", "input input has shape [N, 1, 8, 8]; expected RGB pictures"),
         ({"shape": ("N", 3, 8, 8), "inputs": 2}, "", "the graph has 2 inputs (input [N, 3, 8, 8], extra0"),
-        (
-            {"dtype": TensorProto.DOUBLE},
-            "",
-            "input input is of tensor(double); expected one of tensor(float)",
-        ),
+        ({"dtype": TensorProto.DOUBLE}, "", "input input is of tensor(double); expected one of tensor"),
         ({}, "?size=9", "takes pictures of 8 × 8 pixels, got size=9"),
         ({}, "?mean=1:2", "mean is one number or three separated by colons, got '1:2'"),
         ({}, "?std=x", "std is one number or three"),

@@ -116,17 +116,17 @@ def test_what_is_no_rgb_picture_is_refused(image, came):
         Preprocessing((4, 4), (4, 4)).prepare(image)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"size": (0, 4)},
-        {"size": (4, 4), "crop": (4, -1)},
-        {"size": (4, 4), "color": "rgb"},
-        {"size": (4, 4), "std": (1.0, 1.0, 0.0)},
-        {"size": (4, 4), "mean": (float("nan"), 0.0, 0.0)},
-        {"size": (4, 4), "resample": 6},
-    ],
-)
-def test_fields_that_cannot_be_are_refused(fields):
+BAD = {
+    "size": (0, 4),
+    "crop": (4, -1),
+    "color": "rgb",
+    "std": (1, 1, 0),
+    "mean": (np.nan, 0, 0),
+    "resample": 6,
+}
+
+
+@pytest.mark.parametrize("field, value", BAD.items())
+def test_fields_that_cannot_be_are_refused(field, value):
     with pytest.raises(UserError, match="preprocessing: "):
-        Preprocessing(**fields)
+        Preprocessing(**{"size": (4, 4), field: value})
