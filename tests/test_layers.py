@@ -73,3 +73,10 @@ def test_import_pulls_in_no_heavy_library_and_costs_little_more_than_jax() -> No
     ours, numbers, base = map(_loaded_after, ("import jaxalign", "import jax, jax.numpy", "import jax"))
     assert ours & set(HEAVY.split()) == numbers & {"absl", "scipy.stats"}
     assert len(ours) <= 1.3 * len(base)
+
+
+def test_vision_loads_heavy_libraries_only_where_they_are_used() -> None:
+    use = "from jaxalign.vision import images; images.parse_crop('center:0.5'); images.Resize(4, 4)"
+    assert not _loaded_after(use) & {"PIL", "datasets", "pyarrow"}
+    frameworks = {"PIL", "transformers", "onnxruntime", "flax"}
+    assert not _loaded_after("import jaxalign.vision.encoders") & frameworks
