@@ -266,7 +266,7 @@ def begun(faces, out) -> list[bytes]:
     return pieces(out)
 
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "scale": {"encoders": [NumpyEncoder(scale=2)]},
     "size": {"encoders": [NumpyEncoder(size=(5, 5))]},
     "encoders": {"encoders": [NumpyEncoder(), NumpyEncoder("wide")]},
@@ -278,7 +278,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("other", SETTINGS)
 def test_an_unfinished_run_with_other_settings_is_refused(faces, out, begun, other):
-    settings = {"encoders": [NumpyEncoder()], **SETTINGS[other]}
+    settings: dict[str, Any] = {"encoders": [NumpyEncoder()], **SETTINGS[other]}
     run = functools.partial(extract, Source(faces, reverse=other == "reverse"), out=out, **settings)
     with pytest.raises(UserError, match=OTHER_SETTINGS):
         run()

@@ -1,5 +1,6 @@
 """``prepare`` and the reading of preprocessor_config.json, against transformers' slow image processors."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -129,4 +130,4 @@ BAD = {
 @pytest.mark.parametrize("field, value", BAD.items())
 def test_fields_that_cannot_be_are_refused(field, value):
     with pytest.raises(UserError, match="preprocessing: "):
-        Preprocessing(**{"size": (4, 4), field: value})
+        dataclasses.replace(Preprocessing((4, 4)), **{field: value})

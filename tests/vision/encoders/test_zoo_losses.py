@@ -31,7 +31,8 @@ def pictures(count: int, least: int = 0) -> jax.Array:
 
 def augmented(images: jax.Array, seed: int = 0, **changes: Any) -> tuple[np.ndarray, np.ndarray]:
     """What the encoder sees and the clean views, without a shift or gain of their own."""
-    seen, clean = Augmentation(**{"shift": 0, "gain": 0.0, **changes})(jax.random.key(seed), images)
+    given: dict[str, Any] = {"shift": 0, "gain": 0.0, **changes}
+    seen, clean = Augmentation(**given)(jax.random.key(seed), images)
     return np.asarray(seen), np.asarray(clean)
 
 
