@@ -1,6 +1,7 @@
 """The layout of DESIGN holds: who may import whom, and what importing the package costs."""
 
 import ast
+import functools
 import os
 import pathlib
 import subprocess
@@ -36,6 +37,7 @@ LIBRARY = [
 ]
 
 
+@functools.cache
 def _imports(path: pathlib.Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
