@@ -46,7 +46,7 @@ class AffineMap:
     @property
     def in_dim(self) -> int:
         """Width of the rows that the map takes."""
-        return (self.factors[0].shape[-2]) if self.factors else self.bias.shape[-1]
+        return self.factors[0].shape[-2] if self.factors else self.bias.shape[-1]
 
     @property
     def out_dim(self) -> int:
@@ -116,7 +116,7 @@ class AffineMap:
             raise UserError(f"the second map takes width {other.in_dim}, the first gives {self.out_dim}")
         square = self.in_dim == self.out_dim == other.out_dim
         with double_precision():
-            bias = _map_point(other, self.bias)
+            bias = _apply(other, self.bias[..., None, :])[..., 0, :]
         one_shifts = not self.factors or not other.factors
         orthogonal = self.orthogonal and other.orthogonal and (square or one_shifts)
         return AffineMap((*self.factors, *other.factors), bias, self.center, orthogonal)
@@ -131,9 +131,8 @@ class AffineMap:
             invert = _transpose if self.orthogonal else _pseudo_inverse
             factors = tuple(invert(factor) for factor in reversed(self.factors))
             origin = np.zeros(self.bias.shape[:-1] + (self.in_dim,), self.dtype)
-            return AffineMap(
-                factors, origin if self.center is None else self.center, self.bias, self.orthogonal
-            )
+            bias = origin if self.center is None else self.center
+            return AffineMap(factors, bias, self.bias, self.orthogonal)
 
     def matrix(self) -> Float[jax.Array, "*stack in out"]:
         """The product of the factors, shape [d_in, d_out]."""
@@ -143,8 +142,7 @@ class AffineMap:
     def astype(self, dtype: Any) -> "AffineMap":
         """The same map in another number format.
 
-        float32 halves size and time; where the source is nearly collinear, predictions of minimum-norm maps then
-        lose up to four digits.
+        float32 halves size and time; minimum-norm maps of a nearly collinear source then lose up to four digits.
         """
         with double_precision():
             return jax.tree.map(lambda leaf: leaf.astype(dtype), self)
@@ -157,17 +155,13 @@ class AffineMap:
         from safetensors.numpy import save_file
 
         path = pathlib.Path(path)
-        tensors = {f"factor{k}": np.ascontiguousarray(factor) for k, factor in enumerate(self.factors)}
-        header = {
-            "format": FORMAT,
-            "orthogonal": json.dumps(self.orthogonal),
-            "metadata": json.dumps(metadata or {}),
-        }
-        temporary = path.with_name(path.name + ".partial")
-        tensors["bias"] = np.ascontiguousarray(self.bias)
+        tensors = {**{f"factor{k}": factor for k, factor in enumerate(self.factors)}, "bias": self.bias}
         if self.center is not None:
-            tensors["center"] = np.ascontiguousarray(self.center)
-        save_file(tensors, temporary, header)
+            tensors["center"] = self.center
+        texts = {"orthogonal": json.dumps(self.orthogonal), "metadata": json.dumps(metadata or {})}
+        temporary = path.with_name(path.name + ".partial")
+        contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, {"format": FORMAT, **texts})
         temporary.replace(path)
 
     @classmethod
@@ -182,16 +176,14 @@ class AffineMap:
 
         try:
             with safe_open(path, framework="numpy") as file:
-                header = file.metadata() or {}
-                names = set(file.keys())
+                header, names = file.metadata() or {}, set(file.keys())
                 if header.get("format") != FORMAT or "bias" not in names:
                     raise UserError(f"{path} is not a saved affine map")
                 tensors = {name: file.get_tensor(name) for name in names}
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path} cannot be read as a saved affine map: {error}") from error
-        factors = tuple(
-            tensors[f"factor{k}"] for k in range(sum(name.startswith("factor") for name in names))
-        )
+        count = sum(name.startswith("factor") for name in tensors)
+        factors = tuple(tensors[f"factor{k}"] for k in range(count))
         map_ = cls(factors, tensors["bias"], tensors.get("center"), json.loads(header["orthogonal"]))
         return map_, json.loads(header["metadata"])
 
@@ -215,21 +207,10 @@ def _as_row(vector: Leaf) -> Leaf:
     return vector if vector.ndim == 1 else vector[..., None, :]
 
 
-def _map_point(map_: AffineMap, point: Leaf) -> jax.Array:
-    """Maps one point per map of a stack, shape [*stack, in]."""
-    return _apply(map_, point[..., None, :])[..., 0, :]
-
-
 @jax.jit
 def _product(map_: AffineMap) -> jax.Array:
     return functools.reduce(multiply, map_.factors, jnp.eye(map_.in_dim, dtype=map_.bias.dtype))
 
 
-@jax.jit
-def _transpose(factor: Leaf) -> jax.Array:
-    return jnp.swapaxes(factor, -1, -2)
-
-
-@jax.jit
-def _pseudo_inverse(factor: Leaf) -> jax.Array:
-    return jnp.linalg.pinv(factor)
+_transpose = jax.jit(jnp.matrix_transpose)
+_pseudo_inverse = jax.jit(jnp.linalg.pinv)

@@ -17,6 +17,7 @@ from jaxalign.core.errors import UnknownNameError, UserError
 from jaxalign.version import __version__
 
 FORMAT = "jaxalign-pairwise-maps"
+OF_COLUMNS = ("residual", "variance")  # statistics of a fit that are saved in the index alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +66,7 @@ class PairwiseMaps(Mapping[Pair, Fit]):
                 "source": pair[0],
                 "target": pair[1],
                 **plain(self.settings[pair]),
-                "r2": float(fit.r2),
-                "effective_rank": float(fit.effective_rank),
-                "condition": float(fit.condition),
+                **{name: float(getattr(fit, name)) for name in ("r2", "effective_rank", "condition")},
                 "ok": bool(fit.ok),
                 "jaxalign": __version__,
                 **(metadata or {}),
@@ -75,8 +74,9 @@ class PairwiseMaps(Mapping[Pair, Fit]):
             files = {side: f"{number:05d}.{side}.safetensors" for side in ("source", "target")}
             fit.source.save(directory / files["source"], about)
             fit.target.save(directory / files["target"], about)
-            statistics = {"residual": fit.residual.tolist(), "variance": fit.variance.tolist()}
-            entries.append({**about, "files": files, **statistics})
+            entries.append(
+                {**about, "files": files, **{name: getattr(fit, name).tolist() for name in OF_COLUMNS}}
+            )
         index = {"format": FORMAT, "version": 1, "method": self.method, "maps": entries}
         temporary = directory / "maps.json.partial"
         temporary.write_text(json.dumps(index, indent=1))
@@ -96,9 +96,7 @@ class PairwiseMaps(Mapping[Pair, Fit]):
         for entry in index["maps"]:
             pair = (entry["source"], entry["target"])
             fits[pair] = lambda entry=entry: _load_fit(path.parent, entry)
-            settings[pair] = {
-                name: entry[name] for name in entry if name not in ("residual", "variance", "files")
-            }
+            settings[pair] = {name: entry[name] for name in entry if name not in (*OF_COLUMNS, "files")}
         return cls(index["method"], fits, settings)
 
 
@@ -136,14 +134,11 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load_fit(directory: pathlib.Path, entry: Mapping[str, Any]) -> Fit:
-    source = AffineMap.load(directory / entry["files"]["source"])
-    target = AffineMap.load(directory / entry["files"]["target"])
+    source, target = (AffineMap.load(directory / entry["files"][side]) for side in ("source", "target"))
+    of_columns = [np.asarray(entry[name], source.dtype) for name in OF_COLUMNS]
     return Fit(
         source,
         target,
-        np.asarray(entry["residual"], source.dtype),
-        np.asarray(entry["variance"], source.dtype),
-        np.asarray(entry["effective_rank"]),
-        np.asarray(entry["condition"]),
-        np.asarray(entry["ok"]),
-    )  # type: ignore[arg-type]
+        *of_columns,
+        *(np.asarray(entry[name]) for name in ("effective_rank", "condition", "ok")),
+    )

@@ -50,10 +50,7 @@ def fit_pair(x: ArrayLike, y: ArrayLike, method: str | Method = "ridge", **optio
     """Fits both sides of one pair, into the space where the cosine is taken.
 
     Args:
-      x: source embeddings, shape [n, p].
-      y: target embeddings of the same photographs, row for row, shape [n, q].
-      method: a name in ``SOLVERS``, or the configuration of a method.
-      **options: as for ``fit_pairs``.
+      x, y, method, **options: as for ``fit_affine``.
 
     Raises:
       UserError: the arrays do not match, hold NaN, or have fewer people than folds; an unknown method or option.
@@ -79,7 +76,7 @@ def fit_pairs(
     mesh: Mesh | None = None,
     **options: Any,
 ) -> PairwiseMaps:
-    """Fits maps between all ordered pairs of encoders, or the pairs named.
+    """Fits maps between all ordered pairs of encoders, or the pairs named, addressable as ``maps[source, target]``.
 
     Args:
       embeddings: per encoder an array [n, d] or ``LazyRows``, the same photographs row for row; or their moments, taken
@@ -104,9 +101,6 @@ def fit_pairs(
         sharded, else the first device if absent. "shared" decomposes one matrix of all encoders, on one device.
       **options: ``penalty_per`` ("pair", "source", "column"), ``one_standard_error``, and the method's own options.
 
-    Returns:
-      Maps addressable as ``maps[source, target]``.
-
     Raises:
       UserError: arrays, names, options or the mesh are not usable.
     """
@@ -114,25 +108,17 @@ def fit_pairs(
     settings = Settings.of(method, l2=l2, rank=rank, seed=seed, **options)
     solver, label = settings.solver, method if isinstance(method, str) else type(method).__name__
     given = embeddings if isinstance(embeddings, FoldMoments) else checks.embeddings(embeddings)
-    chosen = chosen_pairs(
-        given.names if isinstance(given, FoldMoments) else tuple(given), sources, targets, pairs
-    )
-    rows = {}
+    names = given.names if isinstance(given, FoldMoments) else tuple(given)
+    chosen = chosen_pairs(names, sources, targets, pairs)
     if solver.needs_rows:
-        rows = _rows_of(given, chosen, label, weights)
-        given = rows
-    if isinstance(given, FoldMoments):
-        total = given
-    elif moments is not None:
-        total = _checked_moments(moments, given)
-    else:
-        how = {"folds": folds, "identities": identities, "weights": weights, "seed": seed}
-        total = accumulate(given, settings, **how, mesh=mesh)
+        given = _rows_of(given, chosen, label, weights)
+    used_folds = folds if settings.needs_folds else None
+    total = _moments_of(given, moments, used_folds, identities, weights, seed, mesh)
     if isinstance(solver, AllPairsMethod):
-        people = None
-        if solver.needs_rows and identities is not None:
-            people = checks.identities(identities, len(next(iter(rows.values()))))
-        found = solver.fit_all(Training(total.gathered().total, rows, people, mesh), chosen)
+        rows = given if solver.needs_rows else {}
+        found = solver.fit_all(
+            Training(total.gathered().total, rows, _people(rows, identities), mesh), chosen
+        )
         if progress is not None:
             progress(len(chosen), len(chosen))
         return PairwiseMaps(label, *found)
@@ -168,6 +154,49 @@ def _rows_of(
     return {name: np.asarray(given[name]) for name in dict.fromkeys(name for pair in pairs for name in pair)}
 
 
+def _people(rows: Mapping[str, Any], identities: ArrayLike | None) -> np.ndarray:
+    """The identity of each row; every row is a person of its own without them."""
+    count = len(next(iter(rows.values()), ()))
+    return np.arange(count) if identities is None or not count else checks.identities(identities, count)
+
+
+def _moments_of(
+    given: Mapping[str, np.ndarray | LazyRows] | FoldMoments,
+    moments: object,
+    folds: int | None,
+    identities: ArrayLike | None,
+    weights: ArrayLike | None,
+    seed: int,
+    mesh: Mesh | None,
+) -> FoldMoments:
+    """The moments that the caller gives, or those of the rows: by fold if settings are chosen by cross-validation."""
+    if isinstance(given, FoldMoments):
+        return given
+    if moments is not None:
+        return _checked_moments(moments, given)
+    checks.seed(seed)
+    rows = next(iter(given.values())).shape[0]
+    identities = None if identities is None else checks.identities(identities, rows)
+    used = fold = None
+    if weights is not None:
+        weights = checks.weights(weights, rows)
+        used = np.flatnonzero(weights)  # rows without weight are as good as absent: they fill no fold
+        identities = None if identities is None else identities[used]
+        weights, rows = weights[used], len(used)
+    if folds is not None:
+        if not isinstance(folds, (int, np.integer)) or folds < 2:
+            raise UserError(f"folds: expected an integer of at least 2, got {folds!r}")
+        if identities is not None:
+            fold = identity_folds(identities, folds, seed)
+        elif rows < folds:
+            raise UserError(
+                f"cross-validation needs at least as many rows as folds: {rows} rows, {folds} folds"
+            )
+        else:
+            fold = (np.random.default_rng(seed).permutation(rows) % folds).astype(np.int32)
+    return FoldMoments.of(given, fold=fold, weights=weights, rows=used, mesh=mesh)
+
+
 def _checked_moments(moments: object, rows: Mapping[str, Any]) -> FoldMoments:
     """Moments that the caller gives together with the rows."""
     if not isinstance(moments, FoldMoments):
@@ -178,42 +207,3 @@ def _checked_moments(moments: object, rows: Mapping[str, Any]) -> FoldMoments:
     if missing:
         raise UserError(f"moments: {', '.join(missing)} is not among its encoders {', '.join(moments.names)}")
     return moments
-
-
-def accumulate(
-    embeddings: Mapping[str, ArrayLike | LazyRows],
-    settings: Settings | None,
-    *,
-    folds: int,
-    identities: ArrayLike | None,
-    weights: ArrayLike | None,
-    seed: int,
-    mesh: Mesh | None = None,
-) -> FoldMoments:
-    """Moments of the rows, by fold if the settings are chosen by cross-validation (or are not known yet)."""
-    checks.seed(seed)
-    arrays = checks.embeddings(embeddings)
-    rows = next(iter(arrays.values())).shape[0]
-    identities = None if identities is None else checks.identities(identities, rows)
-    used = None
-    if weights is not None:
-        weights = checks.weights(weights, rows)
-        there = weights > 0  # rows without weight are as good as absent: they fill no fold
-        if not there.all():
-            used = np.flatnonzero(there)
-            identities = None if identities is None else identities[there]
-            weights, rows = weights[there], len(used)
-    if settings is not None and not settings.needs_folds:
-        return FoldMoments.of(arrays, weights=weights, rows=used, mesh=mesh)
-    fold = _fold_of_rows(identities, rows, folds, seed)
-    return FoldMoments.of(arrays, fold=fold, weights=weights, rows=used, mesh=mesh)
-
-
-def _fold_of_rows(identities: np.ndarray | None, rows: int, folds: int, seed: int) -> np.ndarray:
-    if not isinstance(folds, (int, np.integer)) or folds < 2:
-        raise UserError(f"folds: expected an integer of at least 2, got {folds!r}")
-    if identities is not None:
-        return identity_folds(identities, folds, seed)
-    if rows < folds:
-        raise UserError(f"cross-validation needs at least as many rows as folds: {rows} rows, {folds} folds")
-    return (np.random.default_rng(seed).permutation(rows) % folds).astype(np.int32)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxalign.align.solvers.reduced_rank import reduced_rank_factors
-from jaxalign.align.solvers.spectrum import Spectrum
+from jaxalign.align.solvers.spectrum import Spectrum, eigenpairs
 from jaxalign.core.precision import multiply, multiply_transposed
 from jaxalign.core.pytree import pytree
 from jaxalign.moments.blocks import CrossMoments, OwnMoments
@@ -38,30 +38,18 @@ class Split:
     columns: Float[Array, " q"]
 
     @classmethod
-    def own(cls, total: OwnMoments, fold: OwnMoments) -> Split:
-        """Of one encoder."""
-        return cls._of(total, fold, (total.mean, fold.mean), (total.mean, fold.mean))
-
-    @classmethod
-    def cross(cls, total: CrossMoments, fold: CrossMoments) -> Split:
-        """Of a pair."""
-        return cls._of(total, fold, (total.mean_x, fold.mean_x), (total.mean_y, fold.mean_y))
-
-    @classmethod
-    def _of(cls, total: Any, fold: Any, *means: tuple[Array, Array]) -> Split:
+    def of(cls, total: Any, fold: Any, rows: str = "mean", columns: str = "mean") -> Split:
+        """Of the moments of one encoder, or of a pair; ``rows`` and ``columns`` are the attributes with the means."""
         weight = total.weight - fold.weight
-        # From the mean of the others, which is ``whole`` plus (``whole`` − ``held_out``) fold weight / weight.
-        steps = [
-            held_out - (whole + (whole - held_out) * (fold.weight / weight)) for whole, held_out in means
-        ]
+
+        def step(whole: Array, held_out: Array) -> Array:
+            return held_out - (whole + (whole - held_out) * (fold.weight / weight))
+
+        steps = [step(getattr(total, name), getattr(fold, name)) for name in (rows, columns)]
         return cls(weight * fold.weight / total.weight, fold.weight, *steps)
 
     def block(self, whole: Array, held_out: Array) -> tuple[Array, Array]:
-        """A block of the training scatter, and of the held-out scatter about the training means.
-
-        Args:
-          whole, held_out: the block in the total and in the fold, shape [p, q].
-        """
+        """A block [p, q] of the training scatter, and of the held-out scatter about the training means."""
         between = jnp.outer(self.rows, self.columns)
         return whole - held_out - self.training * between, held_out + self.weight * between
 
@@ -87,12 +75,12 @@ class Rotation:
 
 def own_rotation(grid: Float[Array, " L"], own: OwnMoments, fold: OwnMoments) -> Rotation:
     """Of a source in one fold, what its pairs need for ``pair_errors``."""
-    training, held_out = Split.own(own, fold).block(own.scatter, fold.scatter)
-    spectrum = Spectrum.of_matrix(training)
+    training, held_out = Split.of(own, fold).block(own.scatter, fold.scatter)
+    values, vectors = eigenpairs(training)
     # The barriers keep conversions and slices out of the products, which are then faster on CPU.
-    transposed = jax.lax.optimization_barrier(spectrum.vectors.astype(PRODUCTS).T)
+    transposed = jax.lax.optimization_barrier(vectors.astype(PRODUCTS).T)
     quadratic = multiply(transposed, multiply(held_out.astype(PRODUCTS), transposed.T))
-    return Rotation(transposed, 1 / (spectrum.values[:, None] + grid), quadratic)
+    return Rotation(transposed, 1 / (values[:, None] + grid), quadratic)
 
 
 def pair_errors(
@@ -105,11 +93,10 @@ def pair_errors(
     per_column: bool = False,
 ) -> Float[Array, "L units"]:
     """Squared error of a pair in one fold, for every penalty and the target, or each of its columns."""
-    split, scale = Split.cross(cross, fold), source.scale
+    split, scale = Split.of(cross, fold, "mean_x", "mean_y"), source.scale
     both = jax.lax.optimization_barrier([part.astype(PRODUCTS) for part in split.block(cross.xy, fold.xy)])
-    rotated, rotated_held_out = jax.lax.optimization_barrier(
-        [multiply(source.transposed, part) for part in both]
-    )  # A first
+    products = [multiply(source.transposed, part) for part in both]
+    rotated, rotated_held_out = jax.lax.optimization_barrier(products)  # A, and the same of the fold
     product, power = rotated * rotated_held_out, split.power(fold)
     if not per_column:
         cross_term = multiply(jnp.sum(product, axis=1, dtype=scale.dtype), scale)
@@ -133,9 +120,9 @@ def _quadratic_form(
 ) -> Float[Array, " L"]:
     """dᵀ (Q ∘ A Aᵀ) d for each column d of ``scale``, without the block above the diagonal of the symmetric matrix."""
     half, narrow = rotated.shape[0] // 2, scale.astype(PRODUCTS)
+    upper, lower = slice(0, half), slice(half, None)
     total = jnp.zeros(scale.shape[1], scale.dtype)
-    for times, i, j in ((1, slice(0, half), slice(0, half)), (2, slice(half, None), slice(0, half)),
-                        (1, slice(half, None), slice(half, None))):  # fmt: skip
+    for times, i, j in ((1, upper, upper), (2, lower, upper), (1, lower, lower)):
         form = quadratic[i, j] * multiply(rotated[i], rotated[j].T)
         total += times * jnp.sum(multiply(form, narrow[j]) * narrow[i], axis=0, dtype=scale.dtype)
     return total
@@ -143,7 +130,7 @@ def _quadratic_form(
 
 def own_spectrum(_: Any, own: OwnMoments) -> Spectrum:
     """Of a source, what its pairs need for ``pair_generalised_errors``."""
-    return Spectrum.of(own)
+    return Spectrum.of(own.scatter, own.width)
 
 
 def pair_generalised_errors(
@@ -166,15 +153,15 @@ pair_generalised_column_errors = functools.partial(pair_generalised_errors, per_
 
 def own_training(_: Any, own: OwnMoments, fold: OwnMoments) -> tuple[Spectrum, Array]:
     """Of a source in one fold, what its pairs need for ``pair_rank_errors``: its spectrum and held-out scatter."""
-    training, held_out = Split.own(own, fold).block(own.scatter, fold.scatter)
-    return Spectrum.of_matrix(training), held_out
+    training, held_out = Split.of(own, fold).block(own.scatter, fold.scatter)
+    return Spectrum.of(training, len(training)), held_out
 
 
 def pair_rank_errors(
     l2: Array, source: tuple[Spectrum, Array], target: None, cross: CrossMoments, fold: CrossMoments
 ) -> Float[Array, " k"]:
     """Of a pair in one fold, for every rank."""
-    (spectrum, own_held_out), split = source, Split.cross(cross, fold)
+    (spectrum, own_held_out), split = source, Split.of(cross, fold, "mean_x", "mean_y")
     xy, held_out = split.block(cross.xy, fold.xy)
     left, right, strengths = reduced_rank_factors(spectrum, l2, xy)
     # Rows of ``right`` are orthogonal with squared length ``strengths``, so every rank is a cumulative sum.

@@ -1,10 +1,8 @@
 """Work on encoders and on pairs from their moments: few programs, each for many pairs, whatever the widths.
 
-Encoders are padded with zero columns to a few widths. One program for each of these works on encoders alone
-(``on_encoders``), one for each padded shape on pairs (``on_pairs``), one item after the other. If the moments are
-sharded over a mesh, the programs run on all of its devices: an encoder belongs to the devices that hold its row block,
-and a pair to those that hold its source's. What the work on encoders gives is sent to all devices; pairs then need no
-communication. On a CPU, calls of these programs run concurrently.
+Encoders are padded with zero columns to a few widths; one program for each padded width works on encoders alone, one
+for each padded shape on pairs. Over a mesh, an encoder belongs to the devices that hold its row block, and a pair to
+those of its source. The states of encoders are sent to all devices; pairs then need no communication.
 """
 
 from __future__ import annotations
@@ -119,10 +117,10 @@ def encoder_calls(total: Sums, arguments: Mapping[str, Any]) -> list[Call]:
     """The calls of ``encoders_program`` for these encoders."""
     calls = []
     for size, names in _alike(arguments, lambda name: padded_width(total.width(name))):
-        every = _encoders(total, names)
+        every = Encoder.stack(total, names)
         for stack, members in _stacks(total, names, names, numbers=0):
             items = every.at(stack), _stacked([arguments[names[k]] for k in stack], total)
-            calls.append(Call(size, {place: names[k] for place, k in members.items()}, len(stack), (items,)))
+            calls.append(Call(size, members, len(stack), (items,)))
     return calls
 
 
@@ -134,14 +132,13 @@ def pair_calls(
     calls = []
     for (p, q), pairs in _alike(arguments, lambda pair: (sizes[pair[0]], sizes[pair[1]])):
         sources, targets = zip(*pairs)
-        sides = _encoders(total, sources), _encoders(total, targets)
+        sides = Encoder.stack(total, sources), Encoder.stack(total, targets)
         stacked = encoders.states[p], encoders.states[q] if both_states else None
         places = [np.array([encoders.index.get(name, 0) for name in side]) for side in (sources, targets)]
         for stack, members in _stacks(total, pairs, sources, numbers=p * q):
             given = [side.at(stack) for side in sides], [place[stack] for place in places]
             items = *given, _stacked([arguments[pairs[k]] for k in stack], total)
-            named = {place: pairs[k] for place, k in members.items()}
-            calls.append(Call((p, q), named, len(stack), (stacked, items)))
+            calls.append(Call((p, q), members, len(stack), (stacked, items)))
     return calls
 
 
@@ -206,13 +203,9 @@ def _alike(items: Iterable[Item], key: Callable[[Item], Any]) -> list[tuple[Any,
     return sorted(found.items(), reverse=True, key=lambda entry: entry[0])
 
 
-def _encoders(total: Sums, names: Sequence[str]) -> Encoder:
-    return Encoder.stack(total, names, [total.place(name)[1] for name in names])
-
-
 def _stacks(
-    total: Sums, items: Sequence[Any], homes: Sequence[str], numbers: int
-) -> Iterator[tuple[list[int], dict[int, int]]]:
+    total: Sums, items: Sequence[Item], homes: Sequence[str], numbers: int
+) -> Iterator[tuple[list[int], dict[int, Item]]]:
     """Divides items of one shape among calls, and those of a call among devices.
 
     Args:
@@ -223,7 +216,7 @@ def _stacks(
 
     Yields:
       For each call indices of items, as many for each device in the order of the mesh; devices that have fewer repeat
-      one. And the places of the items that are no repeats.
+      one. And the items that are no repeats, by place.
     """
     mesh = _mesh(total)
     shares = [list(range(len(items)))]
@@ -237,10 +230,10 @@ def _stacks(
     length = _length(most, numbers, one_device=mesh is None)
     for first in range(0, most, length):
         stack: list[int] = []
-        members: dict[int, int] = {}
+        members: dict[int, Item] = {}
         for share in shares:
             part = share[first : first + length]
-            members.update(enumerate(part, start=len(stack)))
+            members.update({len(stack) + place: items[k] for place, k in enumerate(part)})
             stack += part + [part[0] if part else 0] * (length - len(part))
         yield stack, members
 

@@ -49,10 +49,6 @@ class Scores:
     rows: np.ndarray
     spectra: EncoderStates | None = None
 
-    def mean(self) -> np.ndarray:
-        """Mean over held-out rows, shape [L, units]."""
-        return np.tensordot(self.rows / self.rows.sum(), self.error, 1)
-
     def choose(self, *, one_standard_error: bool = False, largest: bool = True) -> np.ndarray:
         """The index of the best candidate for each unit, shape [units].
 
@@ -61,13 +57,12 @@ class Scores:
             the best one's (Breiman et al., "Classification and Regression Trees", 1984).
           largest: whether the simplest candidate is the largest (penalties) or the smallest (ranks).
         """
-        mean = self.mean()
+        mean = np.tensordot(self.rows / self.rows.sum(), self.error, 1)  # over held-out rows, [L, units]
         best = np.argmin(mean, axis=0)
         if not one_standard_error:
             return best
-        folds = len(self.rows)
         units = np.arange(mean.shape[1])
-        spread = self.error[:, best, units].std(axis=0, ddof=1) / np.sqrt(folds)
+        spread = self.error[:, best, units].std(axis=0, ddof=1) / np.sqrt(len(self.rows))
         within = mean <= mean[best, units] + spread
         return (len(mean) - 1 - np.argmax(within[::-1], axis=0)) if largest else np.argmax(within, axis=0)
 
@@ -78,8 +73,7 @@ def penalty_grid(moments: FoldMoments, source: str, l2: str | float | Sequence[f
         grid = np.atleast_1d(np.asarray(l2, np.float64))
         checks.penalty(grid)
         return np.unique(grid)
-    offset, width = moments.total.offset(source), moments.total.width(source)
-    scale = float(moments.total.power()[offset : offset + width].mean())  # the trace over the width
+    scale = float(moments.total.power()[moments.total.span(source)].mean())  # the trace over the width
     return DEFAULT_GRID * (scale if scale > 0 else 1.0)
 
 
@@ -106,24 +100,15 @@ def penalty_scores(
       Golub, Heath, Wahba, "Generalized cross-validation as a method for choosing a good ridge parameter", 1979.
     """
     total = moments.total
-    folds: Sequence[Any] = (None,) if generalised else _folds(moments)
     pairs = [(source, target) for source in grids for target in targets[source]]
     if generalised:
         of_pair = pair_generalised_column_errors if per_column else pair_generalised_errors
-        spectra = on_encoders(own_spectrum, (total,), dict.fromkeys(grids, ()))
-        found = [_errors(of_pair, (total,), spectra, {pair: grids[pair[0]] for pair in pairs})]
+        of_pairs = {pair: grids[pair[0]] for pair in pairs}
+        errors, spectra = _errors(own_spectrum, of_pair, (total,), dict.fromkeys(grids, ()), of_pairs)
+        found, rows = [errors], np.ones(1)
     else:
         of_pair, spectra = pair_column_errors if per_column else pair_errors, None
-        found = [
-            _errors(
-                of_pair,
-                (total, fold),
-                on_encoders(own_rotation, (total, fold), grids),
-                dict.fromkeys(pairs, ()),
-            )
-            for fold in folds
-        ]
-    rows = np.array([1.0 if fold is None else float(fold.weight) for fold in folds])
+        found, rows = _fold_errors(own_rotation, of_pair, moments, grids, dict.fromkeys(pairs, ()))
 
     def of_source(source: str) -> np.ndarray:
         widths = [(target, total.width(target) if per_column else 1) for target in targets[source]]
@@ -135,37 +120,43 @@ def penalty_scores(
 
 def rank_scores(moments: FoldMoments, penalties: Mapping[Pair, float]) -> dict[Pair, Scores]:
     """Held-out errors of reduced-rank ridge of pairs, each with its penalty, at every rank from 1 to min(p, q)."""
-    total, folds = moments.total, _folds(moments)
     sources = dict.fromkeys((source for source, _ in penalties), ())
-    found = [
-        _errors(pair_rank_errors, (total, fold), on_encoders(own_training, (total, fold), sources), penalties)
-        for fold in folds
-    ]
-    rows = np.array([float(fold.weight) for fold in folds])
+    found, rows = _fold_errors(own_training, pair_rank_errors, moments, sources, penalties)
 
     def of_pair(pair: Pair) -> Scores:
-        most = min(map(total.width, pair))
+        most = min(map(moments.total.width, pair))
         errors = np.stack([fold[pair] for fold in found])[:, :most, None]
         return Scores(np.arange(1, most + 1), errors, rows)
 
     return {pair: of_pair(pair) for pair in penalties}
 
 
-def _errors(
-    function: Callable[..., Any],
-    moments: tuple[Any, ...],
-    encoders: EncoderStates,
-    arguments: Mapping[Pair, Any],
-) -> dict[Pair, np.ndarray]:
-    """What ``function`` gives for each pair, in float64."""
-    return {
-        pair: np.asarray(errors[index], np.float64)
-        for members, errors in on_pairs(function, moments, encoders, arguments)
-        for index, pair in members.items()
-    }
-
-
-def _folds(moments: FoldMoments) -> Sequence[Any]:
+def _fold_errors(
+    own: Callable[..., Any],
+    of_pair: Callable[..., Any],
+    moments: FoldMoments,
+    sources: Mapping[str, Any],
+    pairs: Mapping[Pair, Any],
+) -> tuple[list[dict[Pair, np.ndarray]], np.ndarray]:
+    """The errors of each fold, and its weight."""
     if not moments.folds:
         raise UserError("choosing by cross-validation needs moments of at least two folds, got none")
-    return moments.folds
+    found = [_errors(own, of_pair, (moments.total, fold), sources, pairs)[0] for fold in moments.folds]
+    return found, np.array([float(fold.weight) for fold in moments.folds])
+
+
+def _errors(
+    own: Callable[..., Any],
+    of_pair: Callable[..., Any],
+    moments: tuple[Any, ...],
+    sources: Mapping[str, Any],
+    pairs: Mapping[Pair, Any],
+) -> tuple[dict[Pair, np.ndarray], EncoderStates]:
+    """What ``of_pair`` gives for each pair, in float64, and what ``own`` gives for each source."""
+    states = on_encoders(own, moments, sources)
+    errors = {
+        pair: np.asarray(results[index], np.float64)
+        for members, results in on_pairs(of_pair, moments, states, pairs)
+        for index, pair in members.items()
+    }
+    return errors, states

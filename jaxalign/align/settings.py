@@ -12,7 +12,7 @@ from jaxalign.align.methods import SOLVERS
 from jaxalign.align.programs import EncoderStates
 from jaxalign.align.selection import Scores, penalty_grid, penalty_scores, rank_scores
 from jaxalign.align.solvers import Fit, Method, Pair, Solver
-from jaxalign.align.solvers.base import AllPairsMethod
+from jaxalign.align.solvers.base import AllPairsMethod, require_rank_fits
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 from jaxalign.moments.moments import FoldMoments
@@ -39,9 +39,7 @@ class Choice:
 
     def settings(self, pair: Pair) -> dict[str, Any]:
         """The pair's settings by name."""
-        solver: Any = self.solvers[pair]
-        fields = {field.name: getattr(solver, field.name) for field in dataclasses.fields(solver)}
-        return {**fields, **({"rank": self.ranks[pair]} if pair in self.ranks else {})}
+        return {**vars(self.solvers[pair]), **({"rank": self.ranks[pair]} if pair in self.ranks else {})}
 
     def cut(self, pair: Pair, fit: Fit) -> Fit:
         """The fit at its chosen rank."""
@@ -102,21 +100,22 @@ class Settings:
             raise UserError(
                 f"method {method!r} takes {', '.join(fields) or 'no options'}; got {', '.join(unknown)}"
             )
-        if issubclass(SOLVERS[method], AllPairsMethod) and (penalty_per != "pair" or one_standard_error):
+        for name, value, default in (("l2", l2, "cv"), ("rank", rank, None)):
+            if name not in fields and value is not None and not (isinstance(value, str) and value == default):
+                raise UserError(f"method {method!r} takes no {name}, got {name}={value!r}")
+        together = issubclass(SOLVERS[method], AllPairsMethod)  # their ranks are not chosen by folds
+        if together and (penalty_per != "pair" or one_standard_error):
             raise UserError(f"method {method!r} takes no penalty_per and no one_standard_error")
-        l2 = _checked_penalty(method, l2) if "l2" in fields else _refuse(method, "l2", l2, "cv")
+        l2 = _checked_penalty(method, l2) if "l2" in fields else None
+        rank = rank if together else _checked_rank(method, rank)
         fixed = {**options, **({"seed": seed} if "seed" in fields else {})}
-        if issubclass(SOLVERS[method], AllPairsMethod):  # their ranks are not chosen by folds
-            rank, fixed = None, fixed if rank is None else {**fixed, "rank": rank}
-        else:
-            rank = _checked_rank(method, rank) if "rank" in fields else _refuse(method, "rank", rank, None)
         if isinstance(l2, float):
             fixed["l2"] = l2
-        if isinstance(rank, int):
+        if isinstance(rank, int) or (together and rank is not None):
             fixed["rank"] = rank
         solver = SOLVERS[method](**fixed)
         solver.validate()
-        return cls(solver, l2, rank, penalty_per, one_standard_error)
+        return cls(solver, l2, None if together else rank, penalty_per, one_standard_error)
 
     @property
     def needs_folds(self) -> bool:
@@ -127,7 +126,7 @@ class Settings:
         """A solver for each ordered pair, with its penalty, and the rank to cut it to if that was chosen."""
         if isinstance(self.rank, int):
             for pair in pairs:
-                self._require_rank_fits(self.rank, moments, pair)
+                require_rank_fits(self.rank, moments.total, pair)
         solvers: dict[Pair, Any] = dict.fromkeys(pairs, self.solver)
         spectra = None
         if _is_chosen(self.l2):
@@ -151,60 +150,38 @@ class Settings:
         grids = {source: penalty_grid(moments, source, self.l2) for source in targets}
         per_column, generalised = self.penalty_per == "column", self.l2 == "gcv"
         every = penalty_scores(moments, grids, targets, per_column=per_column, generalised=generalised)
+        cautious = self.one_standard_error and not generalised
         for source, scores in every.items():
-            widths = [total.width(target) for target in targets[source]]
             if self.penalty_per == "source":
-                starts = [total.offset(target) for target in targets[source]]
-                variance = np.array(
-                    [power[start : start + width].sum() for start, width in zip(starts, widths)]
-                )
                 # Relative to each target's variance, so that the one with the longest vectors does not decide alone.
+                variance = np.array([power[total.span(target)].sum() for target in targets[source]])
                 error = scores.error / np.maximum(variance, np.finfo(float).tiny)
                 scores = dataclasses.replace(scores, error=error.sum(-1, keepdims=True))
-            best = grids[source][
-                scores.choose(one_standard_error=self.one_standard_error and not generalised)
-            ]
-            each = (
-                np.split(best, np.cumsum(widths)[:-1]) if per_column else np.broadcast_to(best, len(widths))
-            )
-            parts = zip(targets[source], each)
-            chosen.update({(source, target): part for target, part in parts})
+            best = grids[source][scores.choose(one_standard_error=cautious)]
+            ends = np.cumsum([total.width(target) for target in targets[source]])[:-1]
+            each = np.split(best, ends) if per_column else np.broadcast_to(best, len(targets[source]))
+            chosen.update({(source, target): part for target, part in zip(targets[source], each)})
         return chosen, next(iter(every.values())).spectra
 
     def _chosen_rank(self, moments: FoldMoments, pair: Pair, scores: Scores) -> int:
         if not isinstance(self.rank, str):
             ranks = sorted(set(self.rank))  # type: ignore[arg-type]
             for rank in ranks:
-                self._require_rank_fits(rank, moments, pair)
-            index = np.array(ranks) - 1
-            scores = dataclasses.replace(scores, candidates=np.array(ranks), error=scores.error[:, index])
+                require_rank_fits(rank, moments.total, pair)
+            error = scores.error[:, np.array(ranks) - 1]
+            scores = dataclasses.replace(scores, candidates=np.array(ranks), error=error)
         best = scores.choose(one_standard_error=self.one_standard_error, largest=False)
         return int(scores.candidates[best[0]])
-
-    def _require_rank_fits(self, rank: int, moments: FoldMoments, pair: Pair) -> None:
-        widths = dict(zip(moments.total.names, moments.total.widths))
-        most = min(widths[name] for name in pair)
-        if rank > most:
-            raise UserError(
-                f"rank: at most {most} for {pair[0]} → {pair[1]} (the narrower width), got {rank}"
-            )
 
 
 def _is_chosen(setting: object) -> bool:
     return isinstance(setting, (str, tuple))
 
 
-def _refuse(method: str, name: str, value: object, default: object) -> None:
-    if value is not None and not (isinstance(value, str) and value == default):
-        raise UserError(f"method {method!r} takes no {name}, got {name}={value!r}")
-
-
 def _checked_penalty(method: str, l2: Penalty | None) -> Penalty:
-    if l2 is None:
-        raise UserError("l2: expected a penalty, a grid of penalties, 'cv' or 'gcv', got None")
+    if l2 is None or (isinstance(l2, str) and l2 not in ("cv", "gcv")):
+        raise UserError(f"l2: expected a penalty, a grid of penalties, 'cv' or 'gcv', got {l2!r}")
     if isinstance(l2, str):
-        if l2 not in ("cv", "gcv"):
-            raise UserError(f"l2: expected a penalty, a grid of penalties, 'cv' or 'gcv', got {l2!r}")
         return l2
     checks.penalty(l2, zero_allowed=method == "reduced_rank" and np.ndim(l2) == 0)
     if np.ndim(l2) == 0:
@@ -214,21 +191,15 @@ def _checked_penalty(method: str, l2: Penalty | None) -> Penalty:
     return tuple(float(value) for value in np.ravel(l2))
 
 
-def _checked_rank(method: str, rank: Rank) -> Rank:
-    if isinstance(rank, str) or np.ndim(rank) > 0:  # type: ignore[arg-type]
-        if method != "reduced_rank":
-            raise UserError(
-                f"rank={rank!r}: ranks are cross-validated for method 'reduced_rank', got {method!r}"
-            )
-        if isinstance(rank, str):
-            if rank != "cv":
-                raise UserError(f"rank: expected an integer, a list of them, 'cv' or None, got {rank!r}")
-            return rank
-        ranks = list(rank)  # type: ignore[arg-type]
-        if not ranks:
-            raise UserError("rank: expected a list of at least one rank, got none")
-        for value in ranks:
-            checks.rank(value)
-        return tuple(ranks)
-    checks.rank(rank)  # pyright: ignore[reportArgumentType]
-    return None if rank is None else int(rank)  # pyright: ignore[reportArgumentType]
+def _checked_rank(method: str, rank: Rank) -> int | str | tuple[int | None, ...] | None:
+    if rank is None or (not isinstance(rank, str) and np.ndim(rank) == 0):
+        return checks.positive(rank, "rank")
+    if method != "reduced_rank":
+        raise UserError(f"rank={rank!r}: ranks are cross-validated for method 'reduced_rank', got {method!r}")
+    if isinstance(rank, str):
+        if rank != "cv":
+            raise UserError(f"rank: expected an integer, a list of them, 'cv' or None, got {rank!r}")
+        return rank
+    if not np.size(rank):
+        raise UserError("rank: expected a list of at least one rank, got none")
+    return tuple(checks.positive(value, "rank") for value in rank)  # type: ignore[union-attr]

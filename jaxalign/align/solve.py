@@ -84,7 +84,8 @@ def works(total: Sums, solvers: Mapping[Pair, Any]) -> list[Work]:
         factoring = dict.fromkeys((name for pair in solvers for name in pair), first)
         if not first.symmetric:
             return [Work(factoring, kind.factor, kind.solve, solvers, first)]
-        pairs = {(a, b): solvers.get((a, b), solvers.get((b, a))) for a, b in _one_direction(solvers, total)}
+        pairs = dict.fromkeys(_ordered(total, *pair) for pair in solvers)
+        pairs = {(a, b): solvers.get((a, b), solvers.get((b, a))) for a, b in pairs}
         return [Work(factoring, kind.factor, kind.solve_both, pairs, first)]
     by_source: dict[str, list[Any]] = {}
     for (source, _), solver in solvers.items():
@@ -123,13 +124,9 @@ def _solved(
         yield found
 
 
-def _one_direction(solvers: Mapping[Pair, Solver], total: Sums) -> list[Pair]:
-    """Each unordered pair once, the narrower encoder first; among equals either, so that devices have as many pairs."""
-    index = {name: k for k, name in enumerate(total.names)}
-
-    def ordered(a: str, b: str) -> Pair:
-        if total.width(a) != total.width(b):
-            return (a, b) if total.width(a) < total.width(b) else (b, a)
-        return (a, b) if (index[a] < index[b]) == ((index[a] + index[b]) % 2 == 1) else (b, a)
-
-    return list(dict.fromkeys(ordered(*pair) for pair in solvers))
+def _ordered(total: Sums, a: str, b: str) -> Pair:
+    """The narrower encoder first; among equals either, so that devices have as many pairs."""
+    if total.width(a) != total.width(b):
+        return (a, b) if total.width(a) < total.width(b) else (b, a)
+    i, j = total.names.index(a), total.names.index(b)
+    return (a, b) if (i < j) == ((i + j) % 2 == 1) else (b, a)

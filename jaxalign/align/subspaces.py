@@ -78,7 +78,7 @@ class PrincipalSubspaces:
 
         def decompose(name: str) -> tuple[np.ndarray, np.ndarray]:
             with double_precision():
-                own = _columns(total, name)
+                own = total.span(name)
                 values, vectors = jnp.linalg.eigh(total.scatter[own, own] / total.weight)
                 return np.asarray(vectors)[:, ::-1], np.maximum(np.asarray(values)[::-1], 0)
 
@@ -106,8 +106,8 @@ class PrincipalSubspaces:
         cutoff = np.finfo(singular.dtype).eps * rank * singular[0]
         mean, nothing = np.asarray(self.total.mean), np.zeros(rank)
         fit = Fit(
-            AffineMap((self.axes[source][:, :rank], rotation), nothing, mean[_columns(self.total, source)]),
-            AffineMap((self.axes[target][:, :rank],), nothing, mean[_columns(self.total, target)]),
+            AffineMap((self.axes[source][:, :rank], rotation), nothing, mean[self.total.span(source)]),
+            AffineMap((self.axes[target][:, :rank],), nothing, mean[self.total.span(target)]),
             np.maximum(power @ rotation**2 - 2 * np.sum(rotation * inner, axis=0) + target_power, 0),
             target_power,
             np.sum(singular > cutoff).astype(singular.dtype),
@@ -119,13 +119,7 @@ class PrincipalSubspaces:
     def _between(self, source: str, target: str) -> Float[np.ndarray, "p q"]:
         """Covariance of two encoders along their axes; every rank takes a corner of it."""
         if (source, target) not in self._inner:
-            scatter = np.asarray(self.total.scatter)
-            cross = scatter[_columns(self.total, source), _columns(self.total, target)]
+            cross = np.asarray(self.total.scatter)[self.total.span(source), self.total.span(target)]
             inner = self.axes[source].T @ cross @ self.axes[target] / float(self.total.weight)
             self._inner[source, target], self._inner[target, source] = inner, inner.T
         return self._inner[source, target]
-
-
-def _columns(total: Moments, name: str) -> slice:
-    start = total.offset(name)
-    return slice(start, start + total.width(name))

@@ -7,7 +7,7 @@ columns goes by ``width``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -80,13 +80,13 @@ class Encoder:
     padded: bool = static(default=True)
 
     @classmethod
-    def stack(cls, total: Sums, names: Iterable[str], slots: Sequence[int]) -> Encoder:
+    def stack(cls, total: Sums, names: Sequence[str]) -> Encoder:
         """Several encoders of one padded width."""
-        names = list(names)
         widths = np.array([total.width(name) for name in names])
         size = padded_width(int(widths[0]))
         starts = np.array([total.offset(name) for name in names])
-        return cls(starts, widths, np.array(slots), size, bool((widths < size).any()))
+        slots = np.array([total.place(name)[1] for name in names])
+        return cls(starts, widths, slots, size, bool((widths < size).any()))
 
     def at(self, index: int | Sequence[int]) -> Encoder:
         """One of a stack, or several."""

@@ -135,6 +135,11 @@ class Sums:
         """Width of an encoder."""
         return self.widths[self.names.index(name)]
 
+    def span(self, name: str) -> slice:
+        """Columns of an encoder."""
+        start = self.offset(name)
+        return slice(start, start + self.width(name))
+
     def unnamed(self) -> Self:
         """The same numbers for a program that goes by columns, so that encoders of other names share it."""
         return dataclasses.replace(self, names=(), widths=())

@@ -72,7 +72,7 @@ def test_blocks_hold_the_encoder_and_zeros() -> None:
     total = Moments.of(views(50, 40))
     scatter = np.asarray(total.scatter)
     with double_precision():
-        source, target = (Encoder.stack(total, [name], [0]).at(0) for name in ("e", "a"))
+        source, target = (Encoder.stack(total, [name]).at(0) for name in ("e", "a"))
         own, cross = own_moments(total, source), cross_moments(total, total.power(), source, target)
     block = np.s_[total.offset("e") :]
     assert own.scatter.shape == cross.xy.shape == (LANES, LANES)

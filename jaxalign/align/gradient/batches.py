@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxalign.align.gradient.losses import MEANS_BASED
+from jaxalign.align.gradient.options import GradientOptions
+from jaxalign.align.solvers.base import Training
 from jaxalign.core.devices import concurrently, padded_width
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import multiply
@@ -41,7 +44,7 @@ class Axes:
     @classmethod
     def of(cls, total: Moments, name: str, whitening: float = 0.0) -> Axes:
         """From the moments of the training rows; axes are divided by their shrunk variance to half this power."""
-        span = slice(total.offset(name), total.offset(name) + total.width(name))
+        span = total.span(name)
         second = np.asarray(total.scatter[span, span], np.float64) / float(total.weight)
         values, vectors = np.linalg.eigh(second)
         values = np.maximum(values[::-1], 0)
@@ -141,73 +144,51 @@ class Prepared:
     stack_index: Mapping[str, tuple[int, int]]
 
 
-def prepare(
-    arrays: Mapping[str, np.ndarray],
-    total: Moments,
-    people: np.ndarray,
-    *,
-    held_out: float,
-    seed: int,
-    whitening: float,
-    means: bool,
-) -> Prepared:
-    """Rotates rows into principal axes and sorts them by person.
-
-    Args:
-      arrays: of every encoder, shape [n, d].
-      total: their moments, on the host.
-      people: identity of each row, shape [n].
-      held_out: share of the people to keep aside; ``seed`` chooses who they are.
-      whitening: of the axes.
-      means: whether the means of people are needed.
+def prepare(training: Training, total: Moments, options: GradientOptions) -> Prepared:
+    """Rotates the training rows into principal axes and sorts them by person; ``total`` are their moments on the host.
 
     Raises:
       UserError: fewer than two people are left to fit on, or to hold out where some shall be.
     """
-    order, starts, counts, tables = _by_person(people, held_out, seed)
-    axes = dict(zip(arrays, concurrently(lambda name: Axes.of(total, name, whitening), list(arrays))))
-    alike: dict[int, list[str]] = {}
-    for name, array in arrays.items():
-        alike.setdefault(padded_width(array.shape[1]), []).append(name)
-    stack_index = {name: (width, index) for width, names in alike.items() for index, name in enumerate(names)}
-    coordinates, of_people = {}, {}
-    for width, names in alike.items():
-        coordinates[width] = _rotated([arrays[name] for name in names], [axes[name] for name in names], width)
-        if means:
-            sums = np.stack([np.add.reduceat(part[order], starts) for part in np.asarray(coordinates[width])])
-            of_people[width] = sums / counts[None, :, None].astype(np.float32)
-    return Prepared(jax.device_put(Rows(coordinates, of_people, order, *tables)), axes, stack_index)
-
-
-def _by_person(
-    people: np.ndarray, held_out: float, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[People]]:
-    """The order of rows, where each person begins in it, photographs of each; and people to fit on and to hold out."""
-    names, labels, counts = np.unique(people, return_inverse=True, return_counts=True)
-    aside = np.random.default_rng(seed).permutation(len(names)) < round(held_out * len(names))
-    for what, number in (("to fit on", int((~aside).sum())), ("to hold out", int(aside.sum()))):
-        if number < 2 and (held_out > 0 or what == "to fit on"):
+    arrays = training.rows
+    names, labels, counts = np.unique(training.identities, return_inverse=True, return_counts=True)
+    aside = np.random.default_rng(options.seed).permutation(len(names)) < round(options.held_out * len(names))
+    for what, chosen in (("to fit on", ~aside), ("to hold out", aside)):
+        if chosen.sum() < 2 and (options.held_out > 0 or what == "to fit on"):
             raise UserError(
                 f"fitting by gradient needs at least two people {what}, "
-                f"got {number} of {len(names)} in {len(labels)} rows"
+                f"got {chosen.sum()} of {len(names)} in {len(labels)} rows"
             )
-    starts = np.cumsum(counts) - counts
-    order = np.argsort(labels, kind="stable").astype(np.int32)
-    tables = [
-        People(*(part.astype(np.int32) for part in (starts[chosen], counts[chosen], np.flatnonzero(chosen))))
-        for chosen in (~aside, aside)
-    ]
-    return order, starts, counts, tables
+    starts, order = np.cumsum(counts) - counts, np.argsort(labels, kind="stable").astype(np.int32)
+    table = np.stack([starts, counts, np.arange(len(names))]).astype(np.int32)
+    axes_of = functools.partial(Axes.of, total, whitening=options.whitening)
+    axes = dict(zip(arrays, concurrently(axes_of, list(arrays))))
+    alike: dict[int, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        alike.setdefault(padded_width(array.shape[1]), {})[name] = array
+    coordinates, of_people = {}, {}
+    with jax.enable_x64(False):
+        for width, members in alike.items():
+            coordinates[width] = _rotated(members, axes, width)
+            if options.loss in MEANS_BASED:
+                parts = [np.add.reduceat(part[order], starts) for part in np.asarray(coordinates[width])]
+                of_people[width] = np.stack(parts) / counts[None, :, None].astype(np.float32)
+        rows = Rows(coordinates, of_people, order, People(*table[:, ~aside]), People(*table[:, aside]))
+        rows = jax.device_put(rows)
+    stack_index = {name: (width, index) for width, names in alike.items() for index, name in enumerate(names)}
+    return Prepared(rows, axes, stack_index)
 
 
-def _rotated(arrays: Sequence[np.ndarray], axes: Sequence[Axes], width: int) -> Float[Array, "k n width"]:
+def _rotated(
+    arrays: Mapping[str, np.ndarray], axes: Mapping[str, Axes], width: int
+) -> Float[Array, "k n width"]:
     """Coordinates of encoders of one padded width; means are subtracted in float64."""
-    rows = np.zeros((len(arrays), len(arrays[0]), width), np.float32)
+    rows = np.zeros((len(arrays), len(next(iter(arrays.values()))), width), np.float32)
     rotations = np.zeros((len(arrays), width, width), np.float32)
-    for array, own, into, rotation in zip(arrays, axes, rows, rotations):
-        size = len(own.mean)
-        np.subtract(array, own.mean, out=into[:, :size], dtype=np.float64, casting="same_kind")
-        rotation[:size, :size] = own.rotation
+    for (name, array), into, rotation in zip(arrays.items(), rows, rotations):
+        size = array.shape[1]
+        np.subtract(array, axes[name].mean, out=into[:, :size], dtype=np.float64, casting="same_kind")
+        rotation[:size, :size] = axes[name].rotation
     return _each_product(rows, rotations)
 
 

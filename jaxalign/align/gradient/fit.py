@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxalign.align.gradient.batches import Prepared, prepare
-from jaxalign.align.gradient.losses import MEANS_BASED
+from jaxalign.align.gradient.batches import prepare
 from jaxalign.align.gradient.objectives import (
     JointObjective,
     JointWeights,
@@ -23,7 +23,7 @@ from jaxalign.align.gradient.options import GradientOptions
 from jaxalign.align.gradient.starts import Factors, joint_starts, one_sided_fit, pair_starts, two_sided_fits
 from jaxalign.align.gradient.training import History, train
 from jaxalign.align.solvers import Fit, Pair
-from jaxalign.align.solvers.base import Fitted, Training
+from jaxalign.align.solvers.base import Fitted, Training, require_rank_fits
 from jaxalign.core import checks
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
@@ -49,46 +49,48 @@ class LowRank(GradientOptions):
         """Fits all pairs, those of one padded shape in one program."""
         options = self.settled()
         total = jax.tree.map(np.asarray, training.total)
-        solved = list(dict.fromkeys(map(_unordered, pairs))) if options.two_sided else list(pairs)
+        solved = dict.fromkeys((min(pair), max(pair)) if options.two_sided else pair for pair in pairs)
         ranks = {pair: self._rank(total, pair) for pair in solved}
-        prepared = _prepared(options, total, training)
+        prepared = prepare(training, total, options)
         with jax.enable_x64(False):
             starts = pair_starts(total, ranks, options, prepared.axes)
-        groups: dict[tuple[int, int], list[Pair]] = {}
+        groups: dict[tuple[int, int], dict[Pair, tuple[int, int]]] = {}
         for pair in solved:
-            groups.setdefault(
-                (prepared.stack_index[pair[0]][0], prepared.stack_index[pair[1]][0]), []
-            ).append(pair)
+            (p, source), (q, target) = (prepared.stack_index[name] for name in pair)
+            groups.setdefault((p, q), {})[pair] = source, target
         learnt: list[tuple[Pair, Factors, History]] = []
         for widths, alike in groups.items():
             objective = PairObjective.of(options, prepared.rows, widths)
-            member = PairMember(
-                *(np.array([prepared.stack_index[pair[k]][1] for pair in alike]) for k in (0, 1))
-            )
             weights = _stacked(widths, [starts[pair] for pair in alike], options)
+            member = PairMember(*np.array(list(alike.values())).T)
             trained = train(objective, options, weights, member, prepared.rows, training.mesh)
             for index, pair in enumerate(alike):
                 factors = _without_padding(trained.weights, index, starts[pair])
                 learnt.append((pair, factors, History.of(trained, index, options)))
-        make = lambda one: _fits_of(total, prepared, bool(options.two_sided), *one)  # noqa: E731
+
+        def fits_of(one: tuple[Pair, Factors, History]) -> dict[Pair, Fit]:
+            pair, (left, right), record = one
+            source, target = (prepared.axes[name] for name in pair)
+            left = source.from_coordinates(left)
+            if not options.two_sided:
+                right = right @ target.vectors.T * target.scale
+                return {pair: one_sided_fit(total, pair, left, right, ok=record.ok)}
+            both = two_sided_fits(total, pair, left, target.from_coordinates(right), ok=record.ok)
+            return dict(zip((pair, pair[::-1]), both))
+
         fits: dict[Pair, Fit] = {}
         history: dict[Pair, History] = {}
-        for made, (_, _, record) in zip(concurrently(make, learnt), learnt):
+        for made, (_, _, record) in zip(concurrently(fits_of, learnt), learnt):
             fits.update(made)
             history.update(dict.fromkeys(made, record))
         settings = {pair: {**dataclasses.asdict(options), "rank": fits[pair].source.rank} for pair in pairs}
-        return _fitted(
-            {pair: fits[pair] for pair in pairs}, settings, {pair: history[pair] for pair in pairs}
-        )
+        return _fitted(fits, pairs, settings, history)
 
     def _rank(self, total: Moments, pair: Pair) -> int:
         most = min(map(total.width, pair))
         if self.rank is None or self.rank == "full":
             return most if self.rank == "full" else min(self.RANK, most)
-        if int(self.rank) > most:
-            raise UserError(
-                f"rank: at most {most} for {pair[0]} → {pair[1]} (the narrower width), got {self.rank}"
-            )
+        require_rank_fits(int(self.rank), total, pair)
         return int(self.rank)
 
 
@@ -113,11 +115,9 @@ class Joint(GradientOptions):
         """Raises ``UserError`` for an option out of its range, or options that do not go together."""
         self.settled()
         checks.rank(self.rank)  # pyright: ignore[reportArgumentType]
-        unknown = sorted(set(self.start_options or {}) - {"whitening", "weighting", "shrinkage"})
+        unknown = ", ".join(sorted(set(self.start_options or {}) - {"whitening", "weighting", "shrinkage"}))
         if unknown:
-            raise UserError(
-                f"start_options: expected whitening, weighting or shrinkage, got {', '.join(unknown)}"
-            )
+            raise UserError(f"start_options: expected whitening, weighting or shrinkage, got {unknown}")
         if self.orthogonal or not self.two_sided:
             raise UserError(
                 "a joint space has one factor for each encoder, of any widths: two_sided=False and orthogonal=True "
@@ -128,8 +128,8 @@ class Joint(GradientOptions):
         """Fits one space to all encoders that the pairs name."""
         options, rows = self.settled(), training.rows
         total = jax.tree.map(np.asarray, training.total)
-        rank = min(int(self.rank or self.RANK), sum(array.shape[1] for array in rows.values()))
-        prepared = _prepared(options, total, training)
+        rank = min(int(self.rank or self.RANK), sum(map(total.width, rows)))
+        prepared = prepare(training, total, options)
         with jax.enable_x64(False):
             starts = joint_starts(total, rank, options, prepared.axes, self.start_options or {})
         stacks: dict[int, list[np.ndarray]] = {}
@@ -143,36 +143,25 @@ class Joint(GradientOptions):
         objective = JointObjective.of(options, prepared.rows, tuple(prepared.stack_index.values()))
         trained = train(objective, options, weights, terms, prepared.rows, training.mesh)
         record = History.of(trained, 0, options)
-        learnt = {
-            name: prepared.axes[name].from_coordinates(
-                trained.weights.factors[width][0, index, : rows[name].shape[1]]
-            )
-            for name, (width, index) in prepared.stack_index.items()
-        }
+        learnt = {}
+        for name, (width, index) in prepared.stack_index.items():
+            factor = trained.weights.factors[width][0, index, : total.width(name)]
+            learnt[name] = prepared.axes[name].from_coordinates(factor)
         fits = {
-            pair: two_sided_fits(total, pair, *(learnt[name] for name in pair), ok=record.ok)[0]
-            for pair in pairs
+            (a, b): two_sided_fits(total, (a, b), learnt[a], learnt[b], ok=record.ok)[0] for a, b in pairs
         }
         settings = {**dataclasses.asdict(options), "rank": rank}
-        return _fitted(fits, dict.fromkeys(pairs, settings), dict.fromkeys(pairs, record))
-
-
-def _prepared(options: GradientOptions, total: Moments, training: Training) -> Prepared:
-    with jax.enable_x64(False):
-        return prepare(
-            training.rows, total, training.people(), held_out=options.held_out, seed=options.seed,
-            whitening=options.whitening, means=options.loss in MEANS_BASED,
-        )  # fmt: skip
+        return _fitted(fits, pairs, dict.fromkeys(pairs, settings), dict.fromkeys(pairs, record))
 
 
 def _fitted(
-    fits: Mapping[Pair, Fit], settings: Mapping[Pair, Any], history: Mapping[Pair, History]
+    fits: Mapping[Pair, Fit],
+    pairs: Sequence[Pair],
+    settings: Mapping[Pair, Any],
+    history: Mapping[Pair, History],
 ) -> Fitted:
-    return Fitted({pair: (lambda fit=fit: fit) for pair, fit in fits.items()}, settings, history)
-
-
-def _unordered(pair: Pair) -> Pair:
-    return min(pair), max(pair)
+    made = {pair: functools.partial(fits.__getitem__, pair) for pair in pairs}
+    return Fitted(made, settings, {pair: history[pair] for pair in pairs})
 
 
 def _stacked(widths: tuple[int, int], starts: Sequence[Factors], options: GradientOptions) -> PairWeights:
@@ -194,16 +183,3 @@ def _without_padding(learnt: PairWeights, index: int, start: Factors) -> Factors
         for part, first in zip((learnt.left, learnt.right), start)
     )
     return left, right
-
-
-def _fits_of(
-    total: Moments, prepared: Prepared, two_sided: bool, pair: Pair, factors: Factors, record: History
-) -> dict[Pair, Fit]:
-    """The maps of learnt factors: both directions where they are two-sided."""
-    source, target = (prepared.axes[name] for name in pair)
-    left = source.from_coordinates(factors[0])
-    if not two_sided:
-        right = factors[1] @ target.vectors.T * target.scale
-        return {pair: one_sided_fit(total, pair, left, right, ok=record.ok)}
-    forth, back = two_sided_fits(total, pair, left, target.from_coordinates(factors[1]), ok=record.ok)
-    return {pair: forth, (pair[1], pair[0]): back}

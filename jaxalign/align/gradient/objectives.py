@@ -56,6 +56,10 @@ class Objective:
         """The batch that weights are chosen by; None where no one is held out."""
         return held_out_batch(rows, 2 * self.people) if self.holds_out else None
 
+    def retract(self, weights: Any) -> Any:
+        """The nearest weights that keep the constraints."""
+        return weights
+
     def _of(self, u: Array, v: Array, means: Array | None, log_scale: Leaf) -> Float[Array, ""]:
         """The loss of mapped rows."""
         scale = log_scale if self.learn_temperature else jax.lax.stop_gradient(log_scale)
@@ -103,7 +107,7 @@ class PairObjective(Objective):
         return value
 
     def retract(self, weights: PairWeights) -> PairWeights:
-        """The nearest weights that keep the constraints."""
+        """Orthonormal factors, if they shall be."""
         if not self.orthogonal:
             return weights
         return dataclasses.replace(weights, left=polar(weights.left), right=polar(weights.right))
@@ -151,9 +155,8 @@ class JointObjective(Objective):
         @jax.checkpoint  # so that memory does not grow with the number of pairs
         def term(mapped: Array, means: Array | None, log_scale: Array, one: Terms) -> Array:
             of_second = None if means is None else means[one.second]
-            return jnp.asarray(one.share) * self._of(
-                mapped[one.first], mapped[one.second], of_second, log_scale
-            )
+            value = self._of(mapped[one.first], mapped[one.second], of_second, log_scale)
+            return jnp.asarray(one.share) * value
 
         def add(sofar: Array, one: Terms) -> tuple[Array, None]:
             return sofar + term(mapped, means, jnp.asarray(weights.log_scale), one), None
@@ -166,16 +169,9 @@ class JointObjective(Objective):
 
     def _mapped(self, weights: JointWeights, of: Mapping[int, Leaf], numbers: Array) -> Float[Array, "k m r"]:
         """Rows, or means of people, of every encoder in the space."""
-        return jnp.stack(
-            [
-                multiply(of[width][index, numbers], weights.factors[width][index])
-                for width, index in self.encoders
-            ]
-        )
-
-    def retract(self, weights: JointWeights) -> JointWeights:
-        """There are no constraints."""
-        return weights
+        factors = weights.factors
+        mapped = [multiply(of[width][k, numbers], factors[width][k]) for width, k in self.encoders]
+        return jnp.stack(mapped)
 
 
 def polar(factor: Float[Leaf, "p s"], rounds: int = 8) -> Float[Array, "p s"]:

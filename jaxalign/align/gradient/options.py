@@ -68,11 +68,7 @@ class GradientOptions(AllPairsMethod):
         self.settled()
 
     def settled(self) -> Self:
-        """Checks every setting and fills in what depends on others.
-
-        Raises:
-          UserError: a setting out of its range, or settings that do not go together.
-        """
+        """Checks every option (see ``validate``) and fills in what depends on others."""
         if self.loss not in LOSSES:
             raise UserError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
         if self.rank != "full":
@@ -89,7 +85,7 @@ class GradientOptions(AllPairsMethod):
             )
         if self.orthogonal and not both:
             raise UserError(
-                "orthogonal=True keeps one factor on each side orthonormal: it needs two_sided=True"
+                "orthogonal=True keeps a factor on each side orthonormal: it needs two_sided=True"
             )
         if self.whitening and (self.orthogonal or not both):
             raise UserError("whitening: of use for two-sided maps that need not be orthogonal; leave it at 0")

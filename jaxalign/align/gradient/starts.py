@@ -26,17 +26,11 @@ def pair_starts(
     if options.start == "random":
         random = np.random.default_rng(options.seed)
         return {pair: _random(random, total, pair, rank, options) for pair, rank in ranks.items()}
-    if not options.two_sided:
-        solver = ReducedRank(l2=0.1)
-    elif options.orthogonal:
-        solver = Canonical(whitening=0.0, weighting=0.0, shrinkage=0.0)
-    else:
-        solver = Canonical()
-    found = solve(total, dict.fromkeys(ranks, solver))
-    return {
-        pair: _start_of(located.fit().at_rank(ranks[pair]), pair, axes, options)
-        for pair, located in found.items()
-    }
+    procrustes = Canonical(whitening=0.0, weighting=0.0, shrinkage=0.0)
+    two_sided = procrustes if options.orthogonal else Canonical()
+    found = solve(total, dict.fromkeys(ranks, two_sided if options.two_sided else ReducedRank(l2=0.1)))
+    fits = {pair: located.fit().at_rank(ranks[pair]) for pair, located in found.items()}
+    return {pair: _start_of(fit, pair, axes, options) for pair, fit in fits.items()}
 
 
 def _random(
@@ -59,11 +53,11 @@ def _start_of(fit: Fit, pair: Pair, axes: Mapping[str, Axes], options: GradientO
         a, b = np.linalg.norm(left, axis=0), np.linalg.norm(right, axis=1)
         ratio = np.sqrt(np.divide(b, a, out=np.ones_like(a), where=(a > 0) & (b > 0)))
         return left * ratio, right / ratio[:, None]
-    factors = []
-    for own, map_ in ((source, fit.source), (target, fit.target)):
-        factor = own.to_coordinates(np.asarray(map_.factors[0]))
-        factors.append(factor / own.scale if options.orthogonal else factor / _length(own, factor))
-    return factors[0], factors[1]
+    left = source.to_coordinates(np.asarray(fit.source.factors[0]))
+    right = target.to_coordinates(np.asarray(fit.target.factors[0]))
+    if options.orthogonal:
+        return left / source.scale, right / target.scale
+    return left / _length(source, left), right / _length(target, right)
 
 
 def joint_starts(
@@ -106,50 +100,44 @@ def two_sided_fits(
     total: Moments, pair: Pair, left: np.ndarray, right: np.ndarray, *, ok: bool
 ) -> tuple[Fit, Fit]:
     """Both directions of x ↦ (x − μx) F and y ↦ (y − μy) G, for F [p, s] and G [q, s]."""
-    xx, xy, yy, mean_x, mean_y = _blocks(total, pair)
-    source = AffineMap((left,), np.zeros(left.shape[1]), mean_x)
-    target = AffineMap((right,), np.zeros(right.shape[1]), mean_y)
+    (xx, xy, yy), means = _blocks(total, pair)
+    source, target = (
+        AffineMap((factor,), np.zeros(factor.shape[1]), mean) for factor, mean in zip((left, right), means)
+    )
     power_x, power_y = np.sum((xx @ left) * left, axis=0), np.sum((yy @ right) * right, axis=0)
     residual = np.maximum(power_x + power_y - 2 * np.sum((xy @ right) * left, axis=0), 0)
-    values = np.linalg.svd(left, compute_uv=False)
-    statistics = _effective_rank(values), _condition(values, max(left.shape)), _good(ok, residual)
+    statistics = _statistics(left, left, ok, residual)
     forth = Fit(source, target, residual, power_y, *statistics)
     return forth, Fit(target, source, residual, power_x, *statistics)
 
 
 def one_sided_fit(total: Moments, pair: Pair, left: np.ndarray, right: np.ndarray, *, ok: bool) -> Fit:
     """x ↦ (x − μx) A B, compared with y − μy, for A [p, r] and B [r, q]."""
-    xx, xy, yy, mean_x, mean_y = _blocks(total, pair)
+    (xx, xy, yy), (mean_x, mean_y) = _blocks(total, pair)
     product, power = left @ right, np.diagonal(yy)
     explained = 2 * np.sum(xy * product, axis=0) - np.sum((xx @ product) * product, axis=0)
     residual = np.maximum(power - explained, 0)
-    rank = _effective_rank(np.linalg.svd(product, compute_uv=False))
-    condition = _condition(np.linalg.svd(left, compute_uv=False), max(left.shape))
     source = AffineMap((left, right), np.zeros(right.shape[1]), mean_x)
     target = AffineMap((), -mean_y, orthogonal=True)
-    return Fit(source, target, residual, power, rank, condition, _good(ok, residual))
+    return Fit(source, target, residual, power, *_statistics(left, product, ok, residual))
 
 
-def _blocks(total: Moments, pair: Pair) -> tuple[np.ndarray, ...]:
+def _blocks(total: Moments, pair: Pair) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Second moments xx, xy, yy and both means, float64 on the host."""
-    spans = [slice(total.offset(name), total.offset(name) + total.width(name)) for name in pair]
-    second = [
-        np.asarray(total.scatter[spans[i], spans[j]], np.float64) / float(total.weight)
-        for i, j in ((0, 0), (0, 1), (1, 1))
+    x, y = map(total.span, pair)
+    scatter = [np.asarray(total.scatter[i, j], np.float64) for i, j in ((x, x), (x, y), (y, y))]
+    return [part / float(total.weight) for part in scatter], [
+        np.asarray(total.mean[span], np.float64) for span in (x, y)
     ]
-    return (*second, *(np.asarray(total.mean[span], np.float64) for span in spans))
 
 
-def _good(ok: bool, residual: np.ndarray) -> np.ndarray:
-    return np.asarray(ok and bool(np.isfinite(residual).all()))
-
-
-def _effective_rank(values: np.ndarray) -> np.ndarray:
-    """(Σ σ)² / Σ σ² of singular values."""
-    return np.asarray(values.sum() ** 2 / np.sum(values**2) if values.any() else 0.0)
-
-
-def _condition(values: np.ndarray, size: int) -> np.ndarray:
-    """The largest singular value over the smallest that float32 tells from zero in a matrix with so many rows."""
-    used = values[values > values[0] * np.finfo(np.float32).eps * size]
-    return np.asarray(used[0] / used[-1] if len(used) else np.inf)
+def _statistics(
+    left: np.ndarray, product: np.ndarray, ok: bool, residual: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """(Σ σ)² / Σ σ² of the map; the largest σ of its left factor over the smallest that float32 tells from zero; ok."""
+    values = np.linalg.svd(left, compute_uv=False)
+    used = values[values > values[0] * np.finfo(np.float32).eps * max(left.shape)]
+    condition = used[0] / used[-1] if len(used) else np.inf
+    values = values if product is left else np.linalg.svd(product, compute_uv=False)
+    rank = values.sum() ** 2 / np.sum(values**2) if values.any() else 0.0
+    return np.asarray(rank), np.asarray(condition), np.asarray(ok and bool(np.isfinite(residual).all()))

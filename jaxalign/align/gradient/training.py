@@ -1,8 +1,7 @@
 """Adam on stacked problems of one shape: one ``lax.scan`` over the steps of each problem.
 
-On a CPU the problems are solved one after another, because the matrices of one stay in the cache; an accelerator steps
-several at once. Over a mesh, devices share the problems and exchange nothing; or, where an objective is a sum of many
-terms, they share the terms of every problem and add up the gradients of each step.
+Over a mesh, devices share the problems and exchange nothing; or, where an objective is a sum of many terms, they share
+the terms of every problem and add up the gradients of each step.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from jaxalign.core.pytree import Leaf, pytree
 
 AXIS = "problems"
 DIVERGED = 10  # times the first loss, and 1: a loss above that has diverged
-ACCELERATOR_BATCH = 8  # problems that an accelerator steps at once
+ACCELERATOR_BATCH = 8  # problems that an accelerator steps at once; on a CPU those of one stay in the cache
 
 
 @pytree
@@ -122,9 +121,7 @@ def train(
 
 def _padded(leaf: Any, axis: int, multiple: int) -> np.ndarray:
     """Zeros until the devices divide an axis: problems that are ignored, or terms of weight zero."""
-    leaf = np.asarray(leaf)
-    more = [(0, -leaf.shape[axis] % multiple if k == axis else 0) for k in range(leaf.ndim)]
-    return np.pad(leaf, more)
+    return np.pad(leaf, [(0, -size % multiple if k == axis else 0) for k, size in enumerate(np.shape(leaf))])
 
 
 @functools.partial(jax.jit, static_argnames=("objective", "plan", "mesh"))
@@ -162,23 +159,19 @@ def train_one(
     def summed(tree: Any) -> Any:
         return jax.lax.psum(tree, AXIS) if objective.shares_terms else tree
 
-    def score(weights: Any, step: Array) -> tuple[Array, Array]:
-        looked = _is_check(step, plan.steps, plan.checks)
-        measure = lambda: summed(objective.loss(weights, member, data, held_out))  # noqa: E731
-        return looked, jax.lax.cond(looked, measure, lambda: jnp.float32(jnp.nan))
-
     def next_state(state: State, step: Array) -> tuple[State, tuple[Array, Array]]:
         batch = objective.batch(data, jax.random.fold_in(key, step))
         loss, slopes = summed(jax.value_and_grad(objective.loss)(state.weights, member, data, batch))
         limit = jnp.where(step == 0, DIVERGED * loss + 1, state.limit)
-        sound = jnp.isfinite(loss) & (loss <= limit) & _all_finite(slopes)
+        sound = jnp.isfinite(loss) & (loss <= limit) & jnp.isfinite(optax.global_norm(slopes))
         ok, active = state.ok & (sound | ~state.active), state.active & sound
         best_score, waited, found = state.best_score, state.waited, jnp.float32(jnp.nan)
         if held_out is None:
             better = active
         else:
-            looked, measured = score(state.weights, step)
-            found = jnp.where(active, measured, jnp.nan)
+            looked = _is_check(step, plan.steps, plan.checks)
+            measure = lambda: summed(objective.loss(state.weights, member, data, held_out))  # noqa: E731
+            found = jnp.where(active, jax.lax.cond(looked, measure, lambda: found), jnp.nan)
             better = found < best_score  # never where it is NaN
             best_score = jnp.where(better, found, best_score)
             waited = jnp.where(looked, jnp.where(better, 0, waited + 1), waited)
@@ -202,8 +195,3 @@ def train_one(
 
 def _chosen(flag: Bool[Array, ""], new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(flag, a, b), new, old)
-
-
-def _all_finite(tree: Any) -> Bool[Array, ""]:
-    """Whether all numbers, and the sums of their squares, are finite."""
-    return jnp.isfinite(functools.reduce(jnp.add, [jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(tree)]))

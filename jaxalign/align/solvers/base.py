@@ -13,10 +13,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from jaxalign.align.affine import AffineMap
+from jaxalign.core.devices import padded_width
 from jaxalign.core.errors import UserError
 from jaxalign.core.pytree import Leaf, pytree
-from jaxalign.moments.blocks import CrossMoments, OwnMoments, padded_width
+from jaxalign.moments.blocks import CrossMoments, OwnMoments
 from jaxalign.moments.moments import Moments
+from jaxalign.moments.scatter import Sums
 
 Pair = tuple[str, str]
 
@@ -74,27 +76,23 @@ class Fit:
         if not 1 <= rank <= self.source.rank:
             raise UserError(f"rank: expected 1 to {self.source.rank}, the rank of this fit, got {rank}")
         if self.two_sided:
-            return dataclasses.replace(
-                self,
-                source=_leading_columns(self.source, rank),
-                target=_leading_columns(self.target, rank),
-                residual=self.residual[..., :rank],
-                variance=self.variance[..., :rank],
-            )
+            sides = {name: _leading_columns(getattr(self, name), rank) for name in ("source", "target")}
+            of_columns = {name: getattr(self, name)[..., :rank] for name in ("residual", "variance")}
+            return dataclasses.replace(self, **sides, **of_columns)
         left, right = self.source.factors
         factors = (left[..., :, :rank], right[..., :rank, :])
         return dataclasses.replace(self, source=dataclasses.replace(self.source, factors=factors))
 
     def cut(self, p: int, q: int, space: int) -> Fit:
         """The fit without padding: encoders of widths p and q, compared in ``space`` dimensions. On host arrays."""
-        return dataclasses.replace(
-            self,
-            source=_cut(self.source, p, space),
-            target=_cut(self.target, q, space),
-            residual=self.residual[:space],
-            variance=self.variance[:space],
-            effective_rank=_of_columns(np.mean, self.effective_rank, space),
-            condition=_of_columns(np.max, self.condition, space),
+        return Fit(
+            _cut(self.source, p, space),
+            _cut(self.target, q, space),
+            self.residual[:space],
+            self.variance[:space],
+            np.atleast_1d(self.effective_rank)[:space].mean(),
+            np.atleast_1d(self.condition)[:space].max(),
+            self.ok,
         )
 
     def padded(self) -> Fit:
@@ -102,18 +100,12 @@ class Fit:
 
         They take padded rows and give zeros in the added columns. On host arrays; the statistics do not change.
         """
-        return dataclasses.replace(self, source=_padded(self.source), target=_padded(self.target))
 
+        def pad(leaf: Leaf) -> np.ndarray:
+            return np.pad(leaf, [(0, padded_width(size) - size) for size in leaf.shape])
 
-def _of_columns(summary: Callable[[Any], Any], statistic: Any, columns: int) -> Any:
-    return summary(statistic[:columns]) if np.ndim(statistic) else statistic
-
-
-def _padded(map_: AffineMap) -> AffineMap:
-    def pad(leaf: np.ndarray) -> np.ndarray:
-        return np.pad(leaf, [(0, padded_width(size) - size) for size in leaf.shape])
-
-    return jax.tree.map(lambda leaf: pad(np.asarray(leaf)), map_)
+        source, target = jax.tree.map(pad, (self.source, self.target))
+        return dataclasses.replace(self, source=source, target=target)
 
 
 def _cut(map_: AffineMap, width: int, space: int) -> AffineMap:
@@ -131,8 +123,6 @@ def _leading_columns(map_: AffineMap, rank: int) -> AffineMap:
 
 class Method:
     """The configuration of one method: a frozen dataclass whose fields are the method's options.
-
-    The class attributes tell callers how a method is run; ``jaxalign.align.methods`` has the table of all methods.
 
     Attributes:
       columnwise: every target column is solved alone: ``solve`` needs nothing of the target but the cross moments.
@@ -206,19 +196,14 @@ class Training(NamedTuple):
     Attributes:
       total: moments of the training rows, on the host or the first device.
       rows: per encoder an array [n, d], where the method needs rows; else empty.
-      identities: of the rows, shape [n]; None where every row is a person of its own.
+      identities: of the rows, shape [n].
       mesh: devices to use; None for the first one.
     """
 
     total: Moments
     rows: Mapping[str, np.ndarray]
-    identities: np.ndarray | None
+    identities: np.ndarray
     mesh: Mesh | None
-
-    def people(self) -> np.ndarray:
-        """The identity of each row, shape [n]."""
-        rows = len(next(iter(self.rows.values())))
-        return np.arange(rows) if self.identities is None else self.identities
 
 
 class Fitted(NamedTuple):
@@ -237,6 +222,13 @@ class AllPairsMethod(Method):
         raise NotImplementedError
 
 
+def require_rank_fits(rank: int, total: Sums, pair: Pair) -> None:
+    """Raises ``UserError`` if a rank is larger than the narrower width of a pair."""
+    most = min(map(total.width, pair))
+    if rank > most:
+        raise UserError(f"rank: at most {most} for {pair[0]} → {pair[1]} (the narrower width), got {rank}")
+
+
 def one_sided(
     weights: tuple[Array, ...],
     cross: CrossMoments,
@@ -247,15 +239,10 @@ def one_sided(
     ok: Array,
     orthogonal: bool = False,
 ) -> Fit:
-    """A fit whose source map is (x − μx) W for W the product of ``weights``, and whose target map only centres.
+    """A fit by (x − μx) W, W the product of ``weights``, whose target map only centres.
 
-    Args:
-      weights: factors of W.
-      cross: moments of the pair.
-      residual: Σ w (x W − y)² for each target column, shape [q].
-      effective_rank, condition, ok, orthogonal: see ``Fit`` and ``AffineMap``.
+    ``residual`` is Σ w (x W − y)² of each target column, shape [q].
     """
-    finite = jnp.isfinite(residual).all()
     return Fit(
         AffineMap(weights, jnp.zeros_like(cross.mean_y), cross.mean_x, orthogonal),
         AffineMap((), -cross.mean_y, orthogonal=True),
@@ -263,5 +250,5 @@ def one_sided(
         cross.power_y / cross.weight,
         effective_rank,
         condition,
-        ok & finite,
+        ok & jnp.isfinite(residual).all(),
     )

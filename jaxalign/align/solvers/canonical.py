@@ -21,25 +21,23 @@ class Covariance:
     Attributes:
       scatter: shape [p, p].
       spectrum: of ``scatter / weight``.
-      width: columns that count; the others are zero.
     """
 
     scatter: Float[Array, "p p"]
     spectrum: Spectrum
-    width: Width
 
     @classmethod
-    def of(cls, own: OwnMoments) -> "Covariance":
+    def of(cls, scatter: Float[Array, "p p"], weight: Array, width: Width) -> "Covariance":
         """Decomposes the second moment of one encoder."""
-        return cls(own.scatter, Spectrum.of_matrix(own.scatter / own.weight), own.width)
+        return cls(scatter, Spectrum.of(scatter / weight, width))
 
     def whitening(self, exponent: Number, shrinkage: Number) -> Float[Array, "p p"]:
         """T = V diag(c)^(−exponent / 2) for the shrunk covariance V diag(c) Vᵀ = (1 − g) C + g tr(C)/p I.
 
         T Vᵀ is the symmetric root; leaving the last rotation out costs one product less and changes no comparison.
         """
-        values = self.spectrum.values
-        shrunk = (1 - shrinkage) * values + shrinkage * values.sum() / jnp.asarray(self.width, values.dtype)
+        values, width = self.spectrum.values, jnp.asarray(self.spectrum.width, self.spectrum.values.dtype)
+        shrunk = (1 - shrinkage) * values + shrinkage * values.sum() / width
         usable = shrunk > rank_cutoff(shrunk[-1], len(shrunk))
         return self.spectrum.vectors * jnp.where(usable, jnp.where(usable, shrunk, 1) ** (-exponent / 2), 0)
 
@@ -80,33 +78,18 @@ class Canonical(SymmetricSolver):
 
     def factor(self, own: OwnMoments) -> Covariance:
         """One eigendecomposition, the same for every setting."""
-        return Covariance.of(own)
+        return Covariance.of(own.scatter, own.weight, own.width)
 
     def solve_both(self, source: Covariance, target: Covariance, cross: CrossMoments) -> tuple[Fit, Fit]:
         """Solves both directions from one singular value decomposition; they are each other's mirror."""
-        whiten_x = source.whitening(self.whitening, self.shrinkage)
-        whiten_y = target.whitening(self.whitening, self.shrinkage)
+        whiten_x, whiten_y = (side.whitening(self.whitening, self.shrinkage) for side in (source, target))
         inner = multiply(multiply_transposed(whiten_x, cross.xy), whiten_y)
         u, correlation, vt = singular_decomposition(inner)
-        largest = jnp.where(correlation[0] > 0, correlation[0], 1)
-        relative = correlation / largest
-        cutoff = jnp.finfo(relative.dtype).eps * max(inner.shape)
-        kept = relative > cutoff
+        relative = correlation / jnp.where(correlation[0] > 0, correlation[0], 1)
+        kept = relative > jnp.finfo(relative.dtype).eps * max(inner.shape)
         weight = jnp.where(kept, jnp.where(kept, relative, 1) ** self.weighting, 0)
         left = (multiply(whiten_x, u) * weight)[:, : self.rank]
         right = (multiply(whiten_y, vt.T) * weight)[:, : self.rank]
-        return self._fits(left, right, source, target, cross, correlation, kept)
-
-    def _fits(
-        self,
-        left: Float[Array, "p k"],
-        right: Float[Array, "q k"],
-        source: Covariance,
-        target: Covariance,
-        cross: CrossMoments,
-        correlation: Float[Array, " k"],
-        kept: Array,
-    ) -> tuple[Fit, Fit]:
         source_map = AffineMap((left,), jnp.zeros(left.shape[1], left.dtype), cross.mean_x)
         target_map = AffineMap((right,), jnp.zeros(right.shape[1], right.dtype), cross.mean_y)
         source_power = jnp.sum(multiply(source.scatter, left) * left, axis=0) / cross.weight
@@ -114,12 +97,10 @@ class Canonical(SymmetricSolver):
         product = jnp.sum(multiply_transposed(left, cross.xy) * right.T, axis=1) / cross.weight
         residual = jnp.maximum(source_power - 2 * product + target_power, 0)
         rank = correlation.sum() ** 2 / jnp.sum(jnp.where(kept, correlation**2, 0))
-        smallest = jnp.min(jnp.where(kept, correlation, jnp.inf))
-        condition = correlation[0] / smallest
-        ok = (
-            kept[0] & jnp.isfinite(source_power).all() & jnp.isfinite(target_power).all() & jnp.isfinite(rank)
-        )
+        condition = correlation[0] / jnp.min(jnp.where(kept, correlation, jnp.inf))
+        finite = [jnp.isfinite(numbers).all() for numbers in (source_power, target_power, rank)]
+        statistics = rank, condition, kept[0] & jnp.stack(finite).all()
         return (
-            Fit(source_map, target_map, residual, target_power, rank, condition, ok),
-            Fit(target_map, source_map, residual, source_power, rank, condition, ok),
+            Fit(source_map, target_map, residual, target_power, *statistics),
+            Fit(target_map, source_map, residual, source_power, *statistics),
         )

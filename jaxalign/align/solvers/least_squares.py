@@ -32,7 +32,7 @@ class Linear(ColumnwiseSolver):
 
     def factor(self, own: OwnMoments) -> Spectrum:
         """The eigendecomposition of the scatter matrix."""
-        return Spectrum.of(own)
+        return Spectrum.of(own.scatter, own.width)
 
     def solve(self, source: Spectrum, target: None, cross: CrossMoments) -> Fit:
         """Solves for all columns of ``cross`` at once; see the class."""
@@ -76,11 +76,7 @@ class Ridge(ColumnwiseSolver):
         checks.penalty(self.l2)
 
     def padded(self, width: int) -> "Ridge":
-        """The same for a target of this width with padded columns: penalties of columns are padded too.
-
-        Raises:
-          UserError: there are neither one penalty nor ``width``.
-        """
+        """Penalties of columns are padded too; raises ``UserError`` where there are neither one nor ``width``."""
         penalties = np.asarray(self.l2, np.float64)
         if penalties.ndim == 0:
             return self
@@ -93,7 +89,9 @@ class Ridge(ColumnwiseSolver):
 
     def factor(self, own: OwnMoments) -> "Spectrum | Factorised":
         """The inverse (by Cholesky) for one penalty, the eigendecomposition for several."""
-        return Factorised.of(own, jnp.asarray(self.l2)) if jnp.ndim(self.l2) == 0 else Spectrum.of(own)
+        if jnp.ndim(self.l2) == 0:
+            return Factorised.of(own, jnp.asarray(self.l2))
+        return Spectrum.of(own.scatter, own.width)
 
     def solve(self, source: "Spectrum | Factorised", target: None, cross: CrossMoments) -> Fit:
         """Solves for all columns of ``cross`` at once; see the class."""
@@ -117,8 +115,7 @@ class Ridge(ColumnwiseSolver):
 class Factorised:
     """Inverse of a source's penalised scatter matrix, by Cholesky, with its statistics.
 
-    A product with the inverse is as accurate here as a triangular solve (both err by one perturbation of S) and
-    twice as fast for the many columns of all targets.
+    A product with it is as accurate here as a triangular solve, and twice as fast for many columns.
     """
 
     inverse: Float[Array, "p p"]

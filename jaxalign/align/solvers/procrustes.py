@@ -1,9 +1,9 @@
 """Procrustes maps: the rotation, and the rotation with scale, that best carry one centred cloud onto another."""
 
-import dataclasses
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from jaxalign.align.solvers.base import Fit, SymmetricSolver, one_sided
 from jaxalign.align.solvers.spectrum import singular_decomposition
@@ -27,13 +27,36 @@ class Orthogonal(SymmetricSolver):
       Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 1966.
     """
 
+    scaled: ClassVar[bool] = False
+
     def solve_both(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> tuple[Fit, Fit]:
         """Solves both directions from one singular value decomposition."""
-        return _both_directions(source, target, cross, scaled=False)
+        anchored, anchors = _anchored(cross)
+        u, singular, vt = singular_decomposition(anchored)
+        row, column = (jnp.arange(size) for size in anchored.shape)
+        inside = (row[:, None] < cross.width_x) & (column < cross.width_y)
+        rotation = jnp.where(inside, multiply(u, vt), 0)
+        cutoff = jnp.finfo(singular.dtype).eps * max(anchored.shape) * singular[0]
+        smallest = singular[jnp.minimum(cross.width_x, cross.width_y) + anchors - 1]
+        statistics = {
+            "effective_rank": (jnp.sum(singular > cutoff) - anchors).astype(singular.dtype),
+            "condition": singular[0] / jnp.where(smallest > 0, smallest, jnp.finfo(singular.dtype).tiny),
+            "ok": smallest > cutoff,
+        }
+        reverse = transposed(cross, jnp.diagonal(source.scatter))
+        forth = self._fit(rotation, source, cross, statistics)
+        return forth, self._fit(rotation.T, target, reverse, statistics)
+
+    def _fit(self, rotation: Array, source: OwnMoments, cross: CrossMoments, statistics: Any) -> Fit:
+        mapped_power = jnp.sum(multiply(source.scatter, rotation) * rotation, axis=0)
+        product, total = jnp.sum(rotation * cross.xy, axis=0), mapped_power.sum()
+        scale = product.sum() / jnp.where(total > 0, total, 1) if self.scaled else jnp.ones_like(total)
+        residual = scale**2 * mapped_power - 2 * scale * product + cross.power_y
+        return one_sided((rotation * scale,), cross, residual, orthogonal=not self.scaled, **statistics)
 
 
 @pytree
-class Similarity(SymmetricSolver):
+class Similarity(Orthogonal):
     """Rotation, one scale and translation.
 
     W = s R with R the orthogonal Procrustes map and s = tr(Rᵀ C) / ‖(X − μx) R‖²_F, the least-squares scale of that
@@ -45,51 +68,7 @@ class Similarity(SymmetricSolver):
       Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991.
     """
 
-    def solve_both(self, source: OwnMoments, target: OwnMoments, cross: CrossMoments) -> tuple[Fit, Fit]:
-        """Solves both directions from one singular value decomposition."""
-        return _both_directions(source, target, cross, scaled=True)
-
-
-def _both_directions(
-    source: OwnMoments, target: OwnMoments, cross: CrossMoments, *, scaled: bool
-) -> tuple[Fit, Fit]:
-    polar = Polar.of(cross)
-    reverse = transposed(cross, jnp.diagonal(source.scatter))
-    return _fit(polar, source, cross, scaled), _fit(polar.transposed(), target, reverse, scaled)
-
-
-@pytree
-class Polar:
-    """The polar factor of a cross moment.
-
-    Attributes:
-      rotation: orthonormal rows or columns where the encoders have columns, zero elsewhere, shape [p, q].
-      largest, smallest: singular values of the cross moment, shape [].
-      rank: singular values that are not zero, shape [].
-      ok: whether all of them are not zero, so that there is no other solution, shape [].
-    """
-
-    rotation: Float[Array, "p q"]
-    largest: Float[Array, ""]
-    smallest: Float[Array, ""]
-    rank: Float[Array, ""]
-    ok: Bool[Array, ""]
-
-    @classmethod
-    def of(cls, cross: CrossMoments) -> "Polar":
-        """From one singular value decomposition."""
-        anchored, anchors = _anchored(cross)
-        u, singular, vt = singular_decomposition(anchored)
-        row, column = (jnp.arange(size) for size in anchored.shape)
-        inside = (row[:, None] < cross.width_x) & (column < cross.width_y)
-        cutoff = jnp.finfo(singular.dtype).eps * max(anchored.shape) * singular[0]
-        smallest = singular[jnp.minimum(cross.width_x, cross.width_y) + anchors - 1]
-        rank = (jnp.sum(singular > cutoff) - anchors).astype(singular.dtype)
-        return cls(jnp.where(inside, multiply(u, vt), 0), singular[0], smallest, rank, smallest > cutoff)
-
-    def transposed(self) -> "Polar":
-        """That of the reverse direction."""
-        return dataclasses.replace(self, rotation=self.rotation.T)
+    scaled = True
 
 
 def _anchored(cross: CrossMoments) -> tuple[Float[Array, "p q"], Array]:
@@ -107,21 +86,3 @@ def _anchored(cross: CrossMoments) -> tuple[Float[Array, "p q"], Array]:
     row, column = row[:, None] - cross.width_x, column - cross.width_y
     tied = (row == column) & (row >= 0) & (row < anchors)
     return jnp.where(tied, jnp.where(size > 0, size, 1), xy), anchors
-
-
-def _fit(polar: Polar, source: OwnMoments, cross: CrossMoments, scaled: bool) -> Fit:
-    rotation = polar.rotation
-    mapped_power = jnp.sum(multiply(source.scatter, rotation) * rotation, axis=0)
-    product = jnp.sum(rotation * cross.xy, axis=0)
-    total = mapped_power.sum()
-    scale = product.sum() / jnp.where(total > 0, total, 1) if scaled else jnp.ones_like(total)
-    tiny = jnp.finfo(rotation.dtype).tiny
-    return one_sided(
-        (rotation * scale,),
-        cross,
-        scale**2 * mapped_power - 2 * scale * product + cross.power_y,
-        effective_rank=polar.rank,
-        condition=polar.largest / jnp.where(polar.smallest > 0, polar.smallest, tiny),
-        ok=polar.ok,
-        orthogonal=not scaled,
-    )

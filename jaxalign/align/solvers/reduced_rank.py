@@ -46,7 +46,7 @@ class ReducedRank(Solver):
 
     def factor(self, own: OwnMoments) -> Spectrum:
         """The eigendecomposition of the scatter matrix."""
-        return Spectrum.of(own)
+        return Spectrum.of(own.scatter, own.width)
 
     def solve(self, source: Spectrum, target: Spectrum, cross: CrossMoments) -> Fit:
         """Solves one pair for every rank; see the class."""
@@ -57,13 +57,13 @@ class ReducedRank(Solver):
         residual = cross.power_y - weight_product - jnp.asarray(self.l2, cross.xy.dtype) * l2_norm
         cutoff = rank_cutoff(strengths[0], max(cross.xy.shape))
         values = source.values
+        smallest = jnp.maximum(source.smallest + self.l2, rank_cutoff(values[-1], len(values)))
         return one_sided(
             (left, right),
             cross,
             residual,
             effective_rank=jnp.sum(strengths[: self.rank] > cutoff).astype(values.dtype),
-            condition=(values[-1] + self.l2)
-            / jnp.maximum(source.smallest + self.l2, rank_cutoff(values[-1], len(values))),
+            condition=(values[-1] + self.l2) / smallest,
             ok=strengths[0] > 0,
         )
 

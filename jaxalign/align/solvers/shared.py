@@ -20,7 +20,6 @@ from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision, multiply, multiply_transposed
 from jaxalign.core.pytree import pytree, static
-from jaxalign.moments.blocks import OwnMoments
 from jaxalign.moments.moments import FoldMoments, Moments
 
 
@@ -31,7 +30,6 @@ class SharedSpace:
     Attributes:
       maps: one for each encoder, into the shared space.
       agreement: eigenvalues of the space's dimensions, descending, shape [r].
-      power: variance of each encoder's mapped rows by dimension, shape [K, r].
       product: covariance of each two encoders' mapped rows by dimension, shape [K, K, r].
       ok: whether the numbers can be trusted.
       names: the encoders.
@@ -39,7 +37,6 @@ class SharedSpace:
 
     maps: tuple[AffineMap, ...]
     agreement: Float[Array, " r"]
-    power: Float[Array, "K r"]
     product: Float[Array, "K K r"]
     ok: Bool[Array, ""]
     names: tuple[str, ...] = static()
@@ -57,18 +54,15 @@ class SharedSpace:
     def fit(self, source: str, target: str) -> Fit:
         """Both sides of one ordered pair. ``effective_rank`` is (Σ agreement)² / Σ agreement²."""
         i, j = self.names.index(source), self.names.index(target)
-        xp = (
-            self.agreement.__array_namespace__()
-        )  # NumPy on the host, where a sweep reads many pairs one by one
+        xp = self.agreement.__array_namespace__()  # NumPy on the host, where a sweep reads pairs one by one
         agreement = xp.maximum(self.agreement, 0)
-        least = xp.min(xp.where(agreement > 0, agreement, xp.inf))
         return Fit(
             self[source],
             self[target],
-            xp.maximum(self.power[i] + self.power[j] - 2 * self.product[i, j], 0),
-            self.power[j],
-            agreement.sum() ** 2 / jnp.sum(agreement**2),
-            agreement[0] / least,
+            xp.maximum(self.product[i, i] + self.product[j, j] - 2 * self.product[i, j], 0),
+            self.product[j, j],
+            agreement.sum() ** 2 / xp.sum(agreement**2),
+            agreement[0] / xp.min(xp.where(agreement > 0, agreement, xp.inf)),
             self.ok,
         )
 
@@ -142,17 +136,20 @@ def _spans(total: Moments) -> list[slice]:
 
 @jax.jit
 def _whitened(total: Moments, whitening: Array, shrinkage: Array) -> tuple[list[Array], Array]:
-    """Every encoder's Tᵢ, and the matrix of what they agree on."""
+    """Every encoder's Tᵢ, and the matrix of what they agree on: blocks Tᵢᵀ Mᵢⱼ Tⱼ, zero where i = j."""
     spans, second = _spans(total), total.scatter / total.weight
     transforms = []
-    for span in spans:
-        own = OwnMoments(
-            total.scatter[span, span], total.mean[span], total.weight, total.count, span.stop - span.start
+    for span, width in zip(spans, total.widths):
+        transform = Covariance.of(total.scatter[span, span], total.weight, width).whitening(
+            whitening, shrinkage
         )
-        transform = Covariance.of(own).whitening(whitening, shrinkage)
         power = jnp.sum(multiply(second[span, span], transform) * transform)
         transforms.append(transform / jnp.sqrt(jnp.where(power > 0, power, 1)))
-    return transforms, _agreement(second, transforms, spans)
+    half = [multiply_transposed(left, second[span]) for left, span in zip(transforms, spans)]
+    across = jnp.concatenate(half)
+    whole = [multiply(across[:, span], right) for right, span in zip(transforms, spans)]
+    encoder = np.repeat(np.arange(len(spans)), total.widths)
+    return transforms, jnp.where(encoder[:, None] == encoder, 0, jnp.concatenate(whole, axis=1))
 
 
 @jax.jit
@@ -168,31 +165,13 @@ def _space(
     mapped = [multiply(second[:, span], factor) for span, factor in zip(spans, factors)]  # M[:, i] Fᵢ
     product = jnp.stack(
         [
-            jnp.stack([jnp.sum(mapped[i][span] * factors[j], axis=0) for j, span in enumerate(spans)])
-            for i in range(len(spans))
+            jnp.stack([jnp.sum(one[span] * factor, axis=0) for span, factor in zip(spans, factors)])
+            for one in mapped
         ]
     )
-    power = jnp.stack([product[i, i] for i in range(len(spans))])
     maps = tuple(
         AffineMap((factor,), jnp.zeros(rank, factor.dtype), total.mean[span])
         for span, factor in zip(spans, factors)
     )
     ok = (values[0] > 0) & jnp.isfinite(product).all()
-    return SharedSpace(maps, values, power, product, ok, total.names)
-
-
-def _agreement(second: Array, transforms: list[Array], spans: list[slice]) -> Array:
-    """Blocks Tᵢᵀ Mᵢⱼ Tⱼ, zero where i = j."""
-    rows = []
-    for i, (left, rows_of) in enumerate(zip(transforms, spans)):
-        across = multiply_transposed(left, second[rows_of])
-        rows.append(
-            jnp.concatenate(
-                [
-                    multiply(across[:, columns], right) if i != j else jnp.zeros_like(left)
-                    for j, (right, columns) in enumerate(zip(transforms, spans))
-                ],
-                axis=1,
-            )
-        )
-    return jnp.concatenate(rows)
+    return SharedSpace(maps, values, product, ok, total.names)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxalign.core.pytree import pytree
-from jaxalign.moments.blocks import OwnMoments, Width
+from jaxalign.moments.blocks import Width
 
 
 @pytree
@@ -24,14 +24,9 @@ class Spectrum:
     width: Width
 
     @classmethod
-    def of(cls, own: OwnMoments) -> "Spectrum":
-        """Decomposes once for every penalty and every target."""
-        return cls(*eigenpairs(own.scatter), own.width)
-
-    @classmethod
-    def of_matrix(cls, scatter: Float[Array, "p p"]) -> "Spectrum":
-        """Decomposes a positive semi-definite matrix."""
-        return cls(*eigenpairs(scatter), scatter.shape[0])
+    def of(cls, scatter: Float[Array, "p p"], width: Width) -> "Spectrum":
+        """Decomposes a positive semi-definite matrix, once for every penalty and every target."""
+        return cls(*eigenpairs(scatter), width)
 
     @property
     def smallest(self) -> Float[Array, ""]:
