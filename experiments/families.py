@@ -31,7 +31,6 @@ from jaxalign.analysis.geometry.clustering import (
     labels_of,
     nearest_counts,
     rate_distances,
-    sink_means,
     source_means,
 )
 from jaxalign.core.errors import UserError
@@ -102,7 +101,7 @@ def tree(
     test = None if of is None else family_test(made.distances, of)
     each = {
         "source": source_means(scores[inside]),
-        "sink": sink_means(scores[inside]),
+        "sink": source_means(scores[inside].T),
         "hub": nearest_counts(made.distances),
     }
     return {

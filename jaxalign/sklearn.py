@@ -55,7 +55,7 @@ class AffineAligner(
 
     map_: AffineMap
     n_features_in_: int
-    _y_columns: int | None
+    _one_column: bool
     _n_features_out: int
 
     def __init__(
@@ -81,12 +81,8 @@ class AffineAligner(
         tags.target_tags.single_output = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         # A rotation or a shift predicts as well as such a map can, which the checks' regressions are not made for.
-        tags.regressor_tags.poor_score = self.method in (
-            "identity",
-            "translation",
-            "orthogonal",
-            "similarity",
-        )
+        rigid = ("identity", "translation", "orthogonal", "similarity")
+        tags.regressor_tags.poor_score = self.method in rigid
         return tags
 
     def fit(
@@ -108,59 +104,41 @@ class AffineAligner(
         Raises:
           ValueError: the arrays or settings are not usable.
         """
-        x, target = self._paired(X, y)
-        self._y_columns = None if target.ndim == 1 else target.shape[1]
+        x, target = validate_data(self, X, y, dtype=FORMATS, multi_output=True, ensure_min_samples=2)
+        target = np.asarray(target)
+        if not np.issubdtype(target.dtype, np.floating):
+            target = target.astype(np.float64)
+        if not isinstance(self.folds, int | np.integer) or self.folds < 2:
+            raise UserError(f"folds: expected an integer of at least 2, got {self.folds!r}")
+        folds = min(int(self.folds), len(target) if groups is None else len(np.unique(np.asarray(groups))))
+        weights = None if sample_weight is None else np.asarray(sample_weight, np.float64)
+        self._one_column = target.ndim == 1
         target = target.reshape(len(target), -1)
-        if sample_weight is not None:
-            sample_weight = np.asarray(sample_weight, np.float64)
-        self.map_ = fit_affine(
-            x,
-            target,
-            self.method,
-            l2=self.l2,
-            rank=self.rank,
-            folds=self._folds(groups, len(target)),
-            identities=groups,
-            weights=sample_weight,
-            seed=self.seed,
+        settings = {
+            "l2": self.l2,
+            "rank": self.rank,
+            "folds": folds,
+            "seed": self.seed,
             **(self.options or {}),
-        )
+        }
+        self.map_ = fit_affine(x, target, self.method, identities=groups, weights=weights, **settings)
         self._n_features_out = target.shape[1]
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Rows of X in y's coordinates, shape [n, q]; float64 for float64 rows, float32 for narrower ones."""
         check_is_fitted(self)
-        return np.asarray(self.map_(self._rows(X)))
+        return np.asarray(self.map_(validate_data(self, X, dtype=FORMATS, reset=False)))
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """The same as ``transform``, with the dimensions that y had."""
         mapped = np.asarray(self.transform(X))
-        return mapped[:, 0] if self._y_columns is None else mapped
+        return mapped[:, 0] if self._one_column else mapped
 
     def inverse_transform(self, X: ArrayLike) -> np.ndarray:
-        """Rows of y's space in X's coordinates: by the transpose of a rotation, else by the pseudo-inverse.
-
-        Args:
-          X: rows of y's space, shape [n, q].
-        """
+        """Rows of y's space, shape [n, q], in X's coordinates: by a rotation's transpose, or the pseudo-inverse."""
         check_is_fitted(self)
         rows = np.asarray(X)
         if rows.ndim != 2 or rows.shape[1] != self._n_features_out:
             raise UserError(f"expected rows of shape [n, {self._n_features_out}], got {rows.shape}")
         return np.asarray(self.map_.inverse()(rows))
-
-    def _rows(self, X: Any) -> Any:
-        return validate_data(self, X, dtype=FORMATS, reset=False)
-
-    def _paired(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
-        """Both sides as scikit-learn checks them, y in a floating format too."""
-        x, y = validate_data(self, X, y, dtype=FORMATS, multi_output=True, ensure_min_samples=2)
-        y = np.asarray(y)
-        return x, y if np.issubdtype(y.dtype, np.floating) else y.astype(np.float64)
-
-    def _folds(self, groups: ArrayLike | None, rows: int) -> int:
-        people = rows if groups is None else len(np.unique(np.asarray(groups)))
-        if not isinstance(self.folds, int | np.integer) or self.folds < 2:
-            raise UserError(f"folds: expected an integer of at least 2, got {self.folds!r}")
-        return min(int(self.folds), people)

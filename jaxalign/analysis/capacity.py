@@ -30,8 +30,7 @@ class Features:
     The factor c gives both parts the same total variance on the training rows, so that one ridge penalty suits both.
 
     Attributes:
-      center: μ, shape [p].
-      directions: P, shape [p, k].
+      center, directions: μ and P, shapes [p] and [p, k].
       phase: added before the cosine, shape [k]; unused for products.
       scale: c, shape [].
       products: whether ψ gives the products of every two of k components, squares included, or k cosines.
@@ -47,18 +46,14 @@ class Features:
         """Features of rows, float32: the rows themselves and the curved part."""
         return jnp.concatenate([jnp.asarray(rows, jnp.float32), self.curved(rows)], axis=1)
 
+    @jax.jit
     def curved(self, rows: Float[Leaf, "n p"]) -> Float[Array, "n features"]:
         """The part that is not linear, float32."""
-        return _curved(self, jnp.asarray(rows, jnp.float32))
-
-
-@jax.jit
-def _curved(features: Features, rows: Float[Array, "n p"]) -> Float[Array, "n m"]:
-    placed = multiply(rows - features.center, features.directions)
-    if not features.products:
-        return features.scale * jnp.cos(placed + features.phase)
-    left, right = np.triu_indices(placed.shape[1])
-    return features.scale * placed[:, left] * placed[:, right]
+        placed = multiply(rows.astype(jnp.float32) - self.center, self.directions)
+        if not self.products:
+            return self.scale * jnp.cos(placed + self.phase)
+        left, right = np.triu_indices(placed.shape[1])
+        return self.scale * placed[:, left] * placed[:, right]
 
 
 def random_fourier(rows: Float[np.ndarray, "n p"], number: int, seed: int) -> Features:
@@ -83,25 +78,19 @@ def polynomial(rows: Float[np.ndarray, "n p"], number: int, seed: int) -> Featur
 
     Equivalent: the second-degree terms of ``sklearn.preprocessing.PolynomialFeatures(2)`` on ``PCA(k)``'s scores.
     """
-    del seed
     width = rows.shape[1]
     components = min(width, int((math.sqrt(8 * number + 1) - 1) / 2))  # k (k + 1) / 2 ≤ number
     centred = np.asarray(rows - rows.mean(axis=0), np.float64)
-    leading = [width - components, width - 1]
-    _, vectors = scipy.linalg.eigh(centred.T @ centred, subset_by_index=leading)
+    _, vectors = scipy.linalg.eigh(centred.T @ centred, subset_by_index=[width - components, width - 1])
     return _scaled(rows, vectors[:, ::-1], np.zeros(components), products=True)
 
 
 def _scaled(rows: np.ndarray, directions: Leaf, phase: Leaf, *, products: bool) -> Features:
-    center, directions, phase = (
-        jnp.asarray(array, jnp.float32) for array in (rows.mean(axis=0), directions, phase)
-    )
-    unscaled = Features(center, directions, phase, jnp.float32(1), products)
-    linear, curved = (
-        float(np.asarray(part, np.float64).var(axis=0).sum()) for part in (rows, unscaled.curved(rows))
-    )
+    given = [jnp.asarray(array, jnp.float32) for array in (rows.mean(axis=0), directions, phase)]
+    curved_rows = Features(*given, jnp.float32(1), products).curved(rows)
+    linear, curved = (float(np.asarray(part, np.float64).var(axis=0).sum()) for part in (rows, curved_rows))
     scale = math.sqrt(linear / curved) if curved > 0 else 0.0
-    return Features(center, directions, phase, jnp.float32(scale), products)
+    return Features(*given, jnp.float32(scale), products)
 
 
 KINDS: dict[str, Callable[[np.ndarray, int, int], Features]] = {
@@ -111,13 +100,7 @@ KINDS: dict[str, Callable[[np.ndarray, int, int], Features]] = {
 
 
 def features_of(kind: str, rows: Float[np.ndarray, "n p"], number: int, seed: int = 0) -> Features:
-    """A feature map that is fitted on training rows.
-
-    Args:
-      kind: a name in ``KINDS``.
-      rows: training rows, shape [n, p].
-      number: of features beside the rows' own columns.
-      seed: of random directions.
+    """A feature map of a kind in ``KINDS``, fitted on training rows, with ``number`` features beside their own columns.
 
     Raises:
       UserError: there is no such kind, or fewer than one feature is asked for.
@@ -147,9 +130,12 @@ class Network:
     shift: Float[Array, " h"]
     outward: Float[Array, "h q"]
 
+    @jax.jit
     def __call__(self, rows: Float[Leaf, "n p"]) -> Float[Array, "n q"]:
         """Maps rows, float32."""
-        return _apply(self, jnp.asarray(rows, jnp.float32))
+        centred = rows.astype(jnp.float32) - self.center
+        hidden = jax.nn.gelu(multiply(centred, self.inward) + self.shift)
+        return multiply(centred, self.linear) + self.bias + multiply(hidden, self.outward)
 
 
 class TrainedNetwork(NamedTuple):
@@ -194,14 +180,12 @@ def fit_network(
       UserError: no row, or every row, is held out, or hidden or steps is below 1.
     """
     if not 0 < int(held_out.sum()) < len(held_out):
-        raise UserError(
-            f"of {len(held_out):,} rows {int(held_out.sum()):,} are held out; some, not all, must be."
-        )
+        raise UserError(f"of {len(held_out):,} rows {held_out.sum():,} are held out; some, not all, must be.")
     if hidden < 1 or steps < 1:
         raise UserError(f"hidden and steps are whole numbers of 1 or more, got {hidden} and {steps}.")
     first, second = jax.random.split(jax.random.key(seed))
     inside, outside = (
-        tuple(jnp.asarray(side[rows], jnp.float32) for side in (x, y)) for rows in (~held_out, held_out)
+        [jnp.asarray(side[rows], jnp.float32) for side in (x, y)] for rows in (~held_out, held_out)
     )
     best = network = _begin(start, x[~held_out], hidden, first)
     state = _optimizer().init(network)  # pyright: ignore[reportArgumentType]
@@ -218,31 +202,16 @@ def fit_network(
 
 
 def _begin(start: AffineMap, x: np.ndarray, hidden: int, key: PRNGKeyArray) -> Network:
-    width = start.in_dim
-    center = np.zeros(width) if start.center is None else np.asarray(start.center)
+    center = np.zeros(start.in_dim) if start.center is None else np.asarray(start.center)
     spread = float(np.sqrt(np.mean(np.sum((np.asarray(x, np.float64) - center) ** 2, axis=1)))) or 1.0
-    inward = jax.random.normal(key, (width, hidden), jnp.float32) / spread
-    single = lambda array: jnp.asarray(np.asarray(array), jnp.float32)  # noqa: E731
-    return Network(
-        single(center),
-        single(start.matrix()),
-        single(start.bias),
-        inward,
-        jnp.zeros(hidden),
-        jnp.zeros((hidden, start.out_dim)),
-    )
-
-
-@jax.jit
-def _apply(network: Network, rows: Float[Array, "n p"]) -> Float[Array, "n q"]:
-    centred = rows - network.center
-    hidden = jax.nn.gelu(multiply(centred, network.inward) + network.shift)
-    return multiply(centred, network.linear) + network.bias + multiply(hidden, network.outward)
+    inward = jax.random.normal(key, (start.in_dim, hidden), jnp.float32) / spread
+    affine = [jnp.asarray(np.asarray(array), jnp.float32) for array in (center, start.matrix(), start.bias)]
+    return Network(*affine, inward, jnp.zeros(hidden), jnp.zeros((hidden, start.out_dim)))
 
 
 @jax.jit
 def _loss(network: Network, x: Float[Array, "n p"], y: Float[Array, "n q"]) -> Float[Array, ""]:
-    return jnp.mean(jnp.sum((_apply(network, x) - y) ** 2, axis=1))
+    return jnp.mean(jnp.sum((network(x) - y) ** 2, axis=1))
 
 
 def _optimizer() -> Any:

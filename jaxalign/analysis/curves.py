@@ -6,10 +6,7 @@ from numpy.typing import ArrayLike
 
 
 def size_for_share(sizes: ArrayLike, quality: ArrayLike, share: float) -> Float[np.ndarray, "*curves"]:
-    """The size at which a curve first reaches a share of its final value.
-
-    Between two sizes the curve is interpolated linearly in the logarithm of the size. A curve that starts above the
-    share gives the smallest size, which is then an upper bound.
+    """The size at which a curve first reaches a share of its last value, interpolated in the logarithm of the size.
 
     Args:
       sizes: ascending, above 0, shape [S].
@@ -17,7 +14,8 @@ def size_for_share(sizes: ArrayLike, quality: ArrayLike, share: float) -> Float[
       share: of the last value, above 0 and at most 1.
 
     Returns:
-      float64, shape [...]; NaN for a curve whose last value is not above 0.
+      float64, shape [...]; NaN for a curve whose last value is not above 0, the smallest size (an upper bound) for one
+      that starts above the share.
     """
     size, curve = np.log(np.asarray(sizes, np.float64)), np.asarray(quality, np.float64)
     goal = share * curve[..., -1:]
@@ -31,15 +29,12 @@ def size_for_share(sizes: ArrayLike, quality: ArrayLike, share: float) -> Float[
 
 
 def smallest_within(sizes: ArrayLike, quality: ArrayLike, margin: float) -> Float[np.ndarray, "*curves"]:
-    """The smallest size whose quality is at most ``margin`` below that of the last.
+    """The smallest size whose quality is at most ``margin`` below that of the last: float64, shape [...].
 
     Args:
       sizes: ascending, shape [S].
-      quality: one curve or several, shape [..., S].
+      quality: one curve or several, shape [..., S]; NaN for one whose last value is NaN.
       margin: such as 0.01 for one point.
-
-    Returns:
-      float64, shape [...]; NaN for a curve whose last value is NaN.
     """
     curve = np.asarray(quality, np.float64)
     within = curve >= curve[..., -1:] - margin

@@ -24,17 +24,12 @@ from jaxalign.moments.moments import Moments
 def effective_rank(map_: AffineMap, total: Moments, source: str) -> float:
     """How many dimensions the mapped rows fill: (Σ s)² / Σ s² of their variances s along their own principal axes.
 
-    With S the source's second moment and W the map, that is tr(F)² / ‖F‖²_F of F = Wᵀ S W.
-
-    Args:
-      map_: from the source; it may be padded (``Fit.padded``).
-      total: moments of the rows.
-      source: name of the encoder among them.
+    With S the second moment of ``source`` and W the map, which may be padded, that is tr(F)² / ‖F‖²_F of F = Wᵀ S W.
     """
-    start, width = total.offset(source), total.width(source)
-    scatter = np.asarray(total.scatter)[start : start + width, start : start + width]
+    own = total.span(source)
+    scatter = np.asarray(total.scatter)[own, own]
     factors = [np.asarray(factor, np.float64) for factor in map_.factors]
-    matrix = functools.reduce(np.matmul, factors, np.eye(map_.in_dim))[:width]
+    matrix = functools.reduce(np.matmul, factors, np.eye(map_.in_dim))[: len(scatter)]
     mapped = matrix.T @ scatter @ matrix
     square = float(np.sum(mapped**2))
     return float(np.trace(mapped)) ** 2 / (square if square > 0 else 1)
@@ -55,14 +50,10 @@ def row_differences(left: ArrayLike, right: ArrayLike, center: ArrayLike) -> Flo
 
 
 @jax.jit
-def _differences(
-    left: Float[Array, "n d"], right: Float[Array, "n d"], center: Float[Array, " d"]
-) -> Float[Array, "n 2"]:
+def _differences(left: Array, right: Array, center: Array) -> Float[Array, "n 2"]:
     one, other, middle = (array.astype(jnp.float64) for array in (left, right, center))
-    apart, from_one, from_other = (
-        jnp.sum(difference**2, axis=1) for difference in (one - other, one - middle, other - middle)
-    )
-    return jnp.stack([apart, (from_one + from_other) / 2], axis=1)
+    squared = [jnp.sum(part**2, axis=1) for part in (one - other, one - middle, other - middle)]
+    return jnp.stack([squared[0], (squared[1] + squared[2]) / 2], axis=1)
 
 
 def agreement_of_sums(sums: Float[np.ndarray, "*shape 2"]) -> Float[np.ndarray, "*shape"]:
@@ -147,14 +138,10 @@ class Apart(NamedTuple):
 
 
 def between(one: PairwiseMaps, other: PairwiseMaps, tested: Mapping[str, np.ndarray]) -> Iterator[Apart]:
-    """Agreement of two fits of every pair.
+    """Agreement of two fits of every pair, on the test rows [n, d] of every encoder.
 
     "map_agreement": of the images of rows in the target's coordinates, see ``row_differences``. "score_agreement" and
     "ranking_agreement": Pearson's and Spearman's correlation of each probe's scores, see ``compare_scores``.
-
-    Args:
-      one, other: maps of the same pairs.
-      tested: test rows of every encoder, shape [n, d].
     """
 
     def compare(pair: Pair) -> list[Apart]:
@@ -180,9 +167,7 @@ def _image(fit: Fit, rows: np.ndarray, mapped: Array) -> Array:
 def around(maps: PairwiseMaps, tested: Mapping[str, np.ndarray]) -> Iterator[Apart]:
     """Round trips A → B → A against the rows, and A → B → C against A → C for every B between, where maps are there.
 
-    Args:
-      maps: of several pairs, in the targets' coordinates.
-      tested: test rows of every encoder, shape [n, d].
+    ``tested`` are test rows of every encoder, shape [n, d].
     """
     to = dict(zip(maps, concurrently(lambda pair: maps[pair].to_target(), list(maps))))
     names = list(dict.fromkeys(name for pair in maps for name in pair))
@@ -192,15 +177,12 @@ def around(maps: PairwiseMaps, tested: Mapping[str, np.ndarray]) -> Iterator[Apa
         image = {target: np.asarray(to[source, target](rows)) for target in names if (source, target) in to}
         found = []
         for target, direct in image.items():
-            center = direct.mean(axis=0)
             if (target, source) in to:
-                back = np.asarray(to[target, source](direct))
-                apart = row_differences(rows, back, rows.mean(axis=0))
+                apart = row_differences(rows, to[target, source](direct), rows.mean(axis=0))
                 found.append(Apart((source, target), "round_trip", "", apart))
             for via in image:
                 if (via, target) in to:
-                    there = np.asarray(to[via, target](image[via]))
-                    apart = row_differences(there, direct, center)
+                    apart = row_differences(to[via, target](image[via]), direct, direct.mean(axis=0))
                     found.append(Apart((source, target), "three_way", via, apart))
         return found
 

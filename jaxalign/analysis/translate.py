@@ -34,10 +34,10 @@ def translate(
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> EmbeddingStore:
-    """Maps every row of an encoder and writes a new store with the same samples.
+    """Maps every row of an encoder and writes a new store with the same samples, which it opens.
 
-    Rows are read, mapped and written a chunk at a time, so that memory does not grow with the gallery; the next chunk
-    is read while one is mapped. Products are taken in the map's own format.
+    Memory does not grow with the gallery: rows are read, mapped and written a chunk at a time, products in the map's
+    own format.
 
     Args:
       store: open; ``encoder`` is one of its encoders.
@@ -52,9 +52,6 @@ def translate(
       info: what else to note of the encoder in the manifest.
       overwrite: replace a store that is at ``out``.
       progress: told how many rows are done, after every chunk.
-
-    Returns:
-      The new store, open.
 
     Raises:
       UserError: widths differ, something is at ``out``, a mapped value does not fit ``dtype``, or a chunk does not
@@ -74,30 +71,18 @@ def translate(
     if os.path.realpath(out) == os.path.realpath(store.path):
         raise UserError(f"{out} is the store to translate; choose another path for the new one.")
     require_free(pathlib.Path(out), overwrite)
-    size = min(checks.positive(chunk_rows, "chunk_rows") or _chunk_rows(map), store.rows)
-    chunks = _mapped(rows, map, size, normalize_input, normalize, progress)
-    note = {"translated_from": {"encoder": encoder, "sha256": store.checksums[encoder]}, **(info or {})}
-    return write_derived(store, out, name, chunks, map.out_dim, dtype, info=note, overwrite=overwrite)
-
-
-def _mapped(
-    rows: np.ndarray,
-    map: AffineMap,
-    size: int,
-    normalize_input: bool,
-    normalize: bool,
-    progress: Callable[[int], None] | None,
-) -> Iterator[np.ndarray]:
-    """The mapped rows, a chunk at a time, shape [c, out], float32 or float64."""
-    given = LazyRows.of(rows).unit() if normalize_input else LazyRows.of(rows)
-    for start, part in prefetch(given.pieces(size)):
-        with explained_memory_error(f"mapped rows of width {map.in_dim:,} to {map.out_dim:,}", len(part)):
-            mapped = np.asarray(map(part))
-        yield unit_rows(mapped) if normalize else mapped
-        if progress is not None:
-            progress(start + len(part))
-
-
-def _chunk_rows(map: AffineMap) -> int:
     row_bytes = 8 * max(map.in_dim, map.out_dim)
-    return rows_that_fit(CHUNK_BYTES // row_bytes, 4 * row_bytes)
+    fitting = rows_that_fit(CHUNK_BYTES // row_bytes, 4 * row_bytes)
+    size = min(checks.positive(chunk_rows, "chunk_rows") or fitting, store.rows)
+    given = LazyRows.of(rows).unit() if normalize_input else LazyRows.of(rows)
+
+    def mapped() -> Iterator[np.ndarray]:
+        for start, part in prefetch(given.pieces(size)):
+            with explained_memory_error(f"mapped rows of width {map.in_dim:,} to {map.out_dim:,}", len(part)):
+                chunk = np.asarray(map(part))
+            yield unit_rows(chunk) if normalize else chunk
+            if progress is not None:
+                progress(start + len(part))
+
+    note = {"translated_from": {"encoder": encoder, "sha256": store.checksums[encoder]}, **(info or {})}
+    return write_derived(store, out, name, mapped(), map.out_dim, dtype, info=note, overwrite=overwrite)

@@ -1,9 +1,7 @@
 """Choosing the settings of a map at an operating point, on people that the test never sees.
 
-Squared error does not see what verification at a low false match rate needs, so the exponents of ``canonical`` and
-``shared``, and how ``low_rank`` and ``joint`` are fitted, are compared by the true match rate itself: people are split
-into folds, maps are fitted without the fold and the fold's people are compared. One choice is made for all pairs
-together, which is far steadier than one each.
+Squared error does not see what verification at a low false match rate needs, so settings are compared by the true match
+rate of people whom the maps were not fitted on. One choice for all pairs together is far steadier than one each.
 """
 
 import dataclasses
@@ -23,20 +21,19 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.people import identity_folds, limit_per_person
 from jaxalign.moments.moments import FoldMoments
 
+
+def _exponents(whitening: Sequence[float], weighting: Sequence[float]) -> tuple[dict[str, float], ...]:
+    return tuple({"whitening": q, "weighting": p} for q, p in itertools.product(whitening, weighting))
+
+
 FITTED = (  # learning rates, early stopping by people held out, and whitened axes
     *({"learning_rate": rate} for rate in (1e-4, 3e-4, 1e-3, 3e-3)),
     {"learning_rate": 1e-3, "held_out": 0.15},
     {"learning_rate": 1e-3, "whitening": 0.5},
 )
 CANDIDATES: dict[str, tuple[dict[str, float], ...]] = {
-    "canonical": tuple(
-        {"whitening": q, "weighting": p}
-        for q, p in itertools.product((0.25, 0.5, 0.75, 1.0), (0.0, 0.25, 0.5, 0.75))
-    ),
-    "shared": tuple(
-        {"whitening": q, "weighting": p}
-        for q, p in itertools.product((0.625, 0.75, 0.875), (0.5, 0.625, 0.75, 0.875))
-    ),
+    "canonical": _exponents((0.25, 0.5, 0.75, 1.0), (0.0, 0.25, 0.5, 0.75)),
+    "shared": _exponents((0.625, 0.75, 0.875), (0.5, 0.625, 0.75, 0.875)),
     **{name: FITTED for name, method in SOLVERS.items() if method.needs_rows},
 }
 
@@ -72,7 +69,7 @@ def tune(
     most_per_person: int = 20,
     seed: int = 0,
 ) -> Tuned:
-    """Chooses settings by held-out true match rate at one false match rate.
+    """Chooses settings by held-out true match rate at one false match rate: the best candidate, and the scores of all.
 
     Args:
       embeddings: of the training people only: per encoder an array [n, d].
@@ -87,9 +84,6 @@ def tune(
       most_per_person: held-out rows of one person that are compared, so that no person decides alone.
       seed: of the folds.
 
-    Returns:
-      The best candidate, with the scores of all.
-
     Raises:
       UserError: no candidates, or too few people for the operating point.
     """
@@ -101,46 +95,26 @@ def tune(
     labels = np.asarray(identities)
     compared_rows = limit_per_person(np.arange(len(labels)), labels, most_per_person)
     fold = identity_folds(labels[compared_rows], folds, seed)
-    scores = np.stack(
-        [
-            _fold_scores(arrays, labels, compared_rows[fold == k], method, compared, pairs, fmr)
-            for k in range(folds if folds_compared is None else min(folds, folds_compared))
-        ]
-    )
-    tmr = scores.mean(0)
-    best = int(np.argmax(tmr))
-    return Tuned(dict(compared[best]), compared, tuple(float(rate) for rate in tmr), fmr)
-
-
-def _fold_scores(
-    arrays: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    rows: np.ndarray,
-    method: str,
-    candidates: Sequence[Mapping[str, Any]],
-    pairs: Sequence[Pair] | None,
-    fmr: float,
-) -> np.ndarray:
-    """Mean true match rate over pairs for each candidate, on these rows; their people are not fitted on."""
-    others = ~np.isin(labels, labels[rows])
-    train = {name: array[others] for name, array in arrays.items()}
-    moments = FoldMoments.of(train)
-
-    def fit(options: Mapping[str, Any]) -> PairwiseMaps:
-        return fit_pairs(train, method, identities=labels[others], moments=moments, pairs=pairs, **options)
-
-    plan = EvaluationPlan.of(labels[rows])
-    test = {name: array[rows] for name, array in arrays.items()}
-    return np.array([_mean_tmr(fit(options), test, plan, fmr) for options in candidates])
+    scores = []
+    for k in range(folds if folds_compared is None else min(folds, folds_compared)):
+        rows = compared_rows[fold == k]
+        others = ~np.isin(labels, labels[rows])
+        train, test = ({name: array[part] for name, array in arrays.items()} for part in (others, rows))
+        given = {"identities": labels[others], "moments": FoldMoments.of(train), "pairs": pairs}
+        plan = EvaluationPlan.of(labels[rows])
+        maps = (fit_pairs(train, method, **given, **options) for options in compared)
+        scores.append([_mean_tmr(each, test, plan, fmr) for each in maps])
+    tmr = np.mean(scores, axis=0)
+    return Tuned(dict(compared[int(np.argmax(tmr))]), compared, tuple(tmr.tolist()), fmr)
 
 
 def _mean_tmr(maps: PairwiseMaps, test: Mapping[str, np.ndarray], plan: EvaluationPlan, fmr: float) -> float:
     rates = []
-    done: set[frozenset[str]] = set()
+    done: set[Pair] = set()
     for (source, target), fit in maps.items():
-        if frozenset((source, target)) in done and fit.two_sided:
+        if (target, source) in done and fit.two_sided:
             continue  # the mirror image: the same scores, transposed
-        done.add(frozenset((source, target)))
+        done.add((source, target))
         result = verify(
             fit.source(test[source]), fit.target(test[target]), plan, fmr=(fmr,), zero_rows="keep"
         )

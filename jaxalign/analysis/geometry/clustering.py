@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
 
@@ -35,7 +35,7 @@ class Dendrogram:
     cophenetic: float
 
 
-def dendrogram(encoders: Sequence[str], distances: numpy.typing.ArrayLike) -> Dendrogram:
+def dendrogram(encoders: Sequence[str], distances: ArrayLike) -> Dendrogram:
     """Average-linkage clustering; leaves are ordered so that neighbours are as near as the tree allows.
 
     Args:
@@ -53,20 +53,7 @@ def dendrogram(encoders: Sequence[str], distances: numpy.typing.ArrayLike) -> De
     from scipy.cluster import hierarchy
     from scipy.spatial.distance import squareform
 
-    matrix = checked_distances(encoders, distances)
-    condensed = squareform(matrix, checks=False)
-    linkage = hierarchy.linkage(condensed, "average", optimal_ordering=True)
-    joined = hierarchy.cophenet(linkage)
-    constant = np.ptp(condensed) == 0 or np.ptp(joined) == 0
-    cophenetic = float("nan") if constant else float(np.corrcoef(condensed, joined)[0, 1])
-    order = tuple(encoders[int(k)] for k in hierarchy.leaves_list(linkage))
-    return Dendrogram(tuple(encoders), matrix, linkage, order, cophenetic)
-
-
-def checked_distances(encoders: Sequence[str], distances: numpy.typing.ArrayLike) -> Float[np.ndarray, "K K"]:
-    """Distances as float64, refused where no tree can be made of them."""
-    matrix = np.asarray(distances, np.float64)
-    count = len(encoders)
+    matrix, count = np.asarray(distances, np.float64), len(encoders)
     if count < LEAST_ENCODERS:
         raise UserError(
             f"a dendrogram takes at least {LEAST_ENCODERS} encoders, got {count}: {', '.join(encoders)}"
@@ -77,12 +64,18 @@ def checked_distances(encoders: Sequence[str], distances: numpy.typing.ArrayLike
         raise UserError("distances must be finite numbers")
     if not np.allclose(matrix, matrix.T, rtol=0, atol=1e-9) or np.abs(np.diag(matrix)).max() > 1e-9:
         raise UserError("distances must be symmetric with a zero diagonal")
-    symmetric = (matrix + matrix.T) / 2
-    np.fill_diagonal(symmetric, 0)
-    return symmetric
+    matrix = (matrix + matrix.T) / 2
+    np.fill_diagonal(matrix, 0)
+    condensed = squareform(matrix, checks=False)
+    linkage = hierarchy.linkage(condensed, "average", optimal_ordering=True)
+    joined = hierarchy.cophenet(linkage)
+    constant = np.ptp(condensed) == 0 or np.ptp(joined) == 0
+    cophenetic = float("nan") if constant else float(np.corrcoef(condensed, joined)[0, 1])
+    order = tuple(encoders[int(k)] for k in hierarchy.leaves_list(linkage))
+    return Dendrogram(tuple(encoders), matrix, linkage, order, cophenetic)
 
 
-def rate_distances(rates: numpy.typing.ArrayLike) -> Float[np.ndarray, "K K"]:
+def rate_distances(rates: ArrayLike) -> Float[np.ndarray, "K K"]:
     """100 − symmetrised rate in per cent, as published: (R + Rᵀ) / 2 of source by target, zero diagonal.
 
     Args:
@@ -100,37 +93,27 @@ def rate_distances(rates: numpy.typing.ArrayLike) -> Float[np.ndarray, "K K"]:
 Item = TypeVar("Item")
 
 
-def complete(encoders: Sequence[Item], matrix: numpy.typing.ArrayLike) -> tuple[Item, ...]:
-    """The encoders that are left when those with missing (NaN) entries go, the one with most first.
+def complete(encoders: Sequence[Item], matrix: ArrayLike) -> tuple[Item, ...]:
+    """The encoders that are left when those with missing (NaN) entries in a matrix [K, K] go, the one with most first.
 
-    Args:
-      encoders: K.
-      matrix: shape [K, K]; the diagonal is not read.
+    The diagonal is not read.
     """
     missing = np.isnan(np.asarray(matrix, np.float64))
     np.fill_diagonal(missing, False)
     left = list(range(len(encoders)))
-    while left:
-        inside = missing[np.ix_(left, left)]
-        if not inside.any():
-            break
+    while (inside := missing[np.ix_(left, left)]).any():
         left.pop(int(np.argmax(inside.sum(axis=0) + inside.sum(axis=1))))
     return tuple(encoders[k] for k in left)
 
 
-def source_means(matrix: numpy.typing.ArrayLike) -> Float[np.ndarray, " K"]:
-    """Mean of each row without the diagonal: how well an encoder is translated from."""
+def source_means(matrix: ArrayLike) -> Float[np.ndarray, " K"]:
+    """Mean of each row without the diagonal: how well an encoder is translated from (transposed: into)."""
     values = np.array(matrix, np.float64)
     np.fill_diagonal(values, 0)
     return values.sum(axis=1) / (len(values) - 1)
 
 
-def sink_means(matrix: numpy.typing.ArrayLike) -> Float[np.ndarray, " K"]:
-    """Mean of each column without the diagonal: how well others are translated into an encoder."""
-    return source_means(np.asarray(matrix).T)
-
-
-def nearest_counts(distances: numpy.typing.ArrayLike) -> np.ndarray:
+def nearest_counts(distances: ArrayLike) -> np.ndarray:
     """Hub-ness of encoders: for how many others each is the nearest, ties shared, shape [K].
 
     Reference: the 1-occurrence of Radovanović, Nanopoulos, Ivanović, "Hubs in space", JMLR 2010.
@@ -194,9 +177,7 @@ def permutation_test(
 
 def _distinct(codes: np.ndarray) -> int:
     """How many different arrangements of the labels there are."""
-    return math.factorial(len(codes)) // math.prod(
-        math.factorial(n) for n in Counter(codes.tolist()).values()
-    )
+    return math.factorial(len(codes)) // math.prod(map(math.factorial, Counter(codes.tolist()).values()))
 
 
 def _arrangements(codes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -210,7 +191,7 @@ def _arrangements(codes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 
 
 def family_test(
-    distances: numpy.typing.ArrayLike, labels: Sequence[str], *, permutations: int = 9999, seed: int = 0
+    distances: ArrayLike, labels: Sequence[str], *, permutations: int = 9999, seed: int = 0
 ) -> PermutationTest:
     """Do families explain the distances? Permutational analysis of variance (PERMANOVA).
 
@@ -224,8 +205,7 @@ def family_test(
     Args:
       distances: symmetric, zero diagonal, shape [K, K].
       labels: the family of each encoder.
-      permutations: of the random sample.
-      seed: of the random sample.
+      permutations, seed: of the random sample.
 
     Raises:
       UserError: there are fewer than two families, or no family has two encoders.
@@ -249,19 +229,14 @@ def family_test(
         between = squared.sum() / (2 * count) - within
         with np.errstate(divide="ignore", invalid="ignore"):
             found = (between / (families - 1)) / (within / (count - families))
-        return np.where(
-            within > 0, found, np.where(between > 0, np.inf, 0.0)
-        )  # equal within families; or all equal
+        # Distances within families may all be zero, or all distances.
+        return np.where(within > 0, found, np.where(between > 0, np.inf, 0.0))
 
     return permutation_test(pseudo_f, labels, permutations=permutations, seed=seed)
 
 
 def labels_of(families: Mapping[str, Sequence[str]], encoders: Sequence[str]) -> tuple[str, ...]:
-    """The family of each encoder.
-
-    Args:
-      families: names of encoders by family.
-      encoders: that are there.
+    """The family of each encoder, from the names of encoders by family.
 
     Raises:
       UserError: an encoder of a family is not there, one is in two families, or one is in none.
@@ -270,9 +245,9 @@ def labels_of(families: Mapping[str, Sequence[str]], encoders: Sequence[str]) ->
     for family, members in families.items():
         for name in members:
             if name not in encoders:
+                there = ", ".join(encoders)
                 raise UserError(
-                    f"families: family {family!r} names an encoder {name!r} that is not there; there are "
-                    f"{', '.join(encoders)}"
+                    f"families: {family!r} names an encoder {name!r} that is not there; there are {there}"
                 )
             if found.setdefault(name, family) != family:
                 raise UserError(

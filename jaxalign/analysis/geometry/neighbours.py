@@ -1,7 +1,6 @@
 """Measures that compare single rows: nearest neighbours and what they tell, and correlations of pairwise cosines.
 
-Neighbours tell shared neighbourhoods, hubness and intrinsic dimension; rows are compared tile by tile, no n × n matrix
-is formed. Representational similarity analysis asks whether two encoders find the same pairs of photographs alike.
+Rows are compared tile by tile for their neighbours; only representational similarity analysis forms an n × n matrix.
 """
 
 import functools
@@ -50,11 +49,11 @@ def nearest_neighbours(rows: ArrayLike, k: int, *, unit: bool = False) -> Neighb
     Equivalent: ``sklearn.neighbors.NearestNeighbors(n_neighbors=k).fit(rows).kneighbors()``.
     """
     rows = checks.embedding(rows, "rows")
-    if not 1 <= k < len(rows):
+    if k < 1:
+        raise UserError(f"neighbours: expected at least 1, got {k}")
+    if k >= len(rows):
         raise UserError(
             f"{k} nearest neighbours of each row need at least {k + 1} rows, got {len(rows):,} rows"
-            if k >= 1
-            else f"neighbours: expected at least 1, got {k}"
         )
     with double_precision():
         found = _nearest(jnp.asarray(rows, moment_dtype()), k=k, unit=unit)
@@ -137,18 +136,15 @@ def intrinsic_dimension_twonn(distance: Float[np.ndarray, "n k"], *, discarded: 
     log μ, F the empirical distribution, without the largest ratios. Rows with a duplicate (distance 0) do not count.
 
     Args:
-      distance: to the neighbours, nearest first, k ≥ 2.
+      distance: to the neighbours, nearest first, k ≥ 2; the result is NaN where fewer than two rows count.
       discarded: share of the largest ratios that are left out, above 0.
-
-    Returns:
-      The dimension; NaN where fewer than two rows count.
 
     Equivalent: ``skdim.id.TwoNN(discard_fraction=discarded)``.
 
     References:
       Facco et al., "Estimating the intrinsic dimension of datasets by a minimal neighborhood information", 2017.
     """
-    _require(distance, 2)
+    _require_two(distance)
     first, second = distance[:, 0], distance[:, 1]
     ratio = np.sort(np.log(second[first > 0] / first[first > 0]))
     count = int(len(ratio) * (1 - discarded))
@@ -160,13 +156,10 @@ def intrinsic_dimension_twonn(distance: Float[np.ndarray, "n k"], *, discarded: 
 
 
 def intrinsic_dimension_mle(distance: Float[np.ndarray, "n k"]) -> float:
-    """Maximum-likelihood intrinsic dimension from the k nearest neighbours.
+    """Maximum-likelihood intrinsic dimension from the k nearest neighbours; NaN where it is undefined.
 
     1 / d is the mean over rows of 1/(k − 1) Σⱼ log(T_k / Tⱼ), T the distances: the inverses of the estimates of single
     rows are averaged. Rows with a duplicate do not count.
-
-    Returns:
-      The dimension; NaN where it is undefined.
 
     Equivalent: ``skdim.id.MLE().fit(rows, n_neighbors=k, comb="mle")``.
 
@@ -174,7 +167,7 @@ def intrinsic_dimension_mle(distance: Float[np.ndarray, "n k"]) -> float:
       Levina, Bickel, "Maximum likelihood estimation of intrinsic dimension", NIPS 2004.
       MacKay, Ghahramani, "Comments on ...", 2005 (averages of the inverses).
     """
-    _require(distance, 2)
+    _require_two(distance)
     used = distance[distance[:, 0] > 0]
     if not len(used):
         return float("nan")
@@ -182,9 +175,9 @@ def intrinsic_dimension_mle(distance: Float[np.ndarray, "n k"]) -> float:
     return float(1 / inverse) if inverse > 0 else float("nan")
 
 
-def _require(distance: np.ndarray, least: int) -> None:
-    if distance.ndim != 2 or distance.shape[1] < least:
-        raise UserError(f"intrinsic dimension needs {least} neighbours or more, got shape {distance.shape}")
+def _require_two(distance: np.ndarray) -> None:
+    if distance.ndim != 2 or distance.shape[1] < 2:
+        raise UserError(f"intrinsic dimension needs 2 neighbours or more, got shape {distance.shape}")
 
 
 def rsa_spearman(x: ArrayLike, y: ArrayLike) -> float:
@@ -206,9 +199,9 @@ def rsa_spearman(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def ranked_cosines(rows: ArrayLike) -> Float[np.ndarray, "n n"]:
-    """Ranks of the cosines of all pairs of different rows, centred and scaled so that ½ Σ of squares is 1.
+    """Ranks of the cosines of all pairs of different rows, symmetric with a zero diagonal, centred and scaled.
 
-    Symmetric with a zero diagonal: ½ Σ of the product of two such matrices is Spearman's correlation.
+    ½ Σ of the product of two such matrices is Spearman's correlation.
     """
     from scipy.stats import rankdata
 
@@ -235,7 +228,5 @@ def rsa_null(
 
 
 @jax.jit
-def _permuted(
-    x: Float[Array, "n n"], y: Float[Array, "n n"], orders: Int[Array, "b n"]
-) -> Float[Array, " b"]:
+def _permuted(x: Array, y: Array, orders: Array) -> Float[Array, " b"]:
     return lax.map(lambda order: jnp.sum(x * y[order][:, order]) / 2, orders)

@@ -39,9 +39,8 @@ def predict(
 ) -> Prediction:
     """Spearman's correlation of a similarity with what alignment reaches, over unordered pairs of encoders.
 
-    The interval is a bootstrap over *encoders*: pairs that share an encoder are not independent, and the question is
-    what to expect of other encoders (the choice of people matters far less). A resample draws as many encoders as
-    there are, with replacement, and takes the pairs of different encoders among them, as often as they occur.
+    The interval is a bootstrap over *encoders*, since pairs that share one are not independent: a resample draws as
+    many with replacement, and takes the pairs of different encoders among them, as often as they occur.
 
     Args:
       similarity: of pairs, symmetric, shape [K, K]; the diagonal is not read. Encoders with missing (NaN) entries in
@@ -82,7 +81,8 @@ def predict(
         low, high = map(float, np.quantile(samples, [0.025, 0.975]))
     place = np.zeros((count, count), np.int64)
     place[upper] = place.T[upper] = np.arange(len(x))
-    ranks_x, ranks_y = (_standardised(values) for values in (x, y))
+    ranks = [_ranks(values, np.ones((1, len(values))))[0] for values in (x, y)]
+    ranks_x, ranks_y = (each / np.linalg.norm(each) for each in ranks)
 
     def absolute(orders: np.ndarray) -> np.ndarray:
         return np.abs(ranks_x[place[orders[:, upper[0]], orders[:, upper[1]]]] @ ranks_y)
@@ -95,23 +95,15 @@ def weighted_spearman(
     x: Float[np.ndarray, " m"], y: Float[np.ndarray, " m"], weights: Float[np.ndarray, "b m"]
 ) -> Float[np.ndarray, " b"]:
     """Spearman's correlation where item i occurs ``weights[b, i]`` times; NaN where one side is constant."""
-    total = weights.sum(axis=1)
-
-    def centred(values: np.ndarray) -> np.ndarray:
-        below = (values[:, None] < values) + (values[:, None] == values) / 2  # mean ranks, up to a constant
-        ranks = weights @ below
-        return ranks - (weights * ranks).sum(axis=1, keepdims=True) / np.maximum(total, 1)[:, None]
-
-    a, b = centred(x), centred(y)
-    product, power = (
-        (weights * a * b).sum(axis=1),
-        (weights * a * a).sum(axis=1) * (weights * b * b).sum(axis=1),
-    )
-    usable = power > 1e-12 * np.maximum(total, 1) ** 6
+    a, b = _ranks(x, weights), _ranks(y, weights)
+    product = (weights * a * b).sum(axis=1)
+    power = (weights * a * a).sum(axis=1) * (weights * b * b).sum(axis=1)
+    usable = power > 1e-12 * np.maximum(weights.sum(axis=1), 1) ** 6
     return np.where(usable, product / np.sqrt(np.where(usable, power, 1)), np.nan)
 
 
-def _standardised(values: np.ndarray) -> np.ndarray:
-    ranks = ((values[:, None] < values) + (values[:, None] == values) / 2).sum(axis=0)
-    centred = ranks - ranks.mean()
-    return centred / np.sqrt(np.sum(centred**2))
+def _ranks(values: Float[np.ndarray, " m"], weights: Float[np.ndarray, "b m"]) -> Float[np.ndarray, "b m"]:
+    """Mean ranks of items of which there are so many, centred."""
+    ranks = weights @ ((values[:, None] < values) + (values[:, None] == values) / 2)
+    total = np.maximum(weights.sum(axis=1, keepdims=True), 1)
+    return ranks - (weights * ranks).sum(axis=1, keepdims=True) / total

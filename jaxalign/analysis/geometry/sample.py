@@ -1,10 +1,10 @@
 """One sample of photographs under several encoders, prepared once, then compared pair by pair with its null."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing
 from jax.typing import ArrayLike
 
 from jaxalign.analysis.geometry import neighbours, spectral
@@ -79,13 +79,7 @@ class Calibrated:
 
 
 def permutations(items: int, count: int, seed: int) -> np.ndarray:
-    """Random orders of so many items, int32, shape [count, items].
-
-    Raises:
-      UserError: ``count`` is below 1.
-    """
-    if count < 1:
-        raise UserError(f"permutations: expected at least 1, got {count}")
+    """Random orders of so many items, int32, shape [count, items]."""
     random = np.random.default_rng(seed)
     return np.stack([random.permutation(items) for _ in range(count)]).astype(np.int32)
 
@@ -113,11 +107,7 @@ class GeometrySettings:
     seed: int = 0
 
     def check(self, rows: int, people: int) -> None:
-        """Refuses what so many rows of so many people cannot give.
-
-        Raises:
-          UserError: in one sentence.
-        """
+        """Raises ``UserError`` for what so many rows of so many people cannot give."""
         least_of = {"permutations": 1, "neighbours": 1, "dimension_neighbours": 2, "identity_dimensions": 1}
         for name, least in {**least_of, "distance_rows": 3}.items():
             if getattr(self, name) < least:
@@ -133,21 +123,13 @@ class GeometrySettings:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncoderGeometry:
-    """The parts of one encoder that every comparison needs, and measures of this encoder alone.
-
-    Attributes:
-      axes, scores: principal axes, and the rows in them.
-      ranks: of pairwise cosines, shape [m, m].
-      near: neighbours by cosine, shape [n, k].
-      subspace: basis of the people, shape [P, identity dimensions].
-      numbers: of the encoder alone, by name.
-    """
+    """The parts of one encoder that every comparison needs, and measures of this encoder alone."""
 
     axes: Basis
     scores: Whitened
-    ranks: np.ndarray
-    near: np.ndarray
-    subspace: np.ndarray
+    ranks: np.ndarray  # of pairwise cosines, shape [m, m]
+    near: np.ndarray  # neighbours by cosine, shape [n, k]
+    subspace: np.ndarray  # basis of the people, shape [P, identity dimensions]
     numbers: dict[str, float]
 
 
@@ -160,10 +142,6 @@ class GeometrySample:
       settings: of the measures.
       each: how to go through the encoders, such as ``jaxalign.core.devices.concurrently``.
 
-    Attributes:
-      moments: of all encoders, concatenated.
-      people: how many there are.
-
     Raises:
       UserError: arrays are not usable, or too small for the settings.
     """
@@ -171,7 +149,7 @@ class GeometrySample:
     def __init__(
         self,
         embeddings: Mapping[str, ArrayLike],
-        identities: numpy.typing.ArrayLike,
+        identities: ArrayLike,
         settings: GeometrySettings | None = None,
         each: Callable[[Callable[[str], EncoderGeometry], Sequence[str]], Iterable[EncoderGeometry]] = map,
     ):
@@ -182,21 +160,19 @@ class GeometrySample:
         self.people = len(np.unique(self.identities))
         settings.check(self.count, self.people)
         self.moments = Moments.of(self.rows)
+        self._distance_rows = min(self.count, settings.distance_rows)
         self._prepared = dict(zip(self.rows, each(self._prepare, list(self.rows))))
+        # The first of the orders is the one in which rows belong together.
         counts = {"rows": self.count, "people": self.people, "distances": self._distance_rows}
-        self._orders = {
-            name: permutations(count, settings.permutations, settings.seed) for name, count in counts.items()
-        }
+        self._orders = {}
+        for name, count in counts.items():
+            drawn = permutations(count, settings.permutations, settings.seed)
+            self._orders[name] = np.vstack([np.arange(count, dtype=np.int32), drawn])
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """All unordered pairs, in the order of the encoders."""
-        names = tuple(self.rows)
-        return [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
-
-    @property
-    def _distance_rows(self) -> int:
-        return min(self.count, self.settings.distance_rows)
+        return list(itertools.combinations(self.rows, 2))
 
     def _prepare(self, name: str) -> EncoderGeometry:
         rows, settings = self.rows[name], self.settings
@@ -213,16 +189,13 @@ class GeometrySample:
             neighbours.ranked_cosines(rows[: self._distance_rows]),
             index,
             spectral.identity_subspace(means, min(settings.identity_dimensions, self.people // 2)),
-            self._describe(name, axes, index, away.distance[:, : settings.dimension_neighbours]),
+            self._numbers(rows, axes, index, away.distance[:, : settings.dimension_neighbours]),
         )
 
-    def describe(self, name: str) -> dict[str, float]:
-        """Numbers of one encoder alone: dimensions, common direction, hubness, scatter of people."""
-        return dict(self._prepared[name].numbers)
-
-    def _describe(self, name: str, axes: Basis, index: np.ndarray, away: np.ndarray) -> dict[str, float]:
-        values = np.asarray(axes.values)
-        people = spectral.person_scatter(self.rows[name], self.identities)
+    def _numbers(
+        self, rows: np.ndarray, axes: Basis, index: np.ndarray, away: np.ndarray
+    ) -> dict[str, float]:
+        values, people = np.asarray(axes.values), spectral.person_scatter(rows, self.identities)
         numbers = {
             "intrinsic_dimension_twonn": neighbours.intrinsic_dimension_twonn(away),
             "intrinsic_dimension_mle": neighbours.intrinsic_dimension_mle(away),
@@ -235,48 +208,41 @@ class GeometrySample:
         }
         if not axes.rank:  # equal rows: only rounding would be measured
             numbers = dict.fromkeys(numbers, float("nan"))
-        return {**numbers, "anisotropy": spectral.anisotropy(self.rows[name])}
+        return {**numbers, "anisotropy": spectral.anisotropy(rows)}
+
+    def describe(self, name: str) -> dict[str, float]:
+        """Numbers of one encoder alone: dimensions, common direction, hubness, scatter of people."""
+        return dict(self._prepared[name].numbers)
 
     def compare(self, pair: tuple[str, str]) -> dict[str, Calibrated]:
-        """Every similarity of two encoders, by the names in ``SIMILARITIES``; the order of the two does not matter,
-        but for PWCCA at a tie of ranks (see ``moment_similarities``).
-        """
+        """Every similarity of two encoders; their order matters only for PWCCA at a tie (``moment_similarities``)."""
         names = spectral.by_rank(pair, {name: self._prepared[name].axes for name in pair})
         x, y = (self._prepared[name] for name in names)
-        found = {**self._spectral(names, x, y), **self._others(x, y)}
-        items: dict[str, int] = dict.fromkeys(SIMILARITIES, self.count)
-        items |= {"rsa_spearman": self._distance_rows * (self._distance_rows - 1) // 2}
-        items |= {"principal_angles": self.people}
+        orders = self._orders
+        values = spectral.observed(self.moments, names, x.axes, y.axes)
+        with double_precision():
+            powers = x.scores.power, y.scores.power
+            values["linear_cka_unbiased"] = spectral.debiased(
+                values["squared_cross"], *powers, x.axes, y.axes
+            )
+        nulls = spectral.permuted(x.axes, y.axes, x.scores, y.scores, orders["rows"][1:])
+        for name, (value, *null) in {
+            "rsa_spearman": neighbours.rsa_null(x.ranks, y.ranks, orders["distances"]),
+            "mutual_knn": neighbours.mutual_null(x.near, y.near, orders["rows"]),
+            "principal_angles": spectral.subspace_null(x.subspace, y.subspace, orders["people"]),
+        }.items():
+            values[name], nulls[name] = value, null
+        items = {
+            **dict.fromkeys(SIMILARITIES, self.count),
+            "rsa_spearman": self._distance_rows * (self._distance_rows - 1) // 2,
+            "principal_angles": self.people,
+        }
         return {
             name: Calibrated(
-                float(found[name][0]),
-                np.asarray(found[name][1], np.float64),
+                float(values[name]),
+                np.asarray(nulls[name], np.float64),
                 best=0.0 if name in LOWER_IS_CLOSER else 1.0,
                 items=items[name],
             )
             for name in SIMILARITIES
         }
-
-    def _spectral(self, names: tuple[str, str], x: EncoderGeometry, y: EncoderGeometry) -> dict[str, tuple]:
-        values = spectral.observed(self.moments, names, x.axes, y.axes)
-        with double_precision():
-            unbiased = spectral.debiased(
-                values["squared_cross"], x.scores.power, y.scores.power, x.axes, y.axes
-            )
-        null = spectral.permuted(x.axes, y.axes, x.scores, y.scores, self._orders["rows"])
-        values = {**values, "linear_cka_unbiased": unbiased}
-        return {name: (values[name], null[name]) for name in values}
-
-    def _others(self, x: EncoderGeometry, y: EncoderGeometry) -> dict[str, tuple]:
-        """Similarities from the rows; the first of their orders is the one in which rows belong together."""
-
-        def orders(kind: str) -> np.ndarray:
-            drawn = self._orders[kind]
-            return np.concatenate([np.arange(drawn.shape[1], dtype=drawn.dtype)[None], drawn])
-
-        found = {
-            "rsa_spearman": neighbours.rsa_null(x.ranks, y.ranks, orders("distances")),
-            "mutual_knn": neighbours.mutual_null(x.near, y.near, orders("rows")),
-            "principal_angles": spectral.subspace_null(x.subspace, y.subspace, orders("people")),
-        }
-        return {name: (values[0], values[1:]) for name, values in found.items()}

@@ -1,17 +1,17 @@
 """Measures from second moments: similarities of two encoders' spaces, and how the rows of one encoder lie.
 
-Similarities of a pair read the coupling W of two encoders' whitened rows (``coupling``): the cross moment is
+Similarities of a pair read the coupling W of two encoders' whitened rows: the cross moment is
 Λx^½ W Λy^½, the canonical correlations are the singular values of W. A permutation of rows changes W alone.
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing
 from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
@@ -24,9 +24,9 @@ from jaxalign.moments.moments import Moments
 
 NAMES = ("linear_cka", "mean_cca", "svcca", "pwcca", "procrustes_distance")
 LANES, LEAST = 128, 16
-# Eigenvalues below this share of the largest count as zero. Rows in float32 have rounding noise of about 1e-14 of
-# their power in each direction.
-CUTOFF = 1e-10
+CUTOFF = (
+    1e-10  # eigenvalues below this share of the largest count as zero: float32 rows have noise of about 1e-14
+)
 ROUNDING = 64  # of a mean, in units of its format's precision
 Values = dict[str, Array]
 
@@ -35,8 +35,8 @@ Values = dict[str, Array]
 class Basis:
     """Eigendecomposition XᵀX = V Λ Vᵀ of one encoder's centred rows X, the largest direction first.
 
-    Directions without numerical variance are cut off, so that singular second moments do no harm. Arrays are padded
-    with zeros to one of a few sizes, so that encoders of similar rank share compiled programs.
+    Directions without numerical variance are cut off; arrays are padded with zeros to one of a few sizes, so that
+    encoders of similar rank share compiled programs.
 
     Attributes:
       values: Λ, zero beyond the rank, shape [r].
@@ -74,55 +74,39 @@ def padded_size(number: int) -> int:
 def principal_axes(moments: Moments, name: str, *, variance: float = 0.99) -> Basis:
     """Eigendecomposition of one encoder's block, on the host and in the format of the moments.
 
-    Args:
-      moments: of several encoders, concatenated.
-      name: of the encoder.
-      variance: ``leading`` counts the largest directions that hold this share of the variance together.
+    ``leading`` counts the largest directions that hold a share ``variance`` together.
     """
-    mean, scatter = _block(moments, name, name)
+    mean, scatter = _mean(moments, name), _scatter(moments, name, name)
     values, vectors = (part[..., ::-1] for part in np.linalg.eigh(scatter))
     # Equal rows have the rounding of their mean for a scatter.
     noise = float(moments.weight) * float(mean @ mean) * _rounding(moments.mean.dtype) ** 2
     rank = int(np.sum(values > max(CUTOFF * float(values[0]), noise)))
     shares = np.cumsum(values[:rank]) / max(float(values[:rank].sum()), np.finfo(np.float64).tiny)
     leading = min(rank, int(np.searchsorted(shares, variance - 1e-12)) + 1)
-    root, missing = np.sqrt(values[:rank]), padded_size(rank) - rank
-    wide = padded_size(len(values)) - len(values)
-    whitening = np.pad(vectors[:, :rank] / root, ((0, wide), (0, missing)))
-    loadings = np.pad(root[:, None] * vectors[:, :rank].T, ((0, missing), (0, wide)))
-    dtype = moments.scatter.dtype
-    return Basis(
-        np.pad(values[:rank], (0, missing)).astype(dtype),
-        whitening.astype(dtype),
-        loadings.astype(dtype),
-        np.asarray(rank, np.int32),
-        np.asarray(leading, np.int32),
-    )
+    root, missing = np.sqrt(values[:rank]), (0, padded_size(rank) - rank)
+    wide = (0, padded_size(len(values)) - len(values))
+    whitening = np.pad(vectors[:, :rank] / root, (wide, missing))
+    loadings = np.pad(root[:, None] * vectors[:, :rank].T, (missing, wide))
+    arrays = (np.pad(values[:rank], missing), whitening, loadings)
+    counts = (np.asarray(count, np.int32) for count in (rank, leading))
+    return Basis(*(array.astype(moments.scatter.dtype) for array in arrays), *counts)
 
 
 def _rounding(dtype: np.dtype) -> float:
     return ROUNDING * float(np.finfo(dtype).eps)
 
 
-def _block(moments: Moments, left: str, right: str) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of the first encoder and the scatter between two, float64 on the host."""
-    i, j = (slice(start, start + moments.width(n)) for n in (left, right) for start in (moments.offset(n),))
-    return np.asarray(moments.mean, np.float64)[i], np.asarray(np.asarray(moments.scatter)[i, j], np.float64)
+def _mean(moments: Moments, name: str) -> np.ndarray:
+    return np.asarray(moments.mean, np.float64)[moments.span(name)]
 
 
-def coupling(moments: Moments, names: tuple[str, str], x: Basis, y: Basis) -> Float[np.ndarray, "r s"]:
-    """Cross-covariance of two encoders' whitened rows, Λx^(−1/2) Vxᵀ (Xᵀ Y) Vy Λy^(−1/2), from their moments.
-
-    Its singular values are the canonical correlations.
-    """
-    _, cross = _block(moments, *names)
-    left, right = (side.whitening[:width] for side, width in zip((x, y), cross.shape))
-    return np.asarray(left.T @ cross @ right, x.values.dtype)
+def _scatter(moments: Moments, left: str, right: str) -> np.ndarray:
+    return np.asarray(moments.scatter)[moments.span(left), moments.span(right)].astype(np.float64)
 
 
 def scores(moments: Moments, name: str, axes: Basis, rows: np.ndarray) -> Whitened:
     """Rows of an encoder as its axes see them, shape [n, d] in, on the host."""
-    centred = rows - _block(moments, name, name)[0]
+    centred = rows - _mean(moments, name)
     found = centred @ axes.whitening[: centred.shape[1]], np.sum(centred * centred, axis=1)
     return Whitened(*(np.asarray(part, axes.values.dtype) for part in found))
 
@@ -155,9 +139,8 @@ def moment_similarities(
       Raghu et al., "SVCCA", NeurIPS 2017. Morcos, Raghu, Bengio, "Insights on representational similarity", NeurIPS
       2018 (PWCCA). Williams et al., "Generalized shape metrics on neural representations", NeurIPS 2021.
     """
-    names = moments.names
-    chosen = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]] if pairs is None else pairs
-    used = dict.fromkeys(name for pair in chosen for name in pair)
+    chosen = list(itertools.combinations(moments.names, 2)) if pairs is None else pairs
+    used = {name for pair in chosen for name in pair}
     axes = {name: principal_axes(moments, name, variance=variance) for name in used}
     found = {}
     for pair in chosen:
@@ -174,19 +157,18 @@ def by_rank(pair: tuple[str, str], axes: dict[str, Basis]) -> tuple[str, str]:
 
 def observed(moments: Moments, names: tuple[str, str], x: Basis, y: Basis) -> Values:
     """Similarities of a pair ordered by ``by_rank``, and ``squared_cross`` = ‖XᵀY‖²_F."""
+    # The cross-covariance of whitened rows, Λx^(−1/2) Vxᵀ (Xᵀ Y) Vy Λy^(−1/2), from the moments.
+    cross = _scatter(moments, *names)
+    left, right = (side.whitening[:width] for side, width in zip((x, y), cross.shape))
+    coupling = np.asarray(left.T @ cross @ right, x.values.dtype)
     with double_precision():
-        return _similarities(jnp.asarray(coupling(moments, names, x, y)), x, y, blocks=_blocks(x, y))
+        return _similarities(jnp.asarray(coupling), x, y, blocks=_blocks(x, y))
 
 
 def permuted(x: Basis, y: Basis, left: Whitened, right: Whitened, orders: Int[np.ndarray, "b n"]) -> Values:
-    """The same on permuted rows, and ``linear_cka_unbiased``, each of shape [b].
+    """The same when row i of the first goes with row ``orders[b, i]`` of the second, and ``linear_cka_unbiased``: [b].
 
     In float32: that changes these by about 1e-6, and they vary by more than a thousand times that.
-
-    Args:
-      x, y: axes of a pair ordered by ``by_rank``.
-      left, right: its rows in these axes.
-      orders: row i of the first goes with row ``orders[b, i]`` of the second.
     """
 
     def single(leaf: Leaf) -> np.ndarray:
@@ -235,10 +217,8 @@ def _similarities(coupled: Float[Array, "r s"], x: Basis, y: Basis, *, blocks: t
     squared = jnp.sum(cross * cross)
     cka = squared / jnp.sqrt(jnp.sum(x.values**2) * jnp.sum(y.values**2))
     # Padded directions get an eigenvalue of their own, so that they do not mix with real ones of correlation 0.
-    beyond = jnp.arange(len(x.values)) >= x.rank
-    eigenvalues, vectors = jnp.linalg.eigh(
-        multiply(coupled, coupled.T) - jnp.diag(beyond.astype(cross.dtype))
-    )
+    beyond = jnp.diag((jnp.arange(len(x.values)) >= x.rank).astype(cross.dtype))
+    eigenvalues, vectors = jnp.linalg.eigh(multiply(coupled, coupled.T) - beyond)
     correlation = jnp.sqrt(jnp.clip(eigenvalues, 0, 1))
     weight = jnp.sum(jnp.abs(multiply_transposed(vectors, x.loadings)), axis=1)
     leading = (jnp.arange(blocks[0]) < x.leading)[:, None] & (jnp.arange(blocks[1]) < y.leading)
@@ -255,8 +235,7 @@ def _similarities(coupled: Float[Array, "r s"], x: Basis, y: Basis, *, blocks: t
 
 
 def _singular_values(matrix: Float[Array, "r s"]) -> Float[Array, " k"]:
-    """Singular values by the Gram matrix of the shorter side: a third of the time of a decomposition, and exact to the
-    square root of the format's precision relative to the largest, which is enough for sums of them."""
+    """By the Gram matrix of the shorter side: three times as fast, and exact enough for sums of singular values."""
     short = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(multiply(short, short.T)), 0))
 
@@ -275,10 +254,7 @@ def _permuted(
 
 
 def participation_ratio(values: Float[Leaf, " p"]) -> float:
-    """(Σλ)² / Σλ² of the eigenvalues of a second moment: how many directions carry the variance; NaN without any.
-
-    For fitted maps the package calls the same ratio their effective rank.
-    """
+    """(Σλ)² / Σλ² of the eigenvalues of a second moment: how many directions carry the variance; NaN without any."""
     total, squares = float(np.sum(values)), float(np.sum(np.square(values)))
     return total**2 / squares if squares > 0 else float("nan")
 
@@ -321,12 +297,8 @@ class PersonScatter(NamedTuple):
         return self.between / self.within if self.within > 0 else float("nan")
 
 
-def person_scatter(rows: ArrayLike, identities: numpy.typing.ArrayLike) -> PersonScatter:
-    """Scatter within and between people; NaN where there is one person only, or nobody has two photographs.
-
-    Args:
-      rows: shape [n, d].
-      identities: the person of each row, shape [n].
+def person_scatter(rows: ArrayLike, identities: Any) -> PersonScatter:
+    """Scatter of rows [n, d] within and between people; NaN for one person only, or where nobody has two photographs.
 
     Equivalent: for one column, MS between / within is the F of ``scipy.stats.f_oneway`` with people as groups.
 
@@ -343,14 +315,12 @@ def person_scatter(rows: ArrayLike, identities: numpy.typing.ArrayLike) -> Perso
     return PersonScatter(within, (between - within) / float(even))
 
 
-def person_means(rows: ArrayLike, identities: numpy.typing.ArrayLike) -> np.ndarray:
+def person_means(rows: ArrayLike, identities: Any) -> np.ndarray:
     """Mean row of each person, people in the order of their names, float64, shape [people, d]."""
     return _by_person(rows, identities)[1]
 
 
-def _by_person(
-    rows: ArrayLike, identities: numpy.typing.ArrayLike
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _by_person(rows: ArrayLike, identities: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Rows as float64 [n, d], the mean row of each person [P, d], the person of each row [n], rows of each [P]."""
     rows = np.asarray(checks.embedding(rows, "rows"), np.float64)
     people = checks.identities(np.asarray(identities), len(rows))
@@ -360,10 +330,7 @@ def _by_person(
 
 
 def identity_subspace(means: ArrayLike, dimensions: int) -> Float[np.ndarray, "P k"]:
-    """An orthonormal basis of the leading principal components of an encoder's person means.
-
-    The axes of two encoders have nothing in common; what can be compared is where their components put the people, a
-    subspace of R^P.
+    """An orthonormal basis of where an encoder's leading principal components put the people, a subspace of R^P.
 
     Args:
       means: the mean row of each person, shape [P, d].
