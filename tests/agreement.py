@@ -36,16 +36,23 @@ def cosines(source: Mapped, target: Mapped, x: np.ndarray, y: np.ndarray) -> np.
     return a @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T
 
 
+def assert_same_comparisons(actual: Any, expected: Any, x: Any, y: Any, relative: float = 1e-9) -> None:
+    """Two fits, or two pairs of maps, give the same inner products of mapped rows."""
+    products = [
+        inner_products(*((sides.source, sides.target) if isinstance(sides, Fit) else sides), x, y)
+        for sides in (actual, expected)
+    ]
+    assert relative_error(*products) <= relative
+
+
 def assert_agrees(
     case: Case, fit: Fit, cloud: Cloud, weights: np.ndarray | None = None, relative: float = PREDICTIONS
 ) -> None:
     """The fit agrees with its oracle on the cloud's new rows, in what is unique."""
-    source, target = case.oracle(cloud.x, cloud.y, weights)
+    source, target = sides = case.oracle(cloud.x, cloud.y, weights)
     cross = oracles.centred(cloud.x, weights)[1].T @ oracles.centred(cloud.y, weights)[1]
     if case.two_sided:
-        expected = inner_products(source, target, cloud.x_new, cloud.y_new)
-        actual = inner_products(fit.source, fit.target, cloud.x_new, cloud.y_new)
-        assert relative_error(actual, expected) <= relative
+        assert_same_comparisons(fit, sides, cloud.x_new, cloud.y_new, relative)
     elif case.rotates and numerical_rank(cross) < min(cross.shape):
         assert not fit.ok
         assert_best_rotation(case, fit, cloud, weights, cross)

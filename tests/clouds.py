@@ -87,6 +87,14 @@ def planted(kind: str, seed: int) -> Cloud:
     return Cloud(x[:ROWS], y[:ROWS], x[ROWS:], y[ROWS:], identities)
 
 
+def two_views() -> tuple[np.ndarray, np.ndarray]:
+    """Rows of widths 6 and 4 with five directions in common, whose variances differ."""
+    random = np.random.default_rng(1)
+    base = random.normal(size=(60, 5)) * [3, 2, 1, 0.5, 0.2]
+    x, y = (base @ random.normal(size=(5, width)) + 0.1 * random.normal(size=(60, width)) for width in (6, 4))
+    return x + 2, y - 1
+
+
 def several(seed: int) -> dict[str, np.ndarray]:
     """Three encoders of two widths, of the same rows."""
     generator = np.random.default_rng([seed, 999])

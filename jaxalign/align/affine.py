@@ -140,10 +140,7 @@ class AffineMap:
             return _product(self)
 
     def astype(self, dtype: Any) -> "AffineMap":
-        """The same map in another number format.
-
-        float32 halves size and time; minimum-norm maps of a nearly collinear source then lose up to four digits.
-        """
+        """The same map in another number format; float32 may cost maps of a nearly collinear source four digits."""
         with double_precision():
             return jax.tree.map(lambda leaf: leaf.astype(dtype), self)
 

@@ -116,20 +116,17 @@ def fit_pairs(
     total = _moments_of(given, moments, used_folds, identities, weights, seed, mesh)
     if isinstance(solver, AllPairsMethod):
         rows = given if solver.needs_rows else {}
-        found = solver.fit_all(
-            Training(total.gathered().total, rows, _people(rows, identities), mesh), chosen
-        )
+        count = len(next(iter(rows.values()), ()))
+        people = checks.identities(identities, count) if identities is not None and rows else np.arange(count)
+        found = solver.fit_all(Training(total.gathered().total, rows, people, mesh), chosen)
         if progress is not None:
             progress(len(chosen), len(chosen))
         return PairwiseMaps(label, *found)
     if mesh is not None and mesh.size > 1:
         total = total.sharded(mesh)
     choice = settings.choose(total, chosen)
-    located = solve(total.total, choice.solvers, progress, choice.spectra)
-    fits = {
-        pair: (lambda pair=pair, found=found: choice.cut(pair, found.fit()))
-        for pair, found in located.items()
-    }
+    solved = solve(total.total, choice.solvers, progress, choice.spectra)
+    fits = {pair: (lambda pair=pair, get=get: choice.cut(pair, get())) for pair, get in solved.items()}
     return PairwiseMaps(label, fits, {pair: plain(choice.settings(pair)) for pair in chosen})
 
 
@@ -152,12 +149,6 @@ def _rows_of(
     if weights is not None:
         raise UserError(f"method {method!r} takes no weights of rows")
     return {name: np.asarray(given[name]) for name in dict.fromkeys(name for pair in pairs for name in pair)}
-
-
-def _people(rows: Mapping[str, Any], identities: ArrayLike | None) -> np.ndarray:
-    """The identity of each row; every row is a person of its own without them."""
-    count = len(next(iter(rows.values()), ()))
-    return np.arange(count) if identities is None or not count else checks.identities(identities, count)
 
 
 def _moments_of(

@@ -1,7 +1,4 @@
-"""Held-out errors of ridge and reduced-rank maps from moments: the work on an encoder, and on a pair, of ``solve``.
-
-See ``selection`` for the mathematics.
-"""
+"""Held-out errors of ridge and reduced-rank maps from moments: work on encoders and pairs (mathematics: ``selection``)."""
 
 from __future__ import annotations
 
@@ -24,17 +21,11 @@ PRODUCTS = jnp.float32
 
 @pytree
 class Split:
-    """What one fold holds out, and what the others train on.
+    """What one fold holds out, and what the others train on."""
 
-    Attributes:
-      training: weight of the other folds over their total, the coefficient of the step between means.
-      weight: of the fold.
-      rows, columns: mean of the fold minus mean of the others, of the rows and columns of a block, shapes [p], [q].
-    """
-
-    training: Array
-    weight: Array
-    rows: Float[Array, " p"]
+    training: Array  # the coefficient of the step between means in the training scatter
+    weight: Array  # of the fold
+    rows: Float[Array, " p"]  # mean of the fold minus mean of the others
     columns: Float[Array, " q"]
 
     @classmethod
@@ -60,17 +51,11 @@ class Split:
 
 @pytree
 class Rotation:
-    """A source in the eigenbasis V of its training scatter.
+    """A source in the eigenbasis V of its training scatter."""
 
-    Attributes:
-      transposed: Vᵀ, shape [p, p].
-      scale: 1 / (eigenvalue + penalty), shape [p, L].
-      quadratic: Vᵀ S' V of the held-out scatter S', shape [p, p].
-    """
-
-    transposed: Float[Array, "p p"]
-    scale: Float[Array, "p L"]
-    quadratic: Float[Array, "p p"]
+    transposed: Float[Array, "p p"]  # Vᵀ
+    scale: Float[Array, "p L"]  # 1 / (eigenvalue + penalty)
+    quadratic: Float[Array, "p p"]  # Vᵀ S' V of the held-out scatter S'
 
 
 def own_rotation(grid: Float[Array, " L"], own: OwnMoments, fold: OwnMoments) -> Rotation:

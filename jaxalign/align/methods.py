@@ -1,8 +1,6 @@
 """The one table of methods: a new method is a class in a file of its own and a row here.
 
-``fit_pairs`` and every command take each method by its name. The attributes of the class (``Method``) say what a caller
-needs to know: ``options()`` are the options with their defaults, ``symmetric``, ``columnwise`` and ``whole`` tell which
-pairs are solved together, ``needs_rows`` tells whether rows are needed as well as moments.
+``fit_pairs`` and every command take each method by its name; ``Method`` says what a caller needs to know of it.
 """
 
 from jaxalign.align.gradient import Joint, LowRank

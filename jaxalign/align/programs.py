@@ -31,26 +31,18 @@ CALL_BYTES = 2**28  # of the results of one call on each device, about
 
 @dataclasses.dataclass(frozen=True)
 class EncoderStates:
-    """What the work on encoders gave.
-
-    Attributes:
-      states: for each padded width the states of its encoders, stacked, on every device.
-      index: of each encoder in its stack.
-    """
+    """What the work on encoders gave, stacked by padded width, on every device."""
 
     states: Mapping[int, Any]
-    index: Mapping[str, int]
+    index: Mapping[str, int]  # of each encoder in its stack
 
 
 def on_encoders(
     function: Callable[..., Any], moments: tuple[Any, ...], arguments: Mapping[str, Any]
 ) -> EncoderStates:
-    """``function(argument, *own moments in each of moments)`` of every encoder.
+    """``function(argument, *own moments in each of moments)`` of every encoder in ``arguments``.
 
-    Args:
-      function: the same object in every call, so that programs are shared.
-      moments: of the same encoders, on one device or on one mesh.
-      arguments: for each encoder to work on, pytrees of one structure.
+    Programs are shared where ``function`` is the same object and the arguments are pytrees of one structure.
     """
     unnamed = tuple(part.unnamed() for part in moments)
     calls = encoder_calls(moments[0], arguments)
@@ -74,17 +66,9 @@ def on_pairs(
     *,
     both_states: bool = False,
 ) -> Iterator[tuple[dict[int, Pair], Any]]:
-    """``function(argument, source state, target state, *cross moments in each of moments)`` of every pair.
+    """``function(argument, source state, target state, *cross moments in each of moments)`` of pairs in ``arguments``.
 
-    Args:
-      function: the same object in every call.
-      moments: those of the work on encoders.
-      encoders: the states of the sources.
-      arguments: for each ordered pair, pytrees of one structure for each padded shape.
-      both_states: whether ``function`` needs the target's state, which is None otherwise.
-
-    Yields:
-      Pairs by index, and their results on the host, stacked.
+    The target's state is None unless ``both_states``. Yields pairs by index, and their results on the host, stacked.
     """
     unnamed, powers = tuple(part.unnamed() for part in moments), tuple(part.power() for part in moments)
 
@@ -98,19 +82,16 @@ def on_pairs(
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One call of a program.
+    """One call of a program."""
 
-    Attributes:
-      shape: padded width of its encoders, or of both encoders of its pairs.
-      members: the encoders or pairs by their index in the results; other results repeat one of them.
-      length: number of results.
-      given: what the program takes besides the moments; the last are the items, a part for each device.
-    """
-
-    shape: Any
-    members: dict[int, Any]
-    length: int
-    given: tuple[Any, ...]
+    shape: Any  # padded width of its encoders, or of both encoders of its pairs
+    members: dict[
+        int, Any
+    ]  # the encoders or pairs by their index in the results; other results repeat one of them
+    length: int  # number of results
+    given: tuple[
+        Any, ...
+    ]  # what it takes besides the moments; the last are the items, a part for each device
 
 
 def encoder_calls(total: Sums, arguments: Mapping[str, Any]) -> list[Call]:
@@ -206,17 +187,10 @@ def _alike(items: Iterable[Item], key: Callable[[Item], Any]) -> list[tuple[Any,
 def _stacks(
     total: Sums, items: Sequence[Item], homes: Sequence[str], numbers: int
 ) -> Iterator[tuple[list[int], dict[int, Item]]]:
-    """Divides items of one shape among calls, and those of a call among devices.
+    """Divides items of one shape among calls, and those of a call among the devices of their ``homes``.
 
-    Args:
-      total: the moments.
-      items: of one shape.
-      homes: for each item the encoder whose devices it belongs to.
-      numbers: of the result of one item.
-
-    Yields:
-      For each call indices of items, as many for each device in the order of the mesh; devices that have fewer repeat
-      one. And the items that are no repeats, by place.
+    Yields for each call indices of items, as many for each device in the order of the mesh (devices that have fewer
+    repeat one), and the items that are no repeats, by place. A result has so many ``numbers``.
     """
     mesh = _mesh(total)
     shares = [list(range(len(items)))]

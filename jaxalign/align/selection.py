@@ -34,28 +34,18 @@ DEFAULT_GRID = 10.0 ** np.arange(-6, 2.5, 0.5)  # times the mean eigenvalue of t
 
 @pytree
 class Scores:
-    """Held-out error of candidate settings.
+    """Held-out error of candidate settings, of units: target encoders, or target columns."""
 
-    Attributes:
-      candidates: the settings (penalties, or ranks), ascending, shape [L].
-      error: mean squared error by fold, candidate and unit, shape [F, L, units]. A unit is a target encoder or a
-        target column. One "fold" for generalised cross-validation.
-      rows: weight of each fold, shape [F].
-      spectra: of the sources on all rows, where finding the errors took them: solving needs no others.
-    """
-
-    candidates: np.ndarray
-    error: np.ndarray
-    rows: np.ndarray
-    spectra: EncoderStates | None = None
+    candidates: np.ndarray  # the settings (penalties, or ranks), ascending, shape [L]
+    error: np.ndarray  # mean squared error, shape [F, L, units]; one "fold" for generalised cross-validation
+    rows: np.ndarray  # weight of each fold, shape [F]
+    spectra: EncoderStates | None = None  # of the sources on all rows, if the errors took them
 
     def choose(self, *, one_standard_error: bool = False, largest: bool = True) -> np.ndarray:
         """The index of the best candidate for each unit, shape [units].
 
-        Args:
-          one_standard_error: take the simplest candidate whose error is within one standard error (over folds) of
-            the best one's (Breiman et al., "Classification and Regression Trees", 1984).
-          largest: whether the simplest candidate is the largest (penalties) or the smallest (ranks).
+        Or of the simplest (the largest, or the smallest) whose error is within one standard error over folds of the
+        best one's (Breiman et al., "Classification and Regression Trees", 1984).
         """
         mean = np.tensordot(self.rows / self.rows.sum(), self.error, 1)  # over held-out rows, [L, units]
         best = np.argmin(mean, axis=0)
@@ -90,8 +80,7 @@ def penalty_scores(
     Args:
       moments: with folds, unless ``generalised``.
       grids: for each source its penalties (scikit-learn's ``alpha``), shape [L].
-      targets: for each source the encoders to map to. They, or their concatenated columns, are the units.
-      per_column: errors for each target column instead of each target encoder (costs a product per penalty).
+      targets: for each source the encoders to map to. They, or (``per_column``) their columns, are the units.
       generalised: generalised cross-validation n Σ‖y − xW‖² / (n − df)² on all rows, without folds.
 
     Equivalent: ``sklearn.linear_model.RidgeCV(alphas=grid, cv=folds)`` with mean squared error, for each pair.

@@ -24,18 +24,13 @@ PenaltyPer = Literal["pair", "source", "column"]
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What was settled for each ordered pair.
+    """What was settled for each ordered pair."""
 
-    Attributes:
-      solvers: the configuration of each pair; all share their static fields.
-      ranks: chosen ranks, empty where none was to be chosen. They differ between pairs, so the pairs are solved at
-        full rank together and cut afterwards.
-      spectra: of the sources whose penalties were found from them.
-    """
-
-    solvers: Mapping[Pair, Solver]
-    ranks: Mapping[Pair, int]
-    spectra: EncoderStates | None = None
+    solvers: Mapping[Pair, Solver]  # all share their static fields
+    ranks: Mapping[
+        Pair, int
+    ]  # if chosen: they differ, so the pairs are solved at full rank together and cut afterwards
+    spectra: EncoderStates | None = None  # of the sources whose penalties were found from them
 
     def settings(self, pair: Pair) -> dict[str, Any]:
         """The pair's settings by name."""
@@ -48,21 +43,17 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """A method with its options; what is to be chosen from the data is chosen by ``choose``.
+    """A method with its options; what is to be chosen from the data is chosen by ``choose``."""
 
-    Attributes:
-      solver: the method's configuration with every fixed setting.
-      l2: penalty: a number; a grid or "cv" for cross-validation; "gcv" for generalised cross-validation.
-      rank: a number, None for full rank, or a grid or "cv" for cross-validation (reduced-rank regression).
-      penalty_per: whether each source, each pair or each target column has a penalty of its own.
-      one_standard_error: choose the simplest setting within one standard error of the best.
-    """
-
-    solver: Method
-    l2: Penalty | None
-    rank: Rank
-    penalty_per: PenaltyPer = "pair"
-    one_standard_error: bool = False
+    solver: Method  # with every fixed setting
+    l2: (
+        Penalty | None
+    )  # a number; a grid or "cv" for cross-validation; "gcv" for generalised cross-validation
+    rank: (
+        Rank  # a number, None for full rank, or a grid or "cv" for cross-validation (reduced-rank regression)
+    )
+    penalty_per: PenaltyPer = "pair"  # what has a penalty of its own
+    one_standard_error: bool = False  # choose the simplest setting within one standard error of the best
 
     @classmethod
     def of(
@@ -76,11 +67,7 @@ class Settings:
         one_standard_error: bool = False,
         **options: Any,
     ) -> Settings:
-        """Checks every option before any work starts.
-
-        Raises:
-          UserError: an unknown method, or an option that the method does not take or that is out of its range.
-        """
+        """Checks every option; raises ``UserError`` for one that the method does not take or that is out of range."""
         if not isinstance(method, str):
             if not isinstance(method, (AllPairsMethod, Solver)):
                 raise UserError(f"method: expected one of {', '.join(SOLVERS)}, or a solver, got {method!r}")
@@ -95,11 +82,9 @@ class Settings:
         if penalty_per == "column" and method != "ridge":
             raise UserError(f"penalty_per='column' is for method 'ridge', got method {method!r}")
         fields = SOLVERS[method].options()
-        unknown = sorted(set(options) - set(fields))
+        known, unknown = ", ".join(fields) or "no options", sorted(set(options) - set(fields))
         if unknown:
-            raise UserError(
-                f"method {method!r} takes {', '.join(fields) or 'no options'}; got {', '.join(unknown)}"
-            )
+            raise UserError(f"method {method!r} takes {known}; got {', '.join(unknown)}")
         for name, value, default in (("l2", l2, "cv"), ("rank", rank, None)):
             if name not in fields and value is not None and not (isinstance(value, str) and value == default):
                 raise UserError(f"method {method!r} takes no {name}, got {name}={value!r}")

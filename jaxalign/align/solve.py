@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,40 +14,17 @@ from jaxalign.align.solvers import Fit, Pair, Solver
 from jaxalign.moments.scatter import Sums
 
 
-@dataclasses.dataclass(frozen=True)
-class Location:
-    """Where the fit of a pair is.
-
-    Attributes:
-      fits: of several pairs, stacked, on the host.
-      index: of the pair.
-      widths: of both encoders and of the space where they are compared, to which the fit is cut.
-    """
-
-    fits: Any
-    index: int
-    widths: tuple[int, int, int]
-
-    def fit(self) -> Fit:
-        """The fit of this pair alone."""
-        return jax.tree.map(lambda leaf: leaf[self.index], self.fits).cut(*self.widths)
-
-
 def solve(
     total: Sums,
     solvers: Mapping[Pair, Solver],
     progress: Callable[[int, int], None] | None = None,
     spectra: EncoderStates | None = None,
-) -> dict[Pair, Location]:
-    """Solves every pair; if the moments are sharded over a mesh, on all of its devices.
+) -> dict[Pair, Callable[[], Fit]]:
+    """Solves every ordered pair, whose fit is cut when it is asked for; the solvers are of one static configuration.
 
-    Args:
-      total: moments of all encoders that the pairs name.
-      solvers: for each ordered pair its solver; all of one class and one static configuration.
-      progress: called with the numbers of pairs done and in all.
-      spectra: of the sources, where they are known already.
+    ``progress`` is called with the numbers of pairs done and in all; ``spectra`` are those of the sources, if known.
     """
-    found: dict[Pair, Location] = {}
+    found: dict[Pair, Callable[[], Fit]] = {}
     for work in works(total, solvers):
         for batch in _solved(total, work, solvers, spectra):
             found.update(batch)
@@ -57,20 +34,13 @@ def solve(
 
 
 class Work(NamedTuple):
-    """What some pairs ask of ``on_encoders`` and ``on_pairs``.
+    """What some pairs ask of ``on_encoders`` and ``on_pairs``."""
 
-    Attributes:
-      factoring: for each encoder to factor the solver that does it.
-      factor, function: for each encoder, and for each pair.
-      pairs: the solver of each pair to solve; one direction stands for both if the solver is symmetric.
-      first: any of the solvers, for what they have in common.
-    """
-
-    factoring: Mapping[str, Any]
+    factoring: Mapping[str, Any]  # for each encoder to factor the solver that does it
     factor: Callable[..., Any]
     function: Callable[..., Any]
-    pairs: Mapping[Pair, Any]
-    first: Any
+    pairs: Mapping[Pair, Any]  # solvers; one direction stands for both if the solver is symmetric
+    first: Any  # any of the solvers, for what they have in common
 
 
 def works(total: Sums, solvers: Mapping[Pair, Any]) -> list[Work]:
@@ -108,7 +78,7 @@ def works(total: Sums, solvers: Mapping[Pair, Any]) -> list[Work]:
 
 def _solved(
     total: Sums, work: Work, solvers: Mapping[Pair, Solver], spectra: EncoderStates | None
-) -> Iterator[dict[Pair, Location]]:
+) -> Iterator[dict[Pair, Callable[[], Fit]]]:
     first = work.first
     if spectra is None or not any(map(np.ndim, jax.tree.leaves(work.factoring))):
         spectra = on_encoders(work.factor, (total,), work.factoring)
@@ -120,8 +90,13 @@ def _solved(
             for direction, batch in directions:
                 if direction in solvers:
                     widths = total.width(direction[0]), total.width(direction[1])
-                    found[direction] = Location(batch, index, (*widths, first.space(*widths)))
+                    found[direction] = functools.partial(_fit, batch, index, *widths, first.space(*widths))
         yield found
+
+
+def _fit(fits: Any, index: int, *widths: int) -> Fit:
+    """One of several fits, which are stacked on the host, cut to the widths of both encoders and of their space."""
+    return jax.tree.map(lambda leaf: leaf[index], fits).cut(*widths)
 
 
 def _ordered(total: Sums, a: str, b: str) -> Pair:

@@ -19,16 +19,13 @@ from jaxalign.moments.moments import Moments
 
 
 def principal_components(rows: ArrayLike, count: int) -> AffineMap:
-    """The map to the coordinates along the directions of largest variance.
+    """The map x ↦ (x − μ) W to the coordinates along the directions of largest variance, the largest first.
 
-    Maximises tr(Wᵀ (X − μ)ᵀ (X − μ) W) over W with orthonormal columns.
+    Maximises tr(Wᵀ (X − μ)ᵀ (X − μ) W) over W with orthonormal columns. float64 where the device has it.
 
     Args:
       rows: X, shape [n, d], any floating format.
       count: directions to keep, from 1 to min(n, d).
-
-    Returns:
-      The map x ↦ (x − μ) W, float64 where the device has it, largest variance first. Signs are arbitrary.
 
     Raises:
       UserError: the shape is not [n, d], a value is not finite, or there are fewer directions than ``count``.
@@ -37,12 +34,10 @@ def principal_components(rows: ArrayLike, count: int) -> AffineMap:
     """
     array = np.asarray(rows)
     if array.ndim != 2 or not 1 <= count <= min(array.shape):
-        raise UserError(
-            f"principal_components: expected rows of shape [n, d] and 1 to min(n, d) components, got shape "
-            f"{array.shape} and {count}"
-        )
+        given = f"shape {array.shape} and {count}"
+        raise UserError(f"expected rows of shape [n, d] and 1 to min(n, d) components, got {given}")
     if not np.isfinite(array).all():
-        raise UserError("principal_components: the rows hold NaN or infinite values")
+        raise UserError("principal components: the rows hold NaN or infinite values")
     with double_precision():
         mean, directions = jax.tree.map(np.asarray, _leading_directions(array, count=count))
     return AffineMap((directions,), np.zeros(count, mean.dtype), mean, orthogonal=True)
@@ -58,17 +53,12 @@ def _leading_directions(rows: Array, *, count: int) -> tuple[Float[Array, " d"],
 
 @dataclasses.dataclass(frozen=True)
 class PrincipalSubspaces:
-    """Principal axes of several encoders, decomposed once for all pairs and ranks.
-
-    Attributes:
-      total: moments of the encoders.
-      axes: of each encoder its principal axes as columns, the largest variance first, shape [d, d].
-      variance: along them, shape [d].
-    """
+    """Principal axes of several encoders, decomposed once for all pairs and ranks."""
 
     total: Moments
-    axes: Mapping[str, np.ndarray]
-    variance: Mapping[str, np.ndarray]
+    axes: Mapping[
+        str, tuple[np.ndarray, np.ndarray]
+    ]  # as columns [d, d], and variance along them [d], largest first
     _inner: dict[tuple[str, str], np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
@@ -82,8 +72,7 @@ class PrincipalSubspaces:
                 values, vectors = jnp.linalg.eigh(total.scatter[own, own] / total.weight)
                 return np.asarray(vectors)[:, ::-1], np.maximum(np.asarray(values)[::-1], 0)
 
-        found = dict(zip(chosen, concurrently(decompose, chosen)))
-        return cls(total, {n: f[0] for n, f in found.items()}, {n: f[1] for n, f in found.items()})
+        return cls(total, dict(zip(chosen, concurrently(decompose, chosen))))
 
     def fit(self, source: str, target: str, rank: int) -> Fit:
         """The rotation between the ``rank`` leading principal axes of either side.
@@ -102,12 +91,14 @@ class PrincipalSubspaces:
         inner = self._between(source, target)[:rank, :rank]
         u, singular, vt = np.linalg.svd(inner)
         rotation = u @ vt
-        power, target_power = self.variance[source][:rank], self.variance[target][:rank]
+        (axes, power), (target_axes, target_power) = (
+            (vectors[:, :rank], values[:rank]) for vectors, values in (self.axes[source], self.axes[target])
+        )
         cutoff = np.finfo(singular.dtype).eps * rank * singular[0]
         mean, nothing = np.asarray(self.total.mean), np.zeros(rank)
         fit = Fit(
-            AffineMap((self.axes[source][:, :rank], rotation), nothing, mean[self.total.span(source)]),
-            AffineMap((self.axes[target][:, :rank],), nothing, mean[self.total.span(target)]),
+            AffineMap((axes, rotation), nothing, mean[self.total.span(source)]),
+            AffineMap((target_axes,), nothing, mean[self.total.span(target)]),
             np.maximum(power @ rotation**2 - 2 * np.sum(rotation * inner, axis=0) + target_power, 0),
             target_power,
             np.sum(singular > cutoff).astype(singular.dtype),
@@ -120,6 +111,6 @@ class PrincipalSubspaces:
         """Covariance of two encoders along their axes; every rank takes a corner of it."""
         if (source, target) not in self._inner:
             cross = np.asarray(self.total.scatter)[self.total.span(source), self.total.span(target)]
-            inner = self.axes[source].T @ cross @ self.axes[target] / float(self.total.weight)
+            inner = self.axes[source][0].T @ cross @ self.axes[target][0] / float(self.total.weight)
             self._inner[source, target], self._inner[target, source] = inner, inner.T
         return self._inner[source, target]

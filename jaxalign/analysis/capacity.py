@@ -139,18 +139,12 @@ class Network:
 
 
 class TrainedNetwork(NamedTuple):
-    """A network and how its training went.
+    """A network and how its training went."""
 
-    Attributes:
-      network: with the weights that were best on the rows held out.
-      before, best: mean squared error on them of the affine map it started from, and at its best.
-      steps: until training stopped.
-    """
-
-    network: Network
-    before: float
-    best: float
-    steps: int
+    network: Network  # with the weights that were best on the rows held out
+    before: float  # mean squared error on them of the affine map it started from
+    best: float  # and of the network
+    steps: int  # until training stopped
 
 
 def fit_network(

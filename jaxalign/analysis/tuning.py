@@ -40,19 +40,12 @@ CANDIDATES: dict[str, tuple[dict[str, float], ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """The settings chosen, and what they were chosen from.
+    """The settings chosen, and what they were chosen from."""
 
-    Attributes:
-      settings: options for ``fit_pairs`` with the same method.
-      candidates: the settings compared.
-      tmr: mean true match rate over pairs and folds, for each candidate.
-      fmr: the operating point.
-    """
-
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any]  # options for ``fit_pairs`` with the same method
     candidates: tuple[Mapping[str, Any], ...]
-    tmr: tuple[float, ...]
-    fmr: float
+    tmr: tuple[float, ...]  # mean true match rate over pairs and folds, for each candidate
+    fmr: float  # the operating point
 
 
 def tune(

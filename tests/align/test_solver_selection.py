@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import agreement
 import clouds
 import jax
 import numpy as np
@@ -26,6 +27,20 @@ def folds_of(rows: clouds.Cloud) -> np.ndarray:
 
 def moments_of(rows: clouds.Cloud, weights: np.ndarray | None = None) -> FoldMoments:
     return FoldMoments.of({"x": rows.x, "y": rows.y}, fold=folds_of(rows), weights=weights)
+
+
+def assert_predicts(fit: Any, rows: clouds.Cloud, oracle: Any = oracles.ridge, **settings: Any) -> None:
+    """The map is the oracle's with these settings."""
+    predicted = oracle(rows.x, rows.y, **settings)[0](rows.x_new)
+    np.testing.assert_allclose(fit.source(rows.x_new), predicted, rtol=1e-5, atol=1e-5)
+
+
+def chosen(errors: np.ndarray, folds: np.ndarray, one_standard_error: bool = False, last: bool = True) -> int:
+    """The choice of the definition; ``last``: whether the simplest candidate is the last."""
+    weights = np.bincount(folds)
+    if not one_standard_error:
+        return oracles.best(errors, weights)
+    return oracles.simplest_within_one_standard_error(errors, weights, simplest_is_last=last)
 
 
 def scores_of(moments: FoldMoments, **options: Any) -> Scores:
@@ -68,10 +83,6 @@ def test_generalised_cross_validation(cloud: str) -> None:
     np.testing.assert_allclose(columns.error[0], expected, rtol=1e-4, atol=1e-6)
 
 
-def chosen_penalty(maps: jaxalign.PairwiseMaps, source: str, target: str) -> np.ndarray:
-    return np.asarray(maps.settings[source, target]["l2"])
-
-
 @pytest.mark.parametrize("one_standard_error", [False, True])
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_penalty_chosen_for_a_pair(cloud: str, one_standard_error: bool) -> None:
@@ -79,11 +90,10 @@ def test_penalty_chosen_for_a_pair(cloud: str, one_standard_error: bool) -> None
     rows = clouds.make(cloud, seed=4)
     folds = folds_of(rows)
     errors = oracles.ridge_fold_errors(rows.x, rows.y, folds, GRID).sum(-1)
-    expected = GRID[choose(errors, np.bincount(folds), one_standard_error, simplest_is_last=True)]
+    expected = GRID[chosen(errors, folds, one_standard_error)]
     maps = jaxalign.fit_pairs(moments_of(rows), "ridge", l2=list(GRID), one_standard_error=one_standard_error)
-    np.testing.assert_allclose(chosen_penalty(maps, "x", "y"), expected, rtol=1e-5)
-    predicted = oracles.ridge(rows.x, rows.y, l2=float(expected))[0](rows.x_new)
-    np.testing.assert_allclose(maps["x", "y"].source(rows.x_new), predicted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(maps.settings["x", "y"]["l2"], expected, rtol=1e-5)
+    assert_predicts(maps["x", "y"], rows, l2=float(expected))
 
 
 @pytest.mark.parametrize("one_standard_error", [False, True])
@@ -91,21 +101,12 @@ def test_penalty_chosen_for_each_column(one_standard_error: bool) -> None:
     rows = clouds.make("tall", seed=5)
     folds = folds_of(rows)
     errors = oracles.ridge_fold_errors(rows.x, rows.y, folds, GRID)
-    rule = [
-        choose(errors[..., column], np.bincount(folds), one_standard_error, simplest_is_last=True)
-        for column in range(rows.y.shape[1])
-    ]
-    maps = jaxalign.fit_pairs(
-        moments_of(rows),
-        "ridge",
-        l2=list(GRID),
-        penalty_per="column",
-        one_standard_error=one_standard_error,
-    )
-    np.testing.assert_allclose(chosen_penalty(maps, "x", "y"), GRID[rule], rtol=1e-6)
+    rule = [chosen(errors[..., column], folds, one_standard_error) for column in range(rows.y.shape[1])]
+    options: Any = {"penalty_per": "column", "one_standard_error": one_standard_error}
+    maps = jaxalign.fit_pairs(moments_of(rows), "ridge", l2=list(GRID), **options)
+    np.testing.assert_allclose(maps.settings["x", "y"]["l2"], GRID[rule], rtol=1e-6)
     assert len(set(rule)) > 1, "the cloud is no test of choosing by column"
-    predicted = oracles.ridge(rows.x, rows.y, l2=GRID[rule])[0](rows.x_new)
-    np.testing.assert_allclose(maps["x", "y"].source(rows.x_new), predicted, rtol=1e-5, atol=1e-5)
+    assert_predicts(maps["x", "y"], rows, l2=GRID[rule])
 
 
 def test_penalty_chosen_for_each_source() -> None:
@@ -116,17 +117,17 @@ def test_penalty_chosen_for_each_source() -> None:
     embeddings = clouds.several(seed=6)
     embeddings["b"] = 50 * np.random.default_rng(0).normal(size=embeddings["b"].shape)
     folds = np.arange(clouds.ROWS) % FOLDS
-    maps = jaxalign.fit_pairs(
-        FoldMoments.of(embeddings, fold=folds), "ridge", l2=list(GRID), penalty_per="source"
-    )
+    moments = FoldMoments.of(embeddings, fold=folds)
+    maps = jaxalign.fit_pairs(moments, "ridge", l2=list(GRID), penalty_per="source")
     for source, others in (("a", "bc"), ("c", "ab"), ("b", "ac")):
         errors = np.zeros((FOLDS, len(GRID)))
         for target in others:
             y = embeddings[target]
             errors += oracles.ridge_fold_errors(embeddings[source], y, folds, GRID).sum(-1) / y.var(0).sum()
-        expected = GRID[oracles.best(errors, np.bincount(folds))]
         for target in others:
-            np.testing.assert_allclose(chosen_penalty(maps, source, target), expected, rtol=1e-5)
+            np.testing.assert_allclose(
+                maps.settings[source, target]["l2"], GRID[chosen(errors, folds)], rtol=1e-5
+            )
 
 
 @pytest.mark.parametrize("one_standard_error", [False, True])
@@ -136,13 +137,11 @@ def test_rank_chosen_for_a_pair(cloud: str, one_standard_error: bool) -> None:
     folds = folds_of(rows)
     ranks = np.arange(1, min(rows.widths) + 1)
     errors = oracles.rank_fold_errors(rows.x, rows.y, folds, ranks, 2.0).sum(-1)
-    expected = int(ranks[choose(errors, np.bincount(folds), one_standard_error, simplest_is_last=False)])
-    maps = jaxalign.fit_pairs(
-        moments_of(rows), "reduced_rank", l2=2.0, rank="cv", one_standard_error=one_standard_error
-    )
+    expected = int(ranks[chosen(errors, folds, one_standard_error, last=False)])
+    options: Any = {"l2": 2.0, "rank": "cv", "one_standard_error": one_standard_error}
+    maps = jaxalign.fit_pairs(moments_of(rows), "reduced_rank", **options)
     assert maps["x", "y"].source.rank == expected
-    predicted = oracles.reduced_rank(rows.x, rows.y, l2=2.0, rank=expected)[0](rows.x_new)
-    np.testing.assert_allclose(maps["x", "y"].source(rows.x_new), predicted, rtol=1e-5, atol=1e-5)
+    assert_predicts(maps["x", "y"], rows, oracles.reduced_rank, l2=2.0, rank=expected)
 
 
 @pytest.mark.parametrize("ranks", [list(range(1, 9)), [1, 2, 6, 8]], ids=["all", "listed"])
@@ -152,14 +151,12 @@ def test_rank_chosen_with_its_penalty(ranks: list[int], l2: float | None) -> Non
     rows = clouds.make("tall", seed=13)
     folds = folds_of(rows)
     penalties = oracles.ridge_fold_errors(rows.x, rows.y, folds, GRID).sum(-1)
-    penalty = l2 or float(GRID[oracles.best(penalties, np.bincount(folds))])
-    errors = oracles.rank_fold_errors(rows.x, rows.y, folds, ranks, penalty).sum(-1)
-    rank = ranks[oracles.best(errors, np.bincount(folds))]
+    penalty = l2 or float(GRID[chosen(penalties, folds)])
+    rank = ranks[chosen(oracles.rank_fold_errors(rows.x, rows.y, folds, ranks, penalty).sum(-1), folds)]
     given: Any = {"l2": l2 or list(GRID), "rank": "cv" if len(ranks) == 8 else ranks}
     maps = jaxalign.fit_pairs(moments_of(rows), "reduced_rank", **given)
     assert maps["x", "y"].source.rank == rank
-    predicted = oracles.reduced_rank(rows.x, rows.y, l2=penalty, rank=rank)[0](rows.x_new)
-    np.testing.assert_allclose(maps["x", "y"].source(rows.x_new), predicted, rtol=1e-5, atol=1e-5)
+    assert_predicts(maps["x", "y"], rows, oracles.reduced_rank, l2=penalty, rank=rank)
 
 
 def test_ranks_are_parts_of_one_solution() -> None:
@@ -170,9 +167,7 @@ def test_ranks_are_parts_of_one_solution() -> None:
         for rank in (1, 3, 8):
             cut, alone = full.at_rank(rank), jaxalign.fit_pair(rows.x, rows.y, method, rank=rank, **options)
             assert cut.source.rank == alone.source.rank == rank
-            expected = np.asarray(alone.source(rows.x_new)) @ np.asarray(alone.target(rows.y_new)).T
-            actual = np.asarray(cut.source(rows.x_new)) @ np.asarray(cut.target(rows.y_new)).T
-            np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
+            agreement.assert_same_comparisons(cut, alone, rows.x_new, rows.y_new)
 
 
 @pytest.mark.parametrize("by_person", [True, False], ids=["by person", "by row"])
@@ -182,12 +177,9 @@ def test_folds_of_two_arrays_are_over_people(by_person: bool) -> None:
     people = rows.identities if by_person else np.arange(len(rows.x)).astype(str)
     folds = identity_folds(people, FOLDS, seed=3)
     errors = oracles.ridge_fold_errors(rows.x, rows.y, folds, GRID).sum(-1)
-    l2 = float(GRID[oracles.best(errors, np.bincount(folds))])
-    fit = jaxalign.fit_pair(
-        rows.x, rows.y, l2=list(GRID), folds=FOLDS, identities=rows.identities if by_person else None, seed=3
-    )
-    predicted = oracles.ridge(rows.x, rows.y, l2=l2)[0](rows.x_new)
-    np.testing.assert_allclose(fit.source(rows.x_new), predicted, rtol=1e-5, atol=1e-5)
+    options: Any = {"folds": FOLDS, "identities": rows.identities if by_person else None, "seed": 3}
+    fit = jaxalign.fit_pair(rows.x, rows.y, l2=list(GRID), **options)
+    assert_predicts(fit, rows, l2=float(GRID[chosen(errors, folds)]))
 
 
 def test_people_without_weight_need_no_fold() -> None:
@@ -208,8 +200,7 @@ def test_generalised_choice_needs_no_folds() -> None:
     scatter = np.linalg.eigvalsh(np.cov(rows.x.T, bias=True) * len(rows.x))
     grid = np.mean(scatter) * 10.0 ** np.arange(-6, 2.5, 0.5)
     l2 = grid[np.argmin(oracles.generalised_errors(rows.x, rows.y, grid).sum(-1))]
-    predicted = oracles.ridge(rows.x, rows.y, l2=float(l2))[0](rows.x_new)
-    np.testing.assert_allclose(fit.source(rows.x_new), predicted, rtol=1e-5, atol=1e-5)
+    assert_predicts(fit, rows, l2=float(l2))
 
 
 def test_several_penalties_in_one_solver() -> None:
@@ -218,15 +209,4 @@ def test_several_penalties_in_one_solver() -> None:
     l2 = np.geomspace(0.01, 100, rows.y.shape[1])
     with jax.enable_x64(True):
         fit = jaxalign.fit_pair(rows.x, rows.y, Ridge(l2=jax.numpy.asarray(l2)))
-    predicted = oracles.ridge(rows.x, rows.y, l2=l2)[0](rows.x_new)
-    np.testing.assert_allclose(fit.source(rows.x_new), predicted, rtol=1e-6, atol=1e-8)
-
-
-def choose(
-    errors: np.ndarray, fold_weights: np.ndarray, one_standard_error: bool, *, simplest_is_last: bool
-) -> int:
-    if one_standard_error:
-        return oracles.simplest_within_one_standard_error(
-            errors, fold_weights, simplest_is_last=simplest_is_last
-        )
-    return oracles.best(errors, fold_weights)
+    assert_predicts(fit, rows, l2=l2)

@@ -1,5 +1,6 @@
 """Solving over a mesh of devices: the maps and choices of one device, and no communication but encoders' states."""
 
+import itertools
 from typing import Any
 
 import agreement
@@ -8,10 +9,9 @@ import jax
 import numpy as np
 import programs
 import pytest
-from agreement import relative_error
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from solver_cases import ONE_EACH, Case
+from solver_cases import ONE_EACH
 
 import jaxalign
 from jaxalign import FoldMoments, device_mesh
@@ -29,35 +29,34 @@ def mesh_of(data: int, pairs: int) -> Mesh:
 def assert_same_maps(actual: jaxalign.PairwiseMaps, expected: jaxalign.PairwiseMaps, rows: Any) -> None:
     assert list(actual) == list(expected)
     for (a, b), fit in actual.items():
-        one = expected[a, b]
-        products = agreement.inner_products(one.source, one.target, rows[a], rows[b])
-        sharded = agreement.inner_products(fit.source, fit.target, rows[a], rows[b])
-        assert relative_error(sharded, products) < 1e-9, (a, b)
+        agreement.assert_same_comparisons(fit, expected[a, b], rows[a], rows[b])
         for name in ("residual", "variance", "effective_rank", "condition", "ok"):
-            np.testing.assert_allclose(getattr(fit, name), getattr(one, name), rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(
+                getattr(fit, name), getattr(expected[a, b], name), rtol=1e-6, atol=1e-9
+            )
 
 
 SHAPES = {"ridge": (8, 1), "linear": (4, 2), "canonical": (2, 4), "orthogonal": (1, 3)}
 
 
-@pytest.mark.parametrize("case", ONE_EACH, ids=str)
-def test_sharded_is_single_device(case: Case) -> None:
+@pytest.mark.parametrize(
+    "given", [*(case.arguments() for case in ONE_EACH), {"method": "shared", "rank": 4}], ids=str
+)
+def test_sharded_is_single_device(given: dict[str, Any]) -> None:
     """Every solver; rows over 2 devices, the matrix and pairs over 2; some on meshes of other shapes as well."""
     rows = clouds.several(seed=9)
-    single = jaxalign.fit_pairs(rows, **case.arguments())
-    for shape in dict.fromkeys([(2, 2), SHAPES.get(case.method, (2, 2))]):
-        sharded = jaxalign.fit_pairs(rows, **case.arguments(), mesh=mesh_of(*shape))
-        assert_same_maps(sharded, single, rows)
+    single = jaxalign.fit_pairs(rows, **given)
+    for shape in dict.fromkeys([(2, 2), SHAPES.get(given["method"], (2, 2))]):
+        assert_same_maps(jaxalign.fit_pairs(rows, **given, mesh=mesh_of(*shape)), single, rows)
 
 
 @pytest.mark.parametrize("count", [7, 8, 9])
 def test_pairs_and_rows_that_devices_do_not_divide(count: int) -> None:
     """As many rows and pairs as devices, one less, one more."""
-    generator = np.random.default_rng(count)
-    rows = {name: generator.normal(size=(count, 5)) for name in "abcd"}
-    pairs = [(a, b) for a in rows for b in rows if a != b][:count]
-    sharded = jaxalign.fit_pairs(rows, "ridge", l2=0.3, pairs=pairs, mesh=mesh_of(8, 1))
-    assert_same_maps(sharded, jaxalign.fit_pairs(rows, "ridge", l2=0.3, pairs=pairs), rows)
+    rows = dict(zip("abcd", np.random.default_rng(count).normal(size=(4, count, 5))))
+    given: Any = {"l2": 0.3, "pairs": [*itertools.permutations("abcd", 2)][:count]}
+    sharded = jaxalign.fit_pairs(rows, "ridge", mesh=mesh_of(8, 1), **given)
+    assert_same_maps(sharded, jaxalign.fit_pairs(rows, "ridge", **given), rows)
 
 
 @pytest.mark.parametrize(
@@ -75,21 +74,10 @@ def test_cross_validation_chooses_as_on_one_device(options: dict[str, Any]) -> N
     pairs = [("a", "b"), ("a", "c")]
     sharded = jaxalign.fit_pairs(rows, **options, pairs=pairs, folds=2, mesh=mesh_of(2, 2))
     single = jaxalign.fit_pairs(rows, **options, pairs=pairs, folds=2)
-    for (a, b), fit in sharded.items():
-        for name, value in single.settings[a, b].items():
-            np.testing.assert_allclose(sharded.settings[a, b][name], value, rtol=1e-12)
-        expected = np.asarray(single[a, b].source(rows[a]))
-        assert relative_error(fit.source(rows[a]), expected) < 1e-9
-
-
-def test_shared_space_of_sharded_moments() -> None:
-    rows = clouds.several(seed=12)
-    sharded = jaxalign.fit_pairs(rows, "shared", rank=4, mesh=mesh_of(2, 2))
-    single = jaxalign.fit_pairs(rows, "shared", rank=4)
-    for (a, b), fit in sharded.items():
-        expected = agreement.inner_products(single[a, b].source, single[a, b].target, rows[a], rows[b])
-        actual = agreement.inner_products(fit.source, fit.target, rows[a], rows[b])
-        assert relative_error(actual, expected) < 1e-9
+    assert_same_maps(sharded, single, rows)
+    for pair, settings in single.settings.items():
+        for name, value in settings.items():
+            np.testing.assert_allclose(sharded.settings[pair][name], value, rtol=1e-12)
 
 
 @pytest.mark.parametrize("solver", [Ridge(0.1), Canonical()], ids=["ridge", "canonical"])
@@ -97,7 +85,7 @@ def test_solving_sends_states_of_encoders_only(solver: Any) -> None:
     mesh = mesh_of(2, 2)
     rows = {name: np.random.default_rng(0).normal(size=(30, 12)) for name in "abc"}
     total = FoldMoments.of(rows, mesh=mesh).total
-    (work,) = solve.works(total, {(a, b): solver for a in rows for b in rows if a != b})
+    (work,) = solve.works(total, dict.fromkeys(itertools.permutations("abc", 2), solver))
     shared = NamedSharding(mesh, P(("data", "pairs")))
     with jax.enable_x64(True):
         (call,) = align_programs.encoder_calls(total, work.factoring)
@@ -118,7 +106,7 @@ def test_unordered_pairs_are_shared_evenly() -> None:
     names = [f"{k:02}" for k in range(40)]
     rows = {name: np.random.default_rng(0).normal(size=(4, 1)) for name in names}
     total = FoldMoments.of(rows, mesh=mesh_of(1, 8)).total
-    (work,) = solve.works(total, {(a, b): Orthogonal() for a in names for b in names if a != b})
+    (work,) = solve.works(total, dict.fromkeys(itertools.permutations(names, 2), Orthogonal()))
     assert len(work.pairs) == len({frozenset(pair) for pair in work.pairs}) == 780
     held = np.bincount([total.place(source)[0] for source, _ in work.pairs], minlength=8)
     assert held.max() - held.min() <= 10

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import oracles
 import pytest
-from agreement import inner_products, relative_error
+from agreement import assert_same_comparisons, inner_products, relative_error
 from sklearn.metrics import r2_score
 from solver_cases import CASES, Case
 
@@ -24,29 +24,18 @@ by_case = pytest.mark.parametrize("case", CASES, ids=str)
 def test_r2_is_that_of_the_training_rows(case: Case, cloud: str) -> None:
     rows = clouds.make(cloud, seed=0)
     fit = jaxalign.fit_pair(rows.x, rows.y, **case.arguments())
-    if case.two_sided or case.method == "identity":
+    assert cloud != "tall" or bool(fit.ok)
+    assert fit.source.out_dim == fit.target.out_dim
+    if case.method == "identity":
         assert np.isfinite(fit.r2)
         return
     source, target = case.oracle(rows.x, rows.y, None)
     # scikit-learn's variance-weighted score leaves out columns of zeros, which padding adds; they count here.
     expected = 1 - np.sum((source(rows.x) - target(rows.y)) ** 2) / np.sum(target(rows.y) ** 2)
     np.testing.assert_allclose(fit.r2, expected, rtol=1e-6, atol=1e-7)
-
-
-def test_r2_of_a_two_sided_fit() -> None:
-    rows = clouds.make("tall", seed=1)
-    fit = jaxalign.fit_pair(rows.x, rows.y, "canonical")
-    source, target = oracles.canonical(rows.x, rows.y)
-    expected = r2_score(target(rows.y), source(rows.x), multioutput="variance_weighted")
-    np.testing.assert_allclose(fit.r2, expected, rtol=1e-6)
-
-
-@by_case
-def test_ok_on_a_tall_cloud(case: Case) -> None:
-    rows = clouds.make("tall", seed=2)
-    fit = jaxalign.fit_pair(rows.x, rows.y, **case.arguments())
-    assert bool(fit.ok)
-    assert fit.source.out_dim == fit.target.out_dim
+    if case.two_sided:
+        theirs = r2_score(target(rows.y), source(rows.x), multioutput="variance_weighted")
+        np.testing.assert_allclose(fit.r2, theirs, rtol=1e-6)
 
 
 def test_ridge_degrees_of_freedom() -> None:
@@ -79,8 +68,7 @@ def test_ridge_degrees_of_freedom_of_pairs_that_chose_penalties_of_their_own() -
 def test_rank_of_a_low_rank_map_is_seen() -> None:
     rows = clouds.make("tall", seed=4)
     map_ = jaxalign.fit_affine(rows.x, rows.y, "reduced_rank", l2=1.0, rank=3)
-    assert (map_.in_dim, map_.out_dim, map_.rank) == (12, 8, 3)
-    assert np.linalg.matrix_rank(np.asarray(map_.matrix())) == 3
+    assert (map_.in_dim, map_.out_dim, map_.rank, np.linalg.matrix_rank(map_.matrix())) == (12, 8, 3, 3)
 
 
 def test_canonical_without_shrinkage_is_canonical_correlation() -> None:
@@ -93,8 +81,10 @@ def test_canonical_without_shrinkage_is_canonical_correlation() -> None:
     count = np.sqrt(len(x))
     side_x = (rows.x_new - rows.x.mean(0)) @ np.linalg.solve(to_x, left) * count
     side_y = (rows.y_new - rows.y.mean(0)) @ np.linalg.solve(to_y, right.T) * count
-    actual = inner_products(fit.source, fit.target, rows.x_new, rows.y_new)
-    assert relative_error(actual, side_x @ side_y.T) < 1e-8
+    assert (
+        relative_error(inner_products(fit.source, fit.target, rows.x_new, rows.y_new), side_x @ side_y.T)
+        < 1e-8
+    )
     own = np.asarray(fit.source(rows.x)), np.asarray(fit.target(rows.y))
     measured = [np.corrcoef(a, b)[0, 1] for a, b in zip(own[0].T, own[1].T)]
     np.testing.assert_allclose(measured, correlations, atol=1e-9)
@@ -116,9 +106,8 @@ def test_methods_that_are_limits_of_others() -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(
-    ("rank", "whitening"), [(3, 0.0), (3, 0.75), (8, 0.0), (8, 0.75), (32, 0.0), (32, 0.75)]
-)
+@pytest.mark.parametrize("rank", [3, 8, 32])
+@pytest.mark.parametrize("whitening", [0.0, 0.75])
 def test_shared_space(rank: int, whitening: float, weighted: bool) -> None:
     embeddings = clouds.several(seed=7)
     weights = np.random.default_rng(0).uniform(0, 2, clouds.ROWS) if weighted else None
@@ -128,12 +117,10 @@ def test_shared_space(rank: int, whitening: float, weighted: bool) -> None:
     larger = jaxalign.fit_pairs(embeddings, "shared", weights=weights, rank=32, whitening=whitening)
     expected = oracles.shared_space(embeddings, weights, **options)
     for (a, b), fit in maps.items():
-        rows = embeddings[a], embeddings[b]
-        products = inner_products(expected[a], expected[b], *rows)
         cut = larger[a, b].at_rank(rank) if rank < 32 else larger[a, b]
-        for source, target in ((fit.source, fit.target), (space[a], space[b]), (cut.source, cut.target)):
-            assert target.out_dim == rank
-            assert relative_error(inner_products(source, target, *rows), products) < 1e-8
+        for sides in ((fit.source, fit.target), (space[a], space[b]), (cut.source, cut.target)):
+            assert sides[1].out_dim == rank
+            assert_same_comparisons(sides, (expected[a], expected[b]), embeddings[a], embeddings[b], 1e-8)
 
 
 @by_case

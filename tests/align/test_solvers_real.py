@@ -5,7 +5,7 @@ One encoder of 1280 columns has a singular second moment, and one of 1024 a part
 
 import functools
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import agreement
 import numpy as np
@@ -20,33 +20,27 @@ from jaxalign.core.people import published_split
 
 ENCODERS = ("mobilefacenet", "dlib_resnet", "nsfw_mobilenet_v2", "faceres")
 PAIRS = [(a, b) for a in ENCODERS for b in ENCODERS if a != b]
-HARD = [
-    ("nsfw_mobilenet_v2", "dlib_resnet"),
-    ("dlib_resnet", "nsfw_mobilenet_v2"),
-    ("faceres", "mobilefacenet"),
-    ("mobilefacenet", "dlib_resnet"),
-]
+HARD = [("nsfw_mobilenet_v2", "dlib_resnet"), ("dlib_resnet", "nsfw_mobilenet_v2")]
+HARD += [("faceres", "mobilefacenet"), ("mobilefacenet", "dlib_resnet")]
 
 
-class RealRows:
+class RealRows(NamedTuple):
     """Training and test rows of the store, and the moments of the training rows."""
 
-    def __init__(self, store: pathlib.Path) -> None:
-        people = pyarrow.parquet.read_table(store / "samples.parquet")["identity"].to_numpy()
-        split = published_split(people.astype(str), seed=42)
-        arrays = {name: np.load(store / f"{name}.npy") for name in ENCODERS}
-        self.train = {name: array[split.train] for name, array in arrays.items()}
-        self.test = {name: array[split.test] for name, array in arrays.items()}
-        self.moments = FoldMoments.of(self.train)
-
-    @functools.cached_property
-    def widths(self) -> dict[str, int]:
-        return {name: array.shape[1] for name, array in self.train.items()}
+    train: dict[str, np.ndarray]
+    test: dict[str, np.ndarray]
+    moments: FoldMoments
 
 
 @pytest.fixture(scope="module")
 def real(lfw_dev: pathlib.Path) -> RealRows:
-    return RealRows(lfw_dev)
+    people = pyarrow.parquet.read_table(lfw_dev / "samples.parquet")["identity"].to_numpy()
+    split = published_split(people.astype(str), seed=42)
+    arrays = {name: np.load(lfw_dev / f"{name}.npy") for name in ENCODERS}
+    train, test = (
+        {name: array[rows] for name, array in arrays.items()} for rows in (split.train, split.test)
+    )
+    return RealRows(train, test, FoldMoments.of(train))
 
 
 def assert_one_sided(real: RealRows, maps: PairwiseMaps, oracle, pairs=PAIRS) -> None:
@@ -54,7 +48,7 @@ def assert_one_sided(real: RealRows, maps: PairwiseMaps, oracle, pairs=PAIRS) ->
     for source in dict.fromkeys(source for source, _ in pairs):
         targets = [target for a, target in pairs if a == source]
         expected = oracle(real.train[source], np.hstack([real.train[target] for target in targets]))[0]
-        ends = np.cumsum([real.widths[target] for target in targets])[:-1]
+        ends = np.cumsum([real.train[target].shape[1] for target in targets])[:-1]
         pieces = np.split(expected(real.test[source]), ends, axis=1)
         for target, piece in zip(targets, pieces):
             predicted = maps[source, target].source(real.test[source])
@@ -102,8 +96,10 @@ def test_reduced_rank(real: RealRows, l2: float, rank: int) -> None:
     for source, target in HARD if l2 else HARD[:2]:
         expected = oracles.reduced_rank(real.train[source], real.train[target], l2=l2, rank=rank)[0]
         predicted = maps[source, target].source(real.test[source])
-        error = relative_error(predicted, expected(real.test[source]))
-        assert error <= agreement.PREDICTIONS, (source, target)
+        assert relative_error(predicted, expected(real.test[source])) <= agreement.PREDICTIONS, (
+            source,
+            target,
+        )
 
 
 @pytest.mark.parametrize(
@@ -117,17 +113,14 @@ def test_canonical(real: RealRows, options: dict[str, Any]) -> None:
     for source, target in pairs:
         fit = maps[source, target]
         sides = oracles.canonical(real.train[source], real.train[target], None, **options)
-        rows = real.test[source], real.test[target]
-        expected = agreement.inner_products(*sides, *rows)
-        actual = agreement.inner_products(fit.source, fit.target, *rows)
-        assert relative_error(actual, expected) <= agreement.PREDICTIONS, (source, target)
+        agreement.assert_same_comparisons(
+            fit, sides, real.test[source], real.test[target], agreement.PREDICTIONS
+        )
 
 
 def test_shared_space(real: RealRows) -> None:
     maps = jaxalign.fit_pairs(real.moments, "shared")
     expected = oracles.shared_space(real.train, rank=96)
     for source, target in PAIRS:
-        fit, rows = maps[source, target], (real.test[source], real.test[target])
-        products = agreement.inner_products(expected[source], expected[target], *rows)
-        actual = agreement.inner_products(fit.source, fit.target, *rows)
-        assert relative_error(actual, products) <= agreement.PREDICTIONS, (source, target)
+        sides, rows = (expected[source], expected[target]), (real.test[source], real.test[target])
+        agreement.assert_same_comparisons(maps[source, target], sides, *rows, agreement.PREDICTIONS)

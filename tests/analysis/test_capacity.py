@@ -48,20 +48,20 @@ def test_rows_that_do_not_vary_have_features_without_effect():
     assert np.isfinite(values).all() and not values[:, 3:].any()
 
 
+OUT = np.arange(600) % 10 == 0  # rows held out
+
+
 def curved_task(seed):
-    random = np.random.default_rng(seed)
-    x = random.normal(size=(600, 3)).astype(np.float32)
-    y = np.stack([np.abs(x[:, 0]), x[:, 1]], axis=1).astype(np.float32)
-    return x, y
+    x = np.random.default_rng(seed).normal(size=(600, 3)).astype(np.float32)
+    return x, np.stack([np.abs(x[:, 0]), x[:, 1]], axis=1)
 
 
 def test_a_network_learns_what_no_affine_map_can():
     x, y = curved_task(0)
-    out = np.arange(600) % 10 == 0
-    affine = LinearRegression().fit(x[~out], y[~out])
+    affine = LinearRegression().fit(x[~OUT], y[~OUT])
     start = AffineMap((affine.coef_.T,), affine.intercept_)  # pyright: ignore
-    trained = fit_network(x, y, out, start, hidden=32, steps=400)
-    expected = np.sum((affine.predict(x[out]) - y[out]) ** 2, axis=1).mean()
+    trained = fit_network(x, y, OUT, start, hidden=32, steps=400)
+    expected = np.sum((affine.predict(x[OUT]) - y[OUT]) ** 2, axis=1).mean()
     assert trained.before == pytest.approx(expected, rel=1e-4)
     assert trained.best < 0.3 * trained.before
     x_new, y_new = curved_task(1)
@@ -70,29 +70,23 @@ def test_a_network_learns_what_no_affine_map_can():
 
 
 def test_a_network_that_gets_worse_stays_the_affine_map():
-    random = np.random.default_rng(0)
-    x, noise = random.normal(size=(2, 600, 3)).astype(np.float32)
-    out = np.arange(600) % 10 == 0
+    x, noise = np.random.default_rng(0).normal(size=(2, 600, 3)).astype(np.float32)
     start = AffineMap((np.zeros((3, 2)),), np.zeros(2))
-    y = np.where(out[:, None], 0, noise[:, :2])  # what it learns is wrong for those held out
-    trained = fit_network(x, y, out, start, hidden=32, steps=400)
+    y = np.where(OUT[:, None], 0, noise[:, :2])  # what it learns is wrong for those held out
+    trained = fit_network(x, y, OUT, start, hidden=32, steps=400)
     assert trained.best == trained.before == 0 and trained.steps < 400
     assert not np.asarray(trained.network(x)).any()
 
 
-BAD = {
-    "held out": (lambda rows, start: fit_network(rows, rows, np.zeros(80, bool), start), "held out"),
-    "hidden": (
-        lambda rows, start: fit_network(rows, rows, np.arange(80) < 8, start, hidden=0),
-        "hidden and steps",
-    ),
-    "kind": (lambda rows, _: features_of("cubic", rows, 4), "there are no features"),
-    "number": (lambda rows, _: features_of("polynomial", rows, 0), "at least one feature"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_trained(rows, case):
-    call, words = BAD[case]
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda rows, start: fit_network(rows, rows, np.zeros(80, bool), start), "held out"),
+        (lambda rows, start: fit_network(rows, rows, np.arange(80) < 8, start, hidden=0), "hidden and steps"),
+        (lambda rows, _: features_of("cubic", rows, 4), "there are no features"),
+        (lambda rows, _: features_of("polynomial", rows, 0), "at least one feature"),
+    ],
+)
+def test_what_cannot_be_trained(rows, call, words):
     with pytest.raises(UserError, match=words):
         call(rows, AffineMap((np.eye(6),), np.zeros(6)))

@@ -24,17 +24,10 @@ MAP = AffineMap((FACTOR,), BIAS, CENTER)  # pyright: ignore[reportArgumentType]
 EPSILON = {"float16": 1e-3, "float32": 1e-6, "bfloat16": 8e-3}
 
 
-def rows_of(dtype):
-    return (RNG.normal(size=(ROWS, WIDTH)) + 2).astype(dtype)
-
-
 @pytest.fixture
 def store(tmp_path):
-    embeddings = {
-        "arc": rows_of(np.float32),
-        "half": rows_of(np.float16),
-        "brain": rows_of(ml_dtypes.bfloat16),
-    }
+    formats = {"arc": np.float32, "half": np.float16, "brain": ml_dtypes.bfloat16}
+    embeddings = {name: (RNG.normal(size=(ROWS, WIDTH)) + 2).astype(dtype) for name, dtype in formats.items()}
     people = [f"person{row % 9}" for row in range(ROWS)]
     columns = {"capture": [str(row) for row in range(ROWS)]}
     return EmbeddingStore.create(tmp_path / "store", embeddings, people, columns=columns, dataset="toy")
@@ -42,6 +35,11 @@ def store(tmp_path):
 
 def expected(rows):
     return (np.asarray(rows).astype(np.float64) - CENTER) @ FACTOR + BIAS
+
+
+def unit(rows):
+    wide = np.asarray(rows, np.float64)
+    return wide / np.linalg.norm(wide, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("dtype", EPSILON)
@@ -61,15 +59,10 @@ def test_rows_are_mapped_and_samples_kept(store, tmp_path, encoder, dtype, chunk
 
 
 def test_rows_are_scaled_before_and_after(store, tmp_path):
-    wide = store["arc"].astype(np.float64)
-    mapped = expected(wide / np.linalg.norm(wide, axis=1, keepdims=True))
     options = {"dtype": "float32", "name": "new", "normalize_input": True, "normalize": True}
     made = translate(store, "arc", MAP, tmp_path / "new", **options)
     assert made.encoders == ("new",)
-    np.testing.assert_allclose(made["new"], mapped / np.linalg.norm(mapped, axis=1, keepdims=True), atol=1e-6)
-
-
-def test_rows_of_zeros_stay_zeros():
+    np.testing.assert_allclose(made["new"], unit(expected(unit(store["arc"]))), atol=1e-6)
     np.testing.assert_array_equal(unit_rows(np.zeros((2, 3))), np.zeros((2, 3)))
 
 
@@ -122,10 +115,8 @@ def drive(capsys, *arguments):
 @pytest.fixture
 def maps(store, tmp_path):
     """Saved as experiments.pairwise does: under OUT/maps/SEED/METHOD, with OUT/config.json."""
-    rows = {name: np.asarray(store[name], np.float64) for name in ("arc", "half")}
-    unit = {name: array / np.linalg.norm(array, axis=1, keepdims=True) for name, array in rows.items()}
     directory = tmp_path / "run" / "maps" / "seed42" / "ridge"
-    jaxalign.fit_pairs(unit, "ridge", l2=0.1).save(directory)
+    jaxalign.fit_pairs({name: unit(store[name]) for name in ("arc", "half")}, "ridge", l2=0.1).save(directory)
     (tmp_path / "run" / "config.json").write_text(json.dumps({"config": {"protocol": {"normalize": "l2"}}}))
     return directory
 
@@ -146,36 +137,32 @@ def test_driver_applies_the_map_of_a_pair_to_rows_as_the_run_scaled_them(store, 
     status, out, err = drive(capsys, *flags, f"--out={tmp_path / 'new'}")
     assert (status, err) == (0, "")
     assert "scaled to length 1 first" in out
-    unit = {}
-    for name in ("arc", "half"):
-        wide = np.asarray(store[name], np.float64)
-        unit[name] = wide / np.linalg.norm(wide, axis=1, keepdims=True)
-    x, y = (unit[name] - unit[name].mean(0) for name in ("arc", "half"))
+    means = [unit(store[name]).mean(0) for name in ("arc", "half")]
+    x, y = (unit(store[name]) - mean for name, mean in zip(("arc", "half"), means))
     weights = np.linalg.solve(x.T @ x + 0.1 * np.eye(WIDTH), x.T @ y)
-    np.testing.assert_allclose(
-        EmbeddingStore.open(tmp_path / "new")["arc"], x @ weights + unit["half"].mean(0), atol=1e-5
-    )
+    made = EmbeddingStore.open(tmp_path / "new")["arc"]
+    np.testing.assert_allclose(made, x @ weights + means[1], atol=1e-5)
+
+
+MAPPED, FILE = "--store={store} --out=new --maps={maps}", "--store={store} --out=new --map={map}"
 
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ([], "--store is missing"),
-        (["--store={store}"], "--out is missing"),
-        (["--store={store}", "--out=new"], "one map is needed"),
-        (["--store={store}", "--out=new", "--maps={maps}"], "give --source and --target"),
-        (
-            ["--store={store}", "--out=new", "--maps={maps}", "--source=arc", "--target=x"],
-            "holds no map arc → x",
-        ),
-        (["--store={store}", "--out=new", "--maps=nowhere", "--source=a", "--target=b"], "cannot be read"),
-        (["--store={store}", "--out=new", "--map=nothing.safetensors", "--encoder=arc"], "cannot be read"),
-        (["--store={store}", "--out=new", "--map={map}"], "--encoder is missing"),
-        (["--store={store}", "--out=new", "--map={map}", "--encoder=x"], "there is no encoder 'x'"),
-        (["--store=nowhere", "--out=new", "--map={map}", "--encoder=arc"], "there is no store at nowhere"),
-        (["--store={store}", "--out={store}", "--map={map}", "--encoder=arc"], "holds a store already"),
-        (["--store={store}", "--out=new", "--map={map}", "--encoder=arc", "--dtype=int8"], "--dtype takes"),
-        (["--store={store}", "--out=new", "--map={map}", "--encoder=arc", "--rank=2"], "choose among --maps"),
+        ("", "--store is missing"),
+        ("--store={store}", "--out is missing"),
+        ("--store={store} --out=new", "one map is needed"),
+        (MAPPED, "give --source and --target"),
+        (f"{MAPPED} --source=arc --target=x", "holds no map arc → x"),
+        ("--store={store} --out=new --maps=nowhere --source=a --target=b", "cannot be read"),
+        ("--store={store} --out=new --map=nothing.safetensors --encoder=arc", "cannot be read"),
+        (FILE, "--encoder is missing"),
+        (f"{FILE} --encoder=x", "there is no encoder 'x'"),
+        ("--store=nowhere --out=new --map={map} --encoder=arc", "there is no store at nowhere"),
+        ("--store={store} --out={store} --map={map} --encoder=arc", "holds a store already"),
+        (f"{FILE} --encoder=arc --dtype=int8", "--dtype takes"),
+        (f"{FILE} --encoder=arc --rank=2", "choose among --maps"),
     ],
 )
 def test_driver_says_what_is_wrong_in_one_sentence(
@@ -184,7 +171,7 @@ def test_driver_says_what_is_wrong_in_one_sentence(
     monkeypatch.chdir(tmp_path)
     MAP.save(tmp_path / "map.safetensors")
     places = {"store": store.path, "maps": maps, "map": tmp_path / "map.safetensors"}
-    status, out, err = drive(capsys, *(flag.format(**places) for flag in flags))
+    status, out, err = drive(capsys, *(flag.format(**places) for flag in flags.split()))
     assert (status, out) == (2, "")
     assert err.startswith("error: ") and sentence in err and err.count("\n") == 1
     assert not pathlib.Path("new").exists()

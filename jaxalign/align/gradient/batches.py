@@ -25,21 +25,13 @@ SHRINKAGE = 0.05  # of the mean variance, added to every axis' before whitening
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-    """One encoder's principal axes: ``z = ((x − mean) @ vectors) * stretch / scale`` has mean squared length 1.
+    """One encoder's principal axes: ``z = ((x − mean) @ vectors) * stretch / scale`` has mean squared length 1."""
 
-    Attributes:
-      mean: shape [p].
-      vectors: orthonormal columns, largest variance first, shape [p, p].
-      variance: of z, shape [p].
-      scale: shape [].
-      stretch: of each axis, shape [p]; 1 unless the axes are whitened.
-    """
-
-    mean: np.ndarray
-    vectors: np.ndarray
-    variance: np.ndarray
+    mean: np.ndarray  # shape [p]
+    vectors: np.ndarray  # orthonormal columns, largest variance first, shape [p, p]
+    variance: np.ndarray  # of z, shape [p]
     scale: float
-    stretch: np.ndarray
+    stretch: np.ndarray  # of each axis, shape [p]; 1 unless the axes are whitened
 
     @classmethod
     def of(cls, total: Moments, name: str, whitening: float = 0.0) -> Axes:
@@ -80,20 +72,15 @@ class People:
 
 @pytree
 class Rows:
-    """Training rows on the device.
-
-    Attributes:
-      coordinates: for each padded width the encoders of that width, shape [k, n, width], float32.
-      means: mean coordinates of each person, shape [k, all people, width]; empty where the loss does not use them.
-      order: rows of one person after another, shape [n].
-      train, held_out: people to fit on, and people to choose the weights by (may be none).
-    """
+    """Training rows on the device, float32, encoders of one padded width stacked."""
 
     coordinates: Mapping[int, Float[Leaf, "k n width"]]
-    means: Mapping[int, Float[Leaf, "k people width"]]
-    order: Int[Leaf, " n"]
-    train: People
-    held_out: People
+    means: Mapping[
+        int, Float[Leaf, "k people width"]
+    ]  # of all people; empty where the loss does not use them
+    order: Int[Leaf, " n"]  # rows of one person after another
+    train: People  # to fit on
+    held_out: People  # to choose the weights by; may be none
 
 
 @pytree

@@ -1,7 +1,4 @@
-"""The contrastive loss of rows of length 1: in plain form, and with a gradient that is formed with the value.
-
-The fast form replaces the plain one in a fit; the plain one says what it computes, and tests compare the two.
-"""
+"""The contrastive loss of rows of length 1: in plain form, and a fast one whose gradient is formed with the value."""
 
 import jax
 import jax.numpy as jnp

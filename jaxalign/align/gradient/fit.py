@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -65,8 +65,11 @@ class LowRank(GradientOptions):
             member = PairMember(*np.array(list(alike.values())).T)
             trained = train(objective, options, weights, member, prepared.rows, training.mesh)
             for index, pair in enumerate(alike):
-                factors = _without_padding(trained.weights, index, starts[pair])
-                learnt.append((pair, factors, History.of(trained, index, options)))
+                left, right = (
+                    np.asarray(part[index], np.float64)[: start.shape[0], : start.shape[1]]
+                    for part, start in zip((trained.weights.left, trained.weights.right), starts[pair])
+                )
+                learnt.append((pair, (left, right), History.of(trained, index, options)))
 
         def fits_of(one: tuple[Pair, Factors, History]) -> dict[Pair, Fit]:
             pair, (left, right), record = one
@@ -84,7 +87,7 @@ class LowRank(GradientOptions):
             fits.update(made)
             history.update(dict.fromkeys(made, record))
         settings = {pair: {**dataclasses.asdict(options), "rank": fits[pair].source.rank} for pair in pairs}
-        return _fitted(fits, pairs, settings, history)
+        return Fitted(_given(fits, pairs), settings, {pair: history[pair] for pair in pairs})
 
     def _rank(self, total: Moments, pair: Pair) -> int:
         most = min(map(total.width, pair))
@@ -120,8 +123,7 @@ class Joint(GradientOptions):
             raise UserError(f"start_options: expected whitening, weighting or shrinkage, got {unknown}")
         if self.orthogonal or not self.two_sided:
             raise UserError(
-                "a joint space has one factor for each encoder, of any widths: two_sided=False and orthogonal=True "
-                "are for pairs"
+                "a joint space has a factor for each encoder: two_sided=False and orthogonal=True are for pairs"
             )
 
     def fit_all(self, training: Training, pairs: Sequence[Pair]) -> Fitted:
@@ -134,8 +136,7 @@ class Joint(GradientOptions):
             starts = joint_starts(total, rank, options, prepared.axes, self.start_options or {})
         stacks: dict[int, list[np.ndarray]] = {}
         for name, (width, _) in prepared.stack_index.items():
-            factor = starts[name].astype(np.float32)
-            stacks.setdefault(width, []).append(np.pad(factor, ((0, width - len(factor)), (0, 0))))
+            stacks.setdefault(width, []).append(_padded(starts[name], (width, rank)))
         # One problem: every leaf gets a leading axis of length 1.
         factors = {width: np.stack(stack)[None] for width, stack in stacks.items()}
         weights = JointWeights(factors, np.array([-np.log(self.temperature)], np.float32))
@@ -151,35 +152,23 @@ class Joint(GradientOptions):
             (a, b): two_sided_fits(total, (a, b), learnt[a], learnt[b], ok=record.ok)[0] for a, b in pairs
         }
         settings = {**dataclasses.asdict(options), "rank": rank}
-        return _fitted(fits, pairs, dict.fromkeys(pairs, settings), dict.fromkeys(pairs, record))
+        return Fitted(_given(fits, pairs), dict.fromkeys(pairs, settings), dict.fromkeys(pairs, record))
 
 
-def _fitted(
-    fits: Mapping[Pair, Fit],
-    pairs: Sequence[Pair],
-    settings: Mapping[Pair, Any],
-    history: Mapping[Pair, History],
-) -> Fitted:
-    made = {pair: functools.partial(fits.__getitem__, pair) for pair in pairs}
-    return Fitted(made, settings, {pair: history[pair] for pair in pairs})
+def _given(fits: Mapping[Pair, Fit], pairs: Sequence[Pair]) -> dict[Pair, Callable[[], Fit]]:
+    return {pair: functools.partial(fits.__getitem__, pair) for pair in pairs}
 
 
 def _stacked(widths: tuple[int, int], starts: Sequence[Factors], options: GradientOptions) -> PairWeights:
     """Starts of one padded shape; columns beyond a pair's rank are zero and stay so."""
     rank = max(left.shape[1] for left, _ in starts)
-    lefts = np.zeros((len(starts), widths[0], rank), np.float32)
+    lefts = [_padded(left, (widths[0], rank)) for left, _ in starts]
     shape = (widths[1], rank) if options.two_sided else (rank, widths[1])
-    rights = np.zeros((len(starts), *shape), np.float32)
-    for (left, right), into_left, into_right in zip(starts, lefts, rights):
-        into_left[: left.shape[0], : left.shape[1]] = left
-        into_right[: right.shape[0], : right.shape[1]] = right
-    return PairWeights(lefts, rights, np.full(len(starts), -np.log(options.temperature), np.float32))
+    rights = [_padded(right, shape) for _, right in starts]
+    log_scale = np.full(len(starts), -np.log(options.temperature), np.float32)
+    return PairWeights(np.stack(lefts), np.stack(rights), log_scale)
 
 
-def _without_padding(learnt: PairWeights, index: int, start: Factors) -> Factors:
-    """Factors of one pair, float64, as large as those that it started from."""
-    left, right = (
-        np.asarray(part[index], np.float64)[: first.shape[0], : first.shape[1]]
-        for part, first in zip((learnt.left, learnt.right), start)
-    )
-    return left, right
+def _padded(factor: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    more = [(0, most - size) for most, size in zip(shape, factor.shape)]
+    return np.pad(factor.astype(np.float32), more)

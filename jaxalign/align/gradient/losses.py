@@ -19,20 +19,14 @@ SMALLEST = 1e-12
 
 
 class Mapped(NamedTuple):
-    """A batch in the space where it is compared.
+    """A batch in the space where it is compared."""
 
-    Attributes:
-      u: source rows, shape [2 B, s].
-      v: target rows, shape [2 B, s].
-      means: the target's mean row of each person, over all of the person's photographs, shape [B, s]; None where the
-        loss is not in ``MEANS_BASED``.
-      inverse_temperature: what cosines are multiplied by, shape [].
-    """
-
-    u: Float[Array, "rows s"]
-    v: Float[Array, "rows s"]
-    means: Float[Array, "people s"] | None
-    inverse_temperature: Float[Array, ""]
+    u: Float[Array, "rows s"]  # of the source
+    v: Float[Array, "rows s"]  # of the target
+    means: (
+        Float[Array, "people s"] | None
+    )  # mean row of all photographs of a person; None unless ``MEANS_BASED``
+    inverse_temperature: Float[Array, ""]  # what cosines are multiplied by
 
 
 def unit(rows: Float[Array, "n s"]) -> Float[Array, "n s"]:
@@ -103,11 +97,7 @@ def orthogonality(factor: Float[Leaf, "p s"]) -> Float[Array, ""]:
 
 
 LOSSES: dict[str, Callable[[Mapped, Any], Float[Array, ""]]] = {
-    "squared": squared,
-    "cosine": cosine,
-    "huber": huber,
-    "contrastive": contrastive,
-    "margin": margin,
+    loss.__name__: loss for loss in (squared, cosine, huber, contrastive, margin)
 }
 # Useful where both sides move: other losses are smallest where both maps are zero.
 COSINE_BASED = ("cosine", "contrastive", "margin")

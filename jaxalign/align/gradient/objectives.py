@@ -19,34 +19,24 @@ from jaxalign.align.gradient.options import GradientOptions
 from jaxalign.core.precision import multiply
 from jaxalign.core.pytree import Leaf, pytree
 
+PROGRAM = ("loss", "two_sided", "learn_temperature", "margin", "delta", "orthogonality", "orthogonal")
+
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What pairs and joint spaces have in common; hashable, because it is part of the compiled program.
+    """What pairs and joint spaces have in common; hashable, because it is part of the compiled program."""
 
-    The fields are those of ``GradientOptions``; ``people`` is no more than there are.
-    """
-
-    loss_name: str
-    people: int
-    two_sided: bool
-    learn_temperature: bool
-    margin: float
-    delta: float
-    orthogonality: float
-    orthogonal: bool
-    holds_out: bool
+    options: GradientOptions  # settled; those in ``PROGRAM`` and whether people are held out, all others by default
+    people: int  # in a batch, no more than there are
 
     shares_terms: ClassVar[bool] = False
 
     @classmethod
     def of(cls, options: GradientOptions, rows: Rows, *more: Any) -> Self:
         """The objective of settled options; ``more`` are the fields of the subclass."""
-        return cls(
-            options.loss, min(options.people, rows.train.start.shape[0]), bool(options.two_sided),
-            options.learn_temperature, options.margin, options.delta, options.orthogonality, options.orthogonal,
-            options.held_out > 0, *more,
-        )  # fmt: skip
+        used = {name: getattr(options, name) for name in PROGRAM}
+        used["held_out"] = float(options.held_out > 0)
+        return cls(GradientOptions(**used), min(options.people, rows.train.start.shape[0]), *more)
 
     def batch(self, rows: Rows, key: Array) -> Batch:
         """The batch that the problems of one step share."""
@@ -54,7 +44,7 @@ class Objective:
 
     def held_out(self, rows: Rows) -> Batch | None:
         """The batch that weights are chosen by; None where no one is held out."""
-        return held_out_batch(rows, 2 * self.people) if self.holds_out else None
+        return held_out_batch(rows, 2 * self.people) if self.options.held_out else None
 
     def retract(self, weights: Any) -> Any:
         """The nearest weights that keep the constraints."""
@@ -62,8 +52,8 @@ class Objective:
 
     def _of(self, u: Array, v: Array, means: Array | None, log_scale: Leaf) -> Float[Array, ""]:
         """The loss of mapped rows."""
-        scale = log_scale if self.learn_temperature else jax.lax.stop_gradient(log_scale)
-        return LOSSES[self.loss_name](Mapped(u, v, means, jnp.exp(scale)), self)
+        scale = log_scale if self.options.learn_temperature else jax.lax.stop_gradient(log_scale)
+        return LOSSES[self.options.loss](Mapped(u, v, means, jnp.exp(scale)), self.options)
 
 
 @pytree
@@ -94,21 +84,21 @@ class PairObjective(Objective):
         (p, q), left, right = self.widths, weights.left, weights.right
         u = project(rows.coordinates[p][member.source, batch.rows], jnp.asarray(left))
         v = rows.coordinates[q][member.target, batch.rows]
-        means = rows.means[q][member.target, batch.people] if self.loss_name in MEANS_BASED else None
-        if self.two_sided:
+        means = rows.means[q][member.target, batch.people] if self.options.loss in MEANS_BASED else None
+        if self.options.two_sided:
             right = jnp.asarray(right)
             v, means = project(v, right), None if means is None else project(means, right)
         else:
             u = multiply(u, right)
         value = self._of(u, v, means, weights.log_scale)
-        if self.orthogonality:
-            both = orthogonality(left) + orthogonality(right if self.two_sided else right.T)
-            value = value + self.orthogonality * both
+        if self.options.orthogonality:
+            both = orthogonality(left) + orthogonality(right if self.options.two_sided else right.T)
+            value = value + self.options.orthogonality * both
         return value
 
     def retract(self, weights: PairWeights) -> PairWeights:
         """Orthonormal factors, if they shall be."""
-        if not self.orthogonal:
+        if not self.options.orthogonal:
             return weights
         return dataclasses.replace(weights, left=polar(weights.left), right=polar(weights.right))
 
@@ -150,7 +140,7 @@ class JointObjective(Objective):
     def loss(self, weights: JointWeights, member: Terms, rows: Rows, batch: Batch) -> Float[Array, ""]:
         """The sum of the terms of ``member``, each times its share."""
         mapped = self._mapped(weights, rows.coordinates, batch.rows)
-        means = self._mapped(weights, rows.means, batch.people) if self.loss_name in MEANS_BASED else None
+        means = self._mapped(weights, rows.means, batch.people) if self.options.loss in MEANS_BASED else None
 
         @jax.checkpoint  # so that memory does not grow with the number of pairs
         def term(mapped: Array, means: Array | None, log_scale: Array, one: Terms) -> Array:
@@ -162,9 +152,9 @@ class JointObjective(Objective):
             return sofar + term(mapped, means, jnp.asarray(weights.log_scale), one), None
 
         total = jax.lax.scan(add, jnp.float32(0), member)[0]
-        if self.orthogonality:
+        if self.options.orthogonality:
             each = [orthogonality(weights.factors[width][index]) for width, index in self.encoders]
-            total = total + jnp.sum(member.share) * self.orthogonality * jnp.mean(jnp.stack(each))
+            total = total + jnp.sum(member.share) * self.options.orthogonality * jnp.mean(jnp.stack(each))
         return total
 
     def _mapped(self, weights: JointWeights, of: Mapping[int, Leaf], numbers: Array) -> Float[Array, "k m r"]:

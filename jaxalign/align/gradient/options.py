@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from jaxalign.align.gradient.losses import COSINE_BASED, LOSSES
 from jaxalign.align.solvers.base import AllPairsMethod
@@ -74,8 +74,10 @@ class GradientOptions(AllPairsMethod):
         if self.rank != "full":
             checks.rank(self.rank)  # pyright: ignore[reportArgumentType]
         checks.seed(self.seed)
-        for name in ("steps", "people", "patience", "checks"):
-            _whole(name, getattr(self, name), 2 if name == "people" else 1)
+        for name, least in (("steps", 1), ("people", 2), ("patience", 1), ("checks", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UserError(f"{name}: expected a whole number of at least {least}, got {value!r}")
         cosines = self.loss in COSINE_BASED
         both = (cosines or self.orthogonal) if self.two_sided is None else self.two_sided
         if both and not cosines and not self.orthogonal:
@@ -93,23 +95,17 @@ class GradientOptions(AllPairsMethod):
         if start not in STARTS[both]:
             sides = "two-sided" if both else "one-sided"
             raise UserError(f"start: {sides} maps start from {' or '.join(STARTS[both])}, got {start!r}")
-        for name in ("learning_rate", "temperature", "delta"):
-            _number(name, getattr(self, name), 0.0, math.inf, open_below=True)
-        _number("margin", self.margin, 0.0, math.pi / 2)
-        _number("orthogonality", self.orthogonality, 0.0, math.inf)
-        _number("whitening", self.whitening, 0.0, 1.0)
-        _number("held_out", self.held_out, 0.0, 0.5)
+        most = {"margin": math.pi / 2, "orthogonality": math.inf, "whitening": 1.0, "held_out": 0.5}
+        for name in ("learning_rate", "temperature", "delta", *most):
+            _check_number(name, getattr(self, name), most.get(name))
         return dataclasses.replace(self, two_sided=both, start=start)
 
 
-def _whole(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{name}: expected a whole number of at least {least}, got {value!r}")
-
-
-def _number(name: str, value: object, least: float, most: float, *, open_below: bool = False) -> None:
+def _check_number(name: str, value: Any, most: float | None) -> None:
+    """Requires a finite number above 0, or from 0 to ``most``."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or not (least < value if open_below else least <= value) or value > most:  # type: ignore[operator]
-        above = f"above {least:g}" if open_below else f"of at least {least:g}"
-        below = "" if most == math.inf else f" and at most {most:g}"
-        raise UserError(f"{name}: expected a number {above}{below}, got {value!r}")
+    if not good or (value <= 0 if most is None else not 0 <= value <= most):
+        below = "" if most in (None, math.inf) else f" and at most {most:g}"
+        raise UserError(
+            f"{name}: expected a number {'above 0' if most is None else 'of at least 0'}{below}, got {value!r}"
+        )

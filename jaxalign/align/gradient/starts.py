@@ -29,7 +29,7 @@ def pair_starts(
     procrustes = Canonical(whitening=0.0, weighting=0.0, shrinkage=0.0)
     two_sided = procrustes if options.orthogonal else Canonical()
     found = solve(total, dict.fromkeys(ranks, two_sided if options.two_sided else ReducedRank(l2=0.1)))
-    fits = {pair: located.fit().at_rank(ranks[pair]) for pair, located in found.items()}
+    fits = {pair: get().at_rank(ranks[pair]) for pair, get in found.items()}
     return {pair: _start_of(fit, pair, axes, options) for pair, fit in fits.items()}
 
 

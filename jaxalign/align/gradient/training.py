@@ -28,37 +28,26 @@ ACCELERATOR_BATCH = 8  # problems that an accelerator steps at once; on a CPU th
 
 @pytree
 class Trained:
-    """The result of one problem, or of a stack of problems with a leading axis.
+    """The result of one problem, or of a stack of problems with a leading axis."""
 
-    Attributes:
-      weights: the best found.
-      losses: training loss of every step, NaN once the problem has stopped, shape [steps].
-      scores: held-out loss where it was looked at, else NaN; after the last step too, shape [steps + 1].
-      ok: False where the loss diverged; the weights are then the last good ones, shape [].
-      steps: how many the problem made, shape [].
-    """
-
-    weights: Any
-    losses: Float[Leaf, "*k steps"]
-    scores: Float[Leaf, "*k steps_and_one"]
-    ok: Bool[Leaf, "*k"]
-    steps: Int[Leaf, "*k"]
+    weights: Any  # the best found
+    losses: Float[Leaf, "*k steps"]  # training loss of every step, NaN once the problem has stopped
+    scores: Float[
+        Leaf, "*k steps_and_one"
+    ]  # held-out loss where it was looked at, after the last step too; else NaN
+    ok: Bool[Leaf, "*k"]  # False where the loss diverged; the weights are then the last good ones
+    steps: Int[Leaf, "*k"]  # how many the problem made
 
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """How one pair's fit went.
+    """How one pair's fit went."""
 
-    Attributes:
-      losses: training loss of every step made, shape [steps].
-      held_out: loss on the people held out, at the start and at every check; NaN where none are or after the fit had
-        stopped, shape [at most checks + 1].
-      ok: False where the loss diverged.
-    """
-
-    losses: np.ndarray
-    held_out: np.ndarray
-    ok: bool
+    losses: np.ndarray  # training loss of every step made, shape [steps]
+    held_out: (
+        np.ndarray
+    )  # loss on people held out, at the start and every check; NaN without any, or after the end
+    ok: bool  # False where the loss diverged
 
     @classmethod
     def of(cls, trained: Trained, index: int, options: GradientOptions) -> History:
@@ -93,17 +82,14 @@ class Plan(NamedTuple):
 def train(
     objective: Any, options: GradientOptions, weights: Any, members: Any, data: Any, mesh: Mesh | None = None
 ) -> Trained:
-    """Minimises every problem of a stack.
+    """Minimises every problem of a stack, on the first local device or those of the mesh.
 
     Args:
-      objective: hashable, with ``batch(data, key)``, ``held_out(data)``, ``loss(weights, member, data, batch)``,
-        ``retract(weights)`` and ``shares_terms``, as ``Objective``.
+      objective: an ``Objective``, or a hashable with its methods and ``shares_terms``.
       options: settled; steps, rate, checks, patience and seed are used.
       weights: where the problems start, float32, with a leading axis of problems.
-      members: what distinguishes problems, such as the indices of the encoders, with the same leading axis; where
-        ``shares_terms``, the second axis is that of the terms.
+      members: what distinguishes problems, along the same axis, such as indices of encoders; terms along the second.
       data: what the problems share.
-      mesh: its devices of this process share the work; the first local one where None.
     """
     devices = jax.local_devices()[:1] if mesh is None else list(local_mesh(mesh).devices.flat)
     flat = Mesh(np.array(devices), (AXIS,))

@@ -96,10 +96,7 @@ class Fit:
         )
 
     def padded(self) -> Fit:
-        """The maps between widths padded with zeros to ``padded_width``, so that maps of similar width share programs.
-
-        They take padded rows and give zeros in the added columns. On host arrays; the statistics do not change.
-        """
+        """The maps between padded rows (``padded_width``), so that maps of similar width share programs; host arrays."""
 
         def pad(leaf: Leaf) -> np.ndarray:
             return np.pad(leaf, [(0, padded_width(size) - size) for size in leaf.shape])
@@ -122,21 +119,15 @@ def _leading_columns(map_: AffineMap, rank: int) -> AffineMap:
 
 
 class Method:
-    """The configuration of one method: a frozen dataclass whose fields are the method's options.
+    """The configuration of one method: a frozen dataclass whose fields are the method's options."""
 
-    Attributes:
-      columnwise: every target column is solved alone: ``solve`` needs nothing of the target but the cross moments.
-      symmetric: both directions of a pair come from one decomposition (``SymmetricSolver``).
-      ranked: the dimensions are ordered, so that ``Fit.at_rank`` gives every rank from one solution.
-      needs_rows: it is fitted by gradient, on rows and identities as well as moments.
-      whole: which pairs share work and are best fitted in one call: "pair" for none, "source" for all pairs of one
-        source, "unordered" for both directions.
-    """
-
-    columnwise: ClassVar[bool] = False
-    symmetric: ClassVar[bool] = False
-    ranked: ClassVar[bool] = False
-    needs_rows: ClassVar[bool] = False
+    columnwise: ClassVar[bool] = False  # ``solve`` needs nothing of the target but the cross moments
+    symmetric: ClassVar[bool] = False  # both directions of a pair come from one decomposition
+    ranked: ClassVar[bool] = (
+        False  # the dimensions are ordered: ``Fit.at_rank`` gives every rank from one solution
+    )
+    needs_rows: ClassVar[bool] = False  # fitted by gradient, on rows and identities as well as moments
+    # Which pairs share work and are best fitted in one call: "source": all of one source; "unordered": both directions.
     whole: ClassVar[str] = "pair"
 
     @classmethod
@@ -191,19 +182,12 @@ class SymmetricSolver(Solver):
 
 
 class Training(NamedTuple):
-    """What an ``AllPairsMethod`` is fitted on.
+    """What an ``AllPairsMethod`` is fitted on."""
 
-    Attributes:
-      total: moments of the training rows, on the host or the first device.
-      rows: per encoder an array [n, d], where the method needs rows; else empty.
-      identities: of the rows, shape [n].
-      mesh: devices to use; None for the first one.
-    """
-
-    total: Moments
-    rows: Mapping[str, np.ndarray]
-    identities: np.ndarray
-    mesh: Mesh | None
+    total: Moments  # of the training rows, on the host or the first device
+    rows: Mapping[str, np.ndarray]  # per encoder shape [n, d], where the method needs rows; else empty
+    identities: np.ndarray  # of the rows, shape [n]
+    mesh: Mesh | None  # devices to use; None for the first one
 
 
 class Fitted(NamedTuple):
@@ -239,10 +223,7 @@ def one_sided(
     ok: Array,
     orthogonal: bool = False,
 ) -> Fit:
-    """A fit by (x − μx) W, W the product of ``weights``, whose target map only centres.
-
-    ``residual`` is Σ w (x W − y)² of each target column, shape [q].
-    """
+    """A fit by (x − μx) W, W the product of ``weights``, and centred targets; ``residual`` is Σ w (x W − y)², [q]."""
     return Fit(
         AffineMap(weights, jnp.zeros_like(cross.mean_y), cross.mean_x, orthogonal),
         AffineMap((), -cross.mean_y, orthogonal=True),

@@ -16,15 +16,10 @@ Number = Float[Array, ""] | float
 
 @pytree
 class Covariance:
-    """One encoder's scatter matrix with its eigendecomposition, from which every exponent and shrinkage is a rescale.
-
-    Attributes:
-      scatter: shape [p, p].
-      spectrum: of ``scatter / weight``.
-    """
+    """One encoder's scatter matrix with its eigendecomposition, which serves every exponent and shrinkage."""
 
     scatter: Float[Array, "p p"]
-    spectrum: Spectrum
+    spectrum: Spectrum  # of ``scatter / weight``
 
     @classmethod
     def of(cls, scatter: Float[Array, "p p"], weight: Array, width: Width) -> "Covariance":

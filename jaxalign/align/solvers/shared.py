@@ -129,15 +129,10 @@ def fit_shared_space(moments: FoldMoments | Moments, **settings: Any) -> SharedS
     return method.space_of(moments.total if isinstance(moments, FoldMoments) else moments)
 
 
-def _spans(total: Moments) -> list[slice]:
-    edges = [sum(total.widths[:k]) for k in range(len(total.widths) + 1)]
-    return [slice(start, stop) for start, stop in zip(edges[:-1], edges[1:])]
-
-
 @jax.jit
 def _whitened(total: Moments, whitening: Array, shrinkage: Array) -> tuple[list[Array], Array]:
     """Every encoder's Tᵢ, and the matrix of what they agree on: blocks Tᵢᵀ Mᵢⱼ Tⱼ, zero where i = j."""
-    spans, second = _spans(total), total.scatter / total.weight
+    spans, second = [*map(total.span, total.names)], total.scatter / total.weight
     transforms = []
     for span, width in zip(spans, total.widths):
         transform = Covariance.of(total.scatter[span, span], total.weight, width).whitening(
@@ -157,7 +152,7 @@ def _space(
     total: Moments, transforms: list[Array], values: Array, vectors: Array, weighting: Array
 ) -> SharedSpace:
     """The space of the leading eigenpairs, descending."""
-    spans, second, rank = _spans(total), total.scatter / total.weight, len(values)
+    spans, second, rank = [*map(total.span, total.names)], total.scatter / total.weight, len(values)
     relative = values / jnp.where(values[0] > 0, values[0], 1)
     kept = relative > jnp.finfo(values.dtype).eps * len(vectors)
     weight = jnp.where(kept, jnp.where(kept, relative, 1) ** weighting, 0)

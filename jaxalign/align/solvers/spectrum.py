@@ -11,17 +11,11 @@ from jaxalign.moments.blocks import Width
 
 @pytree
 class Spectrum:
-    """Eigendecomposition of a source's scatter matrix.
+    """Eigendecomposition of a source's scatter matrix."""
 
-    Attributes:
-      values: ascending, shape [p].
-      vectors: shape [p, p].
-      width: columns that count; the others are zero, and so is an eigenvalue for each.
-    """
-
-    values: Float[Array, " p"]
+    values: Float[Array, " p"]  # ascending
     vectors: Float[Array, "p p"]
-    width: Width
+    width: Width  # columns that count; the others are zero, and so is an eigenvalue for each
 
     @classmethod
     def of(cls, scatter: Float[Array, "p p"], width: Width) -> "Spectrum":

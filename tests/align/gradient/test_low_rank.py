@@ -12,16 +12,16 @@ PEOPLE, EACH = 200, 3
 IDENTITIES = np.repeat(np.arange(PEOPLE), EACH)
 
 
-def rows(seed=0, noise=0.3, people=PEOPLE):
+def rows(seed, noise=0.3):
     """Each encoder sees the same 6 traits of a person through loadings of its own, with noise and a mean."""
     generator = np.random.default_rng(seed)
-    traits = np.repeat(generator.normal(size=(people, 6)), EACH, axis=0)
+    traits = np.repeat(generator.normal(size=(PEOPLE, 6)), EACH, axis=0)
     traits = traits + 0.2 * generator.normal(size=traits.shape)
-    return {
-        name: (traits @ np.random.default_rng(width).normal(size=(6, width))
-               + noise * generator.normal(size=(len(traits), width)) + 2.0).astype(np.float32)
-        for name, width in WIDTHS.items()
-    }  # fmt: skip
+    seen = {
+        name: traits @ np.random.default_rng(width).normal(size=(6, width)) for name, width in WIDTHS.items()
+    }
+    noisy = {name: array + noise * generator.normal(size=array.shape) + 2.0 for name, array in seen.items()}
+    return {name: array.astype(np.float32) for name, array in noisy.items()}
 
 
 TRAIN, TEST = rows(0), rows(1)
@@ -50,19 +50,20 @@ def rank1(fit, source, target):
     return np.mean(IDENTITIES[cos.argmax(1)] == IDENTITIES)
 
 
+def factor_of(maps, source="a", target="b"):
+    return maps[source, target].source.factors[0]
+
+
 def assert_same_maps(found, expected):
-    for pair, fit in found.items():
-        np.testing.assert_allclose(
-            fit.source.factors[0], expected[pair].source.factors[0], rtol=1e-3, atol=1e-4
-        )
+    for pair in found:
+        np.testing.assert_allclose(factor_of(found, *pair), factor_of(expected, *pair), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("start", ["random", None])
 def test_squared_error_reaches_the_closed_form(start):
     """With every row in every batch; statistics and history are then those of the error."""
-    maps = fit_low_rank(
-        TRAIN, loss="squared", start=start, rank=4, steps=1000, people=600, learning_rate=1e-2
-    )
+    options = {"rank": 4, "steps": 1000, "people": 600, "learning_rate": 1e-2}
+    maps = fit_low_rank(TRAIN, loss="squared", start=start, **options)
     for (source, target), fit in maps.items():
         best = best_squared_error(DOUBLE[source], DOUBLE[target], 4)
         error = squared_error(fit, DOUBLE[source], DOUBLE[target])
@@ -99,15 +100,12 @@ def test_contrastive_loss_finds_people_from_a_random_start(contrastive):
     assert all(rank1(fit, *pair) > 0.5 for pair, fit in closed.items())
 
 
-def test_directions_of_a_pair_mirror_each_other(contrastive):
-    _, maps = contrastive
+def test_directions_mirror_each_other_and_statistics_are_those_of_the_mapped_rows(contrastive):
+    maps = contrastive[1]
     forth, back = maps["a", "b"], maps["b", "a"]
     np.testing.assert_array_equal(forth.source.factors[0], back.target.factors[0])
     np.testing.assert_array_equal(forth.target(TEST["b"]), back.source(TEST["b"]))
-
-
-def test_statistics_are_those_of_the_mapped_rows(contrastive):
-    for (source, target), fit in contrastive[1].items():
+    for (source, target), fit in maps.items():
         u, v = np.asarray(fit.source(DOUBLE[source])), np.asarray(fit.target(DOUBLE[target]))
         np.testing.assert_allclose(fit.residual, ((u - v) ** 2).mean(0), rtol=1e-4)
         np.testing.assert_allclose(u.mean(0), 0, atol=1e-10 * np.abs(u).max())
@@ -132,8 +130,8 @@ def test_one_pair_alone_and_under_double_precision_is_the_same():
 
 def test_a_joint_space_has_one_map_for_each_encoder():
     maps = fit_joint_space(TRAIN, identities=IDENTITIES, rank=5, steps=2, people=100)
-    np.testing.assert_array_equal(maps["a", "b"].source.factors[0], maps["a", "c"].source.factors[0])
-    np.testing.assert_array_equal(maps["a", "b"].source.factors[0], maps["c", "a"].target.factors[0])
+    np.testing.assert_array_equal(factor_of(maps), factor_of(maps, "a", "c"))
+    np.testing.assert_array_equal(factor_of(maps), maps["c", "a"].target.factors[0])
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +142,8 @@ def small():
 
 
 def test_seeds_repeat(small):
-    again, other = (fit_low_rank(TRAIN, seed=seed, **SMALL)["a", "b"].source.factors[0] for seed in (3, 4))
-    np.testing.assert_array_equal(small["a", "b"].source.factors[0], again)
+    again, other = (factor_of(fit_low_rank(TRAIN, seed=seed, **SMALL)) for seed in (3, 4))
+    np.testing.assert_array_equal(factor_of(small), again)
     assert np.abs(other - again).max() > 0
 
 
@@ -161,10 +159,9 @@ def test_ranks_by_default_and_in_full():
     for rank, expected in ((None, LowRank.RANK), ("full", 150), (7, 7)):
         maps = fit_low_rank(wide, rank=rank, **options)
         assert maps["a", "b"].source.rank == maps.settings["a", "b"]["rank"] == expected
-    assert fit_low_rank(TRAIN, **{**SMALL, "rank": None})["a", "b"].source.rank == 24  # the narrower width
-    assert (
-        fit_joint_space(TRAIN, **{**SMALL, "rank": None})["a", "b"].source.out_dim == 64
-    )  # the sum of the widths
+    # The narrower width, and the sum of the widths.
+    assert fit_low_rank(TRAIN, **{**SMALL, "rank": None})["a", "b"].source.rank == 24
+    assert fit_joint_space(TRAIN, **{**SMALL, "rank": None})["a", "b"].source.out_dim == 64
 
 
 @pytest.mark.parametrize(
@@ -194,10 +191,8 @@ def test_every_loss_falls(options):
 def test_early_stopping_keeps_the_best_weights():
     """With a tenth of the people to fit on, a large rate soon makes people held out worse."""
     few = {name: array[: 20 * EACH] for name, array in rows(2, noise=3.0).items()}
-    maps = fit_low_rank(
-        few, identities=IDENTITIES[: 20 * EACH], held_out=0.5, rank=5, steps=300, checks=60, patience=2, people=10,
-        learning_rate=1e-2,
-    )  # fmt: skip
+    options = {"rank": 5, "steps": 300, "checks": 60, "patience": 2, "people": 10, "learning_rate": 1e-2}
+    maps = fit_low_rank(few, identities=IDENTITIES[: 20 * EACH], held_out=0.5, **options)
     for pair, history in maps.history.items():
         assert len(history.held_out) == 61
         best = int(np.nanargmin(history.held_out[: 1 + len(history.losses) // 5]))
@@ -214,9 +209,8 @@ def test_a_pair_that_diverges_keeps_its_last_good_weights():
 
 
 def test_whitened_axes_start_at_the_same_maps():
-    plain, whitened = (
-        fit_low_rank(TRAIN, whitening=w, learning_rate=1e-12, **SMALL)["a", "b"] for w in (0.0, 0.5)
-    )
+    still = {"learning_rate": 1e-12, **SMALL}
+    plain, whitened = (fit_low_rank(TRAIN, whitening=w, **still)["a", "b"] for w in (0.0, 0.5))
     for side, name in (("source", "a"), ("target", "b")):
         found, expected = (getattr(fit, side)(TEST[name]) for fit in (whitened, plain))
         scale = np.linalg.norm(expected) / np.linalg.norm(found)  # lengths are of no matter to cosines

@@ -20,21 +20,17 @@ class Parabola:
     shares_terms = False
 
     def batch(self, data, key):
-        """Nothing is drawn."""
         return None
 
     def held_out(self, data):
-        """A mark that the loss is asked for people held out."""
         return "held out" if self.chosen_by_held_out else None
 
     def loss(self, weights, member, data, batch):
-        """Of one problem."""
         edge, wish = member
         goal = 3.0 if batch is None else wish
         return jnp.where(weights > edge, jnp.nan, (weights - goal) ** 2)
 
     def retract(self, weights):
-        """Every weight is allowed."""
         return weights
 
 

@@ -1,6 +1,7 @@
 """Small clouds for geometry: two encoders that share some of their variance, with the troubles of real ones."""
 
 import numpy as np
+import scipy.stats
 
 ROWS, PEOPLE = 48, 12
 CLOUDS = ("tall", "wide", "rank_deficient", "constant_column", "huge_mean", "float16")
@@ -23,6 +24,10 @@ def make(name: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     if name == "float16":
         return x.astype(np.float16), y.astype(np.float16)
     return x, y
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    return next(iter(scipy.stats.spearmanr(x, y)))  # pyright: ignore[reportArgumentType]
 
 
 def identities() -> np.ndarray:

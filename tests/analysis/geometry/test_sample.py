@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jaxalign import UserError
 from jaxalign.analysis.geometry import SIMILARITIES, GeometrySample, GeometrySettings, rsa_spearman
-from jaxalign.analysis.geometry.sample import Calibrated, permutations
+from jaxalign.analysis.geometry.sample import Calibrated
 from jaxalign.core.devices import concurrently
 
 SETTINGS = GeometrySettings(permutations=5, neighbours=3, dimension_neighbours=4, identity_dimensions=4)
@@ -22,13 +22,13 @@ def compare(x, y, people=None, settings=SETTINGS):
     return GeometrySample({"x": x, "y": y}, people, settings).compare(("x", "y"))
 
 
-@pytest.fixture(scope="module")
-def plain():
-    return {name: found.value for name, found in compare(*make("tall")).items()}
-
-
 def values(x, y, people=None):
     return {name: found.value for name, found in compare(x, y, people).items()}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return values(*make("tall"))
 
 
 @few
@@ -54,10 +54,8 @@ def test_numbers_of_one_encoder_do_not_change_with_rotation_or_order(seed):
     x, _ = make("tall")
     order = np.random.default_rng(seed).permutation(ROWS)
     before = GeometrySample({"x": x}, identities(), SETTINGS).describe("x")
-    moved = (x @ rotation(x.shape[1], seed))[order]
-    assert GeometrySample({"x": moved}, identities()[order], SETTINGS).describe("x") == pytest.approx(
-        before, rel=1e-6
-    )
+    moved = GeometrySample({"x": (x @ rotation(x.shape[1], seed))[order]}, identities()[order], SETTINGS)
+    assert moved.describe("x") == pytest.approx(before, rel=1e-6)
 
 
 def test_a_space_agrees_with_itself_turned_and_scaled():
@@ -80,9 +78,8 @@ def test_independent_spaces_are_calibrated_to_nothing():
     for name in SIMILARITIES:
         assert abs(raw[name].calibrated) < 0.05, name
     # Width alone gives these raw scores; the unbiased estimator and RSA need no calibration.
-    assert raw["mean_cca"].value > 0.25 and raw["svcca"].value > 0.25 and raw["pwcca"].value > 0.25
-    for name in ("linear_cka_unbiased", "rsa_spearman"):
-        assert abs(raw[name].null_mean) < 0.01, name
+    assert all(raw[name].value > 0.25 for name in ("mean_cca", "svcca", "pwcca"))
+    assert all(abs(raw[name].null_mean) < 0.01 for name in ("linear_cka_unbiased", "rsa_spearman"))
 
 
 def test_calibration_takes_off_what_width_alone_gives():
@@ -114,7 +111,7 @@ def test_calibration_by_hand():
     assert distance.null_quantile() == pytest.approx(0.82)
 
 
-def test_encoders_side_by_side_give_the_same():
+def test_encoders_worked_on_concurrently_give_the_same():
     x, y = make("tall")
     sample = GeometrySample({"x": x, "y": y}, identities(), SETTINGS, each=concurrently)
     found = dict(zip(sample.pairs, concurrently(sample.compare, sample.pairs)))["x", "y"]
@@ -131,30 +128,28 @@ def test_rsa_takes_the_first_rows_only():
     assert found.items == 190
 
 
-BAD = {
-    "neighbours": ({"neighbours": 48}, "48 nearest neighbours need more rows than that; there are 48"),
-    "dimension": ({"neighbours": 3, "dimension_neighbours": 60}, "60 nearest neighbours"),
-    "none": ({"neighbours": 0}, "neighbours: expected at least 1"),
-    "permutations": ({"permutations": 0}, "permutations: expected at least 1"),
-    "variance": ({"variance": 1.5}, "share above 0"),
-    "subspace": ({"identity_dimensions": 0}, "identity_dimensions: expected at least 1"),
-}
+X, Y = make("tall")
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_settings_that_cannot_be_are_a_sentence(case):
-    options, words = BAD[case]
+@pytest.mark.parametrize(
+    ("rows", "people", "options", "words"),
+    [
+        (
+            [X, Y],
+            identities(),
+            {"neighbours": 48},
+            "48 nearest neighbours need more rows than that; there are 48",
+        ),
+        ([X, Y], identities(), {"neighbours": 3, "dimension_neighbours": 60}, "60 nearest neighbours"),
+        ([X, Y], identities(), {"neighbours": 0}, "neighbours: expected at least 1"),
+        ([X, Y], identities(), {"permutations": 0}, "permutations: expected at least 1"),
+        ([X, Y], identities(), {"variance": 1.5}, "share above 0"),
+        ([X, Y], identities(), {"identity_dimensions": 0}, "identity_dimensions: expected at least 1"),
+        ([X, Y[:-1]], identities(), {}, "same rows"),
+        ([X, Y], identities()[:-1], {}, "one identity"),
+        ([X, Y], np.full(ROWS, "a"), {}, "2 people"),
+    ],
+)
+def test_settings_and_rows_that_cannot_be_are_a_sentence(rows, people, options, words):
     with pytest.raises(UserError, match=words):
-        GeometrySample(dict(zip("xy", make("tall"))), identities(), GeometrySettings(**options))
-
-
-def test_rows_that_cannot_be_are_a_sentence():
-    x, y = make("tall")
-    with pytest.raises(UserError, match="same rows"):
-        GeometrySample({"x": x, "y": y[:-1]}, identities(), SETTINGS)
-    with pytest.raises(UserError, match="one identity"):
-        GeometrySample({"x": x, "y": y}, identities()[:-1], SETTINGS)
-    with pytest.raises(UserError, match="2 people"):
-        GeometrySample({"x": x, "y": y}, np.full(ROWS, "a"), SETTINGS)
-    with pytest.raises(UserError, match="permutations"):
-        permutations(4, 0, 0)
+        GeometrySample(dict(zip("xy", rows)), people, GeometrySettings(**options))

@@ -77,10 +77,14 @@ ORACLES = {
 }
 
 
+def of_moments(x, y):
+    return moment_similarities(Moments.of({"x": x, "y": y}))["x", "y"]
+
+
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_moments_alone_give_what_the_rows_give(cloud):
     x, y = make(cloud)
-    found = moment_similarities(Moments.of({"x": x, "y": y}))["x", "y"]
+    found = of_moments(x, y)
     assert set(found) == set(ORACLES)
     for name, oracle in ORACLES.items():
         assert found[name] == pytest.approx(oracle(x, y), rel=1e-6), name
@@ -101,22 +105,17 @@ def test_canonical_correlations_are_those_of_scikit_learn():
         warnings.simplefilter("ignore")
         left, right = CCA(n_components=9, max_iter=5000, tol=1e-12).fit(x, y).transform(x, y)
     theirs = np.mean([np.corrcoef(left[:, k], right[:, k])[0, 1] for k in range(9)])
-    assert moment_similarities(Moments.of({"x": x, "y": y}))["x", "y"]["mean_cca"] == pytest.approx(
-        theirs, abs=1e-5
-    )
+    assert of_moments(x, y)["mean_cca"] == pytest.approx(theirs, abs=1e-5)
 
 
 def test_the_shape_distance_is_that_of_scipy():
-    x, _ = make("tall")
-    y, _ = make("tall", seed=1)
-    found = moment_similarities(Moments.of({"x": x, "y": y}))["x", "y"]["procrustes_distance"]
-    assert np.sin(found) ** 2 == pytest.approx(scipy.spatial.procrustes(x, y)[2], rel=1e-9)
+    x, y = make("tall")[0], make("tall", seed=1)[0]
+    distance = of_moments(x, y)["procrustes_distance"]
+    assert np.sin(distance) ** 2 == pytest.approx(scipy.spatial.procrustes(x, y)[2], rel=1e-9)
 
 
 def test_all_pairs_and_both_orders():
-    x, y = make("tall")
-    z = make("tall", seed=3)[1]
-    moments = Moments.of({"x": x, "y": y, "z": z})
+    moments = Moments.of(dict(zip("xyz", (*make("tall"), make("tall", seed=3)[1]))))
     found = moment_similarities(moments)
     assert list(found) == [("x", "y"), ("x", "z"), ("y", "z")]
     assert moment_similarities(moments, [("y", "x")])["y", "x"] == pytest.approx(found["x", "y"], rel=1e-9)
@@ -127,8 +126,7 @@ def test_nulls_are_the_measures_of_permuted_rows():
     sample = GeometrySample({"y": y, "x": x}, identities(), SETTINGS)
     found = sample.compare(("y", "x"))
     orders = permutations(len(x), 5, SETTINGS.seed)
-    oracles = {**ORACLES, "linear_cka_unbiased": unbiased_cka}
-    for name, oracle in oracles.items():
+    for name, oracle in {**ORACLES, "linear_cka_unbiased": unbiased_cka}.items():
         expected = [oracle(x, y[order]) for order in orders]
         assert found[name].null == pytest.approx(expected, rel=2e-4, abs=2e-6), name
 
@@ -146,8 +144,7 @@ def test_the_null_mean_of_cka_is_the_expectation_over_all_permutations():
 def test_an_encoder_without_variance_has_no_similarity():
     x, y = make("tall")
     y = np.tile(y[:1], (len(y), 1))
-    found = moment_similarities(Moments.of({"x": x, "y": y}))["x", "y"]
-    assert all(np.isnan(value) for value in found.values())
+    assert all(np.isnan(value) for value in of_moments(x, y).values())
     sample = GeometrySample({"x": x, "y": y}, identities(), SETTINGS)
     alone = sample.describe("y")
     assert alone.pop("anisotropy") == pytest.approx(1)
