@@ -1,4 +1,4 @@
-"""Held-out errors of ridge and reduced-rank maps from moments: work on encoders and pairs (mathematics: ``selection``)."""
+"""Held-out errors of ridge and reduced-rank maps from moments: for the mathematics see ``selection``."""
 
 from __future__ import annotations
 

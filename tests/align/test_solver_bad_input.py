@@ -106,10 +106,7 @@ def test_bad_input_to_two_arrays(name: str, fit: Callable[..., Any]) -> None:
         ({"embeddings": {"x": X, "y": Y[:9]}}, r"30.*9"),
         ({"embeddings": {"x": X, "bad": damaged(4, 8, 9), "y": Y}}, r"'bad' in 3 rows"),
         ({"embeddings": {"x": X, "bad": damaged(4, 8, 9), "y": Y}, "l2": "cv"}, r"'bad' in 3 rows"),
-        (
-            {"embeddings": {"a": damaged(0, 9), "b": damaged(1, 2, 3), "c": Y}},
-            r"'a' in 2 rows.*'b' in 3 rows",
-        ),
+        ({"embeddings": {"a": damaged(0, 9), "b": damaged(1, 2, 3)}}, r"'a' in 2 rows.*'b' in 3 rows"),
         ({"method": "procrustes", "l2": "cv"}, r"procrustes.*ridge"),
         ({"method": "shared", "l2": "cv", "rank": 0}, "rank"),
         ({"method": "shared"}, r"shared.*l2"),
@@ -141,24 +138,21 @@ def test_a_pair_that_was_not_fitted() -> None:
     maps = jaxalign.fit_pairs({"x": X, "y": Y}, "ridge", l2=1.0, pairs=[("x", "y")])
     with pytest.raises((UserError, KeyError), match=r"'y', 'x'"):
         maps["y", "x"]
-    assert ("x", "y") in maps and ("y", "x") not in maps
-    assert maps.get(("y", "x")) is None
+    assert ("x", "y") in maps and maps.get(("y", "x")) is None
+
+
+POOR = {
+    "one row": (X[:1], Y[:1]),
+    "x without variance": (np.full_like(X, 3.0), Y),
+    "y without variance": (X, np.full_like(Y, 3.0)),
+    "zeros": (np.zeros_like(X), np.zeros_like(Y)),
+}
 
 
 @pytest.mark.parametrize("method", sorted(SOLVERS))
-@pytest.mark.parametrize(
-    ("x", "y"),
-    [
-        (X[:1], Y[:1]),
-        (np.full_like(X, 3.0), Y),
-        (X, np.full_like(Y, 3.0)),
-        (np.zeros_like(X), np.zeros_like(Y)),
-    ],
-    ids=["one row", "x without variance", "y without variance", "zeros"],
-)
-def test_what_cannot_be_learnt_from_is_fitted_or_refused_but_never_nan(
-    x: np.ndarray, y: np.ndarray, method: str
-) -> None:
+@pytest.mark.parametrize("rows", POOR)
+def test_what_cannot_be_learnt_from_is_fitted_or_refused_but_never_nan(rows: str, method: str) -> None:
+    x, y = POOR[rows]
     options = {"l2": 1.0} if len(x) == 1 and "l2" in SOLVERS[method].options() else {}
     try:
         fit = jaxalign.fit_pair(x, y, method, **options)

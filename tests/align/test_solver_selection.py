@@ -124,10 +124,8 @@ def test_penalty_chosen_for_each_source() -> None:
         for target in others:
             y = embeddings[target]
             errors += oracles.ridge_fold_errors(embeddings[source], y, folds, GRID).sum(-1) / y.var(0).sum()
-        for target in others:
-            np.testing.assert_allclose(
-                maps.settings[source, target]["l2"], GRID[chosen(errors, folds)], rtol=1e-5
-            )
+        found = [maps.settings[source, target]["l2"] for target in others]
+        np.testing.assert_allclose(found, GRID[chosen(errors, folds)], rtol=1e-5)
 
 
 @pytest.mark.parametrize("one_standard_error", [False, True])

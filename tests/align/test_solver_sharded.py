@@ -31,9 +31,8 @@ def assert_same_maps(actual: jaxalign.PairwiseMaps, expected: jaxalign.PairwiseM
     for (a, b), fit in actual.items():
         agreement.assert_same_comparisons(fit, expected[a, b], rows[a], rows[b])
         for name in ("residual", "variance", "effective_rank", "condition", "ok"):
-            np.testing.assert_allclose(
-                getattr(fit, name), getattr(expected[a, b], name), rtol=1e-6, atol=1e-9
-            )
+            one, other = getattr(fit, name), getattr(expected[a, b], name)
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
 
 
 SHAPES = {"ridge": (8, 1), "linear": (4, 2), "canonical": (2, 4), "orthogonal": (1, 3)}

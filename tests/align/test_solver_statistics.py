@@ -39,14 +39,12 @@ def test_r2_is_that_of_the_training_rows(case: Case, cloud: str) -> None:
 
 
 def test_ridge_degrees_of_freedom() -> None:
-    rows = clouds.make("tall", seed=3)
-    x = rows.x - rows.x.mean(0)
+    """By the hat matrix; and where pairs, or columns, have penalties of their own."""
+    cloud = clouds.make("tall", seed=3)
+    x = cloud.x - cloud.x.mean(0)
     hat = x @ np.linalg.solve(x.T @ x + 4.0 * np.eye(x.shape[1]), x.T)
-    fit = jaxalign.fit_pair(rows.x, rows.y, "ridge", l2=4.0)
+    fit = jaxalign.fit_pair(cloud.x, cloud.y, "ridge", l2=4.0)
     np.testing.assert_allclose(fit.effective_rank, np.trace(hat), rtol=1e-9)
-
-
-def test_ridge_degrees_of_freedom_of_pairs_that_chose_penalties_of_their_own() -> None:
     random = np.random.default_rng(4)
     source = random.normal(size=(120, 12)) * np.linspace(0.3, 3, 12)
     rows = {"source": source, "near": source[:, :8] + 0.01, "noise": random.normal(size=(120, 10))}
@@ -81,10 +79,8 @@ def test_canonical_without_shrinkage_is_canonical_correlation() -> None:
     count = np.sqrt(len(x))
     side_x = (rows.x_new - rows.x.mean(0)) @ np.linalg.solve(to_x, left) * count
     side_y = (rows.y_new - rows.y.mean(0)) @ np.linalg.solve(to_y, right.T) * count
-    assert (
-        relative_error(inner_products(fit.source, fit.target, rows.x_new, rows.y_new), side_x @ side_y.T)
-        < 1e-8
-    )
+    found = inner_products(fit.source, fit.target, rows.x_new, rows.y_new)
+    assert relative_error(found, side_x @ side_y.T) < 1e-8
     own = np.asarray(fit.source(rows.x)), np.asarray(fit.target(rows.y))
     measured = [np.corrcoef(a, b)[0, 1] for a, b in zip(own[0].T, own[1].T)]
     np.testing.assert_allclose(measured, correlations, atol=1e-9)

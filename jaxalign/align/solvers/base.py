@@ -96,7 +96,7 @@ class Fit:
         )
 
     def padded(self) -> Fit:
-        """The maps between padded rows (``padded_width``), so that maps of similar width share programs; host arrays."""
+        """The maps of rows padded to ``padded_width``, so that those of similar width share programs; host arrays."""
 
         def pad(leaf: Leaf) -> np.ndarray:
             return np.pad(leaf, [(0, padded_width(size) - size) for size in leaf.shape])

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from agreement import cosines
 
 from jaxalign import FoldMoments, Moments, UserError, device_mesh, fit_joint_space, fit_low_rank, fit_pairs
 from jaxalign.align.gradient import Joint, LowRank
@@ -17,11 +18,11 @@ def rows(seed, noise=0.3):
     generator = np.random.default_rng(seed)
     traits = np.repeat(generator.normal(size=(PEOPLE, 6)), EACH, axis=0)
     traits = traits + 0.2 * generator.normal(size=traits.shape)
-    seen = {
-        name: traits @ np.random.default_rng(width).normal(size=(6, width)) for name, width in WIDTHS.items()
-    }
-    noisy = {name: array + noise * generator.normal(size=array.shape) + 2.0 for name, array in seen.items()}
-    return {name: array.astype(np.float32) for name, array in noisy.items()}
+    made = {}
+    for name, width in WIDTHS.items():
+        seen = traits @ np.random.default_rng(width).normal(size=(6, width)) + 2.0
+        made[name] = (seen + noise * generator.normal(size=seen.shape)).astype(np.float32)
+    return made
 
 
 TRAIN, TEST = rows(0), rows(1)
@@ -44,8 +45,7 @@ def squared_error(fit, x, y):
 
 def rank1(fit, source, target):
     """How often the nearest other photograph under the other encoder is the same person's."""
-    u, v = np.asarray(fit.source(TEST[source])), np.asarray(fit.target(TEST[target]))
-    cos = (u / np.linalg.norm(u, axis=1, keepdims=True)) @ (v / np.linalg.norm(v, axis=1, keepdims=True)).T
+    cos = cosines(fit.source, fit.target, TEST[source], TEST[target])
     np.fill_diagonal(cos, -np.inf)
     return np.mean(IDENTITIES[cos.argmax(1)] == IDENTITIES)
 
@@ -134,20 +134,12 @@ def test_a_joint_space_has_one_map_for_each_encoder():
     np.testing.assert_array_equal(factor_of(maps), maps["c", "a"].target.factors[0])
 
 
-@pytest.fixture(scope="module")
-def small():
-    """The program that several tests share, traced where JAX allows no promotion of formats."""
-    with jax.numpy_dtype_promotion("strict"):
-        return fit_low_rank(TRAIN, seed=3, **SMALL)
-
-
-def test_seeds_repeat(small):
+def test_seeds_repeat_and_moments_given_beside_the_rows_change_nothing():
+    with jax.numpy_dtype_promotion("strict"):  # where JAX allows no promotion of formats
+        small = fit_low_rank(TRAIN, seed=3, **SMALL)
     again, other = (factor_of(fit_low_rank(TRAIN, seed=seed, **SMALL)) for seed in (3, 4))
     np.testing.assert_array_equal(factor_of(small), again)
     assert np.abs(other - again).max() > 0
-
-
-def test_moments_given_beside_the_rows_change_nothing(small):
     mesh = device_mesh(jax.devices()[:2], pairs=2)
     for moments in (FoldMoments.of(TRAIN), Moments.of(TRAIN), Moments.of(TRAIN, mesh=mesh)):
         assert_same_maps(fit_pairs(TRAIN, "low_rank", moments=moments, seed=3, **SMALL), small)
@@ -164,18 +156,13 @@ def test_ranks_by_default_and_in_full():
     assert fit_joint_space(TRAIN, **{**SMALL, "rank": None})["a", "b"].source.out_dim == 64
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"loss": "cosine"},
-        {"loss": "cosine", "two_sided": False},
-        {"loss": "huber"},
-        {"loss": "margin"},
-        {"loss": "contrastive", "orthogonality": 0.1, "learn_temperature": False},
-        {"loss": "squared", "orthogonal": True},
-    ],
-    ids=str,
-)
+FALLING = [
+    {"loss": "cosine"}, {"loss": "cosine", "two_sided": False}, {"loss": "huber"}, {"loss": "margin"},
+    {"loss": "contrastive", "orthogonality": 0.1, "learn_temperature": False}, {"loss": "squared", "orthogonal": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", FALLING, ids=str)
 def test_every_loss_falls(options):
     more = {**CONTRASTIVE, "start": "random", "pairs": [("a", "b")]}
     maps = fit_low_rank(TRAIN, identities=IDENTITIES, **more, **options)

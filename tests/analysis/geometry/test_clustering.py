@@ -11,14 +11,7 @@ from scipy.spatial.distance import squareform
 from sklearn.cluster import AgglomerativeClustering
 
 from jaxalign import UserError
-from jaxalign.analysis.geometry import dendrogram, family_test, predict, rate_distances
-from jaxalign.analysis.geometry.clustering import (
-    complete,
-    labels_of,
-    nearest_counts,
-    permutation_test,
-    source_means,
-)
+from jaxalign.analysis.geometry import clustering, dendrogram, family_test, predict, rate_distances
 from jaxalign.analysis.geometry.prediction import weighted_spearman
 
 NAMES = ("a", "b", "c", "d", "e", "f")
@@ -59,23 +52,23 @@ def test_the_published_tree_of_the_reference_numbers(shared):
     found = dendrogram(names, rate_distances(matrix))
     condensed = [100 - 50 * (rates[a, b] + rates[b, a]) for a, b in itertools.combinations(names, 2)]
     np.testing.assert_allclose(found.linkage[:, 2], hierarchy.linkage(condensed, "average")[:, 2])
-    np.testing.assert_allclose(source_means(matrix), [np.nanmean(line) for line in matrix])
-    np.testing.assert_allclose(source_means(matrix.T), [np.nanmean(line) for line in matrix.T])
+    np.testing.assert_allclose(clustering.source_means(matrix), [np.nanmean(line) for line in matrix])
+    np.testing.assert_allclose(clustering.source_means(matrix.T), [np.nanmean(line) for line in matrix.T])
 
 
 def test_who_is_nearest_to_how_many():
     distances = np.array([[0, 1, 5, 1], [1, 0, 4, 9], [5, 4, 0, 9], [1, 9, 9, 0]], float)
     # a has b and d as near; b has a; c has b; d has a.
-    np.testing.assert_allclose(nearest_counts(distances), [2, 1.5, 0, 0.5])
+    np.testing.assert_allclose(clustering.nearest_counts(distances), [2, 1.5, 0, 0.5])
 
 
 def test_missing_values_leave_out_as_few_encoders_as_need_be():
     matrix = np.zeros((4, 4))
     matrix[2, :] = matrix[:, 2] = np.nan
-    assert complete("abcd", matrix) == ("a", "b", "d")
+    assert clustering.complete("abcd", matrix) == ("a", "b", "d")
     np.fill_diagonal(matrix, np.nan)
     matrix[2] = matrix[:, 2] = 1
-    assert complete("abcd", matrix) == ("a", "b", "c", "d")
+    assert clustering.complete("abcd", matrix) == ("a", "b", "c", "d")
 
 
 def pseudo_f(distances, labels):
@@ -119,7 +112,7 @@ def test_planted_families_are_found_and_others_not():
 
 def test_a_random_sample_never_gives_p_zero():
     differs = lambda codes: 0.0 - (codes != np.arange(9)).any(axis=1)  # noqa: E731
-    found = permutation_test(differs, range(9), permutations=99, seed=0)
+    found = clustering.permutation_test(differs, range(9), permutations=99, seed=0)
     assert not found.exact and found.p == 1 / 100 == found.least
 
 
@@ -131,9 +124,8 @@ def test_prediction_is_scipys_spearman_with_exact_mantel_p():
     found = predict(known, reached)
     upper = np.triu_indices(4, 1)
     both = ((reached + reached.T) / 2)[upper]
-    values = [
-        spearman(known[np.ix_(order, order)][upper], both) for order in itertools.permutations(range(4))
-    ]
+    orders = itertools.permutations(range(4))
+    values = [spearman(known[np.ix_(order, order)][upper], both) for order in orders]
     assert found.spearman == pytest.approx(values[0])
     assert found.p == pytest.approx(np.mean(np.abs(values) >= abs(values[0]) - 1e-9))
     assert found.pairs == 6 and np.isnan(found.low)
@@ -179,9 +171,9 @@ def test_prediction_leaves_out_encoders_without_a_value():
         (lambda: dendrogram(NAMES[:3], np.full((3, 3), np.nan)), "finite"),
         (lambda: family_test(random_distances(), "xxxxxx"), "at least two families"),
         (lambda: family_test(random_distances(), "uvwxyz"), "one of them with two encoders"),
-        (lambda: labels_of({"x": ["q"]}, NAMES), "names an encoder 'q' that is not there"),
-        (lambda: labels_of({"x": ["a"], "y": ["a"]}, NAMES), "'a' is in two families"),
-        (lambda: labels_of({"x": ["a", "b"]}, ("a", "b", "c")), "no family has the encoder 'c'"),
+        (lambda: clustering.labels_of({"x": ["q"]}, NAMES), "names an encoder 'q' that is not there"),
+        (lambda: clustering.labels_of({"x": ["a"], "y": ["a"]}, NAMES), "'a' is in two families"),
+        (lambda: clustering.labels_of({"x": ["a", "b"]}, ("a", "b", "c")), "no family has the encoder 'c'"),
         (lambda: predict(np.zeros((2, 2)), np.zeros((2, 2))), "at least 3 encoders"),
     ],
 )

@@ -134,12 +134,7 @@ X, Y = make("tall")
 @pytest.mark.parametrize(
     ("rows", "people", "options", "words"),
     [
-        (
-            [X, Y],
-            identities(),
-            {"neighbours": 48},
-            "48 nearest neighbours need more rows than that; there are 48",
-        ),
+        ([X, Y], identities(), {"neighbours": 48}, "48 nearest neighbours need more .* there are 48"),
         ([X, Y], identities(), {"neighbours": 3, "dimension_neighbours": 60}, "60 nearest neighbours"),
         ([X, Y], identities(), {"neighbours": 0}, "neighbours: expected at least 1"),
         ([X, Y], identities(), {"permutations": 0}, "permutations: expected at least 1"),
