@@ -85,13 +85,9 @@ class Call:
     """One call of a program."""
 
     shape: Any  # padded width of its encoders, or of both encoders of its pairs
-    members: dict[
-        int, Any
-    ]  # the encoders or pairs by their index in the results; other results repeat one of them
+    members: dict[int, Any]  # encoders or pairs by index in the results; other results repeat one of them
     length: int  # number of results
-    given: tuple[
-        Any, ...
-    ]  # what it takes besides the moments; the last are the items, a part for each device
+    given: tuple[Any, ...]  # what it takes besides the moments; the last are the items
 
 
 def encoder_calls(total: Sums, arguments: Mapping[str, Any]) -> list[Call]:

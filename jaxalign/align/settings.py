@@ -27,9 +27,7 @@ class Choice:
     """What was settled for each ordered pair."""
 
     solvers: Mapping[Pair, Solver]  # all share their static fields
-    ranks: Mapping[
-        Pair, int
-    ]  # if chosen: they differ, so the pairs are solved at full rank together and cut afterwards
+    ranks: Mapping[Pair, int]  # if chosen: the pairs are solved at full rank together and cut afterwards
     spectra: EncoderStates | None = None  # of the sources whose penalties were found from them
 
     def settings(self, pair: Pair) -> dict[str, Any]:
@@ -46,12 +44,8 @@ class Settings:
     """A method with its options; what is to be chosen from the data is chosen by ``choose``."""
 
     solver: Method  # with every fixed setting
-    l2: (
-        Penalty | None
-    )  # a number; a grid or "cv" for cross-validation; "gcv" for generalised cross-validation
-    rank: (
-        Rank  # a number, None for full rank, or a grid or "cv" for cross-validation (reduced-rank regression)
-    )
+    l2: Penalty | None  # a number; a grid or "cv" for cross-validation; "gcv" for the generalised one
+    rank: Rank  # a number, None for full rank, or a grid or "cv" for cross-validation (reduced_rank)
     penalty_per: PenaltyPer = "pair"  # what has a penalty of its own
     one_standard_error: bool = False  # choose the simplest setting within one standard error of the best
 

@@ -56,9 +56,7 @@ class PrincipalSubspaces:
     """Principal axes of several encoders, decomposed once for all pairs and ranks."""
 
     total: Moments
-    axes: Mapping[
-        str, tuple[np.ndarray, np.ndarray]
-    ]  # as columns [d, d], and variance along them [d], largest first
+    axes: Mapping[str, tuple[np.ndarray, np.ndarray]]  # as columns, and variance along them, largest first
     _inner: dict[tuple[str, str], np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod

@@ -93,9 +93,9 @@ def tune(
         rows = compared_rows[fold == k]
         others = ~np.isin(labels, labels[rows])
         train, test = ({name: array[part] for name, array in arrays.items()} for part in (others, rows))
-        given = {"identities": labels[others], "moments": FoldMoments.of(train), "pairs": pairs}
+        common = {"identities": labels[others], "moments": FoldMoments.of(train), "pairs": pairs}
         plan = EvaluationPlan.of(labels[rows])
-        maps = (fit_pairs(train, method, **given, **options) for options in compared)
+        maps = (fit_pairs(train, method, **common, **options) for options in compared)
         scores.append([_mean_tmr(each, test, plan, fmr) for each in maps])
     tmr = np.mean(scores, axis=0)
     return Tuned(dict(compared[int(np.argmax(tmr))]), compared, tuple(tmr.tolist()), fmr)
@@ -108,9 +108,8 @@ def _mean_tmr(maps: PairwiseMaps, test: Mapping[str, np.ndarray], plan: Evaluati
         if (target, source) in done and fit.two_sided:
             continue  # the mirror image: the same scores, transposed
         done.add((source, target))
-        result = verify(
-            fit.source(test[source]), fit.target(test[target]), plan, fmr=(fmr,), zero_rows="keep"
-        )
+        sides = fit.source(test[source]), fit.target(test[target])
+        result = verify(*sides, plan, fmr=(fmr,), zero_rows="keep")
         if not result.supported[fmr]:
             raise UserError(
                 f"choosing settings at a false match rate of {fmr:g} needs more people: a fold has "

@@ -75,9 +75,7 @@ class Rows:
     """Training rows on the device, float32, encoders of one padded width stacked."""
 
     coordinates: Mapping[int, Float[Leaf, "k n width"]]
-    means: Mapping[
-        int, Float[Leaf, "k people width"]
-    ]  # of all people; empty where the loss does not use them
+    means: Mapping[int, Float[Leaf, "k people width"]]  # of all people; empty if the loss uses none
     order: Int[Leaf, " n"]  # rows of one person after another
     train: People  # to fit on
     held_out: People  # to choose the weights by; may be none

@@ -23,9 +23,7 @@ class Mapped(NamedTuple):
 
     u: Float[Array, "rows s"]  # of the source
     v: Float[Array, "rows s"]  # of the target
-    means: (
-        Float[Array, "people s"] | None
-    )  # mean row of all photographs of a person; None unless ``MEANS_BASED``
+    means: Float[Array, "people s"] | None  # of all photographs of a person; None unless ``MEANS_BASED``
     inverse_temperature: Float[Array, ""]  # what cosines are multiplied by
 
 

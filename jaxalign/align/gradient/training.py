@@ -32,9 +32,7 @@ class Trained:
 
     weights: Any  # the best found
     losses: Float[Leaf, "*k steps"]  # training loss of every step, NaN once the problem has stopped
-    scores: Float[
-        Leaf, "*k steps_and_one"
-    ]  # held-out loss where it was looked at, after the last step too; else NaN
+    scores: Float[Leaf, "*k steps_and_one"]  # held-out loss, NaN where it was not looked at
     ok: Bool[Leaf, "*k"]  # False where the loss diverged; the weights are then the last good ones
     steps: Int[Leaf, "*k"]  # how many the problem made
 
@@ -46,7 +44,7 @@ class History:
     losses: np.ndarray  # training loss of every step made, shape [steps]
     held_out: (
         np.ndarray
-    )  # loss on people held out, at the start and every check; NaN without any, or after the end
+    )  # loss on people held out at the start and every check; NaN without, or after the end
     ok: bool  # False where the loss diverged
 
     @classmethod

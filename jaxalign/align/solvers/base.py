@@ -124,7 +124,7 @@ class Method:
     columnwise: ClassVar[bool] = False  # ``solve`` needs nothing of the target but the cross moments
     symmetric: ClassVar[bool] = False  # both directions of a pair come from one decomposition
     ranked: ClassVar[bool] = (
-        False  # the dimensions are ordered: ``Fit.at_rank`` gives every rank from one solution
+        False  # dimensions are ordered: ``Fit.at_rank`` gives every rank from one solution
     )
     needs_rows: ClassVar[bool] = False  # fitted by gradient, on rows and identities as well as moments
     # Which pairs share work and are best fitted in one call: "source": all of one source; "unordered": both directions.
