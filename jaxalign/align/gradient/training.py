@@ -42,9 +42,7 @@ class History:
     """How one pair's fit went."""
 
     losses: np.ndarray  # training loss of every step made, shape [steps]
-    held_out: (
-        np.ndarray
-    )  # loss on people held out at the start and every check; NaN without, or after the end
+    held_out: np.ndarray  # loss on people held out, at the start and every check; NaN where there is none
     ok: bool  # False where the loss diverged
 
     @classmethod
