@@ -10,21 +10,14 @@ from experiments.run import cli
 from jaxalign import EmbeddingStore
 from jaxalign.analysis import tuning
 
-WIDTHS = {"a": 24, "b": 40}
 PEOPLE, EACH = 90, 3
 IDENTITIES = np.repeat([f"person {k:03d}" for k in range(PEOPLE)], EACH)
-
-
-def rows():
-    generator = np.random.default_rng(0)
-    traits = np.repeat(generator.normal(size=(PEOPLE, 6)), EACH, axis=0)
-    return {
-        name: (traits @ generator.normal(size=(6, width))
-               + 1.0 * generator.normal(size=(len(traits), width))).astype(np.float32)
-        for name, width in WIDTHS.items()
-    }  # fmt: skip
-
-
+RANDOM = np.random.default_rng(0)
+TRAITS = np.repeat(RANDOM.normal(size=(PEOPLE, 6)), EACH, axis=0)
+ROWS = {
+    name: np.float32(TRAITS @ RANDOM.normal(size=(6, width)) + RANDOM.normal(size=(len(TRAITS), width)))
+    for name, width in {"a": 24, "b": 40}.items()
+}
 ADAM = {"steps": 5, "people": 40}
 CANDIDATES = ({"start": "random"}, {"learning_rate": 1e-3})  # five steps from a random start lead nowhere
 
@@ -32,7 +25,7 @@ CANDIDATES = ({"start": "random"}, {"learning_rate": 1e-3})  # five steps from a
 @pytest.mark.parametrize("method", ["low_rank", "joint"])
 def test_what_fails_on_people_held_out_is_not_chosen(method):
     options = {"candidates": CANDIDATES, "fixed": {**ADAM, "rank": 6}, "fmr": 0.01, "folds_compared": 1}
-    tuned = tuning.tune(rows(), IDENTITIES, method, **options)  # pyright: ignore[reportArgumentType]
+    tuned = tuning.tune(ROWS, IDENTITIES, method, **options)  # pyright: ignore[reportArgumentType]
     assert tuned.settings == {**ADAM, "rank": 6, "learning_rate": 1e-3}
     assert tuned.tmr[1] > tuned.tmr[0] + 0.1
 
@@ -45,7 +38,7 @@ def drive(capsys, *arguments):
 
 
 def test_benchmark_of_accuracy(tmp_path, capsys, monkeypatch):
-    EmbeddingStore.create(tmp_path / "store", rows(), IDENTITIES)
+    EmbeddingStore.create(tmp_path / "store", ROWS, IDENTITIES)
     few = {"canonical": ({"whitening": 0.5},), "shared": ({"whitening": 0.75},), "low_rank": CANDIDATES}
     monkeypatch.setattr(tuning, "CANDIDATES", few)
     flags = [f"--store={tmp_path / 'store'}", "--fmr=0.01", "--rank=6", "--steps=5", "--resamples=20"]
