@@ -25,7 +25,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.people import Split, identity_folds, limit_per_person, without_people
 from jaxalign.report.part import Part
 from jaxalign.report.sections.transfer import transfer_table
-from jaxalign.report.tables import Column, Table, Value, to_text
+from jaxalign.report.tables import Cell, Column, Table, to_text
 
 DEFAULT = "identity,orthogonal,ridge,canonical"
 
@@ -85,7 +85,7 @@ def left_out_table(counts: list[tuple[str, str, int, int]]) -> Table:
     """How many people each way leaves out of the training side."""
     columns = [Column("fitted on"), Column("tested on"), Column("seed", "number"), Column("people", "number")]
     rows = [
-        [fitted, tested, Value(float(seed)), Value(float(people))] for fitted, tested, seed, people in counts
+        [fitted, tested, Cell(float(seed)), Cell(float(people))] for fitted, tested, seed, people in counts
     ]
     caption = "They have the name of one who is tested."
     return Table("left-out", "People left out of the training side", caption, columns, rows)

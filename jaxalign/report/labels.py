@@ -25,14 +25,9 @@ def shown(text: str) -> str:
 
 
 def short_names(names: Iterable[str], longest: int = LONGEST) -> dict[str, str]:
-    """For figures: long names lose their middle or, where that is what tells them apart, their ends.
+    """For figures, by name: long names lose their middle or, where that is what tells them apart, their ends.
 
-    Args:
-      names: any text.
-      longest: letters of a shortened name.
-
-    Returns:
-      For each name what to show for it, all different.
+    What to show has at most ``longest`` letters, and differs for any two names.
     """
     whole = {name: shown(name) for name in dict.fromkeys(names)}
     short = {name: _without_middle(text, longest) for name, text in whole.items()}
@@ -43,15 +38,10 @@ def short_names(names: Iterable[str], longest: int = LONGEST) -> dict[str, str]:
             same = sum(1 for _ in itertools.takewhile(lambda of: len(set(of)) == 1, letters))
             short |= {name: _window(whole[name], same, longest) for name in alike}
     found: dict[str, str] = {}
-    taken: set[str] = set()
     for name, text in short.items():
-        unlike = text
-        for number in itertools.count(2):
-            if unlike not in taken:
-                break
-            unlike = f"{text[: longest - 5]} ({number})"
-        found[name] = unlike
-        taken.add(unlike)
+        numbered = (f"{text[: longest - 5]} ({number})" for number in itertools.count(2))
+        unlike = (each for each in itertools.chain([text], numbered) if each not in found.values())
+        found[name] = next(unlike)
     return found
 
 
@@ -90,7 +80,7 @@ def percent(value: float, digits: int = 1) -> str:
 
 def percent_cell(cell: Cell) -> str:
     """Mean and, over several seeds, its deviation."""
-    if math.isnan(cell.mean) or cell.seeds < 2:
+    if cell.deviation is None or math.isnan(cell.mean):
         return percent(cell.mean)
     return f"{100 * cell.mean:.1f}{SPACE}±{SPACE}{100 * cell.deviation:.1f}{SPACE}%"
 
@@ -113,7 +103,6 @@ def file_stem(text: str) -> str:
     """
     plain = re.sub(r"[()]", "", text.replace("@", "-at-").replace("=", "-").replace(" ", "_"))
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._-")[:80]
-    if stem != plain or not stem[:1].isalpha():
-        stem = f"x{stem}" if not stem[:1].isalpha() else stem
-        return f"{stem}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
-    return stem
+    stem = stem if stem[:1].isalpha() else f"x{stem}"
+    lost = "" if stem == plain else f"-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return stem + lost

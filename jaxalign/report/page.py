@@ -1,40 +1,28 @@
 """The page: one self-contained HTML file, with each figure and table as a file next to it."""
 
 import base64
-import dataclasses
 import hashlib
 import json
 import pathlib
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxalign.core.errors import UserError
-from jaxalign.report.figures.drawing import Plot
+from jaxalign.report.figures.drawing import Plot, require_libraries
 from jaxalign.report.labels import count, shown
 from jaxalign.report.part import Part
-from jaxalign.report.sections import SECTIONS, Folded, Section, Text, Together, sections
+from jaxalign.report.sections import SECTIONS, Folded, Section, Together, sections
 from jaxalign.report.tables import FORMATS, Table, to_csv
 
 PAGE = "report.html"
 COMMAND_WIDTH = 92  # of a command on one line
-_KINDS = {Text: "text", Table: "table", Plot: "picture", Together: "together", Folded: "folded"}
+_KINDS = {str: "text", Table: "table", Plot: "picture", Together: "together", Folded: "folded"}
 
 
 def require_report_libraries() -> None:
-    """Says in one sentence what is missing, before any work is done.
-
-    Raises:
-      UserError: matplotlib or Jinja2 is not installed.
-    """
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"the report needs {error.name}, which is not installed; run `pip install {error.name}`."
-        ) from error
+    """Raises ``UserError`` if matplotlib or Jinja2 is missing, before any work is done."""
+    require_libraries("the report needs", ["jinja2", "matplotlib"])
 
 
 def write_report(
@@ -74,15 +62,15 @@ def write_report(
     (directory / PAGE).write_text(text, encoding="utf-8")
     pictures = [picture for section in found for picture in section.pictures()]
     tables = [table for section in found for table in section.tables()]
-    writers = {".csv": to_csv} | dict(FORMATS[name] for name in formats)
-    for name in ("figures", "tables"):
-        (directory / name).mkdir(exist_ok=True)
+    figures_at, tables_at = directory / "figures", directory / "tables"
+    figures_at.mkdir(exist_ok=True)
+    tables_at.mkdir(exist_ok=True)
     for picture in pictures:
-        (directory / "figures" / f"{picture.name}.svg").write_text(picture.svg, encoding="utf-8")
-        (directory / "figures" / f"{picture.name}.png").write_bytes(picture.png)
-    for table in tables:
-        for suffix, write in writers.items():
-            (directory / "tables" / f"{table.name}{suffix}").write_text(write(table), encoding="utf-8")
+        (figures_at / f"{picture.name}.svg").write_text(picture.svg, encoding="utf-8")
+        (figures_at / f"{picture.name}.png").write_bytes(picture.png)
+    for suffix, write in [(".csv", to_csv), *(FORMATS[name] for name in formats)]:
+        for table in tables:
+            (tables_at / f"{table.name}{suffix}").write_text(write(table), encoding="utf-8")
     return len(pictures), len(tables)
 
 
@@ -117,8 +105,7 @@ def _render(found: Sequence[Section], parts: Sequence[Part], **words: Any) -> st
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """How one part was produced, so that others can repeat it.
 
     Attributes:
@@ -138,14 +125,9 @@ class Origin:
 
 def origin(part: Part) -> Origin:
     """The origin of a part; what its configuration does not say is left out."""
-    config = part.config
-    return Origin(
-        part.name,
-        command(config.get("command")),
-        list(_facts(part)),
-        [(name, _text(value)) for name, value in _flat(config.get("config"))],
-        [str(warning) for warning in config.get("warnings") or []],
-    )
+    settings = [(name, _text(value)) for name, value in _flat(part.config.get("config"))]
+    warnings = [str(warning) for warning in part.config.get("warnings") or []]
+    return Origin(part.name, command(part.config.get("command")), list(_facts(part)), settings, warnings)
 
 
 def command(words: Any) -> str:
@@ -162,20 +144,15 @@ def command(words: Any) -> str:
 
 def _facts(part: Part) -> Iterator[tuple[str, str]]:
     config = part.config
-    versions = config.get("versions") or {}
-    if versions:
+    git, machine, devices = (config.get(name) or {} for name in ("git", "machine", "devices"))
+    if versions := config.get("versions"):
         yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
-    git = config.get("git")
     if git:
         changed = ", with changes that were not committed" if git.get("modified") else ""
         yield "commit", f"{git.get('commit')}{changed}"
-    machine, devices = config.get("machine") or {}, config.get("devices") or {}
     if machine or devices:
-        kinds = ", ".join(devices.get("kinds", []))
-        yield (
-            "machine",
-            f"{machine.get('platform')}, {machine.get('cpus')} cores; {devices.get('count')} × {kinds}",
-        )
+        cores = f"{machine.get('platform')}, {machine.get('cpus')} cores"
+        yield "machine", f"{cores}; {devices.get('count')} × {', '.join(devices.get('kinds', []))}"
     if config.get("written") is not None:
         took = f", after {config['seconds']:g} s" if isinstance(config.get("seconds"), (int, float)) else ""
         yield "written", f"{config['written']}{took}"

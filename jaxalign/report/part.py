@@ -68,10 +68,10 @@ class Part:
     def table(self, rows: Iterable[Row], order: Sequence[str] = ()) -> ResultTable:
         """Rows as a table: ranks chosen per pair are one setting, doubtful fits are marked."""
         rows = [row for row in rows if not row.measure.endswith(RELATIVE)]
-        settings = {Setting(row.method, row.rank) for row in rows}
         merged = chosen_per_pair(rows)
+        settings = {Setting(row.method, None if row.method in merged else row.rank) for row in rows}
         marks = [
-            (source, target, Setting(method) if method in merged else setting)
+            (source, target, setting)
             for source, target, method in self.doubtful
             for setting in settings
             if setting.method == method
@@ -82,12 +82,13 @@ class Part:
 def chosen_per_pair(rows: Sequence[Row]) -> set[str]:
     """Methods with several ranks, but one for each pair: it was chosen."""
     ranks: dict[str, set[int | None]] = {}
-    seen: dict[tuple[str, ...], set[int | None]] = {}
+    ranks_of_pair: dict[tuple, set[int | None]] = {}
     for row in rows:
         ranks.setdefault(row.method, set()).add(row.rank)
-        seen.setdefault((row.method, row.source, row.target, str(row.seed), row.dataset), set()).add(row.rank)
+        pair = row.method, row.source, row.target, row.seed, row.dataset
+        ranks_of_pair.setdefault(pair, set()).add(row.rank)
     several = {method for method, found in ranks.items() if len(found) > 1}
-    return several - {key[0] for key, found in seen.items() if len(found) > 1}
+    return several - {pair[0] for pair, found in ranks_of_pair.items() if len(found) > 1}
 
 
 def relative_rows(rows: Sequence[Row]) -> Iterator[Row]:

@@ -1,6 +1,7 @@
 """Rows of the files that drivers write, and how rows of results become means over pairs and matrices."""
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -8,11 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-KNOWN_WORDS = {
-    "map": "mean average precision",
-    "auc": "area under the ROC curve",
-    "eer": "equal error rate",
-    "best_l2": "best penalty",
+WORDS = {  # pattern of a measure's name: in few words, and in full
+    r"rank(\d+)": ("rank-{}", "rank-{} identification rate"),
+    r"map(\d+)": ("mAP{}", "mean average precision over the first {}"),
+    r"map": ("mAP", "mean average precision"),
+    r"auc": ("AUC", "area under the ROC curve"),
+    r"eer": ("EER", "equal error rate"),
+    r"best_l2": ("best penalty", "best penalty"),
 }
 NO_REASON = "too few comparisons to support a number, or none possible"
 RATES = re.compile(r"rank\d+|map\d*|auc|eer|(tmr|tpir|fmr|fnmr|fpir|fnir)\b.*|cmc")
@@ -64,12 +67,8 @@ class Difference(NamedTuple):
     """One method less another on the same resampled people; the fields are the columns of ``differences.csv``.
 
     Attributes:
-      dataset, test_dataset, axis, at, seed: as in ``results.csv``.
-      source, target: the pair of encoders; empty for the mean over pairs.
-      method, other: settings, in words; the value is the first less the second.
-      own_photograph, measure: as in ``results.csv``.
-      value: the difference.
-      low, high: its interval of 95 %.
+      method, other: settings, in words; ``value`` is the first less the second.
+      low, high: interval of 95 %; this and all others are as in ``results.csv``.
     """
 
     dataset: str
@@ -92,11 +91,9 @@ class Point(NamedTuple):
     """One photograph in two dimensions; the fields are the columns of ``projection.csv``.
 
     Attributes:
-      dataset, source, target, method: as in ``results.csv``.
       stage: "before" or "after" the map.
       side: "source" or "target".
       person: a number; names stay private.
-      x, y: where it is.
     """
 
     dataset: str
@@ -114,7 +111,6 @@ class ThreeWay(NamedTuple):
     """Agreement of source → via → target with source → target; the fields are the columns of ``three_way.csv``.
 
     Attributes:
-      dataset, source, target, method, seed: as in ``results.csv``.
       via: the encoder between.
       value: 1 where both ways give the same.
       low, high: its interval of 95 %; NaN where there is none.
@@ -182,45 +178,39 @@ class Measure:
         return self.name.startswith(("eer", "fmr", "fnmr"))
 
     @property
-    def head(self) -> str:
-        """As the head of a column: short, with the same image where the question arises."""
-        return f"{self.brief}, same image {self.own_photograph}" if self.own_photograph else self.brief
+    def is_rate(self) -> bool:
+        """Whether the number is a share, to be shown in per cent."""
+        return ":" not in self.name and RATES.fullmatch(self.name.removesuffix("_relative")) is not None
 
     @property
     def brief(self) -> str:
         """In few words, for titles and axes."""
-        name, _, derived = self.name.partition(":")
-        if derived:
-            return f"{Measure(name).brief}: {_plain(derived)}"
-        name, _, at = self.name.partition("@fmr=")
-        if at:
-            return f"{name.upper()} at FMR {float(at):g}"
-        if re.fullmatch(r"rank\d+", name):
-            return f"rank-{name[4:]}"
-        if re.fullmatch(r"map\d*", name):
-            return f"mAP{name[3:]}"
-        return name.upper() if name in ("auc", "eer") else KNOWN_WORDS.get(name, _plain(name))
-
-    def describe(self) -> str:
-        """In words, for a title."""
-        name, _, derived = self.name.partition(":")
-        if derived:
-            return f"{Measure(name, self.own_photograph).describe()}: {_plain(derived)}"
-        name, _, at = self.name.partition("@fmr=")
-        if at:
-            words = f"{name.upper()} at FMR {float(at) * 100:g} %"
-        elif re.fullmatch(r"rank\d+", name):
-            words = f"rank-{name[4:]} identification rate"
-        elif re.fullmatch(r"map\d+", name):
-            words = f"mean average precision over the first {name[3:]}"
-        else:
-            words = KNOWN_WORDS.get(name, _plain(name))
-        return f"{words}, same image {self.own_photograph}" if self.own_photograph else words
+        return self._words(full=False)
 
     @property
-    def is_rate(self) -> bool:
-        """Whether the number is a share, to be shown in per cent."""
-        return ":" not in self.name and RATES.fullmatch(self.name.removesuffix("_relative")) is not None
+    def head(self) -> str:
+        """For the head of a column: in few words, with the same image where the question arises."""
+        return self.brief + self._same_image
+
+    def describe(self) -> str:
+        """In full words, for captions and sentences."""
+        return self._words(full=True, then=self._same_image)
+
+    @property
+    def _same_image(self) -> str:
+        return f", same image {self.own_photograph}" if self.own_photograph else ""
+
+    def _words(self, full: bool, then: str = "") -> str:
+        name, _, derived = self.name.partition(":")
+        kind, _, fmr = name.partition("@fmr=")
+        words = _plain(name)
+        if fmr:
+            rate = f"{100 * float(fmr):g} %" if full else f"{float(fmr):g}"
+            words = f"{kind.upper()} at FMR {rate}"
+        for pattern, forms in WORDS.items():
+            if found := re.fullmatch(pattern, name):
+                words = forms[full].format(*found.groups())
+        return words + then + (f": {_plain(derived)}" if derived else "")
 
 
 def _plain(name: str) -> str:
@@ -229,11 +219,29 @@ def _plain(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """Mean and population standard deviation over seeds; NaN where a seed's number is unsupported."""
+    """A number with its uncertainty, or the reason why there is none.
+
+    Attributes:
+      mean: the number; NaN where there is none, or where one of those it is the mean of is unsupported.
+      deviation: population standard deviation over seeds; None for a single seed.
+      low, high: interval of 95 %; None where there is none.
+      reason: why ``mean`` is NaN; "" where it is not.
+      doubtful: whether a fit behind it was numerically doubtful.
+    """
 
     mean: float
-    deviation: float
-    seeds: int
+    deviation: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+    doubtful: bool = False
+
+    def __post_init__(self) -> None:
+        reason = (self.reason or NO_REASON) if math.isnan(self.mean) else ""
+        object.__setattr__(self, "reason", reason)
+        for name in ("low", "high"):
+            number = getattr(self, name)
+            object.__setattr__(self, name, None if number is None or math.isnan(number) else number)
 
 
 class ResultTable:
@@ -246,9 +254,10 @@ class ResultTable:
       order: encoders that come first, in this order, such as families give it.
 
     Attributes:
-      settings, measures, sources, targets, encoders, seeds: what there is, in order of appearance;
-        ``encoders`` are the sources and then what is only a target, and ``targets`` follow the order of
-        ``encoders``.
+      settings, measures, seeds: what there is, in order of appearance.
+      encoders: the sources and then what is only a target, in the order asked for, then of appearance.
+      sources, targets: those of ``encoders`` that maps start from and lead to.
+      left_out: pairs for which some setting has no number at all in some seed.
     """
 
     def __init__(
@@ -261,48 +270,36 @@ class ResultTable:
     ):
         self.doubtful = set(doubtful)
         # For each setting and measure, for each pair, for each seed.
-        found: dict[tuple[str, int | None, str, str], dict[Pair, dict[int, Row]]] = {}
+        self._rows: dict[tuple[Setting, Measure], dict[Pair, dict[int, Row]]] = {}
+        asked: set[tuple[Setting, Pair, int]] = set()
+        answered: set[tuple[Setting, Pair, int]] = set()
         for row in rows:
-            rank = None if row.method in merge_ranks else row.rank
-            pairs = found.setdefault((row.method, rank, row.measure, row.own_photograph), {})
-            pairs.setdefault((row.source, row.target), {})[row.seed] = row
-        self._rows = {
-            (Setting(method, rank), Measure(name, own)): pairs
-            for (method, rank, name, own), pairs in found.items()
-        }
-        every = [(pair, seeds) for pairs in self._rows.values() for pair, seeds in pairs.items()]
-        self.seeds = list(dict.fromkeys(seed for _, seeds in every for seed in seeds))
+            setting = Setting(row.method, None if row.method in merge_ranks else row.rank)
+            pair = row.source, row.target
+            pairs = self._rows.setdefault((setting, Measure(row.measure, row.own_photograph)), {})
+            pairs.setdefault(pair, {})[row.seed] = row
+            (asked if math.isnan(row.value) else answered).add((setting, pair, row.seed))
+        self.left_out = {pair for _, pair, _ in asked - answered}
         self.settings = list(dict.fromkeys(setting for setting, _ in self._rows))
         self.measures = list(dict.fromkeys(measure for _, measure in self._rows))
-        sources = list(dict.fromkeys(source for (source, _), _ in every))
-        encoders = list(dict.fromkeys([*sources, *(target for (_, target), _ in every)]))
+        every = [each for pairs in self._rows.values() for each in pairs.items()]
+        self.seeds = list(dict.fromkeys(seed for _, seeds in every for seed in seeds))
+        sources = dict.fromkeys(source for (source, _), _ in every)
+        targets = dict.fromkeys(target for (_, target), _ in every)
         index_of = {name: index for index, name in enumerate(order)}
-        self.encoders = sorted(encoders, key=lambda name: index_of.get(name, len(index_of)))
-        self.sources = sorted(sources, key=self.encoders.index)
-        self.targets = sorted({target for (_, target), _ in every}, key=self.encoders.index)
-        self.left_out = self._without_any_value()
-
-    def _without_any_value(self) -> set[Pair]:
-        """Pairs for which some setting has no number at all in some seed."""
-        without: set[Pair] = set()
-        for setting in self.settings:
-            found: dict[tuple[Pair, int], bool] = {}
-            for measure in self.measures:
-                for pair, rows in self._rows.get((setting, measure), {}).items():
-                    for seed, row in rows.items():
-                        found[pair, seed] = found.get((pair, seed), False) or not math.isnan(row.value)
-            without |= {pair for (pair, _), any_value in found.items() if not any_value}
-        return without
+        self.encoders = sorted(sources | targets, key=lambda name: index_of.get(name, len(index_of)))
+        self.sources = [name for name in self.encoders if name in sources]
+        self.targets = [name for name in self.encoders if name in targets]
 
     def cell(self, setting: Setting, measure: Measure, source: str, target: str) -> Cell | None:
-        """One pair over all seeds; None where it was not measured."""
-        rows = self._rows.get((setting, measure), {}).get((source, target))
-        return None if rows is None else _over_seeds([row.value for row in rows.values()])
-
-    def reason(self, setting: Setting, measure: Measure, source: str, target: str) -> str:
-        """Why a pair has no number in some seed; "" where it has one in all."""
-        rows = self._rows.get((setting, measure), {}).get((source, target), {})
-        return "; ".join(_reasons(rows.values()))
+        """One pair over all seeds or, with a single seed, with its interval; None where it was not measured."""
+        rows = list(self._rows.get((setting, measure), {}).get((source, target), {}).values())
+        if not rows:
+            return None
+        low, high = (rows[0].low, rows[0].high) if len(self.seeds) == 1 else (None, None)
+        mean, deviation = _over_seeds([row.value for row in rows])
+        doubtful = (source, target, setting) in self.doubtful
+        return Cell(mean, deviation, low, high, "; ".join(_reasons(rows)), doubtful)
 
     def reasons(self, setting: Setting, measure: Measure) -> list[str]:
         """Why pairs of a setting have no number, each reason once."""
@@ -313,15 +310,25 @@ class ResultTable:
         """Mean over the ordered pairs within each seed, then mean and deviation of that over seeds.
 
         An encoder against itself is no pair and does not count; pairs in ``left_out`` do not count for any setting,
-        so that the means of settings stay comparable.
+        so that the means of settings stay comparable. None where no pair was measured.
         """
+        pairs = [
+            list(rows.values())
+            for (source, target), rows in self._rows.get((setting, measure), {}).items()
+            if source != target and (source, target) not in self.left_out
+        ]
         per_seed: dict[int, list[float]] = {}
-        for (source, target), rows in self._rows.get((setting, measure), {}).items():
-            if source != target and (source, target) not in self.left_out:
-                for seed, row in rows.items():
-                    per_seed.setdefault(seed, []).append(row.value)
+        for row in itertools.chain(*pairs):
+            per_seed.setdefault(row.seed, []).append(row.value)
+        if not per_seed:
+            return None
+        if missing := [reasons for rows in pairs if (reasons := _reasons(rows))]:
+            words = "; ".join(dict.fromkeys(itertools.chain(*missing)))
+            every = f"{len(pairs):,} pair{'s' * (len(pairs) != 1)}"
+            return Cell(math.nan, reason=f"{len(missing):,} of {every}: {words}")
+        doubtful = any(mark[2] == setting for mark in self.doubtful)
         means = [math.fsum(values) / len(values) for values in per_seed.values()]
-        return _over_seeds(means) if means else None
+        return Cell(*_over_seeds(means), doubtful=doubtful)
 
     def matrix(self, setting: Setting, measure: Measure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Source by target over ``sources`` and ``targets``.
@@ -336,13 +343,15 @@ class ResultTable:
             for j, target in enumerate(self.targets):
                 cell = self.cell(setting, measure, source, target)
                 if cell is not None:
-                    means[i, j], deviations[i, j], measured[i, j] = cell.mean, cell.deviation, True
+                    deviation = np.nan if cell.deviation is None else cell.deviation
+                    means[i, j], deviations[i, j], measured[i, j] = cell.mean, deviation, True
         return means, deviations, measured
 
 
-def _over_seeds(values: Sequence[float]) -> Cell:
+def _over_seeds(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and, over several seeds, population standard deviation."""
     array = np.asarray(values, np.float64)
-    return Cell(float(array.mean()), float(array.std()), len(array))
+    return float(array.mean()), float(array.std()) if len(array) > 1 else None
 
 
 def _reasons(rows: Iterable[Row]) -> list[str]:

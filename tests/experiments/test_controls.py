@@ -14,7 +14,7 @@ from jaxalign.data import EmbeddingStore
 from jaxalign.report import Measure, Row
 from jaxalign.report.part import OWN, Part, relative_rows
 from jaxalign.report.sections.comparison import controls_table
-from jaxalign.report.tables import Value
+from jaxalign.report.tables import Cell
 
 MODELS = "--models=zoo:arcface_plain,zoo:untrained_residual"
 
@@ -98,9 +98,9 @@ def test_an_encoder_that_finds_nobody_has_no_relative_figure():
     assert math.isnan(relative.value) and relative.reason
     table = controls_table(Part("p", "pairwise", {}, [*rows, relative]), Measure("rank1", "excluded"), set())
     (_, own, beside_own), (_, ridge, beside_ridge) = table.rows
-    assert isinstance(own, Value) and own.mean == 0.25 and beside_own is None
-    assert isinstance(ridge, Value) and ridge.mean == 0.1
-    assert isinstance(beside_ridge, Value) and beside_ridge.reason == relative.reason
+    assert isinstance(own, Cell) and own.mean == 0.25 and beside_own is None
+    assert isinstance(ridge, Cell) and ridge.mean == 0.1
+    assert isinstance(beside_ridge, Cell) and beside_ridge.reason == relative.reason
 
 
 def test_a_photograph_of_a_pixel_control_may_be_black(tmp_path):

@@ -1,6 +1,6 @@
 """A made-up study: every file that drivers write, with numbers that follow from the names' places alone."""
 
-import csv
+import itertools
 import json
 import math
 import pathlib
@@ -15,7 +15,7 @@ from scipy.spatial.distance import squareform
 from experiments.run import results
 from experiments.run.results import FitRow
 from jaxalign.report import Row
-from jaxalign.report.result_table import Difference, ThreeWay
+from jaxalign.report.result_table import Difference, Point, Predicted, ThreeWay
 
 ENCODERS = ("arcface", "adaface", "magface", "clip", "dino")
 HOSTILE = (
@@ -99,31 +99,26 @@ def curve_rows(dataset, encoders, seeds):
     """CMC and the curve behind the DET, with bands."""
     rows = []
     for here, _, value in of_methods(dataset, encoders, seeds):
-        points: list[tuple[str, str, str, float, float, float]] = [
-            ("excluded", "cmc", "rank", k, min(1.0, value + 0.04 * math.log(k)), 1) for k in range(1, 21)
-        ]
+        points = [("excluded", "cmc", "rank", k, value + 0.04 * math.log(k), 1) for k in range(1, 21)]
         for f in np.logspace(-3, -0.5, 9):
             points.append(("", "tmr", "fmr", float(f), 1 - (1 - value) * (1 - f**0.4), 0.999))
         for own, measure, axis, at, hit, most in points:
-            ends: Any = {"low": hit - 0.02, "high": min(most, hit + 0.02)}
-            rows.append(Row(*here, own, measure, hit, axis=axis, at=at, **ends))
+            ends: Any = {"low": min(1.0, hit) - 0.02, "high": min(most, hit + 0.02)}
+            rows.append(Row(*here, own, measure, min(1.0, hit), axis=axis, at=at, **ends))
     return rows
 
 
-def write_projection(directory: pathlib.Path, dataset: str, encoders: Sequence[str]) -> None:
+def projection(dataset: str, encoders: Sequence[str]) -> list[Point]:
     """Six people, four photographs each, apart before the map and together after it."""
     random = np.random.default_rng(0)
-    with (directory / "projection.csv").open("w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow("dataset source target method stage side person x y".split())
-        for source, target in ((encoders[0], encoders[1]), (encoders[1], encoders[0])):
-            for person in range(6):
-                for stage in ("before", "after"):
-                    for side in ("source", "target"):
-                        angle = person if stage == "after" or side == "target" else person * 2 + 3
-                        centre = np.array([math.cos(angle), math.sin(angle)])
-                        for x, y in centre + 0.06 * random.normal(size=(4, 2)):
-                            lines.writerow([dataset, source, target, "canonical", stage, side, person, x, y])
+    points = []
+    places = itertools.product((0, 1), range(6), ("before", "after"), ("source", "target"))
+    for first, person, stage, side in places:
+        names = encoders[first], encoders[1 - first]
+        angle = person if stage == "after" or side == "target" else person * 2 + 3
+        for x, y in np.array([math.cos(angle), math.sin(angle)]) + 0.06 * random.normal(size=(4, 2)):
+            points.append(Point(dataset, *names, "canonical", stage, side, person, x, y))
+    return points
 
 
 def write_pairwise(folder, dataset, encoders=ENCODERS, seeds=(42, 123), *, whole=True, **config) -> None:
@@ -138,13 +133,11 @@ def write_pairwise(folder, dataset, encoders=ENCODERS, seeds=(42, 123), *, whole
             curves = curve_rows(dataset, encoders, seeds)
             results.write_parquet(directory / "curves.parquet", curves)
             results.write_csv(directory / "curves.csv", results.COLUMNS, curves)
-            write_projection(directory, dataset, encoders)
+            results.write_csv(directory / "projection.csv", Point._fields, projection(dataset, encoders))
 
     fits = [
-        FitRow(
-            dataset, source, target, method, 42, None, None, 0.5, 30.0, 9.0, (i, j, method) != (0, 1, "ridge")
-        )
-        for i, j, source, target in pairs(encoders)
+        FitRow(dataset, s, t, method, 42, None, None, 0.5, 30.0, 9.0, (i, j, method) != (0, 1, "ridge"))
+        for i, j, s, t in pairs(encoders)
         for method, _ in METHODS
     ]
     rows = pairwise_rows(dataset, encoders, seeds)
@@ -157,13 +150,10 @@ def write_pairwise(folder, dataset, encoders=ENCODERS, seeds=(42, 123), *, whole
 def write_transfer(folder, datasets, encoders, seeds) -> None:
     """Each data set's maps on each."""
     rows = []
-    for fitted in datasets:
-        for tested in datasets:
-            loss = 0.0 if fitted == tested else 0.07
-            of_way = pairwise_rows(fitted, encoders, seeds, test_dataset="" if fitted == tested else tested)
-            rows += [
-                row._replace(value=max(0.0, row.value - loss)) if row.reason == "" else row for row in of_way
-            ]
+    for fitted, tested in itertools.product(datasets, datasets):
+        loss, where = (0.0, "") if fitted == tested else (0.07, tested)
+        for row in pairwise_rows(fitted, encoders, seeds, test_dataset=where):
+            rows.append(row if row.reason else row._replace(value=max(0.0, row.value - loss)))
     write_part(folder, "transfer", rows, datasets[0], encoders, seeds)
 
 
@@ -186,20 +176,19 @@ def write_sweep(folder, driver, dataset, encoders, seeds) -> None:
     }
     rows = []
     for seed in seeds:
-        for i, j, source, target in pairs(encoders):
-            for number, method in enumerate(("ridge", "canonical"), start=1):
-                here = dataset, source, target, method
-                for place, at in enumerate(places):
-                    value = rate(i, j, number, seed) * (1 - 0.5 ** (place + 1))
-                    if driver == "ridge_path":
-                        value = rate(i, j, number, seed) - 0.01 * (place - 2) ** 2
-                    rank = int(at) if axis == "rank" else None
-                    for own, measure, share in (("excluded", "rank1", 1.0), ("", "tmr@fmr=0.001", 0.8)):
-                        reached = value * share
-                        more: Any = {"axis": axis, "at": at, "low": reached - 0.02, "high": reached + 0.02}
-                        rows.append(Row(*here, rank, seed, own, measure, reached, **more))
-                for own, measure, (start, step), more in numbers.get(driver, []):
-                    rows.append(Row(*here, None, seed, own, measure, start + step * i, **more))
+        for (i, j, source, target), number in itertools.product(pairs(encoders), (1, 2)):
+            here = dataset, source, target, ("ridge", "canonical")[number - 1]
+            for place, at in enumerate(places):
+                value = rate(i, j, number, seed) * (1 - 0.5 ** (place + 1))
+                if driver == "ridge_path":
+                    value = rate(i, j, number, seed) - 0.01 * (place - 2) ** 2
+                rank = int(at) if axis == "rank" else None
+                for own, measure, share in (("excluded", "rank1", 1.0), ("", "tmr@fmr=0.001", 0.8)):
+                    reached = value * share
+                    more: Any = {"axis": axis, "at": at, "low": reached - 0.02, "high": reached + 0.02}
+                    rows.append(Row(*here, rank, seed, own, measure, reached, **more))
+            for own, measure, (start, step), more in numbers.get(driver, []):
+                rows.append(Row(*here, None, seed, own, measure, start + step * i, **more))
         if driver == "data_efficiency":
             of_mean = dataset, "", "", "ridge", None, seed, "excluded", "rank1:people_for_95%", 140.0
             rows.append(Row(*of_mean, low=90.0, high=300.0))
@@ -209,9 +198,9 @@ def write_sweep(folder, driver, dataset, encoders, seeds) -> None:
 def tree(encoders: Sequence[str]) -> dict:
     """Average linkage over 100 − symmetrised rank-1, by scipy."""
     count = len(encoders)
-    values = np.array(
-        [[100 * rate(i, j, 2) if i != j else 100.0 for j in range(count)] for i in range(count)]
-    )
+    values = np.full((count, count), 100.0)
+    for i, j, _, _ in pairs(encoders):
+        values[i, j] = 100 * rate(i, j, 2)
     distances = 100 - (values + values.T) / 2
     merges = linkage(squareform(distances, checks=False), "average")
     return {
@@ -234,46 +223,43 @@ def write_families(folder, dataset, encoders, seeds) -> None:
         content = {"rank1": tree(encoders), "auc": {**tree(encoders), "labels": None, "permutation": None}}
         (directory / "families.json").write_text(json.dumps(content), encoding="utf-8")
 
-    rows = [
-        Row(dataset, name, name, "families", None, seeds[0], "", "source_score", 0.5) for name in encoders
-    ]
+    here = "families", None, seeds[0], "", "source_score", 0.5
+    rows = [Row(dataset, name, name, *here) for name in encoders]
     write_part(folder, "families", rows, dataset, encoders, seeds, more)
 
 
 def write_geometry(folder, dataset, encoders, seeds) -> None:
     """Similarities with their nulls, single encoders, and what predicts alignability."""
     names = ("linear_cka_unbiased", "mutual_knn", "procrustes_distance")
+    here = "geometry", None, 42, ""
     rows = []
     for i, j, source, target in pairs(encoders):
-        if i < j:
-            here = dataset, source, target, "geometry", None, 42, ""
-            for place, name in enumerate(names):
-                value = round(0.9 - 0.1 * place - 0.05 * (j - i), 6)
-                for ending, number in (("", value), (":null_mean", 0.1), (":null_95%", 0.14)):
-                    rows.append(Row(*here, name + ending, number))
-                rows.append(Row(*here, name + ":calibrated", round((value - 0.1) / 0.9, 6)))
+        for place, name in enumerate(names if i < j else ()):
+            value = round(0.9 - 0.1 * place - 0.05 * (j - i), 6)
+            numbers = {
+                "": value,
+                ":null_mean": 0.1,
+                ":null_95%": 0.14,
+                ":calibrated": round((value - 0.1) / 0.9, 6),
+            }
+            rows += [Row(dataset, source, target, *here, name + end, numbers[end]) for end in numbers]
     for i, name in enumerate(encoders):
-        here = dataset, name, name, "geometry", None, 42, ""
         for measure in ("intrinsic_dimension_twonn", "participation_ratio", "anisotropy"):
-            rows.append(Row(*here, measure, 11.25 + i))
-        if i == 1:
-            rows.append(Row(*here, "hubness_skewness", NAN, reason="fewer than 10 neighbours"))
-        else:
-            rows.append(Row(*here, "hubness_skewness", 1.5))
+            rows.append(Row(dataset, name, name, *here, measure, 11.25 + i))
+        number: Any = {"value": NAN, "reason": "fewer than 10 neighbours"} if i == 1 else {"value": 1.5}
+        rows.append(Row(dataset, name, name, *here, "hubness_skewness", **number))
+    predictions = []
+    for method in ("canonical", "ridge"):
+        for place, name in enumerate(names):
+            for calibrated in ("no", "yes"):
+                value = 0.3 + 0.1 * place + 0.05 * (calibrated == "yes")
+                value = -value if name == "procrustes_distance" and calibrated == "no" else value
+                numbers = value, value - 0.2, min(1, value + 0.15), 10, 0.01
+                predictions.append(Predicted(name, calibrated, method, "rank1", *numbers))
+        predictions.append(Predicted("mean_cca", "yes", method, "rank1", NAN, NAN, NAN, 10, NAN))
 
     def more(directory):
-        with (directory / "prediction.csv").open("w", newline="", encoding="utf-8") as file:
-            lines = csv.writer(file, lineterminator="\n")
-            lines.writerow("similarity calibrated alignment_method measure spearman low high pairs p".split())
-            for method in ("canonical", "ridge"):
-                for place, name in enumerate(names):
-                    for calibrated in ("no", "yes"):
-                        value = 0.3 + 0.1 * place + 0.05 * (calibrated == "yes")
-                        value = -value if name == "procrustes_distance" and calibrated == "no" else value
-                        low_high = [value - 0.2, min(1, value + 0.15)]
-                        lines.writerow([name, calibrated, method, "rank1", value, *low_high, 10, 0.01])
-                lines.writerow(["mean_cca", "yes", method, "rank1", "", "", "", 10, ""])
-
+        results.write_csv(directory / "prediction.csv", Predicted._fields, predictions)
         results.write_parquet(directory / "alignability.parquet", pairwise_rows(dataset, encoders, seeds))
 
     write_part(folder, "geometry", rows, dataset, encoders, seeds, more)
@@ -282,32 +268,26 @@ def write_geometry(folder, dataset, encoders, seeds) -> None:
 def write_side_by_side(folder, driver, dataset, encoders, seeds) -> None:
     """More capacity, or halves of the training people."""
     methods, measures = {
-        "capacity": (("linear_features", "random_fourier", "polynomial", "mlp"), ("rank1", "auc")),
-        "stability": (
-            ("ridge", "canonical"),
-            ("map_agreement", "score_agreement", "ranking_agreement", "round_trip"),
-        ),
+        "capacity": ("linear_features random_fourier polynomial mlp", "rank1 auc"),
+        "stability": ("ridge canonical", "map_agreement score_agreement ranking_agreement round_trip"),
     }[driver]
     rows = []
-    for seed in seeds:
-        for place, method in enumerate(methods):
-            for i, j, source, target in pairs(encoders):
-                for number, measure in enumerate(measures):
-                    value = min(1.0, rate(i, j, 1, seed) + 0.01 * place + 0.1 * number)
-                    failed = (method, measure) == ("mlp", "auc")
-                    reason = "the network did not converge" if failed else ""
-                    own = "excluded" if measure == "rank1" else ""
-                    row = Row(
-                        dataset, source, target, method, None, seed, own, measure, NAN if failed else value
-                    )
-                    rows.append(row._replace(reason=reason))
+    for seed, (place, method) in itertools.product(seeds, enumerate(methods.split())):
+        for i, j, source, target in pairs(encoders):
+            for number, measure in enumerate(measures.split()):
+                value = min(1.0, rate(i, j, 1, seed) + 0.01 * place + 0.1 * number)
+                own = "excluded" if measure == "rank1" else ""
+                row = Row(dataset, source, target, method, None, seed, own, measure, value)
+                if (method, measure) == ("mlp", "auc"):
+                    row = row._replace(value=NAN, reason="the network did not converge")
+                rows.append(row)
 
     def more(directory):
         if driver == "stability":
             around = [*encoders, *encoders[:2]]
             ways = [
-                ThreeWay(dataset, *around[k : k + 3], "ridge", 42, 0.5, 0.4, 0.6)  # pyright: ignore
-                for k in range(len(encoders))
+                ThreeWay(dataset, *names, "ridge", 42, 0.5, 0.4, 0.6)
+                for names in zip(around, around[1:], around[2:])
             ]
             results.write_csv(directory / "three_way.csv", ThreeWay._fields, ways)
 

@@ -1,5 +1,6 @@
 """Reading results: what is there, and one sentence for what is not ours, of another version or mixed."""
 
+import functools
 import json
 import math
 import shutil
@@ -29,26 +30,18 @@ def study(tmp_path):
     folder = tmp_path / "study"
     made_results.write_pairwise(folder / "pairwise-made", "made", ENCODERS, (42,), whole=False)
     made_results.write_geometry(folder / "geometry-made", "made", ENCODERS, (42,))
-    content = {
-        "format": "jaxalign-results",
-        "version": 1,
-        "driver": "study",
-        "parts": ["geometry-made", "transfer"],
-    }
-    (folder / "config.json").write_text(json.dumps(content))
+    content = {"format": "jaxalign-results", "version": 1, "driver": "study"}
+    (folder / "config.json").write_text(json.dumps({**content, "parts": ["geometry-made", "transfer"]}))
     return folder
 
 
 def change(folder, **changes):
-    """Writes other values into config.json; names with points go deeper."""
+    """Writes other values into config.json; names with two underscores go deeper."""
     file = folder / "config.json"
     content = json.loads(file.read_text())
     for name, value in changes.items():
-        place = content
         *way, last = name.split("__")
-        for step in way:
-            place = place[step]
-        place[last] = value
+        functools.reduce(dict.__getitem__, way, content)[last] = value
     file.write_text(json.dumps(content))
 
 
@@ -105,23 +98,23 @@ def cut_line(folder):
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
 
 
-def other_methods(folder):
-    change(folder, config__protocol__methods=["identity", "ridge"])
+def changed(**changes):
+    return lambda folder: change(folder, **changes)
 
 
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (lambda folder: change(folder, driver="sweep"), "X was written by experiments.sweep"),
-        (lambda folder: change(folder, version=2), "X is of version 2"),
+        (changed(driver="sweep"), "X was written by experiments.sweep"),
+        (changed(version=2), "X is of version 2"),
         (drop_column, "X/results.parquet has no column reason"),
         (
             lambda folder: (folder / "results.parquet").write_bytes(b"PAR1"),
             "X/results.parquet cannot be read",
         ),
         (lambda folder: (folder / "results.parquet").unlink(), "X holds no results.parquet"),
-        (lambda folder: change(folder, config__protocol__seeds=[7]), "its results have the seeds 42"),
-        (other_methods, "its results have the methods canonical"),
+        (changed(config__protocol__seeds=[7]), "its results have the seeds 42"),
+        (changed(config__protocol__methods=["identity", "ridge"]), "its results have the methods canonical"),
         (cut_line, "X mixes two runs: results.csv has "),
     ],
 )
@@ -173,33 +166,28 @@ def run(capsys, *arguments):
 def test_the_command_writes_into_the_results_and_replaces_only_when_told(single, capsys):
     status, out, _ = run(capsys, single, "--tables=latex")
     assert status == 0
-    assert f"Wrote {single / 'report' / 'report.html'} with " in out
-    names = {path.name for path in (single / "report").iterdir()}
-    assert names == {"report.html", "config.json", "figures", "tables"}
-    figures = list((single / "report" / "figures").iterdir())
-    assert {path.stem for path in figures if path.suffix == ".svg"} == {
-        path.stem for path in figures if path.suffix == ".png"
-    }
-    tables = list((single / "report" / "tables").iterdir())
-    assert {path.suffix for path in tables} == {".csv", ".tex"}
+    written = single / "report"
+    assert f"Wrote {written / 'report.html'} with " in out
+    assert {path.name for path in written.iterdir()} == {"report.html", "config.json", "figures", "tables"}
+    figures = list((written / "figures").iterdir())
+    stems = [{path.stem for path in figures if path.suffix == suffix} for suffix in (".svg", ".png")]
+    assert stems[0] == stems[1]
+    assert {path.suffix for path in (written / "tables").iterdir()} == {".csv", ".tex"}
     status, _, err = run(capsys, single)
     assert (status, err.count("\n")) == (2, 1)
     assert "already holds results" in err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "named"),
     [
-        ([], "error: RESULTS_DIR is missing; it is the one argument without a flag, see --help."),
-        (["nowhere"], "error: there is no directory nowhere"),
-        (["a", "b"], "error: unexpected argument 'b'"),
-        (
-            ["nowhere", "--tables=word"],
-            "error: --tables: there is no format 'word'; there are markdown, latex.",
-        ),
+        ([], "RESULTS_DIR is missing"),
+        (["nowhere"], "there is no directory nowhere"),
+        (["a", "b"], "unexpected argument 'b'"),
+        (["nowhere", "--tables=word"], "--tables: there is no format 'word'; there are markdown, latex."),
     ],
 )
-def test_a_users_mistake_is_one_sentence_and_status_2(capsys, arguments, sentence):
+def test_a_users_mistake_is_one_sentence_and_status_2(capsys, arguments, named):
     status, out, err = run(capsys, *arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith(sentence)
+    assert err.startswith(f"error: {named}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from jaxalign.report.figures.drawing import INK, MUTED, SERIES, Plot, drawing, new_figure, picture
+from jaxalign.report.figures.drawing import INK, MUTED, SERIES, Plot, new_figure, picture, styled
 from jaxalign.report.labels import number, short_names, shown
 
 Linkage = Sequence[Sequence[float]]
@@ -28,19 +28,15 @@ def draw_dendrogram(
     axis: str,
     labels: Mapping[str, str] | None = None,
 ) -> Plot:
-    """The tree with its root at the left, a height at every merge.
+    """The tree with its root at the left, a height at every merge, and the family of each encoder in ``labels``.
 
-    Args:
-      encoders: names, in the order that the linkage counts them.
-      linkage: rows of (left, right, height, leaves).
-      name, title, caption: see ``Plot``.
-      axis: what a height is, with its unit.
-      labels: the family of each encoder, where there are any.
+    ``linkage`` has rows of (left, right, height, leaves), which count ``encoders`` in their order; ``axis`` says what
+    a height is.
     """
     count = len(encoders)
-    names = short_names(encoders)
-    families = list(dict.fromkeys((labels or {}).values()))
-    with drawing():
+    names, labels = short_names(encoders), labels or {}
+    families = list(dict.fromkeys(labels.values()))
+    with styled():
         figure = new_figure(6.4, 1.1 + max(0.28, 0.16 + 0.14 * (count <= 20)) * count)
         axes = figure.add_subplot()
         order = leaves(linkage, count)
@@ -48,12 +44,8 @@ def draw_dendrogram(
         middle = {leaf: float(row) for row, leaf in enumerate(order)}
         for merge, (left, right, at, *_) in enumerate(linkage):
             a, b = int(left), int(right)
-            axes.plot(
-                [height[a], at, at, height[b]],
-                [middle[a], middle[a], middle[b], middle[b]],
-                color=MUTED,
-                linewidth=1.4,
-            )
+            ends = [middle[a], middle[a], middle[b], middle[b]]
+            axes.plot([height[a], at, at, height[b]], ends, color=MUTED, linewidth=1.4)
             centre = (middle[a] + middle[b]) / 2
             if count <= 30:
                 axes.annotate(number(round(at, 1)), (at, centre), (3, 0), textcoords="offset points",
@@ -61,8 +53,7 @@ def draw_dendrogram(
             height[count + merge], middle[count + merge] = at, centre
         axes.set_yticks(range(count), [names[encoders[leaf]] for leaf in order])
         for tick, leaf in zip(axes.get_yticklabels(), order, strict=True):
-            family = (labels or {}).get(encoders[leaf])
-            if family is not None:
+            if (family := labels.get(encoders[leaf])) is not None:
                 tick.set_text(f"{names[encoders[leaf]]} [{shown(family)}]")
                 tick.set_color(SERIES[families.index(family) % len(SERIES)])
         axes.set_yticklabels(axes.get_yticklabels())

@@ -1,10 +1,11 @@
 """A figure of numbers with intervals, one on each line."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxalign.report.figures.drawing import INK, MUTED, PAPER, SERIES, Plot, drawing, new_figure, picture
+from jaxalign.report.figures.drawing import INK, MUTED, PAPER, SERIES, Plot, new_figure, picture, styled
 from jaxalign.report.labels import NO_VALUE, number, short_names, shown
 
 
@@ -32,37 +33,23 @@ def draw_dots(
 ) -> Plot:
     """A line for each number, from top to bottom; one without a number says so.
 
-    Args:
-      dots: to draw.
-      name, title, caption: see ``Plot``.
-      axis: what the numbers are, with the unit.
-      unit: for the alternative text.
-      zero: draw a line at 0.
+    ``axis`` says what the numbers are, with their unit; ``zero`` draws a line at 0.
     """
     labels = short_names((dot.label for dot in dots), 60)
-    with drawing():
+    with styled():
         figure = new_figure(6.4, 1.0 + 0.27 * len(dots))
         axes = figure.add_subplot()
+        write = functools.partial(axes.annotate, va="center", color=INK)
         for row, dot in enumerate(dots):
             if math.isnan(dot.value):
-                axes.annotate(
-                    NO_VALUE,
-                    (0.01, row),
-                    xycoords=("axes fraction", "data"),
-                    fontsize=8,
-                    va="center",
-                    color=INK,
-                )
+                write(NO_VALUE, (0.01, row), xycoords=("axes fraction", "data"), fontsize=8)
                 continue
             if not math.isnan(dot.low):
                 axes.plot([dot.low, dot.high], [row, row], color=SERIES[0], linewidth=1.8, alpha=0.6)
             face = PAPER if dot.hollow else SERIES[0]
             axes.plot(dot.value, row, "o", color=SERIES[0], markerfacecolor=face, markersize=6)
             end = dot.value if math.isnan(dot.high) else max(dot.value, dot.high)
-            text = number(round(dot.value, 3))
-            axes.annotate(
-                text, (end, row), (6, 0), textcoords="offset points", fontsize=7.5, va="center", color=INK
-            )
+            write(number(round(dot.value, 3)), (end, row), (6, 0), textcoords="offset points", fontsize=7.5)
         if zero:
             axes.axvline(0, color=MUTED, linewidth=0.8)
         axes.set_yticks(range(len(dots)), [labels[dot.label] for dot in dots])
@@ -76,13 +63,11 @@ def draw_dots(
 
 
 def _in_words(title: str, dots: Sequence[Dot], unit: str) -> str:
-    return f"{title}. " + "; ".join(f"{shown(dot.label)}: {_number(dot, unit)}" for dot in dots) + "."
-
-
-def _number(dot: Dot, unit: str) -> str:
-    if math.isnan(dot.value):
-        return f"no number ({dot.reason})" if dot.reason else "no number"
-    interval = (
-        "" if math.isnan(dot.low) else f" ({number(round(dot.low, 3))} to {number(round(dot.high, 3))})"
-    )
-    return f"{number(round(dot.value, 3))}{' ' + unit if unit else ''}{interval}"
+    words = []
+    for dot in dots:
+        value, low, high = (number(round(each, 3)) for each in (dot.value, dot.low, dot.high))
+        text = " ".join(filter(None, (value, unit))) + ("" if math.isnan(dot.low) else f" ({low} to {high})")
+        if math.isnan(dot.value):
+            text = f"no number ({dot.reason})" if dot.reason else "no number"
+        words.append(f"{shown(dot.label)}: {text}")
+    return f"{title}. {'; '.join(words)}."

@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import html
+import importlib
 import io
 import re
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
+from jaxalign.core.errors import UserError
 from jaxalign.report.labels import file_stem
 
 # Each is a colour that nothing else has, so that a page can put its own, light or dark, in its place.
@@ -88,8 +90,18 @@ class Plot:
         return _COLOUR.sub(lambda found: f"var(--{_EXCHANGED[found[0]]}, {found[0]})", tag)
 
 
+def require_libraries(who: str, names: Sequence[str], otherwise: str = "") -> None:
+    """Raises ``UserError`` if a module is not installed; ``otherwise`` says what helps besides installing it."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            missing = f"{who} {error.name}, which is not installed; run `pip install {error.name}`"
+            raise UserError(f"{missing}{otherwise}.") from error
+
+
 @contextlib.contextmanager
-def drawing() -> Iterator[None]:
+def styled() -> Iterator[None]:
     """Our style, without a change of the caller's; around everything that makes or saves a figure."""
     import matplotlib
 
@@ -98,18 +110,18 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Any:
     """An empty figure of so many inches, outside pyplot's state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
 def text_width(text: str, size: float) -> float:
-    """Of a line of text in the font of figures, in inches; ``size`` in points. Call it inside ``drawing``."""
+    """Of a line of text in the font of figures, in inches; ``size`` in points. Call it inside ``styled``."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
@@ -118,12 +130,7 @@ def text_width(text: str, size: float) -> float:
 
 
 def picture(figure: Any, name: str, *, title: str, caption: str, alt: str) -> Plot:
-    """Saves a figure in both formats.
-
-    Args:
-      figure: matplotlib's, made inside ``drawing``.
-      name, title, caption, alt: see ``Plot``; the name is made safe for files and ids.
-    """
+    """Saves a matplotlib figure, made inside ``styled``, in both formats; the name is made safe for files and ids."""
     svg, png = io.StringIO(), io.BytesIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(svg, format="svg", metadata=no_metadata)

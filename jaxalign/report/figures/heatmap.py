@@ -5,22 +5,12 @@ import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxalign.core.errors import UserError
-from jaxalign.report.figures.drawing import (
-    DOTS_PER_INCH,
-    EMPTY,
-    INK,
-    MUTED,
-    PAPER,
-    Plot,
-    drawing,
-    picture,
-    text_width,
-)
+from jaxalign.report.figures import drawing
+from jaxalign.report.figures.drawing import EMPTY, INK, MUTED, PAPER, Plot
 from jaxalign.report.labels import count, short_names, shown
 from jaxalign.report.result_table import Measure, ResultTable, Setting
 
@@ -56,35 +46,25 @@ def draw_heatmaps(
     Raises:
       UserError: matplotlib is not installed.
     """
-    directory = pathlib.Path(directory)
-    chosen = list(table.measures if measures is None else measures)
-    pairs = ((setting, measure) for setting in table.settings for measure in chosen)
-    drawable = [each for each in pairs if table.mean_over_pairs(*each) is not None]
     require_matplotlib()
-    canvas = Canvas(table, caption)
+    directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    canvas = Canvas(table, caption)
+    chosen = list(table.measures if measures is None else measures)
     paths = []
-    for setting, measure in drawable:
-        paths.append(directory / file_name(setting, measure))
-        if progress is not None:
-            progress(paths[-1].name)
-        canvas.save(setting, measure, paths[-1])
+    for setting in table.settings:
+        for measure in chosen:
+            if table.mean_over_pairs(setting, measure) is not None:
+                paths.append(directory / file_name(setting, measure))
+                if progress is not None:
+                    progress(paths[-1].name)
+                canvas.save(setting, measure, paths[-1])
     return paths
 
 
 def require_matplotlib() -> None:
-    """Says in one sentence that matplotlib is missing, before any work is done.
-
-    Raises:
-      UserError: it is.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            "heat maps need matplotlib, which is not installed; run `pip install matplotlib` or add "
-            "--heatmaps=none."
-        ) from error
+    """Raises ``UserError`` if matplotlib is missing, before any work is done."""
+    drawing.require_libraries("heat maps need", ["matplotlib"], " or add --heatmaps=none")
 
 
 def file_name(setting: Setting, measure: Measure) -> str:
@@ -95,10 +75,10 @@ def file_name(setting: Setting, measure: Measure) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """The scale of colours: its ends, and whether the dark end is the better one.
+    """The scale of colours.
 
     Attributes:
-      low, high: in the unit shown.
+      low, high: its ends, in the unit shown.
       reverse: the low end is the bright one.
       factor: from a row's value to the unit.
       unit: written above the scale.
@@ -126,28 +106,27 @@ class Scale:
         return cls(low, high if high > low else low + 1, factor=1, unit="")
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """Sizes, in inches and points, that keep numbers readable from 2 to 40 encoders."""
+class Layout(NamedTuple):
+    """Width and height of a cell in inches, size of its text in points, and what the text is of."""
 
     width: float
     height: float
     size: float
     digits: int | None  # after the point; None for no numbers at all
-    deviations: bool
+    deviations: bool = False
 
-    @classmethod
-    def of(cls, encoders: int, numbers_to: int) -> "Layout":
-        if encoders <= 10:
-            return cls(0.66, 0.48, 8.5, 1, True)
-        if encoders <= 14:
-            return cls(0.52, 0.42, 7.5, 1, True)
-        if encoders <= 24:
-            side = 9.4 / (encoders + 1)
-            return cls(side, max(side, 0.36), 7, 1, False)
-        digits = 0 if encoders <= numbers_to else None
-        side = max(0.1, 9.6 / (encoders + 1))
-        return cls(side, side, 6, digits, False)
+
+def layout_for(encoders: int, numbers_to: int) -> Layout:
+    """A layout that keeps numbers readable from 2 encoders to ``numbers_to``."""
+    if encoders <= 10:
+        return Layout(0.66, 0.48, 8.5, 1, deviations=True)
+    if encoders <= 14:
+        return Layout(0.52, 0.42, 7.5, 1, deviations=True)
+    if encoders <= 24:
+        side = 9.4 / (encoders + 1)
+        return Layout(side, max(side, 0.36), 7, 1)
+    side = max(0.1, 9.6 / (encoders + 1))
+    return Layout(side, side, 6, 0 if encoders <= numbers_to else None)
 
 
 class Canvas:
@@ -168,126 +147,118 @@ class Canvas:
         roles: tuple[str, str] = ROLES,
         numbers_to: int = MOST_NUMBERS,
     ):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         self.table = table
         rows, columns = len(table.sources) + 1, len(table.targets) + 1  # one more of each for the means
-        self.layout = Layout.of(max(rows, columns) - 1, numbers_to)
+        self.layout = layout_for(max(rows, columns) - 1, numbers_to)
         self.size = max(6.0, self.layout.size)
         self.names = short_names(table.encoders)
-        with drawing():
-            widest = max(text_width(name, self.size) for name in ["mean of column", *self.names.values()])
         self.angle = 40 if columns < 16 else 60
-        left = 0.5 + widest
-        bottom = (0.58 if roles[1] else 0.34) + widest * math.sin(math.radians(self.angle))
-        right, top = left + self.layout.width * columns, bottom + self.layout.height * rows
-        width, height = max(right + 0.75, 6.4), top + 0.85
-        with drawing():
-            self.figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
-            FigureCanvasAgg(self.figure)
+        with drawing.styled():
+            words = ["mean of column", *self.names.values()]
+            widest = max(drawing.text_width(name, self.size) for name in words)
+            left = 0.5 + widest
+            bottom = (0.58 if roles[1] else 0.34) + widest * math.sin(math.radians(self.angle))
+            right, top = left + self.layout.width * columns, bottom + self.layout.height * rows
+            width, height = max(right + 0.75, 6.4), top + 0.85
+            self.figure = drawing.new_figure(width, height, layout=None)
             shape = (left / width, bottom / height, (right - left) / width, (top - bottom) / height)
             self.axes: Any = self.figure.add_axes(shape)
             # As it is, without resampling, so that an SVG has one pixel a cell and sharp edges.
-            self.image = self.axes.imshow(
-                np.zeros((rows, columns)), cmap=COLOURS, aspect="auto", interpolation="none"
-            )
+            empty = np.zeros((rows, columns))
+            self.image = self.axes.imshow(empty, cmap=COLOURS, aspect="auto", interpolation="none")
             bar = self.figure.add_axes(((right + 0.16) / width, shape[1], 0.14 / width, shape[3]))
             self.bar: Any = self.figure.colorbar(self.image, cax=bar)
             self.bar.outline.set_visible(False)
             self._labels(rows, columns, roles)
-            self.texts = [
-                [self.axes.text(j, i, "", ha="center", va="center", fontsize=self.layout.size, linespacing=1.05)
-                 for j in range(columns)]
-                for i in range(rows)
-            ]  # fmt: skip
+            style = {"ha": "center", "va": "center", "fontsize": self.layout.size, "linespacing": 1.05}
+            self.texts = [[self.axes.text(j, i, "", **style) for j in range(columns)] for i in range(rows)]
             place = 0.12 / width
             self.title: Any = self.figure.text(place, 1 - 0.3 / height, "", fontsize=11.5, weight="bold")
             self.caption = self.figure.text(place, 1 - 0.56 / height, caption, fontsize=8.5, color=MUTED)
             self.footnote = self.figure.text(place, 0.1 / height, "", fontsize=7.5, color=MUTED)
 
     def _labels(self, rows: int, columns: int, roles: tuple[str, str]) -> None:
-        axes, names = self.axes, self.names
-        targets = [*(names[name] for name in self.table.targets), "mean of row"]
-        axes.set_xticks(range(columns), targets, rotation=self.angle, ha="right",
-                        rotation_mode="anchor", fontsize=self.size)  # fmt: skip
-        sources = [*(names[name] for name in self.table.sources), "mean of column"]
+        axes = self.axes
+        targets = [*(self.names[name] for name in self.table.targets), "mean of row"]
+        turned: Any = {"rotation": self.angle, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(columns), targets, fontsize=self.size, **turned)
+        sources = [*(self.names[name] for name in self.table.sources), "mean of column"]
         axes.set_yticks(range(rows), sources, fontsize=self.size)
         axes.set_xlabel(roles[1], fontsize=self.size + 0.5)
         axes.set_ylabel(roles[0], fontsize=self.size + 0.5)
         axes.tick_params(length=0)
         axes.set_facecolor(EMPTY)
-        for side in axes.spines.values():
-            side.set_visible(False)
+        axes.spines[:].set_visible(False)
         for line, cells in ((axes.axvline, columns), (axes.axhline, rows)):
             for edge in range(1, cells):
                 line(edge - 0.5, color=PAPER, linewidth=4 if edge == cells - 1 else 0.8)
 
     def save(self, setting: Setting, measure: Measure, path: pathlib.Path) -> None:
         """Writes one picture as PNG."""
-        with drawing():
-            self.show(setting, measure)
-            self.figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
+        with drawing.styled():
+            self._show(setting, measure, Scale.of(measure), f"{setting}: {measure.describe()}")
+            self.figure.savefig(path, dpi=drawing.DOTS_PER_INCH, metadata={"Software": None})
 
-    def show(self, setting: Setting, measure: Measure, scale: Scale | None = None, title: str = "") -> None:
-        """Puts a setting's numbers into the figure, without drawing it."""
+    def plot(
+        self, setting: Setting, measure: Measure, *, name: str, scale: Scale | None = None, title: str = ""
+    ) -> Plot:
+        """A setting's heat map for a page; without a scale and a title they are those of the measure."""
         scale = scale or Scale.of(measure)
+        title = title or f"{setting}: {measure.describe()}"
+        roles = "Rows are sources, columns are targets. " if scale.unit else ""
+        means = "The last row and column are means over the other encoders; cells not measured are grey."
+        alt = f"Heat map. {title}. {_in_words(self.table, setting, measure, scale)}"
+        with drawing.styled():
+            self._show(setting, measure, scale, title)
+            return drawing.picture(self.figure, name, title=title, caption=roles + means, alt=alt)
+
+    def _show(self, setting: Setting, measure: Measure, scale: Scale, title: str) -> None:
+        """Puts a setting's numbers into the figure, without drawing it."""
         means, deviations, measured = self.table.matrix(setting, measure)
         values = scale.factor * _with_margins(means, self._pairs(measured))
-        self._use(scale)
         self.image.set_data(np.ma.masked_invalid(values))
-        several = len(self.table.seeds) > 1 and self.layout.deviations
-        digits = self.layout.digits if scale.unit else 2
-        if self.layout.digits is not None:
-            self._numbers(setting, values, scale.factor * deviations if several else None, measured, digits)
-        self.title.set_text(title or f"{setting}: {measure.describe()}")
-        self.footnote.set_text(self._footnote(setting, measure, values[:-1, :-1], measured))
-        self._fit_title()
-
-    def _use(self, scale: Scale) -> None:
         self.image.set_clim(scale.low, scale.high)
         self.image.set_cmap(COLOURS + "_r" if scale.reverse else COLOURS)
         self.bar.update_normal(self.image)
         self.bar.ax.tick_params(labelsize=self.size, length=2)
         self.bar.ax.set_title(scale.unit, fontsize=self.size)
+        if self.layout.digits is not None:
+            digits = self.layout.digits if scale.unit else 2
+            self._numbers(setting, values, scale.factor * deviations, measured, digits)
+        self.title.set_text(title)
+        self.footnote.set_text(self._footnote(setting, measure, means, measured))
+        self._fit()
 
     def _numbers(
-        self,
-        setting: Setting,
-        values: np.ndarray,
-        deviations: np.ndarray | None,
-        measured: np.ndarray,
-        digits: int | None,
+        self, setting: Setting, values: np.ndarray, deviations: np.ndarray, measured: np.ndarray, digits: int
     ) -> None:
+        table = self.table
         colour = self.image.to_rgba(np.ma.masked_invalid(values))
         for (i, j), value in np.ndenumerate(values):
-            inner = i < measured.shape[0] and j < measured.shape[1]
+            inner = i < len(table.sources) and j < len(table.targets)
             text = f"{value:.{digits}f}"
             if np.isnan(value):
                 text = "n/a" if not inner or measured[i, j] else ""
             elif inner:
-                mark = "*" if self._doubtful(setting, i, j) else ""
-                text += mark + (f"\n±{deviations[i, j]:.{digits}f}" if deviations is not None else "")
+                text += "*" * ((table.sources[i], table.targets[j], setting) in table.doubtful)
+                if self.layout.deviations and not np.isnan(deviations[i, j]):
+                    text += f"\n±{deviations[i, j]:.{digits}f}"
             self.texts[i][j].set_text(text)
             dark = np.dot(colour[i, j, :3], (0.299, 0.587, 0.114)) < 0.5
             self.texts[i][j].set_color(INK if np.isnan(value) else "white" if dark else "black")
 
-    def _doubtful(self, setting: Setting, i: int, j: int) -> bool:
-        return (self.table.sources[i], self.table.targets[j], setting) in self.table.doubtful
-
     def _pairs(self, measured: np.ndarray) -> np.ndarray:
-        left_out = self.table.left_out
-        other = np.array(
-            [[s != t and (s, t) not in left_out for t in self.table.targets] for s in self.table.sources]
-        )
-        return measured & other
+        """Which cells count for the means, shape as ``measured``."""
+        table = self.table
+        other = [[s != t and (s, t) not in table.left_out for t in table.targets] for s in table.sources]
+        return measured & np.array(other)
 
-    def _footnote(self, setting: Setting, measure: Measure, values: np.ndarray, measured: np.ndarray) -> str:
+    def _footnote(self, setting: Setting, measure: Measure, means: np.ndarray, measured: np.ndarray) -> str:
         notes = []
         if len(self.table.seeds) > 1:
             spread = " ± standard deviation" if self.layout.deviations else ""
             notes.append(f"mean{spread} over {len(self.table.seeds)} seeds")
-        if np.isnan(values[measured]).any():
+        if np.isnan(means[measured]).any():
             reasons = self.table.reasons(setting, measure)
             more = f" and {len(reasons) - 1} more reasons" if len(reasons) > 1 else ""
             notes.append(f"n/a: {reasons[0]}{more}")
@@ -295,47 +266,12 @@ class Canvas:
             notes.append("*: the fit was numerically doubtful")
         return "; ".join(notes)
 
-    def _fit_title(self) -> None:
-        """Shrinks a title that would run out of a small figure."""
+    def _fit(self) -> None:
+        """Shrinks lines of text that would run out of a small figure."""
         room = self.figure.get_figwidth() - 0.24
         for text, size in ((self.title, 11.5), (self.caption, 8.5), (self.footnote, 7.5)):
             needed = 0.0078 * size * len(text.get_text()) * (1.07 if text is self.title else 1.0)
             text.set_fontsize(size * min(1.0, room / max(needed, 1e-9)))
-
-
-def heat_map(
-    canvas: Canvas,
-    setting: Setting,
-    measure: Measure,
-    *,
-    name: str,
-    scale: Scale | None = None,
-    title: str = "",
-) -> Plot:
-    """A setting's heat map for a page.
-
-    Args:
-      canvas: of the table.
-      setting, measure: what to show.
-      name: of the files.
-      scale: of the colours; that of the measure by default.
-      title: setting and measure by default.
-    """
-    scale = scale or Scale.of(measure)
-    title = title or f"{setting}: {measure.describe()}"
-    with drawing():
-        canvas.show(setting, measure, scale, title)
-        roles = "" if scale.unit == "" else "Rows are sources, columns are targets. "
-        caption = (
-            f"{roles}The last row and column are means over the other encoders; cells not measured are grey."
-        )
-        return picture(
-            canvas.figure,
-            name,
-            title=title,
-            caption=caption,
-            alt=f"Heat map. {title}. {_in_words(canvas.table, setting, measure, scale)}",
-        )
 
 
 def _in_words(table: ResultTable, setting: Setting, measure: Measure, scale: Scale) -> str:

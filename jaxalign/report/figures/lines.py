@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxalign.report.figures.drawing import DASHES, MARKERS, SERIES, Plot, drawing, new_figure, picture
+from jaxalign.report.figures.drawing import DASHES, MARKERS, SERIES, Plot, new_figure, picture, styled
 from jaxalign.report.labels import number, shown
 
 FEW = 16  # points of a line, each of which gets a mark
@@ -52,12 +52,9 @@ class Axis:
 def draw_lines(lines: Sequence[Line], x: Axis, y: Axis, *, name: str, title: str, caption: str) -> Plot:
     """Lines in one pair of axes, told apart by colour, dashes and, where points are few, by marks.
 
-    Args:
-      lines: to draw, the most important first.
-      x, y: the axes.
-      name, title, caption: see ``Plot``; the alternative text is made from the numbers.
+    ``name``, ``title`` and ``caption`` are those of the ``Plot``; the alternative text is made from the numbers.
     """
-    with drawing():
+    with styled():
         legend_rows = math.ceil(len(lines) / 3)
         figure = new_figure(5.5, 3.7 + 0.2 * legend_rows)
         axes = figure.add_subplot()
@@ -72,16 +69,9 @@ def draw_lines(lines: Sequence[Line], x: Axis, y: Axis, *, name: str, title: str
 def _draw(axes: Any, line: Line, place: int) -> None:
     colour = SERIES[place % len(SERIES)]
     few = len(line.x) <= FEW
-    axes.plot(
-        line.x,
-        line.y,
-        color=colour,
-        linestyle=DASHES[(place // 2) % len(DASHES)] if not few else "-",
-        marker=MARKERS[place % len(MARKERS)] if few else None,
-        markersize=4,
-        linewidth=1.7,
-        label=shown(line.label),
-    )
+    look: Any = {"color": colour, "linestyle": "-" if few else DASHES[(place // 2) % len(DASHES)]}
+    look |= {"marker": MARKERS[place % len(MARKERS)] if few else None, "markersize": 4, "linewidth": 1.7}
+    axes.plot(line.x, line.y, label=shown(line.label), **look)
     if np.isfinite(line.low).any():
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
 
@@ -127,16 +117,3 @@ def _in_words(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
 
 def _with(value: float, axis: Axis) -> str:
     return f"{number(value)}{' ' + axis.unit if axis.unit else ''}"
-
-
-def line_of(
-    label: str, points: Sequence[tuple[float, float, float, float]], to_unit: Callable[[float], float]
-) -> Line:
-    """A line from (x, y, low, high), in any order, with y and its band brought to a unit.
-
-    A band whose ends change places, as those of an error rate made from a hit rate, is put right.
-    """
-    ordered = sorted(points)
-    x, *rest = (np.array([point[k] for point in ordered], float) for k in range(4))
-    y, low, high = (np.array([to_unit(value) for value in values]) for values in rest)
-    return Line(label, x, y, np.fmin(low, high), np.fmax(low, high))

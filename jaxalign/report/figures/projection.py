@@ -1,10 +1,11 @@
 """Embeddings of a few people in two dimensions, before and after a map."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from jaxalign.report.figures.drawing import INK, MARKERS, MUTED, SERIES, Plot, drawing, new_figure, picture
+from jaxalign.report.figures.drawing import INK, MARKERS, MUTED, SERIES, Plot, new_figure, picture, styled
 from jaxalign.report.labels import short_names
 from jaxalign.report.result_table import Point
 
@@ -17,34 +18,28 @@ def draw_projection(points: Sequence[Point], *, name: str) -> Plot:
     names = short_names([first.source, first.target])
     title = f"{names[first.source]} → {names[first.target]} by {first.method}"
     people = sorted({point.person for point in points})
-    with drawing():
+    with styled():
         figure = new_figure(7.6, 4.1)
         for axes, stage in zip(figure.subplots(1, 2), STAGES, strict=True):
             here = [point for point in points if point.stage == stage]
             for point in here:
                 place = people.index(point.person)
                 colour = SERIES[place % len(SERIES)]
-                filled = point.side == "source"
-                axes.plot(
-                    point.x,
-                    point.y,
-                    MARKERS[place % len(MARKERS)],
-                    color=colour,
-                    markerfacecolor=colour if filled else "none",
-                    markersize=6 if filled else 7.5,
-                    markeredgewidth=1.3,
-                    alpha=0.85,
-                    linestyle="none",
-                )
+                face, size = (colour, 6) if point.side == "source" else ("none", 7.5)
+                look: Any = {
+                    "color": colour,
+                    "markerfacecolor": face,
+                    "markersize": size,
+                    "markeredgewidth": 1.3,
+                }
+                look |= {"alpha": 0.85, "linestyle": "none"}
+                axes.plot(point.x, point.y, MARKERS[place % len(MARKERS)], **look)
             found, asked = same_person_nearest(here)
-            axes.set_title(
-                f"{stage}: nearest is the same person for {found} of {asked}", fontsize=8.5, color=INK
-            )
+            words = f"{stage}: nearest is the same person for {found} of {asked}"
+            axes.set_title(words, fontsize=8.5, color=INK)
             axes.set_xticks([])
             axes.set_yticks([])
-            for side in axes.spines.values():
-                side.set_visible(True)
-                side.set_color(MUTED)
+            axes.spines[:].set(visible=True, color=MUTED)
             axes.set_aspect("equal", adjustable="datalim")
             axes.margins(0.08)
         figure.suptitle(title, fontsize=10.5, weight="bold", x=0.02, ha="left")
@@ -64,17 +59,14 @@ def same_person_nearest(points: Sequence[Point]) -> tuple[int, int]:
         return 0, 0
     a, b = (np.array([[point.x, point.y] for point in side]) for side in (sources, targets))
     nearest = np.argmin(((a[:, None] - b[None]) ** 2).sum(-1), axis=1)
-    hits = sum(
-        point.person == targets[int(place)].person for point, place in zip(sources, nearest, strict=True)
-    )
-    return hits, len(sources)
+    hits = [point.person == targets[place].person for point, place in zip(sources, nearest.tolist())]
+    return sum(hits), len(sources)
 
 
 def _in_words(title: str, points: Sequence[Point], people: int) -> str:
     texts = []
     for stage in STAGES:
         found, asked = same_person_nearest([point for point in points if point.stage == stage])
-        texts.append(
-            f"{stage} the map the nearest target point is of the same person for {found} of {asked} source points"
-        )
+        words = f"the nearest target point is of the same person for {found} of {asked} source points"
+        texts.append(f"{stage} the map {words}")
     return f"Embeddings of {people} people in two dimensions, {title}: {'; '.join(texts)}."

@@ -6,7 +6,6 @@ from jaxalign.report.part import Part
 from jaxalign.report.sections.blocks import Block as Block
 from jaxalign.report.sections.blocks import Folded as Folded
 from jaxalign.report.sections.blocks import Section as Section
-from jaxalign.report.sections.blocks import Text as Text
 from jaxalign.report.sections.blocks import Together as Together
 from jaxalign.report.sections.comparison import pairwise
 from jaxalign.report.sections.geometry import families, family_order, geometry
@@ -14,7 +13,7 @@ from jaxalign.report.sections.run_details import run_details
 from jaxalign.report.sections.sweeps import sweep
 from jaxalign.report.sections.transfer import transfer
 
-# In the order of the page.
+# By the command that wrote the part, in the order of the page. Each takes the part and the order of its encoders.
 SECTIONS: dict[str, Callable[[Part, Sequence[str]], Section]] = {
     "pairwise": pairwise,
     "transfer": transfer,

@@ -9,13 +9,6 @@ from jaxalign.report.tables import Table
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
-    """A paragraph."""
-
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Together:
     """Small figures in a row, where there is room."""
 
@@ -30,7 +23,7 @@ class Folded:
     blocks: Sequence["Block"]
 
 
-Block = Text | Table | Plot | Together | Folded
+Block = str | Table | Plot | Together | Folded  # a string is a paragraph
 
 
 @dataclasses.dataclass(frozen=True)

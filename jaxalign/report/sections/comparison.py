@@ -1,152 +1,128 @@
 """The section of pairwise results: how well each method maps every encoder to every other."""
 
 import math
+import statistics
 from collections.abc import Sequence, Set
+from typing import Any
 
-from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas, heat_map
+from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas
 from jaxalign.report.figures.projection import draw_projection
 from jaxalign.report.labels import count, percent, percent_cell, shown
 from jaxalign.report.part import CONTROL_WORDS, CONTROLS, OWN, RELATIVE, Part, chosen_per_pair
-from jaxalign.report.result_table import Measure, Point, ResultTable, Row, Setting
-from jaxalign.report.sections.aggregates import (
-    BASELINES,
-    best_setting,
-    differences_table,
-    every_pair,
-    failures,
-    lead,
-    leading_measures,
-    main_measures,
-    methods_table,
-)
-from jaxalign.report.sections.blocks import Block, Folded, Section, Text, Together
+from jaxalign.report.result_table import Cell, Measure, Point, ResultTable, Row, Setting
+from jaxalign.report.sections import aggregates
+from jaxalign.report.sections.aggregates import BASELINES, best_of, best_setting, means_of
+from jaxalign.report.sections.blocks import Block, Folded, Section, Together
 from jaxalign.report.sections.sweeps import MOST_LINES, cmc, det
-from jaxalign.report.tables import Column, Table, Value
+from jaxalign.report.tables import Column, Table
 
 MOST_VIEWS_OPEN, MOST_VIEWS = 2, 6  # before and after: without unfolding, and at all
 
 
 def pairwise(part: Part, order: Sequence[str]) -> Section:
-    """The section of one data set's pairwise results.
-
-    Args:
-      part: what ``experiments.pairwise`` wrote.
-      order: of encoders in heat maps.
-    """
-    rows = part.methods()
-    table = part.table(rows, order)
-    leading = leading_measures(table)
-    name, best = part.name, best_setting(table, leading[0])
+    """The section of what ``experiments.pairwise`` wrote; ``order`` is that of encoders in heat maps and tables."""
+    table = part.table(part.methods(), order)
+    leading = aggregates.leading_measures(table)
+    name, measures = part.name, aggregates.main_measures(table)
     blocks: list[Block] = [
-        methods_table(table, main_measures(table), name=f"{name}-methods", title="Methods"),
-        *(each for measure in leading for each in differences_table(part, measure)),
+        aggregates.methods_table(table, measures, name=f"{name}-methods", title="Methods"),
+        *(each for measure in leading for each in aggregates.differences_table(part, measure)),
         *_heat_maps(part, table, leading, bool(order)),
         *_curves(part, table, leading[0]),
-        *_views(part, best[0] if best is not None else None),
-        *_controls(part, leading[0], table.left_out),
-        *every_pair(part, table, rows, leading),
+        *_views(part, best_setting(table, leading[0])),
     ]
-    summary = _summary(part, table, leading) + _own_sentences(part, table, leading[0]) + failures(table)
-    return Section(name, f"Pairs of encoders: {part.dataset_words}", summary, blocks)
+    if any(row.method in CONTROLS or row.measure.endswith(RELATIVE) for row in part.rows):
+        blocks.append(controls_table(part, leading[0], table.left_out))
+    blocks += aggregates.every_pair(part, table, leading)
+    summary = _summary(part, table, leading) + _own_sentences(part, table, leading[0])
+    title = f"Pairs of encoders: {part.dataset_words}"
+    return Section(name, title, summary + aggregates.failures(table), blocks)
 
 
 def _summary(part: Part, table: ResultTable, leading: Sequence[Measure]) -> list[str]:
-    sentences = []
+    sentences: list[str] = []
     ordered = sum(s != t for s in table.sources for t in table.targets)
+    pairs = f"{count(ordered, 'ordered pair')} of {count(len(table.encoders), 'encoder')}"
     for measure in leading:
         best = best_setting(table, measure)
         if best is None:
-            sentences.append(
-                f"{part.dataset_words}: no method has a mean for {measure.describe()}: "
-                f"{'; '.join(table.reasons(table.settings[0], measure))}."
-            )
+            reasons = "; ".join(table.reasons(table.settings[0], measure))
+            words = f"no method has a mean for {measure.describe()}: {reasons}."
+            sentences.append(f"{part.dataset_words}: {words}")
             continue
         setting, cell = best
-        pairs = f"{count(ordered, 'ordered pair')} of {count(len(table.encoders), 'encoder')}"
-        where = f"On {part.dataset_words}, over {pairs}, "
-        start = next((s for s in table.settings if s.method in BASELINES), None)
-        before = table.mean_over_pairs(start, measure) if start is not None and start != setting else None
+        start = _baseline(table)
+        before = table.mean_over_pairs(start, measure) if start and start != setting else None
         without = "without a map" if start == Setting("identity") else f"with {start}"
         verb = f"goes from {percent_cell(before)} {without} to" if before is not None else "is"
         many = f", the best of {count(len(table.settings), 'setting')}" if len(table.settings) > 1 else ""
         several = len(table.seeds) > 1 and not sentences
         over = f" (mean ± standard deviation over {len(table.seeds)} seeds)" if several else ""
-        sentences.append(
-            f"{where if not sentences else 'The '}mean {measure.describe()} {verb} {percent_cell(cell)} with {setting}"
-            f"{many}{over}."
-        )
-        sentences += lead(part, setting, table, measure)
+        where = "The " if sentences else f"On {part.dataset_words}, over {pairs}, "
+        words = f"mean {measure.describe()} {verb} {percent_cell(cell)} with {setting}{many}{over}."
+        sentences += [where + words, *aggregates.lead(part, setting, table, measure)]
         if measure == leading[0]:
             sentences += _ends(table, setting, measure)
     return sentences
 
 
+def _baseline(table: ResultTable) -> Setting | None:
+    return next((setting for setting in table.settings if setting.method in BASELINES), None)
+
+
 def _ends(table: ResultTable, setting: Setting, measure: Measure) -> list[str]:
     """The best and worst pair, source and target."""
-    means, _, _ = table.matrix(setting, measure)
-    sign = -1 if measure.lower_is_better else 1
-    pairs = {
-        (s, t): float(means[i, j])
-        for i, s in enumerate(table.sources)
-        for j, t in enumerate(table.targets)
-        if s != t and not math.isnan(means[i, j])
-    }
+    pairs: dict[tuple[str, str], float] = {}
+    for source in table.sources:
+        for target in table.targets:
+            cell = table.cell(setting, measure, source, target)
+            if source != target and cell and not math.isnan(cell.mean):
+                pairs[source, target] = cell.mean
     if len(pairs) < 3:
         return []
-    by_value = sorted(pairs, key=lambda pair: sign * pairs[pair])
-    low, high = by_value[0], by_value[-1]
-    words = lambda pair: f"{shown(pair[0])} → {shown(pair[1])} ({percent(pairs[pair])})"  # noqa: E731
-    sentences = [f"With {setting} the best pair is {words(high)}, the worst {words(low)}."]
-    scores = []
-    for side, names in ((0, table.sources), (1, table.targets)):
+    by_value = sorted(pairs, key=lambda pair: pairs[pair], reverse=measure.lower_is_better)
+    low, high = (f"{shown(s)} → {shown(t)} ({percent(pairs[s, t])})" for s, t in (by_value[0], by_value[-1]))
+    best = []
+    for side, names in enumerate((table.sources, table.targets)):
         of = {name: [value for pair, value in pairs.items() if pair[side] == name] for name in names}
-        mean = {name: math.fsum(values) / len(values) for name, values in of.items() if values}
-        scores.append(max(mean.items(), key=lambda item: sign * item[1]))
-    (source, given), (target, taken) = scores
-    sentences.append(
-        f"Averaged over partners, {shown(source)} is mapped to others best ({percent(given)}) and others are mapped "
-        f"to {shown(target)} best ({percent(taken)})."
-    )
-    return sentences
+        means = {name: statistics.fmean(values) for name, values in of.items() if values}
+        name = best_of(means, measure)
+        best.append((shown(name), percent(means[name])))
+    (source, given), (target, taken) = best
+    return [
+        f"With {setting} the best pair is {high}, the worst {low}.",
+        f"Averaged over partners, {source} is mapped to others best ({given}) and others are mapped to {target} best "
+        f"({taken}).",
+    ]
 
 
 def _heat_maps(part: Part, table: ResultTable, leading: Sequence[Measure], ordered: bool) -> list[Block]:
     """The baseline and the best method of the leading measure, the best of the second; all others folded."""
-    caption = f"{part.dataset_words}; encoders " + (
-        "ordered by family" if ordered else "in the order of the results"
-    )
-    canvas = Canvas(table, caption, numbers_to=MOST_NUMBERS_ON_PAGE)
-    shown_first: list[tuple[Setting, Measure]] = []
-    for number, measure in enumerate(leading):
-        best = best_setting(table, measure)
-        start = next((s for s in table.settings if s.method in BASELINES), None)
-        if number == 0 and start is not None and (best is None or start != best[0]):
-            shown_first.append((start, measure))
-        if best is not None:
-            shown_first.append((best[0], measure))
-    every = [
-        (setting, measure)
-        for measure in leading
-        for setting in table.settings
-        if table.mean_over_pairs(setting, measure) is not None
-    ]
-    draw = lambda setting, measure: heat_map(  # noqa: E731
-        canvas, setting, measure, name=f"{part.name}-{setting}-{measure}"
-    )
-    rest = [draw(*each) for each in every if each not in shown_first]
+    words = "ordered by family" if ordered else "in the order of the results"
+    canvas = Canvas(table, f"{part.dataset_words}; encoders {words}", numbers_to=MOST_NUMBERS_ON_PAGE)
+    first: list[tuple[Setting, Measure]] = []
+    for measure in leading:
+        best, start = best_setting(table, measure), _baseline(table)
+        if start is not None and measure == leading[0]:
+            first.append((start, measure))
+        if best is not None and (best[0], measure) not in first:
+            first.append((best[0], measure))
+    every = [(setting, measure) for measure in leading for setting in means_of(table, measure)]
+    draw = lambda setting, measure: canvas.plot(setting, measure, name=f"{part.name}-{setting}-{measure}")  # noqa: E731
+    pictures = {each: draw(*each) for each in dict.fromkeys([*first, *every])}
+    rest = [picture for each, picture in pictures.items() if each not in first]
     folded = [Folded(f"Heat maps of the other methods ({len(rest)})", rest)] if rest else []
-    return [*(draw(*each) for each in shown_first), *folded]
+    return [*(pictures[each] for each in first), *folded]
 
 
 def _curves(part: Part, table: ResultTable, leading: Measure) -> list[Block]:
+    """CMC and DET; of many settings the first and the best."""
     settings = table.settings
     if len(settings) > MOST_LINES:
-        value = lambda s: cell.mean if (cell := table.mean_over_pairs(s, leading)) else math.nan  # noqa: E731
-        known = [setting for setting in settings if not math.isnan(value(setting))]
-        chosen = sorted(known, key=value, reverse=not leading.lower_is_better)
-        settings = [s for s in settings if s in chosen[: MOST_LINES - 1] or s == settings[0]] + [
-            s for s in chosen[MOST_LINES - 1 :] if s != settings[0]
-        ]
+        known = {s: cell.mean for s, cell in means_of(table, leading).items() if not math.isnan(cell.mean)}
+        chosen = sorted(known, key=lambda s: known[s], reverse=not leading.lower_is_better)
+        shown_first = {settings[0], *chosen[: MOST_LINES - 1]}
+        settings = [s for s in settings if s in shown_first] + [s for s in chosen if s not in shown_first]
     pictures = [
         cmc(part, leading.own_photograph, settings, f"{part.name}-cmc"),
         det(part, settings, f"{part.name}-det"),
@@ -155,38 +131,31 @@ def _curves(part: Part, table: ResultTable, leading: Measure) -> list[Block]:
     return [Together(drawn)] if drawn else []
 
 
-def _views(part: Part, best: Setting | None) -> list[Block]:
+def _views(part: Part, best: tuple[Setting, Cell] | None) -> list[Block]:
     """Embeddings before and after the best method's maps, of a few of the pairs that were kept."""
-    groups: dict[tuple[str, str, str, str], list[Point]] = {}
+    groups: dict[Any, list[Point]] = {}
     for point in part.projection:
         groups.setdefault(point[:4], []).append(point)
-    of_best = [points for key, points in groups.items() if best is not None and key[3] == best.method]
+    of_best = [points for key, points in groups.items() if best is not None and key[3] == best[0].method]
     chosen = (of_best or list(groups.values()))[:MOST_VIEWS]
     if not chosen:
         return []
     pictures = [
-        draw_projection(points, name=f"{part.name}-view-{place + 1}") for place, points in enumerate(chosen)
+        draw_projection(points, name=f"{part.name}-view-{k}") for k, points in enumerate(chosen, start=1)
     ]
-    rest = len(groups) - len(chosen)
-    more = f" Of {count(rest, 'more pair and method', 'more pairs and methods')} the numbers are in projection.csv."
-    text = f"Embeddings of a few test people, before and after a map.{more if rest else ''}"
+    text = "Embeddings of a few test people, before and after a map."
+    if rest := len(groups) - len(chosen):
+        more = count(rest, "more pair and method", "more pairs and methods")
+        text += f" Of {more} the numbers are in projection.csv."
     opened, folded = pictures[:MOST_VIEWS_OPEN], pictures[MOST_VIEWS_OPEN:]
     further = [Folded(f"Further views before and after ({len(folded)})", folded)] if folded else []
-    return [Text(text), *opened, *further]
-
-
-def _controls(part: Part, measure: Measure, left_out: Set[tuple[str, str]]) -> list[Block]:
-    there = any(row.method in CONTROLS or row.measure.endswith(RELATIVE) for row in part.rows)
-    return [controls_table(part, measure, left_out)] if there else []
+    return [text, *opened, *further]
 
 
 def controls_table(part: Part, measure: Measure, left_out: Set[tuple[str, str]]) -> Table:
     """A line for each method and control: its mean, and relative to what encoders reach by themselves.
 
-    Args:
-      part: its rows of pairs and of controls.
-      measure: to show.
-      left_out: pairs that count for no mean.
+    Pairs in ``left_out`` count for no mean.
     """
     relative = Measure(measure.name + RELATIVE, measure.own_photograph)
     rows: dict[Setting, list[Row]] = {}
@@ -197,9 +166,9 @@ def controls_table(part: Part, measure: Measure, left_out: Set[tuple[str, str]])
             rows.setdefault(Setting(row.method, rank), []).append(row)
     lines = []
     for setting, found in rows.items():
-        values = [_control_value(found, which, setting.method) for which in (measure, relative)]
-        if any(value is not None for value in values):
-            lines.append([CONTROL_WORDS.get(setting.method, str(setting)), *values])
+        cells = [_control_cell(found, which, setting.method) for which in (measure, relative)]
+        if any(cells):
+            lines.append([CONTROL_WORDS.get(setting.method, str(setting)), *cells])
     heads = measure.brief, "relative to the encoders' own"
     columns = [Column("method or control"), *(Column(head, "percent", 2) for head in heads)]
     caption = (
@@ -209,19 +178,23 @@ def controls_table(part: Part, measure: Measure, left_out: Set[tuple[str, str]])
     return Table(f"{part.name}-controls", "Controls", caption, columns, lines)
 
 
-def _control_value(rows: Sequence[Row], measure: Measure, method: str) -> Value | None:
-    chosen = [row for row in rows if Measure(row.measure, row.own_photograph) == measure]
-    chosen = [row for row in chosen if (row.source == row.target) == (method == OWN)]
-    if method == OWN:
-        chosen = [row for row in chosen if row.source not in CONTROLS]
+def _control_cell(rows: Sequence[Row], measure: Measure, method: str) -> Cell | None:
+    """The mean over rows of pairs or, of the control that has no pairs, of encoders against themselves."""
+    chosen = [
+        row
+        for row in rows
+        if Measure(row.measure, row.own_photograph) == measure
+        and (row.source == row.target) == (method == OWN)
+        and not (method == OWN and row.source in CONTROLS)
+    ]
     if not chosen:
         return None
     reason = next((row.reason for row in chosen if math.isnan(row.value)), "")
-    return Value(math.fsum(row.value for row in chosen) / len(chosen), reason=reason)
+    return Cell(statistics.fmean(row.value for row in chosen), reason=reason)
 
 
 def _own_sentences(part: Part, table: ResultTable, measure: Measure) -> list[str]:
-    own = _control_value([row for row in part.rows if row.method == OWN], measure, OWN)
+    own = _control_cell([row for row in part.rows if row.method == OWN], measure, OWN)
     best = best_setting(table, measure)
     if own is None or best is None or math.isnan(own.mean):
         return []

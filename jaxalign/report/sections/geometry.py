@@ -1,19 +1,21 @@
 """Sections of geometry: similarity of spaces before any map, what it predicts, and trees of encoders."""
 
+import itertools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxalign.report.figures.dendrogram import draw_dendrogram, leaves
 from jaxalign.report.figures.dots import Dot, draw_dots
 from jaxalign.report.figures.drawing import Plot
-from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas, Scale, heat_map
+from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas, Scale
 from jaxalign.report.labels import count, listed, number, shown
 from jaxalign.report.part import Part
 from jaxalign.report.result_table import Cell, Measure, Predicted, ResultTable
-from jaxalign.report.sections.aggregates import BASELINES, mean_value, over_seeds, pair_value, sentence_case
-from jaxalign.report.sections.blocks import Block, Folded, Section, Text
-from jaxalign.report.tables import Column, Table, Value
+from jaxalign.report.sections.aggregates import BASELINES, over_seeds, sentence_case
+from jaxalign.report.sections.blocks import Block, Folded, Section
+from jaxalign.report.tables import Column, Table
 from jaxalign.report.tables.model import Entry
 
 DISTANCES = ("procrustes_distance",)
@@ -34,40 +36,30 @@ IN_WORDS = {
     "intrinsic_dimension_mle": "intrinsic dimension, maximum likelihood",
     "between_within_ratio": "between- to within-person scatter",
 }
-NULL = (("", "value"), (":null_mean", "null mean"), (":null_95%", "null 95 %"), (":calibrated", "calibrated"))
+NULL = {"": "value", ":null_mean": "null mean", ":null_95%": "null 95 %", CALIBRATED: "calibrated"}
 
 
 def geometry(part: Part, order: Sequence[str]) -> Section:
-    """The section of similarities of spaces.
-
-    Args:
-      part: what ``experiments.geometry`` wrote.
-      order: of encoders in heat maps and tables.
-    """
+    """The section of what ``experiments.geometry`` wrote; ``order`` is that of encoders in heat maps and tables."""
     blocks: list[Block] = []
-    for place, (key, found) in enumerate(_groups(part).items()):
-        table = _prediction_table(part, key, found)
-        here: list[Block] = [_prediction_picture(part, key, found), table]
-        blocks += here if place == 0 else [Folded(table.title, here)]
-    similar, names = _similar(part, order), _similarity_names(part)
-    if names:
-        pairs = _alignability_table(part, similar, names)
+    for table, found in _predictions(part):
+        here: list[Block] = [_prediction_picture(table, found), table]
+        blocks += [Folded(table.title, here)] if blocks else here
+    similar = _similar(part, order)
+    if similar.measures:
+        pairs = _alignability_table(part, similar)
         blocks += [Folded(f"Every two encoders ({count(len(each.rows), 'pair')})", [each]) for each in pairs]
-        blocks += [_similarities(part, similar, names), *_heat_maps(part, similar, names)]
+        blocks += [_similarities(part, similar), *_heat_maps(part, similar)]
     blocks += _encoders(part, order)
     return Section(part.name, f"Geometry of the spaces: {part.dataset_words}", _summary(part), blocks)
 
 
 def geometry_tables(part: Part) -> list[Table]:
     """For a terminal: what predicts alignability, similarities of pairs with their nulls, and encoders alone."""
-    similar, names = _similar(part, ()), _similarity_names(part)
-    pairs = _alignability_table(part, similar, names)
-    return [
-        *(_prediction_table(part, key, found) for key, found in _groups(part).items()),
-        *(table for table in pairs if len(table.rows) <= MOST_PAIRS),
-        *([_similarities(part, similar, names)] if names else []),
-        *_encoders(part, ()),
-    ]
+    similar = _similar(part, ())
+    tables = [table for table, _ in _predictions(part)]
+    tables += [table for table in _alignability_table(part, similar) if len(table.rows) <= MOST_PAIRS]
+    return [*tables, *([_similarities(part, similar)] if similar.measures else []), *_encoders(part, ())]
 
 
 def _similar(part: Part, order: Sequence[str]) -> ResultTable:
@@ -76,9 +68,8 @@ def _similar(part: Part, order: Sequence[str]) -> ResultTable:
     return part.table([*pairs, *(row._replace(source=row.target, target=row.source) for row in pairs)], order)
 
 
-def _similarity_names(part: Part) -> list[str]:
-    rows = (row for row in part.rows if row.source != row.target and not row.axis)
-    return list(dict.fromkeys(row.measure.partition(":")[0] for row in rows))
+def _names(similar: ResultTable) -> list[str]:
+    return list(dict.fromkeys(measure.name.partition(":")[0] for measure in similar.measures))
 
 
 def similarity_words(name: str) -> str:
@@ -99,21 +90,44 @@ def _strength(prediction: Predicted) -> float:
     return -prediction.spearman if distance else prediction.spearman
 
 
-def _groups(part: Part) -> dict[tuple[str, str], list[Predicted]]:
-    """By what is predicted, the best predictor first."""
+def _predictions(part: Part) -> list[tuple[Table, list[Predicted]]]:
+    """For each measure that is predicted, a table of its predictors and they themselves, the best first."""
     groups: dict[tuple[str, str], list[Predicted]] = {}
     for prediction in part.predictions:
         groups.setdefault((prediction.alignment_method, prediction.measure), []).append(prediction)
-    return {key: sorted(found, key=_strength, reverse=True) for key, found in groups.items()}
+    columns = [Column("similarity"), Column("calibrated"), Column("Spearman", "number", 2)]
+    columns += [Column("p", "number"), Column("pairs", "number")]
+    tables = []
+    for (method, name), found in groups.items():
+        found.sort(key=_strength, reverse=True)
+        measure = Measure(name)
+        lines = [
+            [
+                similarity_words(p.similarity),
+                p.calibrated,
+                Cell(p.spearman, None, p.low, p.high, NO_CORRELATION),
+                Cell(p.p, reason=NO_CORRELATION),
+                Cell(float(p.pairs)),
+            ]
+            for p in found
+        ]
+        caption = (
+            f"Rank correlation over pairs with {measure.describe()} by {method}; 95 % interval from a bootstrap over "
+            "encoders in brackets; p of a Mantel test; the best first."
+        )
+        title = f"What predicts {measure.brief} by {method}"
+        tables.append(
+            (Table(f"{part.name}-prediction-{method}-{name}", title, caption, columns, lines), found)
+        )
+    return tables
 
 
-def _prediction_picture(part: Part, key: tuple[str, str], found: Sequence[Predicted]) -> Plot:
-    method, measure = key
-    target = f"{Measure(measure).describe()} by {method}"
+def _prediction_picture(table: Table, found: Sequence[Predicted]) -> Plot:
+    target = f"{Measure(found[0].measure).describe()} by {found[0].alignment_method}"
     return draw_dots(
         [Dot(_label(p), p.spearman, p.low, p.high, hollow=p.calibrated != "yes") for p in found],
-        name=f"{part.name}-prediction-{method}-{measure}",
-        title=f"What predicts {Measure(measure).brief} by {method}",
+        name=table.name,
+        title=table.title,
         caption=f"Spearman's rank correlation over pairs of encoders with {target}, 95 % interval. Filled: "
         "calibrated by a null of permuted rows; hollow: raw. A raw distance should correlate negatively.",
         axis="Spearman's rank correlation",
@@ -121,113 +135,78 @@ def _prediction_picture(part: Part, key: tuple[str, str], found: Sequence[Predic
     )
 
 
-def _prediction_table(part: Part, key: tuple[str, str], found: Sequence[Predicted]) -> Table:
-    method, measure = key
-    columns = [Column("similarity"), Column("calibrated"), Column("Spearman", "number", 2)]
-    columns += [Column("p", "number"), Column("pairs", "number")]
-    lines = [
-        [
-            similarity_words(p.similarity),
-            p.calibrated,
-            Value(p.spearman, None, p.low, p.high, NO_CORRELATION),
-            Value(p.p, reason=NO_CORRELATION),
-            Value(float(p.pairs)),
-        ]
-        for p in found
-    ]
-    caption = (
-        f"Rank correlation over pairs with {Measure(measure).describe()} by {method}; 95 % interval from a bootstrap "
-        "over encoders in brackets; p of a Mantel test; the best first."
-    )
-    title = f"What predicts {Measure(measure).brief} by {method}"
-    return Table(f"{part.name}-prediction-{method}-{measure}", title, caption, columns, lines)
-
-
-def _alignability_table(part: Part, similar: ResultTable, names: Sequence[str]) -> list[Table]:
-    """A line for each two encoders, the best first: what every method reaches, and their calibrated similarities.
-
-    Args:
-      part: what ``experiments.geometry`` wrote.
-      similar: its similarities, of both orders of a pair.
-      names: of the similarities to show.
-    """
+def _alignability_table(part: Part, similar: ResultTable) -> list[Table]:
+    """A line for each two encoders, the best first: what every method reaches, and their calibrated similarities."""
     reached = [row for row in part.alignability if row.method not in BASELINES and row.source != row.target]
     if not reached:
         return []
     table = part.table(reached, similar.encoders)
     measure = min(table.measures, key=lambda measure: measure.own_photograph != "excluded")
-    known = {m.name: m for m in similar.measures}
-    shown = {name: known[name + CALIBRATED] for name in names if name + CALIBRATED in known}
+    calibrated = [name for name in _names(similar) if Measure(name + CALIBRATED) in similar.measures]
     lines: list[tuple[float, list[Entry]]] = []
-    for place, one in enumerate(table.encoders):
-        for other in table.encoders[place + 1 :]:
-            rates = [
-                _both_ways([table.cell(setting, measure, *pair) for pair in ((one, other), (other, one))])
-                for setting in table.settings
-            ]
-            cells = [similar.cell(similar.settings[0], m, one, other) for m in shown.values()]
-            numbers = [None if cell is None else Value.of(cell) for cell in cells]
-            first = rates[0].mean if rates[0] is not None and not math.isnan(rates[0].mean) else -math.inf
-            lines.append((first, [one, other, *rates, *numbers]))
+    for one, other in itertools.combinations(table.encoders, 2):
+        both = [(one, other), (other, one)]
+        rates = [
+            _mean_of([table.cell(setting, measure, *pair) for pair in both]) for setting in table.settings
+        ]
+        numbers = [
+            similar.cell(similar.settings[0], Measure(name + CALIBRATED), *both[0]) for name in calibrated
+        ]
+        first = rates[0].mean if rates[0] and not math.isnan(rates[0].mean) else -math.inf
+        lines.append((first, [one, other, *rates, *numbers]))
     lines.sort(key=lambda line: line[0], reverse=True)
     columns = [Column("encoder"), Column("other"), *(Column.rate(str(setting)) for setting in table.settings)]
-    columns += [Column(similarity_words(name), "number", 2) for name in shown]
+    columns += [Column(similarity_words(name), "number", 2) for name in calibrated]
     caption = (
         f"{measure.describe()}, mean of both directions, by each method; then the calibrated similarity of the two "
         "spaces before any map: 0 as between rows that do not belong together, 1 where spaces agree."
     )
     title = "What is predicted, and by what"
-    entries = [line for _, line in lines]
-    return [Table(f"{part.name}-alignability", title, caption, columns, entries)]
+    return [Table(f"{part.name}-alignability", title, caption, columns, [line for _, line in lines])]
 
 
-def _both_ways(cells: list[Cell | None]) -> Value | None:
+def _mean_of(cells: Sequence[Cell | None]) -> Cell | None:
     there = [cell.mean for cell in cells if cell is not None]
-    return Value(math.fsum(there) / len(there)) if there else None
+    return Cell(statistics.fmean(there)) if there else None
 
 
-def _similarities(part: Part, table: ResultTable, names: Sequence[str]) -> Table:
+def _similarities(part: Part, similar: ResultTable) -> Table:
     """Each similarity's mean over pairs beside its null, since width alone inflates raw scores."""
-    known = {measure.name: measure for measure in table.measures}
-    lines = []
-    for name in names:
-        entries = [
-            mean_value(table, table.settings[0], known[name + ending]) if name + ending in known else None
-            for ending, _ in NULL
+    setting = similar.settings[0]
+    lines = [
+        [
+            similarity_words(name),
+            *(similar.mean_over_pairs(setting, Measure(name + ending)) for ending in NULL),
         ]
-        lines.append([similarity_words(name), *entries])
-    columns = [Column("similarity"), *(Column(head, "number", 3) for _, head in NULL)]
+        for name in _names(similar)
+    ]
+    columns = [Column("similarity"), *(Column(head, "number", 3) for head in NULL.values())]
     caption = "Mean over pairs of encoders, beside what rows that do not belong together give."
     return Table(f"{part.name}-similarities", "Similarities and their nulls", caption, columns, lines)
 
 
-def _heat_maps(part: Part, table: ResultTable, names: Sequence[str]) -> list[Block]:
+def _heat_maps(part: Part, similar: ResultTable) -> list[Block]:
     """The leading similarity, all others folded; calibrated where there is a calibration."""
-    known = {measure.name: measure for measure in table.measures}
-    canvas = Canvas(
-        table, f"{part.dataset_words}; no map is fitted", roles=("", ""), numbers_to=MOST_NUMBERS_ON_PAGE
-    )
+    caption, setting = f"{part.dataset_words}; no map is fitted", similar.settings[0]
+    canvas = Canvas(similar, caption, roles=("", ""), numbers_to=MOST_NUMBERS_ON_PAGE)
     pictures = {}
-    for name in names:
-        measure = known.get(name + CALIBRATED) or known.get(name)
-        if measure is not None:
-            means, _, _ = table.matrix(table.settings[0], measure)
-            scale = Scale.around(means)
-            title = similarity_words(name) + (", calibrated" if measure.name.endswith(CALIBRATED) else "")
-            pictures[name] = heat_map(
-                canvas,
-                table.settings[0],
+    for name in _names(similar):
+        measure, title = Measure(name + CALIBRATED), f"{similarity_words(name)}, calibrated"
+        if measure not in similar.measures:
+            measure, title = Measure(name), similarity_words(name)
+        if measure in similar.measures:
+            pictures[name] = canvas.plot(
+                setting,
                 measure,
                 name=f"{part.name}-{measure.name.replace(':', '-')}",
-                scale=scale,
+                scale=Scale.around(similar.matrix(setting, measure)[0]),
                 title=sentence_case(title),
             )
-    first = next((name for name in LEADING if name in pictures), next(iter(pictures), None))
+    first = next((name for name in (*LEADING, *pictures) if name in pictures), None)
     if first is None:
         return []
-    rest = [picture for name, picture in pictures.items() if name != first]
-    folded = [Folded(f"Heat maps of the other similarities ({len(rest)})", rest)] if rest else []
-    return [pictures[first], *folded]
+    leading, rest = pictures.pop(first), list(pictures.values())
+    return [leading, *([Folded(f"Heat maps of the other similarities ({len(rest)})", rest)] if rest else [])]
 
 
 def _encoders(part: Part, order: Sequence[str]) -> list[Table]:
@@ -238,27 +217,27 @@ def _encoders(part: Part, order: Sequence[str]) -> list[Table]:
     table = part.table(rows, order)
     columns = [Column("encoder"), *(Column(similarity_words(m.name), "number") for m in table.measures)]
     lines = [
-        [name, *(pair_value(table, {}, table.settings[0], m, name, name) for m in table.measures)]
+        [name, *(table.cell(table.settings[0], measure, name, name) for measure in table.measures)]
         for name in table.encoders
     ]
-    caption = f"Numbers of single encoders{over_seeds(len(table.seeds))}."
+    caption = f"Numbers of single encoders{over_seeds(table)}."
     return [Table(f"{part.name}-encoders", "Each space by itself", caption, columns, lines)]
 
 
 def _summary(part: Part) -> list[str]:
-    sentences = []
-    for (method, measure), found in list(_groups(part).items())[:1]:
+    for _, found in _predictions(part)[:1]:
         best = found[0]
         if not math.isnan(best.spearman):
-            low, high = best.low, best.high
-            interval = f"95 % interval {number(low)} to {number(high)}"
-            interval = f" ({interval if not math.isnan(low) else 'too few encoders for an interval'})"
+            interval = "too few encoders for an interval"
+            if not math.isnan(best.low):
+                interval = f"95 % interval {number(best.low)} to {number(best.high)}"
             kinds = count(len({p.similarity for p in found}), "similarity", "similarities")
-            sentences.append(
-                f"Of {kinds}, {_label(best)} predicts {Measure(measure).describe()} by {method} best: Spearman "
-                f"{number(round(best.spearman, 2))}{interval} over {count(best.pairs, 'pair')}."
-            )
-    return sentences
+            predicted = f"{Measure(best.measure).describe()} by {best.alignment_method}"
+            return [
+                f"Of {kinds}, {_label(best)} predicts {predicted} best: Spearman {number(round(best.spearman, 2))} "
+                f"({interval}) over {count(best.pairs, 'pair')}."
+            ]
+    return []
 
 
 def family_order(families: Mapping[str, Any]) -> list[str]:
@@ -275,12 +254,7 @@ def leaf_names(tree: Mapping[str, Any]) -> list[str]:
 
 
 def families(part: Part, order: Sequence[str]) -> Section:
-    """The section of trees.
-
-    Args:
-      part: what ``experiments.families`` wrote.
-      order: unused; trees have their own.
-    """
+    """The section of what ``experiments.families`` wrote; trees have an order of their own."""
     blocks: list[Block] = []
     summary: list[str] = []
     for place, (measure, tree) in enumerate(part.families.items()):
@@ -300,12 +274,11 @@ def family_words(measure: str) -> str:
 
 
 def _tree(part: Part, measure: str, tree: Mapping[str, Any]) -> list[Block]:
-    encoders = list(tree["encoders"])
     words, percent = family_words(measure), Measure(measure.partition(":")[0]).is_rate
     if not tree["linkage"]:
-        return [Text(f"No tree by {words}: {tree.get('reason') or 'too few encoders'}.")]
+        return [f"No tree by {words}: {tree.get('reason') or 'too few encoders'}."]
     picture = draw_dendrogram(
-        encoders,
+        list(tree["encoders"]),
         tree["linkage"],
         name=f"{part.name}-tree-{measure}",
         title=f"Average linkage by {words}",
@@ -323,11 +296,11 @@ def _scores_table(name: str, measure: str, tree: Mapping[str, Any]) -> Table:
     columns = [Column("encoder"), *([Column("family")] if labels else [])]
     columns += [Column(side, kind, better="high") for side in ("source", "target")]
     columns += [Column("hub", "number", 1)] if hubs else []
+    scores = [tree.get("source", {}), tree.get("sink", {}), *([hubs] if hubs else [])]
     lines = []
     for encoder in leaf_names(tree):
-        values = [Value(_number(tree.get(side, {}).get(encoder))) for side in ("source", "sink")]
-        values += [Value(_number(hubs.get(encoder)))] if hubs else []
-        lines.append([encoder, *([str(labels.get(encoder, ""))] if labels else []), *values])
+        family = [str(labels.get(encoder, ""))] if labels else []
+        lines.append([encoder, *family, *(Cell(_number(values.get(encoder))) for values in scores)])
     caption = (
         f"Mean {words} over partners, as the encoder that probes come from (source) and as the "
         f"one of the gallery (target){'; hub: for how many others it is the nearest' if hubs else ''}."
@@ -336,60 +309,45 @@ def _scores_table(name: str, measure: str, tree: Mapping[str, Any]) -> Table:
 
 
 def family_tables(trees: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """For a terminal: the order and the test of every tree; the scores and the merges of the first.
-
-    Args:
-      trees: the content of ``families.json``.
-    """
+    """For a terminal: the order and the test of every tree, by measure; the scores and the merges of the first."""
     tested = any(tree.get("permutation") is not None for tree in trees.values())
-    heads = ["cophenetic correlation", *(["pseudo-F", "p", "relabellings", "least p"] if tested else [])]
+    tests = {"statistic": "pseudo-F", "p": "p", "permutations": "relabellings", "least": "least p"}
+    heads = ["cophenetic correlation", *(tests.values() if tested else [])]
     columns = [Column("measure"), *(Column(head, "number") for head in heads), Column("order")]
     lines = []
     for measure, tree in trees.items():
         test = tree.get("permutation")
-        values: list[Entry] = [Value(_number(tree.get("cophenetic")), reason=tree.get("reason", ""))]
+        values = [Cell(_number(tree.get("cophenetic")), reason=tree.get("reason", ""))]
         if tested:
-            values += [None] * 4 if test is None else _test_values(test)
+            values += [test and Cell(float(getattr(test, field))) for field in tests]
         left_out = f"; without a value: {', '.join(tree['left_out'])}" if tree["left_out"] else ""
         lines.append([measure, *values, " | ".join(tree["order"]) + left_out])
-    test = "; do given families explain the distances (PERMANOVA)?" if tested else "."
-    caption = f"Average linkage{test}"
-    tables = [Table("trees", "Trees of encoders", caption, columns, lines)]
+    question = "; do given families explain the distances (PERMANOVA)?" if tested else "."
+    tables = [Table("trees", "Trees of encoders", f"Average linkage{question}", columns, lines)]
     measure, tree = next(iter(trees.items()))
     if not len(tree["linkage"]):
         return tables
     names = list(tree["encoders"])
     merges = []
     for left, right, height, _ in tree["linkage"]:
-        merges.append([Value(height), f"{names[int(left)]} + {names[int(right)]}"])
+        merges.append([Cell(height), f"{names[int(left)]} + {names[int(right)]}"])
         names.append(f"({names[int(left)]}, {names[int(right)]})")
     columns = [Column("height", "number", 2), Column("joined")]
-    caption = "The closest first."
-    return [
-        *tables,
-        _scores_table("families", measure, tree),
-        Table("merges", "Merges", caption, columns, merges),
-    ]
-
-
-def _test_values(test: Any) -> list[Value]:
-    numbers = test.statistic, test.p, test.permutations, test.least
-    return [Value(float(number)) for number in numbers]
+    merged = Table("merges", "Merges", "The closest first.", columns, merges)
+    return [*tables, _scores_table("families", measure, tree), merged]
 
 
 def _tree_summary(measure: str, tree: Mapping[str, Any]) -> list[str]:
-    words = family_words(measure)
     sentences = []
-    names = list(tree["encoders"])
     if len(tree["linkage"]):
         left, right, height, _ = tree["linkage"][0]
-        closest = [shown(names[int(place)]) for place in (left, right)]
+        closest = listed(shown(tree["encoders"][int(place)]) for place in (left, right))
+        cophenetic = number(round(_number(tree.get("cophenetic")), 3))
         sentences.append(
-            f"By {words} the closest encoders are {listed(closest)}, at {number(round(float(height), 1))}; the tree "
-            f"keeps the distances with a cophenetic correlation of {number(round(_number(tree.get('cophenetic')), 3))}."
+            f"By {family_words(measure)} the closest encoders are {closest}, at {number(round(float(height), 1))}; the "
+            f"tree keeps the distances with a cophenetic correlation of {cophenetic}."
         )
-    test = tree.get("permutation")
-    if test:
+    if test := tree.get("permutation"):
         p = _number(test.get("p"))
         sentences.append(
             f"Given family labels {'explain' if p < 0.05 else 'do not explain'} the distances at the 5 % level "

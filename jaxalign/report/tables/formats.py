@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 
 from jaxalign.report.labels import shown
-from jaxalign.report.tables.model import Table, Value, Written
+from jaxalign.report.result_table import Cell
+from jaxalign.report.tables.model import Table, Written
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -23,6 +24,7 @@ _LATEX = {
     "−": r"\(-\)",
 } | {letter: "\\" + letter for letter in "&%$#_{}"}
 _FORMULA = tuple("=+-@")  # what makes a spreadsheet take a cell for a formula
+_EXTRAS = {"deviation": "standard deviation", "low": "low", "high": "high", "reason": "reason"}
 
 
 def to_csv(table: Table) -> str:
@@ -30,21 +32,18 @@ def to_csv(table: Table) -> str:
 
     A name that a spreadsheet would run as a formula gets an apostrophe in front.
     """
+    columns = []
+    for j, column in enumerate(table.columns):
+        entries = [row[j] for row in table.rows]
+        numbers = [entry.mean if isinstance(entry, Cell) else entry for entry in entries]
+        columns.append([column.title, *numbers])
+        for field, words in _EXTRAS.items():
+            values = [getattr(entry, field, None) for entry in entries]
+            if any(value not in (None, "") for value in values):
+                columns.append([f"{column.title}: {words}", *values])
     file = io.StringIO()
     write = csv.writer(file, lineterminator="\n")
-    extras = [_extras(table, j) for j in range(len(table.columns))]
-    heads: list[str] = []
-    for column, more in zip(table.columns, extras, strict=True):
-        heads += [_cell(column.title), *(_cell(f"{column.title}: {name}") for name in more)]
-    write.writerow(heads)
-    for row in table.rows:
-        line: list[str] = []
-        for entry, more in zip(row, extras, strict=True):
-            if isinstance(entry, Value):
-                line += [_plain(entry.mean), *(_extra(entry, name) for name in more)]
-            else:
-                line += [_cell(entry or ""), *("" for _ in more)]
-        write.writerow(line)
+    write.writerows([_plain(value) for value in line] for line in zip(*columns))
     return file.getvalue()
 
 
@@ -90,58 +89,25 @@ FORMATS: dict[str, tuple[str, Callable[[Table], str]]] = {
 def entry_text(
     entry: Written, escape: Callable[[str], str] = str, bold: str = "{}", plus_minus: str = "±"
 ) -> str:
-    """An entry with its mark of doubt, its deviation and its interval.
-
-    Args:
-      entry: to write.
-      escape: makes text safe for a format.
-      bold: a pattern for the best numbers.
-      plus_minus: in front of a deviation.
-    """
+    """An entry with its mark of doubt, its deviation and its interval; ``escape`` makes text safe for the format."""
     text = escape(entry.text + "*" * entry.doubtful)
     text = bold.format(text) if entry.best else text
     text += f" {plus_minus} {escape(entry.spread)}" if entry.spread else ""
     return text + (f" ({escape(entry.interval)})" if entry.interval else "")
 
 
-def _extras(table: Table, j: int) -> list[str]:
-    """The columns that go with a column in CSV: those that some row has something for."""
-    values = [row[j] for row in table.rows]
-    names = {
-        "standard deviation": lambda value: value.deviation is not None,
-        "low": lambda value: value.low is not None,
-        "high": lambda value: value.high is not None,
-        "reason": lambda value: bool(value.reason),
-    }
-    return [
-        name
-        for name, has in names.items()
-        if any(isinstance(value, Value) and has(value) for value in values)
-    ]
-
-
-def _extra(value: Value, name: str) -> str:
-    if name == "reason":
-        return _cell(value.reason)
-    return _plain(value.deviation if name == "standard deviation" else getattr(value, name))
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else repr(float(value))
-
-
-def _cell(text: str) -> str:
-    text = shown(text)
+def _plain(value: str | float | None) -> str:
+    if not isinstance(value, str):
+        return "" if value is None or math.isnan(value) else repr(float(value))
+    text = shown(value)
     return "'" + text if text.lstrip().startswith(_FORMULA) else text
 
 
 def _markdown(text: str) -> str:
+    if re.fullmatch(r"[−\-\d.,e ]+( to [−\-\d.,e ]+)?", text):  # a number or an interval
+        return text
     text = shown(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text) if not _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[−\-\d.,e ]+( to [−\-\d.,e ]+)?", text) is not None
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
 
 
 def _latex(text: str) -> str:

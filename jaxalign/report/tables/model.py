@@ -2,47 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from jaxalign.report.labels import NO_VALUE, file_stem, number, shown, with_minus
-from jaxalign.report.result_table import NO_REASON, Cell, Row
+from jaxalign.report.result_table import Cell, Measure
 
-
-@dataclasses.dataclass(frozen=True)
-class Value:
-    """A number with its uncertainty, or the reason why there is none.
-
-    Attributes:
-      mean: the number; NaN where there is none.
-      deviation: standard deviation, over seeds or pairs; None where there is none.
-      low, high: interval of 95 %; None where there is none.
-      reason: why ``mean`` is NaN; "" where it is not.
-      doubtful: whether the fit behind it was numerically doubtful.
-    """
-
-    mean: float
-    deviation: float | None = None
-    low: float | None = None
-    high: float | None = None
-    reason: str = ""
-    doubtful: bool = False
-
-    def __post_init__(self) -> None:
-        reason = (self.reason or NO_REASON) if math.isnan(self.mean) else ""
-        object.__setattr__(self, "reason", reason)
-        for name in ("low", "high"):
-            end = getattr(self, name)
-            object.__setattr__(self, name, None if end is None or math.isnan(end) else end)
-
-    @classmethod
-    def of(cls, cell: Cell, reason: str = "", doubtful: bool = False) -> "Value":
-        """Mean and, over several seeds, deviation."""
-        return cls(cell.mean, cell.deviation if cell.seeds > 1 else None, reason=reason, doubtful=doubtful)
-
-    @classmethod
-    def of_row(cls, row: Row) -> "Value":
-        """One row with its interval."""
-        return cls(row.value, None, row.low, row.high, row.reason)
+UNITS = {"percent": " (%)", "points": " (points)"}  # of shares and of their differences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,22 +31,29 @@ class Column:
         """A share in per cent."""
         return cls(title, "percent", digits, "low" if lower_is_better else "high")
 
+    @classmethod
+    def of(cls, measure: Measure, title: str = "", *, digits: int = 1, bold: bool = True) -> "Column":
+        """The column of a measure: rates in per cent, the best in bold if wanted; anything else as it is."""
+        if not measure.is_rate:
+            return cls(title or measure.head, "number")
+        better = "low" if measure.lower_is_better else "high"
+        return cls(title or measure.head, "percent", digits, better if bold else "")
+
     @property
     def head(self) -> str:
         """The title with its unit."""
-        unit = {"percent": " (%)", "points": " (points)"}.get(self.kind, "")
-        return self.title + unit
+        return self.title + UNITS.get(self.kind, "")
 
     def written(self, value: float) -> str:
         """A number as it is shown."""
         if math.isnan(value):
             return NO_VALUE
-        if self.kind in ("percent", "points"):
+        if self.kind in UNITS:
             return with_minus(f"{100 * value:.{1 if self.digits is None else self.digits}f}")
         return number(value) if self.digits is None else with_minus(f"{value:.{self.digits}f}")
 
 
-Entry = str | Value | None  # None: not measured at all
+Entry = str | Cell | None  # None: not measured at all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,33 +96,33 @@ class Table:
     rows: Sequence[Sequence[Entry]]
 
     def __post_init__(self) -> None:
-        wrong = [len(row) for row in self.rows if len(row) != len(self.columns)]
-        if wrong:
-            raise ValueError(
-                f"table {self.name}: expected rows of {len(self.columns)} entries, got {wrong[0]}"
-            )
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"table {self.name}: expected rows of {len(self.columns)} entries, got {len(row)}"
+                )
         object.__setattr__(self, "name", file_stem(self.name))
         object.__setattr__(self, "caption", self.caption[:1].upper() + self.caption[1:])
 
     @property
     def notes(self) -> list[str]:
         """Why there are entries without a number, each reason once, in order of appearance."""
-        found = [
-            entry.reason for row in self.rows for entry in row if isinstance(entry, Value) and entry.reason
-        ]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(cell.reason for cell in self._cells() if cell.reason))
 
     @property
     def any_doubtful(self) -> bool:
         """Whether an entry is marked as doubtful."""
-        return any(isinstance(entry, Value) and entry.doubtful for row in self.rows for entry in row)
+        return any(cell.doubtful for cell in self._cells())
+
+    def _cells(self) -> Iterator[Cell]:
+        return (entry for row in self.rows for entry in row if isinstance(entry, Cell))
 
     def best(self) -> set[tuple[int, int]]:
         """Places (row, column) of the best numbers of their columns, as shown: what looks equal is equally good."""
         found: set[tuple[int, int]] = set()
         for j, column in enumerate(self.columns):
             entries = [(i, row[j]) for i, row in enumerate(self.rows)]
-            known = [(i, e.mean) for i, e in entries if isinstance(e, Value) and not math.isnan(e.mean)]
+            known = [(i, e.mean) for i, e in entries if isinstance(e, Cell) and not math.isnan(e.mean)]
             if column.better and len(known) > 1:
                 top = (max if column.better == "high" else min)(value for _, value in known)
                 found |= {(i, j) for i, value in known if column.written(value) == column.written(top)}
@@ -169,13 +141,12 @@ class Table:
 
 
 def _written(entry: Entry, column: Column, best: bool, notes: Sequence[str]) -> Written:
-    if not isinstance(entry, Value):
+    if not isinstance(entry, Cell):
         return Written(shown(entry or ""), None if column.kind == "text" else "")
     if math.isnan(entry.mean):
         return Written(NO_VALUE, "", note=notes.index(entry.reason) + 1, doubtful=entry.doubtful)
-    spread = interval = ""
-    if entry.deviation is not None and not math.isnan(entry.deviation):
-        spread = column.written(entry.deviation)
+    spread = "" if entry.deviation is None else column.written(entry.deviation)
+    interval = ""
     if entry.low is not None and entry.high is not None:
         interval = f"{column.written(entry.low)} to {column.written(entry.high)}"
     return Written(column.written(entry.mean), repr(entry.mean), spread, interval, best, entry.doubtful)
