@@ -30,7 +30,9 @@ def short_names(names: Iterable[str], longest: int = LONGEST) -> dict[str, str]:
     What to show has at most ``longest`` letters, and differs for any two names.
     """
     whole = {name: shown(name) for name in dict.fromkeys(names)}
-    short = {name: _without_middle(text, longest) for name, text in whole.items()}
+    head, tail = (longest - 1) // 2, longest // 2
+    cut = lambda text: text if len(text) <= longest else f"{text[:head]}…{text[-tail:]}"  # noqa: E731
+    short = {name: cut(text) for name, text in whole.items()}
     for text in set(short.values()):
         alike = [name for name in whole if short[name] == text]
         if len(alike) > 1:
@@ -43,13 +45,6 @@ def short_names(names: Iterable[str], longest: int = LONGEST) -> dict[str, str]:
         unlike = (each for each in itertools.chain([text], numbered) if each not in found.values())
         found[name] = next(unlike)
     return found
-
-
-def _without_middle(text: str, longest: int) -> str:
-    if len(text) <= longest:
-        return text
-    head = (longest - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
 
 
 def _window(text: str, place: int, longest: int) -> str:

@@ -96,17 +96,14 @@ def relative_rows(rows: Sequence[Row]) -> Iterator[Row]:
 
     Above 1 where a map identifies people better than the encoders do; NaN where an encoder identifies nobody.
     """
-    own = {(row.source, *_question(row)): row.value for row in rows if row.method == OWN}
+    question = lambda row: (row.dataset, row.seed, row.own_photograph, row.measure)  # noqa: E731
+    own = {(row.source, *question(row)): row.value for row in rows if row.method == OWN}
     for row in rows:
         if row.method == OWN or not row.own_photograph or row.measure.endswith(RELATIVE):
             continue
-        reached = [own.get((name, *_question(row))) for name in (row.source, row.target)]
-        if None not in reached:
-            bound = math.sqrt(math.prod(value for value in reached if value is not None))
+        source, target = (own.get((name, *question(row))) for name in (row.source, row.target))
+        if source is not None and target is not None:
+            bound = math.sqrt(source * target)
             value = row.value / bound if bound > 0 else math.nan
             reason = "" if bound > 0 else "an encoder finds nobody by itself"
             yield row._replace(measure=row.measure + RELATIVE, value=value, reason=reason)
-
-
-def _question(row: Row) -> tuple[str, int, str, str]:
-    return row.dataset, row.seed, row.own_photograph, row.measure

@@ -43,18 +43,23 @@ def rate(source: int, target: int, method: int, seed: int = 42) -> float:
 
 def pairs(encoders: Sequence[str]):
     """Ordered pairs with their places."""
-    for i, source in enumerate(encoders):
-        for j, target in enumerate(encoders):
-            if i != j:
-                yield i, j, source, target
+    for (i, source), (j, target) in itertools.permutations(enumerate(encoders), 2):
+        yield i, j, source, target
 
 
 def write_part(folder: pathlib.Path, driver: str, rows: Sequence[Row], dataset: str, encoders: Sequence[str],
-               seeds: Sequence[int], more=lambda directory: None, **config) -> None:  # fmt: skip
-    """One results directory, as the drivers write it."""
+               seeds: Sequence[int], files: dict[str, Any] | None = None, **config) -> None:  # fmt: skip
+    """One results directory, as the drivers write it, with further files by name: records, or the content of JSON."""
     with results.writer(folder) as write:
         write.table(list(rows))
-        more(write.directory)
+        for name, content in (files or {}).items():
+            file = write.directory / name
+            if file.suffix == ".json":
+                file.write_text(json.dumps(content), encoding="utf-8")
+            elif file.suffix == ".parquet":
+                results.write_parquet(file, content)
+            else:
+                results.write_csv(file, content[0]._fields, content)
         protocol = {"name": "default", "normalize": "l2", "train_fraction": 0.7, "seeds": list(seeds)}
         protocol["methods"] = [method for method, _ in METHODS]
         store = {
@@ -62,8 +67,8 @@ def write_part(folder: pathlib.Path, driver: str, rows: Sequence[Row], dataset: 
             "dataset": dataset,
             "rows": 900,
             "dims": dict.fromkeys(encoders, 64),
-            "checksums": {name: f"{place:064x}" for place, name in enumerate(encoders)},
         }
+        store["checksums"] = {name: f"{place:064x}" for place, name in enumerate(encoders)}
         settings = {"protocol": protocol, "max_per_person": 0, "note": "made & <b>up</b>", **config}
         write.config(driver, settings, store=store, warnings=[], seconds=1.5)
 
@@ -123,28 +128,21 @@ def projection(dataset: str, encoders: Sequence[str]) -> list[Point]:
 
 def write_pairwise(folder, dataset, encoders=ENCODERS, seeds=(42, 123), *, whole=True, **config) -> None:
     """What ``experiments.pairwise`` writes; with curves, projection and controls where ``whole``."""
-
-    def more(directory):
-        results.write_csv(directory / "fits.csv", FitRow._fields, fits)
-        if whole:
-            here = (dataset, "", "", None, seeds[0], "", "", "ridge", "canonical r=64", "excluded", "rank1")
-            differences = [Difference(*here, -0.1, -0.12, -0.08)]
-            results.write_csv(directory / "differences.csv", Difference._fields, differences)
-            curves = curve_rows(dataset, encoders, seeds)
-            results.write_parquet(directory / "curves.parquet", curves)
-            results.write_csv(directory / "curves.csv", results.COLUMNS, curves)
-            results.write_csv(directory / "projection.csv", Point._fields, projection(dataset, encoders))
-
     fits = [
         FitRow(dataset, s, t, method, 42, None, None, 0.5, 30.0, 9.0, (i, j, method) != (0, 1, "ridge"))
         for i, j, s, t in pairs(encoders)
         for method, _ in METHODS
     ]
+    files: dict[str, Any] = {"fits.csv": fits}
     rows = pairwise_rows(dataset, encoders, seeds)
-    if whole:  # each encoder against itself
+    if whole:  # with each encoder against itself
         own = "own", None, seeds[0], "excluded", "rank1", 0.9
         rows += [Row(dataset, name, name, *own) for name in encoders]
-    write_part(folder, "pairwise", rows, dataset, encoders, seeds, more, **config)
+        here = (dataset, "", "", None, seeds[0], "", "", "ridge", "canonical r=64", "excluded", "rank1")
+        curves = curve_rows(dataset, encoders, seeds)
+        files |= {"differences.csv": [Difference(*here, -0.1, -0.12, -0.08)], "curves.csv": curves}
+        files |= {"curves.parquet": curves, "projection.csv": projection(dataset, encoders)}
+    write_part(folder, "pairwise", rows, dataset, encoders, seeds, files, **config)
 
 
 def write_transfer(folder, datasets, encoders, seeds) -> None:
@@ -164,15 +162,14 @@ def write_sweep(folder, driver, dataset, encoders, seeds) -> None:
         "rank_sweep": ("rank", (4, 8, 16, 32, 64)),
         "ridge_path": ("l2", (0.001, 0.01, 0.1, 1.0, 10.0)),
     }[driver]
+    people, within = "rank1:people_for_9{}%", "smallest_rank_within_1_point"
+    flat = {"low": 80.0, "high": 400.0}
     numbers: dict[str, list[tuple]] = {  # own photograph, measure, value, more for source i
         "data_efficiency": [
-            ("excluded", "rank1:people_for_95%", (150.0, 10), {"low": 80.0, "high": 400.0}),
-            ("excluded", "rank1:people_for_99%", (NAN, 0), {"reason": NEVER}),
+            ("excluded", people.format(5), 150.0, 10, flat),
+            ("excluded", people.format(9), NAN, 0, {"reason": NEVER}),
         ],
-        "rank_sweep": [
-            ("excluded", "smallest_rank_within_1_point", (16.0, 1), {}),
-            ("", "effective_rank", (20.5, 1), {}),
-        ],
+        "rank_sweep": [("excluded", within, 16.0, 1, {}), ("", "effective_rank", 20.5, 1, {})],
     }
     rows = []
     for seed in seeds:
@@ -187,7 +184,7 @@ def write_sweep(folder, driver, dataset, encoders, seeds) -> None:
                     reached = value * share
                     more: Any = {"axis": axis, "at": at, "low": reached - 0.02, "high": reached + 0.02}
                     rows.append(Row(*here, rank, seed, own, measure, reached, **more))
-            for own, measure, (start, step), more in numbers.get(driver, []):
+            for own, measure, start, step, more in numbers.get(driver, []):
                 rows.append(Row(*here, None, seed, own, measure, start + step * i, **more))
         if driver == "data_efficiency":
             of_mean = dataset, "", "", "ridge", None, seed, "excluded", "rank1:people_for_95%", 140.0
@@ -218,14 +215,10 @@ def tree(encoders: Sequence[str]) -> dict:
 
 def write_families(folder, dataset, encoders, seeds) -> None:
     """Trees by two measures."""
-
-    def more(directory):
-        content = {"rank1": tree(encoders), "auc": {**tree(encoders), "labels": None, "permutation": None}}
-        (directory / "families.json").write_text(json.dumps(content), encoding="utf-8")
-
+    trees = {"rank1": tree(encoders), "auc": {**tree(encoders), "labels": None, "permutation": None}}
     here = "families", None, seeds[0], "", "source_score", 0.5
     rows = [Row(dataset, name, name, *here) for name in encoders]
-    write_part(folder, "families", rows, dataset, encoders, seeds, more)
+    write_part(folder, "families", rows, dataset, encoders, seeds, {"families.json": trees})
 
 
 def write_geometry(folder, dataset, encoders, seeds) -> None:
@@ -258,11 +251,9 @@ def write_geometry(folder, dataset, encoders, seeds) -> None:
                 predictions.append(Predicted(name, calibrated, method, "rank1", *numbers))
         predictions.append(Predicted("mean_cca", "yes", method, "rank1", NAN, NAN, NAN, 10, NAN))
 
-    def more(directory):
-        results.write_csv(directory / "prediction.csv", Predicted._fields, predictions)
-        results.write_parquet(directory / "alignability.parquet", pairwise_rows(dataset, encoders, seeds))
-
-    write_part(folder, "geometry", rows, dataset, encoders, seeds, more)
+    reached = pairwise_rows(dataset, encoders, seeds)
+    files = {"prediction.csv": predictions, "alignability.parquet": reached}
+    write_part(folder, "geometry", rows, dataset, encoders, seeds, files)
 
 
 def write_side_by_side(folder, driver, dataset, encoders, seeds) -> None:
@@ -282,16 +273,11 @@ def write_side_by_side(folder, driver, dataset, encoders, seeds) -> None:
                     row = row._replace(value=NAN, reason="the network did not converge")
                 rows.append(row)
 
-    def more(directory):
-        if driver == "stability":
-            around = [*encoders, *encoders[:2]]
-            ways = [
-                ThreeWay(dataset, *names, "ridge", 42, 0.5, 0.4, 0.6)
-                for names in zip(around, around[1:], around[2:])
-            ]
-            results.write_csv(directory / "three_way.csv", ThreeWay._fields, ways)
-
-    write_part(folder, driver, rows, dataset, encoders, seeds, more)
+    around = [*encoders, *encoders[:2]]
+    threes = zip(around, around[1:], around[2:])
+    ways = [ThreeWay(dataset, *names, "ridge", 42, 0.5, 0.4, 0.6) for names in threes]
+    files = {"three_way.csv": ways} if driver == "stability" else {}
+    write_part(folder, driver, rows, dataset, encoders, seeds, files)
 
 
 def write_study(folder: pathlib.Path, encoders=ENCODERS, seeds=(42, 123), datasets=("made", "other")) -> None:

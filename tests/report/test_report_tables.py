@@ -9,16 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxalign.report import Measure
 from jaxalign.report.labels import file_stem, number, short_names, shown
 from jaxalign.report.tables import Cell, Column, Table, to_csv, to_latex, to_markdown, to_text
 
 NAN = math.nan
-COLUMNS = [
-    Column("method"),
-    Column.rate("rank-1"),
-    Column.rate("EER", lower_is_better=True),
-    Column("people", "number"),
-]
+COLUMNS = [Column("method"), *map(Column.of, (Measure("rank1"), Measure("eer"))), Column("people", "number")]
 ROWS = [
     ["ridge_1", Cell(0.50049, 0.012), Cell(0.2), Cell(1500.0, low=1200.0, high=1800.0)],
     ["a & b", Cell(0.5001, 0.5), Cell(0.1), Cell(NAN, reason="never_reached")],
@@ -129,16 +125,9 @@ def test_long_names_keep_what_tells_them_apart():
 
 
 def test_numbers_and_names_as_shown():
-    written = {
-        0.0: "0",
-        1234567.0: "1,234,567",
-        -0.5: "−0.5",
-        0.12345: "0.123",
-        12.345: "12.3",
-        1234.5: "1,234",
-    }
+    written = {0.0: "0", 1234567.0: "1,234,567", -0.5: "−0.5", 0.12345: "0.123", 12.345: "12.3"}
+    written |= {1234.5: "1,234", NAN: "n/a"}
     assert {value: number(value) for value in written} == written
-    assert number(NAN) == "n/a"
     assert shown("a\nb\x00\u202ec") == "a\ufffdb\ufffd\ufffdc"
     assert file_stem("tmr@fmr=0.001") == "tmr-at-fmr-0.001"
     assert file_stem("a/b") != file_stem("a_b")

@@ -10,14 +10,9 @@ from jaxalign.report.labels import NO_VALUE, number, short_names, shown
 
 
 class Dot(NamedTuple):
-    """One line: its name, the number, and the interval (NaN where there is none).
+    """One line: its name, the number and its interval (NaN where there is none), and why there is no number.
 
-    Attributes:
-      label: name.
-      value: NaN where there is none.
-      low, high: ends of the interval.
-      reason: why there is no value.
-      hollow: drawn hollow, for a second kind of line.
+    A ``hollow`` dot is of a second kind.
     """
 
     label: str

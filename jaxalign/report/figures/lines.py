@@ -15,13 +15,7 @@ FEW = 16  # points of a line, each of which gets a mark
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One curve; NaN leaves a gap.
-
-    Attributes:
-      label: what it is of.
-      x, y: points, shape [n], x ascending.
-      low, high: the band, shape [n]; NaN where there is none.
-    """
+    """One curve: points and band, each of shape [n], ``x`` ascending; NaN leaves a gap or stands for no band."""
 
     label: str
     x: np.ndarray

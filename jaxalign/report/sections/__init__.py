@@ -29,7 +29,7 @@ SECTIONS: dict[str, Callable[[Part, Sequence[str]], Section]] = {
 
 def sections(parts: Sequence[Part]) -> Iterator[Section]:
     """A section for each part, in the order of the page; heat maps follow the families of their data set."""
-    orders = {name: family_order(part.families) for part in parts if part.families for name in part.datasets}
+    orders = {name: family_order(part) for part in parts if part.families for name in part.datasets}
     for part in sorted(parts, key=lambda part: list(SECTIONS).index(part.driver)):
         order = next((orders[name] for name in part.datasets if orders.get(name)), [])
         yield SECTIONS[part.driver](part, order)

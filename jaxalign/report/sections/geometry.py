@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxalign.report.figures.dendrogram import draw_dendrogram, leaves
+from jaxalign.report.figures.dendrogram import draw_dendrogram
 from jaxalign.report.figures.dots import Dot, draw_dots
 from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas, Scale
@@ -155,7 +155,11 @@ def _alignability_table(part: Part, similar: ResultTable) -> list[Table]:
         first = rates[0].mean if rates[0] and not math.isnan(rates[0].mean) else -math.inf
         lines.append((first, [one, other, *rates, *numbers]))
     lines.sort(key=lambda line: line[0], reverse=True)
-    columns = [Column("encoder"), Column("other"), *(Column.rate(str(setting)) for setting in table.settings)]
+    columns = [
+        Column("encoder"),
+        Column("other"),
+        *(Column.of(measure, str(setting)) for setting in table.settings),
+    ]
     columns += [Column(similarity_words(name), "number", 2) for name in calibrated]
     caption = (
         f"{measure.describe()}, mean of both directions, by each method; then the calibrated similarity of the two "
@@ -240,17 +244,9 @@ def _summary(part: Part) -> list[str]:
     return []
 
 
-def family_order(families: Mapping[str, Any]) -> list[str]:
-    """The order of encoders in the tree of the first measure; empty without a tree."""
-    for tree in families.values():
-        return list(tree.get("order") or leaf_names(tree))
-    return []
-
-
-def leaf_names(tree: Mapping[str, Any]) -> list[str]:
-    """The encoders from top to bottom of the drawn tree."""
-    names = list(tree["encoders"])
-    return [names[place] for place in leaves(tree["linkage"], len(names))]
+def family_order(part: Part) -> list[str]:
+    """The encoders from top to bottom of the first tree; empty without a tree."""
+    return next((list(tree["order"]) for tree in part.families.values()), [])
 
 
 def families(part: Part, order: Sequence[str]) -> Section:
@@ -298,7 +294,7 @@ def _scores_table(name: str, measure: str, tree: Mapping[str, Any]) -> Table:
     columns += [Column("hub", "number", 1)] if hubs else []
     scores = [tree.get("source", {}), tree.get("sink", {}), *([hubs] if hubs else [])]
     lines = []
-    for encoder in leaf_names(tree):
+    for encoder in tree["order"]:
         family = [str(labels.get(encoder, ""))] if labels else []
         lines.append([encoder, *family, *(Cell(_number(values.get(encoder))) for values in scores)])
     caption = (

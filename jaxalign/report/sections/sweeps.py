@@ -197,10 +197,9 @@ def _mean_curve(
     the axis to the units of the axes.
     """
     table, points = _along(part, rows)
+    bands, seeds = _bands(table, rows), len(table.seeds)
     if len(points) < 2:
         return None
-    bands = _bands(table, rows)
-    seeds = len(table.seeds)
     lines: list[Line] = []
     for setting in [s for s in settings if s in table.settings][:MOST_LINES]:
         found = []

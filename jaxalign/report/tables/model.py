@@ -27,11 +27,6 @@ class Column:
     better: str = ""
 
     @classmethod
-    def rate(cls, title: str, *, lower_is_better: bool = False, digits: int = 1) -> "Column":
-        """A share in per cent."""
-        return cls(title, "percent", digits, "low" if lower_is_better else "high")
-
-    @classmethod
     def of(cls, measure: Measure, title: str = "", *, digits: int = 1, bold: bool = True) -> "Column":
         """The column of a measure: rates in per cent, the best in bold if wanted; anything else as it is."""
         if not measure.is_rate:
