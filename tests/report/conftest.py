@@ -11,17 +11,11 @@ from experiments.run.progress import Progress
 
 
 @pytest.fixture(scope="session")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     """A study whose encoders and data sets have hostile names."""
-    folder = tmp_path_factory.mktemp("made") / "study"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("made")
     made_results.write_study(folder, made_results.HOSTILE[:4], (42,), made_results.HOSTILE_DATASETS)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tree(hostile: pathlib.Path) -> Tree:
-    return read_tree(hostile)
+    return read_tree(folder)
 
 
 @pytest.fixture(scope="session")
