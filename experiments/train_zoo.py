@@ -123,7 +123,7 @@ def main(argv: list[str]) -> None:
     for name in names:
         specification = zoo.ZOO[name]
         if FLAGS.steps and specification.loss is not None:
-            specification = specification.with_steps(FLAGS.steps)
+            specification = dataclasses.replace(specification, steps=FLAGS.steps)
         params = None
         if not FLAGS.measure_only:
             if pool is None:

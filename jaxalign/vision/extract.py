@@ -31,7 +31,6 @@ from jaxalign.vision.images import (
     View,
     load_batches,
 )
-from jaxalign.vision.images.pictures import LONGEST
 from jaxalign.vision.journal import Journal
 
 if TYPE_CHECKING:
@@ -40,23 +39,18 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderView(View):
-    """A view whose size and resizing are the encoder's.
+    """A view with the size and resizing of an encoder.
 
     A crop by landmarks is warped straight to the encoder's input, so that an aligned face is sampled once.
-
-    Attributes:
-      encoder: whose input it is.
     """
 
     encoder: Encoder
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the encoder's input."""
         return self.encoder.preprocessing.size
 
     def facts(self) -> dict[str, Any]:
-        """The settings as plain values; equal facts mean equal pixels."""
         return {"crop": self.crop.facts(), "preprocessing": self.encoder.preprocessing.describe()}
 
     def info(self) -> dict[str, Any]:
@@ -64,17 +58,10 @@ class EncoderView(View):
         return check_info(self.encoder.name, {"encoder": self.encoder.describe(), "view": self.facts()})
 
     def apply(self, image: "PIL.Image.Image", points: np.ndarray | None = None) -> np.ndarray:
-        """Crops and prepares an upright RGB picture: uint8 [height, width, 3]."""
         if isinstance(self.crop, LandmarkCrop):
             return np.asarray(self.crop.apply(image, Resize(*self.size), points))
-        cropped = self.crop.apply(image, None, points)
-        short, long = sorted(cropped.size)
-        if isinstance(self.encoder.preprocessing.resize, int) and long > LONGEST * short:
-            raise BadImageError(
-                f"it is {cropped.width:,} × {cropped.height:,} pixels, far too narrow for a photograph"
-            )
         try:
-            return self.encoder.prepare(np.asarray(cropped))
+            return self.encoder.prepare(np.asarray(self.crop.apply(image, None, points)))
         except UserError as error:
             raise BadImageError(f"encoder {self.encoder.name!r}: {error}") from error
 
@@ -138,15 +125,16 @@ def extract(
     else:
         require_free(path, overwrite)
     known = None if there is None else _Known(there)
-    plan = {
+    listed = source.samples
+    plan = {  # an unfinished run of another plan is not continued
         "dataset": source.dataset,
-        "samples": _digest_of_samples(source),
-        "adds_to": None if known is None else known.digest(),
+        "samples": None if listed is None else _digest([(one.sample_id, one.identity) for one in listed]),
+        "adds_to": None if known is None else _digest(known.rows),
         "encoders": {name: infos[name] for name in views},
         "dtype": dtype,
     }
     dims = {name: view.encoder.dim for name, view in views.items()}
-    journal = Journal.open(path, plan, dims, stored_dtype(dtype), afresh=overwrite)
+    journal = Journal(path, plan, dims, stored_dtype(dtype), afresh=overwrite)
     with contextlib.closing(journal):
         if journal.bad and bad_images == "fail":
             raise UserError(
@@ -154,6 +142,8 @@ def extract(
                 "skipping them (bad_images=skip), or delete that directory to begin again."
             )
         _fill(journal, source, list(views.values()), known, bad_images, progress)
+        if not journal.rows:
+            raise UserError(f"{source.dataset}: none of its {journal.stop:,} photographs can be used.")
         notes = {name: {**infos[name], "skipped": journal.bad} for name in views}
         store = _finished(journal, path, source, notes, there, overwrite)
         journal.remove()
@@ -161,15 +151,12 @@ def extract(
 
 
 def _views(encoders: Sequence[Encoder], crop: Crop | Mapping[str, Crop] | None) -> dict[str, EncoderView]:
-    crops = crop if isinstance(crop, Mapping) else {encoder.name: crop or NoCrop() for encoder in encoders}
-    unknown = set(crops) - {encoder.name for encoder in encoders}
+    names = [encoder.name for encoder in encoders]
+    crops = crop if isinstance(crop, Mapping) else dict.fromkeys(names, crop or NoCrop())
+    unknown = sorted(set(crops) - set(names))
     if unknown:
-        names = ", ".join(encoder.name for encoder in encoders)
-        raise UserError(f"crop names {', '.join(sorted(unknown))}; the encoders are {names}.")
-    return {
-        encoder.name: EncoderView(crop=crops.get(encoder.name, NoCrop()), encoder=encoder)
-        for encoder in encoders
-    }
+        raise UserError(f"crop names {', '.join(unknown)}; the encoders are {', '.join(names)}.")
+    return {one.name: EncoderView(crop=crops.get(one.name, NoCrop()), encoder=one) for one in encoders}
 
 
 def _is_there(store: EmbeddingStore, name: str, info: Mapping[str, Any]) -> bool:
@@ -184,12 +171,8 @@ def _is_there(store: EmbeddingStore, name: str, info: Mapping[str, Any]) -> bool
     return True
 
 
-def _digest_of_samples(source: ImageSource) -> str | None:
-    """Stands for the list of photographs, so that an unfinished run is not continued with another list."""
-    if source.samples is None:
-        return None
-    names = "\n".join(f"{sample.sample_id}\t{sample.identity}" for sample in source.samples)
-    return hashlib.sha256(names.encode()).hexdigest()
+def _digest(values: object) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 class _Known:
@@ -199,10 +182,6 @@ class _Known:
         self.store = f"store {store.dataset!r}"
         digests = store.column(DIGEST).tolist() if DIGEST in store.columns else [None] * store.rows
         self.rows: list[tuple[str, str | None]] = list(zip(store.sample_ids.tolist(), digests))
-
-    def digest(self) -> str:
-        """Stands for all of them, so that an unfinished run does not go on with another store."""
-        return hashlib.sha256(json.dumps(self.rows).encode()).hexdigest()
 
     def require(self, batch: Batch, row: int) -> None:
         """Refuses a batch, its first photograph at ``row``, that is not what the store has there."""
@@ -220,9 +199,8 @@ class _Known:
     def require_end(self, rows: int) -> None:
         """Refuses to end before the store does."""
         if rows != len(self.rows):
-            raise UserError(
-                f"{self.store} has {len(self.rows):,} rows, the images {rows:,}; {_ONLY_THE_SAME}."
-            )
+            counts = f"{len(self.rows):,} rows, the images {rows:,}"
+            raise UserError(f"{self.store} has {counts}; {_ONLY_THE_SAME}.")
 
 
 _ONLY_THE_SAME = "an encoder can only be added with the same photographs in the same order"

@@ -1,26 +1,12 @@
 """Frozen encoders: from photographs to embeddings, through Flax, onnxruntime or a callable of the user's."""
 
-from jaxalign.vision.encoders.base import Encoder, Preprocessing
-from jaxalign.vision.encoders.huggingface import read_preprocessing
-from jaxalign.vision.encoders.jax_encoder import JaxEncoder
-from jaxalign.vision.encoders.load import (
-    ALIASES,
-    FORMS,
-    Settings,
-    Specification,
-    load_encoder,
-    parse_specification,
-)
-
-__all__ = [
-    "ALIASES",
-    "FORMS",
-    "Encoder",
-    "JaxEncoder",
-    "Preprocessing",
-    "Settings",
-    "Specification",
-    "load_encoder",
-    "parse_specification",
-    "read_preprocessing",
-]
+from jaxalign.vision.encoders.base import Encoder as Encoder
+from jaxalign.vision.encoders.base import Preprocessing as Preprocessing
+from jaxalign.vision.encoders.huggingface import read_preprocessing as read_preprocessing
+from jaxalign.vision.encoders.jax_encoder import JaxEncoder as JaxEncoder
+from jaxalign.vision.encoders.load import ALIASES as ALIASES
+from jaxalign.vision.encoders.load import FORMS as FORMS
+from jaxalign.vision.encoders.load import Settings as Settings
+from jaxalign.vision.encoders.load import Specification as Specification
+from jaxalign.vision.encoders.load import load_encoder as load_encoder
+from jaxalign.vision.encoders.load import parse_specification as parse_specification

@@ -1,13 +1,17 @@
 """What an encoder is, and how a picture is prepared for it."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
+from jaxalign.vision.images.pictures import fitted, pillow
 
-NEAREST, LANCZOS, BILINEAR, BICUBIC, BOX, HAMMING = range(6)  # Pillow's numbers, as checkpoints write them
+BILINEAR = 2  # Pillow's number, as checkpoints write it
+DEFAULT_BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Preprocessing:
     color: str = "RGB"
 
     def __post_init__(self) -> None:
-        edges = [*self.size, *_edges(self.resize), *_edges(self.crop)]
+        edges = [*self.size, *np.ravel(() if self.resize is None else self.resize), *(self.crop or ())]
         if len(self.size) != 2 or any(int(edge) != edge or edge < 1 for edge in edges):
             raise UserError(
                 f"preprocessing: expected sizes of at least 1 pixel, got size={self.size}, resize={self.resize}, "
@@ -46,9 +50,7 @@ class Preprocessing:
         if self.color not in ("RGB", "BGR"):
             raise UserError(f"preprocessing: the colour order is RGB or BGR, got {self.color!r}.")
         if self.resample not in range(6):
-            raise UserError(
-                f"preprocessing: resample is one of Pillow's filters 0 to 5, got {self.resample!r}."
-            )
+            raise UserError(f"preprocessing: expected one of Pillow's filters 0 to 5, got {self.resample!r}.")
         numbers = np.asarray([*self.mean, *self.std, self.rescale], float)
         if len(self.mean) != 3 or len(self.std) != 3 or not np.isfinite(numbers).all() or 0 in self.std:
             raise UserError(
@@ -71,67 +73,24 @@ class Preprocessing:
           UserError: the picture has another shape or format, or comes out at another size because this preprocessing
             neither resizes nor crops to the network's input.
         """
-        if (
-            not isinstance(image, np.ndarray)
-            or image.dtype != np.uint8
-            or image.ndim != 3
-            or image.shape[2] != 3
-        ):
-            raise UserError(
-                f"prepare: expected a uint8 RGB picture of shape [h, w, 3], got {_described(image)}."
-            )
-        if min(image.shape) == 0:
-            raise UserError(f"prepare: expected a picture with pixels, got shape {image.shape}.")
-        picture = self._resized(image)
-        if self.crop is not None:
-            picture = _center_crop(picture, *self.crop)
+        shape = getattr(image, "shape", ())
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
+            raise UserError(f"prepare: expected a uint8 RGB picture [h, w, 3], got {_described(image)}.")
+        if min(shape) == 0:
+            raise UserError(f"prepare: expected a picture with pixels, got shape {shape}.")
+        picture = image
+        if self.resize is not None or self.crop is not None:
+            picture = np.asarray(fitted(pillow().fromarray(image), self.resize, self.crop, self.resample))
         if picture.shape[:2] != self.size:
             raise UserError(
-                f"prepare: a picture of {_pixels(image.shape)} came out at {_pixels(picture.shape)}, but the network "
+                f"prepare: a picture of {_pixels(shape)} came out at {_pixels(picture.shape)}, but the network "
                 f"takes {_pixels(self.size)} and its preprocessing does not change that; crop or resize it before."
             )
         return np.ascontiguousarray(picture)
 
-    def _resized(self, image: np.ndarray) -> np.ndarray:
-        if self.resize is None:
-            return image
-        from PIL import Image
-
-        height, width = image.shape[:2]
-        if isinstance(self.resize, int):  # the longer edge is cut down to whole pixels, as transformers does
-            short = min(height, width)
-            size = tuple(
-                self.resize if edge == short else int(self.resize * edge / short) for edge in (height, width)
-            )
-        else:
-            size = self.resize
-        return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling(self.resample)))
-
     def describe(self) -> dict[str, Any]:
         """The same in JSON's types, for a manifest."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-
-
-def check_images(images: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
-    """Refuses what is no batch of prepared pictures."""
-    shape = getattr(images, "shape", None)
-    if (
-        getattr(images, "dtype", None) != np.uint8
-        or shape is None
-        or len(shape) != 4
-        or shape[1:] != (*size, 3)
-    ):
-        raise UserError(
-            f"encoder {name!r}: expected uint8 RGB pictures of shape [n, {size[0]}, {size[1]}, 3] (encoder.prepare "
-            f"makes them), got {_described(images)}."
-        )
-    return np.asarray(images)
-
-
-def _edges(value: int | tuple[int, int] | None) -> tuple[int, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, int) else tuple(value)
 
 
 def _described(value: Any) -> str:
@@ -141,19 +100,6 @@ def _described(value: Any) -> str:
 
 def _pixels(shape: tuple[int, ...]) -> str:
     return f"{shape[0]} × {shape[1]} pixels (height × width)"
-
-
-def _center_crop(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The centre; odd margins go as transformers' ``center_crop`` has them, for cutting and for padding."""
-    for axis, wanted in enumerate((height, width)):
-        there = picture.shape[axis]
-        if there < wanted:
-            before = -(-(wanted - there) // 2)
-            padding = [(0, 0)] * 3
-            padding[axis] = (before, wanted - there - before)
-            picture = np.pad(picture, padding)
-    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
-    return picture[top : top + height, left : left + width]
 
 
 @runtime_checkable
@@ -193,3 +139,59 @@ class Encoder(Protocol):
     def describe(self) -> dict[str, Any]:
         """What the numbers depend on, in JSON's types: two encoders that say the same give the same embeddings."""
         ...
+
+
+class BatchEncoder:
+    """What the encoders of this room share: all of ``Encoder`` but how one batch is computed.
+
+    Attributes: see ``Encoder``.
+    """
+
+    name: str
+    dim: int
+    batch_size: int
+    preprocessing: Preprocessing
+    _dtype: np.dtype
+    _facts: Callable[[], Mapping[str, Any]]  # further entries of ``describe``
+    _pads = True  # whether the last batch is padded to ``batch_size``
+
+    def _dispatch(self, images: np.ndarray) -> ArrayLike:
+        """Starts one batch; gives its embeddings [b, dim], which the device may still be computing."""
+        raise NotImplementedError
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """See ``Preprocessing.prepare``."""
+        return self.preprocessing.prepare(image)
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """See ``Encoder``; raises ``UserError`` for other pictures and a network that cannot take such a batch."""
+        height, width = self.preprocessing.size
+        shape, size = getattr(images, "shape", ()), self.batch_size
+        if getattr(images, "dtype", None) != np.uint8 or len(shape) != 4 or shape[1:] != (height, width, 3):
+            raise UserError(
+                f"encoder {self.name!r}: expected uint8 RGB pictures of shape [n, {height}, {width}, 3] "
+                f"(encoder.prepare makes them), got {_described(images)}."
+            )
+        rows = np.empty((len(images), self.dim), np.float32)
+        running: ArrayLike | None = None
+        for first in range(0, len(images), size):
+            batch = images[first : first + size]
+            if self._pads and len(batch) < size:
+                batch = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
+            following = self._dispatch(batch)  # before the results of the batch before it are waited for
+            if running is not None:
+                rows[first - size : first] = running
+            running = following
+        if running is not None:
+            last = (len(rows) - 1) // size * size
+            rows[last:] = np.asarray(running)[: len(rows) - last]
+        return rows
+
+    def describe(self) -> dict[str, Any]:
+        """See ``Encoder.describe``."""
+        return {
+            "dim": self.dim,
+            "dtype": self._dtype.name,
+            "preprocessing": self.preprocessing.describe(),
+            **self._facts(),
+        }

@@ -1,11 +1,8 @@
 """Encoders of transformers' Flax classes, without PyTorch."""
 
-import contextlib
-import dataclasses
-import importlib.util
 import logging
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.encoders.base import Preprocessing
+from jaxalign.vision.encoders.base import DEFAULT_BATCH, Preprocessing
 from jaxalign.vision.encoders.checkpoint import (
     CONFIG,
     PREPROCESSOR,
@@ -25,20 +22,11 @@ from jaxalign.vision.encoders.checkpoint import (
     read_json,
     weight_files,
 )
-from jaxalign.vision.encoders.jax_encoder import DEFAULT_BATCH, JaxEncoder
+from jaxalign.vision.encoders.jax_encoder import JaxEncoder
 from jaxalign.vision.encoders.load import Settings, Specification, first_line
 
-# Slow image processors of transformers that do nothing but resize, crop, rescale and normalise, in this order.
-KNOWN = (
-    "BeitImageProcessor",
-    "BitImageProcessor",
-    "CLIPImageProcessor",
-    "ConvNextImageProcessor",
-    "DeiTImageProcessor",
-    "SiglipImageProcessor",
-    "ViTImageProcessor",
-)
-# Which of them a network is trained with, where the file does not say; as in transformers' own table.
+# The slow image processor of transformers that a network is trained with, where the file names none; as in
+# transformers' own table.
 USUAL = {
     "beit": "BeitImageProcessor",
     "clip_vision_model": "CLIPImageProcessor",
@@ -49,11 +37,17 @@ USUAL = {
     "siglip_vision_model": "SiglipImageProcessor",
     "vit": "ViTImageProcessor",
 }
+# Those that do nothing but resize, crop, rescale and normalise, in this order.
+KNOWN = tuple(sorted({*USUAL.values(), "DeiTImageProcessor"}))
 CONVNEXT_WARPS_FROM = 384  # the ConvNext processor does not crop at this size and above
 
 
 def read_preprocessing(
-    directory: str | pathlib.Path, *, model_type: str | None = None, image_size: tuple[int, int] | None = None
+    directory: str | pathlib.Path,
+    *,
+    model_type: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    specification: Specification | None = None,
 ) -> Preprocessing:
     """How a checkpoint in hub format wants its pictures.
 
@@ -63,28 +57,14 @@ def read_preprocessing(
       directory: holds preprocessor_config.json.
       model_type: of config.json, which decides the class where the file names none.
       image_size: (height, width) of the network's input, for preprocessors that neither resize nor crop.
+      specification: that errors name; the directory where None.
 
     Raises:
       UserError: the file is missing or describes steps that are not known here.
     """
-    specification = Specification(str(directory), "hf", str(directory))
-    return preprocessing_of(specification, pathlib.Path(directory), model_type, image_size)
-
-
-def preprocessing_of(
-    specification: Specification,
-    directory: pathlib.Path,
-    model_type: str | None,
-    image_size: tuple[int, int] | None,
-) -> Preprocessing:
-    """See ``read_preprocessing``; errors name the specification."""
-    content = read_json(
-        specification,
-        directory,
-        PREPROCESSOR,
-        "it says how pictures are resized, cropped and normalised, which is not guessed here: copy it from the "
-        "checkpoint's repository.",
-    )
+    specification = specification or Specification(str(directory), "hf", str(directory))
+    why = "it says how pictures are resized, cropped and normalised, which is not guessed here: copy it from the hub."
+    content = read_json(specification, pathlib.Path(directory), PREPROCESSOR, why)
     named = content.get("image_processor_type") or content.get("feature_extractor_type")
     kind = str(named or USUAL.get(model_type or "", named)).removesuffix("Fast")
     kind = kind.replace("FeatureExtractor", "ImageProcessor")  # the older name
@@ -95,9 +75,10 @@ def preprocessing_of(
     try:
         processor = getattr(transformers, kind).from_pretrained(directory, local_files_only=True)
         resize, crop = _steps(processor, kind)
-        size = _final_size(processor, resize, crop, image_size)
+        # The last step decides the size, else what the network takes, else the size named but not applied.
+        size = crop or resize or image_size or _edges(processor.size)
         return Preprocessing(
-            size=size,
+            size=(size, size) if isinstance(size, int) else size,
             resize=resize,
             resample=int(processor.resample),
             crop=crop,
@@ -110,40 +91,22 @@ def preprocessing_of(
 
 
 def _steps(processor: Any, kind: str) -> tuple[int | tuple[int, int] | None, tuple[int, int] | None]:
-    """Resize and crop."""
-    resize = _resize(processor.size) if processor.do_resize else None
+    """``Preprocessing.resize`` and ``Preprocessing.crop``."""
+    resize = _edges(processor.size) if processor.do_resize else None
     if kind == "ConvNextImageProcessor":
         if not isinstance(resize, int):
             return resize, None
         if resize >= CONVNEXT_WARPS_FROM:
             return (resize, resize), None
         return int(resize / processor.crop_pct), (resize, resize)
-    if not getattr(processor, "do_center_crop", False):
-        return resize, None
-    return resize, _height_width(processor.crop_size)
+    crops = getattr(processor, "do_center_crop", False)
+    return resize, _edges(processor.crop_size) if crops else None
 
 
-def _final_size(
-    processor: Any,
-    resize: int | tuple[int, int] | None,
-    crop: tuple[int, int] | None,
-    image_size: tuple[int, int] | None,
-) -> tuple[int, int]:
-    """What comes out: decided by the last step, else what the network takes, else the size named but not applied."""
-    if crop is not None:
-        return crop
-    steps = resize if resize is not None else image_size or _resize(processor.size)
-    return (steps, steps) if isinstance(steps, int) else steps
-
-
-def _resize(size: Any) -> int | tuple[int, int]:
-    """A processor's ``size``: the shorter edge, or height and width."""
+def _edges(size: Any) -> Any:
+    """A processor's size: the shorter edge, or height and width."""
     if "shortest_edge" in size and "longest_edge" not in size:
         return int(size["shortest_edge"])
-    return _height_width(size)
-
-
-def _height_width(size: Any) -> tuple[int, int]:
     if "height" not in size or "width" not in size:
         raise UserError(f"expected a size with shortest_edge, or with height and width, got {dict(size)}.")
     return int(size["height"]), int(size["width"])
@@ -158,19 +121,10 @@ def _channels(values: Any) -> tuple[float, float, float]:
 CUBIC = -0.75  # the kernel's parameter in PyTorch; JAX and Pillow have −0.5
 
 
-def resample_positions(
-    positions: Float[np.ndarray, "1 tokens d"], patches: int
-) -> Float[np.ndarray, "1 resampled d"]:
-    """Resamples the square grid of patch positions, bicubically; the class token's stays.
+def resample_positions(positions: np.ndarray, patches: int) -> np.ndarray:
+    """Resamples the square grid of patch positions [1, 1 + k², d] bicubically; the class token's, the first, stays.
 
     Equivalent: ``torch.nn.functional.interpolate(grid, size=(patches, patches), mode="bicubic", align_corners=False)``.
-
-    Args:
-      positions: float32, shape [1, 1 + k², d], the class token first.
-      patches: patches along an edge of the result.
-
-    Returns:
-      float32, shape [1, 1 + patches², d].
     """
     grid = round((positions.shape[1] - 1) ** 0.5)
     if grid == patches:
@@ -215,51 +169,32 @@ WRAPPERS = {
 KINDS = tuple(sorted((*CLASSES, *WRAPPERS)))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Tower:
-    """A vision network and its weights, before a pooling is chosen."""
-
-    kind: str
-    module: Any
-    params: Flat
-    projection: np.ndarray | None
-
-    def variables(self) -> dict[str, Any]:
-        from flax.traverse_util import unflatten_dict
-
-        params = unflatten_dict(self.params)
-        return params if "batch_stats" in params else {"params": params}
-
-
 def load_huggingface(specification: Specification, settings: Settings) -> JaxEncoder:
-    """Loads ``hf:<hub id or local directory>?pooling=&dtype=&name=&batch=&revision=``.
-
-    Raises:
-      UserError: anything about the checkpoint or an option that does not fit, in one sentence.
-    """
+    """Loads ``hf:<hub id or local directory>?pooling=&dtype=&name=&batch=&revision=``."""
     specification.only("pooling", "dtype", "name", "batch", "revision")
     dtype = specification.dtype(settings)
     batch_size = specification.batch_size(settings, DEFAULT_BATCH)
     specification.choice("pooling", POOLINGS, POOLINGS[0])
-    _check_installed(specification)
+    specification.require_installed("transformers", "flax", "PIL")
     directory = checkpoint_directory(specification, specification.options.get("revision"))
-    config, wrapper = _read_config(specification, directory)
-    vision = _vision(config, wrapper)
+    vision, wrapper = _read_config(specification, directory)
     files = weight_files(specification, directory)
-    preprocessing = preprocessing_of(specification, directory, vision.model_type, _pair(vision, "image_size"))
-    tower = _load_tower(specification, config, wrapper, files, preprocessing.size, dtype)
-    pooling, apply, params = _pooled(specification, tower, preprocessing.size)
+    expected = {"model_type": vision.model_type, "image_size": _image_size(vision)}
+    preprocessing = read_preprocessing(directory, **expected, specification=specification)
+    size = preprocessing.size
+    module, variables, projection = _load_tower(specification, vision, wrapper, files, size, dtype)
+    pooling, apply = _pooled(specification, vision.model_type, module, variables, projection, size)
     return JaxEncoder(
         specification.name(pathlib.PurePath(specification.target).name),
         apply,
-        params,
+        {"variables": variables} | ({"projection": projection} if pooling == "projected" else {}),
         preprocessing,
         batch_size=batch_size,
         dtype=dtype,
         devices=settings.devices,
         facts=lambda: {
             "form": "hf",
-            "class": CLASSES[tower.kind][0],
+            "class": CLASSES[vision.model_type][0],
             "pooling": pooling,
             "weights_sha256": digest(files),
             "config_sha256": digest([directory / CONFIG]),
@@ -267,14 +202,8 @@ def load_huggingface(specification: Specification, settings: Settings) -> JaxEnc
     )
 
 
-def _check_installed(specification: Specification) -> None:
-    for package in ("transformers", "flax", "PIL"):
-        if importlib.util.find_spec(package) is None:
-            specification.refuse(f"{package} is not installed; hf: needs pip install 'jaxalign[encoders]'.")
-
-
 def _read_config(specification: Specification, directory: pathlib.Path) -> tuple[Any, str | None]:
-    """The configuration and, for a model with a vision network inside, its kind."""
+    """The vision network's configuration and, for a model with a vision network inside, the model's kind."""
     content = read_json(specification, directory, CONFIG, "without it the checkpoint's class is not known.")
     kind = content.get("model_type")
     if kind not in KINDS:
@@ -285,11 +214,12 @@ def _read_config(specification: Specification, directory: pathlib.Path) -> tuple
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except Exception as error:
         specification.refuse(f"{CONFIG} is not understood by transformers ({first_line(error)}).")
-    wrapper = kind if kind in WRAPPERS else None
-    inside = _vision(config, wrapper).model_type
-    if inside not in CLASSES:
-        specification.refuse(_no_flax_class(f"a vision network of model_type {inside!r}"))
-    return config, wrapper
+    if kind not in WRAPPERS:
+        return config, None
+    vision = getattr(config, WRAPPERS[kind][0])
+    if vision.model_type not in CLASSES:
+        specification.refuse(_no_flax_class(f"a vision network of model_type {vision.model_type!r}"))
+    return vision, kind
 
 
 def _no_flax_class(what: str) -> str:
@@ -299,44 +229,41 @@ def _no_flax_class(what: str) -> str:
     )
 
 
-def _vision(config: Any, wrapper: str | None) -> Any:
-    """The vision network's own configuration."""
-    return getattr(config, WRAPPERS[wrapper][0]) if wrapper else config
-
-
-def _pair(config: Any, key: str) -> tuple[int, int] | None:
-    value = getattr(config, key, None)
-    if value is None:
-        return None
-    return (int(value), int(value)) if np.ndim(value) == 0 else (int(value[0]), int(value[1]))
+def _image_size(config: Any) -> tuple[int, int] | None:
+    size = getattr(config, "image_size", None)
+    return None if size is None else (int(np.ravel(size)[0]), int(np.ravel(size)[-1]))
 
 
 def _load_tower(
     specification: Specification,
-    config: Any,
+    vision: Any,
     wrapper: str | None,
     files: list[pathlib.Path],
     size: tuple[int, int],
     dtype: str,
-) -> _Tower:
-    """Reads the vision network's weights into its Flax class."""
+) -> tuple[Any, Any, np.ndarray | None]:
+    """The vision network's Flax module, its variables, and the projection that a wrapper has behind it."""
     import transformers
+    from flax.traverse_util import unflatten_dict
 
-    vision = _vision(config, wrapper)
-    kind = vision.model_type
+    class_name = CLASSES[vision.model_type][0]
     _, below, head = WRAPPERS[wrapper] if wrapper else (None, "", "visual_projection")
-    body = below or ("vision_model" if kind == "clip_vision_model" else "")
-    flax_class = getattr(transformers, CLASSES[kind][0])
+    body = below or ("vision_model" if vision.model_type == "clip_vision_model" else "")
+    # transformers tells users of Flax classes to move on; which versions we work with is our business, not theirs.
+    logger = logging.getLogger("transformers.modeling_flax_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        with _no_deprecation_warning():
-            model = flax_class(vision, dtype=jnp.dtype(dtype), _do_init=False)
+        model = getattr(transformers, class_name)(vision, dtype=jnp.dtype(dtype), _do_init=False)
     except Exception as error:  # transformers' own class fails on RegNet's X layers, for one
         specification.refuse(
-            f"transformers cannot build {CLASSES[kind][0]} from this {CONFIG} ({first_line(error)}); another way is to "
+            f"transformers cannot build {class_name} from this {CONFIG} ({first_line(error)}); another way is to "
             "export the checkpoint to ONNX and give onnx:<file>."
         )
+    finally:
+        logger.setLevel(level)
     prefixes = (f"{body}.", f"{head}.") if body else ("",)  # text towers and decoders are not read
-    weights = Weights.read(specification, files, prefixes)
+    weights = Weights(specification, files, prefixes)
     try:
         params, missing = weights.fit(model, below)
     except ValueError as error:
@@ -345,40 +272,28 @@ def _load_tower(
     lacking = {name for name in missing if "pooler" not in name}
     if lacking:
         specification.refuse(
-            f"{len(lacking)} of {len(model.required_params)} arrays that {CLASSES[kind][0]} needs are not in the "
+            f"{len(lacking)} of {len(model.required_params)} arrays that {class_name} needs are not in the "
             f"checkpoint, among them {'.'.join(min(lacking))}."
         )
-    if (
-        missing
-    ):  # checkpoints with a classifier have no pooler; random weights in its place would be no embedding
+    if missing:  # checkpoints with a classifier have no pooler, and random weights would be no embedding
         module = module.clone(add_pooling_layer=False)
     module, params = _at_size(specification, vision, module, params, size)
-    return _Tower(kind, module, params, weights.kernel(head) if head else None)
-
-
-@contextlib.contextmanager
-def _no_deprecation_warning() -> Iterator[None]:
-    """transformers tells users of Flax classes to move on; which versions we work with is our business, not theirs."""
-    logger = logging.getLogger("transformers.modeling_flax_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    tree = unflatten_dict(params)
+    variables = tree if "batch_stats" in tree else {"params": tree}
+    return module, variables, weights.kernel(head) if head else None
 
 
 def _at_size(
     specification: Specification, vision: Any, module: Any, params: Flat, size: tuple[int, int]
 ) -> tuple[Any, Flat]:
     """Position embeddings at the size that the preprocessor makes: DINOv2 resamples its own, the others refuse."""
-    trained = _pair(vision, "image_size")
+    trained = _image_size(vision)
     if trained is None or trained == size:
         return module, params
     if vision.model_type != "dinov2" or size[0] != size[1]:
         specification.refuse(
             f"the preprocessor makes pictures of {size[0]} × {size[1]} pixels, the network takes {trained[0]} × "
-            f"{trained[1]}; {CONFIG} and preprocessor_config.json are of different checkpoints."
+            f"{trained[1]}; {CONFIG} and {PREPROCESSOR} are of different checkpoints."
         )
     key = ("embeddings", "position_embeddings")
     # Flax's own resampling has another cubic kernel than the one the weights were trained with (off by 1e-2).
@@ -389,43 +304,38 @@ def _at_size(
 
 
 def _pooled(
-    specification: Specification, tower: _Tower, size: tuple[int, int]
-) -> tuple[str, Callable[[Any, Array], Array], Any]:
-    """The chosen pooling, the function of (weights, pixels), and the weights."""
-    module = tower.module
+    specification: Specification,
+    kind: str,
+    module: Any,
+    variables: Any,
+    projection: np.ndarray | None,
+    size: tuple[int, int],
+) -> tuple[str, Callable[[Any, Array], Array]]:
+    """The chosen pooling, and the function of (weights, pixels)."""
 
     def outputs(variables: Any, pixels: Float[Array, "n height width 3"]) -> Any:
         return module.apply(variables, pixels, deterministic=True)
 
-    variables = tower.variables()
     shapes = jax.eval_shape(outputs, variables, jax.ShapeDtypeStruct((1, *size, 3), jnp.float32))
     tokens = shapes.last_hidden_state.ndim == 3
-    pooled = shapes.pooler_output is not None
-    there = {
-        "cls": tokens,
-        "mean": True,
-        "pooler": pooled,
-        "projected": pooled and tower.projection is not None,
-    }
-    default = next(name for name in ("projected", CLASSES[tower.kind][1], "cls", "mean") if there[name])
+    pooler = shapes.pooler_output is not None
+    flags = {"cls": tokens, "mean": True, "pooler": pooler, "projected": pooler and projection is not None}
+    there = [name for name in POOLINGS if flags[name]]
+    class_name, usual = CLASSES[kind]
+    default = next(name for name in ("projected", usual, "cls", "mean") if name in there)
     pooling = specification.choice("pooling", POOLINGS, default)
-    if not there[pooling]:
-        has = ", ".join(name for name in POOLINGS if there[name])
-        specification.refuse(
-            f"{CLASSES[tower.kind][0]} with these weights has no pooling {pooling!r}; it has {has}."
-        )
-    params: dict[str, Any] = {"variables": variables}
-    if pooling == "projected":
-        params["projection"] = tower.projection
+    if pooling not in there:
+        lacks = f"{class_name} with these weights has no pooling {pooling!r}"
+        specification.refuse(f"{lacks}; it has {', '.join(there)}.")
 
     def apply(params: Any, pixels: Float[Array, "n height width 3"]) -> Float[Array, "n dim"]:
         result = outputs(params["variables"], pixels)
+        hidden = result.last_hidden_state
         if pooling == "cls":
-            return result.last_hidden_state[:, 0]
+            return hidden[:, 0]
         if pooling == "mean":
-            hidden = result.last_hidden_state
             return hidden[:, 1:].mean(1) if tokens else hidden.mean((2, 3))
         pooled = result.pooler_output.reshape(pixels.shape[0], -1)
         return pooled @ params["projection"] if pooling == "projected" else pooled
 
-    return pooling, apply, params
+    return pooling, apply

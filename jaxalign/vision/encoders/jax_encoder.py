@@ -1,6 +1,5 @@
 """Encoders that are JAX functions: bundled networks, plain pixels, and the user's own callables."""
 
-import collections
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -14,16 +13,13 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, UInt8
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.encoders.base import Encoder, Preprocessing, check_images
+from jaxalign.vision.encoders.base import DEFAULT_BATCH, BatchEncoder, Encoder, Preprocessing
 from jaxalign.vision.encoders.load import Settings, Specification
-
-DEFAULT_BATCH = 32
-IN_FLIGHT = 2  # batches on the device at once: the next one is copied while one is computed
 
 Apply = Callable[[Any, Float[Array, "n height width 3"]], Float[Array, "n dim"]]
 
 
-class JaxEncoder:
+class JaxEncoder(BatchEncoder):
     """A function of pixels with frozen weights, as an ``Encoder``.
 
     Every batch is padded to ``batch_size``, so one program serves all; each device computes its share of the batch
@@ -43,7 +39,7 @@ class JaxEncoder:
         dtype: str = "float32",
         devices: Sequence[Any] | None = None,
         dim: int | None = None,
-        facts: Callable[[], Mapping[str, Any]] | None = None,
+        facts: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         """Puts the weights on the devices; compiles nothing yet.
 
@@ -58,7 +54,7 @@ class JaxEncoder:
           dtype: "float32" or "bfloat16".
           devices: local ones; all where None.
           dim: width of an embedding; where None, ``apply`` is traced once to find it.
-          facts: further entries of ``describe``; called when it is.
+          facts: gives further entries of ``describe``.
 
         Raises:
           UserError: ``apply`` does not give one row for each picture.
@@ -87,55 +83,19 @@ class JaxEncoder:
 
     def _width(self, encode: Callable[[Any, Any], jax.Array]) -> int:
         pictures = jax.ShapeDtypeStruct((2, *self.preprocessing.size, 3), jnp.uint8)
-        result = jax.eval_shape(encode, self._params, pictures)
-        if len(result.shape) != 2 or result.shape[0] != 2:
+        shape = jax.eval_shape(encode, self._params, pictures).shape
+        if len(shape) != 2 or shape[0] != 2:
             raise UserError(
-                f"encoder {self.name!r}: expected [n, width] from n pictures, got shape {result.shape} from 2 pictures."
+                f"encoder {self.name!r}: expected [n, width] from n pictures, got shape {shape} from 2 pictures."
             )
-        return int(result.shape[1])
-
-    def prepare(self, image: np.ndarray) -> np.ndarray:
-        """See ``Preprocessing.prepare``."""
-        return self.preprocessing.prepare(image)
-
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """Embeds prepared pictures.
-
-        Args:
-          images: uint8, shape [n, height, width, 3], RGB.
-
-        Returns:
-          float32, shape [n, dim], as the network gives them (not normalised in length).
-
-        Raises:
-          UserError: pictures of another shape or format.
-        """
-        images = check_images(images, self.preprocessing.size, self.name)
-        rows = np.empty((len(images), self.dim), np.float32)
-        running: collections.deque[tuple[int, jax.Array]] = collections.deque()
-        for start in range(0, len(images), self.batch_size):
-            running.append((start, self._dispatch(images[start : start + self.batch_size])))
-            if len(running) == IN_FLIGHT:
-                self._collect(running, rows)
-        while running:
-            self._collect(running, rows)
-        return rows
-
-    def describe(self) -> dict[str, Any]:
-        """See ``Encoder.describe``."""
-        return {
-            "dim": self.dim,
-            "dtype": self._dtype.name,
-            "preprocessing": self.preprocessing.describe(),
-            **(self._facts() if self._facts else {}),
-        }
+        return int(shape[1])
 
     def _cast(self, path: tuple[Any, ...], leaf: Any) -> Any:
         """Running statistics of batch normalisation keep float32: their variances span too many powers of two."""
         if not jnp.issubdtype(getattr(leaf, "dtype", None) or np.asarray(leaf).dtype, jnp.floating):
             return leaf
         keep = any(getattr(key, "key", None) == "batch_stats" for key in path)
-        # By numpy: on the device each shape of weights would be a program of its own.
+        # By NumPy: on the device each shape of weights would be a program of its own.
         return np.asarray(leaf).astype(np.float32 if keep else self._dtype)
 
     def _normalised(self, images: UInt8[Array, "n height width 3"]) -> Float[Array, "n height width 3"]:
@@ -146,48 +106,44 @@ class JaxEncoder:
         return ((pixels - mean) / std).astype(self._dtype)
 
     def _dispatch(self, images: np.ndarray) -> jax.Array:
-        """Starts one batch and does not wait for it."""
-        if len(images) < self.batch_size:
-            batch = np.zeros((self.batch_size, *images.shape[1:]), np.uint8)
-            batch[: len(images)] = images
-        else:
-            batch = np.ascontiguousarray(images)
-        return self._program(self._params, jax.device_put(batch, self._batch))
+        return self._program(self._params, jax.device_put(images, self._batch))
 
-    def _collect(self, running: collections.deque[tuple[int, jax.Array]], rows: np.ndarray) -> None:
-        start, result = running.popleft()
-        rows[start : start + self.batch_size] = np.asarray(result)[: len(rows) - start]
+
+def _load(
+    specification: Specification,
+    settings: Settings,
+    name: str,
+    network: tuple[Apply, Any, Preprocessing],
+    facts: Mapping[str, Any],
+    *,
+    batch: int = DEFAULT_BATCH,
+    dim: int | None = None,
+) -> JaxEncoder:
+    """The encoder of a network (apply, params, preprocessing) under the options name, batch and dtype."""
+    return JaxEncoder(
+        specification.name(name),
+        *network,
+        batch_size=specification.batch_size(settings, batch),
+        dtype=specification.dtype(settings),
+        devices=settings.devices,
+        dim=dim,
+        facts=lambda: {"form": specification.form, **facts},
+    )
 
 
 LARGEST = 64  # pixels along an edge: 12,288 numbers a picture
-PIXELS_BATCH = 256
 
 
 def load_pixels(specification: Specification, settings: Settings) -> JaxEncoder:
-    """Loads ``pixels:<edge>?dtype=&name=&batch=``: the picture at edge × edge pixels, 3 · edge² numbers from 0 to 1.
-
-    Raises:
-      UserError: the edge is no whole number from 1 to ``LARGEST``.
-    """
+    """Loads ``pixels:<edge>?dtype=&name=&batch=``: the picture at edge × edge pixels, 3 · edge² numbers from 0 to 1."""
     specification.only("dtype", "name", "batch")
     text = specification.target
     if not text.isdecimal() or not 1 <= int(text) <= LARGEST:
         specification.refuse(f"pixels: takes an edge of 1 to {LARGEST} pixels, such as pixels:16.")
     size = int(text), int(text)
-    return JaxEncoder(
-        specification.name("pixels"),
-        _flat,
-        {},
-        Preprocessing(size=size, resize=size, rescale=1 / 255),
-        batch_size=specification.batch_size(settings, PIXELS_BATCH),
-        dtype=specification.dtype(settings),
-        devices=settings.devices,
-        facts=lambda: {"form": "pixels"},
-    )
-
-
-def _flat(_: dict, pixels: Float[Array, "n height width 3"]) -> Float[Array, "n dim"]:
-    return pixels.reshape(len(pixels), -1)
+    preprocessing = Preprocessing(size=size, resize=size, rescale=1 / 255)
+    network = lambda _, pixels: pixels.reshape(len(pixels), -1), {}, preprocessing
+    return _load(specification, settings, "pixels", network, {}, batch=256)
 
 
 _MEMBERS = ("name", "dim", "batch_size", "preprocessing", "prepare", "encode", "describe")
@@ -198,37 +154,33 @@ def load_python(specification: Specification, settings: Settings) -> Encoder:
 
     The callable returns an ``Encoder``, or ``(apply, params, preprocessing)`` as ``JaxEncoder`` takes them;
     ``preprocessing`` is a ``Preprocessing`` or a mapping of its fields.
-
-    Raises:
-      UserError: the module or the callable is not there, does not take the options, or returns something else.
     """
     module_name, colon, attribute = specification.target.partition(":")
     if not (module_name and colon and attribute):
         specification.refuse("expected python:<module>:<callable>, such as python:my_encoders:siglip.")
     factory = _find(specification, module_name, attribute)
-    own = {
-        key: value for key, value in specification.options.items() if key not in ("name", "dtype", "batch")
-    }
+    ours = [key for key in ("name", "dtype", "batch") if key in specification.options]
+    theirs = {key: value for key, value in specification.options.items() if key not in ours}
     try:
-        inspect.signature(factory).bind(**own)
+        inspect.signature(factory).bind(**theirs)
     except TypeError as error:
-        specification.refuse(f"{attribute} does not take the options {sorted(own)} ({error}).")
+        specification.refuse(f"{attribute} does not take the options {sorted(theirs)} ({error}).")
     except ValueError:
         pass  # a callable that has no signature to look at
-    made = factory(**own)
+    made = factory(**theirs)
     if isinstance(made, tuple):
-        return _jax_encoder(specification, settings, made, attribute, own)
+        network = _network(specification, made, attribute)
+        facts = {"source": specification.target, "options": theirs}
+        return _load(specification, settings, attribute, network, facts)
     missing = [member for member in _MEMBERS if not hasattr(made, member)]
     if missing:
         specification.refuse(
             f"{attribute} must return (apply, params, preprocessing) or an object with {', '.join(_MEMBERS)}; got "
             f"{type(made).__name__} without {', '.join(missing)}."
         )
-    ignored = [key for key in ("name", "dtype", "batch") if key in specification.options]
-    if ignored:
-        specification.refuse(
-            f"{attribute} returns an encoder of its own, which {', '.join(ignored)} cannot change."
-        )
+    if ours:
+        options = ", ".join(ours)
+        specification.refuse(f"{attribute} returns an encoder of its own, which {options} cannot change.")
     return made
 
 
@@ -248,69 +200,30 @@ def _find(specification: Specification, module_name: str, attribute: str) -> Any
     return found
 
 
-def _jax_encoder(
-    specification: Specification,
-    settings: Settings,
-    made: tuple[Any, ...],
-    attribute: str,
-    own: dict[str, str],
-) -> JaxEncoder:
+def _network(specification: Specification, made: tuple, attribute: str) -> tuple[Apply, Any, Preprocessing]:
     if len(made) != 3 or not callable(made[0]):
-        specification.refuse(
-            f"{attribute} must return (apply, params, preprocessing), got a tuple of {len(made)}."
-        )
+        expected = "(apply, params, preprocessing)"
+        specification.refuse(f"{attribute} must return {expected}, got a tuple of {len(made)}.")
     apply, params, given = made
     try:
         preprocessing = Preprocessing(**given) if isinstance(given, Mapping) else given
     except (TypeError, UserError) as error:
         specification.refuse(f"{attribute} returned a preprocessing that does not fit: {error}")
     if not isinstance(preprocessing, Preprocessing):
-        specification.refuse(
-            f"{attribute} returned {type(given).__name__} as preprocessing, expected a Preprocessing."
-        )
-    return JaxEncoder(
-        specification.name(attribute),
-        apply,
-        params,
-        preprocessing,
-        batch_size=specification.batch_size(settings, DEFAULT_BATCH),
-        dtype=specification.dtype(settings),
-        devices=settings.devices,
-        facts=lambda: {
-            "form": "python",
-            "source": specification.target,
-            "options": own,
-        },
-    )
-
-
-ZOO_SIZE = (64, 64)
-ZOO_BATCH = 64
+        kind = type(given).__name__
+        specification.refuse(f"{attribute} returned {kind} as preprocessing, expected a Preprocessing.")
+    return apply, params, preprocessing
 
 
 def load_zoo(specification: Specification, settings: Settings) -> JaxEncoder:
-    """Loads ``zoo:<name>?dtype=&name=&batch=``.
+    """Loads ``zoo:<name>?dtype=&name=&batch=``."""
+    from jaxalign.vision import zoo
 
-    Raises:
-      UserError: the zoo has no such encoder, or its weights are missing.
-    """
-    from jaxalign.vision.zoo import ZOO, card, load
-
+    name = specification.target
     specification.only("dtype", "name", "batch")
-    if specification.target not in ZOO:
-        specification.refuse(f"the zoo has {', '.join(ZOO)}.")
     try:
-        encoder, made = load(specification.target), card(specification.target)
+        encoder, card = zoo.load(name), zoo.card(name)
     except UserError as error:
         specification.refuse(str(error))
-    return JaxEncoder(
-        specification.name(specification.target),
-        encoder.apply,
-        encoder.params,
-        Preprocessing(size=ZOO_SIZE, resize=ZOO_SIZE),
-        batch_size=specification.batch_size(settings, ZOO_BATCH),
-        dtype=specification.dtype(settings),
-        devices=settings.devices,
-        dim=encoder.width,
-        facts=lambda: {"form": "zoo", "card": made},
-    )
+    network = encoder.apply, encoder.params, Preprocessing(size=(64, 64), resize=(64, 64))
+    return _load(specification, settings, name, network, {"card": card}, batch=64, dim=encoder.width)

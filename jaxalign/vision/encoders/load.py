@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import importlib.util
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -31,31 +32,25 @@ GIVE = {
     "give onnx:align.onnx with mean, std and size from its preprocessor_config.json",
     "sam": "transformers has no Flax class for SAM; export the image encoder of facebook/sam-vit-base with its outputs "
     "averaged over positions to ONNX and give onnx:sam.onnx",
-    "blip2": "transformers has no Flax class for BLIP-2; export its vision tower to ONNX and give onnx:blip2.onnx",
-    "llava": "transformers has no Flax class for LLaVA; export its vision tower to ONNX and give onnx:llava.onnx",
-    "kosmos2": "transformers has no Flax class for Kosmos-2; export its vision tower to ONNX and give "
-    "onnx:kosmos2.onnx",
-    "internvl3": "transformers has no Flax class for InternVL3; export its vision tower to ONNX and give "
-    "onnx:internvl3.onnx",
-    "florence2": "transformers has no Flax class for Florence-2; export its vision tower to ONNX and give "
-    "onnx:florence2.onnx",
+    **{
+        name: f"transformers has no Flax class for {title}; export its vision tower to ONNX and give onnx:{name}.onnx"
+        for name, title in (
+            ("blip2", "BLIP-2"),
+            ("llava", "LLaVA"),
+            ("kosmos2", "Kosmos-2"),
+            ("internvl3", "InternVL3"),
+            ("florence2", "Florence-2"),
+        )
+    },
 }
 
 ALIASES = (*RESOLVED, *GIVE)
-
-
 DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the caller asks of every encoder; an option in the specification goes before it.
-
-    Attributes:
-      batch_size: pictures in a batch; the form's own default where None.
-      dtype: "float32" or "bfloat16", for encoders that run in JAX.
-      devices: local devices to spread batches over; all of them where None.
-    """
+    """What the caller asks of every encoder, see ``load_encoder``; options in the specification go before it."""
 
     batch_size: int | None = None
     dtype: str = "float32"
@@ -64,14 +59,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Specification:
-    """One parsed specification.
-
-    Attributes:
-      text: as the user gave it, for errors.
-      form: "hf", "onnx", ...
-      target: what follows the form, without the options.
-      options: as text, in the order given.
-    """
+    """One parsed specification: the user's text, the form ("hf", ...), what follows it, and the options as text."""
 
     text: str
     form: str
@@ -86,9 +74,15 @@ class Specification:
         """Refuses options that this form does not have."""
         for key in self.options:
             if key not in known:
-                self.refuse(
-                    f"there is no option {key!r} for {self.form}:; there are {', '.join(sorted(known))}."
-                )
+                there = ", ".join(sorted(known))
+                self.refuse(f"there is no option {key!r} for {self.form}:; there are {there}.")
+
+    def require_installed(self, *packages: str) -> None:
+        """Refuses a form whose libraries are not installed."""
+        for package in packages:
+            if importlib.util.find_spec(package) is None:
+                install = "pip install 'jaxalign[encoders]'"
+                self.refuse(f"{package} is not installed; {self.form}: needs {install}.")
 
     def choice(self, key: str, choices: Sequence[str], default: str) -> str:
         """One of a few words; case does not matter."""
@@ -97,25 +91,23 @@ class Specification:
             self.refuse(f"{key} is one of {', '.join(choices)}, got {self.options[key]!r}.")
         return value
 
-    def count(self, key: str, default: int | None = None) -> int | None:
-        """A positive whole number."""
-        if key not in self.options:
-            return default
-        if not re.fullmatch(r"0*[1-9][0-9]{0,8}", self.options[key]):
-            self.refuse(f"{key} is a positive whole number, got {self.options[key]!r}.")
-        return int(self.options[key])
+    def count(self, key: str) -> int | None:
+        """A positive whole number; None where the option is not given."""
+        value = self.options.get(key)
+        if value is not None and not re.fullmatch(r"0*[1-9][0-9]{0,8}", value):
+            self.refuse(f"{key} is a positive whole number, got {value!r}.")
+        return None if value is None else int(value)
 
     def name(self, default: str) -> str:
         """The encoder's name: the option, or the default with unsafe letters replaced."""
-        safe = r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,99}"
-        if "name" in self.options:
-            if not re.fullmatch(safe, self.options["name"]):
-                self.refuse(
-                    f"name is made of letters, digits and _ . + @ - and starts with a letter, a digit or _, "
-                    f"got {self.options['name']!r}."
-                )
-            return self.options["name"]
-        return re.sub(r"[^A-Za-z0-9_.+@-]+", "-", default).lstrip(".+@-")[:100] or self.form
+        name = self.options.get("name")
+        if name is None:
+            return re.sub(r"[^A-Za-z0-9_.+@-]+", "-", default).lstrip(".+@-")[:100] or self.form
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,99}", name):
+            self.refuse(
+                f"name is made of letters, digits and _ . + @ -, first a letter, a digit or _; got {name!r}."
+            )
+        return name
 
     def dtype(self, settings: Settings) -> str:
         """The number format of an encoder that runs in JAX."""
@@ -125,11 +117,10 @@ class Specification:
 
     def batch_size(self, settings: Settings, default: int) -> int:
         """Pictures in a batch: the option, the caller's, or the form's own."""
-        if settings.batch_size is not None and settings.batch_size < 1:
-            raise UserError(
-                f"load_encoder: batch_size is a positive whole number, got {settings.batch_size!r}."
-            )
-        return self.count("batch") or settings.batch_size or default
+        asked = settings.batch_size
+        if asked is not None and asked < 1:
+            raise UserError(f"load_encoder: batch_size is a positive whole number, got {asked!r}.")
+        return self.count("batch") or asked or default
 
     def numbers(self, key: str, text: str | None) -> tuple[float, float, float] | None:
         """One number for all channels or three, separated by ``:`` or ``,``."""
@@ -145,55 +136,20 @@ class Specification:
         return red, green, blue
 
 
-def parse(text: str, forms: Sequence[str]) -> Specification | None:
-    """Splits a specification; None where no known form stands before the colon.
-
-    Raises:
-      UserError: nothing follows the form, or an option is not ``key=value`` or is given twice.
-    """
-    body, asked, query = text.partition("?")
-    form, colon, target = body.partition(":")
-    if not colon or form not in forms:
-        return None
-    specification = Specification(text, form, target)
-    if not target:
-        specification.refuse(f"something must follow {form}:, such as {form}:<...>.")
-    options: dict[str, str] = {}
-    for part in query.split("&") if asked else ():
-        key, equals, value = part.partition("=")
-        if not (key and equals and value):
-            specification.refuse(f"options are written ?key=value&key=value, got {part!r}.")
-        if key in options:
-            specification.refuse(f"option {key!r} is given twice.")
-        options[key] = value
-    return dataclasses.replace(specification, options=options)
-
-
-def first_line(error: Exception) -> str:
-    """What another library says, short enough for a sentence of ours."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines[0] else type(error).__name__
-
-
 class Form(NamedTuple):
-    """How one kind of specification is written and what loads it.
-
-    Attributes:
-      written: as a user writes it, for help and errors.
-      loader: "module:function", imported when needed; called with a ``Specification`` and ``Settings``.
-    """
+    """How one kind of specification is written, and its loader in this package, imported when needed."""
 
     written: str
     loader: str
 
 
-# A new kind of encoder is a new file and a row here.
+# A new kind of encoder is a new file and a row here; its loader takes a ``Specification`` and ``Settings``.
 FORMS = {
-    "hf": Form("hf:<hub id or local directory>", "jaxalign.vision.encoders.huggingface:load_huggingface"),
-    "onnx": Form("onnx:<file>", "jaxalign.vision.encoders.onnx_encoder:load_onnx"),
-    "zoo": Form("zoo:<name>", "jaxalign.vision.encoders.jax_encoder:load_zoo"),
-    "pixels": Form("pixels:<edge>", "jaxalign.vision.encoders.jax_encoder:load_pixels"),
-    "python": Form("python:<module>:<callable>", "jaxalign.vision.encoders.jax_encoder:load_python"),
+    "hf": Form("hf:<hub id or local directory>", "huggingface:load_huggingface"),
+    "onnx": Form("onnx:<file>", "onnx_encoder:OnnxEncoder"),
+    "zoo": Form("zoo:<name>", "jax_encoder:load_zoo"),
+    "pixels": Form("pixels:<edge>", "jax_encoder:load_pixels"),
+    "python": Form("python:<module>:<callable>", "jax_encoder:load_python"),
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -219,7 +175,7 @@ def load_encoder(
     """
     parsed = parse_specification(specification)
     module, function = FORMS[parsed.form].loader.split(":")
-    load = getattr(importlib.import_module(module), function)
+    load = getattr(importlib.import_module(f"jaxalign.vision.encoders.{module}"), function)
     return load(parsed, Settings(batch_size, dtype, devices))
 
 
@@ -238,23 +194,38 @@ def parse_specification(specification: str) -> Specification:
         body, asked = RESOLVED[body], "?"
     elif _HUB_ID.fullmatch(body):
         body = f"hf:{body}"
-    parsed = parse(body + asked + query, tuple(FORMS))
-    if parsed is not None:
-        return parsed
-    raise UserError(f"encoder {text!r} is not known{_meant(body)}; the forms are {forms_in_words()}.")
+    form, colon, target = body.partition(":")
+    if not colon or form not in FORMS:
+        raise _unknown(text, body)
+    options: dict[str, str] = {}
+    parsed = Specification(body + asked + query, form, target, options)
+    if not target:
+        parsed.refuse(f"something must follow {form}:, such as {form}:<...>.")
+    for part in query.split("&") if asked else ():
+        key, equals, value = part.partition("=")
+        if not (key and equals and value):
+            parsed.refuse(f"options are written ?key=value&key=value, got {part!r}.")
+        if key in options:
+            parsed.refuse(f"option {key!r} is given twice.")
+        options[key] = value
+    return parsed
 
 
-def forms_in_words() -> str:
-    """All forms, for help and errors."""
-    written = ", ".join(form.written for form in FORMS.values())
-    names = ", ".join(RESOLVED)
-    return f"{written}, a bare hub id org/name, and the names {names}; options follow as ?key=value&key=value"
+def first_line(error: Exception) -> str:
+    """What another library says, short enough for a sentence of ours."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
-def _meant(body: str) -> str:
-    """A hint where the form was left out."""
+def _unknown(text: str, body: str) -> UserError:
+    """Says which forms there are, with a hint where the form was left out."""
+    hint = ""
     if body.endswith(".onnx"):
-        return f" (did you mean onnx:{body}?)"
-    if body and pathlib.Path(body).is_dir():
-        return f" (did you mean hf:{body}?)"
-    return ""
+        hint = f" (did you mean onnx:{body}?)"
+    elif body and pathlib.Path(body).is_dir():
+        hint = f" (did you mean hf:{body}?)"
+    forms = ", ".join(form.written for form in FORMS.values())
+    return UserError(
+        f"encoder {text!r} is not known{hint}; the forms are {forms}, a bare hub id org/name, and the names "
+        f"{', '.join(RESOLVED)}; options follow as ?key=value&key=value."
+    )

@@ -1,33 +1,16 @@
 """Procedural faces: people without end who do not exist, 64 × 64 pixels, reproducible from a seed."""
 
-from jaxalign.vision.faces.identity import TRAITS, Trait
-from jaxalign.vision.faces.nuisance import Conditions, Nuisance
-from jaxalign.vision.faces.people import (
-    CHOOSING_PEOPLE,
-    DEFAULT_PEOPLE,
-    HELD_OUT_PEOPLE,
-    SEED,
-    TRAINING_PEOPLE,
-    Photographs,
-    identities,
-    photographs,
-    stream,
-)
-from jaxalign.vision.faces.renderer import render
-
-__all__ = [
-    "CHOOSING_PEOPLE",
-    "DEFAULT_PEOPLE",
-    "HELD_OUT_PEOPLE",
-    "SEED",
-    "TRAINING_PEOPLE",
-    "TRAITS",
-    "Conditions",
-    "Nuisance",
-    "Photographs",
-    "Trait",
-    "identities",
-    "photographs",
-    "render",
-    "stream",
-]
+from jaxalign.vision.faces.identity import TRAITS as TRAITS
+from jaxalign.vision.faces.identity import Trait as Trait
+from jaxalign.vision.faces.nuisance import Conditions as Conditions
+from jaxalign.vision.faces.nuisance import Nuisance as Nuisance
+from jaxalign.vision.faces.people import CHOOSING_PEOPLE as CHOOSING_PEOPLE
+from jaxalign.vision.faces.people import DEFAULT_PEOPLE as DEFAULT_PEOPLE
+from jaxalign.vision.faces.people import HELD_OUT_PEOPLE as HELD_OUT_PEOPLE
+from jaxalign.vision.faces.people import SEED as SEED
+from jaxalign.vision.faces.people import TRAINING_PEOPLE as TRAINING_PEOPLE
+from jaxalign.vision.faces.people import Photographs as Photographs
+from jaxalign.vision.faces.people import identities as identities
+from jaxalign.vision.faces.people import photographs as photographs
+from jaxalign.vision.faces.people import stream as stream
+from jaxalign.vision.faces.renderer import render as render

@@ -132,12 +132,8 @@ def nose(picture: Picture, face: Face) -> Picture:
     picture = darken(picture, mask * (0.10 - 0.28 * now.light[0] * jnp.clip(across / width, -1.0, 1.0)))
     wing = ellipse(jnp.abs(across) - 0.75 * t["nose_width"], face.v - bottom, 0.35 * t["nose_width"], 0.045)
     picture = darken(picture, 0.18 * soft(jnp.abs(wing) - 0.012))
-    hole = ellipse(
-        jnp.abs(across) - 0.5 * t["nose_width"],
-        face.v - bottom - 0.015,
-        1.3 * t["nostril_size"],
-        t["nostril_size"],
-    )
+    size = t["nostril_size"]
+    hole = ellipse(jnp.abs(across) - 0.5 * t["nose_width"], face.v - bottom - 0.015, 1.3 * size, size)
     return darken(picture, 0.6 * soft(hole))
 
 
@@ -172,11 +168,9 @@ def mark(picture: Picture, face: Face) -> Picture:
 def glasses(picture: Picture, face: Face) -> Picture:
     """Round frames and a bridge."""
     t, now = face.traits, face.now
-    across = jnp.abs(face.u) - t["eye_distance"]
-    frame = jnp.abs(ellipse(across, face.v - t["eye_height"], 0.19, 0.15)) - 0.016
-    bridge = jnp.maximum(
-        jnp.abs(face.u) - t["eye_distance"] + 0.18, jnp.abs(face.v - t["eye_height"]) - 0.016
-    )
+    across, down = jnp.abs(face.u) - t["eye_distance"], face.v - t["eye_height"]
+    frame = jnp.abs(ellipse(across, down, 0.19, 0.15)) - 0.016
+    bridge = jnp.maximum(across + 0.18, jnp.abs(down) - 0.016)
     mask = now.glasses * soft(jnp.minimum(frame, bridge))
     return paint(picture, jnp.full(3, now.glasses_tone), mask)
 

@@ -68,11 +68,7 @@ def draw(key: PRNGKeyArray) -> Float[Array, " traits"]:
 
 
 def traits_of(identity: Float[Array, " traits"]) -> Mapping[str, Float[Array, ""]]:
-    """The traits in units of the image: mean + spread · number.
-
-    Args:
-      identity: shape [40], standard normal numbers.
-    """
+    """The traits in units of the image, mean + spread · number, of a person of shape [40]."""
     return {
         name: trait.mean + trait.spread * identity[index]
         for index, (name, trait) in enumerate(TRAITS.items())

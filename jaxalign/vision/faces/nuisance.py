@@ -102,12 +102,7 @@ class Conditions:
 
 
 def draw(key: PRNGKeyArray, conditions: Conditions) -> Nuisance:
-    """One photograph's circumstances.
-
-    Args:
-      key: every key gives other circumstances.
-      conditions: how strong they are.
-    """
+    """One photograph's circumstances under conditions of this strength; every key gives others."""
     keys = jax.random.split(key, 3)
     normal = _Parts(jax.random.truncated_normal(keys[0], -2.0, 2.0, (25,), jnp.float32))
     uniform = _Parts(jax.random.uniform(keys[1], (30,), jnp.float32))
@@ -124,7 +119,7 @@ def draw(key: PRNGKeyArray, conditions: Conditions) -> Nuisance:
         eye_close=0.5 * c.expression * normal.one(),
         gaze=c.expression * normal.take(2),
         light=c.light * normal.take(2),
-        colour=_gain(c.colour, normal.one(), normal.take(3)),
+        colour=jnp.exp(c.colour * (0.45 * normal.one() + 0.35 * normal.take(3))),
         hair=0.35 + c.colour * (0.75 * (uniform.one() - 0.5) + 0.5 * (uniform.take(3) - 0.5)),
         brow_tone=0.55 + c.colour * 0.30 * normal.one(),
         lip_tone=0.30 + c.colour * 0.30 * normal.one(),
@@ -148,20 +143,11 @@ class _Parts:
     """Deals a vector of random numbers out in order: one call to the generator instead of thirty."""
 
     def __init__(self, numbers: Float[Array, " n"]) -> None:
-        self._numbers = numbers
-        self._next = 0
+        self._rest = numbers
 
     def take(self, count: int) -> Float[Array, " count"]:
-        start, self._next = self._next, self._next + count
-        if self._next > self._numbers.shape[0]:
-            raise IndexError(f"{self._numbers.shape[0]} numbers were drawn, more are used")
-        return self._numbers[start : self._next]
+        taken, self._rest = self._rest[:count], self._rest[count:]
+        return taken
 
     def one(self) -> Float[Array, ""]:
         return self.take(1)[0]
-
-
-def _gain(
-    strength: Float[Array, ""] | float, exposure: Float[Array, ""], tint: Float[Array, "3"]
-) -> Float[Array, "3"]:
-    return jnp.exp(strength * (0.45 * exposure + 0.35 * tint))

@@ -28,13 +28,7 @@ _IDENTITY, _PHOTOGRAPH = 0, 1
 
 
 class Photographs(NamedTuple):
-    """Some photographs.
-
-    Attributes:
-      people: number of the person on each, shape [n].
-      numbers: number of the photograph among the person's, shape [n].
-      images: shape [n, 64, 64, 3], uint8.
-    """
+    """Images [n, 64, 64, 3] of uint8, with the number [n] of the person and of the photograph among the person's."""
 
     people: np.ndarray
     numbers: np.ndarray
@@ -42,14 +36,11 @@ class Photographs(NamedTuple):
 
 
 def identities(people: Sequence[int] | np.ndarray, seed: int = SEED) -> np.ndarray:
-    """Who these people are.
+    """Who these people are: standard normal numbers in the order of ``TRAITS``, shape [n, 40], float32.
 
     Args:
       people: their numbers, each from 0 to 2³¹ − 1; shape [n].
       seed: of the population.
-
-    Returns:
-      Standard normal numbers in the order of ``TRAITS``, shape [n, 40], float32.
     """
     return np.asarray(_identities(jax.random.key(seed, impl="threefry2x32"), _numbers(people, "people")))
 
@@ -60,16 +51,13 @@ def photographs(
     seed: int = SEED,
     conditions: Conditions = CONDITIONS,
 ) -> np.ndarray:
-    """Photographs of these people.
+    """Photographs of these people, shape [n, 64, 64, 3], uint8.
 
     Args:
       people: number of the person on each photograph, from 0 to 2³¹ − 1; shape [n].
       numbers: which of the person's photographs; shape [n]. People have as many as one asks for.
       seed: of the population.
       conditions: how strongly photographs of one person differ.
-
-    Returns:
-      Images, shape [n, 64, 64, 3], uint8.
 
     Raises:
       UserError: a number is out of range, or there are not as many people as photographs.
@@ -95,7 +83,7 @@ def stream(
     conditions: Conditions = CONDITIONS,
     batch: int = BLOCK,
 ) -> Iterator[Photographs]:
-    """All photographs of some people, person by person, a batch at a time; memory stays that of one batch.
+    """All photographs of some people, person by person, ``batch`` at a time; memory stays that of one batch.
 
     Args:
       people: their numbers, such as ``DEFAULT_PEOPLE[:300]``.
@@ -114,9 +102,8 @@ def stream(
 def _numbers(values: Sequence[int] | np.ndarray, name: str) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise UserError(
-            f"{name} must be a list of whole numbers; got shape {array.shape} of {array.dtype.name}."
-        )
+        found = f"shape {array.shape} of {array.dtype.name}"
+        raise UserError(f"{name} must be a list of whole numbers; got {found}.")
     if array.size and (array.min() < 0 or array.max() >= 2**31):
         raise UserError(f"{name} must be from 0 to 2,147,483,647; got {array.min():,} to {array.max():,}.")
     return array.astype(np.int32)

@@ -8,9 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 SIZE = 64
-EDGE = (
-    2.6 / SIZE
-)  # a mask goes from 0 to 1 within 1.3 pixels, so that shapes move by less than a pixel visibly
+EDGE = 2.6 / SIZE  # a mask goes from 0 to 1 within 1.3 pixels: shapes move by less than a pixel visibly
 
 Plane = Float[Array, "64 64"]
 Picture = Float[Array, "3 64 64"]

@@ -1,12 +1,13 @@
 """Facial landmarks: read from files, and faces aligned by them."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,6 @@ from numpy.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
 from jaxalign.vision.images.source import Sample
-
-POINTS = ("left eye", "right eye", "nose tip", "left corner of the mouth", "right corner of the mouth")
 
 # Where the points lie in ArcFace's 112 × 112 pictures, (x, y) in pixels from the centre of the first pixel; left and
 # right as seen in the picture. As distributed with insightface (python-package/insightface/utils/face_align.py).
@@ -26,15 +25,9 @@ ARCFACE_SIZE = 112
 
 
 def template(height: int, width: int) -> np.ndarray:
-    """ArcFace's template scaled to another size, and centred where the picture is not square.
+    """ArcFace's template for a picture of this size in pixels: five points (x, y), float64 [5, 2].
 
-    Multiples of the side of 112, as insightface does it: template · side / 112.
-
-    Args:
-      height, width: of the picture in pixels.
-
-    Returns:
-      Five points (x, y) in pixels, float64 [5, 2].
+    Multiples of the shorter side of 112, as insightface does it: template · side / 112, centred along the longer side.
     """
     side = min(height, width)
     return ARCFACE_TEMPLATE * (side / ARCFACE_SIZE) + np.array([width - side, height - side]) / 2
@@ -117,24 +110,18 @@ def warp(pixels: np.ndarray, matrix: np.ndarray, height: int, width: int) -> np.
 
 # Names, in lower case and without underscores, under which data sets keep the ten numbers apart; CelebA's second.
 _TEN_NAMES = (
-    ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4", "x5", "y5"),
-    (
-        "lefteyex", "lefteyey", "righteyex", "righteyey", "nosex", "nosey",
-        "leftmouthx", "leftmouthy", "rightmouthx", "rightmouthy",
+    tuple(f"{axis}{point}" for point in range(1, 6) for axis in "xy"),
+    tuple(
+        f"{point}{axis}"
+        for point in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
+        for axis in "xy"
     ),
-)  # fmt: skip
-_ONE_NAME = "landmarks"
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LandmarkTable:
-    """The points of many photographs.
-
-    Attributes:
-      path: of the file.
-      sha256: of the file.
-      points: float64 [5, 2] by sample id or path, as the file has it.
-    """
+    """The points of many photographs: float64 [5, 2] by sample id or path, as the file at ``path`` has it."""
 
     path: str
     sha256: str
@@ -152,21 +139,18 @@ class LandmarkTable:
 
 
 def read_landmarks(path: str | os.PathLike[str]) -> LandmarkTable:
-    """Reads a CSV file with a sample id or a path and ten numbers per line.
+    """Reads a CSV file with a sample id or a path (perhaps relative to the file's folder) and ten numbers per line.
 
     The ten numbers are x and y in pixels of the upright picture, from the centre of its first pixel, of the left
     eye, the right eye, the tip of the nose, the left and the right corner of the mouth, left and right as seen in
     the picture. A first line with names is passed over.
-
-    Args:
-      path: of the file. Paths in it may be relative to its folder.
 
     Raises:
       UserError: the file is missing or of another format, or names a photograph twice.
     """
     path = pathlib.Path(path).expanduser()
     points: dict[str, np.ndarray] = {}
-    try:
+    with reading(path, f"the landmarks {path}"):
         content = path.read_bytes()
         reader = csv.reader(content.decode("utf-8-sig").splitlines(), skipinitialspace=True)
         for line in reader:
@@ -179,50 +163,46 @@ def read_landmarks(path: str | os.PathLike[str]) -> LandmarkTable:
             if name in points:
                 raise UserError(f"{where}: {name!r} is there a second time.")
             points[name] = five_points(line[1:], where)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file in UTF-8.") from error
-    except csv.Error as error:
-        raise UserError(f"{path} is not a CSV file: {error}.") from error
-    except OSError as error:
-        raise UserError(f"the landmarks {path} cannot be read: {error.strerror}.") from error
     if not points:
         raise UserError(f"{path} holds no landmarks; expected lines of a sample id and 10 numbers.")
     return LandmarkTable(str(path), hashlib.sha256(content).hexdigest(), points)
 
 
+@contextlib.contextmanager
+def reading(path: pathlib.Path, what: str) -> Iterator[None]:
+    """Turns the errors of reading a CSV file into a sentence."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file in UTF-8.") from error
+    except csv.Error as error:
+        raise UserError(f"{path} is not a CSV file: {error}.") from error
+    except OSError as error:
+        raise UserError(f"{what} cannot be read: {error.strerror}.") from error
+
+
 def landmark_columns(there: Sequence[str], asked: str | None, where: str) -> tuple[str, ...]:
-    """The column or the ten columns of a data set that hold landmarks.
+    """The one column or the ten columns of a data set that hold landmarks; empty where there are none.
 
-    Args:
-      there: names of the columns.
-      asked: for the column; None looks for ``landmarks``, ``x1,y1,...,x5,y5`` or CelebA's names.
-      where: it is, for the message.
-
-    Returns:
-      One name, ten, or none.
-
-    Raises:
-      UserError: there is no such column.
+    Without ``asked`` these are ``landmarks``, ``x1,y1,...,x5,y5`` or CelebA's names. ``where`` is for the message that
+    there is no column ``asked``.
     """
     if asked is not None:
         if asked not in there:
             raise UserError(f"{where} has no column {asked!r}; it has {', '.join(there)}.")
         return (asked,)
     plain = {name.lower().replace("_", ""): name for name in there}
-    if _ONE_NAME in plain:
-        return (plain[_ONE_NAME],)
+    if "landmarks" in plain:
+        return (plain["landmarks"],)
     return next((tuple(map(plain.__getitem__, ten)) for ten in _TEN_NAMES if plain.keys() >= set(ten)), ())
 
 
 def five_points(values: Any, where: str) -> np.ndarray:
-    """Ten numbers, as five points.
+    """Ten numbers as five points, float64 [5, 2].
 
     Args:
       values: ten numbers in any nesting, texts of numbers, or one text with blanks or commas between them.
       where: they are from, for the message.
-
-    Returns:
-      float64 [5, 2].
 
     Raises:
       UserError: they are not ten finite numbers.

@@ -3,18 +3,17 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
-import queue
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from jaxalign.core import rows
 from jaxalign.core.errors import UserError
-from jaxalign.vision.images.crops import View, require_landmarks
-from jaxalign.vision.images.pictures import WHITE, decode_picture, pillow
+from jaxalign.vision.images.pictures import WHITE, Color, View, decode_picture, pillow, require_landmarks
 from jaxalign.vision.images.source import BadImageError, Content, ImageSource, Picture, Sample
 
 BAD_IMAGES = ("fail", "skip")
@@ -22,12 +21,7 @@ BAD_IMAGES = ("fail", "skip")
 
 @dataclasses.dataclass(frozen=True)
 class BadImage:
-    """A photograph that was skipped.
-
-    Attributes:
-      sample: which.
-      reason: why, to follow "it was skipped because".
-    """
+    """A photograph that was skipped, and the reason, to follow "it was skipped because"."""
 
     sample: Sample
     reason: str
@@ -60,7 +54,7 @@ def load_batches(
     *,
     bad_images: Literal["fail", "skip"] = "fail",
     start: int = 0,
-    background: tuple[int, int, int] = WHITE,
+    background: Color = WHITE,
     workers: int | None = None,
     prefetch: int | None = None,
 ) -> Generator[Batch, None, None]:
@@ -98,90 +92,65 @@ def load_batches(
     if bad_images == "fail":
         require_landmarks(source, views)
     workers = workers or min(_cores() + 1, 16)
-    work = _Preparation(views, background)
-    results = ordered(work, source.pictures(start), workers, prefetch or 2 * batch_size + workers)
-    return _batches(source, work, results, batch_size, bad_images, start)
+    facts = [view.facts() for view in views]
+    first = [facts.index(fact) for fact in facts]  # of each view, the first view of equal facts
+    distinct = {index: views[index] for index in first}
+    prepare = functools.partial(_prepared, distinct, background)
+    results = ordered(prepare, source.pictures(start), workers, prefetch or 2 * batch_size + workers)
+
+    def stacked(good: list[Prepared]) -> tuple[np.ndarray, ...]:
+        arrays = {
+            index: _stack([prepared.images[index] for prepared in good], view.size)
+            for index, view in distinct.items()
+        }
+        return tuple(arrays[index] for index in first)
+
+    return _batches(source, stacked, results, batch_size, bad_images, start)
 
 
-def ordered(
-    function: Callable[[Picture], "Prepared | BadImage"],
-    pictures: Iterator[Picture],
-    workers: int,
-    ahead: int,
-) -> Generator["Prepared | BadImage", None, None]:
-    """``map(function, pictures)`` in threads, in order, with at most ``ahead`` results waiting.
-
-    The pictures are drawn in a thread of their own, so that a slow source keeps nobody waiting who has work.
-    """
-    room = threading.Semaphore(ahead)
-    waiting: queue.SimpleQueue[concurrent.futures.Future | BaseException | None] = queue.SimpleQueue()
-    stopped = threading.Event()
-    pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="images")
-
-    def feed() -> None:
-        try:
-            while True:
-                room.acquire()
-                picture = None if stopped.is_set() else next(pictures, None)
-                if picture is None or stopped.is_set():
-                    break
-                waiting.put(pool.submit(function, picture))
-            waiting.put(None)
-        except BaseException as error:  # passed on to the consumer, whatever it is
-            waiting.put(error)
-
-    feeder = threading.Thread(target=feed, name="images-feeder", daemon=True)
-    feeder.start()
-    try:
-        while (entry := waiting.get()) is not None:
-            if isinstance(entry, BaseException):
-                raise entry
-            result = entry.result()
-            room.release()
-            yield result
-    finally:
-        stopped.set()
-        room.release()
-        feeder.join()
-        pool.shutdown(cancel_futures=True)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
-    """One photograph, every distinct view taken."""
+class Prepared(NamedTuple):
+    """One photograph, every distinct view taken, by the view's index."""
 
     sample: Sample
-    images: tuple[np.ndarray, ...]
+    images: dict[int, np.ndarray]
     digest: str
 
 
-class _Preparation:
+def ordered(
+    function: Callable[[Picture], Prepared | BadImage], pictures: Iterator[Picture], workers: int, ahead: int
+) -> Generator[Prepared | BadImage, None, None]:
+    """``map(function, pictures)`` in threads, in order, with at most ``ahead`` results waiting.
+
+    Another thread draws the pictures, so that a slow source does not hold up the consumer while there is work.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="images")
+    submitted = rows.prefetch((pool.submit(function, picture) for picture in pictures), ahead)
+    try:
+        for future in submitted:
+            yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # no more can be submitted, which ends the drawing
+        submitted.close()
+        pool.shutdown()
+
+
+def _prepared(views: Mapping[int, View], background: Color, picture: Picture) -> Prepared | BadImage:
     """What a worker does with one picture."""
-
-    def __init__(self, views: Sequence[View], background: tuple[int, int, int]):
-        facts = [view.facts() for view in views]
-        first = [facts.index(fact) for fact in facts]
-        self.distinct = [view for index, view in enumerate(views) if first[index] == index]
-        # Which distinct view each asked one is.
-        self.places = [sorted(set(first)).index(index) for index in first]
-        self._background = background
-
-    def __call__(self, picture: Picture) -> Prepared | BadImage:
-        try:
-            points = [view.crop.points(picture) for view in self.distinct]
-            content = picture.load()
-            image = decode_picture(content, self._background)
-            images = tuple(view.apply(image, its) for view, its in zip(self.distinct, points))
-            return Prepared(picture.sample, images, _digest(content))
-        except BadImageError as error:
-            return BadImage(picture.sample, str(error).rstrip("."))
-        except OSError as error:
-            return BadImage(picture.sample, f"it cannot be read ({error.strerror or error})")
+    try:
+        points = {index: view.crop.points(picture) for index, view in views.items()}
+        content = picture.load()
+        image = decode_picture(content, background)
+        images = {index: view.apply(image, points[index]) for index, view in views.items()}
+        return Prepared(picture.sample, images, _digest(content))
+    except BadImageError as error:
+        return BadImage(picture.sample, str(error).rstrip("."))
+    except OSError as error:
+        return BadImage(picture.sample, f"it cannot be read ({error.strerror or error})")
 
 
 def _batches(
     source: ImageSource,
-    work: _Preparation,
+    stacked: Callable[[list[Prepared]], tuple[np.ndarray, ...]],
     results: Generator[Prepared | BadImage, None, None],
     batch_size: int,
     bad_images: str,
@@ -191,6 +160,11 @@ def _batches(
     good: list[Prepared] = []
     bad: list[BadImage] = []
     first_bad: BadImage | None = None
+
+    def batch() -> Batch:
+        samples, digests = tuple(one.sample for one in good), tuple(one.digest for one in good)
+        return Batch(samples, stacked(good), digests, tuple(bad), done)
+
     with contextlib.closing(results):
         for result in results:
             done += 1
@@ -203,32 +177,18 @@ def _batches(
                 bad.append(result)
                 first_bad = first_bad or result
             if len(good) == batch_size:
-                yield _batch(good, bad, work, done)
+                yield batch()
                 good, bad = [], []
     if start == 0 and seen == 0:
         none = f"{source.dataset}: none of its {done:,} photographs can be used"
         raise UserError(f"{none}; first, {_described(source, first_bad)}." if first_bad else f"{none}.")
     if good or bad:
-        yield _batch(good, bad, work, done)
+        yield batch()
 
 
 def _described(source: ImageSource, bad: BadImage) -> str:
     file = f" ({bad.sample.path})" if bad.sample.path else ""
     return f"{source.dataset}: the photograph {bad.sample.sample_id!r}{file} cannot be used: {bad.reason}"
-
-
-def _batch(good: list[Prepared], bad: list[BadImage], work: _Preparation, stop: int) -> Batch:
-    stacked = [
-        _stack([prepared.images[place] for prepared in good], view.size)
-        for place, view in enumerate(work.distinct)
-    ]
-    return Batch(
-        tuple(prepared.sample for prepared in good),
-        tuple(stacked[place] for place in work.places),
-        tuple(prepared.digest for prepared in good),
-        tuple(bad),
-        stop,
-    )
 
 
 def _stack(images: list[np.ndarray], size: tuple[int, int] | None) -> np.ndarray:
@@ -240,10 +200,9 @@ def _stack(images: list[np.ndarray], size: tuple[int, int] | None) -> np.ndarray
 
 
 def _digest(content: Content) -> str:
-    if isinstance(content, bytes):
-        return hashlib.blake2b(content, digest_size=16).hexdigest()
-    shape = ",".join(map(str, content.shape)).encode()
-    return hashlib.blake2b(shape + np.ascontiguousarray(content).tobytes(), digest_size=16).hexdigest()
+    if isinstance(content, np.ndarray):
+        content = ",".join(map(str, content.shape)).encode() + content.tobytes()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _cores() -> int:

@@ -1,7 +1,6 @@
 """Opens photographs by a source string: folders, CSV files, Hugging Face data sets, synthetic faces."""
 
 import csv
-import dataclasses
 import functools
 import os
 import pathlib
@@ -12,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.images.hub import open_hub
-from jaxalign.vision.images.landmarks import five_points, landmark_columns
+from jaxalign.vision.images.hub import HubSource
+from jaxalign.vision.images.landmarks import five_points, landmark_columns, reading
 from jaxalign.vision.images.source import (
     ImageSource,
     Picture,
@@ -23,140 +22,79 @@ from jaxalign.vision.images.source import (
     read_file,
 )
 
-_OPTIONS = ("image_column", "identity_column", "sample_id_column", "landmarks_column")
-
 
 class CsvSource:
     """Photographs listed in a CSV file whose first line names the columns.
 
     Columns ``path`` (relative to the file's folder, or absolute) and ``identity``; optional ``sample_id``, else the
     path is the sample's name; optional landmarks, in one column ``landmarks`` or in ten (see ``landmark_columns``).
-    Other columns are passed over. The order is the file's.
-
-    Attributes:
-      dataset: the file's name without its suffix.
-      samples: of all photographs.
+    Other columns are passed over. The order is the file's. The data set is called like the file, without its suffix.
     """
 
-    def __init__(self, path: str | os.PathLike[str], options: SourceOptions | None = None):
-        """Reads the list and looks for every file; reads no photograph.
-
-        Raises:
-          UserError: the file is missing or of another format, a column or a photograph is missing, a sample id
-            occurs twice, or all are of one person.
-        """
-        options = options or SourceOptions()
-        options.refuse_all_but(_OPTIONS, "csv:FILE")
-        path = pathlib.Path(path).expanduser()
+    def __init__(self, place: str, options: SourceOptions):
+        """Reads the list and looks for every file; reads no photograph."""
+        known = ("image_column", "identity_column", "sample_id_column", "landmarks_column")
+        options.refuse_all_but(known, "csv:FILE")
+        path = pathlib.Path(place).expanduser()
         self.dataset = path.stem
         records = _records(path)
         columns = list(records[0][1])
-        image = _column(options.image_column or "path", columns, path)
-        identity = _column(options.identity_column or "identity", columns, path)
-        usual = "sample_id" if "sample_id" in columns else image
-        sample_id = _column(options.sample_id_column or usual, columns, path)
-        self.samples: Sequence[Sample] = [
-            _sample(record, image, identity, sample_id, path, line) for line, record in records
-        ]
-        _require_files(self.samples, records, path)
-        _require_unique(self.samples, records, path)
+        image = options.image_column or "path"
+        identity = options.identity_column or "identity"
+        sample_id = options.sample_id_column or ("sample_id" if "sample_id" in columns else image)
+        for name in (image, identity, sample_id):
+            if name not in columns:
+                raise UserError(f"{path} has no column {name!r}; its first line names {', '.join(columns)}.")
+        points = landmark_columns(columns, options.landmarks_column, str(path))
+        self.samples: Sequence[Sample] = []
+        self._landmarks: list[np.ndarray | None] = []
+        lines: dict[str, int] = {}
+        missing: list[str] = []
+        for line, record in records:
+            where = f"{path}, line {line}"
+            for name in (image, identity, sample_id):
+                if not record[name]:
+                    raise UserError(f"{where}: the column {name} is empty.")
+            file = os.path.join(path.parent, os.path.expanduser(record[image]))
+            sample = Sample(record[sample_id], record[identity], file)
+            if not os.path.isfile(file):
+                missing.append(f"{file} of line {line}")
+            first = lines.setdefault(sample.sample_id, line)
+            if first != line:
+                both = f"the lines {first} and {line} both name the sample"
+                raise UserError(f"{path}: {both} {sample.sample_id!r}.")
+            values = [record[name] for name in points]
+            self._landmarks.append(five_points(values, where) if any(values) else None)
+            self.samples.append(sample)
+        if missing:
+            photographs = f"{len(missing):,} of its {len(records):,} photographs"
+            raise UserError(f"{path}: {photographs} are missing (first: {missing[0]}).")
         check_samples(self.samples, str(path))
-        self._landmarks = _landmarks(records, options.landmarks_column, path)
 
     def pictures(self, start: int = 0) -> Iterator[Picture]:
         """See ``ImageSource``."""
-        for row in range(start, len(self.samples)):
-            sample = self.samples[row]
-            points = None if self._landmarks is None else self._landmarks[row]
+        for sample, points in zip(self.samples[start:], self._landmarks[start:]):
             yield Picture(sample, functools.partial(read_file, str(sample.path)), points)
-
-
-def open_csv(place: str, options: SourceOptions) -> CsvSource:
-    """The source of ``csv:FILE``."""
-    return CsvSource(place, options)
 
 
 def _records(path: pathlib.Path) -> list[tuple[int, dict[str, str]]]:
     """The lines of the file by column, with their numbers."""
     records: list[tuple[int, dict[str, str]]] = []
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            header = [name.strip() for name in reader.fieldnames or ()]
-            if len(set(header)) < len(header):
-                raise UserError(f"{path}: two columns have one name: {', '.join(header)}.")
-            reader.fieldnames = header
-            for record in reader:
-                if None in record or None in record.values():
-                    expected = f"{len(header)} values, as in the first line"
-                    raise UserError(f"{path}, line {reader.line_num}: expected {expected}.")
-                records.append((reader.line_num, record))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file in UTF-8.") from error
-    except csv.Error as error:
-        raise UserError(f"{path} is not a CSV file: {error}.") from error
-    except OSError as error:
-        raise UserError(f"the list of images {path} cannot be read: {error.strerror}.") from error
+    with reading(path, f"the list of images {path}"), open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        header = [name.strip() for name in reader.fieldnames or ()]
+        if len(set(header)) < len(header):
+            raise UserError(f"{path}: two columns have one name: {', '.join(header)}.")
+        reader.fieldnames = header
+        for record in reader:
+            if None in record or None in record.values():
+                expected = f"{len(header)} values, as in the first line"
+                raise UserError(f"{path}, line {reader.line_num}: expected {expected}.")
+            records.append((reader.line_num, {name: value.strip() for name, value in record.items()}))
     if not records:
-        raise UserError(
-            f"{path} lists no photographs; expected a first line path,identity and one line for each."
-        )
+        expected = "a first line path,identity and one line for each"
+        raise UserError(f"{path} lists no photographs; expected {expected}.")
     return records
-
-
-def _column(name: str, there: Sequence[str], path: pathlib.Path) -> str:
-    if name not in there:
-        raise UserError(f"{path} has no column {name!r}; its first line names {', '.join(there)}.")
-    return name
-
-
-def _sample(
-    record: dict[str, str], image: str, identity: str, sample_id: str, path: pathlib.Path, line: int
-) -> Sample:
-    values = {name: record[name].strip() for name in (image, identity, sample_id)}
-    for name, value in values.items():
-        if not value:
-            raise UserError(f"{path}, line {line}: the column {name} is empty.")
-    photograph = os.path.join(path.parent, os.path.expanduser(values[image]))
-    return Sample(values[sample_id], values[identity], photograph)
-
-
-def _require_files(
-    samples: Sequence[Sample], records: Sequence[tuple[int, dict[str, str]]], path: pathlib.Path
-) -> None:
-    missing = [row for row, sample in enumerate(samples) if not os.path.isfile(str(sample.path))]
-    if missing:
-        first = f"{samples[missing[0]].path} of line {records[missing[0]][0]}"
-        raise UserError(
-            f"{path}: {len(missing):,} of its {len(samples):,} photographs are missing (first: {first})."
-        )
-
-
-def _require_unique(
-    samples: Sequence[Sample], records: Sequence[tuple[int, dict[str, str]]], path: pathlib.Path
-) -> None:
-    lines: dict[str, int] = {}
-    for sample, (line, _) in zip(samples, records):
-        if sample.sample_id in lines:
-            first = lines[sample.sample_id]
-            raise UserError(
-                f"{path}: the lines {first} and {line} both name the sample {sample.sample_id!r}."
-            )
-        lines[sample.sample_id] = line
-
-
-def _landmarks(
-    records: Sequence[tuple[int, dict[str, str]]], asked: str | None, path: pathlib.Path
-) -> list[np.ndarray | None] | None:
-    """The points of each row, None in a row that leaves them empty."""
-    columns = landmark_columns(list(records[0][1]), asked, str(path))
-    if not columns:
-        return None
-    points: list[np.ndarray | None] = []
-    for line, record in records:
-        values = [record[name].strip() for name in columns]
-        points.append(five_points(values, f"{path}, line {line}") if any(values) else None)
-    return points
 
 
 IMAGE_SUFFIXES = (
@@ -171,21 +109,13 @@ class FolderSource:
     The person is the name of the first folder, to the letter: ``Ann`` and ``ann`` are two people. A sample's name is
     its path below the folder with ``/`` between the parts, such as ``Ann/0001.jpg``. People and photographs are
     sorted by name, character by character, so the order is the same on every machine. Names that start with a dot,
-    other files than images, and people without photographs are passed over.
-
-    Attributes:
-      dataset: name of the folder.
-      samples: of all photographs.
+    other files than images, and people without photographs are passed over. The data set is called like the folder.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]):
-        """Lists the photographs; reads none.
-
-        Raises:
-          UserError: the folder is missing, unreadable or empty, has photographs outside people's folders, or those of
-            one person only.
-        """
-        folder = pathlib.Path(folder).expanduser()
+    def __init__(self, place: str | os.PathLike[str], options: SourceOptions | None = None):
+        """Lists the photographs; reads none."""
+        (options or SourceOptions()).refuse_all_but((), "folder:DIR")
+        folder = pathlib.Path(place).expanduser()
         if not folder.is_dir():
             raise UserError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}: {_EXPECTED}.")
         self.dataset = os.path.basename(os.path.realpath(folder)) or "images"
@@ -196,12 +126,6 @@ class FolderSource:
         """See ``ImageSource``."""
         for sample in self.samples[start:]:
             yield Picture(sample, functools.partial(read_file, str(sample.path)))
-
-
-def open_folder(place: str, options: SourceOptions) -> FolderSource:
-    """The source of ``folder:DIR``."""
-    options.refuse_all_but((), "folder:DIR")
-    return FolderSource(place)
 
 
 _EXPECTED = "expected a folder that holds a folder of photographs per person"
@@ -251,64 +175,39 @@ def _is_image(entry: "os.DirEntry[str]") -> bool:
     return entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()
 
 
-DEFAULT = "300x8"
-FORM = "faces:PEOPLExPHOTOGRAPHS"
 MOST_FACES = 100_000
 
 
-@dataclasses.dataclass(frozen=True)
-class MadeFaces:
-    """Some people of the default range, the same number of photographs of each, rendered when they are asked for.
+class SyntheticFaces:
+    """Some people of the default range, the same number of photographs of each, rendered when they are asked for."""
 
-    Attributes:
-      people: how many.
-      each: photographs of each.
-    """
-
-    people: int
-    each: int
-
-    @classmethod
-    def open(cls, place: str, options: SourceOptions) -> "MadeFaces":
-        """Reads ``300x8``; nothing stands for the default.
-
-        Raises:
-          UserError: it is written otherwise.
-        """
-        options.refuse_all_but((), FORM)
-        match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", place or DEFAULT)
-        people, each = (int(match[1]), int(match[2])) if match else (0, 0)
-        if not (2 <= people <= MOST_FACES and 1 <= each <= MOST_FACES):
+    def __init__(self, place: str, options: SourceOptions):
+        """Reads ``300x8``."""
+        form = "faces:PEOPLExPHOTOGRAPHS"
+        options.refuse_all_but((), form)
+        match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", place)
+        people, self._each = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not (2 <= people <= MOST_FACES and 1 <= self._each <= MOST_FACES):
             raise UserError(
-                f"synthetic faces are written as {FORM}, such as faces:{DEFAULT}, with 2 people or more; "
-                f"got faces:{place}."
+                f"synthetic faces are written as {form}, such as faces:300x8, with 2 people or more; got faces:{place}."
             )
-        return cls(people, each)
-
-    @property
-    def dataset(self) -> str:
-        """Says how many."""
-        return f"faces-{self.people}x{self.each}"
-
-    @property
-    def samples(self) -> Sequence[Sample]:
-        """Person by person."""
-        return [self._sample(number) for number in range(self.people * self.each)]
+        self.dataset = f"faces-{people}x{self._each}"
+        self.samples: Sequence[Sample] = [
+            Sample(f"person{person:05d}/{photograph:03d}", f"person{person:05d}")
+            for person in range(people)
+            for photograph in range(self._each)
+        ]
 
     def pictures(self, start: int = 0) -> Iterator[Picture]:
         """Renders a block at a time, in the thread that asks."""
         from jaxalign.vision.faces.people import BLOCK, DEFAULT_PEOPLE, photographs
 
-        for first in range(start, self.people * self.each, BLOCK):
-            numbers = range(first, min(first + BLOCK, self.people * self.each))
-            who = [DEFAULT_PEOPLE[number // self.each] for number in numbers]
-            images = photographs(who, [number % self.each for number in numbers])
+        for first in range(start, len(self.samples), BLOCK):
+            numbers = range(first, min(first + BLOCK, len(self.samples)))
+            who = [DEFAULT_PEOPLE[number // self._each] for number in numbers]
+            images = photographs(who, [number % self._each for number in numbers])
             for number, image in zip(numbers, images, strict=True):
-                yield Picture(self._sample(number), lambda image=image: image)
-
-    def _sample(self, number: int) -> Sample:
-        person, photograph = divmod(number, self.each)
-        return Sample(f"person{person:05d}/{photograph:03d}", f"person{person:05d}")
+                yield Picture(self.samples[number], lambda image=image: image)
 
 
 class SourceKind(NamedTuple):
@@ -319,10 +218,10 @@ class SourceKind(NamedTuple):
 
 
 SOURCES: Mapping[str, SourceKind] = {
-    "folder": SourceKind("folder:DIR (a folder per person)", open_folder),
-    "csv": SourceKind("csv:FILE (columns path and identity)", open_csv),
-    "hub": SourceKind("hub:NAME or hub:DIR (a Hugging Face data set)", open_hub),
-    "faces": SourceKind("faces:PEOPLExPHOTOGRAPHS (made ones, of nobody)", MadeFaces.open),
+    "folder": SourceKind("folder:DIR (a folder per person)", FolderSource),
+    "csv": SourceKind("csv:FILE (columns path and identity)", CsvSource),
+    "hub": SourceKind("hub:NAME or hub:DIR (a Hugging Face data set)", HubSource),
+    "faces": SourceKind("faces:PEOPLExPHOTOGRAPHS (made ones, of nobody)", SyntheticFaces),
 }
 
 
@@ -332,9 +231,6 @@ def open_images(spec: str, options: SourceOptions | None = None) -> ImageSource:
     Args:
       spec: ``folder:DIR``, ``csv:FILE``, ``hub:NAME_OR_DIR`` or ``faces:300x8``; see ``SOURCES``.
       options: names of columns and the like.
-
-    Returns:
-      The source.
 
     Raises:
       UserError: there is no such form, place or column, an option means nothing here, or the data set is empty or

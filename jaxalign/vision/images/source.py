@@ -19,13 +19,7 @@ class BadImageError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Who is on one photograph, and what it is called.
-
-    Attributes:
-      sample_id: none twice in a source.
-      identity: the person.
-      path: of the file, where the photograph is one.
-    """
+    """Who is on one photograph, and what it is called: its id (unique in a source), the person and the file, if any."""
 
     sample_id: str
     identity: str
@@ -65,11 +59,7 @@ class ImageSource(Protocol):
     def samples(self) -> Sequence[Sample] | None: ...
 
     def pictures(self, start: int = 0) -> Iterator[Picture]:
-        """Goes through the photographs, from one on, in the same order every time.
-
-        Args:
-          start: how many to leave out, which should cost less than reading them.
-        """
+        """Goes through the photographs in the same order every time; the first ``start`` are left out unread."""
         ...
 
 
@@ -98,11 +88,7 @@ class SourceOptions:
     streaming: bool = False
 
     def refuse_all_but(self, known: Sequence[str], form: str) -> None:
-        """Refuses an option that means nothing to a kind of source.
-
-        Raises:
-          UserError: one is given that is not among ``known``.
-        """
+        """Raises ``UserError`` for an option that is not among ``known``, which this kind of source does not have."""
         for field in dataclasses.fields(self):
             if field.name not in known and getattr(self, field.name) != field.default:
                 raise UserError(f"the option {field.name} means nothing to images given as {form}.")
@@ -114,15 +100,16 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what another library says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def check_samples(samples: Sequence[Sample], where: str) -> None:
     """Refuses a data set that nothing can be measured on.
 
-    Args:
-      samples: all of them.
-      where: they come from, for the message.
-
     Raises:
-      UserError: there are none or of one person only, a name occurs twice, is empty or cannot be written as UTF-8.
+      UserError: it has no samples or those of one person only, or a name occurs twice or cannot be stored.
     """
     if not samples:
         raise UserError(f"{where} holds no photographs.")
@@ -131,9 +118,8 @@ def check_samples(samples: Sequence[Sample], where: str) -> None:
     counts = collections.Counter(sample.sample_id for sample in samples)
     sample_id, count = counts.most_common(1)[0]
     if count > 1:
-        raise UserError(
-            f"{where}: the sample id {sample_id!r} is on {count:,} photographs; each needs its own."
-        )
+        twice = f"the sample id {sample_id!r} is on {count:,} photographs"
+        raise UserError(f"{where}: {twice}; each needs its own.")
     people = {sample.identity for sample in samples}
     if len(people) == 1:
         only = f"the one of all {len(samples):,} photographs is {people.pop()!r}"
@@ -141,11 +127,7 @@ def check_samples(samples: Sequence[Sample], where: str) -> None:
 
 
 def check_names(sample: Sample, where: str) -> None:
-    """Refuses names that a store could not hold.
-
-    Raises:
-      UserError: a name is empty, holds a NUL or cannot be written as UTF-8.
-    """
+    """Raises ``UserError`` if a name is empty, holds a NUL or cannot be written as UTF-8, so that no store holds it."""
     for what, name in (("sample id", sample.sample_id), ("person", sample.identity)):
         if not name.strip() or "\0" in name:
             raise UserError(f"{where}: the photograph {sample.sample_id!r} has the {what} {name!r}.")

@@ -1,33 +1,16 @@
 """The bundled miniature zoo: small encoders of different families for 64 × 64 images of procedural faces."""
 
-from jaxalign.vision.zoo.specification import ZOO, Specification
-from jaxalign.vision.zoo.training import Pool, train
-from jaxalign.vision.zoo.weights import (
-    FOLDER,
-    Encoder,
-    card,
-    card_path,
-    count,
-    describe,
-    load,
-    pack,
-    shipped,
-    weights_path,
-)
-
-__all__ = [
-    "FOLDER",
-    "ZOO",
-    "Encoder",
-    "Pool",
-    "Specification",
-    "card",
-    "card_path",
-    "count",
-    "describe",
-    "load",
-    "pack",
-    "shipped",
-    "train",
-    "weights_path",
-]
+from jaxalign.vision.zoo.specification import ZOO as ZOO
+from jaxalign.vision.zoo.specification import Specification as Specification
+from jaxalign.vision.zoo.training import Pool as Pool
+from jaxalign.vision.zoo.training import train as train
+from jaxalign.vision.zoo.weights import FOLDER as FOLDER
+from jaxalign.vision.zoo.weights import Encoder as Encoder
+from jaxalign.vision.zoo.weights import card as card
+from jaxalign.vision.zoo.weights import card_path as card_path
+from jaxalign.vision.zoo.weights import count as count
+from jaxalign.vision.zoo.weights import describe as describe
+from jaxalign.vision.zoo.weights import load as load
+from jaxalign.vision.zoo.weights import pack as pack
+from jaxalign.vision.zoo.weights import shipped as shipped
+from jaxalign.vision.zoo.weights import weights_path as weights_path

@@ -45,10 +45,6 @@ class Augmentation:
     def __call__(self, key: PRNGKeyArray, images: UInt8[Array, "n 64 64 3"]) -> tuple[Images, Images]:
         """Changes a batch.
 
-        Args:
-          key: of all changes.
-          images: uint8.
-
         Returns:
           What the encoder sees, and the same before masking; [views · n, 64, 64, 3], values 0 to 255, all first
           views before all second ones.

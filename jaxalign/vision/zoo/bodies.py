@@ -1,7 +1,8 @@
 """The networks of the zoo: small Flax modules from images to embeddings, each of another family.
 
 Every body takes images [n, 64, 64, 3] with values from 0 to 255, uint8 or float32, and gives embeddings [n, width],
-float32. Blocks of 2 × 2 pixels are folded into channels first, which loses nothing and saves the most expensive layer.
+float32; its field ``width`` is that of the embedding. Blocks of 2 × 2 pixels are folded into channels first, which
+loses nothing and saves the most expensive layer.
 """
 
 import flax.linen as nn
@@ -13,12 +14,7 @@ Maps = Float[Array, "n h w c"]
 
 
 class Plain(nn.Module):
-    """Convolutions one after the other, in the manner of VGG.
-
-    Attributes:
-      width: of the embedding.
-      layers: channels and stride of each layer.
-    """
+    """Convolutions one after the other, in the manner of VGG; ``layers`` has channels and stride of each."""
 
     width: int
     layers: tuple[tuple[int, int], ...] = ((32, 2), (32, 1), (64, 2), (64, 1), (64, 2))
@@ -33,10 +29,6 @@ class Plain(nn.Module):
 
 class SqueezeExcite(nn.Module):
     """A patch stem and residual blocks whose channels are weighed by the whole picture.
-
-    Attributes:
-      width: of the embedding.
-      channels: in every block.
 
     References:
       Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
@@ -58,11 +50,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two-layer residual blocks, normalised before they branch.
-
-    Attributes:
-      width: of the embedding.
-      stages: channels of each stage; each halves the resolution.
+    """Two-layer residual blocks, normalised before they branch; each stage, of so many channels, halves the resolution.
 
     References:
       He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016.
@@ -82,11 +70,7 @@ class Residual(nn.Module):
 
 
 class Dense(nn.Module):
-    """Layers that see the outputs of all layers before them at their resolution.
-
-    Attributes:
-      width: of the embedding.
-      growth: channels that each layer adds.
+    """Layers that see the outputs of all layers before them at their resolution, and each add ``growth`` channels.
 
     References:
       Huang et al., "Densely Connected Convolutional Networks", CVPR 2017.
@@ -112,10 +96,8 @@ class Transformer(nn.Module):
     On bare patches of 8 × 8 pixels, or with blocks that are not zero at first, its loss had not moved after 400 steps.
 
     Attributes:
-      width: of the embedding.
       size: of a token.
-      depth: number of blocks.
-      heads: of each attention.
+      depth, heads: number of blocks, and of heads in each.
 
     References:
       Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; Xiao et al., "Early Convolutions Help

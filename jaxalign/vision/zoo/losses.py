@@ -35,13 +35,9 @@ class Batch(NamedTuple):
 class Loss(Protocol):
     """See the module."""
 
-    def init(self, key: PRNGKeyArray, width: int, classes: int, traits: int) -> Head:
-        """Parameters of the head for embeddings of this width."""
-        ...
+    def init(self, key: PRNGKeyArray, width: int, classes: int, traits: int) -> Head: ...
 
-    def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: Batch) -> Float[Array, ""]:
-        """The mean loss."""
-        ...
+    def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: Batch) -> Float[Array, ""]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +67,8 @@ class Margin:
             held = jnp.clip(own, -1.0 + 1e-6, 1.0 - 1e-6)  # the angle has no slope at ±1
             wanted = jnp.cos(jnp.arccos(held) + margin)
             # Beyond π − margin the cosine would rise again, so it goes on in a line there (as in the reference code).
-            wanted = jnp.where(
-                held > jnp.cos(jnp.pi - margin), wanted, held - margin * jnp.sin(jnp.pi - margin)
-            )
+            line = held - margin * jnp.sin(jnp.pi - margin)
+            wanted = jnp.where(held > jnp.cos(jnp.pi - margin), wanted, line)
         else:
             wanted = own - margin
         mine = jax.nn.one_hot(batch.labels, cosine.shape[1], dtype=bool)
@@ -169,11 +164,7 @@ class Reconstruction:
 
 @dataclasses.dataclass(frozen=True)
 class Attributes:
-    """Mean squared error of a linear reading of some attributes of the face; who it is stays unknown.
-
-    Attributes:
-      columns: of the identity vector that are the attributes, each of variance near 1.
-    """
+    """Mean squared error of a linear reading of some attributes of the face, columns of the identity vector."""
 
     columns: tuple[int, ...]
 

@@ -43,10 +43,6 @@ class Specification:
         """Width of the embedding."""
         return self.body.width  # pyright: ignore[reportAttributeAccessIssue]
 
-    def with_steps(self, steps: int) -> "Specification":
-        """The same with another number of training steps."""
-        return dataclasses.replace(self, steps=steps)
-
 
 # Fourteen of the forty traits: head, eyes, brows, nose, mouth and ears in broad strokes, as an annotator would note
 # them. A test holds their names.
@@ -56,13 +52,11 @@ VIEWS = Augmentation(
     shift=1, gain=0.3, grain=6.0, cutout=12, border=12, views=2, light=0.8, grey=True, warp=0.03
 )
 
+ARCFACE = Margin(angular=True, margin=0.35)
+
 ZOO: dict[str, Specification] = {
-    "arcface_plain": Specification(
-        bodies.Plain(128), "identity, angular margin", Margin(angular=True, margin=0.35), seed=11
-    ),
-    "arcface_squeeze": Specification(
-        bodies.SqueezeExcite(192), "identity, angular margin", Margin(angular=True, margin=0.35), seed=23
-    ),
+    "arcface_plain": Specification(bodies.Plain(128), "identity, angular margin", ARCFACE, seed=11),
+    "arcface_squeeze": Specification(bodies.SqueezeExcite(192), "identity, angular margin", ARCFACE, seed=23),
     "cosface_residual": Specification(
         bodies.Residual(256), "identity, additive margin", Margin(angular=False, margin=0.30), seed=37
     ),
@@ -97,10 +91,7 @@ ZOO: dict[str, Specification] = {
         augmentation=Augmentation(masked=0.4),
     ),
     "attributes_plain": Specification(
-        bodies.Plain(80, ((32, 2), (48, 2), (64, 2))),
-        "attribute regression",
-        ATTRIBUTES,
-        seed=83,
+        bodies.Plain(80, ((32, 2), (48, 2), (64, 2))), "attribute regression", ATTRIBUTES, seed=83
     ),
     "untrained_residual": Specification(
         bodies.Residual(320, (24, 32, 32)), "untrained control", None, seed=97, steps=0

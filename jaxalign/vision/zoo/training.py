@@ -1,5 +1,6 @@
 """How an encoder of the zoo learns: the schedule, one step, and the run over a pool of photographs."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,33 +15,16 @@ from jaxalign.vision.zoo.losses import Batch
 from jaxalign.vision.zoo.specification import Specification
 
 Params = Any
+# The parameters of the encoder and of the loss's head, and the optimiser's state.
+State = tuple[tuple[Params, Params], optax.OptState]
 WARM_UP = 100  # steps
 
 
 class Pool(NamedTuple):
-    """The photographs to learn from.
-
-    Attributes:
-      images: shape [people, photographs of each, 64, 64, 3], uint8.
-      traits: identity vectors, shape [people, traits].
-    """
+    """The photographs to learn from, uint8 [people, photographs of each, 64, 64, 3], and traits [people, traits]."""
 
     images: np.ndarray
     traits: np.ndarray
-
-
-class State(NamedTuple):
-    """Everything that changes from step to step.
-
-    Attributes:
-      params: the encoder's parameters and the loss's head.
-      momentum: the optimiser's state.
-      step: number of steps done.
-    """
-
-    params: tuple[Params, Params]
-    momentum: optax.OptState
-    step: Int32[Array, ""]
 
 
 def initial(specification: Specification) -> Params:
@@ -78,13 +62,18 @@ def train(
         return initial(specification)
     _check(specification, pool)
     key = jax.random.key(specification.seed, impl="threefry2x32")
+    clipped = optax.clip_by_global_norm(5.0)
+    optimiser = optax.chain(clipped, optax.adam(schedule(specification), b1=0.9, b2=0.99))
     with jax.numpy_dtype_promotion("standard"):  # optax mixes the formats of its step counter
-        state = _start(specification, key, pool)
-        step = _step(specification)
+        people, traits = pool.traits.shape
+        head = specification.loss.init(jax.random.fold_in(key, 1), specification.width, people, traits)
+        params = initial(specification), head
+        state = params, optimiser.init(params)
+        step = jax.jit(functools.partial(_step, specification, optimiser), donate_argnums=0)
         recent: list[jax.Array] = []
         for number, (images, labels) in enumerate(_batches(specification, pool), 1):
             step_key = jax.random.fold_in(jax.random.fold_in(key, 2), number)
-            state, loss = step(state, step_key, images, labels, pool.traits[labels])
+            state, loss = step(state, np.int32(number - 1), step_key, images, labels, pool.traits[labels])
             recent.append(loss)
             if number % 50 == 0 or number == specification.steps:
                 mean = float(np.mean([float(value) for value in recent]))
@@ -93,7 +82,7 @@ def train(
                     raise UserError(f"training diverged at step {number:,}: the loss is {mean}.")
                 if progress is not None:
                     progress(number, mean)
-    return state.params[0]
+    return state[0][0]
 
 
 def _check(specification: Specification, pool: Pool) -> None:
@@ -106,18 +95,6 @@ def _check(specification: Specification, pool: Pool) -> None:
         )
 
 
-def _optimiser(specification: Specification) -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(schedule(specification), b1=0.9, b2=0.99))
-
-
-def _start(specification: Specification, key: PRNGKeyArray, pool: Pool) -> State:
-    assert specification.loss is not None
-    people, traits = pool.traits.shape
-    head = specification.loss.init(jax.random.fold_in(key, 1), specification.width, people, traits)
-    params = (initial(specification), head)
-    return State(params, _optimiser(specification).init(params), jnp.zeros((), jnp.int32))
-
-
 def _batches(specification: Specification, pool: Pool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images [batch, 64, 64, 3] and numbers of the people on them, once for each step."""
     random = np.random.default_rng(specification.seed)
@@ -128,43 +105,34 @@ def _batches(specification: Specification, pool: Pool) -> Iterator[tuple[np.ndar
         else:
             chosen = random.choice(people, specification.batch // specification.each, replace=False)
             who = np.repeat(chosen, specification.each)
-        which = np.concatenate(
-            [
-                random.choice(each, specification.each, replace=False)
-                for _ in range(len(who) // specification.each)
-            ]
-        )
+        draws = len(who) // specification.each
+        which = np.concatenate([random.choice(each, specification.each, replace=False) for _ in range(draws)])
         yield pool.images[who, which], who.astype(np.int32)
 
 
-def _step(specification: Specification) -> Callable[..., tuple[State, jax.Array]]:
-    """One step of gradient descent as a compiled program."""
-    loss_of, augmentation, optimiser = (
-        specification.loss,
-        specification.augmentation,
-        _optimiser(specification),
-    )
+def _step(
+    specification: Specification,
+    optimiser: optax.GradientTransformation,
+    state: State,
+    number: Int32[Array, ""],
+    key: PRNGKeyArray,
+    images: UInt8[Array, "n 64 64 3"],
+    labels: Int32[Array, " n"],
+    traits: Float[Array, "n traits"],
+) -> tuple[State, Float[Array, ""]]:
+    """One step of gradient descent; its number counts from 0."""
+    loss_of, augmentation = specification.loss, specification.augmentation
     assert loss_of is not None
+    params, momentum = state
+    seen, clean = augmentation(key, images)
+    done = number.astype(jnp.float32) / specification.steps
+    labels, traits = (jnp.concatenate([values] * augmentation.views) for values in (labels, traits))
+    batch = Batch(labels, traits, clean, done)
 
-    def step(
-        state: State,
-        key: PRNGKeyArray,
-        images: UInt8[Array, "n 64 64 3"],
-        labels: Int32[Array, " n"],
-        traits: Float[Array, "n traits"],
-    ) -> tuple[State, Float[Array, ""]]:
-        seen, clean = augmentation(key, images)
-        done = state.step.astype(jnp.float32) / specification.steps
-        labels = jnp.concatenate([labels] * augmentation.views)
-        batch = Batch(labels, jnp.concatenate([traits] * augmentation.views), clean, done)
+    def objective(params: tuple[Params, Params]) -> Float[Array, ""]:
+        embeddings = specification.body.apply({"params": params[0]}, seen)
+        return loss_of(params[1], embeddings, batch)  # pyright: ignore[reportArgumentType]
 
-        def objective(params: tuple[Params, Params]) -> Float[Array, ""]:
-            embeddings = specification.body.apply({"params": params[0]}, seen)
-            return loss_of(params[1], embeddings, batch)  # pyright: ignore[reportArgumentType]
-
-        loss, gradient = jax.value_and_grad(objective)(state.params)
-        change, momentum = optimiser.update(gradient, state.momentum, state.params)
-        params = optax.apply_updates(state.params, change)
-        return State(params, momentum, state.step + 1), loss  # pyright: ignore[reportArgumentType]
-
-    return jax.jit(step, donate_argnums=0)
+    loss, gradient = jax.value_and_grad(objective)(params)
+    change, momentum = optimiser.update(gradient, momentum, params)
+    return (optax.apply_updates(params, change), momentum), loss  # pyright: ignore[reportReturnType]

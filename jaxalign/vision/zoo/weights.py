@@ -28,8 +28,8 @@ class Encoder(NamedTuple):
     """An encoder of the zoo, ready to use.
 
     Attributes:
-      apply: ``apply(params, images)`` gives embeddings [n, width], float32, for images [n, 64, 64, 3], uint8; pure,
-        so that ``jit`` and sharding apply.
+      apply: from (params, images [n, 64, 64, 3] of uint8) to embeddings [n, width] of float32; pure, so that ``jit``
+        and sharding apply.
       params: its weights, float32.
       width: of an embedding.
     """
@@ -47,14 +47,7 @@ def specification_of(name: str) -> Specification:
 
 
 def load(name: str, folder: pathlib.Path = FOLDER) -> Encoder:
-    """An encoder with the weights that are shipped.
-
-    Args:
-      name: in ``ZOO``.
-      folder: of the weights; another one holds what one has trained oneself.
-
-    Returns:
-      ``(apply, params, width)``.
+    """An encoder with its shipped weights, or with those of ``train_zoo`` in another folder.
 
     Raises:
       UnknownNameError: there is no such encoder.
@@ -89,13 +82,7 @@ def pack(params: Params) -> bytes:
 
 
 def unpack(content: bytes, specification: Specification, what: str) -> Params:
-    """Weights from the content of a safetensors file.
-
-    Args:
-      content: of the file.
-      specification: of the encoder, whose parameters must be there in their shapes.
-      what: the file is called in messages.
-    """
+    """Weights from a safetensors file that messages call ``what``; must fit the specification's parameters."""
     try:
         flat = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
@@ -109,9 +96,8 @@ def unpack(content: bytes, specification: Specification, what: str) -> Params:
             f"{what} holds the weights of another network: {differing[0]} is {found.get(differing[0])}, "
             f"expected {shapes.get(differing[0])}."
         )
-    return flax.traverse_util.unflatten_dict(
-        {key: value.astype(np.float32) for key, value in flat.items()}, sep="/"
-    )
+    wide = {key: value.astype(np.float32) for key, value in flat.items()}
+    return flax.traverse_util.unflatten_dict(wide, sep="/")
 
 
 def _flat(params: Params) -> dict[str, Any]:
