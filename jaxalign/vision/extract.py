@@ -228,7 +228,7 @@ def _fill(
                     for view, images in zip(views, batch.images)
                     if len(batch.samples)
                 }
-                journal.append(batch.samples, batch.digests, rows, batch.bad, batch.stop)
+                journal.append(batch, rows)
                 embedded += len(batch.samples)
                 if progress is not None:
                     progress(journal.stop, embedded, batch.bad)

@@ -10,14 +10,14 @@ import pathlib
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.data.atomic import write_atomically, writing
-from jaxalign.vision.images import BadImage, Sample
+from jaxalign.vision.images import Batch
 
 SECONDS = 5.0  # between files; what came since the last one is embedded again
 Row = tuple[str, str, str | None, str]  # sample id, identity, path and digest
@@ -28,9 +28,8 @@ class Journal:
 
     Attributes:
       directory: of the files.
+      rows, bad: photographs embedded, and skipped.
       stop: photographs of the source that are done, bad ones included.
-      rows: photographs embedded.
-      bad: photographs skipped.
     """
 
     def __init__(
@@ -123,26 +122,15 @@ class Journal:
         expected = {name: (len(about["samples"]), width * size) for name, width in self.dims.items()}
         return about if about["start"] == self.stop and shapes == expected else None
 
-    def append(
-        self,
-        samples: Sequence[Sample],
-        digests: Sequence[str],
-        rows: Mapping[str, np.ndarray],
-        bad: Sequence[BadImage],
-        stop: int,
-    ) -> None:
-        """Adds a batch, with rows [len(samples), dim] of every encoder; writes a file every few seconds."""
-        arrays = {
-            name: np.asarray(array, self.dtype).reshape(len(samples), self.dims[name])
-            for name, array in rows.items()
-        }
+    def append(self, batch: Batch, rows: dict[str, np.ndarray]) -> None:
+        """Adds a batch, with rows [len(batch.samples), dim] of every encoder; writes a file every few seconds."""
         self._samples += [
             (sample.sample_id, sample.identity, sample.path, digest)
-            for sample, digest in zip(samples, digests, strict=True)
+            for sample, digest in zip(batch.samples, batch.digests, strict=True)
         ]
-        self._pending.append(arrays)
+        self._pending.append(rows)
         # In one statement, so that Ctrl-C finds all of it done or nothing: rows beyond these numbers are not written.
-        self.stop, self.rows, self.bad = stop, self.rows + len(samples), self.bad + len(bad)
+        self.stop, self.rows, self.bad = batch.stop, self.rows + len(batch.samples), self.bad + len(batch.bad)
         if time.monotonic() - self._saved >= SECONDS:
             self.checkpoint()
 

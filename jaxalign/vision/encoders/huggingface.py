@@ -22,7 +22,7 @@ from jaxalign.vision.encoders.checkpoint import (
     read_json,
     weight_files,
 )
-from jaxalign.vision.encoders.jax_encoder import JaxEncoder
+from jaxalign.vision.encoders.jax_encoder import JaxEncoder, under_options
 from jaxalign.vision.encoders.load import Settings, Specification, first_line
 
 # The slow image processor of transformers that a network is trained with, where the file names none; as in
@@ -173,33 +173,25 @@ def load_huggingface(specification: Specification, settings: Settings) -> JaxEnc
     """Loads ``hf:<hub id or local directory>?pooling=&dtype=&name=&batch=&revision=``."""
     specification.only("pooling", "dtype", "name", "batch", "revision")
     dtype = specification.dtype(settings)
-    batch_size = specification.batch_size(settings, DEFAULT_BATCH)
+    specification.batch_size(settings, DEFAULT_BATCH)  # refused before anything is downloaded
     specification.choice("pooling", POOLINGS, POOLINGS[0])
     specification.require_installed("transformers", "flax", "PIL")
     directory = checkpoint_directory(specification, specification.options.get("revision"))
     vision, wrapper = _read_config(specification, directory)
     files = weight_files(specification, directory)
-    expected = {"model_type": vision.model_type, "image_size": _image_size(vision)}
+    expected: dict[str, Any] = {"model_type": vision.model_type, "image_size": _image_size(vision)}
     preprocessing = read_preprocessing(directory, **expected, specification=specification)
     size = preprocessing.size
     module, variables, projection = _load_tower(specification, vision, wrapper, files, size, dtype)
     pooling, apply = _pooled(specification, vision.model_type, module, variables, projection, size)
-    return JaxEncoder(
-        specification.name(pathlib.PurePath(specification.target).name),
-        apply,
-        {"variables": variables} | ({"projection": projection} if pooling == "projected" else {}),
-        preprocessing,
-        batch_size=batch_size,
-        dtype=dtype,
-        devices=settings.devices,
-        facts=lambda: {
-            "form": "hf",
-            "class": CLASSES[vision.model_type][0],
-            "pooling": pooling,
-            "weights_sha256": digest(files),
-            "config_sha256": digest([directory / CONFIG]),
-        },
-    )
+    params = {"variables": variables} | ({"projection": projection} if pooling == "projected" else {})
+
+    def facts() -> dict[str, str]:
+        checksums = {"weights_sha256": digest(files), "config_sha256": digest([directory / CONFIG])}
+        return {"class": CLASSES[vision.model_type][0], "pooling": pooling, **checksums}
+
+    name = pathlib.PurePath(specification.target).name
+    return under_options(specification, settings, name, (apply, params, preprocessing), facts)
 
 
 def _read_config(specification: Specification, directory: pathlib.Path) -> tuple[Any, str | None]:

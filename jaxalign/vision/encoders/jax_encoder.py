@@ -109,12 +109,12 @@ class JaxEncoder(BatchEncoder):
         return self._program(self._params, jax.device_put(images, self._batch))
 
 
-def _load(
+def under_options(
     specification: Specification,
     settings: Settings,
     name: str,
     network: tuple[Apply, Any, Preprocessing],
-    facts: Mapping[str, Any],
+    facts: Callable[[], Mapping[str, Any]] = dict,
     *,
     batch: int = DEFAULT_BATCH,
     dim: int | None = None,
@@ -127,7 +127,7 @@ def _load(
         dtype=specification.dtype(settings),
         devices=settings.devices,
         dim=dim,
-        facts=lambda: {"form": specification.form, **facts},
+        facts=lambda: {"form": specification.form, **facts()},
     )
 
 
@@ -143,7 +143,7 @@ def load_pixels(specification: Specification, settings: Settings) -> JaxEncoder:
     size = int(text), int(text)
     preprocessing = Preprocessing(size=size, resize=size, rescale=1 / 255)
     network = lambda _, pixels: pixels.reshape(len(pixels), -1), {}, preprocessing
-    return _load(specification, settings, "pixels", network, {}, batch=256)
+    return under_options(specification, settings, "pixels", network, batch=256)
 
 
 _MEMBERS = ("name", "dim", "batch_size", "preprocessing", "prepare", "encode", "describe")
@@ -171,7 +171,7 @@ def load_python(specification: Specification, settings: Settings) -> Encoder:
     if isinstance(made, tuple):
         network = _network(specification, made, attribute)
         facts = {"source": specification.target, "options": theirs}
-        return _load(specification, settings, attribute, network, facts)
+        return under_options(specification, settings, attribute, network, lambda: facts)
     missing = [member for member in _MEMBERS if not hasattr(made, member)]
     if missing:
         specification.refuse(
@@ -226,4 +226,5 @@ def load_zoo(specification: Specification, settings: Settings) -> JaxEncoder:
     except UserError as error:
         specification.refuse(str(error))
     network = encoder.apply, encoder.params, Preprocessing(size=(64, 64), resize=(64, 64))
-    return _load(specification, settings, name, network, {"card": card}, batch=64, dim=encoder.width)
+    facts = {"card": card}
+    return under_options(specification, settings, name, network, lambda: facts, batch=64, dim=encoder.width)

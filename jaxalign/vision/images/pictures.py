@@ -100,7 +100,7 @@ def _rgb(image: Pillow, background: Color) -> Pillow:
         return _from_16_bits(image)
     if image.mode in ("I", "F"):
         kind = "32-bit whole" if image.mode == "I" else "floating-point"
-        raise BadImageError(f"its pixels are {kind} numbers of unknown range; save it with 8 or 16 bits")
+        raise BadImageError(f"its pixels are {kind} numbers: their range is unknown; save it as 8 or 16 bits")
     if image.has_transparency_data:
         below = pillow().new("RGBA", image.size, (*background, 255))
         return pillow().alpha_composite(below, image.convert("RGBA")).convert("RGB")
