@@ -10,12 +10,11 @@ Rows are read, mapped and written a chunk at a time; memory does not grow with t
 samples and one encoder.
 """
 
-import dataclasses
 import json
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,54 +29,38 @@ from jaxalign.data import EmbeddingStore
 from jaxalign.data.manifest import DTYPES, check_encoder_name
 from jaxalign.data.store import require_free
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Translation:
-    """Which rows to map, by which map, and how to store them."""
-
-    store: str | None = flags.field(None, "Directory of the store to translate.")
-    encoder: str | None = flags.field(
-        None, "Encoder of --store whose rows are mapped; with --maps the pair's own."
-    )
-    map: str | None = flags.field(None, "File of one map, as AffineMap.save writes it.")
-    maps: str | None = flags.field(None, "Directory of maps of pairs, with maps.json in it.")
-    source: str | None = flags.field(None, "With --maps: the encoder that the map comes from.")
-    target: str | None = flags.field(None, "With --maps: the encoder that the map leads to.")
-    side: str = flags.field(
+FLAGS = flags.define(
+    store=flags.Flag(None, "Directory of the store to translate."),
+    encoder=flags.Flag(None, "Encoder of --store whose rows are mapped; with --maps the pair's own."),
+    map=flags.Flag(None, "File of one map, as AffineMap.save writes it."),
+    maps=flags.Flag(None, "Directory of maps of pairs, with maps.json in it."),
+    source=flags.Flag(None, "With --maps: the encoder that the map comes from."),
+    target=flags.Flag(None, "With --maps: the encoder that the map leads to."),
+    side=flags.Flag(
         "to_target",
         "With --maps: `to_target` maps the source's rows into the target's own coordinates; `source` and `target` map "
         "either side's into the space where the pair is compared, which for canonical and shared is neither's own.",
         choices=("to_target", "source", "target"),
-    )
-    rank: int | None = flags.field(None, "With --maps: keep that many leading dimensions.", kind=int, least=1)
-    out: str | None = flags.field(None, "Directory of the store to make.")
-    name: str | None = flags.field(None, "Encoder's name in the new store; without it as in --store.")
-    dtype: str = flags.field("float16", "Type to store numbers in.", choices=DTYPES)
-    normalize: str | None = flags.field(
+    ),
+    rank=flags.Flag(None, "With --maps: keep that many leading dimensions.", kind=int, least=1),
+    out=flags.Flag(None, "Directory of the store to make."),
+    name=flags.Flag(None, "Encoder's name in the new store; without it as in --store."),
+    dtype=flags.Flag("float16", "Type to store numbers in.", choices=DTYPES),
+    normalize=flags.Flag(
         None,
         "Scale rows to length 1 before the map. Without it as the run that fitted --maps did, else none.",
         choices=("l2", "none"),
-    )
-    normalize_output: bool = flags.field(False, "Scale mapped rows to length 1.")
-    chunk_rows: int | None = flags.field(
+    ),
+    normalize_output=flags.Flag(False, "Scale mapped rows to length 1."),
+    chunk_rows=flags.Flag(
         None, "Rows mapped at once; without it what the device's memory allows.", kind=int, least=1
-    )
-    overwrite: bool = flags.field(False, "Replace the store that --out holds.")
+    ),
+    overwrite=flags.Flag(False, "Replace the store that --out holds."),
+)
 
 
-FLAGS = flags.define(Translation)
-
-
-@dataclasses.dataclass(frozen=True)
-class Chosen:
-    """The map to apply.
-
-    Attributes:
-      map: one map.
-      encoder: whose rows it takes; None where the file does not say.
-      normalize: "l2" or "none", as the rows that it was fitted on.
-      about: what its file says of it.
-    """
+class Chosen(NamedTuple):
+    """The map to apply; whose rows it takes, if its file says so; how those were scaled; what its file says of it."""
 
     map: AffineMap
     encoder: str | None
@@ -86,11 +69,7 @@ class Chosen:
 
 
 def choose() -> Chosen:
-    """Reads the map that the flags name.
-
-    Raises:
-      UserError: not exactly one is named, or the file is missing, damaged or of another kind.
-    """
+    """Reads the map that the flags name."""
     if bool(FLAGS.map) == bool(FLAGS.maps):
         raise UserError("one map is needed: give --map=FILE, or --maps=DIR with --source and --target.")
     if FLAGS.maps:
@@ -104,13 +83,11 @@ def choose() -> Chosen:
 def _of_pair(directory: pathlib.Path) -> Chosen:
     if not FLAGS.source or not FLAGS.target:
         raise UserError("--maps holds maps of pairs: give --source and --target.")
-    maps = jaxalign.PairwiseMaps.load(directory)
-    pair = (FLAGS.source, FLAGS.target)
+    maps, pair = jaxalign.PairwiseMaps.load(directory), (FLAGS.source, FLAGS.target)
     if pair not in maps:
         there = ", ".join(f"{source} → {target}" for source, target in maps)
         raise UserError(f"{directory} holds no map {pair[0]} → {pair[1]}; there are {there}.")
-    fit = maps[pair]
-    fit = fit if FLAGS.rank is None else fit.at_rank(FLAGS.rank)
+    fit = maps[pair] if FLAGS.rank is None else maps[pair].at_rank(FLAGS.rank)
     map_ = fit.to_target() if FLAGS.side == "to_target" else getattr(fit, FLAGS.side)
     about = {"directory": str(directory), "side": FLAGS.side, **maps.settings[pair]}
     encoder = pair[1] if FLAGS.side == "target" else pair[0]
@@ -130,7 +107,7 @@ def _normalized_in(directory: pathlib.Path) -> str:
 def main(_: Sequence[str]) -> None:
     """Checks everything, then maps."""
     started = time.monotonic()
-    path, out = pathlib.Path(flags.required(FLAGS, "store")), pathlib.Path(flags.required(FLAGS, "out"))
+    path, out = (pathlib.Path(flags.required(FLAGS, name)) for name in ("store", "out"))
     chosen = choose()
     encoder = FLAGS.encoder or chosen.encoder
     if not encoder:
@@ -142,18 +119,12 @@ def main(_: Sequence[str]) -> None:
     normalize = FLAGS.normalize or chosen.normalize
     with Progress(store.rows) as progress:
         made = translate(
-            store,
-            encoder,
-            chosen.map,
-            out,
-            name=FLAGS.name,
-            dtype=FLAGS.dtype,
+            *(store, encoder, chosen.map, out),
             normalize_input=normalize == "l2",
             normalize=FLAGS.normalize_output,
-            chunk_rows=FLAGS.chunk_rows,
             info={"map": chosen.about, "rows_before_the_map": normalize},
-            overwrite=FLAGS.overwrite,
             progress=lambda done: progress.step("rows mapped", done - progress.done),
+            **{name: getattr(FLAGS, name) for name in ("name", "dtype", "chunk_rows", "overwrite")},
         )
     before = "scaled to length 1 first, " if normalize == "l2" else ""
     (name,) = made.encoders

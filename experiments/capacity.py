@@ -7,8 +7,7 @@ polynomial (ridge on the rows with that many columns appended), mlp (the sum of 
 and a hidden layer, trained on squared error, stopped on a tenth of the training people who are held out).
 """
 
-import dataclasses
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,8 +18,8 @@ from experiments.run.aligning import Aligning
 from experiments.run.analysis import Job
 from experiments.run.comparing import numbers_of
 from experiments.run.measuring import Compared, Measuring, TestRows, padded_rows
-from jaxalign import Fit, FoldMoments, Moments, PairwiseMaps, fit_pairs
-from jaxalign.analysis.capacity import Features, features_of, fit_network
+from jaxalign import Fit, FoldMoments, Moments, fit_pairs
+from jaxalign.analysis.capacity import features_of, fit_network
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import identity_folds
@@ -29,19 +28,11 @@ from jaxalign.report import ResultTable, render_table
 METHODS = ("linear_features", "random_fourier", "polynomial", "mlp")
 HELD_OUT = 10  # one fold of so many stops the network
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RicherMaps:
-    """What the richer maps have to choose."""
-
-    features: int = flags.field(
-        512, "Number of random Fourier features, and at most so many products of principal components."
-    )
-    hidden: int = flags.field(128, "Width of the hidden layer of the small network.")
-
-
 FLAGS = analysis.define(
-    RicherMaps,
+    features=flags.Flag(
+        512, "Number of random Fourier features, and at most so many products of principal components."
+    ),
+    hidden=flags.Flag(128, "Width of the hidden layer of the small network."),
     taken=("steps",),
     measures="identification,verification",
     methods=",".join(METHODS),
@@ -58,7 +49,7 @@ def analyse(job: Job) -> str:
         if getattr(job.values, name) < 1:
             raise UserError(f"--{name} takes a whole number of 1 or more, got {getattr(job.values, name)}.")
     run = job.aligning()
-    splits, methods = job.measuring(run), job.config.protocol.methods
+    splits, methods = run.splits(), job.config.protocol.methods
     job.progress.total = len(run.pairs) * len(methods) * len(splits)
     for measuring in splits:
         test = measuring.test_rows(run.data)
@@ -74,7 +65,7 @@ def analyse(job: Job) -> str:
 def linear(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method: str) -> Found:
     """Ridge on the rows."""
     maps = run.fit(run.moments(measuring), "ridge", measuring)
-    yield from compared(run, measuring, dict(maps), lambda pair: test)
+    yield from compared(run, measuring, maps, test)
 
 
 def curved(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method: str) -> Found:
@@ -82,28 +73,21 @@ def curved(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method
     train, tested = (run.data.take(rows) for rows in (measuring.split.train, measuring.split.test))
     sources = list(dict.fromkeys(source for source, _ in run.pairs))
 
-    def fitted() -> Generator[tuple[str, Features, PairwiseMaps], None, None]:
-        settle = lambda source: features_of(method, train[source], job.values.features, measuring.seed)  # noqa: E731
-        for source, features in zip(sources, list(concurrently(settle, sources))):
-            pairs = [pair for pair in run.pairs if pair[0] == source]
-            moments = FoldMoments(Moments.of({**train, source: np.asarray(features(train[source]))}), ())
-            yield source, features, fit_pairs(moments, "ridge", pairs=pairs, l2=job.config.protocol.l2)
-
-    for source, features, maps in fitted():
+    settle = lambda source: features_of(method, train[source], job.values.features, measuring.seed)  # noqa: E731
+    for source, features in zip(sources, list(concurrently(settle, sources))):
+        pairs = [pair for pair in run.pairs if pair[0] == source]
+        moments = FoldMoments(Moments.of({**train, source: np.asarray(features(train[source]))}), ())
+        maps = fit_pairs(moments, "ridge", pairs=pairs, l2=job.config.protocol.l2)
         rows = {**test, source: padded_rows(np.asarray(features(tested[source])))}
-        yield from compared(run, measuring, dict(maps), lambda pair, rows=rows: rows)
+        yield from compared(run, measuring, maps, rows)
 
 
-def compared(
-    run: Aligning, measuring: Measuring, maps: dict[Pair, Fit], rows: Callable[[Pair], TestRows]
-) -> Found:
+def compared(run: Aligning, measuring: Measuring, maps: Mapping[Pair, Fit], rows: TestRows) -> Found:
     """Measures maps concurrently."""
-
-    def compare(pair: Pair) -> Compared | str:
-        return run.compare(measuring, rows(pair), (pair, None, maps[pair]))
-
-    for pair, found in zip(maps, measuring.concurrently(compare, list(maps), run.data)):
-        yield pair, maps[pair], found
+    fits = dict(maps)
+    compare = lambda pair: run.compare(measuring, rows, (pair, None, fits[pair]))  # noqa: E731
+    for pair, found in zip(fits, measuring.concurrently(compare, list(fits), run.data)):
+        yield pair, fits[pair], found
 
 
 def network(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method: str) -> Found:

@@ -31,36 +31,32 @@ FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7"  # of all people, as published
 SHARES = (0.95, 0.99)
 AXES = {"train_people": "training people", "train_pairs": "training photographs"}
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingSizes:
-    """How much to fit on."""
-
-    train_people: str | None = flags.field(
+FLAGS = analysis.define(
+    train_people=flags.Flag(
         None,
         "Numbers of training people to fit on, separated by commas. Without it: from 10 to all, evenly on a "
         "logarithmic scale. Example: --train_people=10,100,1000",
-    )
-    train_pairs: str | None = flags.field(
+    ),
+    train_pairs=flags.Flag(
         None,
         "Numbers of training photographs to fit on, drawn from all training people, or `none`. Without it: from 10 to "
         "all, evenly on a logarithmic scale. Example: --train_pairs=100,1000",
-    )
-    train_fractions: str | None = flags.field(
+    ),
+    train_fractions=flags.Flag(
         None,
         "Shares of all people to fit on instead, each at most --train_fraction. Without it under "
         "--protocol=published: 0.1 to 0.7. Example: --train_fractions=0.1,0.3,0.7",
-    )
-
-
-FLAGS = analysis.define(TrainingSizes, methods="orthogonal,ridge", out="results/data_efficiency")
+    ),
+    methods="orthogonal,ridge",
+    out="results/data_efficiency",
+)
 
 
 def analyse(job: Job) -> str:
     """Measures every method at every size of both axes."""
     job.config = analysis.without_folds(job)
     run, methods = job.aligning(), job.config.protocol.methods
-    splits = job.measuring(run)
+    splits = run.splits()
     grown = [distinct(axes(job, run, measuring.split)) for measuring in splits]
     job.progress.total = len(methods) * len(run.pairs) * sum(len(at) for each in grown for _, at in each)
     for measuring, each in zip(splits, grown):
@@ -68,8 +64,8 @@ def analyse(job: Job) -> str:
         for marks, here, method, maps in run.ahead(fitted(run, measuring, each)):
             where = f"{marks[0]['at']:,.0f} {AXES[marks[0]['axis']]}"
             job.measure(run, here, test, method, maps, *marks, where=f"{where}: ")
-    order = list(AXES)
-    run.rows.sort(key=lambda row: (job.config.protocol.seeds.index(row.seed), order.index(row.axis), row.at))
+    seeds, order = job.config.protocol.seeds, list(AXES)
+    run.rows.sort(key=lambda row: (seeds.index(row.seed), order.index(row.axis), row.at))
     rows = job.finish(run, list(flat(run)))
     return to_text(sweep_tables(Part("data_efficiency", "data_efficiency", {}, rows)))
 

@@ -21,48 +21,33 @@ from experiments.run.data import EmbeddingProgress, set_compilation_cache
 from experiments.run.progress import duration
 from jaxalign.core.errors import UserError
 from jaxalign.data.manifest import DTYPES
-from jaxalign.vision.encoders import Encoder, load_encoder
+from jaxalign.vision.encoders import load_encoder
 from jaxalign.vision.extract import extract
 from jaxalign.vision.images import SourceOptions, open_images, parse_crop
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Embedding(Compiling):
-    """What to embed, how, and into which store."""
-
-    images: str | None = flags.field(None, "Photographs. Example: --images=folder:faces")
-    models: str | None = flags.field(
-        None, "Encoders, separated by commas. Example: --models=clip,onnx:r50.onnx"
-    )
-    out: str | None = flags.field(None, "Directory of the store to make or to add to.")
-    crop: str = flags.same(PairwiseConfig, "crop")
-    bad_images: str = flags.same(PairwiseConfig, "bad_images")
-    dtype: str = flags.field("float16", "Type to store numbers in.", choices=DTYPES)
-    precision: str = flags.field(
-        "float32", "Type that networks in JAX compute in.", choices=("float32", "bfloat16")
-    )
-    batch_size: int | None = flags.field(
-        None, "Photographs that a network takes at once; without it the network's default.", kind=int, least=1
-    )
-    split: str | None = flags.field(None, "Split of a hub data set, such as train.")
-    config: str | None = flags.field(None, "Configuration of a hub data set that has several.")
-    revision: str | None = flags.field(None, "Branch, tag or commit of a hub data set.")
-    streaming: bool = flags.field(False, "Read a hub data set while it is downloaded.")
-    image_column: str | None = flags.field(None, "Column of the image, where it has not the usual name.")
-    identity_column: str | None = flags.field(
-        None, "Column of the identity, where it has not the usual name."
-    )
-    sample_id_column: str | None = flags.field(
-        None, "Column of the sample_id, where it has not the usual name."
-    )
-    landmarks_column: str | None = flags.field(
-        None, "Column of the landmarks, where it has not the usual name."
-    )
-    overwrite: bool = flags.field(False, "Replace the store that --out holds.")
-
-
 SOURCE_OPTIONS = [field.name for field in dataclasses.fields(SourceOptions)]
-FLAGS = flags.define(Embedding)
+FLAGS = flags.define(
+    Compiling,
+    images=flags.Flag(None, "Photographs. Example: --images=folder:faces"),
+    models=flags.Flag(None, "Encoders, separated by commas. Example: --models=clip,onnx:r50.onnx"),
+    out=flags.Flag(None, "Directory of the store to make or to add to."),
+    crop=flags.of(PairwiseConfig)["crop"],
+    bad_images=flags.of(PairwiseConfig)["bad_images"],
+    dtype=flags.Flag("float16", "Type to store numbers in.", choices=DTYPES),
+    precision=flags.Flag("float32", "Type that networks in JAX compute in.", choices=("float32", "bfloat16")),
+    batch_size=flags.Flag(
+        None, "Photographs that a network takes at once; without it the network's default.", kind=int, least=1
+    ),
+    split=flags.Flag(None, "Split of a hub data set, such as train."),
+    config=flags.Flag(None, "Configuration of a hub data set that has several."),
+    revision=flags.Flag(None, "Branch, tag or commit of a hub data set."),
+    streaming=flags.Flag(False, "Read a hub data set while it is downloaded."),
+    image_column=flags.Flag(None, "Column of the image, if not of the usual name."),
+    identity_column=flags.Flag(None, "Column of the identity, if not of the usual name."),
+    sample_id_column=flags.Flag(None, "Column of the sample_id, if not of the usual name."),
+    landmarks_column=flags.Flag(None, "Column of the landmarks, if not of the usual name."),
+    overwrite=flags.Flag(False, "Replace the store that --out holds."),
+)
 
 
 def main(_: Sequence[str]) -> None:
@@ -72,32 +57,19 @@ def main(_: Sequence[str]) -> None:
     crop = parse_crop(FLAGS.crop)
     source = open_images(images, SourceOptions(**{name: getattr(FLAGS, name) for name in SOURCE_OPTIONS}))
     set_compilation_cache(FLAGS.compilation_cache)
-    encoders = load_encoders(models)
+    names = [name.strip() for name in models.split(",")]
+    if not all(names):
+        raise UserError(f"--models={models} has an empty item; give encoders separated by single commas.")
+    encoders = [load_encoder(name, batch_size=FLAGS.batch_size, dtype=FLAGS.precision) for name in names]
     report = EmbeddingProgress(source)
     with report.progress:
-        store = extract(
-            source,
-            encoders,
-            out,
-            crop=crop,
-            dtype=FLAGS.dtype,
-            bad_images=FLAGS.bad_images,
-            overwrite=FLAGS.overwrite,
-            progress=report,
-        )
+        options = {name: getattr(FLAGS, name) for name in ("dtype", "bad_images", "overwrite")}
+        store = extract(source, encoders, out, crop=crop, progress=report, **options)
     skipped = f", {report.skipped:,} skipped" if report.skipped else ""
     print(
         f"{out}: {store.rows:,} photographs under {len(store.encoders)} encoders ({report.embedded:,} embedded now"
         f"{skipped}) in {duration(time.monotonic() - started)}."
     )
-
-
-def load_encoders(models: str) -> list[Encoder]:
-    """Loads encoders named by specifications separated by commas."""
-    names = [name.strip() for name in models.split(",")]
-    if not all(names):
-        raise UserError(f"--models={models} has an empty item; give encoders separated by single commas.")
-    return [load_encoder(name, batch_size=FLAGS.batch_size, dtype=FLAGS.precision) for name in names]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ by PERMANOVA whether families explain the distances.
 """
 
 import csv
-import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -21,36 +20,26 @@ from experiments import geometry
 from experiments.geometry import MEASURE
 from experiments.run import analysis, cli, flags
 from experiments.run.analysis import Job
-from experiments.run.earlier import Reading
+from experiments.run.earlier import READING
 from experiments.run.results import plain
-from jaxalign.analysis.geometry.clustering import (
-    LEAST_ENCODERS,
-    complete,
-    dendrogram,
-    family_test,
-    labels_of,
-    nearest_counts,
-    rate_distances,
-    source_means,
-)
+from jaxalign.analysis.geometry import clustering
+from jaxalign.analysis.geometry.clustering import LEAST_ENCODERS, family_test
 from jaxalign.core.errors import UserError
 from jaxalign.report.sections.geometry import family_tables
 from jaxalign.report.tables import to_text
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class KnownFamilies:
-    """What is known of the encoders."""
-
-    families: str | None = flags.field(
+KNOWN_FAMILIES: flags.Group = dict(
+    families=flags.Flag(
         None,
         "Families of encoders, to test whether they explain the distances: names joined by +, or a CSV with columns "
         "encoder and family. Example: --families=face:arcface+adaface,general:clip+dino",
-    )
-
+    ),
+)
 
 FLAGS = analysis.define(
-    *(geometry.Sampling, Reading, KnownFamilies),
+    **geometry.SAMPLING,
+    **READING,
+    **KNOWN_FAMILIES,
     without=geometry.WITHOUT,
     methods=geometry.USUAL_METHODS,
     out="results/families",
@@ -79,7 +68,7 @@ def analyse(job: Job) -> str:
 def measures(rows: Sequence[Any], encoders: Sequence[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Name, scores of source by target, and distances. The first is rank-1 by the first method."""
     for place, (method, rates) in enumerate(geometry.reached(rows, encoders).items()):
-        yield MEASURE if place == 0 else f"{MEASURE}:{method}", rates, rate_distances(rates)
+        yield MEASURE if place == 0 else f"{MEASURE}:{method}", rates, clustering.rate_distances(rates)
     for name, scores in geometry.similarities(rows, encoders).items():
         if name.endswith(CALIBRATED):
             distances = 1 - scores
@@ -91,19 +80,19 @@ def tree(
     encoders: Sequence[str], scores: np.ndarray, distances: np.ndarray, labels: Sequence[str] | None
 ) -> dict[str, Any]:
     """Everything of one measure, as ``families.json`` holds it; encoders without a value are left out and named."""
-    kept = complete(range(len(encoders)), distances)
+    kept = clustering.complete(range(len(encoders)), distances)
     names = [encoders[k] for k in kept]
     found: dict[str, Any] = {"encoders": names, "left_out": [name for name in encoders if name not in names]}
     if len(names) < LEAST_ENCODERS:
         return {**found, "linkage": [], "order": names, "reason": "too few encoders have a value"}
     inside = np.ix_(kept, kept)
-    made, of = dendrogram(names, distances[inside]), None if labels is None else [labels[k] for k in kept]
-    test = None if of is None else family_test(made.distances, of)
-    each = {
-        "source": source_means(scores[inside]),
-        "sink": source_means(scores[inside].T),
-        "hub": nearest_counts(made.distances),
-    }
+    made, of = (
+        clustering.dendrogram(names, distances[inside]),
+        None if labels is None else [labels[k] for k in kept],
+    )
+    each = {"source": clustering.source_means(scores[inside])}
+    each["sink"] = clustering.sink_means(scores[inside])
+    each["hub"] = clustering.nearest_counts(made.distances)
     return {
         **found,
         "distances": made.distances.tolist(),
@@ -112,16 +101,12 @@ def tree(
         "cophenetic": None if np.isnan(made.cophenetic) else made.cophenetic,
         **{what: dict(zip(names, values.tolist())) for what, values in each.items()},
         "labels": None if of is None else dict(zip(names, of)),
-        "permutation": test,
+        "permutation": None if of is None else family_test(made.distances, of),
     }
 
 
 def read_labels(text: str, encoders: Sequence[str]) -> tuple[str, ...]:
-    """The family of each encoder from the flag or the CSV it names.
-
-    Raises:
-      UserError: it cannot be read, or does not fit the encoders.
-    """
+    """The family of each encoder from the flag or the CSV it names; ``UserError`` where it does not fit encoders."""
     families: dict[str, list[str]] = {}
     if text.lower().endswith(".csv"):
         try:
@@ -136,7 +121,7 @@ def read_labels(text: str, encoders: Sequence[str]) -> tuple[str, ...]:
         if not family or not name:
             raise UserError(f"--families={text}: expected such as face:arcface+adaface,general:clip+dino.")
         families.setdefault(family, []).append(name)
-    return labels_of(families, encoders)
+    return clustering.labels_of(families, encoders)
 
 
 ANALYSIS = analysis.Analysis("families", FLAGS, analyse)

@@ -9,7 +9,6 @@ method, or read from --results, and Spearman's correlation of every similarity w
 prediction.csv.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from experiments.run import analysis, cli, flags
 from experiments.run.aligning import empty_rows
 from experiments.run.analysis import Job
-from experiments.run.earlier import Earlier, Reading
+from experiments.run.earlier import READING, Earlier
 from experiments.run.protocols import METHODS
 from jaxalign.analysis.geometry import SIMILARITIES, GeometrySample, GeometrySettings, predict
 from jaxalign.core.devices import concurrently
@@ -31,64 +30,51 @@ from jaxalign.report.tables import to_text
 MEASURE = "rank1"  # the rate that similarities are compared with
 GEOMETRY = "geometry"  # the method of rows that need no map
 ALIGNING = tuple(name for name in METHODS if name not in ("identity", "translation"))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How spaces are compared."""
-
-    rows: int = flags.field(
+SAMPLING: flags.Group = dict(
+    rows=flags.Flag(
         2000,
         "At most so many training photographs, drawn at random, to compare spaces on; scores and their nulls are of "
         "the same ones. Example: --rows=500",
-    )
-    permutations: int = flags.field(
+    ),
+    permutations=flags.Flag(
         20, "Times that the photographs of one side are permuted, for what unrelated spaces score."
-    )
-    neighbours: int = flags.field(
-        10, "Nearest neighbours of a photograph that encoders may share, and for hubness."
-    )
-
+    ),
+    neighbours=flags.Flag(10, "Nearest neighbours of a photograph that encoders may share, and for hubness."),
+)
 
 # Spaces are compared without maps, so that neither pairs nor rates are chosen.
 WITHOUT = ("sources", "targets", "measures", "fmr", "rank_k", "own_photograph", "intervals")
 USUAL_METHODS = "canonical,ridge"
-FLAGS = analysis.define(Sampling, Reading, without=WITHOUT, methods=USUAL_METHODS, out="results/geometry")
+FLAGS = analysis.define(**SAMPLING, **READING, without=WITHOUT, methods=USUAL_METHODS, out="results/geometry")
 
 
 def analyse(job: Job) -> str:
     """Measures similarities and alignability, and relates them."""
-    rates = read_rates(job) if job.values.results else None
+    rates = read_rates(job) if job.values.results else []
     rows = measure(job)
-    if rates is None:
-        rates = measured_rates(job)
+    rates = rates or measured_rates(job)
     found = list(predictions(job.data.encoders, rows, rates))
     job.write.table(rows)
     rates = [row for row in rates if row.measure == MEASURE]
     job.write.table(rates, "alignability")
     job.write.csv("prediction.csv", Predicted._fields, found)
     part = Part("geometry", "geometry", {}, rows, alignability=rates, predictions=found)
-    return to_text(geometry_tables(part), title=f"{job.data.store.dataset}: {sampled(job)}")
-
-
-def sampled(job: Job) -> str:
-    """What similarities rest on, in words."""
     drawn = ", ".join(f"{count:,}" for count in job.record["sampled_rows"])
-    return f"similarities of spaces on {drawn} training photographs, {job.values.permutations} permutations"
+    on = f"on {drawn} training photographs, {job.values.permutations} permutations"
+    return to_text(geometry_tables(part), title=f"{job.data.store.dataset}: similarities of spaces {on}")
 
 
 def measure(job: Job) -> list[Row]:
     """The rows of every seed's sample, every check of all samples before any work."""
     values, data = job.values, job.data
     settings = GeometrySettings(permutations=values.permutations, neighbours=values.neighbours)
-    samples = []
+    samples: dict[int, np.ndarray] = {}
     for seed in job.config.protocol.seeds:
         train = data.split(seed, job.config.protocol.train_fraction, 0).train
-        rows = np.random.default_rng(seed).permutation(train)[: values.rows]
+        samples[seed] = rows = np.random.default_rng(seed).permutation(train)[: values.rows]
         settings.check(len(rows), len(np.unique(data.identities[rows])))
-        samples.append((seed, rows))
-    job.record["sampled_rows"] = [len(rows) for _, rows in samples]
-    return [row for seed, rows in samples for row in of_sample(job, seed, rows, settings)]
+    job.record["sampled_rows"] = [len(rows) for rows in samples.values()]
+    return [row for seed, rows in samples.items() for row in of_sample(job, seed, rows, settings)]
 
 
 def of_sample(job: Job, seed: int, rows: np.ndarray, settings: GeometrySettings) -> Iterator[Row]:
@@ -109,14 +95,9 @@ def of_sample(job: Job, seed: int, rows: np.ndarray, settings: GeometrySettings)
         job.progress.show(f"seed {seed}: {' and '.join(pair)}")
         for name in SIMILARITIES:
             one = found[name]
-            numbers = {
-                name: one.value,
-                f"{name}:null_mean": one.null_mean,
-                f"{name}:null_95%": one.null_quantile(),
-                f"{name}:calibrated": one.calibrated,
-            }
-            for what, value in numbers.items():
-                yield row(pair, what, value, one.items, one.reason)
+            numbers = {"": one.value, ":null_mean": one.null_mean, ":null_95%": one.null_quantile()}
+            for suffix, value in {**numbers, ":calibrated": one.calibrated}.items():
+                yield row(pair, name + suffix, value, one.items, one.reason)
 
 
 def predictions(encoders: Sequence[str], rows: Sequence[Row], rates: Sequence[Row]) -> Iterator[Predicted]:
@@ -134,41 +115,35 @@ def predictions(encoders: Sequence[str], rows: Sequence[Row], rates: Sequence[Ro
 def measured_rates(job: Job) -> list[Row]:
     """Rank-1 of every ordered pair by every method of the run, on test people."""
     run = job.aligning(measures=("identification",), rank_k=(1,), intervals=0)
-    splits, methods = job.measuring(run), job.config.protocol.methods
+    splits, methods = run.splits(), job.config.protocol.methods
     job.progress.total = len(splits) * len(methods) * len(run.pairs)
     for measuring in splits:
         moments, test = run.moments(measuring), measuring.test_rows(run.data)
         for method in methods:
             maps = run.fit(moments, method, measuring)
             job.measure(run, measuring, test, method, maps, where=f"seed {measuring.seed}: ")
-    rows = [*run.rows, *(empty_rows(run.rows, run.without_value) if run.without_value else ())]
+    rows = [*run.rows, *empty_rows(run.rows, run.without_value)]
     return [row for row in rows if row.measure == MEASURE]
 
 
 def read_rates(job: Job) -> list[Row]:
-    """The rows of ``--results`` that are of this data set and vary nothing.
-
-    Raises:
-      UserError: a directory holds no results, of another version, of another data set, or without one of the encoders.
-    """
+    """The rows of ``--results``, which must be of this data set and have all of its encoders, that vary nothing."""
     dataset, encoders = job.data.store.dataset, job.data.encoders
     found: list[Row] = []
     for text in job.values.results.split(","):
         earlier = Earlier.open(text)
         if earlier.datasets != [dataset]:
-            of = ", ".join(map(repr, earlier.datasets)) or "none"
+            got = f"{earlier.content.get('driver')} of {', '.join(map(repr, earlier.datasets)) or 'none'}"
             raise UserError(
-                f"--results={text}: expected results of the data set {dataset!r}, got results of "
-                f"{earlier.content.get('driver')} of {of}."
+                f"--results={text}: expected results of the data set {dataset!r}, got results of {got}."
             )
         earlier.require_same_embeddings(job.data, job.config)
         found += earlier.own_rows
     there = {name for row in found for name in (row.source, row.target)}
-    lacking = [name for name in encoders if name not in there]
-    if lacking:
-        raise UserError(
-            f"--results={job.values.results}: there is no encoder {lacking[0]!r}; there are {', '.join(sorted(there))}."
-        )
+    for name in encoders:
+        if name not in there:
+            known = f"there are {', '.join(sorted(there))}"
+            raise UserError(f"--results={job.values.results}: there is no encoder {name!r}; {known}.")
     return [row for row in found if row.source in encoders and row.target in encoders]
 
 
@@ -176,9 +151,6 @@ def reached(rows: Sequence[Row], encoders: Sequence[str]) -> dict[str, np.ndarra
     """Rank-1 of source by target for each method, mean over seeds, shape [K, K]; NaN where there is none.
 
     Rates without the same image in the gallery are used, unless the results have only those with it.
-
-    Raises:
-      UserError: there is no rank-1.
     """
     rates = [row for row in rows if row.measure == MEASURE and row.method in ALIGNING]
     own = "excluded" if any(row.own_photograph == "excluded" for row in rates) else "included"

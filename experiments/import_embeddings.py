@@ -28,55 +28,42 @@ from jaxalign.data.arrays import stored_dtype
 from jaxalign.data.manifest import DTYPES
 from jaxalign.data.readers import Names, Samples, read_embeddings, read_samples
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Import:
-    """What to read, and the store to write."""
-
-    out: str | None = flags.field(None, "Directory of the store to make, or with --add to add to.")
-    embeddings: list[str] = flags.field(
+FLAGS = flags.define(
+    out=flags.Flag(None, "Directory of the store to make, or with --add to add to."),
+    embeddings=flags.Flag(
         [],
         "An encoder and its file, as name=path: .npy, .npz, .safetensors or .parquet (a column of lists). "
         "Where a file holds several arrays, name=path#array. Float16, bfloat16 and float32 stay, float64 "
         "becomes float32. Files with pickled objects are refused. Example: --embeddings=arcface=arcface.npy",
-    )
-    identities: str | None = flags.field(
+    ),
+    identities=flags.Flag(
         None,
         "Who is on each row: .csv or .tsv with a column `identity` and, better, `sample_id` (further columns are "
         "stored too); .txt with lines `person/photo.jpg`; .parquet or .npz. Example: --identities=people.csv",
-    )
-    identity_column: str | None = flags.field(
+    ),
+    identity_column=flags.Flag(
         None,
         "Name of the column with the person. Without it, the first there is of identity, person, subject, label.",
-    )
-    sample_column: str | None = flags.field(
+    ),
+    sample_column=flags.Flag(
         None,
         "Name of the column with the sample's name. Without it, the first there is of sample_id, path, file, "
         "filename, image.",
-    )
-    dataset: str | None = flags.field(None, "Name of the data set. Without it, the directory's.")
-    dtype: str = flags.field(
+    ),
+    dataset=flags.Flag(None, "Name of the data set. Without it, the directory's."),
+    dtype=flags.Flag(
         "keep",
         "Type to store numbers in; float16 and bfloat16 take half the space.",
         choices=("keep", *DTYPES),
-    )
-    add: bool = flags.field(False, "Add the encoders to the store that --out holds.")
-    overwrite: bool = flags.field(False, "Replace the store that --out holds.")
-
-
-FLAGS = flags.define(Import)
+    ),
+    add=flags.Flag(False, "Add the encoders to the store that --out holds."),
+    overwrite=flags.Flag(False, "Replace the store that --out holds."),
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Encoder:
-    """An encoder as its file has it.
-
-    Attributes:
-      name: of the encoder.
-      path: of its file, for messages.
-      array: its embeddings, shape [n, d].
-      samples: what the file says of the rows.
-    """
+    """An encoder as its file has it: embeddings, shape [n, d], and what the file says of their rows."""
 
     name: str
     path: pathlib.Path
@@ -84,53 +71,64 @@ class Encoder:
     samples: Samples
 
     def in_order_of(self, samples: Samples) -> np.ndarray:
-        """The embeddings of these samples, in this order; as they are where this file does not name its rows.
-
-        Raises:
-          UserError: the file lacks a sample, names one twice, has another number of rows, or other people.
-        """
+        """The embeddings of these samples, in this order; as they are where this file does not name its rows."""
         ours, theirs = self.samples.sample_ids, samples.sample_ids
-        if ours is None or theirs is None:
-            rows = np.arange(len(self.array))
-            expected = next(len(x) for x in (samples.identities, theirs) if x is not None)
-            hint = " Is its first line a header? Call it identity." if expected == len(rows) + 1 else ""
-            _require_rows(self, expected, f"there are {expected:,} samples.{hint}")
+        in_order = np.arange(len(self.array))
+        if ours is not None and theirs is not None:
+            known, rows = ours, self._rows_of(ours, theirs)
         else:
-            _require_rows(self, len(ours), f"its samples are {len(ours):,}.")
-            rows = self._rows_of(ours, theirs)
+            known, rows = (theirs if samples.identities is None else samples.identities), in_order
+        count = 0 if known is None else len(known)
+        if len(self.array) != count:
+            hint = " Is its first line a header? Call it identity." if count == len(self.array) + 1 else ""
+            raise self.mistake(f" has {len(self.array):,} rows, there are {count:,} samples.{hint}")
         people = self.samples.identities
         if people is not None and samples.identities is not None:
-            _require_same_people(self, people[rows], samples.identities)
-        return (
-            self.array if np.array_equal(rows, np.arange(len(self.array))) else np.asarray(self.array)[rows]
-        )
+            self._require_people(people[rows], samples.identities)
+        return self.array if np.array_equal(rows, in_order) else np.asarray(self.array)[rows]
 
     def _rows_of(self, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
         """The row of each of their samples among ours."""
         row_of = {sample: row for row, sample in enumerate(ours.tolist())}
         if len(row_of) < len(ours):
-            raise UserError(
-                f"encoder {self.name!r}: {self.path}: {len(ours) - len(row_of):,} names come twice."
-            )
+            raise self.mistake(f": {len(ours) - len(row_of):,} names come twice.")
         missing = [sample for sample in theirs.tolist() if sample not in row_of]
         if missing:
-            raise UserError(
-                f"encoder {self.name!r}: {self.path} lacks {len(missing):,} of {len(theirs):,} samples "
-                f"(first: {missing[0]!r}; its own first is {str(ours[0])!r})."
-            )
+            first = f"(first: {missing[0]!r}; its own first is {str(ours[0])!r})"
+            raise self.mistake(f" lacks {len(missing):,} of {len(theirs):,} samples {first}.")
         return np.array([row_of[sample] for sample in theirs.tolist()])
+
+    def _require_people(self, ours: np.ndarray, theirs: np.ndarray) -> None:
+        """Refuses rows that are grouped into other people; a person may be called otherwise."""
+        called = dict(zip(theirs.tolist(), ours.tolist()))
+        rows = np.array([called[person] for person in theirs.tolist()])
+        if len(set(called.values())) < len(called) or (rows != ours).any():
+            raise self.mistake(
+                " has other people on its rows than the identities say. Are the rows in another order? If its column "
+                "is not the person, give --identity_column."
+            )
+
+    def converted(self, dtype: str) -> "Encoder":
+        """The encoder in the type of number asked for."""
+        floating = self.array.dtype.kind == "f" or self.array.dtype.name == "bfloat16"
+        if dtype == "keep" or not floating or self.array.dtype.name == dtype:
+            return self
+        with np.errstate(over="ignore"):
+            array = self.array.astype(stored_dtype(dtype))
+        if (np.isinf(array) & np.isfinite(self.array)).any():
+            raise self.mistake(f": some values are beyond what {dtype} holds; use --dtype=keep.")
+        return dataclasses.replace(self, array=array)
+
+    def mistake(self, what: str) -> UserError:
+        """A sentence on this encoder's file."""
+        return UserError(f"encoder {self.name!r}: {self.path}{what}")
 
 
 def read_encoders(texts: list[str], names: Names) -> list[Encoder]:
-    """Reads every file of --embeddings.
-
-    Args:
-      texts: values of the flag, ``name=path`` or ``name=path#array``; ``path`` alone is named after the file.
-      names: of the columns with persons and samples.
-    """
+    """Reads every file of --embeddings: ``name=path`` or ``name=path#array``; ``path`` alone is its own name."""
     if not texts:
         raise UserError("--embeddings is missing: give at least one encoder as --embeddings=name=path.")
-    encoders: list[Encoder] = []
+    encoders: dict[str, Encoder] = {}
     for text in texts:
         name, equals, place = text.partition("=")
         place = place if equals else text
@@ -139,11 +137,10 @@ def read_encoders(texts: list[str], names: Names) -> list[Encoder]:
             file, key = place, ""
         path = pathlib.Path(file)
         name = name if equals else path.stem
-        if name in [encoder.name for encoder in encoders]:
+        if name in encoders:
             raise UserError(f"--embeddings names the encoder {name!r} twice.")
-        array, samples = read_embeddings(path, key or None, names)
-        encoders.append(Encoder(name, path, array, samples))
-    return encoders
+        encoders[name] = Encoder(name, path, *read_embeddings(path, key or None, names))
+    return list(encoders.values())
 
 
 def make(out: pathlib.Path, encoders: list[Encoder], samples: Samples | None) -> EmbeddingStore:
@@ -190,65 +187,27 @@ def _common_names(encoders: list[Encoder]) -> np.ndarray | None:
     return named[0].samples.sample_ids if named else None
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
+    """Reads the files, makes the store or adds to it, and says what it holds."""
     out = pathlib.Path(flags.required(FLAGS, "out"))
     names = Names(FLAGS.identity_column, FLAGS.sample_column)
     if FLAGS.add and (FLAGS.overwrite or FLAGS.dataset):
         raise UserError("--add only adds encoders to the store; leave --overwrite and --dataset out.")
     samples = read_samples(pathlib.Path(FLAGS.identities), names) if FLAGS.identities else None
-    encoders = [_converted(encoder, FLAGS.dtype) for encoder in read_encoders(FLAGS.embeddings, names)]
+    encoders = [encoder.converted(FLAGS.dtype) for encoder in read_encoders(FLAGS.embeddings, names)]
     store = add(out, encoders, samples) if FLAGS.add else make(out, encoders, samples)
-    print("\n".join(summary(store)))
+    people = len(np.unique(store.identities))
+    print(f"{store.path}: data set {store.dataset}, {store.rows:,} samples of {people:,} people")
+    nonfinite = store.nonfinite_rows()
+    for name in store.encoders:
+        bad = f", {len(nonfinite[name]):,} rows with NaN or infinity" if name in nonfinite else ""
+        print(f"  {name}: [{store.rows}, {store.dims[name]}] {store[name].dtype}{bad}")
+    if people == store.rows:
+        print("note: nobody has two samples, so recognition cannot be measured; is the identity right?")
     for encoder in encoders:
         if len(encoder.array) > store.rows:
             extra = len(encoder.array) - store.rows
             print(f"note: {extra:,} rows of {encoder.path} are of no sample of the store and were left out.")
-
-
-def summary(store: EmbeddingStore) -> list[str]:
-    """What the store holds, and what commands will refuse or warn about."""
-    people = len(np.unique(store.identities))
-    lines = [f"{store.path}: data set {store.dataset}, {store.rows:,} samples of {people:,} people"]
-    nonfinite = store.nonfinite_rows()
-    for name in store.encoders:
-        bad = f", {len(nonfinite[name]):,} rows with NaN or infinity" if name in nonfinite else ""
-        lines.append(f"  {name}: [{store.rows}, {store.dims[name]}] {store[name].dtype}{bad}")
-    if people == store.rows:
-        lines.append(
-            "note: nobody has two samples, so recognition cannot be measured; is the identity right?"
-        )
-    return lines
-
-
-def _converted(encoder: Encoder, dtype: str) -> Encoder:
-    """The encoder in the type of number asked for."""
-    array = encoder.array
-    floating = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-    if dtype == "keep" or not floating or array.dtype.name == dtype:
-        return encoder
-    with np.errstate(over="ignore"):
-        converted = array.astype(stored_dtype(dtype))
-    if (np.isinf(converted) & np.isfinite(array)).any():
-        raise UserError(
-            f"encoder {encoder.name!r}: some values are beyond what {dtype} holds; use --dtype=keep."
-        )
-    return dataclasses.replace(encoder, array=converted)
-
-
-def _require_rows(encoder: Encoder, rows: int, what: str) -> None:
-    if len(encoder.array) != rows:
-        raise UserError(f"encoder {encoder.name!r}: {encoder.path} has {len(encoder.array):,} rows, {what}")
-
-
-def _require_same_people(encoder: Encoder, ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Refuses rows that are grouped into other people; a person may be called otherwise."""
-    called = dict(zip(theirs.tolist(), ours.tolist()))
-    rows = np.array([called[person] for person in theirs.tolist()])
-    if len(set(called.values())) < len(called) or (rows != ours).any():
-        raise UserError(
-            f"encoder {encoder.name!r}: {encoder.path} has other people on its rows than the identities say. "
-            "Are the rows in another order? If its column is not the person, give --identity_column."
-        )
 
 
 if __name__ == "__main__":

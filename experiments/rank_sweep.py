@@ -27,7 +27,6 @@ from jaxalign.report.sections.sweeps import sweep_tables
 from jaxalign.report.tables import to_text
 
 METHODS = ("reduced_rank", "orthogonal_subspaces", "canonical")
-MARGIN = 0.01
 FLAGS = analysis.define(taken=("ranks",), methods=",".join(METHODS), out="results/rank_sweep")
 Pair = tuple[str, str]
 Cut = Callable[[Pair, int], Fit]  # a pair's map at a rank
@@ -39,7 +38,7 @@ def analyse(job: Job) -> str:
     dims = run.data.store.dims
     full = {pair: min(dims[name] for name in pair) for pair in run.pairs}
     ranks = chosen_ranks(job, max(full.values()))
-    splits, methods = job.measuring(run), job.config.protocol.methods
+    splits, methods = run.splits(), job.config.protocol.methods
     job.progress.total = len(run.pairs) * len(methods) * len(splits)
     effective: list[Row] = []
     for measuring in splits:
@@ -53,10 +52,8 @@ def analyse(job: Job) -> str:
                 here = (run.data.store.dataset, *pair, method, None, measuring.seed, "", "effective_rank")
                 effective.append(Row(*here, effective_rank(found[-1][0].source, moments.total, pair[0])))
                 job.progress.step(f"{method}, {' → '.join(pair)}")
-    number = partial(
-        number_of_curve, name="smallest_rank_within_1_point", function=smallest_within, margin=MARGIN
-    )
-    least = [number(curve) for curve in curves_of_first(run)]
+    name = "smallest_rank_within_1_point"
+    least = [number_of_curve(curve, name, smallest_within, margin=0.01) for curve in curves_of_first(run)]
     return to_text(sweep_tables(Part("rank_sweep", "rank_sweep", {}, job.finish(run, [*least, *effective]))))
 
 
@@ -74,11 +71,7 @@ def every_rank(
 
 
 def chosen_ranks(job: Job, largest: int) -> list[int]:
-    """As the flag says, or the powers of two and the largest width of all pairs' narrower sides.
-
-    Raises:
-      UserError: a rank is larger than that.
-    """
+    """As the flag says, or the powers of two and the largest width of all pairs' narrower sides."""
     given = job.config.ranks
     if isinstance(given, str):
         raise UserError("rank_sweep measures ranks; --ranks takes whole numbers and full.")
@@ -86,9 +79,8 @@ def chosen_ranks(job: Job, largest: int) -> list[int]:
         return powers_of_two(largest)
     ranks = sorted({largest if rank is None else rank for rank in given})
     if ranks[-1] > largest:
-        raise UserError(
-            f"--ranks asks for {ranks[-1]}; no pair of encoders has more than {largest} dimensions in common."
-        )
+        most = f"no pair of encoders has more than {largest} dimensions in common"
+        raise UserError(f"--ranks asks for {ranks[-1]}; {most}.")
     return ranks
 
 

@@ -8,7 +8,6 @@ figures for light and dark, and how to get the same numbers again. The same dire
 (figures/) and every table as CSV (tables/). Without --out it is written to the directory report inside RESULTS_DIR.
 """
 
-import dataclasses
 import datetime
 import pathlib
 
@@ -19,35 +18,30 @@ from jaxalign.report.labels import count, listed
 from jaxalign.report.page import PAGE, require_report_libraries, write_report
 from jaxalign.report.tables import FORMATS
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Tables:
-    """Which formats of tables to write besides the page."""
-
-    tables: str = flags.field(
+TABLES: flags.Group = dict(
+    tables=flags.Flag(
         "",
         "Write every table also for a paper, separated by commas: latex (booktabs), markdown; mean ± deviation, best "
         "in bold. Example: --tables=latex",
-    )
+    ),
+)
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReportOptions(Tables):
-    """Where the report goes."""
-
-    out: str = flags.field(
-        "", "Directory for the page, figures and tables. Without it: `report` in RESULTS_DIR."
-    )
-    overwrite: bool = flags.field(False, "Replace the report that --out holds.")
-
-
-FLAGS = flags.define(ReportOptions)
+FLAGS = flags.define(
+    **TABLES,
+    out=flags.Flag("", "Directory for the page, figures and tables. Without it: `report` in RESULTS_DIR."),
+    overwrite=flags.Flag(False, "Replace the report that --out holds."),
+)
 ARGUMENT = "RESULTS_DIR"
+
+
+def chosen_formats(text: str) -> tuple[str, ...]:
+    """The formats that ``--tables`` names."""
+    return flags.words("tables", text, FORMATS, "format") if text else ()
 
 
 def main(argv: list[str]) -> None:
     """Reads the flags, writes the page and says where it is."""
-    formats = flags.words("tables", FLAGS.tables, FORMATS, "format") if FLAGS.tables else ()
+    formats = chosen_formats(FLAGS.tables)
     require_report_libraries()
     source = pathlib.Path(argv[1]).expanduser()
     out = pathlib.Path(FLAGS.out) if FLAGS.out else source / "report"
@@ -62,14 +56,7 @@ def main(argv: list[str]) -> None:
 def write(
     tree: Tree, out: pathlib.Path, formats: tuple[str, ...], *, overwrite: bool, progress: Progress
 ) -> tuple[int, int]:
-    """Writes the report of what was read, the whole directory or nothing.
-
-    Returns:
-      How many figures and tables there are.
-
-    Raises:
-      UserError: ``out`` may not be written.
-    """
+    """Writes the report of what was read, the whole directory or nothing; returns its numbers of figures and tables."""
     with results.writer(out, overwrite=overwrite) as writer:
         counts = write_report(
             tree.parts,

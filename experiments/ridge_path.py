@@ -7,12 +7,10 @@ measures, and the effective rank of the map, that is (Σ s)² / Σ s² of the va
 axes. For every pair and for the mean over pairs: the best penalty by the first measure.
 """
 
-import dataclasses
-from collections.abc import Sequence
-
 import numpy as np
 
 from experiments.run import analysis, cli, flags
+from experiments.run.aligning import Aligning
 from experiments.run.analysis import Job
 from experiments.run.comparing import curves_of_first, number_of_curve
 from jaxalign import fit_pairs
@@ -22,25 +20,21 @@ from jaxalign.report.part import Part
 from jaxalign.report.sections.sweeps import sweep_tables
 from jaxalign.report.tables import to_text
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Penalties:
-    """Which penalties to measure."""
-
-    penalties: str = flags.field(
+FLAGS = analysis.define(
+    penalties=flags.Flag(
         "0.001,0.01,0.1,1,10,100",
         "Penalties of ridge, each measured for itself, separated by commas. Example: --penalties=0.01,0.1,1",
-    )
-
-
-FLAGS = analysis.define(Penalties, without=("l2", "folds", "methods"), out="results/ridge_path")
+    ),
+    without=("l2", "folds", "methods"),
+    out="results/ridge_path",
+)
 
 
 def analyse(job: Job) -> str:
     """Measures ridge at every penalty."""
-    run = job.aligning(protocol=dataclasses.replace(job.config.protocol, methods=("ridge",), l2=1.0))
+    run = Aligning(job.config.with_protocol(methods=("ridge",), l2=1.0), job.data)
     penalties = sorted(flags.numbers("penalties", job.values.penalties, 0, np.inf))
-    splits = job.measuring(run)
+    splits = run.splits()
     job.progress.total = len(penalties) * len(run.pairs) * len(splits)
     effective: list[Row] = []
     for measuring in splits:
@@ -53,13 +47,9 @@ def analyse(job: Job) -> str:
                 here = (run.data.store.dataset, *pair, "ridge", None, measuring.seed)
                 value = effective_rank(fit.source, moments.total, pair[0])
                 effective.append(Row(*here, "", "effective_rank", value, **mark))
+    highest = lambda at, quality: np.asarray(at)[np.argmax(quality, axis=-1)]  # noqa: E731
     best = [number_of_curve(curve, "best_l2", highest) for curve in curves_of_first(run)]
     return to_text(sweep_tables(Part("ridge_path", "ridge_path", {}, job.finish(run, [*best, *effective]))))
-
-
-def highest(at: Sequence[float], quality: np.ndarray) -> np.ndarray:
-    """Where each curve is highest."""
-    return np.asarray(at)[np.argmax(quality, axis=-1)]
 
 
 ANALYSIS = analysis.Analysis("ridge_path", FLAGS, analyse, ("ridge",))

@@ -27,16 +27,15 @@ from jaxalign.report.sections.aggregates import methods_table
 from jaxalign.report.tables import to_text
 
 FLAGS = analysis.define(methods="orthogonal,ridge,canonical", out="results/stability")
-Places = dict[
-    tuple[tuple[str, str], str], dict[str, Sampled]
-]  # of a pair and measure, by the encoder between
+# Of a pair and a measure: its numbers, by the encoder between.
+Places = dict[tuple[tuple[str, str], str], dict[str, Sampled]]
 
 
 def analyse(job: Job) -> str:
     """Measures every method's agreement with itself."""
     job.config = analysis.without_folds(job)
     run = job.aligning()
-    splits, methods = job.measuring(run), job.config.protocol.methods
+    splits, methods = run.splits(), job.config.protocol.methods
     job.progress.total = len(methods) * len(splits)
     ways: list[ThreeWay] = []
     for measuring in splits:
@@ -54,7 +53,11 @@ def analyse(job: Job) -> str:
             places = sampled(measuring, (*between(one, other, tested), *around(whole, tested)))
             for (pair, measure), found in places.items():
                 here = (run.data.store.dataset, *pair, method, None, measuring.seed)
-                run.rows.append(row(here, measure, mean_of(list(found.values()))))
+                mean = mean_of(list(found.values()))
+                low, high = mean.interval()
+                known = {} if np.isnan(low) else {"low": low, "high": high}
+                reason = "" if np.isfinite(mean.estimate) else "the rows do not vary"
+                run.rows.append(Row(*here, "", measure, mean.estimate, reason=reason, **known))
                 for via, number in found.items():
                     if via:
                         way = (here[0], pair[0], via, pair[1], method, measuring.seed)
@@ -79,14 +82,6 @@ def sampled(measuring: Measuring, numbers: Iterable[Apart]) -> Places:
             number = Sampled(float(function(total)), function(samples))
         places.setdefault((pair, measure), {})[via] = number
     return places
-
-
-def row(here: tuple, measure: str, number: Sampled) -> Row:
-    """One result; no interval where there are no resamples."""
-    low, high = number.interval()
-    known = {} if np.isnan(low) else {"low": low, "high": high}
-    reason = "" if np.isfinite(number.estimate) else "the rows do not vary"
-    return Row(*(*here, "", measure, number.estimate), reason=reason, **known)  # pyright: ignore
 
 
 ANALYSIS = analysis.Analysis("stability", FLAGS, analyse)

@@ -7,7 +7,6 @@ The number of steps is fixed and everything random comes from seeds. Recognition
 are stored, on people whom no choice has seen.
 """
 
-import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -26,76 +25,61 @@ PEOPLE = 2000  # to learn from
 EACH = 24  # photographs of each: 48,000 in all, 590 MB
 MEASURED_PEOPLE, MEASURED_EACH = 200, 8
 BLOCK = 200  # photographs encoded at once
+WRITTEN = ("rank1", "rank5", "map", "auc", "eer", "tmr@fmr=0.001", "tmr@fmr=0.01")
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
-    """Which encoders to train, and where they go."""
-
-    models: str = flags.field(
+FLAGS = flags.define(
+    models=flags.Flag(
         "all",
         f"Encoders to train, separated by commas, or `all`: {', '.join(zoo.ZOO)}. Example: --models=arcface_plain",
-    )
-    out: str = flags.field(
-        str(zoo.FOLDER),
-        "Folder for the weights and model cards. Without it, that of the installed package.",
-    )
-    steps: int | None = flags.field(
+    ),
+    out=flags.Flag(
+        str(zoo.FOLDER), "Folder for the weights and model cards. Without it, that of the installed package."
+    ),
+    steps=flags.Flag(
         None,
         "Training steps instead of the table's, for a quick look. Example: --steps=100",
         kind=int,
         least=1,
-    )
-    measure_only: bool = flags.field(
+    ),
+    measure_only=flags.Flag(
         False, "Train nothing; measure the weights in --out and write their cards again."
-    )
-
-
-FLAGS = flags.define(Training)
+    ),
+)
 
 
 def training_pool() -> zoo.Pool:
     """The photographs to learn from."""
-    people = np.array(procedural.TRAINING_PEOPLE[:PEOPLE])
-    images = np.empty((PEOPLE, EACH, 64, 64, 3), np.uint8)
-    progress = Progress(PEOPLE * EACH)
-    start = 0
-    for batch in procedural.stream(procedural.TRAINING_PEOPLE[:PEOPLE], EACH):
-        images.reshape(-1, 64, 64, 3)[start : start + len(batch.images)] = batch.images
-        start += len(batch.images)
-        progress.step("rendering", len(batch.images))
-    progress.clear()
-    return zoo.Pool(images, procedural.identities(people))
+    people = procedural.TRAINING_PEOPLE[:PEOPLE]
+    images = np.empty((PEOPLE * EACH, 64, 64, 3), np.uint8)
+    with Progress(len(images)) as progress:
+        for batch in procedural.stream(people, EACH):
+            images[progress.done : progress.done + len(batch.images)] = batch.images
+            progress.step("rendering", len(batch.images))
+    return zoo.Pool(images.reshape(PEOPLE, EACH, 64, 64, 3), procedural.identities(np.array(people)))
 
 
 def measure(name: str, folder: pathlib.Path) -> dict[str, Any]:
     """Recognition of the held-out people by the stored weights."""
     encoder = zoo.load(name, folder)
     apply = jax.jit(encoder.apply)
-    rows, people = [], []
     measured = procedural.HELD_OUT_PEOPLE[:MEASURED_PEOPLE]
-    for batch in procedural.stream(measured, MEASURED_EACH, batch=BLOCK):
-        rows.append(np.asarray(apply(encoder.params, batch.images)))
-        people.append(batch.people)
-    embeddings, identities = np.concatenate(rows), np.concatenate(people)
+    batches = list(procedural.stream(measured, MEASURED_EACH, batch=BLOCK))
+    embeddings = np.concatenate([np.asarray(apply(encoder.params, batch.images)) for batch in batches])
+    identities = np.concatenate([batch.people for batch in batches])
     result = biometrics.evaluate(embeddings, embeddings, identities, fmr=(0.001, 0.01))
-    kept = {"rank1", "rank5", "map", "auc", "eer", "tmr@fmr=0.001", "tmr@fmr=0.01"}
+    rates = {
+        row.measure: round(row.value, 4) for row in result.measures() if row.own_photograph != "included"
+    }
     return {
         "people": f"{measured.start} to {measured.stop - 1}, seed {procedural.SEED}",
         "photographs_each": MEASURED_EACH,
         "own_photograph": "excluded",
-        **{
-            row.measure: round(row.value, 4)
-            for row in result.measures()
-            if row.own_photograph != "included" and row.measure in kept
-        },
+        **{name: rate for name, rate in rates.items() if name in WRITTEN},
     }
 
 
-def write(
-    name: str, specification: zoo.Specification, folder: pathlib.Path, params: Any | None
-) -> dict[str, Any]:
-    """Writes weights (none: those that are there stay) and the model card; gives the card."""
+def write(name: str, specification: zoo.Specification, folder: pathlib.Path, params: Any) -> dict[str, Any]:
+    """Writes weights (those that are there stay where none are given) and the model card; returns the card."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if params is not None:
@@ -115,33 +99,22 @@ def write(
 
 
 def main(argv: list[str]) -> None:
-    names = (
-        tuple(zoo.ZOO) if FLAGS.models == "all" else flags.words("models", FLAGS.models, zoo.ZOO, "encoder")
-    )
-    folder = pathlib.Path(FLAGS.out)
-    pool = None
-    for name in names:
+    """Trains, measures and writes one encoder after another."""
+    models = ",".join(zoo.ZOO) if FLAGS.models == "all" else FLAGS.models
+    folder, pool = pathlib.Path(FLAGS.out), None
+    for name in flags.words("models", models, zoo.ZOO, "encoder"):
         specification = zoo.ZOO[name]
         if FLAGS.steps and specification.loss is not None:
             specification = dataclasses.replace(specification, steps=FLAGS.steps)
         params = None
         if not FLAGS.measure_only:
-            if pool is None:
-                pool = training_pool()
-            progress = Progress(specification.steps)
-            params = zoo.train(
-                specification,
-                pool,
-                lambda done, loss, name=name, progress=progress: progress.step(
-                    f"{name}, loss {loss:.3f}", done - progress.done
-                ),
-            )
-            progress.clear()
+            pool = pool or training_pool()
+            with Progress(specification.steps) as progress:
+                show = lambda done, loss: progress.step(f"{name}, loss {loss:.3f}", done - progress.done)  # noqa
+                params = zoo.train(specification, pool, show)
         card = write(name, specification, folder, params)
-        print(
-            f"{name}: {card['parameters']:,} parameters, rank-1 {card['verification']['rank1']:.3f}",
-            flush=True,
-        )
+        rank1 = card["verification"]["rank1"]
+        print(f"{name}: {card['parameters']:,} parameters, rank-1 {rank1:.3f}", flush=True)
 
 
 if __name__ == "__main__":

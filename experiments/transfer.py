@@ -19,34 +19,30 @@ from experiments.run.aligning import Aligning
 from experiments.run.analysis import Job
 from experiments.run.config import Stores
 from experiments.run.data import Data
-from experiments.run.earlier import Reading, of_stores
-from experiments.run.measuring import Measuring
+from experiments.run.earlier import READING, of_stores
+from experiments.run.measuring import Measuring, folds_of
 from jaxalign.core.errors import UserError
-from jaxalign.core.people import Split, identity_folds, limit_per_person, without_people
+from jaxalign.core.people import Split, limit_per_person, without_people
 from jaxalign.report.part import Part
 from jaxalign.report.sections.transfer import transfer_table
 from jaxalign.report.tables import Cell, Column, Table, to_text
 
-DEFAULT = "identity,orthogonal,ridge,canonical"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SameNames:
-    """How people of two stores are told apart."""
-
-    same_names: str = flags.field(
+SAME_NAMES: flags.Group = dict(
+    same_names=flags.Flag(
         "person",
         "What it means when two stores have the same name in the column identity: the same `person`, who is left out "
         "of the training side, or nothing (`unrelated` names).",
         choices=("person", "unrelated"),
-    )
-
+    ),
+)
 
 FLAGS = analysis.define(
-    *(Stores, SameNames, Reading),
+    Stores,
+    **SAME_NAMES,
+    **READING,
     without=("store", "images"),
     measures="identification,verification",
-    methods=DEFAULT,
+    methods="identity,orthogonal,ridge,canonical",
     out="results/transfer",
 )
 
@@ -54,29 +50,29 @@ FLAGS = analysis.define(
 def analyse(job: Job) -> str:
     """Measures every store by its own maps and by those of every other store."""
     runs, counts = [Aligning(job.config, data) for data in job.stores], []
-    for run in runs[1:]:  # all rows go to the first
-        run.rows, run.fits, run.sampled = runs[0].rows, runs[0].fits, runs[0].sampled
-        run.without_value = runs[0].without_value
+    for run in runs[1:]:  # all that is found goes to the first
+        for name in ("rows", "fits", "sampled", "without_value"):
+            setattr(run, name, getattr(runs[0], name))
     known = of_stores(job.values.results, job.stores, job.config)
     runs[0].rows += itertools.chain(*known.values())
     ways: list[tuple[Aligning, Measuring, Aligning, Measuring, str]] = []  # with every check, before any work
     for seed in job.config.protocol.seeds:
         tested = [Measuring.of(job.config, run.data, seed) for run in runs]
-        own = [pair for pair in zip(runs, tested) if pair[0].data.store.dataset not in known]
-        ways += [(run, measuring, run, measuring, "") for run, measuring in own]
-        for fitted, other in itertools.permutations(range(len(runs)), 2):
-            measuring = across(job, runs[other].data, tested[other], seed)
-            train, dropped = everybody_else(job, runs[fitted].data, measuring)
-            name = runs[other].data.store.dataset
-            counts.append((runs[fitted].data.store.dataset, name, seed, dropped))
-            side = dataclasses.replace(measuring, split=train, fold=folds(job, runs[fitted].data, train))
-            ways.append((runs[fitted], side, runs[other], measuring, name))
+        both = list(zip(runs, tested))
+        ways += [(*one, *one, "") for one in both if one[0].data.store.dataset not in known]
+        for (fitted, _), (other, own) in itertools.permutations(both, 2):
+            measuring = across(job, other.data, own, seed)
+            train, dropped = everybody_else(job, fitted.data, measuring)
+            name = other.data.store.dataset
+            counts.append((fitted.data.store.dataset, name, seed, dropped))
+            fold = folds_of(job.config, fitted.data, train)
+            side = dataclasses.replace(measuring, split=train, fold=fold)
+            ways.append((fitted, side, other, measuring, name))
     job.progress.total = len(ways) * len(runs[0].pairs) * len(job.config.protocol.methods)
     for way in ways:
         measure(job, *way)
-    job.record["left_out"] = [
-        dict(zip(("fitted_on", "tested_on", "seed", "people"), count)) for count in counts
-    ]
+    names = ("fitted_on", "tested_on", "seed", "people")
+    job.record["left_out"] = [dict(zip(names, count)) for count in counts]
     part = Part("transfer", "transfer", {}, job.finish(runs[0]))
     return to_text([transfer_table(part), left_out_table(counts)])
 
@@ -84,9 +80,7 @@ def analyse(job: Job) -> str:
 def left_out_table(counts: list[tuple[str, str, int, int]]) -> Table:
     """How many people each way leaves out of the training side."""
     columns = [Column("fitted on"), Column("tested on"), Column("seed", "number"), Column("people", "number")]
-    rows = [
-        [fitted, tested, Cell(float(seed)), Cell(float(people))] for fitted, tested, seed, people in counts
-    ]
+    rows = [[*stores, Value(float(seed)), Value(float(people))] for *stores, seed, people in counts]
     caption = "They have the name of one who is tested."
     return Table("left-out", "People left out of the training side", caption, columns, rows)
 
@@ -113,11 +107,7 @@ def across(job: Job, data: Data, own: Measuring, seed: int) -> Measuring:
 
 
 def everybody_else(job: Job, data: Data, measuring: Measuring) -> tuple[Split, int]:
-    """All rows of a store but those of people who are tested, and how many people those were.
-
-    Raises:
-      UserError: nobody is left.
-    """
+    """All rows of a store but those of people who are tested, and how many people those were."""
     tested = measuring.identities if job.values.same_names == "person" else np.empty(0, "U1")
     try:
         rows, people = without_people(data.identities, tested)
@@ -125,13 +115,6 @@ def everybody_else(job: Job, data: Data, measuring: Measuring) -> tuple[Split, i
         hint = "if equal names are different people, give --same_names=unrelated"
         raise UserError(f"store {data.store.dataset!r}: {str(error).rstrip('.')}; {hint}.") from error
     return Split(rows, measuring.split.test, measuring.seed), people
-
-
-def folds(job: Job, data: Data, split: Split) -> np.ndarray | None:
-    """Of the training rows, where a penalty is chosen by cross-validation."""
-    return (
-        identity_folds(data.identities[split.train], job.config.folds) if job.config.needs_folds() else None
-    )
 
 
 ANALYSIS = analysis.Analysis("transfer", FLAGS, analyse, opening=analysis.open_stores)

@@ -16,38 +16,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import flags
 
-from experiments.benchmarks import define_out, write
-from experiments.run import cli
-from experiments.run.flags import ranks as ranks_of
-from experiments.run.flags import words
+from experiments.benchmarks import define, write
+from experiments.run import cli, flags
 from jaxalign import SOLVERS, EmbeddingStore, FoldMoments, PairwiseMaps, evaluate, fit_pairs
 from jaxalign.analysis.tuning import tune
 from jaxalign.biometrics import EvaluationPlan, Resampling, Sampled, maximum, mean_of
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import limit_per_person, published_split
 
-VALUES = flags.FlagValues()
-flags.DEFINE_string("store", None, "Directory of embeddings.", required=True, flag_values=VALUES)
-flags.DEFINE_list("models", None, "Encoders; all of the store by default.", flag_values=VALUES)
-flags.DEFINE_integer("seed", 42, "Seed of the published split.", flag_values=VALUES)
-flags.DEFINE_float("fmr", 1e-4, "False match rate of the operating point.", flag_values=VALUES)
-flags.DEFINE_integer("rank", 96, "Dimensions of the closed-form shared space.", flag_values=VALUES)
-flags.DEFINE_integer("max_per_person", 20, "Test rows of one person at most.", flag_values=VALUES)
-flags.DEFINE_integer("resamples", 1000, "Resamples of the test people.", flag_values=VALUES)
-flags.DEFINE_string(
-    "gradient", "low_rank,joint", "Maps fitted by gradient to compare too; may be empty.", flag_values=VALUES
+VALUES = define(
+    store=flags.Flag(None, "Directory of embeddings."),
+    models=flags.Flag(None, "Encoders, separated by commas; all of the store by default."),
+    seed=flags.Flag(42, "Seed of the published split."),
+    fmr=flags.Flag(1e-4, "False match rate of the operating point."),
+    rank=flags.Flag(96, "Dimensions of the closed-form shared space."),
+    max_per_person=flags.Flag(20, "Test rows of one person at most."),
+    resamples=flags.Flag(1000, "Resamples of the test people."),
+    gradient=flags.Flag("low_rank,joint", "Maps fitted by gradient to compare too; may be empty."),
+    steps=flags.Flag(400, "Steps of Adam for maps fitted by gradient."),
+    folds_compared=flags.Flag(1, "Of three folds, how many low_rank and joint are chosen on."),
+    ranks=flags.Flag(None, "Measure low_rank and joint in so many dimensions: 8,16,full."),
 )
-flags.DEFINE_integer("steps", 400, "Steps of Adam for maps fitted by gradient.", flag_values=VALUES)
-flags.DEFINE_integer(
-    "folds_compared", 1, "Of three folds, how many low_rank and joint are chosen on.", flag_values=VALUES
-)
-flags.DEFINE_string(
-    "ranks", None, "Measure low_rank and joint in so many dimensions: 8,16,full.", flag_values=VALUES
-)
-define_out(VALUES)
-
 GRADIENT = tuple(name for name, method in SOLVERS.items() if method.needs_rows)
 PUBLISHED = {"orthogonal": {}, "linear": {}, "ridge": {"l2": 0.1}}
 PEOPLE = {"low_rank": 512, "joint": 384}  # in a batch
@@ -66,14 +56,8 @@ def rates(maps: PairwiseMaps, test: Rows, people: Resampling) -> Rates:
     found = {}
     for (source, target), fit in maps.items():
         probes, gallery = fit.source(test[source]), fit.target(test[target])
-        result = evaluate(
-            probes,
-            gallery,
-            people.plan,
-            fmr=(VALUES.fmr,),
-            measures=("verification",),
-            people_weights=people.weights,
-        )
+        options: dict[str, Any] = {"fmr": (VALUES.fmr,), "measures": ("verification",)}
+        result = evaluate(probes, gallery, people.plan, people_weights=people.weights, **options)
         found[source, target] = people.tmr(result, VALUES.fmr)
     return found
 
@@ -88,26 +72,24 @@ def chosen(method: str, train: Rows, identities: np.ndarray, fixed: Mapping[str,
     )
     for options, tmr in zip(tuned.candidates, tuned.tmr):
         mark = "  chosen" if options == tuned.settings else ""
-        words = ", ".join(f"{name} {value}" for name, value in options.items())
-        print(f"  {100 * tmr:6.2f}  {words}{mark}", flush=True)
+        named = ", ".join(f"{name} {value}" for name, value in options.items())
+        print(f"  {100 * tmr:6.2f}  {named}{mark}", flush=True)
     return dict(tuned.settings)
 
 
 def gains_of(by_method: Mapping[str, Rates]) -> tuple[dict[str, Sampled], dict[str, Sampled]]:
     """Means over pairs, and differences to the best published map and to ``canonical``."""
-    pairs = list(by_method["canonical"])
-    best = {pair: maximum([by_method[name][pair] for name in PUBLISHED]) for pair in pairs}
-    means = {name: mean_of([found[pair] for pair in pairs]) for name, found in by_method.items()}
-    means["best published, hindsight"] = mean_of([best[pair] for pair in pairs])
+    canonical = by_method["canonical"]
+    best = {pair: maximum([by_method[name][pair] for name in PUBLISHED]) for pair in canonical}
+    means = {name: mean_of(list(found.values())) for name, found in by_method.items()}
+    means["best published, hindsight"] = mean_of(list(best.values()))
+
+    def gain(name: str, over: Rates) -> Sampled:
+        return mean_of([by_method[name][pair] - over[pair] for pair in canonical])
+
     own = [name for name in by_method if name not in PUBLISHED]
-    gains = {
-        f"{name} − best published": mean_of([by_method[name][pair] - best[pair] for pair in pairs])
-        for name in own
-    }
-    for name in own:
-        if name.startswith("low_rank"):
-            differences = [by_method[name][pair] - by_method["canonical"][pair] for pair in pairs]
-            gains[f"{name} − canonical"] = mean_of(differences)
+    gains = {f"{name} − best published": gain(name, best) for name in own}
+    gains |= {f"{name} − canonical": gain(name, canonical) for name in own if name.startswith("low_rank")}
     return means, gains
 
 
@@ -121,11 +103,12 @@ def show(name: str, value: Sampled) -> tuple[float, float]:
 
 def main(_: Sequence[str]) -> None:
     """Chooses, fits, resamples, prints a table."""
-    gradient = words("gradient", VALUES.gradient, GRADIENT, "method") if VALUES.gradient else ()
-    sizes = () if VALUES.ranks is None else ranks_of("ranks", VALUES.ranks)
+    path = flags.required(VALUES, "store")
+    gradient = flags.words("gradient", VALUES.gradient, GRADIENT, "method") if VALUES.gradient else ()
+    sizes = () if VALUES.ranks is None else flags.ranks("ranks", VALUES.ranks)
     if isinstance(sizes, str):
         raise UserError("--ranks: cv is for reduced_rank; give numbers or full.")
-    store = EmbeddingStore.open(VALUES.store, encoders=VALUES.models)
+    store = EmbeddingStore.open(path, encoders=VALUES.models and VALUES.models.split(","))
     split = published_split(store.identities, VALUES.seed)
     rows = limit_per_person(split.test, store.identities, VALUES.max_per_person)
     train = {name: unit(array) for name, array in store.take(split.train).items()}

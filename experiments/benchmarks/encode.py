@@ -7,8 +7,6 @@ normalised and in place beforehand. A ViT-B/32-sized network with random weights
 those given. Bare and ours alternate round by round, so that what slows one slows the other; medians are compared.
 """
 
-import json
-import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -16,50 +14,33 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 
-from experiments.benchmarks import define_out, medians, write
-from experiments.run import cli
+from experiments.benchmarks import define, medians, write
+from experiments.run import cli, flags
 from jaxalign.vision.encoders import Encoder, load_encoder
 
-Compared = tuple[Encoder, Callable[[], None], np.ndarray]  # an encoder, its bare network, pictures for both
-VALUES = flags.FlagValues()
-flags.DEFINE_list("onnx", [], "ONNX files to time.", flag_values=VALUES)
-flags.DEFINE_boolean("vit", True, "Time a ViT-B/32-sized network in JAX too.", flag_values=VALUES)
-flags.DEFINE_integer("batches", 8, "Batches in one timing.", 1, flag_values=VALUES)
-flags.DEFINE_integer("rounds", 5, "Timings of each.", 1, flag_values=VALUES)
-define_out(VALUES)
+Compared = tuple[Encoder, Callable[[], Any], np.ndarray]  # an encoder, its bare network, pictures for both
+VALUES = define(
+    onnx=flags.Flag("", "ONNX files to time, separated by commas."),
+    vit=flags.Flag(True, "Time a ViT-B/32-sized network in JAX too."),
+    batches=flags.Flag(8, "Batches in one timing.", least=1),
+    rounds=flags.Flag(5, "Timings of each.", least=1),
+)
 
 
 def of_vit() -> Compared:
     """A ViT-B/32 with random weights, from a hub directory; bare, batches are on the device as normalised float32."""
-    from transformers import FlaxViTModel, ViTConfig
+    from transformers import FlaxViTModel, ViTConfig, ViTImageProcessor
 
     with tempfile.TemporaryDirectory() as directory:
         model: Any = FlaxViTModel(ViTConfig(patch_size=32))
         model.save_pretrained(directory)
-        processor = {
-            "image_processor_type": "ViTImageProcessor",
-            "do_resize": True,
-            "size": {"height": 224, "width": 224},
-            "resample": 2,
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": [0.5] * 3,
-            "image_std": [0.5] * 3,
-        }
-        (pathlib.Path(directory) / "preprocessor_config.json").write_text(json.dumps(processor))
+        ViTImageProcessor().save_pretrained(directory)
         encoder = load_encoder(f"hf:{directory}?pooling=cls&name=vit_b32")
     pictures = random_pictures(encoder)
     program = jax.jit(lambda params, pixels: model(pixels, params=params).last_hidden_state[:, 0])
     batches = [jax.device_put(part) for part in normalised_batches(encoder, pictures, channels_first=True)]
-
-    def bare() -> None:
-        for part in batches:
-            jax.block_until_ready(program(model.params, part))
-
-    return encoder, bare, pictures
+    return encoder, lambda: [jax.block_until_ready(program(model.params, part)) for part in batches], pictures
 
 
 def of_onnx(path: str) -> Compared:
@@ -71,12 +52,7 @@ def of_onnx(path: str) -> Compared:
     session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
     entry = session.get_inputs()[0]
     batches = list(normalised_batches(encoder, pictures, channels_first=entry.shape[1] == 3))
-
-    def bare() -> None:
-        for part in batches:
-            session.run(None, {entry.name: part})
-
-    return encoder, bare, pictures
+    return encoder, lambda: [session.run(None, {entry.name: part}) for part in batches], pictures
 
 
 def random_pictures(encoder: Encoder) -> np.ndarray:
@@ -85,9 +61,7 @@ def random_pictures(encoder: Encoder) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def normalised_batches(
-    encoder: Encoder, pictures: np.ndarray, *, channels_first: bool
-) -> Iterator[np.ndarray]:
+def normalised_batches(encoder: Encoder, pictures: np.ndarray, channels_first: bool) -> Iterator[np.ndarray]:
     """The pictures as the network takes them, batch by batch."""
     prepared = encoder.preprocessing
     for part in np.split(pictures, len(pictures) // encoder.batch_size):
@@ -99,16 +73,14 @@ def normalised_batches(
 def main(_: Sequence[str]) -> None:
     """Prints the rates as they come, and writes them."""
     figures: dict[str, dict[str, float]] = {}
-    makers = [lambda path=path: of_onnx(path) for path in VALUES.onnx] + ([of_vit] if VALUES.vit else [])
-    for make in makers:
+    files = [path.strip() for path in VALUES.onnx.split(",") if path.strip()]
+    for make in [*(partial(of_onnx, path) for path in files), *([of_vit] if VALUES.vit else [])]:
         encoder, bare, pictures = make()
         seconds = medians({"encoder": partial(encoder.encode, pictures), "bare": bare}, VALUES.rounds)
         row = {name: len(pictures) / found for name, found in seconds.items()}
         figures[encoder.name] = row = {**row, "share": row["encoder"] / row["bare"]}
-        print(
-            f"{encoder.name:24s} {row['encoder']:8.1f} of {row['bare']:8.1f} pictures a second: {row['share']:.0%}",
-            flush=True,
-        )
+        rates = f"{row['encoder']:8.1f} of {row['bare']:8.1f} pictures a second"
+        print(f"{encoder.name:24s} {rates}: {row['share']:.0%}", flush=True)
     write(VALUES.out, {"pictures_a_second": figures})
 
 

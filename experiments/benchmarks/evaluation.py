@@ -17,22 +17,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
-from experiments.benchmarks import define_out, in_fresh_process, peak_gigabytes, seconds, write
-from experiments.run import cli
-from experiments.run.flags import whole_numbers
+from experiments.benchmarks import define, in_fresh_process, peak_gigabytes, seconds, write
+from experiments.run import cli, flags
 from jaxalign import biometrics
 
-VALUES = flags.FlagValues()
-flags.DEFINE_string("sizes", "1700,10000,20000", "Rows of the test sets.", flag_values=VALUES)
-flags.DEFINE_integer("width", 512, "Width of the embeddings.", 1, flag_values=VALUES)
-flags.DEFINE_integer("photographs", 5, "Photographs of each person.", 1, flag_values=VALUES)
-flags.DEFINE_integer("runs", 3, "Timed runs of each; the fastest counts.", 1, flag_values=VALUES)
-flags.DEFINE_integer(
-    "memory_rows", 50_000, "Rows of the comparison whose memory is measured; 0: none.", flag_values=VALUES
+VALUES = define(
+    sizes=flags.Flag("1700,10000,20000", "Rows of the test sets."),
+    width=flags.Flag(512, "Width of the embeddings.", least=1),
+    photographs=flags.Flag(5, "Photographs of each person.", least=1),
+    runs=flags.Flag(3, "Timed runs of each; the fastest counts.", least=1),
+    memory_rows=flags.Flag(50_000, "Rows of the comparison whose memory is measured; 0: none."),
 )
-define_out(VALUES)
 
 
 def fastest(work: Callable[[], Any], runs: int) -> float:
@@ -92,7 +88,7 @@ def main(_: Sequence[str]) -> None:
         "width": VALUES.width,
         "evaluation": [],
     }
-    for rows in whole_numbers("sizes", VALUES.sizes, 1, 10**9):
+    for rows in flags.whole_numbers("sizes", VALUES.sizes, 1, 10**9):
         row = timed(rows, *shape, VALUES.runs)
         results["evaluation"].append(row)
         print(

@@ -13,46 +13,26 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 import jaxalign
-from experiments.benchmarks import define_out, medians, seconds, show, write
-from experiments.run import cli
-from experiments.run.flags import words
+from experiments.benchmarks import define, medians, seconds, show, synthetic, write
+from experiments.run import cli, flags
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision, multiply
 
 PEERS = ("sklearn", "himalaya")
-VALUES = flags.FlagValues()
-flags.DEFINE_integer(
-    "rows", 10_000, "Rows (photographs), 5 of each person.", lower_bound=10, flag_values=VALUES
+VALUES = define(
+    rows=flags.Flag(10_000, "Rows (photographs), 5 of each person.", least=10),
+    widths=flags.Flag("128,192,256,512,512,512,768,768", "Widths of the encoders."),
+    penalties=flags.Flag(10, "Penalties that ridge chooses from.", least=1),
+    folds=flags.Flag(5, "Folds of the cross-validation.", least=2),
+    repeats=flags.Flag(5, "Runs of each figure of ours; medians are quoted.", least=1),
+    peers=flags.Flag(",".join(PEERS), "Peers to time."),
 )
-flags.DEFINE_list("widths", "128,192,256,512,512,512,768,768", "Widths of the encoders.", flag_values=VALUES)
-flags.DEFINE_integer("penalties", 10, "Penalties that ridge chooses from.", lower_bound=1, flag_values=VALUES)
-flags.DEFINE_integer("folds", 5, "Folds of the cross-validation.", lower_bound=2, flag_values=VALUES)
-flags.DEFINE_integer(
-    "repeats", 5, "Runs of each figure of ours; medians are quoted.", lower_bound=1, flag_values=VALUES
-)
-flags.DEFINE_string("peers", ",".join(PEERS), "Peers to time.", flag_values=VALUES)
-define_out(VALUES)
 
 # Nine distinct widths among fourteen encoders, as in the paper; small, since only programs are counted.
 WIDTHS_OF_PROGRAMS = (64, 64, 80, 80, 128, 128, 128, 160, 192, 224, 256, 320, 384, 384)
 Rows = dict[str, np.ndarray]
-
-
-def synthetic(rows: int, widths: Sequence[int], seed: int = 0) -> tuple[Rows, np.ndarray]:
-    """Embeddings of people with five photographs each: float32 arrays [rows, width], and identities."""
-    rng = np.random.default_rng(seed)
-    identities = np.arange(rows) // 5
-    vectors = rng.standard_normal((identities[-1] + 1, 200), np.float32)[identities]
-    vectors += 0.5 * rng.standard_normal(vectors.shape, np.float32)
-
-    def view(width: int) -> np.ndarray:
-        mixing = rng.standard_normal((200, width), np.float32) / np.sqrt(np.float32(200))
-        return vectors @ mixing + 0.3 * rng.standard_normal((rows, width), np.float32)
-
-    return {f"encoder{k}_{width}": view(width) for k, width in enumerate(widths)}, identities
 
 
 def fetched(maps: jaxalign.PairwiseMaps) -> None:
@@ -137,14 +117,13 @@ def programs() -> dict[str, int]:
 
 def main(_: Sequence[str]) -> None:
     """Prints the figures, and writes them."""
-    peers = words("peers", VALUES.peers, PEERS, "peer") if VALUES.peers else ()
-    if not all(width.strip().isdigit() and int(width) for width in VALUES.widths):
-        raise UserError(f"--widths: expected whole numbers from 1, got {','.join(VALUES.widths)}")
-    embeddings, identities = synthetic(VALUES.rows, [int(width) for width in VALUES.widths])
+    peers = flags.words("peers", VALUES.peers, PEERS, "peer") if VALUES.peers else ()
+    widths = [width.strip() for width in VALUES.widths.split(",")]
+    if not all(width.isdigit() and int(width) for width in widths):
+        raise UserError(f"--widths: expected whole numbers from 1, got {VALUES.widths}")
+    embeddings, identities = synthetic(VALUES.rows, [int(width) for width in widths])
     grid = np.logspace(-2, 4, VALUES.penalties)
-    print(
-        f"{VALUES.rows:,} rows, widths {', '.join(VALUES.widths)}, {len(grid)} penalties, {VALUES.folds} folds"
-    )
+    print(f"{VALUES.rows:,} rows, widths {', '.join(widths)}, {len(grid)} penalties, {VALUES.folds} folds")
     figures = our_figures(embeddings, identities, grid)
     for peer, loop in (("sklearn", sklearn_loop), ("himalaya", himalaya_loop)):
         if peer in peers:

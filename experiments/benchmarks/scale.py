@@ -6,36 +6,30 @@ The store (3 GB unless --rows, --width or --encoders say less) is made on the sp
 processes of their own; the figures are their seconds and peak resident memory.
 """
 
-import contextlib
-import io
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from absl import flags
 
 from experiments import pairwise
-from experiments.benchmarks import define_out, in_fresh_process, scratch_directory, show, write
-from experiments.run import cli
+from experiments.benchmarks import define, in_fresh_process, run_quietly, scratch_directory, show, write
+from experiments.run import cli, flags
 from jaxalign import AffineMap, evaluate
 from jaxalign.core.rows import LazyRows
 from jaxalign.data import EmbeddingStore
 
 BLOCK_ROWS = 8192  # made at once
 LATENT = 64  # dimensions that the encoders share
-VALUES = flags.FlagValues()
-for name, default, least, what in (
-    ("rows", 1_000_000, 100, "Rows of the store."),
-    ("width", 512, 2, "Width of its encoders."),
-    ("encoders", 3, 2, "Encoders."),
-    ("people", 2_000, 4, "People."),
-    ("per_person", 10, 2, "Test rows of a person."),
-    ("evaluated", 100_000, 2, "Probes, and rows of the gallery, of the evaluation."),
-):
-    flags.DEFINE_integer(name, default, what, least, flag_values=VALUES)
-flags.DEFINE_string("scratch", None, "Directory for the store; the system's without.", flag_values=VALUES)
-define_out(VALUES)
+VALUES = define(
+    rows=flags.Flag(1_000_000, "Rows of the store.", least=100),
+    width=flags.Flag(512, "Width of its encoders.", least=2),
+    encoders=flags.Flag(3, "Encoders.", least=2),
+    people=flags.Flag(2_000, "People.", least=4),
+    per_person=flags.Flag(10, "Test rows of a person.", least=2),
+    evaluated=flags.Flag(100_000, "Probes, and rows of the gallery, of the evaluation.", least=2),
+    scratch=flags.Flag(None, "Directory for the store; the system's without."),
+)
 
 
 def main(_: Sequence[str]) -> None:
@@ -66,7 +60,6 @@ def make(path: pathlib.Path, rows: int, width: int, encoders: int, people: int) 
     random = np.random.default_rng(0)
     persons = random.standard_normal((people, LATENT), np.float32)
     identities = np.arange(rows) % people
-    store = None
     for number in range(encoders):
         mixing = random.standard_normal((LATENT, width), np.float32)
         scratch = path.with_name("rows.npy")
@@ -76,23 +69,17 @@ def make(path: pathlib.Path, rows: int, width: int, encoders: int, people: int) 
             photograph = np.random.default_rng(start).standard_normal((len(here), LATENT), np.float32)
             block = (persons[here] + photograph) @ mixing
             made[start : start + BLOCK_ROWS] = block + random.standard_normal(block.shape, np.float32)
-        if store is None:
-            store = EmbeddingStore.create(path, {"encoder0": made}, identities)
+        if number == 0:
+            EmbeddingStore.create(path, {"encoder0": made}, identities)
         else:
-            store = store.add_encoder(f"encoder{number}", made)
+            EmbeddingStore.open(path, verify=False).add_encoder(f"encoder{number}", made)
         scratch.unlink()
 
 
 def align(store: str, out: str, per_person: int) -> Mapping[str, float]:
     """Runs the main command with two methods and one seed."""
     chosen = ["--methods=orthogonal,ridge", "--l2=0.1", "--seeds=42", "--heatmaps=none", "--overwrite"]
-    places = [f"--store={store}", f"--out={out}", f"--max_per_person={per_person}"]
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            cli.run(pairwise.main, ["pairwise", *places, *chosen], values=pairwise.FLAGS)
-    except SystemExit as end:
-        if end.code:
-            raise
+    run_quietly(pairwise, f"--store={store}", f"--out={out}", f"--max_per_person={per_person}", *chosen)
     record = json.loads((pathlib.Path(out) / "config.json").read_text())
     return {"test_rows": record["splits"][0]["test_rows"]}
 
@@ -102,10 +89,8 @@ def one_evaluation(store: str, count: int) -> Mapping[str, float]:
     opened = EmbeddingStore.open(store, verify=False)
     first, second = opened.encoders[:2]
     left, right = np.arange(count), opened.rows - np.arange(count) - 1
-    width = opened.dims[first]
-    map_ = AffineMap((np.eye(width),), np.zeros(width))
-    people = opened.identities
-    mapped = map_(LazyRows.of(opened[first], left).unit())
+    people, width = opened.identities, opened.dims[first]
+    mapped = AffineMap((np.eye(width),), np.zeros(width))(LazyRows.of(opened[first], left).unit())
     evaluate(mapped, LazyRows.of(opened[second], right).unit(), people[left], people[right])
     return {}
 

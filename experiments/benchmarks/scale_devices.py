@@ -7,18 +7,18 @@ a device fall on meshes of 1, 2, 4 and 8 devices? And how much memory does each 
 encoders of width 512? The programs are those that ``Moments.of`` and ``fit_pairs`` run on a mesh.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.benchmarks import define_out, show, write
-from experiments.run import cli
+from experiments.benchmarks import define, show, write
+from experiments.run import cli, flags
 from jaxalign import Moments, device_mesh
 from jaxalign.align import programs, solve
 from jaxalign.align.solvers import Canonical, Ridge, Solver
@@ -29,29 +29,15 @@ from jaxalign.moments.sharded import MeshAccumulator, ShardedMoments, add_chunk,
 
 COUNTS = (1, 2, 4, 8)
 FOLDS = 5
-BYTES = {
-    "pred": 1,
-    "s8": 1,
-    "u8": 1,
-    "f16": 2,
-    "bf16": 2,
-    "s32": 4,
-    "u32": 4,
-    "f32": 4,
-    "s64": 8,
-    "u64": 8,
-    "f64": 8,
-}
-COLLECTIVE = re.compile(
-    r"= (.*?) (?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-[a-z]+)(?:-start)?\("
-)
+COLLECTIVE = r"= (.*?) (?:all-gather|all-reduce|reduce-scatter|all-to-all|collective-[a-z]+)(?:-start)?\("
+ARRAY = r"\b(?:pred|[a-z]+([0-9]+))\[([0-9,]*)\]"  # bits of a number, if not a boolean, and the shape
 Program = Callable[[], Any]  # compiles it
-VALUES = flags.FlagValues()
-flags.DEFINE_integer("encoders", 16, "Encoders whose work is shared.", 8, flag_values=VALUES)
-flags.DEFINE_integer("width", 128, "Their width.", 1, flag_values=VALUES)
-flags.DEFINE_integer("plan_encoders", 200, "Encoders of the large sweep.", 2, flag_values=VALUES)
-flags.DEFINE_integer("plan_width", 512, "Their width.", 1, flag_values=VALUES)
-define_out(VALUES)
+VALUES = define(
+    encoders=flags.Flag(16, "Encoders whose work is shared.", least=8),
+    width=flags.Flag(128, "Their width.", least=1),
+    plan_encoders=flags.Flag(200, "Encoders of the large sweep.", least=2),
+    plan_width=flags.Flag(512, "Their width.", least=1),
+)
 
 
 def main(_: Sequence[str]) -> None:
@@ -108,10 +94,8 @@ def work_of_one(axis: str, count: int, encoders: int, width: int) -> Iterator[tu
         factoring, solving = solve_programs(total, solver)
         operations, traffic, bytes_sent = 0.0, 0.0, 0
         for length, calls, program in solving:  # XLA counts the body of the loop over pairs once
-            one = program()
-            times = length // mesh.size * calls
-            operations += times * cost(one)[0]
-            traffic += times * cost(one)[1]
+            one, times = program(), length // mesh.size * calls
+            operations, traffic = np.add((operations, traffic), np.multiply(times, cost(one)))
             bytes_sent += calls * sent(one)
         yield f"{name}, operations / of one", operations
         yield f"{name}, bytes of memory traffic / of one", traffic
@@ -162,29 +146,22 @@ def sharded_shape(shapes: Any, mesh: Mesh) -> Any:
 
 def moment_programs(shapes: Any, mesh: Mesh, rows: int, dtype: Any) -> Mapping[str, Program]:
     """The programs that add a chunk of so many rows, and that bring the sums of devices together."""
-    accumulator = MeshAccumulator(
-        ShardedMoments.like(shapes, mesh) if mesh.shape["pairs"] > 1 else shapes, mesh
-    )
+    total = ShardedMoments.like(shapes, mesh) if mesh.shape["pairs"] > 1 else shapes
+    accumulator, sharding = MeshAccumulator(total, mesh), NamedSharding(mesh, P("data"))
     share = -(-rows // accumulator.shards)
-    sharding = NamedSharding(mesh, P("data"))
 
     def part(of: Any, *side: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((accumulator.shards, share, *side), of, sharding=sharding)
 
     chunk = tuple(part(dtype, width) for width in shapes.widths), part(moment_dtype())
-    partial = accumulator.partial
     return {
-        "chunk": lambda: compiled(add_chunk, partial, *chunk),
-        "reduced": lambda: compiled(reduced, partial, mesh=mesh),
+        "chunk": lambda: compiled(add_chunk, accumulator.partial, *chunk),
+        "reduced": lambda: compiled(reduced, accumulator.partial, mesh=mesh),
     }
 
 
 def solve_programs(total: Any, solver: Solver) -> tuple[list[Program], list[tuple[int, int, Program]]]:
-    """The programs that solve all ordered pairs.
-
-    Returns:
-      Those that factor encoders; and those that solve pairs, each with the results of a call and its number of calls.
-    """
+    """The programs that factor encoders; and those that solve pairs, each with the results of a call and its calls."""
     (work,) = solve.works(total, {(a, b): solver for a in total.names for b in total.names if a != b})
     unnamed, power = total.unnamed(), total.mean
     everywhere, shared = NamedSharding(total.mesh, P()), NamedSharding(total.mesh, programs.DEVICES)
@@ -234,9 +211,9 @@ def peak(program: Any) -> int:
 def sent(program: Any) -> int:
     """Bytes of the results of all collective operations on a device."""
     total = 0
-    for shapes in COLLECTIVE.findall(program.as_text()):
-        for kind, dims in re.findall(r"\b([a-z]+[0-9]*)\[([0-9,]*)\]", shapes):
-            total += BYTES.get(kind, 0) * int(np.prod([int(dim) for dim in dims.split(",") if dim]))
+    for shapes in re.findall(COLLECTIVE, program.as_text()):
+        for bits, dims in re.findall(ARRAY, shapes):
+            total += int(bits or 8) // 8 * math.prod(int(dim) for dim in dims.split(",") if dim)
     return total
 
 

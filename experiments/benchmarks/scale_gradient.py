@@ -10,99 +10,71 @@ every side.
 
 import functools
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import flags
 
-from experiments.benchmarks import define_out, show, write
-from experiments.run import cli
+from experiments.benchmarks import define, show, synthetic, write
+from experiments.run import cli, flags
 from jaxalign import fit_low_rank
 
 ENCODERS, EACH = 8, 5
 RATE = 1e-2
-VALUES = flags.FlagValues()
-for name, default, least, what in (
-    ("rows", 10_000, 10, "Rows, 5 of each person."),
-    ("width", 512, 2, "Width of each of 8 encoders."),
-    ("rank", 64, 1, "Dimensions that the maps pass through."),
-    ("steps", 200, 1, "Steps of Adam."),
-    ("people", 256, 2, "People in a batch."),
-    ("peer_pairs", 1, 1, "Pairs that the loops are timed on."),
-):
-    flags.DEFINE_integer(name, default, what, least, flag_values=VALUES)
-define_out(VALUES)
-
-
-class Seconds(NamedTuple):
-    """What some work took."""
-
-    clock: float
-    processor: float
+VALUES = define(
+    rows=flags.Flag(10_000, "Rows, 5 of each person.", least=10),
+    width=flags.Flag(512, "Width of each of 8 encoders.", least=2),
+    rank=flags.Flag(64, "Dimensions that the maps pass through.", least=1),
+    steps=flags.Flag(200, "Steps of Adam.", least=1),
+    people=flags.Flag(256, "People in a batch.", least=2),
+    peer_pairs=flags.Flag(1, "Pairs that the loops are timed on.", least=1),
+)
+Peer = Callable[[np.ndarray, np.ndarray], Any]
 
 
 def main(_: Sequence[str]) -> None:
     """Times both sides: seconds by the clock and of the processor, and how many times longer the loops take."""
-    rows, people = synthetic(VALUES.rows, VALUES.width)
-    figures: dict[str, float] = {"ordered pairs": float(ENCODERS * (ENCODERS - 1))}
+    rows, identities = synthetic(VALUES.rows, [VALUES.width] * ENCODERS)
+    steps, people = VALUES.steps, VALUES.people
     options: dict[str, Any] = {"rank": VALUES.rank, "learning_rate": RATE, "start": "random"}
-    steps, size = VALUES.steps, VALUES.people
-    batches = {"steps": steps, "people": size}
-    contrastive = functools.partial(fit_low_rank, rows, identities=people, **batches, **options)
-    peers = {"optax": of_optax(steps, size)}
+    options |= {"steps": steps, "people": people}
+    peers: dict[str, Peer] = {"optax": of_optax(steps, people)}
     try:
         import torch  # noqa: F401
 
-        peers["PyTorch"] = lambda x, y: torch_contrastive(x, y, steps, size)
+        peers["PyTorch"] = lambda x, y: torch_contrastive(x, y, steps, people)
     except ImportError as error:
         print(f"PyTorch is left out: {error}")
-    compare(figures, contrastive, peers, rows)
+    ours = functools.partial(fit_low_rank, rows, identities=identities, **options)
+    figures = compared(ours, peers, list(rows.values()))
     show(figures)
     write(VALUES.out, figures)
 
 
-def synthetic(count: int, width: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Rows of every encoder that see common traits of people, and the person of each row."""
-    generator = np.random.default_rng(0)
-    people = np.arange(count) // EACH
-    traits = generator.normal(size=(people[-1] + 1, 64)).astype(np.float32)[people]
-    return {
-        f"e{k}": traits @ generator.normal(size=(64, width)).astype(np.float32)
-        + generator.normal(size=(count, width)).astype(np.float32)
-        for k in range(ENCODERS)
-    }, people
-
-
-def compare(
-    figures: dict[str, float],
-    fit: Callable[[], Any],
-    peers: dict[str, Callable[[np.ndarray, np.ndarray], Any]],
-    rows: dict[str, np.ndarray],
-) -> None:
-    """Adds the seconds of our fit of all pairs, and of each peer's loop over them."""
+def compared(fit: Callable[[], Any], peers: Mapping[str, Peer], rows: list[np.ndarray]) -> dict[str, float]:
+    """The seconds of our fit of all pairs, and of each peer's loop over them."""
+    pairs = ENCODERS * (ENCODERS - 1)
     fit()  # compiles
     ours = timed(fit)
-    figures["ours"], figures["ours, processor"] = ours
+    figures = {"ordered pairs": float(pairs), "ours": ours[0], "ours, processor": ours[1]}
     for name, one in peers.items():
-        one(rows["e0"], rows["e1"])
-        found = timed(
-            lambda one=one: [one(rows[f"e{k}"], rows[f"e{k + 1}"]) for k in range(VALUES.peer_pairs)]
-        )
-        theirs = Seconds(*(value / VALUES.peer_pairs * figures["ordered pairs"] for value in found))
-        figures[f"{name}"], figures[f"{name}, processor"] = theirs
-        figures[f"{name}, times ours"] = theirs.clock / ours.clock
-        figures[f"{name}, times ours, processor"] = theirs.processor / ours.processor
+        one(rows[0], rows[1])
+        some = timed(lambda one=one: [one(*rows[k : k + 2]) for k in range(VALUES.peer_pairs)])
+        theirs = some * pairs / VALUES.peer_pairs
+        figures |= {name: theirs[0], f"{name}, processor": theirs[1]}
+        times = theirs / ours
+        figures |= {f"{name}, times ours": times[0], f"{name}, times ours, processor": times[1]}
+    return figures
 
 
-def timed(work: Callable[[], Any]) -> Seconds:
+def timed(work: Callable[[], Any]) -> np.ndarray:
     """Seconds by the clock, and of the processor."""
-    start, used = time.perf_counter(), time.process_time()
+    start = time.perf_counter(), time.process_time()
     work()
-    return Seconds(time.perf_counter() - start, time.process_time() - used)
+    return np.subtract((time.perf_counter(), time.process_time()), start)
 
 
 def first_factors(p: int, q: int) -> list[np.ndarray]:
@@ -111,7 +83,7 @@ def first_factors(p: int, q: int) -> list[np.ndarray]:
     return [0.01 * generator.normal(size=(side, VALUES.rank)).astype(np.float32) for side in (p, q)]
 
 
-def of_optax(steps: int, people: int) -> Callable[[np.ndarray, np.ndarray], Any]:
+def of_optax(steps: int, people: int) -> Peer:
     """A fit of one pair: all steps of Adam in one program."""
 
     @jax.jit
@@ -135,10 +107,8 @@ def contrastive_loss(factors: Any, x: jax.Array, y: jax.Array, key: jax.Array, p
     """Two photographs of each of some people: rows of one person against those of all others, both ways."""
     who = EACH * jax.random.choice(key, len(x) // EACH, (people,), replace=False)
     index = jnp.concatenate([who, who + 1])
-    u, v = (
-        rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
-        for rows in (x[index] @ factors[0], y[index] @ factors[1])
-    )
+    mapped = (side[index] @ factor for side, factor in zip((x, y), factors))
+    u, v = (rows / jnp.linalg.norm(rows, axis=1, keepdims=True) for rows in mapped)
     logits = 20 * u @ v.T
     same = jnp.tile(jnp.eye(people, dtype=bool), (2, 2))
     mated = jnp.where(same, logits, -jnp.inf)

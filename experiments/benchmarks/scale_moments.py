@@ -7,27 +7,25 @@ in a fresh process, compilation included; the bare product is NumPy's ZᵀZ, whi
 the number format of moments. Also measured: peak memory, twice the rows against once, and the error against NumPy.
 """
 
-import functools
 import pathlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
-from absl import flags
 
-from experiments.benchmarks import define_out, in_fresh_process, scratch_directory, seconds, show, write
-from experiments.run import cli
+from experiments.benchmarks import define, in_fresh_process, scratch_directory, seconds, show, write
+from experiments.run import cli, flags
 from jaxalign import Moments
 from jaxalign.core.precision import moment_dtype
 
 BLOCK_ROWS = 8192  # made, read and checked at once
 LEAST_SECONDS = 4.0  # that the product is timed
-VALUES = flags.FlagValues()
-flags.DEFINE_integer("rows", 1_000_000, "Rows of the file.", 2, flag_values=VALUES)
-flags.DEFINE_integer("width", 2_048, "Their width.", 1, flag_values=VALUES)
-flags.DEFINE_string("scratch", None, "Directory for the file; the system's without.", flag_values=VALUES)
-define_out(VALUES)
+VALUES = define(
+    rows=flags.Flag(1_000_000, "Rows of the file.", least=2),
+    width=flags.Flag(2_048, "Their width.", least=1),
+    scratch=flags.Flag(None, "Directory for the file; the system's without."),
+)
 
 
 def main(_: Sequence[str]) -> None:
@@ -98,9 +96,9 @@ def scatter_error(path: pathlib.Path, rows: int, width: int) -> float:
     """Largest error of the scatter matrix of some rows in several chunks, relative to its largest element."""
     part = np.memmap(path, np.float16, "r", shape=(rows, width))[: 5 * BLOCK_ROWS]
     found = Moments.of({"rows": part}, chunk_rows=BLOCK_ROWS - 1)
-    blocks = [np.asarray(part[k : k + BLOCK_ROWS], np.float64) for k in range(0, len(part), BLOCK_ROWS)]
-    mean = functools.reduce(np.add, (block.sum(0) for block in blocks)) / len(part)
-    expected = functools.reduce(np.add, ((block - mean).T @ (block - mean) for block in blocks))
+    centred = np.asarray(part, np.float64)
+    centred -= centred.mean(0)
+    expected = centred.T @ centred
     return float(np.abs(np.asarray(found.scatter) - expected).max() / np.abs(expected).max())
 
 

@@ -7,47 +7,35 @@ photographs as asked for (the second a few less, so that it has programs of its 
 part, and of the whole: by the clock, of processor time, and the peak resident memory.
 """
 
-import contextlib
-import io
 import json
 import pathlib
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from absl import flags
 
-from experiments.benchmarks import define_out, in_fresh_process, show, write
-from experiments.run import cli
+from experiments.benchmarks import define, in_fresh_process, run_quietly, scratch_directory, show, write
+from experiments.run import cli, flags
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
 
 FEWER = 37  # rows of the second store
-VALUES = flags.FlagValues()
-flags.DEFINE_string("store", None, "Directory of embeddings to draw from.", flag_values=VALUES)
-flags.DEFINE_integer("rows", 5000, "Photographs of each of the two stores.", 100, flag_values=VALUES)
-flags.DEFINE_string(
-    "parts", "all", "Parts of the study, as experiments.study takes them.", flag_values=VALUES
+VALUES = define(
+    store=flags.Flag(None, "Directory of embeddings to draw from."),
+    rows=flags.Flag(5000, "Photographs of each of the two stores.", least=100),
+    parts=flags.Flag("all", "Parts of the study, as experiments.study takes them."),
+    scratch=flags.Flag(None, "Directory in which the stores and results are made, and removed in the end."),
 )
-flags.DEFINE_string(
-    "scratch", None, "Directory for stores and results, removed in the end.", flag_values=VALUES
-)
-define_out(VALUES)
 
 
 def main(_: Sequence[str]) -> None:
     """Draws both stores, runs the study, prints and writes the figures."""
-    if VALUES.store is None:
-        raise UserError("--store is missing: the directory of embeddings that both stores are drawn from.")
-    given = EmbeddingStore.open(VALUES.store)
-    if given.rows < VALUES.rows:
-        raise UserError(f"--rows asks for {VALUES.rows:,} photographs; {VALUES.store} has {given.rows:,}.")
-    with tempfile.TemporaryDirectory(dir=VALUES.scratch) as directory:
+    given, rows = EmbeddingStore.open(flags.required(VALUES, "store")), VALUES.rows
+    if given.rows < rows:
+        raise UserError(f"--rows asks for {rows:,} photographs; {VALUES.store} has {given.rows:,}.")
+    with scratch_directory(VALUES.scratch, 8 * rows * sum(given.dims.values())) as directory:
         place = pathlib.Path(directory)
-        drawn = [
-            draw(given, place / name, VALUES.rows - less, less) for name, less in (("one", 0), ("two", FEWER))
-        ]
+        drawn = [draw(given, place / "one", rows, 0), draw(given, place / "two", rows - FEWER, FEWER)]
         figures = {f"rows of {store.dataset}": float(store.rows) for store in drawn}
         stores = ",".join(str(store.path) for store in drawn)
         whole = in_fresh_process(run, stores, directory, VALUES.parts)
@@ -55,9 +43,9 @@ def main(_: Sequence[str]) -> None:
             seconds_of = json.loads(record.read_text()).get("seconds")  # the report has none
             if seconds_of is not None:
                 figures[f"{record.parent.name}: seconds"] = seconds_of
-    figures["whole process: seconds"] = whole["seconds"]
-    figures["whole process: seconds of processor time"] = whole["processor"]
-    figures["whole process: gigabytes of memory at most"] = whole["gigabytes"]
+    names = {"seconds": "seconds", "processor": "seconds of processor time"}
+    names["gigabytes"] = "gigabytes of memory at most"
+    figures |= {f"whole process: {words}": whole[name] for name, words in names.items()}
     show(figures)
     write(VALUES.out, figures)
 
@@ -78,15 +66,8 @@ def run(stores: str, directory: str, parts: str) -> Mapping[str, float]:
     start = time.perf_counter()
     from experiments import study  # its imports are timed too
 
-    given = [f"--stores={stores}", f"--out={directory}/study", f"--parts={parts}"]
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            cli.run(
-                study.main, ["study", *given, f"--compilation_cache={directory}/compiled"], values=study.FLAGS
-            )
-    except SystemExit as end:
-        if end.code:
-            raise
+    places = f"--out={directory}/study", f"--compilation_cache={directory}/compiled"
+    run_quietly(study, f"--stores={stores}", f"--parts={parts}", *places)
     return {"seconds": time.perf_counter() - start, "processor": time.process_time()}
 
 

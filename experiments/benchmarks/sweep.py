@@ -16,24 +16,19 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from absl import flags
-
-from experiments.benchmarks import define_out, show, write
-from experiments.run import cli
+from experiments.benchmarks import define, show, write
+from experiments.run import cli, flags
 from jaxalign.core.errors import UserError
 
 WORKERS = 2
 GRID = ("--methods=identity,orthogonal,ridge,canonical", "--penalties=0.1,1", "--ranks=64,full")
 GRID += ("--seeds=42,123,217,7",)
-VALUES = flags.FlagValues()
-flags.DEFINE_string("store", None, "Directory of embeddings.", flag_values=VALUES)
-define_out(VALUES)
+VALUES = define(store=flags.Flag(None, "Directory of the embeddings that the sweep is of."))
 
 
 def main(_: Sequence[str]) -> None:
     """Runs the sweeps, prints and writes the figures."""
-    if VALUES.store is None:
-        raise UserError("--store is missing: the directory of embeddings that the sweep is of.")
+    flags.required(VALUES, "store")
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as directory:
         place = pathlib.Path(directory)

@@ -1,4 +1,4 @@
-"""Fits the maps of one method on one split and measures them; collects what was found."""
+"""Fits the maps of one method on one split and measures them; collects what is found."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments.run.config import PairwiseConfig
-from experiments.run.data import Data, chosen_devices, mesh_for, mesh_of
+from experiments.run.data import Data, chosen_devices, mesh_for
 from experiments.run.measuring import Compared, Measuring, TestRows
 from experiments.run.results import FitRow
 from jaxalign import Fit, FoldMoments, PairwiseMaps, device_mesh, fit_pairs
@@ -45,27 +45,23 @@ class Place(NamedTuple):
 
 
 class Aligning:
-    """Fits and measures the pairs of one data set, and collects what is found.
-
-    The caller decides on splits, methods and their order. Of several processes each fits and measures its own pairs.
+    """Fits and measures the pairs of one data set, and collects what is found; of several processes each its own pairs.
 
     Attributes:
       pairs: ordered pairs of encoders, of all processes.
-      rows: results so far.
-      fits: the statistics of the fits so far.
+      rows, fits: results, and statistics of the fits.
       doubtful: (source, target, setting) of fits that were not numerically sound.
       without_value: comparisons that could not be made, and why.
-      curves: points of CMC and DET curves so far, where they are asked for.
-      sampled: the resamples of every comparison so far, where intervals are asked for.
-      views: a few test people in two dimensions, where curves are asked for.
+      curves, views: points of CMC and DET curves, and a few test people in two dimensions, where curves are asked for.
+      sampled: the resamples of every comparison, where intervals are asked for.
     """
 
     def __init__(self, config: PairwiseConfig, data: Data, hosts: Hosts = ALONE):
         self.config, self.data, self.hosts, self.protocol = config, data, hosts, config.protocol
         self.encoders = data.encoders
         self.devices = chosen_devices(config.devices)
-        self.pairs = config.pairs(self.encoders)
-        config.check_fit_rank(self.pairs, data.store.dims)
+        self.dims = data.dims
+        self.pairs = config.pairs(self.dims)
         self.rows: list[Row] = []
         self.fits: list[FitRow] = []
         self.doubtful: set[tuple[str, str, Setting]] = set()
@@ -74,6 +70,10 @@ class Aligning:
         self.sampled: dict[Place, Mapping[tuple[str, str], Sampled]] = {}
         self.views: list[Point] = []
         self._moments: tuple[Measuring, FoldMoments] | None = None  # of the last split
+
+    def splits(self) -> list[Measuring]:
+        """Every seed's split, with its checks, before any work starts."""
+        return [Measuring.of(self.config, self.data, seed) for seed in self.protocol.seeds]
 
     def own_pairs(self, method: str) -> list[Pair]:
         """The pairs of this process: those of a source or both directions stay together, as the method is solved."""
@@ -91,19 +91,17 @@ class Aligning:
     def moments_of(
         self, rows: Callable[[slice], Mapping[str, LazyRows]], count: int, fold: np.ndarray | None
     ) -> FoldMoments:
-        """Moments of rows, summed in one pass, of which each process reads its share.
-
-        Args:
-          rows: some of them, of every encoder.
-          count: of the rows, n.
-          fold: of each row, shape [n], or None.
-        """
+        """Moments of n = ``count`` rows with their folds, shape [n], in one pass; each process reads its share."""
+        mesh = None
+        if len(self.devices) > 1:
+            # The moments of each fold are in memory together with the total.
+            matrices = 1 if fold is None else 2 + int(fold.max())
+            mesh = device_mesh(self.devices, widths=[*self.dims.values()], matrices=matrices)
 
         def of(part: slice, fold: np.ndarray | None, mesh: Mesh | None) -> FoldMoments:
             return FoldMoments.of(rows(part), fold=fold, mesh=mesh)
 
-        widths = [self.data.store.dims[name] for name in self.encoders]
-        return self.hosts.moments(of, count, fold, mesh_of(self.devices, widths, fold))
+        return self.hosts.moments(of, count, fold, mesh)
 
     def fit(
         self, moments: FoldMoments, method: str, measuring: Measuring, full: bool = False
@@ -112,7 +110,7 @@ class Aligning:
         pairs = self.own_pairs(method)
         if not pairs:  # fewer pairs than processes
             return PairwiseMaps(method, {}, {})
-        options = self.config.fit_options(method, max(self.data.store.dims[name] for name in self.encoders))
+        options = self.config.fit_options(method, max(self.dims.values()))
         if full:
             options.pop("rank", None)
         fitted_as = self.protocol.fitted_as(method)
@@ -131,8 +129,7 @@ class Aligning:
 
     def ahead(self, fitted: Generator[Item, None, None]) -> Generator[Item, None, None]:
         """Iterates over fits; on a CPU the next maps are fitted while one is measured, where both are small."""
-        dims = self.data.store.dims
-        small = 8 * sum(math.prod(dims[name] for name in pair) for pair in self.pairs) <= AHEAD_BYTES
+        small = 8 * sum(self.dims[source] * self.dims[target] for source, target in self.pairs) <= AHEAD_BYTES
         # Processes must enter their collectives in one order, so each of several does one thing at a time.
         alone = self.hosts.count == 1 and jax.default_backend() == "cpu"
         return prefetch(fitted) if small and alone else fitted
@@ -149,10 +146,8 @@ class Aligning:
         """Adds what the maps of one method reach; yields "k of n" and the pair after each measurement.
 
         Args:
-          measuring: how to measure on the split.
-          test: its rows.
-          method: its name.
-          maps: as ``fit`` gives them.
+          measuring, test: how to measure on the split, and its rows.
+          method, maps: its name, and its maps as ``fit`` gives them.
           ranks: to measure at, of ``config.cuts(method)``. A pair with fewer dimensions keeps all of them.
           marks: fields of every row, such as the axis of an analysis and the place on it; several where the same
             maps stand in several places.
@@ -160,22 +155,18 @@ class Aligning:
         tasks: list[Task] = []
         for pair, fit in maps.items():
             chosen = maps.settings[pair]
-            self.fits.append(self._statistics(measuring.seed, method, pair, fit, chosen))
+            numbers = (float(fit.r2), float(fit.effective_rank), float(fit.condition), bool(fit.ok))
+            here = (self.data.store.dataset, *pair, method, measuring.seed)
+            self.fits.append(FitRow(*here, chosen.get("l2"), chosen.get("rank"), *numbers))
             fitted_rank = chosen["rank"] if self.config.rank_as_fitted(method) else None
             for rank in ranks:
                 tasks.append((pair, fitted_rank, fit) if rank is None else (pair, rank, fit.at_rank(rank)))
         compare = functools.partial(self.compare, measuring, test)
         found = measuring.concurrently(compare, tasks, self.data)
-        for done, (task, numbers) in enumerate(zip(tasks, found), start=1):
+        for done, (task, compared) in enumerate(zip(tasks, found), start=1):
             for mark in marks or ({},):
-                self.keep(measuring.seed, method, task, numbers, **mark)
+                self.keep(measuring.seed, method, task, compared, **mark)
             yield f"{done} of {len(tasks)}", task[0]
-
-    def _statistics(self, seed: int, method: str, pair: Pair, fit: Fit, chosen: Mapping[str, Any]) -> FitRow:
-        """What was chosen for a fit, and how well it fits the training rows."""
-        numbers = (float(fit.r2), float(fit.effective_rank), float(fit.condition))
-        here = (self.data.store.dataset, *pair, method, seed)
-        return FitRow(*here, chosen.get("l2"), chosen.get("rank"), *numbers, bool(fit.ok))
 
     def compare(self, measuring: Measuring, test: TestRows, task: Task) -> Compared | str:
         """The numbers of one pair at one rank, or why it has none."""
@@ -193,7 +184,7 @@ class Aligning:
             self.without_value[here] = found
         else:
             self.rows += found.rows(*here[:6], **mark)
-            self.curves += found.curve_rows(*here[:6])
+            self.curves += [Row(*here[:6], **point._asdict()) for point in found.curves]
             if found.sampled:
                 self.sampled[here] = found.sampled
         if isinstance(found, str) or not bool(fit.ok):
@@ -202,12 +193,8 @@ class Aligning:
 
 
 def empty_rows(rows: Sequence[Row], without_value: Mapping[Place, str]) -> list[Row]:
-    """The rows of comparisons that could not be made: every measure that others have, without a value.
-
-    Raises:
-      UserError: no other has one either.
-    """
-    if not rows:
+    """The rows of comparisons that could not be made: every measure that others have, without a value."""
+    if without_value and not rows:
         raise UserError(f"no pair could be measured; the first: {next(iter(without_value.values()))}")
     kinds = dict.fromkeys((row.own_photograph, row.measure) for row in rows)
     return [

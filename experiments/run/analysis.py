@@ -16,10 +16,11 @@ from experiments.run.aligning import Aligning, empty_rows
 from experiments.run.comparing import write_extras
 from experiments.run.config import Compiling, PairwiseConfig, Stores
 from experiments.run.data import Data, set_compilation_cache
+from experiments.run.hosts import Parts
 from experiments.run.measuring import Measuring, TestRows
-from experiments.run.parts import Parts
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import METHODS, Protocol
+from experiments.run.results import FitRow
 from jaxalign import PairwiseMaps
 from jaxalign.core.errors import UserError
 from jaxalign.moments.hosts import ALONE
@@ -35,19 +36,14 @@ USUAL: dict[str, Any] = {"seeds": "42", "measures": "identification", "intervals
 
 
 def define(
-    *options: type, taken: Collection[str] = (), without: Collection[str] = (), **defaults: Any
+    *options: type, taken: Collection[str] = (), without: Collection[str] = (), **own: Any
 ) -> absl_flags.FlagValues:
-    """Defines the flags of an analysis.
+    """Defines the flags of an analysis: those of the main command and of ``options``, and its own.
 
-    Args:
-      options: configurations of its own.
-      taken: those of ``NOT_TAKEN`` that it takes all the same.
-      without: flags of other analyses that it does not take.
-      defaults: by name.
+    Of the main command's it takes none that are named in ``without``, or in ``NOT_TAKEN`` but not in ``taken``.
     """
-    left_out = {*NOT_TAKEN.difference(taken), *without}
     known = (PairwiseConfig, Protocol, Compiling, *options)
-    return flags.define(*known, without=left_out, **{**USUAL, **defaults})
+    return flags.define(*known, without={*NOT_TAKEN.difference(taken), *without}, **{**USUAL, **own})
 
 
 @dataclasses.dataclass
@@ -55,11 +51,9 @@ class Job:
     """One analysis under way.
 
     Attributes:
-      values: every flag.
-      config: read from them.
+      values, config: every flag, and what was read from them.
       stores: the data sets; most analyses take one.
-      write: where its files go.
-      progress: shows how far it is.
+      write, progress: where its files go, and how far it is.
       parts: of a run that several processes share; of one process by default.
       record: what else ``config.json`` is to say.
     """
@@ -81,10 +75,6 @@ class Job:
         """Collects what is measured on the one data set."""
         return Aligning(dataclasses.replace(self.config, **changes), self.data)
 
-    def measuring(self, run: Aligning) -> list[Measuring]:
-        """Every seed's split, with its checks, before any work starts."""
-        return [Measuring.of(run.config, run.data, seed) for seed in self.config.protocol.seeds]
-
     def measure(
         self,
         run: Aligning,
@@ -95,25 +85,16 @@ class Job:
         *marks: Mapping[str, Any],
         where: str = "",
     ) -> None:
-        """Adds what the maps of one method reach, and shows the progress.
-
-        Args:
-          run: collects the rows.
-          measuring: how to measure on the split.
-          test: its rows.
-          method, maps: a method's name, and its maps.
-          marks: fields of every row; several where the same maps stand in several places.
-          where: what the progress says before the method.
-        """
+        """As ``run.measure_maps`` at the rank as fitted; shows the progress, ``where`` before the method."""
         for _, pair in run.measure_maps(measuring, test, method, maps, (None,), *marks):
             self.progress.step(f"{where}{method}, {' → '.join(pair)}")
 
     def finish(self, run: Aligning, more: Sequence[Row] = ()) -> list[Row]:
         """Writes the rows, the statistics of fits and the differences; returns all rows."""
-        rows = [*run.rows, *(empty_rows(run.rows, run.without_value) if run.without_value else ()), *more]
+        rows = [*run.rows, *empty_rows(run.rows, run.without_value), *more]
         self.write.table(rows)
         if run.fits:
-            self.write.fits(run.fits)
+            self.write.csv("fits.csv", FitRow._fields, run.fits)
         write_extras(self.write, run)
         return rows
 
@@ -121,20 +102,14 @@ class Job:
 def configure(values: Any, known: Collection[str] = METHODS, **also: Any) -> PairwiseConfig:
     """The configuration read from every flag; analyses draw no heat maps, have no controls and write no curves.
 
-    Args:
-      values: every flag.
-      known: methods that the analysis has; those that are nobody else's are not fitted by ``Aligning``.
-      also: flags of an analysis that does.
+    ``Aligning`` may not fit all of the ``known`` methods; ``also`` are flags of an analysis that differs.
     """
     given = {**vars(values), "controls": "none", "heatmaps": "none", "curves": False, **also}
-    methods = getattr(values, "methods", None)
-    chosen = None if methods is None else flags.words("methods", methods, known, "method")
-    if chosen is not None:
-        given["methods"] = ",".join(name for name in chosen if name in METHODS) or "identity"
-    config = PairwiseConfig.from_flags(types.SimpleNamespace(**given))
-    if chosen is None:
-        return config
-    return dataclasses.replace(config, protocol=dataclasses.replace(config.protocol, methods=chosen))
+    if given.get("methods") is None:
+        return PairwiseConfig.from_flags(types.SimpleNamespace(**given))
+    chosen = flags.words("methods", given["methods"], known, "method")
+    given["methods"] = ",".join(name for name in chosen if name in METHODS) or "identity"
+    return PairwiseConfig.from_flags(types.SimpleNamespace(**given)).with_protocol(methods=chosen)
 
 
 def open_one(values: Any, known: Collection[str] = METHODS) -> tuple[PairwiseConfig, list[Data]]:
@@ -146,21 +121,12 @@ def open_one(values: Any, known: Collection[str] = METHODS) -> tuple[PairwiseCon
 def open_stores(
     values: Any, known: Collection[str] = METHODS, least: int = 2
 ) -> tuple[PairwiseConfig, list[Data]]:
-    """The configuration of several stores, and these with the encoders that all of them have.
-
-    Raises:
-      UserError: fewer than ``least`` stores, two of one name, fewer than two common encoders, or widths that differ.
-    """
-    paths = [part.strip() for part in (values.stores or "").split(",") if part.strip()]
+    """The configuration of at least so many stores, and these with the encoders that all of them have."""
+    paths = flags.words("stores", values.stores, None, "store") if values.stores else ()
     if len(paths) < least:
         raise UserError("--stores takes at least two directories of embeddings, separated by a comma.")
-    flags.words("stores", values.stores, paths, "store")
-    config, opened = None, []
-    for path in paths:
-        values.store = path
-        config = configure(values, known)
-        opened.append(Data.open(config))
-    assert config is not None
+    configs = [configure(types.SimpleNamespace(**{**vars(values), "store": path}), known) for path in paths]
+    opened = [Data.open(config) for config in configs]
     names = [data.store.dataset for data in opened]
     if len(set(names)) < len(names):
         raise UserError(
@@ -168,27 +134,20 @@ def open_stores(
         )
     shared = [name for name in opened[0].encoders if all(name in data.encoders for data in opened)]
     for name in shared:
-        widths = {data.store.dataset: data.store.dims[name] for data in opened}
-        if len(set(widths.values())) > 1:
-            each = ", ".join(f"{width} in {dataset!r}" for dataset, width in widths.items())
+        if len({data.dims[name] for data in opened}) > 1:
+            each = ", ".join(f"{data.dims[name]} in {data.store.dataset!r}" for data in opened)
             raise UserError(f"encoder {name!r} is not the same in all of --stores: its width is {each}.")
     if len(shared) < 2:
         have = "; ".join(f"{data.store.dataset!r} has {', '.join(data.encoders)}" for data in opened)
         raise UserError(f"maps cross between stores by at least two encoders that all of them have: {have}.")
-    return config, [dataclasses.replace(data, encoders=tuple(shared)) for data in opened]
+    return configs[-1], [dataclasses.replace(data, encoders=tuple(shared)) for data in opened]
 
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What a command that analyses is.
+    """A command that analyses: ``analyse`` measures, writes its rows and returns its text.
 
-    Attributes:
-      name: of the command.
-      flags: that it takes, with its defaults.
-      analyse: measures, writes its rows and returns its text.
-      methods: that --methods may name.
-      opening: opens its store or stores.
-      also: flags that ``configure`` would set otherwise.
+    ``methods`` are those that --methods may name, ``also`` are flags that ``configure`` would set otherwise.
     """
 
     name: str
@@ -232,19 +191,13 @@ def run(analysis: Analysis, job: Job) -> str:
 
 
 def without_folds(job: Job) -> PairwiseConfig:
-    """The configuration with penalties that need no folds, for analyses that fit on parts of the training people.
-
-    Raises:
-      UserError: folds are asked for.
-    """
-    config, protocol = job.config, job.config.protocol
-    if job.values.l2 is None and protocol.l2 == "cv":
-        config = dataclasses.replace(config, protocol=dataclasses.replace(protocol, l2="gcv"))
+    """The configuration with penalties that need no folds, for analyses that fit on parts of the training people."""
+    config = job.config
+    if job.values.l2 is None and config.protocol.l2 == "cv":
+        config = config.with_protocol(l2="gcv")
     if config.needs_folds() or not (isinstance(config.protocol.l2, float) or config.protocol.l2 == "gcv"):
-        raise UserError(
-            "this analysis has no folds to choose by: --l2 takes one number or gcv, and reduced_rank is not among its "
-            "methods."
-        )
+        takes = "--l2 takes one number or gcv, and reduced_rank is not among its methods"
+        raise UserError(f"this analysis has no folds to choose by: {takes}.")
     return config
 
 
@@ -256,6 +209,6 @@ def describe(data: Data) -> dict[str, Any]:
         "dataset": store.dataset,
         "rows": store.rows,
         "rows_used": len(data.rows),
-        "dims": {name: store.dims[name] for name in data.encoders},
+        "dims": data.dims,
         "checksums": {name: store.checksums[name] for name in data.encoders},
     }

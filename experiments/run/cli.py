@@ -31,17 +31,15 @@ def run(
     """Reads the flags, runs a command, and ends the program with its exit status.
 
     Args:
-      main: the command. It gets the arguments that are not flags: the program's name and, if the command takes one,
-        its argument. It returns the exit status; None is 0. ``--help`` shows the docstring of its module.
+      main: the command. It gets the arguments that are not flags, the program's name first, and returns the exit
+        status; None is 0. ``--help`` shows the docstring of its module.
       argv: the command line, the program's name first; by default ``sys.argv``.
       values: the flags that the command takes.
-      argument: the name of the one argument that the command needs beside its flags, such as "RESULTS_DIR"; "" if it
-        takes none.
+      argument: the name of the one argument that the command needs beside its flags, if any.
 
     Raises:
       SystemExit: always. Status 2 for a ``UserError`` or a flag that cannot be read, with ``error:`` and one
-        sentence on standard error; 130 for Ctrl-C. Any other exception is a defect and passes through with
-        its traceback.
+        sentence on standard error; 130 for Ctrl-C. Any other exception is a defect and passes through.
     """
     argv = list(sys.argv if argv is None else argv)
     try:
@@ -66,14 +64,15 @@ def run(
 
 def help_text(main: Callable[..., Any], values: flags.FlagValues) -> str:
     """The docstring of the command's module and its flags, each with its default."""
-    module = sys.modules[main.__module__]
-    lines = [(module.__doc__ or "").strip(), "", "Flags:"]
+    lines = [(sys.modules[main.__module__].__doc__ or "").strip(), "", "Flags:"]
+    wrapper = textwrap.TextWrapper(100, " " * 6, " " * 6, break_on_hyphens=False)
     for name in values:
-        lines += ["", f"  {_usage(values[name])}", textwrap.fill(_described(values[name]), 100, **_INDENT)]
+        # What absl adds to the help is shown by the usage.
+        told = re.sub(
+            r"^<[^>]*>: |;\s+repeat this option to specify a list of values$", "", values[name].help or ""
+        )
+        lines += ["", f"  {_usage(values[name])}", wrapper.fill(told)]
     return "\n".join(lines)
-
-
-_INDENT: dict[str, Any] = {"initial_indent": " " * 6, "subsequent_indent": " " * 6, "break_on_hyphens": False}
 
 
 def _usage(flag: flags.Flag) -> str:
@@ -84,11 +83,6 @@ def _usage(flag: flags.Flag) -> str:
     if isinstance(flag, flags.MultiFlag):
         return form + "   (may be given several times)"
     return form if flag.default in (None, "") else f"{form}   (default: {flag.default})"
-
-
-def _described(flag: flags.Flag) -> str:
-    """The help without what absl adds to it, which ``_usage`` shows."""
-    return re.sub(r"^<[^>]*>: |;\s+repeat this option to specify a list of values$", "", flag.help or "")
 
 
 def _choices(flag: flags.Flag) -> Sequence[str]:
@@ -104,23 +98,18 @@ def _parse(argv: list[str], values: flags.FlagValues, argument: str) -> list[str
     except flags.IllegalFlagValueError as error:
         raise UserError(_explain(error, values)) from error
     except flags.UnrecognizedFlagError as error:
-        near = [f"--{name}" for name in re.findall(r"[\w-]+", _after(str(error), "Did you mean:"))]
+        near = [f"--{name}" for name in re.findall(r"[\w-]+", str(error).partition("Did you mean:")[2])]
         hint = f"Did you mean {' or '.join(near)}?" if near else "--help lists those there are."
         raise UserError(f"there is no flag --{error.flagname}. {hint}") from error
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from error
     taken = 2 if argument else 1
     if len(rest) > taken:
-        raise UserError(
-            f"unexpected argument '{rest[taken]}'; options are written --name=value, --help lists them."
-        )
+        advice = "options are written --name=value, --help lists them"
+        raise UserError(f"unexpected argument '{rest[taken]}'; {advice}.")
     if argument and (len(rest) < taken or not rest[1]):
         raise UserError(f"{argument} is missing; it is the one argument without a flag, see --help.")
     return rest
-
-
-def _after(text: str, mark: str) -> str:
-    return text.partition(mark)[2]
 
 
 def _explain(error: flags.Error, values: flags.FlagValues) -> str:
@@ -130,9 +119,6 @@ def _explain(error: flags.Error, values: flags.FlagValues) -> str:
     if not found or found[1] not in values:
         return text
     flag = values[found[1]]
-    expected = " or ".join(_choices(flag)) or flag.parser.syntactic_help.replace(
-        "an integer", "a whole number"
-    )
-    if flag.boolean:
-        expected = "true or false"
+    whole = flag.parser.syntactic_help.replace("an integer", "a whole number")
+    expected = "true or false" if flag.boolean else " or ".join(_choices(flag)) or whole
     return f"--{flag.name} takes {expected or 'another value'}; got '{found[2]}'."

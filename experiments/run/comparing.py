@@ -1,4 +1,9 @@
-"""What a run writes beside its rows: differences between methods, curves, and views of a few people."""
+"""What a run measures and writes beside its methods: controls, differences between methods, curves, views of people.
+
+Controls: ``own`` is every encoder against itself, which bounds what a map can reach; ``shuffled`` are maps fitted on
+rows that do not belong together, which reach chance; ``pixels`` are maps from principal components of the pixels, which
+reach what can be drawn from the picture alone.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -6,19 +11,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.run.aligning import Aligning, Place
-from experiments.run.data import Data
-from experiments.run.measuring import Compared, Measuring
+from experiments.run.aligning import Aligning, Pair, Place
+from experiments.run.data import PIXELS, Data, mesh_for
+from experiments.run.measuring import Compared, Measuring, TestRows, padded_rows
 from experiments.run.results import Writer
-from jaxalign import PairwiseMaps
+from jaxalign import FoldMoments, PairwiseMaps, fit_pairs
+from jaxalign.align.subspaces import principal_components
 from jaxalign.analysis.curves import two_dimensions
 from jaxalign.biometrics import Sampled, combine, mean_of
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
+from jaxalign.core.rows import LazyRows
 from jaxalign.report import Row, Setting
+from jaxalign.report.part import OWN, PIXEL_MAPS, SHUFFLED
 from jaxalign.report.result_table import Difference, Point
 
-FEW_PEOPLE, FEW_PHOTOGRAPHS = 6, 5
+FEW_PEOPLE, FEW_PHOTOGRAPHS = 6, 5  # of a view
+COMPONENTS = 64  # of the pixels
 Samples = Mapping[tuple[str, str], Sampled]
 
 
@@ -42,15 +51,13 @@ def differences(sampled: Mapping[Place, Samples]) -> Iterator[Difference]:
     for place in everything:
         alike.setdefault(place._replace(method="", rank=None), []).append(place)
     for where, places in alike.items():
+        here = [getattr(where, name) for name in Difference._fields[:7]]
         for one, other in itertools.combinations(places, 2):
+            names = [str(Setting(place.method, place.rank)) for place in (one, other)]
             for key in everything[one]:
                 if key in everything[other]:
-                    difference = everything[one][key] - everything[other][key]
-                    names = (str(Setting(one.method, one.rank)), str(Setting(other.method, other.rank)))
-                    here = (where.dataset, where.test_dataset, where.axis, where.at, where.seed)
-                    pair = (where.source, where.target)
-                    numbers = (difference.estimate, *difference.interval())
-                    yield Difference._make((*here, *pair, *names, *key, *numbers))
+                    less = everything[one][key] - everything[other][key]
+                    yield Difference._make((*here, *names, *key, less.estimate, *less.interval()))
 
 
 class Curve(NamedTuple):
@@ -122,14 +129,9 @@ def views(data: Data, measuring: Measuring, method: str, maps: PairwiseMaps) -> 
 def _few(test: np.ndarray, identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and person numbers of a few photographs of a few people, of those who have most."""
     _, person, counts = np.unique(identities, return_inverse=True, return_counts=True)
-    most = np.minimum(counts, FEW_PHOTOGRAPHS)
-    chosen = np.argsort(-most, kind="stable")[:FEW_PEOPLE]
-    rows, numbers = [], []
-    for number, who in enumerate(chosen):
-        found = test[person == who][:FEW_PHOTOGRAPHS]
-        rows.append(found)
-        numbers.append(np.full(len(found), number))
-    return np.concatenate(rows), np.concatenate(numbers)
+    most = np.argsort(-np.minimum(counts, FEW_PHOTOGRAPHS), kind="stable")[:FEW_PEOPLE]
+    rows = [test[person == who][:FEW_PHOTOGRAPHS] for who in most]
+    return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(found) for found in rows])
 
 
 def write_extras(write: Writer, run: Aligning) -> None:
@@ -140,3 +142,75 @@ def write_extras(write: Writer, run: Aligning) -> None:
         write.csv("differences.csv", Difference._fields, list(differences(run.sampled)))
     if run.views:
         write.csv("projection.csv", Point._fields, run.views)
+
+
+def control_rows(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Row]:
+    """The rows of every control that the run has, on one split; each of several processes has its share."""
+    for rows in (own, shuffled, pixels):
+        if rows.__name__ in run.config.controls:
+            yield from rows(run, measuring, test)
+
+
+def own(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Row]:
+    """Encoders against themselves."""
+    encoders = run.encoders[run.hosts.share(len(run.encoders))]
+    found = measuring.concurrently(lambda name: measuring.compare(test[name], test[name]), encoders, run.data)
+    for name, numbers in zip(encoders, found):
+        yield from _rows(run, measuring, OWN, (name, name), numbers)
+
+
+def shuffled(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Row]:
+    """Maps fitted on training rows in another random order for each encoder."""
+    train = measuring.split.train
+    random = np.random.default_rng(measuring.seed)
+    order = {name: random.permutation(len(train)) for name in run.encoders}
+    whole = run.data.select(train)
+    used = list(dict.fromkeys(name for pair in run.pairs for name in pair))
+
+    def rows(part: slice) -> Mapping[str, LazyRows]:
+        return {name: whole[name].select(order[name][part]) for name in used}
+
+    moments = run.moments_of(rows, len(train), measuring.fold)
+    pairs = run.hosts.pairs(run.pairs, "source")
+    if pairs:  # there may be fewer pairs than processes
+        mesh = mesh_for(run.devices, moments)
+        yield from _fitted(run, measuring, SHUFFLED, moments, test, pairs, mesh=mesh)
+
+
+def pixels(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Row]:
+    """Maps from principal components of the pixels, and these components against themselves."""
+    seen = run.data.take_pixels(measuring.split.train)
+    components = principal_components(seen, min(COMPONENTS, *seen.shape))
+    targets = list(dict.fromkeys(target for _, target in run.pairs))
+    selected = run.data.select(measuring.split.train)
+    train = {PIXELS: LazyRows.of(components(seen)), **{name: selected[name] for name in targets}}
+    tested = padded_rows(np.asarray(components(run.data.take_pixels(measuring.split.test))))
+    moments = FoldMoments.of(train, fold=measuring.fold)
+    pairs = [(PIXELS, name) for name in targets]
+    yield from _fitted(run, measuring, PIXEL_MAPS, moments, {PIXELS: tested, **test}, pairs)
+    yield from _rows(run, measuring, OWN, (PIXELS, PIXELS), measuring.compare(tested, tested))
+
+
+def _fitted(
+    run: Aligning,
+    measuring: Measuring,
+    method: str,
+    moments: FoldMoments,
+    test: TestRows,
+    pairs: list[Pair],
+    **options: Any,
+) -> Iterator[Row]:
+    maps = fit_pairs(moments, "ridge", pairs=pairs, l2=run.config.protocol.l2, **options)
+
+    def compare(pair: Pair) -> Compared:
+        try:
+            return measuring.evaluate(maps[pair], test[pair[0]], test[pair[1]])
+        except UserError:  # a map that carries nothing: as good as chance, but not a number
+            return Compared([])
+
+    for pair, numbers in zip(pairs, measuring.concurrently(compare, pairs, run.data)):
+        yield from _rows(run, measuring, method, pair, numbers)
+
+
+def _rows(run: Aligning, measuring: Measuring, method: str, pair: Pair, numbers: Compared) -> list[Row]:
+    return numbers.rows(run.data.store.dataset, *pair, method, None, measuring.seed)

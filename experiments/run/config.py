@@ -1,4 +1,4 @@
-"""What a run of the main command does: the flags that users set, read and checked before any work starts."""
+"""The configurations of commands: the flags that users set, read and checked before any work starts."""
 
 import dataclasses
 import functools
@@ -27,24 +27,19 @@ WITH_DATA = {"controls": "none", "heatmaps": "all"}
 
 def _names(name: str, text: str) -> tuple[str, ...] | None:
     """Encoders as given; whether the store has them is checked when it is opened."""
-    if text == "all":
-        return None
-    return flags.words(name, text, tuple(part.strip() for part in text.split(",")), "encoder")
+    return None if text == "all" else flags.words(name, text, None, "encoder")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairwiseConfig:
-    """The exact configuration of a run; ``config.json`` holds it.
-
-    The help of its flag says what a field does. Beyond that:
+    """The exact configuration of a run; ``config.json`` holds it, and the help of its flag says what a field does.
 
     Attributes:
-      models, sources, targets: None for all there are.
+      models, sources, targets, heatmaps: None for all there are.
       protocol: with every setting that a flag changed.
       ranks: None for the methods' own choice, "cv", or numbers where None is no limit.
       fit_rank: None for the methods' own.
       fmr: ascending.
-      heatmaps: names of measures to draw, None for all, () for none.
     """
 
     store: str | None = flags.field(
@@ -72,21 +67,15 @@ class PairwiseConfig:
         "of each side), `landmarks` or `landmarks:FILE.csv` (five points, aligned as for ArcFace).",
     )
     bad_images: str = flags.field(
-        "fail",
-        "A photograph that cannot be read stops the run (`fail`) or is left out and named (`skip`).",
-        choices=("fail", "skip"),
+        "fail", "Unreadable photographs stop the run or are left out and named.", choices=("fail", "skip")
     )
     embedding_cache: str = flags.field(
         "default",
         "Directory that caches the embeddings of --images. `default` is one per user (~/.cache/jaxalign, or under "
         "XDG_CACHE_HOME).",
     )
-    sources: tuple[str, ...] | None = flags.field(
-        "all", "Map only from these of the models. Example: --sources=clip", read=_names
-    )
-    targets: tuple[str, ...] | None = flags.field(
-        "all", "Map only into these of the models. Example: --targets=arcface,adaface", read=_names
-    )
+    sources: tuple[str, ...] | None = flags.field("all", "Map only from these of the models.", read=_names)
+    targets: tuple[str, ...] | None = flags.field("all", "Map only into these of the models.", read=_names)
     nonfinite: str = flags.field(
         "fail",
         "What to do with rows that cannot be compared, because one encoder gave NaN, infinity or all zeros: `fail` "
@@ -108,16 +97,11 @@ class PairwiseConfig:
         "full, shared 96, reduced_rank cv. Example: --ranks=16,64,full",
         read=flags.ranks,
     )
-    loss: str = flags.field(
-        "contrastive",
-        f"What low_rank and joint minimise, of: {', '.join(LOSSES)}. Example: --loss=cosine",
-        choices=LOSSES,
-    )
+    loss: str = flags.field("contrastive", "What low_rank and joint minimise.", choices=LOSSES)
     steps: int = flags.field(400, "Steps of Adam for low_rank and joint.")
     fit_rank: int | None = flags.field(
         None,
-        "Dimensions that low_rank and joint are fitted in. Without it: 128, or as many as the encoders have. Example: "
-        "--fit_rank=64",
+        "Dimensions that low_rank and joint are fitted in. Without it: 128, or as many as the encoders have.",
         read=flags.one_rank,
     )
     folds: int = flags.field(5, "Number of parts that training people are split into for cross-validation.")
@@ -184,18 +168,13 @@ class PairwiseConfig:
     )
     devices: int | None = flags.field(
         None,
-        "How many of this process's devices share rows, pairs and test sets. Without it: every accelerator, or one "
-        "CPU.",
+        "Devices of this process that share the work. Without it: every accelerator, or one CPU.",
         kind=int,
     )
 
     @classmethod
     def from_flags(cls, values: Any) -> "PairwiseConfig":
-        """Reads the values of flags, given as attributes; a flag that ``values`` lacks has its default.
-
-        Raises:
-          UserError: a value is not usable, or two contradict each other.
-        """
+        """Reads the values of flags, given as attributes; a flag that ``values`` lacks has its default."""
         given = flags.every(cls, values) | flags.every(Protocol, values)
         demonstration = given["store"] is None and given["images"] is None
         for name, usual in (DEMONSTRATION if demonstration else WITH_DATA).items():
@@ -207,42 +186,43 @@ class PairwiseConfig:
         read["curves"] &= given["pair_list"] is None and given["gallery"] == "all"
         config = cls(**read)
         config._check()
-        return dataclasses.replace(config, heatmaps=_heatmaps(given["heatmaps"], config.measure_names()))
+        if given["heatmaps"] in ("all", "none"):
+            drawn = None if given["heatmaps"] == "all" else ()
+        else:
+            drawn = flags.words("heatmaps", given["heatmaps"], config.measure_names(), "measure")
+        return dataclasses.replace(config, heatmaps=drawn)
 
     def _check(self) -> None:
-        methods = self.protocol.methods
+        """Raises ``UserError`` where values contradict each other."""
         for name in ("store", "images"):
             if getattr(self, name) == "":
                 raise UserError(f"--{name} is empty. {flags.of(PairwiseConfig)[name].help}")
         if self.images and self.models is None and (self.store or not self.images.startswith("faces:")):
             raise UserError("--images needs --models: the encoders to embed with, separated by commas.")
-        if self.ranks is not None and not RANKED & set(methods):
-            raise UserError(f"--ranks applies to {', '.join(sorted(RANKED))}; --methods has none of them.")
+        methods = set(self.protocol.methods)
+        for name, value, of in (("ranks", self.ranks, RANKED), ("fit_rank", self.fit_rank, GRADIENT)):
+            if value is not None and not of & methods:
+                raise UserError(f"--{name} applies to {', '.join(sorted(of))}; --methods has none of them.")
         if self.ranks == "cv" and "reduced_rank" not in methods:
             raise UserError("--ranks=cv chooses the rank of reduced_rank, which is not among --methods.")
-        if GRADIENT & set(methods):
-            for method in sorted(GRADIENT & set(methods)):
-                SOLVERS[method](**self.gradient_options()).validate()
-        elif self.fit_rank is not None:
-            raise UserError(
-                f"--fit_rank applies to {', '.join(sorted(GRADIENT))}; --methods has none of them."
-            )
+        for method in sorted(GRADIENT & methods):
+            SOLVERS[method](**self.fit_options(method, 0)).validate()
         if self.folds < 2:
             raise UserError(f"--folds takes a whole number of 2 or more, got {self.folds}.")
-        if self.pair_list is not None and "verification" not in self.measures:
+        listed, balanced = self.pair_list is not None, self.protocol.comparisons != "all"
+        if listed and "verification" not in self.measures:
             raise UserError("--pair_list is for verification, which is not among --measures.")
-        if self.pair_list is not None and self.protocol.comparisons != "all":
+        if listed and balanced:
             raise UserError("--pair_list and --comparisons=balanced exclude each other; leave one out.")
-        if self.gallery != "all" and (self.pair_list is not None or self.protocol.comparisons != "all"):
-            raise UserError(
-                f"--gallery={self.gallery} goes with all comparisons; leave --pair_list and --comparisons "
-                f"out."
-            )
-
-        if self.intervals and (
-            self.gallery != "all" or self.pair_list is not None or self.protocol.comparisons != "all"
-        ):
+        if self.gallery != "all" and (listed or balanced):
+            left_out = "leave --pair_list and --comparisons out"
+            raise UserError(f"--gallery={self.gallery} goes with all comparisons; {left_out}.")
+        if self.intervals and (self.gallery != "all" or listed or balanced):
             raise UserError("--intervals goes with --gallery=all and all comparisons; leave one of them out.")
+
+    def with_protocol(self, **settings: Any) -> "PairwiseConfig":
+        """The same run with other settings of the protocol, even of those that it fixes."""
+        return dataclasses.replace(self, protocol=dataclasses.replace(self.protocol, **settings))
 
     def measure_names(self) -> tuple[str, ...]:
         """What the results may hold in the column ``measure``."""
@@ -254,55 +234,36 @@ class PairwiseConfig:
             names += ["accuracy", "accuracy_error"] if self.pair_list else []
         return tuple(names)
 
-    def pairs(self, encoders: tuple[str, ...]) -> list[tuple[str, str]]:
-        """The ordered pairs to align, of a store opened with these encoders."""
+    def pairs(self, dims: Mapping[str, int]) -> list[tuple[str, str]]:
+        """The ordered pairs to align, of encoders with these widths, which the flags must suit."""
         for flag, names in (("sources", self.sources), ("targets", self.targets)):
             for name in names or ():
-                if name not in encoders:
-                    raise UserError(f"--{flag}: there is no encoder '{name}' among {', '.join(encoders)}.")
-        pairs = [(s, t) for s in self.sources or encoders for t in self.targets or encoders if s != t]
+                if name not in dims:
+                    raise UserError(f"--{flag}: there is no encoder '{name}' among {', '.join(dims)}.")
+        pairs = [(s, t) for s in self.sources or dims for t in self.targets or dims if s != t]
         if not pairs:
             raise UserError("--sources and --targets leave no pair of two different encoders.")
+        if self.fit_rank is not None and "low_rank" in self.protocol.methods:
+            for source, target in pairs:
+                if self.fit_rank > min(dims[source], dims[target]):
+                    has = f"{source} → {target} has only {min(dims[source], dims[target])} dimensions"
+                    raise UserError(f"--fit_rank={self.fit_rank}: {has} to map through.")
         return pairs
 
     def cuts(self, method: str) -> tuple[int | None, ...]:
         """Ranks to measure a method at; None is the method as fitted, without a further limit."""
-        if method not in RANKED or self.ranks is None or isinstance(self.ranks, str):
-            return (None,)
-        return self.ranks
+        return self.ranks if method in RANKED and isinstance(self.ranks, tuple) else (None,)
 
     def fit_options(self, method: str, widest: int) -> dict[str, Any]:
-        """Keyword arguments of ``fit_pairs`` for a method; one fit serves every rank.
-
-        Args:
-          method: its name.
-          widest: largest width among the encoders.
-        """
+        """Keyword arguments of ``fit_pairs`` for a method; one fit serves every rank up to the ``widest`` encoder's."""
         if method in GRADIENT:
-            return self.gradient_options()
-        options: dict[str, Any] = {}
-        if method in PENALISED:
-            options["l2"] = self.protocol.l2
+            return {"loss": self.loss, "steps": self.steps, "rank": self.fit_rank}
+        options: dict[str, Any] = {"l2": self.protocol.l2} if method in PENALISED else {}
         if method in self.chosen_ranks():
             options["rank"] = "cv"
         if method == "shared" and isinstance(self.ranks, tuple):
             options["rank"] = max(widest if rank is None else rank for rank in self.ranks)
         return options
-
-    def gradient_options(self) -> dict[str, Any]:
-        """Settings of the methods that are fitted by gradient."""
-        return {"loss": self.loss, "steps": self.steps, "rank": self.fit_rank}
-
-    def check_fit_rank(self, pairs: list[tuple[str, str]], dims: Mapping[str, int]) -> None:
-        """Refuses a rank that a pair's narrower side has not."""
-        if self.fit_rank is None or "low_rank" not in self.protocol.methods:
-            return
-        for pair in pairs:
-            if self.fit_rank > min(dims[name] for name in pair):
-                raise UserError(
-                    f"--fit_rank={self.fit_rank}: {pair[0]} → {pair[1]} has only {min(dims[name] for name in pair)} "
-                    "dimensions to map through."
-                )
 
     def rank_as_fitted(self, method: str) -> bool:
         """Whether the fit itself has a rank to report, though no number was asked for."""
@@ -322,6 +283,7 @@ class PairwiseConfig:
 
 
 def _controls(text: str, images: str | None) -> tuple[str, ...]:
+    """The controls of a run; ``all`` leaves out the pixels of photographs that are not given."""
     if text == "none":
         return ()
     there = CONTROLS if images else tuple(name for name in CONTROLS if name != "pixels")
@@ -329,12 +291,6 @@ def _controls(text: str, images: str | None) -> tuple[str, ...]:
     if "pixels" in chosen and not images:
         raise UserError("--controls=pixels needs the photographs: give --images, or leave pixels out.")
     return chosen
-
-
-def _heatmaps(text: str, names: tuple[str, ...]) -> tuple[str, ...] | None:
-    if text in ("all", "none"):
-        return None if text == "all" else ()
-    return flags.words("heatmaps", text, names, "measure")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,15 @@
 """The data of a run, checked before any work starts: a store or photographs; caches, and the devices to use."""
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -50,57 +52,41 @@ class Data:
 
     @classmethod
     def open(cls, config: PairwiseConfig) -> "Data":
-        """Opens and checks the store of a run.
-
-        Raises:
-          UserError: the store is not usable, an encoder is not in it, fewer than two are asked for, nobody
-            has two photographs, or some rows cannot be compared and are not to be dropped.
-        """
+        """Opens the store of a run; ``UserError`` where it is not usable or has rows that are not to be dropped."""
         store = open_store(config)
         encoders = tuple(name for name in store.encoders if name != PIXELS or "pixels" not in config.controls)
+        called = f"store {store.dataset!r}"
         if len(encoders) < 2:
-            raise UserError(
-                f"store {store.dataset!r}: aligning takes at least two encoders, got {', '.join(encoders)}."
-            )
+            raise UserError(f"{called}: aligning takes at least two encoders, got {', '.join(encoders)}.")
         unusable = unusable_rows(store, encoders)
         if unusable and config.nonfinite == "fail":
-            raise UserError(
-                f"{describe_unusable(store, unusable)} --nonfinite=drop leaves them out of every encoder."
-            )
-        bad = [rows for kinds in unusable.values() for rows in kinds]
-        rows = np.setdiff1d(np.arange(store.rows), np.concatenate(bad)) if bad else np.arange(store.rows)
-        identities = np.asarray(store.identities)[rows]
+            found = "; ".join(describe_unusable(unusable))
+            raise UserError(f"{called}: {found}. --nonfinite=drop leaves them out of every encoder.")
+        usable = np.ones(store.rows, bool)
+        for rows in itertools.chain(*unusable.values()):
+            usable[rows] = False
+        rows = np.flatnonzero(usable)
         if len(rows) == 0:
-            raise UserError(
-                f"store {store.dataset!r}: no row is left after dropping those that cannot be compared."
-            )
-        require_repeated_identities(identities, f"store {store.dataset!r}")
+            raise UserError(f"{called}: no row is left after dropping those that cannot be compared.")
+        identities = np.asarray(store.identities)[rows]
+        require_repeated_identities(identities, called)
         return cls(store, encoders, rows, identities, config.protocol.normalize)
 
     @property
-    def dropped(self) -> int:
-        """How many rows of the store are not used."""
-        return self.store.rows - len(self.rows)
-
-    def describe_dropped(self) -> str:
-        """One sentence about the rows that are not used."""
-        return (
-            f"{self.dropped:,} of {self.store.rows:,} rows were dropped from every encoder, because of NaN, "
-            "infinite or all-zero rows"
-        )
+    def dims(self) -> dict[str, int]:
+        """The width of each encoder to align."""
+        return {name: self.store.dims[name] for name in self.encoders}
 
     def only(self, encoders: Sequence[str]) -> "Data":
         """The same rows of only these encoders."""
         return dataclasses.replace(self, store=self.store.only(encoders), encoders=tuple(encoders))
 
-    @property
-    def lazy(self) -> dict[str, LazyRows]:
-        """All rows of the store under every encoder, as float32, of length 1 if asked for; nothing is read yet."""
-        return {name: prepared(LazyRows.of(self.store[name]), self.normalize) for name in self.encoders}
-
     def select(self, rows: np.ndarray) -> dict[str, LazyRows]:
-        """Some rows of ``lazy``, given by their indices among the usable rows."""
-        return {name: lazy.select(self.rows[rows]) for name, lazy in self.lazy.items()}
+        """Rows by their indices among the usable ones, as float32, of length 1 if asked for; nothing is read yet."""
+        return {
+            name: prepared(LazyRows.of(self.store[name]), self.normalize).select(self.rows[rows])
+            for name in self.encoders
+        }
 
     def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The same rows as ``select``, in memory."""
@@ -111,29 +97,23 @@ class Data:
         return np.asarray(self.store[PIXELS])[self.rows[rows]]
 
     def split(self, seed: int, train_fraction: float, max_per_person: int) -> Split:
-        """Splits people into training and test; the split holds indices among the usable rows.
-
-        Raises:
-          UserError: a side is empty, or no test person has two photographs.
-        """
+        """Splits people into training and test; the split holds indices among the usable rows."""
         split = published_split(self.identities, seed, train_fraction)
-        test = split.test
         if max_per_person:
-            test = limit_per_person(test, self.identities, max_per_person)
-        people = len(np.unique(self.identities))
-        counts = np.unique(self.identities[test], return_counts=True)[1]
-        if len(split.train) == 0 or len(test) == 0:
+            test = limit_per_person(split.test, self.identities, max_per_person)
+            split = dataclasses.replace(split, test=test)
+        counts = np.unique(self.identities[split.test], return_counts=True)[1]
+        if len(split.train) == 0 or len(split.test) == 0:
             raise UserError(
-                f"store {self.store.dataset!r}: {people} people cannot be split into {train_fraction:g} for "
-                "training and the rest for testing; one side is empty."
+                f"store {self.store.dataset!r}: {len(np.unique(self.identities))} people cannot be split into "
+                f"{train_fraction:g} for training and the rest for testing; one side is empty."
             )
         if len(counts) < 2 or counts.max() < 2:
             raise UserError(
-                f"store {self.store.dataset!r}, seed {seed}: the {len(counts)} test people have {len(test)} "
-                "photographs to test, which gives no genuine or no impostor comparison; at least two people "
-                "are needed, one of them with two photographs."
+                f"store {self.store.dataset!r}, seed {seed}: the {len(counts)} test people have {len(split.test)} "
+                "photographs to test; at least two people are needed, one of them with two photographs."
             )
-        return dataclasses.replace(split, test=test)
+        return split
 
 
 def open_store(config: PairwiseConfig) -> EmbeddingStore:
@@ -141,7 +121,9 @@ def open_store(config: PairwiseConfig) -> EmbeddingStore:
     if config.images is None:
         assert config.store is not None
         return EmbeddingStore.open(config.store, encoders=config.models)
-    models, stores = config.models or bundled_models(), []
+    from jaxalign.vision.zoo import shipped
+
+    models, stores = config.models or tuple(f"zoo:{name}" for name in shipped()), []
     if "pixels" in config.controls:
         models = (*models, PIXEL_MODEL)
     if config.store is not None:
@@ -149,11 +131,7 @@ def open_store(config: PairwiseConfig) -> EmbeddingStore:
         if given := [name for name in models if name in there]:
             stores.append(EmbeddingStore.open(config.store, encoders=given))
         models = tuple(name for name in models if name not in there)
-    if models:
-        cache = cache_directory(config.embedding_cache, "embeddings")
-        how: dict[str, Any] = {"crop": config.crop, "bad_images": config.bad_images, "cache": cache}
-        stores.append(cached_store(config.images, models, **how))
-    return join(stores)
+    return join([*stores, cached_store(config, models)] if models else stores)
 
 
 def prepared(rows: LazyRows, normalize: str) -> LazyRows:
@@ -163,9 +141,7 @@ def prepared(rows: LazyRows, normalize: str) -> LazyRows:
     return rows.then(lambda part: np.asarray(part, np.float32), dtype=np.float32)
 
 
-def unusable_rows(
-    store: EmbeddingStore, encoders: Sequence[str]
-) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+def unusable_rows(store: EmbeddingStore, encoders: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """For each encoder that has some: its rows with NaN or infinity, and its rows of zeros."""
     found = {}
     for name in encoders:
@@ -179,55 +155,35 @@ def unusable_rows(
     return found
 
 
-def describe_unusable(store: EmbeddingStore, unusable: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
-    """One sentence: which encoder, how many rows, which row first."""
-    parts = []
+def describe_unusable(unusable: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Iterator[str]:
+    """Which encoder, how many rows, which row first."""
     for name, kinds in unusable.items():
         for rows, what in zip(kinds, ("NaN or infinite values", "all zeros"), strict=True):
             if len(rows):
                 noun = "row" if len(rows) == 1 else "rows"
-                parts.append(f"encoder {name!r} has {len(rows):,} {noun} of {what} (first: row {rows[0]})")
-    return f"store {store.dataset!r}: " + "; ".join(parts) + "."
+                yield f"encoder {name!r} has {len(rows):,} {noun} of {what} (first: row {rows[0]})"
 
 
-def bundled_models() -> tuple[str, ...]:
-    """Specifications of the encoders whose weights ship with the package."""
-    from jaxalign.vision.zoo import shipped
+def cached_store(config: PairwiseConfig, models: Sequence[str]) -> EmbeddingStore:
+    """The store of a run's photographs under these encoders; embeds now what the cache lacks.
 
-    return tuple(f"zoo:{name}" for name in shipped())
-
-
-def cached_store(
-    images: str,
-    models: Sequence[str],
-    *,
-    crop: str,
-    bad_images: Literal["fail", "skip"],
-    cache: pathlib.Path,
-) -> EmbeddingStore:
-    """The store of these photographs under these encoders; embeds now what the cache lacks.
-
-    Args:
-      images: specification of the photographs.
-      models: specifications of the encoders.
-      crop, bad_images: values of the flags.
-      cache: directory with one directory for each set of photographs and crop, which holds one store for each set
-        of encoders that was missing in a run.
-
-    Raises:
-      UserError: the photographs or encoders cannot be used.
+    The cache has one directory for each set of photographs and crop, which holds one store for each set of encoders
+    that was missing in a run.
     """
+    assert config.images is not None
     from jaxalign.vision.encoders import load_encoder
     from jaxalign.vision.extract import EncoderView, extract
     from jaxalign.vision.images import SourceOptions, open_images, parse_crop
 
+    images, crop = config.images, config.crop
+    bad_images: Any = config.bad_images
+    cache = cache_directory(config.embedding_cache, "embeddings")
     cut, source = parse_crop(crop), open_images(images, SourceOptions())
     encoders = [load_encoder(model) for model in models]
     check_new_names([encoder.name for encoder in encoders])
     infos = {encoder.name: EncoderView(crop=cut, encoder=encoder).info() for encoder in encoders}
-    place = (
-        cache / f"{source.dataset}-{_digest([images, crop, bad_images, *map(_state, source.samples or ())])}"
-    )
+    digest = _digest([images, crop, bad_images, *map(_state, source.samples or ())])
+    place = cache / f"{source.dataset}-{digest}"
     there = _embedded(place, infos)
     missing = [encoder for encoder in encoders if encoder.name not in there]
     if missing:
@@ -281,20 +237,15 @@ class EmbeddingProgress:
             self.progress.note(f"skipped {image.sample.sample_id}: {image.reason}")
         self.embedded, self.skipped = embedded, self.skipped + len(bad)
         now = self.embedded + self.skipped
-        of = ""
         if self._all is not None:
             self.progress.total = self._all - (done - now)
-            of = f" of {self._all:,}"
+        of = "" if self._all is None else f" of {self._all:,}"
         rate = embedded / max(time.monotonic() - self._started, 1e-9)
-        label = f"{done:,}{of} photographs, {rate:,.0f} a second"
-        self.progress.step(label, now - self.progress.done)
+        self.progress.step(f"{done:,}{of} photographs, {rate:,.0f} a second", now - self.progress.done)
 
 
 def set_compilation_cache(value: str) -> pathlib.Path | None:
-    """Makes JAX keep compiled programs in a directory, small programs of the CPU included.
-
-    Args:
-      value: of ``--compilation_cache``.
+    """Makes JAX keep compiled programs in the directory of ``--compilation_cache``, small programs included.
 
     Returns:
       The directory; None where ``value`` is "none" or the default directory cannot be written.
@@ -303,12 +254,9 @@ def set_compilation_cache(value: str) -> pathlib.Path | None:
         jax.config.update("jax_enable_compilation_cache", False)
         return None
     directory = cache_directory(value, "compiled")
-    try:
+    with contextlib.suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
-        usable = os.access(directory, os.W_OK | os.X_OK)
-    except OSError:
-        usable = False
-    if not usable:
+    if not os.path.isdir(directory) or not os.access(directory, os.W_OK | os.X_OK):
         if value != "default":
             raise UserError(f"--compilation_cache={value} is not a directory that can be written.")
         return None
@@ -330,18 +278,13 @@ def chosen_devices(count: int | None) -> list[Any]:
     """The devices of ``--devices``: so many, or where no number is given every accelerator, or one CPU.
 
     More CPU devices are simulated on the same cores and memory, so that they serve tests only.
-
-    Raises:
-      UserError: this process has not so many.
     """
     there = jax.local_devices()
     if count is None:
         return there if there[0].platform != "cpu" else there[:1]
     if not 1 <= count <= len(there):
-        raise UserError(
-            f"--devices takes a whole number from 1 to {len(there)}, the {there[0].platform} devices of this process; "
-            f"got {count}."
-        )
+        here = f"the {there[0].platform} devices of this process"
+        raise UserError(f"--devices takes a whole number from 1 to {len(there)}, {here}; got {count}.")
     return there[:count]
 
 
@@ -350,15 +293,3 @@ def mesh_for(devices: Sequence[Any], moments: FoldMoments) -> Mesh | None:
     if isinstance(moments.total, ShardedMoments):
         return moments.total.mesh
     return device_mesh(devices) if len(devices) > 1 else None
-
-
-def mesh_of(devices: Sequence[Any], widths: Iterable[int], fold: np.ndarray | None) -> Mesh | None:
-    """The mesh to sum moments on; None for one device.
-
-    Args:
-      devices: to use.
-      widths: of the encoders.
-      fold: of the training rows; the moments of each fold are in memory together with the total.
-    """
-    matrices = 1 if fold is None else 2 + int(fold.max())
-    return device_mesh(devices, widths=[*widths], matrices=matrices) if len(devices) > 1 else None

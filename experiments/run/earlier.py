@@ -34,28 +34,19 @@ COMMON_PROTOCOL = ("name", "normalize", "train_fraction", "own_photograph")
 COMMON_SETTINGS = ("max_per_person", "gallery", "nonfinite")
 Record = TypeVar("Record")
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What an analysis reads instead of measuring it."""
-
-    results: str | None = flags.field(
+READING: flags.Group = dict(
+    results=flags.Flag(
         None,
         "Directories of an earlier run, separated by commas, to read results from instead of measuring again: of "
         "`experiments.pairwise`, or of `experiments.geometry` where similarities of spaces are wanted. "
         "Example: --results=results/pairwise",
-    )
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Earlier:
-    """The results of one earlier run.
-
-    Attributes:
-      path: as ``--results`` names it.
-      content: its ``config.json``.
-      rows: of all of its tables.
-    """
+    """An earlier run: its path as ``--results`` names it, its ``config.json``, the rows of its tables."""
 
     path: str
     content: Mapping[str, Any]
@@ -63,18 +54,12 @@ class Earlier:
 
     @classmethod
     def open(cls, text: str) -> "Earlier":
-        """Reads a directory.
-
-        Raises:
-          UserError: it holds no results, damaged ones, or those of another version.
-        """
+        """Reads a directory; ``UserError`` where it holds no results, damaged ones, or those of another version."""
         path = pathlib.Path(text.strip()).expanduser()
         try:
-            content = read_config(path)
-            tables = [_rows(path / name) for name in TABLES if (path / name).exists()]
+            return cls(text, read_config(path), [row for name in TABLES for row in _rows(path / name)])
         except UserError as error:
             raise UserError(f"--results={text}: {error}") from error
-        return cls(text, content, [row for table in tables for row in table])
 
     @property
     def datasets(self) -> list[str]:
@@ -91,10 +76,9 @@ class Earlier:
         of = self.content.get("store") or next(iter(self.content.get("stores") or ({},)))
         theirs, ours = of.get("checksums", {}), data.store.checksums
         for name in data.encoders:
-            if name in theirs and theirs[name] != ours[name]:
-                raise UserError(
-                    f"--results={self.path} is of other embeddings of encoder {name!r} than this store's."
-                )
+            if theirs.get(name, ours[name]) != ours[name]:
+                other = f"is of other embeddings of encoder {name!r} than this store's"
+                raise UserError(f"--results={self.path} {other}.")
         self._require_same(config.protocol, self._config.get("protocol", {}), ("normalize", "train_fraction"))
 
     def require_same_settings(self, config: PairwiseConfig) -> None:
@@ -115,66 +99,47 @@ class Earlier:
         for name in names:
             own = plain(getattr(ours, name))
             if theirs.get(name, own) != own:
-                raise UserError(
-                    f"--results={self.path} was made with --{name}={_shown(theirs[name])}, this run has {_shown(own)}."
-                )
+                made = f"was made with --{name}={_shown(theirs[name])}, this run has {_shown(own)}"
+                raise UserError(f"--results={self.path} {made}.")
 
 
 def of_stores(
     directories: str | None, stores: Sequence[Data], config: PairwiseConfig
 ) -> dict[str, list[Row]]:
-    """Rows of stores by their own maps, by data set, of those stores that ``directories`` have results of.
-
-    Args:
-      directories: results of ``experiments.pairwise``, separated by commas, each of one store; None for none.
-      stores: those of the run.
-      config: with the methods and seeds that are wanted, and the settings that the results must have.
+    """Rows of stores by their own maps, by data set, where ``directories`` have results of ``experiments.pairwise``.
 
     Raises:
-      UserError: a directory holds results of another command, of none of the stores, of other embeddings or settings,
-        or lacks a pair, method or seed.
+      UserError: a directory has results of another command, of none of the stores, of other embeddings or settings
+        than ``config``, or lacks a pair, method or seed of it.
     """
-    of, protocol = {data.store.dataset: data for data in stores}, config.protocol
+    of = {data.store.dataset: data for data in stores}
     known: dict[str, list[Row]] = {}
     for earlier in map(Earlier.open, directories.split(",") if directories else ()):
+        called, driver = f"--results={earlier.path}", earlier.content.get("driver")
+        if driver != "pairwise":
+            raise UserError(f"{called}: expected results of pairwise, got those of {driver}.")
         name = earlier.datasets[0] if len(earlier.datasets) == 1 else ""
-        if earlier.content.get("driver") != "pairwise":
-            raise UserError(
-                f"--results={earlier.path}: expected results of pairwise, got those of {earlier.content.get('driver')}."
-            )
         if name not in of:
-            raise UserError(f"--results={earlier.path} is not of one of the data sets {', '.join(of)} alone.")
+            raise UserError(f"{called} is not of one of the data sets {', '.join(of)} alone.")
         earlier.require_same_embeddings(of[name], config)
         earlier.require_same_settings(config)
-        pairs = config.pairs(of[name].encoders)
-        wanted = dict.fromkeys(itertools.product(pairs, protocol.methods, protocol.seeds), False)
-        known[name] = []
-        for row in earlier.own_rows:
-            place = (row.source, row.target), row.method, row.seed
-            if place in wanted:
-                known[name].append(row)
-                wanted[place] = True
-        for ((source, target), method, seed), there in wanted.items():
-            if not there:
-                raise UserError(
-                    f"--results={earlier.path} has nothing of {source} → {target} by {method}, seed {seed}."
-                )
+        pairs = config.pairs(of[name].dims)
+        wanted = dict.fromkeys(itertools.product(pairs, config.protocol.methods, config.protocol.seeds))
+        place_of = lambda row: ((row.source, row.target), row.method, row.seed)  # noqa: E731
+        known[name] = [row for row in earlier.own_rows if place_of(row) in wanted]
+        there = set(map(place_of, known[name]))
+        for (source, target), method, seed in wanted:
+            if ((source, target), method, seed) not in there:
+                raise UserError(f"{called} has nothing of {source} → {target} by {method}, seed {seed}.")
     return known
 
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """All that the directory of a command, or of a study with one directory for each part, holds.
-
-    Attributes:
-      parts: in the order of their names.
-      absent: parts of a study that are not there, and why where that is known.
-      driver: of the directory itself.
-    """
+    """What the directory of a command or a study holds: its parts by name, and those absent, with known reasons."""
 
     parts: Sequence[Part]
     absent: Sequence[str]
-    driver: str
 
     @property
     def datasets(self) -> list[str]:
@@ -191,9 +156,8 @@ def read_tree(path: pathlib.Path) -> Tree:
     if not path.is_dir():
         raise UserError(f"there is no directory {path}; give the --out of a command or of a study.")
     config = read_config(path)
-    driver = str(config.get("driver"))
-    if driver != STUDY:
-        return Tree([_part(path, config)], [], driver)
+    if config.get("driver") != STUDY:
+        return Tree([_part(path, config)], [])
     folders = sorted(f for f in path.iterdir() if f.name[0] != "." and (f / "config.json").is_file())
     found = [(folder, read_config(folder)) for folder in folders]
     parts = [_part(folder, own) for folder, own in found if own.get("driver") in SECTIONS]
@@ -203,15 +167,11 @@ def read_tree(path: pathlib.Path) -> Tree:
     named = [item if isinstance(item, str) else str(item.get("name")) for item in config.get("parts") or []]
     there = {part.name for part in parts}
     failed = [f"{name} ({why})" for name, why in (config.get("failed") or {}).items()]
-    return Tree(parts, [*(name for name in named if name not in there), *failed], driver)
+    return Tree(parts, [*(name for name in named if name not in there), *failed])
 
 
 def read_config(path: pathlib.Path) -> dict[str, Any]:
-    """The content of a results directory's ``config.json``.
-
-    Raises:
-      UserError: it is not there, is damaged, or is not of our format and version.
-    """
+    """The content of a results directory's ``config.json``, which must be of our format and version."""
     file = path / "config.json"
     if not file.exists():
         raise UserError(f"{path} holds no results: there is no config.json in it.")
@@ -219,24 +179,23 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} holds no results: its config.json is not of format {FORMAT}.")
     if content.get("version") != FORMAT_VERSION:
-        raise UserError(
-            f"{path} is of version {content.get('version')} of the format of results, expected {FORMAT_VERSION}; run "
-            "the command that wrote it again."
-        )
+        version = f"{content.get('version')} of the format of results, expected {FORMAT_VERSION}"
+        raise UserError(f"{path} is of version {version}; run the command that wrote it again.")
     return content
 
 
 def _part(path: pathlib.Path, config: Mapping[str, Any]) -> Part:
     driver = str(config.get("driver"))
     if driver not in SECTIONS:
-        raise UserError(
-            f"{path} was written by experiments.{driver}, of which there is no report; there is one of "
-            f"{', '.join([*SECTIONS, STUDY])}."
-        )
+        there = f"there is no report; there is one of {', '.join([*SECTIONS, STUDY])}"
+        raise UserError(f"{path} was written by experiments.{driver}, of which {there}.")
     if not (path / "results.parquet").exists():
         raise UserError(f"{path} holds no results.parquet; it may be the output of a run that was cut short.")
     rows = _rows(path / "results.parquet")
-    _check_csv(path, len(rows))
+    count = sum(1 for _ in _lines(path / "results.csv", COLUMNS))
+    if count != len(rows) and (path / "results.csv").exists():  # put together by hand
+        differ = f"results.csv has {count:,} rows, results.parquet has {len(rows):,}"
+        raise UserError(f"{path} mixes two runs: {differ}; run the command again.")
     fits = _lines(path / "fits.csv", ("source", "target", "method", "ok"))
     part = Part(
         path.resolve().name,
@@ -244,9 +203,7 @@ def _part(path: pathlib.Path, config: Mapping[str, Any]) -> Part:
         config,
         rows,
         curves=_rows(path / "curves.parquet"),
-        doubtful=frozenset(
-            (fit["source"], fit["target"], fit["method"]) for fit in fits if fit["ok"] != "True"
-        ),
+        doubtful=frozenset((f["source"], f["target"], f["method"]) for f in fits if f["ok"] != "True"),
         alignability=_rows(path / "alignability.parquet"),
         projection=_records(path / "projection.csv", Point),
         predictions=_records(path / "prediction.csv", Predicted),
@@ -290,9 +247,8 @@ def _lines(file: pathlib.Path, columns: Sequence[str]) -> Iterator[dict[str, str
 def _require_columns(file: pathlib.Path, columns: Sequence[str], there: Sequence[str]) -> None:
     missing = [column for column in columns if column not in there]
     if missing:
-        raise UserError(
-            f"{file} has no column {missing[0]}; it was written by another version, run the command again."
-        )
+        why = "it was written by another version, run the command again"
+        raise UserError(f"{file} has no column {missing[0]}; {why}.")
 
 
 def _records(file: pathlib.Path, kind: type[Record]) -> list[Record]:
@@ -320,31 +276,18 @@ def _json(file: pathlib.Path) -> Any:
         raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
 
 
-def _check_csv(path: pathlib.Path, rows: int) -> None:
-    """Both tables hold the same rows; a directory put together by hand may hold those of two runs."""
-    if not (path / "results.csv").exists():
-        return
-    count = sum(1 for _ in _lines(path / "results.csv", COLUMNS))
-    if count != rows:
-        raise UserError(
-            f"{path} mixes two runs: results.csv has {count:,} rows, results.parquet has {rows:,}; run the command "
-            "again."
-        )
-
-
 def _check_rows(path: pathlib.Path, part: Part) -> None:
     """Every row belongs to the configuration in the same directory."""
     protocol = (part.config.get("config") or {}).get("protocol") or {}
-    expected: dict[str, tuple[set[Any], list[Any]]] = {}
-    if protocol.get("seeds"):
-        expected["seeds"] = ({row.seed for row in part.rows}, protocol["seeds"])
-    if protocol.get("methods") and part.driver == "pairwise":
-        expected["methods"] = ({row.method for row in part.methods()} - set(CONTROLS), protocol["methods"])
-    for name, (found, configured) in expected.items():
-        other = sorted(found - set(configured), key=str)
-        if other:
+    found: dict[str, set[Any]] = {"seeds": {row.seed for row in part.rows}}
+    if part.driver == "pairwise":
+        found["methods"] = {row.method for row in part.methods()} - set(CONTROLS)
+    for name, there in found.items():
+        configured = protocol.get(name)
+        if configured and there - set(configured):
+            other = _shown(sorted(there - set(configured), key=str))
             raise UserError(
-                f"{path} mixes two configurations: its results have the {name} {_shown(other)}, its config.json has "
+                f"{path} mixes two configurations: its results have the {name} {other}, its config.json has "
                 f"{_shown(configured)}; run the command again."
             )
 
@@ -356,10 +299,9 @@ def _check_belong_together(path: pathlib.Path, parts: Sequence[Part]) -> None:
         for what, value in _common(part):
             first, where = known.setdefault(what, (value, part.name))
             if first != value:
-                raise UserError(
-                    f"{path} mixes two configurations: {what} is {_brief(first)} in {where} and {_brief(value)} in "
-                    f"{part.name}; run the study again, or the report on one part."
-                )
+                differ = f"{what} is {_brief(first)} in {where} and {_brief(value)} in {part.name}"
+                again = "run the study again, or the report on one part"
+                raise UserError(f"{path} mixes two configurations: {differ}; {again}.")
 
 
 def _common(part: Part) -> Iterator[tuple[str, Any]]:
@@ -368,8 +310,7 @@ def _common(part: Part) -> Iterator[tuple[str, Any]]:
     protocol = config.get("protocol") or {}
     yield from ((f"protocol.{name}", protocol[name]) for name in COMMON_PROTOCOL if name in protocol)
     yield from ((name, config[name]) for name in COMMON_SETTINGS if name in config)
-    version = (part.config.get("versions") or {}).get("jaxalign")
-    if version:
+    if version := (part.config.get("versions") or {}).get("jaxalign"):
         yield "the version of jaxalign", version
     stores = part.config.get("stores") or [part.config.get("store") or {}]
     for store in stores.values() if isinstance(stores, Mapping) else stores:

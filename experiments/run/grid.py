@@ -6,13 +6,12 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import socket
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from experiments.run import flags, results
 from experiments.run.aligning import Aligning, Place, empty_rows
@@ -31,35 +30,17 @@ from jaxalign.report import Row
 
 FILE = "sweep.json"
 FORMAT = {"format": "jaxalign-sweep", "version": 2}
-TABLES = ("results.csv", "results.parquet", "fits.csv")
 # Each store sees the configuration of ``experiments.pairwise``; these fields are set per store and item, or have no
 # meaning in a sweep.
 NOT_SHARED = ("store", "images", "crop", "bad_images", "embedding_cache", "overwrite", "save_maps")
 NOT_SHARED += ("controls", "heatmaps", "pair_list", "intervals", "curves")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Grid:
-    """What a sweep varies beside methods, ranks and seeds."""
-
-    penalties: str | None = flags.field(
-        None,
-        "Penalties of ridge and reduced_rank, each measured on its own, separated by commas: numbers, and cv or gcv "
-        "beside them. Without it: that of --l2. Example: --penalties=0.01,0.1,1,cv",
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One unit of a sweep: a method with its penalty at one rank, on one split of one store.
+    """One unit of a sweep: a method with its penalty (None if it has none) at one rank, on one split of one store.
 
-    Attributes:
-      number: its index in the order of the results.
-      store: index of the store.
-      dataset: name of the store's data set.
-      seed, method: of the split and the map.
-      l2: penalty, or None where the method has none.
-      rank: upper limit, or None for none.
+    ``number`` is its index in the order of the results, ``store`` that of the store, ``rank`` an upper limit or None.
     """
 
     number: int
@@ -92,12 +73,9 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """A grid over stores, seeds, methods, penalties and ranks.
+    """A grid over stores (paths), seeds, methods, penalties and ranks.
 
-    Attributes:
-      stores: paths.
-      penalties: each is measured on its own.
-      pairwise: everything else, as ``experiments.pairwise`` has it, of the first store.
+    ``pairwise`` is everything else, as ``experiments.pairwise`` has it for the first store.
     """
 
     stores: tuple[str, ...]
@@ -106,47 +84,36 @@ class SweepConfig:
 
     @classmethod
     def from_flags(cls, values: Any) -> "SweepConfig":
-        """Reads absl's flag values.
-
-        Raises:
-          UserError: a value is not usable, or two contradict each other.
-        """
+        """Reads absl's flag values; ``UserError`` where one is not usable, or two contradict each other."""
         if values.stores is None:
             raise UserError("--stores is missing. " + flags.of(Stores)["stores"].help)
         if values.l2 is not None and values.penalties is not None:
             raise UserError("--l2 and --penalties exclude each other; leave one out.")
-        paths = tuple(part.strip() for part in values.stores.split(","))
-        stores = flags.words("stores", values.stores, paths, "store")
+        stores = flags.words("stores", values.stores, None, "store")
         fixed = {"store": stores[0], "controls": "none", "heatmaps": "none", "images": None, "curves": False}
         pairwise = PairwiseConfig.from_flags(flags.namespace(values, **fixed))
-        penalties = (pairwise.protocol.l2,)
-        if values.penalties is not None:
-            penalties = _penalties(values.penalties, pairwise)
-        return cls(stores, penalties, pairwise)
+        return cls(stores, _penalties(values.penalties, pairwise), pairwise)
 
     def for_store(self, number: int) -> PairwiseConfig:
         """What all items of a store share. If one of them needs folds, the split has folds for all of them."""
         chosen = [penalty for penalty in self.penalties if not isinstance(penalty, float)]
         penalty = "cv" if "cv" in chosen else (chosen or self.penalties)[0]
-        protocol = dataclasses.replace(self.pairwise.protocol, l2=penalty)
-        return dataclasses.replace(self.pairwise, store=self.stores[number], protocol=protocol)
+        return dataclasses.replace(self.pairwise.with_protocol(l2=penalty), store=self.stores[number])
 
     def for_item(self, item: Item) -> PairwiseConfig:
         """The configuration that ``experiments.pairwise`` would need to fit the item's maps."""
+        penalty = {} if item.l2 is None else {"l2": item.l2}
         config = self.for_store(item.store)
-        changed: dict[str, Any] = {"seeds": (item.seed,), "methods": (item.method,)}
-        changed |= {} if item.l2 is None else {"l2": item.l2}
-        return dataclasses.replace(config, protocol=dataclasses.replace(config.protocol, **changed))
+        return config.with_protocol(seeds=(item.seed,), methods=(item.method,), **penalty)
 
     def items(self, datasets: list[str]) -> list[Item]:
         """All items in the order of the results: those of one split follow each other, and in it those of one fit."""
         protocol, found = self.pairwise.protocol, []
-        for store, seed, method in itertools.product(
-            range(len(self.stores)), protocol.seeds, protocol.methods
-        ):
-            for l2 in self.penalties if method in PENALISED else (None,):
-                for rank in self.pairwise.cuts(method):
-                    found.append(Item(len(found), store, datasets[store], seed, method, l2, rank))
+        every = itertools.product(range(len(self.stores)), protocol.seeds, protocol.methods)
+        for store, seed, method in every:
+            penalties = self.penalties if method in PENALISED else (None,)
+            for l2, rank in itertools.product(penalties, self.pairwise.cuts(method)):
+                found.append(Item(len(found), store, datasets[store], seed, method, l2, rank))
         return found
 
     def varied_penalty(self, item: Item) -> dict[str, Any]:
@@ -156,20 +123,14 @@ class SweepConfig:
         return {"axis": "l2", "at": item.l2 if isinstance(item.l2, float) else None}
 
     def describe(self) -> dict[str, Any]:
-        """What every process must agree on: the configuration, and the content of the stores by checksum.
-
-        Raises:
-          UserError: a store cannot be opened, or two stores hold one data set.
-        """
+        """What every process must agree on: the configuration, and the content of the stores by checksum."""
         own = (*NOT_SHARED, "out", "devices")
         shared = {key: value for key, value in plain(self.pairwise).items() if key not in own}
         stores = [describe_store(path, self.pairwise.models) for path in self.stores]
         names = [store["dataset"] for store in stores]
         if len(set(names)) < len(names):
-            raise UserError(
-                f"--stores: two stores hold a data set of one name ({', '.join(names)}), so that their results "
-                "could not be told apart; import one under another name."
-            )
+            same = f"two stores hold a data set of one name ({', '.join(names)})"
+            raise UserError(f"--stores: {same}; import one of them under another name.")
         # Through JSON, so that it equals what is read back from a file.
         return json.loads(json.dumps({"stores": stores, "penalties": plain(self.penalties), **shared}))
 
@@ -183,11 +144,7 @@ def write_description(directory: pathlib.Path, described: Mapping[str, Any]) -> 
 
 
 def require_same_sweep(directory: pathlib.Path, described: Mapping[str, Any]) -> None:
-    """Compares with the ``sweep.json`` of a directory, if there is one.
-
-    Raises:
-      UserError: the directory holds a sweep of another configuration, or of stores with other content.
-    """
+    """Raises ``UserError`` if a directory holds a sweep of another configuration, or of stores with other content."""
     path = directory / FILE
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
@@ -197,19 +154,12 @@ def require_same_sweep(directory: pathlib.Path, described: Mapping[str, Any]) ->
         raise UserError(f"{path} is damaged: it is not JSON ({error}).") from error
     found = list(differences(there, {**FORMAT, **described}))
     if found:
-        raise UserError(
-            f"{directory} holds another sweep: {'; '.join(found[:3])}. Give the same flags and stores, or "
-            "another --out."
-        )
+        advice = "Give the same flags and stores, or another --out."
+        raise UserError(f"{directory} holds another sweep: {'; '.join(found[:3])}. {advice}")
 
 
 class Computing:
-    """Computes items as ``experiments.pairwise`` does; caches moments of the last split and maps of the last fit.
-
-    Args:
-      config: of the sweep.
-      stores: opened, in the order of ``config.stores``.
-    """
+    """Computes items as ``experiments.pairwise`` does; caches moments of the last split and maps of the last fit."""
 
     def __init__(self, config: SweepConfig, stores: Sequence[Data]):
         self.config, self.stores = config, stores
@@ -217,13 +167,18 @@ class Computing:
         self._split: tuple[Any, ...] = ()  # which split it is, and what its items share
         self._maps: tuple[Any, ...] = ()  # likewise of a fit
 
+    def contents(
+        self, items: Sequence[Item], deadline: float, show: Callable[[str], None]
+    ) -> Iterator[tuple[Item, dict[str, Any]]]:
+        """Items and what their files hold, one after another; none begins after the deadline."""
+        for item in itertools.takewhile(lambda _: time.monotonic() <= deadline, items):
+            yield item, self.content(item, show)
+
     def content(self, item: Item, show: Callable[[str], None]) -> dict[str, Any]:
         """What the item's file holds: rows, fits and comparisons without a value, or why it failed.
 
-        The environment and the seconds are for people; all else is the same whoever computes the item.
-
-        Raises:
-          UserError: a file cannot be read or written, which says nothing about the item.
+        Environment and seconds are for people; all else is the same whoever computes the item. An ``OSError`` says
+        nothing about the item and is raised as ``UserError``.
         """
         started = time.monotonic()
         try:
@@ -263,15 +218,8 @@ class Computing:
         return self._split[1]
 
 
-@dataclasses.dataclass(frozen=True)
-class Standing:
-    """How items of a sweep stand, each list in their order.
-
-    Attributes:
-      done: items with results.
-      failed: items that failed, and why.
-      missing: items without a sound file.
-    """
+class Standing(NamedTuple):
+    """How items of a sweep stand: those with results, those that failed and why, those without a sound file."""
 
     done: list[Item]
     failed: dict[Item, str]
@@ -293,15 +241,7 @@ class Standing:
 
 
 def merge(directory: pathlib.Path, items: Sequence[Item], units: Units) -> int:
-    """Writes the tables of finished items; they depend on the items' files alone.
-
-    Args:
-      directory: of the sweep.
-      items: those that are done and have not failed, in order.
-      units: their files.
-
-    Returns:
-      How many results there are.
+    """Writes the tables of finished items, which depend on the items' files alone; returns how many results there are.
 
     Raises:
       UserError: not one comparison could be made.
@@ -313,33 +253,30 @@ def merge(directory: pathlib.Path, items: Sequence[Item], units: Units) -> int:
         missing: dict[Place, str] = {}
         for _, of_fit in itertools.groupby(of_store, lambda item: item.fit):
             contents = [units.read(item.id) for item in of_fit]
-            fits += [
-                FitRow(*fit) for fit in contents[0]["fits"]
-            ]  # all ranks of a fit have the same statistics
-            stored += _pair_by_pair([[Row(*row) for row in content["rows"]] for content in contents])
+            fits += [FitRow(*fit) for fit in contents[0]["fits"]]  # the same at all ranks
+            stored += _pair_by_pair([Row(*row) for content in contents for row in content["rows"]])
             missing |= {Place(*place): why for content in contents for place, why in content["without_value"]}
         rows += stored
-        if missing:
-            rows += empty_rows(stored or rows, missing)
-    with writing(directory):
-        temporary = pathlib.Path(tempfile.mkdtemp(prefix=".merge.", dir=directory))
-        try:
-            Writer(temporary).table(rows)
-            Writer(temporary).fits(fits)
-            for name in TABLES:
-                os.replace(temporary / name, directory / name)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        rows += empty_rows(stored or rows, missing)
+    with writing(directory), tempfile.TemporaryDirectory(prefix=".merge.", dir=directory) as temporary:
+        write = Writer(pathlib.Path(temporary))
+        write.table(rows)
+        write.csv("fits.csv", FitRow._fields, fits)
+        for name in ("results.csv", "results.parquet", "fits.csv"):
+            os.replace(write.directory / name, directory / name)
     return len(rows)
 
 
-def _pair_by_pair(parts: list[list[Row]]) -> list[Row]:
+def _pair_by_pair(rows: Sequence[Row]) -> list[Row]:
     """The rows of several ranks, all ranks of a pair together."""
-    order = {pair: k for k, pair in enumerate(dict.fromkeys(row[1:3] for part in parts for row in part))}
-    return sorted((row for part in parts for row in part), key=lambda row: order[row[1:3]])
+    order = {pair: k for k, pair in enumerate(dict.fromkeys(row[1:3] for row in rows))}
+    return sorted(rows, key=lambda row: order[row[1:3]])
 
 
-def _penalties(text: str, pairwise: PairwiseConfig) -> tuple[Penalty, ...]:
+def _penalties(text: str | None, pairwise: PairwiseConfig) -> tuple[Penalty, ...]:
+    """The penalties to measure, which are that of the protocol where no text is given."""
+    if text is None:
+        return (pairwise.protocol.l2,)
     if not PENALISED & set(pairwise.protocol.methods):
         raise UserError(f"--penalties applies to {', '.join(sorted(PENALISED))}; --methods has none of them.")
     if "l2" in pairwise.protocol.fixed:

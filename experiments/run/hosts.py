@@ -1,4 +1,8 @@
-"""One run of a command by several processes: which they are, what they must agree on, and how they end."""
+"""One run of a command by several processes: what they must agree on, how they end, and what each has measured.
+
+A part of such a run is everything of one seed and method. Process 0 gathers it from all processes and stores it until
+the run is done, so that a run that was cut short goes on after the parts that are there.
+"""
 
 import contextlib
 import dataclasses
@@ -9,20 +13,24 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from experiments.run import cli
+from experiments.run.aligning import Aligning, Pair, Place
 from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data
-from experiments.run.parts import Parts
-from experiments.run.results import plain
+from experiments.run.results import FitRow, plain
 from experiments.run.units import Units
+from jaxalign.biometrics import Sampled
 from jaxalign.core.errors import UserError
 from jaxalign.data.manifest import Manifest
 from jaxalign.moments.hosts import ALONE, Hosts, end_process
+from jaxalign.report import Row, Setting
+from jaxalign.report.result_table import Point
 from jaxalign.version import __version__
 
 GO_ON = "Methods that were finished are kept; the same commands go on from there."
@@ -30,17 +38,16 @@ GO_ON = "Methods that were finished are kept; the same commands go on from there
 _OWN = {"store", "images", "crop", "bad_images", "embedding_cache", "out", "overwrite", "heatmaps"}
 _OWN |= {"save_maps", "pair_list", "devices"}
 
+Content = dict[str, list[Any]]  # as JSON holds it
+TUPLES = {"rows": Row, "fits": FitRow, "curves": Row, "views": Point}  # lists of an ``Aligning``
+
 
 @contextlib.contextmanager
 def joined(values: Any, config: PairwiseConfig) -> Iterator[Hosts]:
-    """The processes of this run while the block runs; a single process if no flag names others.
+    """The processes of this run while the block runs; a single process if no flag in ``values`` names others.
 
     All processes leave the block together. If one fails by a ``UserError``, the others raise its sentence. If one
     ends, the collective that waits for it fails, and the others end with exit status 1.
-
-    Args:
-      values: absl's flag values.
-      config: of the run.
 
     Raises:
       UserError: flags contradict each other, JAX does not find the processes, or another process failed.
@@ -49,9 +56,14 @@ def joined(values: Any, config: PairwiseConfig) -> Iterator[Hosts]:
     if place is None or place[1] == 1:
         yield ALONE
         return
-    _require_divisible(config)
+    if config.store is None or config.images is not None:
+        advice = "give --store and no --images; python -m experiments.embed makes one"
+        raise UserError(f"several processes align a store: {advice}.")
+    if config.save_maps:
+        raise UserError("--save_maps is for one process; leave it out, or run without other processes.")
     with _silent_standard_output():
         hosts = Hosts.start(*place)
+        this = f"process {hosts.index} of {hosts.count}"
         try:
             yield hosts
             hosts.gather()
@@ -61,22 +73,15 @@ def joined(values: Any, config: PairwiseConfig) -> Iterator[Hosts]:
         except KeyboardInterrupt:
             end_process("interrupted.", cli.INTERRUPTED)
         except jax.errors.JaxRuntimeError as error:
-            end_process(
-                f"a process of the run ended, or process {hosts.index} of {hosts.count} cannot go on: "
-                f"{str(error).splitlines()[0]} {GO_ON}",
-                1,
-            )
+            reason = str(error).splitlines()[0]
+            end_process(f"a process of the run ended, or {this} cannot go on: {reason} {GO_ON}", 1)
         except BaseException:
             traceback.print_exc()
-            end_process(f"a defect stopped process {hosts.index} of {hosts.count}.", 1)
+            end_process(f"a defect stopped {this}.", 1)
 
 
 def open_data(hosts: Hosts, config: PairwiseConfig) -> Data:
-    """The data of a run, which all processes must have alike.
-
-    Raises:
-      UserError: as ``Data.open``; or, on every process, what differs between two of them.
-    """
+    """The data of a run; ``UserError`` on every process where two do not have it alike."""
     if hosts.count > 1:
         hosts.agree(described(config), _compare)
     data = Data.open(config)
@@ -85,18 +90,10 @@ def open_data(hosts: Hosts, config: PairwiseConfig) -> Data:
     return data
 
 
-def parts_of(hosts: Hosts, config: PairwiseConfig) -> Parts:
-    """The finished parts of this run, in a directory beside --out."""
-    if hosts.count == 1:
-        return Parts(hosts, None)
-    return Parts(hosts, Units.beside(config.out, described(config)))
-
-
 def described(config: PairwiseConfig) -> dict[str, Any]:
     """What all processes must agree on, as JSON has it; files by their content."""
     assert config.store is not None
-    shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    content = {key: plain(value) for key, value in shared.items() if key not in _OWN}
+    content = {key: value for key, value in plain(config).items() if key not in _OWN}
     store = describe_store(config.store, config.models)
     content |= {"version of jaxalign": __version__, f"store {store['dataset']!r}:": store}
     if config.pair_list is not None:
@@ -109,11 +106,7 @@ def described(config: PairwiseConfig) -> dict[str, Any]:
 
 
 def describe_store(path: str, models: tuple[str, ...] | None) -> dict[str, Any]:
-    """A store by its content: name, rows and checksums, as its manifest has them.
-
-    Raises:
-      UserError: there is no store, or its manifest is damaged.
-    """
+    """A store by its content: name, rows and checksums, as its manifest has them."""
     manifest = Manifest.read(pathlib.Path(path))
     names = [name for name in manifest.encoders if models is None or name in models]
     return {
@@ -127,13 +120,7 @@ def describe_store(path: str, models: tuple[str, ...] | None) -> dict[str, Any]:
 def differences(
     one: Any, other: Any, sides: tuple[str, str] = ("there", "here"), where: str = ""
 ) -> Iterator[str]:
-    """What differs between two descriptions, one phrase each.
-
-    Args:
-      one, other: as JSON has them; lists under "stores" are compared store by store.
-      sides: what to call them.
-      where: what is compared.
-    """
+    """What differs between two descriptions as JSON has them, one phrase each; ``stores`` are compared one by one."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in dict.fromkeys([*one, *other]):
             yield from differences(one.get(key), other.get(key), sides, f"{where} {key}".strip())
@@ -156,10 +143,8 @@ def _place(values: Any) -> tuple[str | None, int | None, int | None] | None:
     if not given:
         return None
     if missing:
-        raise UserError(
-            f"{' and '.join(given)} need{'s' * (len(given) == 1)} {' and '.join(missing)} as well; or give "
-            "--hosts=auto alone."
-        )
+        also = f"need{'s' * (len(given) == 1)} {' and '.join(missing)} as well"
+        raise UserError(f"{' and '.join(given)} {also}; or give --hosts=auto alone.")
     coordinator, count, index = explicit.values()
     found = re.fullmatch(r"(\[[^\s\[\]]+\]|[^\s\[\]]+?):([0-9]{1,5})", coordinator.strip())
     if not found or not 0 < int(found[2]) < 2**16:
@@ -167,15 +152,6 @@ def _place(values: Any) -> tuple[str | None, int | None, int | None] | None:
     if count < 1 or not 0 <= index < count:
         raise UserError(f"--process_id is 0 ... {max(count, 1) - 1} of --num_processes={count}; got {index}.")
     return coordinator.strip(), count, index
-
-
-def _require_divisible(config: PairwiseConfig) -> None:
-    if config.store is None or config.images is not None:
-        raise UserError(
-            "several processes align a store: give --store and no --images; python -m experiments.embed makes one."
-        )
-    if config.save_maps:
-        raise UserError("--save_maps is for one process; leave it out, or run without other processes.")
 
 
 @contextlib.contextmanager
@@ -205,3 +181,90 @@ def _short(value: Any) -> str:
         return ",".join(_short(item) for item in value)
     text = str(value)
     return text[:12] + "..." if re.fullmatch("[0-9a-f]{64}", text) else text
+
+
+class Parts:
+    """The parts of a run: their names at every process, their content at process 0, which stores them in ``units``."""
+
+    def __init__(self, hosts: Hosts, units: Units | None):
+        self.hosts, self.units = hosts, units
+        self._names = set(hosts.broadcast(units.names() if units is not None and hosts.first else []))
+
+    @classmethod
+    def of(cls, hosts: Hosts, config: PairwiseConfig) -> "Parts":
+        """The finished parts of this run, in a directory beside --out; a process on its own stores none."""
+        return cls(hosts, None if hosts.count == 1 else Units.beside(config.out, described(config)))
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def add(self, run: Aligning, name: str, measure: Callable[[Aligning], None]) -> None:
+        """Adds a part to what process 0 has found, ``run``: read where it is there, else measured now by all processes.
+
+        ``measure`` adds what this process has to measure of the part.
+        """
+        if self.units is None:
+            measure(run)
+            return
+        if name not in self:
+            mine = Aligning(run.config, run.data, run.hosts)
+            measure(mine)
+            contents = self.hosts.gather(content_of(mine))
+            if contents is not None:
+                self.units.write(name, _together(contents, run))
+        if self.hosts.first:
+            add_content(run, self.units.read(name))
+
+    def remove(self) -> None:
+        """Deletes all, the run being done."""
+        if self.units is not None and self.hosts.first:
+            self.units.remove()
+
+
+def content_of(found: Aligning) -> Content:
+    """What was measured, as JSON can hold it. Every item begins with its place or its pair of encoders."""
+    return {name: [list(row) for row in getattr(found, name)] for name in TUPLES} | {
+        "sampled": [
+            [list(place), [[*key, one.estimate, one.samples.tolist()] for key, one in of.items()]]
+            for place, of in found.sampled.items()
+        ],
+        "doubtful": [[source, target, *dataclasses.astuple(of)] for source, target, of in found.doubtful],
+        "without_value": [[list(place), reason] for place, reason in found.without_value.items()],
+    }
+
+
+def add_content(found: Aligning, content: Content) -> None:
+    """Adds what ``content_of`` made to what was measured."""
+    for name, kind in TUPLES.items():
+        getattr(found, name).extend(kind(*row) for row in content[name])
+    found.doubtful |= {
+        (source, target, Setting(*setting)) for source, target, *setting in content["doubtful"]
+    }
+    found.without_value |= {Place(*place): reason for place, reason in content["without_value"]}
+    found.sampled |= {
+        Place(*place): {
+            (own, name): Sampled(estimate, np.array(samples)) for own, name, estimate, samples in of
+        }
+        for place, of in content["sampled"]
+    }
+
+
+def _together(contents: Sequence[Content], run: Aligning) -> Content:
+    """The contents of all processes, pair by pair in the order of a process on its own."""
+    pairs = [*((name, name) for name in run.encoders), *run.pairs]
+    order = {pair: number for number, pair in enumerate(pairs)}
+
+    def pair_of(kind: str, item: Any) -> Pair:
+        if kind == "doubtful":
+            return item[0], item[1]
+        place = item if kind in TUPLES else item[0]
+        return place[1], place[2]
+
+    together = {kind: [item for content in contents for item in content[kind]] for kind in contents[0]}
+    for kind, items in together.items():
+        items.sort(key=lambda item, kind=kind: order[pair_of(kind, item)])
+    return together

@@ -11,14 +11,7 @@ import numpy as np
 from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data, chosen_devices
 from jaxalign import Fit
-from jaxalign.biometrics import (
-    CurvePoint,
-    EvaluationPlan,
-    Resampling,
-    Sampled,
-    curve_points,
-    evaluate,
-)
+from jaxalign.biometrics import CurvePoint, EvaluationPlan, Resampling, Sampled, curve_points, evaluate
 from jaxalign.biometrics import Measure as Number
 from jaxalign.biometrics.evaluate import RANKS
 from jaxalign.biometrics.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
@@ -36,12 +29,11 @@ TEST_BYTES = 2**28  # of test rows that are read once and stay on the device
 
 
 class Compared(NamedTuple):
-    """The numbers of one pair of mapped encoders.
+    """The numbers of one pair of mapped encoders: every measure, and what else is asked for.
 
     Attributes:
-      numbers: every measure.
-      sampled: resamples of the measures, by same image in or out and by name; empty where no intervals are asked for.
-      curves: points of CMC and DET curves; empty where none are asked for.
+      sampled: resamples of the measures, by same image in or out and by name.
+      curves: points of CMC and DET curves.
     """
 
     numbers: list[Number]
@@ -59,18 +51,12 @@ class Compared(NamedTuple):
             rows.append(Row(*here, **known)._replace(**more))
         return rows
 
-    def curve_rows(self, *here: Any, **more: Any) -> list[Row]:
-        """The points of the curves, in the columns of result rows."""
-        named = [point._asdict() for point in self.curves]
-        return [Row(*here, **point)._replace(**more) for point in named]
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measuring:
     """How maps are measured on one split.
 
     Attributes:
-      config: of the run.
       split: indices among the usable rows.
       fold: of the training rows, where something is chosen by cross-validation; else None.
       identities: of the test rows, shape [m].
@@ -89,29 +75,20 @@ class Measuring:
 
     @classmethod
     def of(cls, config: PairwiseConfig, data: Data, seed: int, split: Split | None = None) -> "Measuring":
-        """Splits people for one seed, or takes a split, and makes every check that needs no embeddings.
-
-        Raises:
-          UserError: there are too few people or photographs, or a list of pairs cannot be used.
-        """
+        """Splits people for one seed, or takes a split, and makes every check that needs no embeddings."""
         if split is None:
             split = data.split(seed, config.protocol.train_fraction, config.max_per_person)
-        _require_gallery(config, data.identities[split.test], seed)
-        fold = None
-        if config.needs_folds():
-            fold = identity_folds(data.identities[split.train], config.folds)
-        pairs = None
-        if config.pair_list is not None:
-            pairs = read_pairs(config.pair_list, data).among(data.rows[split.test])
-            _require_both_kinds(pairs, config.pair_list, seed)
-        elif config.protocol.comparisons == "balanced" and "verification" in config.measures:
-            pairs = published_pairs(data.identities[split.test], seed)
         identities = data.identities[split.test]
+        _require_gallery(config, identities, seed)
+        pairs = resampling = None
+        if config.pair_list is not None:
+            pairs = _listed_pairs(config.pair_list, data, split)
+        elif config.protocol.comparisons == "balanced" and "verification" in config.measures:
+            pairs = published_pairs(identities, seed)
         plan = EvaluationPlan.of(identities) if config.gallery == "all" else None
-        resampling = None
         if config.intervals and plan is not None:
             resampling = Resampling.of(plan, resamples=config.intervals, seed=seed)
-        return cls(config, split, fold, identities, plan, pairs, resampling)
+        return cls(config, split, folds_of(config, data, split), identities, plan, pairs, resampling)
 
     @property
     def seed(self) -> int:
@@ -134,18 +111,10 @@ class Measuring:
         return concurrently(compare, items, MOST_WORKERS if self._few(data) else 1)
 
     def _few(self, data: Data) -> bool:
-        return 4 * len(self.split.test) * sum(data.store.dims[name] for name in data.encoders) <= TEST_BYTES
+        return 4 * len(self.split.test) * sum(data.dims.values()) <= TEST_BYTES
 
     def evaluate(self, fit: Fit, source: jax.Array | LazyRows, target: jax.Array | LazyRows) -> Compared:
-        """Every number of one pair.
-
-        Args:
-          fit: both sides' maps into the space where the cosine is taken.
-          source, target: rows as ``test_rows`` gives them.
-
-        Raises:
-          UserError: mapped rows cannot be compared, because they are zero or not finite.
-        """
+        """Every number of one pair, of rows as ``test_rows`` gives them; ``UserError`` if mapped rows are unusable."""
         padded = fit.padded()
         return self.compare(padded.source(source), padded.target(target))
 
@@ -156,37 +125,27 @@ class Measuring:
             side if isinstance(side, LazyRows) else np.asarray(side)[:count] for side in (probes, gallery)
         )
         config = self.config
-        kinds = tuple(kind for kind in config.measures if kind != "verification" or self.pairs is None)
-        options: dict[str, Any] = {
-            "fmr": config.fmr,
-            "ranks": config.rank_k,
-            "measures": kinds,
-            "own_photograph": config.protocol.own_photograph,
-            "pairs": self.pairs,
-            "devices": chosen_devices(config.devices),
-        }
-        if self.resampling is not None:
-            options["people_weights"] = self.resampling.weights
-        if self.plan is None:
-            result = evaluate(left, right, self.identities, templates=config.gallery, **options)
-        else:
-            result = evaluate(left, right, self.plan, **options)
+        result = evaluate(
+            *(left, right, self.identities if self.plan is None else self.plan),
+            fmr=config.fmr,
+            ranks=config.rank_k,
+            measures=tuple(kind for kind in config.measures if kind != "verification" or self.pairs is None),
+            own_photograph=config.protocol.own_photograph,
+            templates=config.gallery,
+            pairs=self.pairs,
+            people_weights=None if self.resampling is None else self.resampling.weights,
+            devices=chosen_devices(config.devices),
+        )
         sampled = {} if self.resampling is None else self.resampling.measures(result)
         curves = tuple(curve_points(result, self.resampling)) if config.curves else ()
         return Compared(list(result.measures()), sampled, curves)
 
     def record(self, data: Data) -> dict[str, Any]:
         """How many people, photographs and listed comparisons there are on either side."""
-        people = [len(np.unique(data.identities[rows])) for rows in (self.split.train, self.split.test)]
-        listed = {} if self.pairs is None else {"listed_pairs": len(self.pairs)}
-        return {
-            "seed": self.seed,
-            "train_people": people[0],
-            "train_rows": len(self.split.train),
-            "test_people": people[1],
-            "test_rows": len(self.split.test),
-            **listed,
-        }
+        found = {"seed": self.seed}
+        for side, rows in (("train", self.split.train), ("test", self.split.test)):
+            found |= {f"{side}_people": len(np.unique(data.identities[rows])), f"{side}_rows": len(rows)}
+        return found if self.pairs is None else {**found, "listed_pairs": len(self.pairs)}
 
 
 def padded_rows(rows: np.ndarray) -> jax.Array:
@@ -217,16 +176,19 @@ def _require_gallery(config: PairwiseConfig, identities: np.ndarray, seed: int) 
         raise UserError(f"--rank_k asks for rank {largest:,}; the gallery of seed {seed} has {size:,} rows.")
 
 
-def read_pairs(path: str, data: Data) -> PairList:
-    """Reads a CSV by its suffix, anything else as LFW's pairs.txt; rows are numbered as in the store."""
+def folds_of(config: PairwiseConfig, data: Data, split: Split) -> np.ndarray | None:
+    """The fold of each training row, where something is chosen by cross-validation."""
+    return identity_folds(data.identities[split.train], config.folds) if config.needs_folds() else None
+
+
+def _listed_pairs(path: str, data: Data, split: Split) -> PairList:
+    """The pairs of a file, a CSV by its suffix or LFW's pairs.txt, that are among the test rows; some of both kinds."""
     read = read_pairs_csv if path.lower().endswith(".csv") else read_lfw_pairs
-    return read(path, data.store.identities, data.store.sample_ids)
-
-
-def _require_both_kinds(pairs: PairList, path: str, seed: int) -> None:
+    pairs = read(path, data.store.identities, data.store.sample_ids).among(data.rows[split.test])
     genuine = int(np.sum(pairs.genuine))
     if genuine == 0 or genuine == len(pairs):
         raise UserError(
             f"{path}: of its pairs, {genuine:,} genuine and {len(pairs) - genuine:,} impostor ones are among "
-            f"the test photographs of seed {seed}; some of either kind are needed."
+            f"the test photographs of seed {split.seed}; some of either kind are needed."
         )
+    return pairs

@@ -10,10 +10,7 @@ REDRAW_SECONDS = 0.1
 
 
 class Progress:
-    """Counts equal steps towards a total.
-
-    On a terminal one line is redrawn in place. Elsewhere (a log file, a pipe) a line is written at most every
-    ``QUIET_SECONDS``, and nothing at all for a run that is shorter.
+    """Counts equal steps towards a total; a terminal's line is redrawn, a file gets one every ``QUIET_SECONDS``.
 
     Args:
       total: number of steps; 0 where it is unknown.
@@ -22,14 +19,11 @@ class Progress:
     """
 
     def __init__(self, total: int, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
-        self.total = total
-        self.done = 0
+        self.total, self.done = total, 0
         self.stream = sys.stderr if stream is None else stream
-        self.clock = clock
-        self.started = clock()
         self.terminal = self.stream.isatty()
-        self._last = self.started
-        self._width = 0
+        self.clock, self.started = clock, clock()
+        self._last, self._width = self.started, 0
 
     def step(self, label: str, steps: int = 1) -> None:
         """Counts ``steps`` and shows ``label`` beside the times."""
@@ -39,11 +33,12 @@ class Progress:
     def show(self, label: str) -> None:
         """Shows ``label`` without counting."""
         now = self.clock()
-        due = REDRAW_SECONDS if self.terminal else QUIET_SECONDS
-        if now - self._last < due:
+        if now - self._last < (REDRAW_SECONDS if self.terminal else QUIET_SECONDS):
             return
-        self._last = now
-        self._write(self.line(label, now))
+        self._last, line = now, self.line(label, now)
+        self.stream.write("\r" + line.ljust(self._width) if self.terminal else line + "\n")
+        self.stream.flush()
+        self._width = len(line)
 
     def note(self, sentence: str) -> None:
         """Writes a sentence that stays on screen, such as a warning."""
@@ -71,14 +66,6 @@ class Progress:
 
     def __exit__(self, *unused: object) -> None:
         self.clear()
-
-    def _write(self, line: str) -> None:
-        if self.terminal:
-            self.stream.write("\r" + line.ljust(self._width))
-            self._width = len(line)
-        else:
-            self.stream.write(line + "\n")
-        self.stream.flush()
 
 
 def duration(seconds: float) -> str:

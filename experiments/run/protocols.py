@@ -1,8 +1,4 @@
-"""The two ways of measuring: as published, and ours.
-
-A protocol says how rows are prepared, how people are split, which methods run with which penalty, whether the
-gallery may hold the same image as the probe, and which comparisons verification counts.
-"""
+"""The two ways of measuring: as published, and ours."""
 
 import dataclasses
 import functools
@@ -32,7 +28,9 @@ def _fraction(name: str, value: float) -> float:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a run measures. A flag that is not given leaves the protocol's own setting.
+    """How rows are prepared, people split, methods fitted and comparisons counted.
+
+    A flag that is not given leaves the protocol's own setting.
 
     Attributes:
       name: "published" or "default".
@@ -103,19 +101,13 @@ class Protocol:
         return "translation" if method == "identity" and self.centred_identity else method
 
     def replace(self, **settings: object) -> "Protocol":
-        """The protocol with some settings changed; None leaves a setting as it is.
-
-        Raises:
-          UserError: a setting differs from one that the protocol fixes.
-        """
+        """The protocol with some settings changed, but for None; ``UserError`` if the protocol fixes a setting."""
         given = {name: value for name, value in settings.items() if value is not None}
         for name, value in given.items():
             ours = getattr(self, name)
             if name in self.fixed and value != ours:
-                raise UserError(
-                    f"--protocol={self.name} fixes --{name}={ours}, got {value}; leave --{name} out or "
-                    "choose --protocol=default."
-                )
+                advice = f"leave --{name} out or choose --protocol=default"
+                raise UserError(f"--protocol={self.name} fixes --{name}={ours}, got {value}; {advice}.")
         return dataclasses.replace(self, **given)  # pyright: ignore[reportArgumentType]
 
 

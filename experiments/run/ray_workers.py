@@ -27,11 +27,7 @@ class Worker:
     computing: Computing
 
     def open(self, config: SweepConfig, described: dict[str, Any], compilation_cache: str) -> None:
-        """Opens the stores of the sweep.
-
-        Raises:
-          UserError: they are not those that the driver sees.
-        """
+        """Opens the stores of the sweep; ``UserError`` where they are not those that the driver sees."""
         set_compilation_cache(compilation_cache)
         found = list(differences(described, config.describe(), ("at the driver", "at a worker")))
         if found:
@@ -46,11 +42,7 @@ class Worker:
 
 @contextlib.contextmanager
 def started(workers: int, cluster: str | None) -> Iterator[Any]:
-    """Ray while the block runs: a cluster, or without an address ``workers`` processes of this machine.
-
-    Raises:
-      UserError: Ray is not installed, or no cluster answers at the address.
-    """
+    """Ray while the block runs: a cluster, or without an address ``workers`` processes of this machine."""
     try:
         import ray
     except ImportError as error:
@@ -77,23 +69,14 @@ def started(workers: int, cluster: str | None) -> Iterator[Any]:
 def computed(
     ray: Any, workers: int, items: Sequence[Item], opening: Sequence[Any], deadline: float = math.inf
 ) -> Iterator[tuple[Item, dict[str, Any]]]:
-    """Items and their contents as they are finished, each once.
-
-    Args:
-      ray: as ``started`` gives it.
-      workers: how many actors.
-      items: to compute.
-      opening: arguments of ``Worker.open``.
-      deadline: no item begins after it, by ``time.monotonic``.
+    """Items and their contents as they are finished, each once; none begins after ``deadline`` (``time.monotonic``).
 
     Raises:
-      UserError: a worker cannot open the stores, or workers die whenever they try.
+      UserError: a worker cannot open the stores (``opening``: arguments of ``Worker.open``), or dies whenever it tries.
     """
     actor_class = ray.remote(**_resources(ray.cluster_resources()))(Worker)
     left, deaths = list(items), Counter[Item | None]()  # deaths of None: of workers that open the stores
-    pending: dict[
-        Any, tuple[Any, Item | None]
-    ] = {}  # by the reference of a call: the actor, and its item if any
+    pending: dict[Any, tuple[Any, Item | None]] = {}  # by the call: the actor, and its item if any
 
     def hire() -> None:
         actor = actor_class.remote()
@@ -116,23 +99,16 @@ def computed(
             content = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
-        except (
-            ray.exceptions.RayError
-        ) as death:  # of the actor or its node, or the result was lost with the node
+        except ray.exceptions.RayError as death:  # of the actor or its node; the result is lost
             ray.kill(actor)
             deaths[item] += 1
-            often = deaths[item] == MOST_DEATHS
-            if item is None and often:
-                raise UserError(
-                    f"{MOST_DEATHS} workers died before they had opened the stores: {death}"
-                ) from death
-            if item is not None and often:
-                yield (
-                    item,
-                    {"failed": f"{MOST_DEATHS} workers died while they computed it; the last: {death}"},
-                )
-            elif item is not None:
+            died = f"{MOST_DEATHS} workers died"
+            if item is not None and deaths[item] < MOST_DEATHS:
                 left.append(item)
+            elif item is not None:
+                yield item, {"failed": f"{died} while they computed it; the last: {death}"}
+            elif deaths[item] == MOST_DEATHS:
+                raise UserError(f"{died} before they had opened the stores: {death}") from death
             if left:
                 hire()
         else:

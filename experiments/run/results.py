@@ -36,16 +36,14 @@ OURS = frozenset(
     | {"prediction.csv", "alignability.csv", "alignability.parquet", "families.json"}
     | {"curves.csv", "curves.parquet", "differences.csv", "projection.csv", "three_way.csv"}
 )
-PACKAGES = ("jax", "jaxlib", "numpy")
 
 
 class FitRow(NamedTuple):
-    """One fit; the fields are the columns of ``fits.csv``.
+    """One fit; the fields are the columns of ``fits.csv``, the first five as in ``results.csv``.
 
     Attributes:
-      dataset, source, target, method, seed: as in ``results.csv``.
       l2: penalty, given or chosen; None where the method has none.
-      rank: chosen for this pair; None where the method has none or none was chosen.
+      rank: chosen for this pair; None where none was chosen.
       r2: share of the target's variance that the source explains, on training rows.
       effective_rank: directions of the source that the map uses.
       condition: condition number of the problem solved.
@@ -66,17 +64,13 @@ class FitRow(NamedTuple):
 
 
 class Writer:
-    """Writes into a directory that takes its final name when the block of ``writer`` ends well.
-
-    Attributes:
-      directory: where to write further files; their names must be in ``OURS``, which ``--overwrite`` may replace.
-    """
+    """Writes results into a directory; names of files must be in ``OURS``, which ``--overwrite`` may replace."""
 
     def __init__(self, directory: pathlib.Path):
         self.directory = directory
 
     def table(self, rows: Sequence[Row], name: str = "results") -> None:
-        """Writes ``results.csv`` and ``results.parquet``; None and NaN become empty fields and nulls."""
+        """Writes rows as CSV and Parquet; None and NaN become empty fields and nulls."""
         write_csv(self.directory / f"{name}.csv", COLUMNS, rows)
         write_parquet(self.directory / f"{name}.parquet", rows)
 
@@ -84,18 +78,10 @@ class Writer:
         """Writes another table."""
         write_csv(self.directory / name, columns, rows)
 
-    def fits(self, rows: Sequence[FitRow]) -> None:
-        """Writes ``fits.csv``: what was chosen for each fit, and its statistics on the training rows."""
-        write_csv(self.directory / "fits.csv", FitRow._fields, rows)
-
     def config(self, driver: str, config: Any, **more: Any) -> None:
         """Writes ``config.json``: configuration, versions, devices and whatever else is given."""
         content = {"format": FORMAT, "version": FORMAT_VERSION, "driver": driver, "command": sys.argv}
-        content |= {
-            "config": plain(config),
-            **environment(),
-            **{key: plain(value) for key, value in more.items()},
-        }
+        content |= {"config": plain(config), **environment(), **plain(more)}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         write_atomically(self.directory / "config.json", lambda file: file.write(text.encode()))
 
@@ -107,24 +93,17 @@ class Writer:
 def check_output(out: str | os.PathLike, overwrite: bool) -> pathlib.Path:
     """Checks before any work starts whether results may be written to ``out``; returns the absolute path.
 
-    A free path and an empty directory are always accepted. A directory with results is accepted only with
-    ``overwrite``; a directory with anything else never is, since replacing it would delete files of others.
-
-    Raises:
-      UserError: the path is not accepted.
+    A free path and an empty directory are accepted, one with results only with ``overwrite``, one with anything else
+    never, as it would be deleted.
     """
     if not str(out):
         raise UserError("--out is empty; give a directory for the results, such as --out=results/run1.")
     path = pathlib.Path(os.path.abspath(os.path.expanduser(out)))
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise UserError(f"--out={out} exists and is not a directory; choose another place for the results.")
-    for parent in path.parents:
-        if parent.exists():
-            if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-                raise UserError(
-                    f"--out={out} cannot be made: {parent} is not a directory that you may write to."
-                )
-            break
+    parent = next((parent for parent in path.parents if parent.exists()), path)
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"--out={out} cannot be made: {parent} is not a directory that you may write to.")
     entries = sorted(entry.name for entry in path.iterdir()) if path.exists() else []
     if not entries:
         return path
@@ -139,11 +118,7 @@ def check_output(out: str | os.PathLike, overwrite: bool) -> pathlib.Path:
 
 @contextlib.contextmanager
 def writer(out: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Writer]:
-    """A directory for results that becomes ``out`` when the block ends, and is removed on any exception.
-
-    Raises:
-      UserError: ``out`` may not be written, see ``check_output``.
-    """
+    """A directory for results that becomes ``out`` when the block ends, and is removed on any exception."""
     final = check_output(out, overwrite)
     missing = list(itertools.takewhile(lambda parent: not parent.exists(), final.parents))
     try:
@@ -183,12 +158,9 @@ def read_parquet(path: pathlib.Path) -> list[Row]:
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(path)
-    empty = {"value": math.nan} | dict.fromkeys(
-        ("source", "target", "method", "own_photograph", "test_dataset", "axis", "reason"), ""
-    )
-    columns = [
-        [empty.get(name) if value is None else value for value in table[name].to_pylist()] for name in COLUMNS
-    ]
+    text = ("source", "target", "method", "own_photograph", "test_dataset", "axis", "reason")
+    empty = {"value": math.nan, **dict.fromkeys(text, "")}
+    columns = [[empty.get(name) if v is None else v for v in table[name].to_pylist()] for name in COLUMNS]
     return [Row(*values) for values in zip(*columns, strict=True)]
 
 
@@ -196,7 +168,9 @@ def environment() -> dict[str, Any]:
     """Versions, source commit, machine and devices: what others need to get the same numbers."""
     import jax
 
-    versions = {name: metadata.version(name) for name in PACKAGES} | {"jaxalign": __version__}
+    versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy")} | {
+        "jaxalign": __version__
+    }
     devices = jax.devices()
     return {
         "versions": {"python": platform.python_version(), **versions},
@@ -242,17 +216,17 @@ def _git() -> dict[str, Any] | None:
     if not (root / ".git").exists():
         return None
 
-    def ask(*command: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
+    def ask(*command: str) -> str:
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 10, "check": True}
+        return subprocess.run(["git", "-C", str(root), *command], **options).stdout.strip()
 
-    commit = ask("rev-parse", "--verify", "HEAD")
-    return None if commit is None else {"commit": commit, "modified": bool(ask("status", "--porcelain"))}
+    try:
+        return {
+            "commit": ask("rev-parse", "--verify", "HEAD"),
+            "modified": bool(ask("status", "--porcelain")),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _is_results(path: pathlib.Path) -> bool:

@@ -1,8 +1,7 @@
 """Units of work that survive a kill: one file each, written whole and renamed, skipped when it is there.
 
-A unit is a piece of a run whose content is the same whoever computes it and how often, such as all pairs of one seed by
-one method. A run that starts again computes only the units without a sound file, so nothing has to be locked: two
-processes that compute one unit at once write the same file.
+A unit is a piece of a run whose content is the same whoever computes it, such as all pairs of one seed by one method.
+Nothing has to be locked: two processes that compute one unit at once write the same file.
 """
 
 import dataclasses
@@ -34,12 +33,7 @@ class Units:
 
     @classmethod
     def beside(cls, out: str | os.PathLike, described: Any) -> "Units":
-        """Units in a directory next to the results, whose name holds the key: ``<out>.<key>.parts``.
-
-        Args:
-          out: path of the results.
-          described: configuration, stores and version, as JSON can hold them.
-        """
+        """Units in a directory next to the results, ``<out>.<key>.parts``; the key is the digest of ``described``."""
         path, key = pathlib.Path(os.path.abspath(os.path.expanduser(out))), digest(described)
         return cls(path.with_name(f"{path.name}.{key}.parts"), key)
 
@@ -51,24 +45,15 @@ class Units:
         return self._content(name) is not None
 
     def read(self, name: str) -> dict[str, Any]:
-        """The content of a unit.
-
-        Raises:
-          UserError: the file is missing, damaged or of another run.
-        """
+        """The content of a unit; ``UserError`` where the file is missing, damaged or of another run."""
         content = self._content(name)
         if content is None:
-            raise UserError(
-                f"{self.path(name)} is missing, damaged or of another run; the same command does it again."
-            )
+            why = "is missing, damaged or of another run; the same command does it again"
+            raise UserError(f"{self.path(name)} {why}.")
         return content
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes a unit; ``content`` is what JSON can hold, NaN and infinity included.
-
-        Raises:
-          UserError: the disk refuses.
-        """
+        """Writes a unit, of what JSON can hold, NaN and infinity included; ``UserError`` where the disk refuses."""
         text = _text({"unit": name, "of": self.key, "checksum": digest(content), "content": content})
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)

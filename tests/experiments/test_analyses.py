@@ -23,7 +23,7 @@ from experiments import (
     study,
     transfer,
 )
-from experiments.run import cli, plan
+from experiments.run import cli
 from experiments.run.results import COLUMNS
 from jaxalign.core.people import identity_folds, published_split
 from jaxalign.data import EmbeddingStore
@@ -388,7 +388,7 @@ def test_a_study_replaces_an_older_one_and_leaves_nothing_of_it(stores, tmp_path
 
 
 def test_every_part_of_the_table_is_there():
-    for name in (*plan.OF_EACH, *plan.OF_ALL):
+    for name in study.PARTS:
         part = importlib.import_module(f"experiments.{name}").ANALYSIS
         assert part.name == name
         assert {"out", "overwrite"} <= set(part.flags)
