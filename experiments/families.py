@@ -91,7 +91,7 @@ def tree(
         None if labels is None else [labels[k] for k in kept],
     )
     each = {"source": clustering.source_means(scores[inside])}
-    each["sink"] = clustering.sink_means(scores[inside])
+    each["sink"] = clustering.source_means(scores[inside].T)
     each["hub"] = clustering.nearest_counts(made.distances)
     return {
         **found,

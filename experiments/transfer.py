@@ -80,7 +80,7 @@ def analyse(job: Job) -> str:
 def left_out_table(counts: list[tuple[str, str, int, int]]) -> Table:
     """How many people each way leaves out of the training side."""
     columns = [Column("fitted on"), Column("tested on"), Column("seed", "number"), Column("people", "number")]
-    rows = [[*stores, Value(float(seed)), Value(float(people))] for *stores, seed, people in counts]
+    rows = [[*stores, Cell(float(seed)), Cell(float(people))] for *stores, seed, people in counts]
     caption = "They have the name of one who is tested."
     return Table("left-out", "People left out of the training side", caption, columns, rows)
 
