@@ -56,13 +56,10 @@ def test_the_published_tree_of_the_reference_numbers(shared):
     np.testing.assert_allclose(clustering.source_means(matrix.T), [np.nanmean(line) for line in matrix.T])
 
 
-def test_who_is_nearest_to_how_many():
+def test_who_is_nearest_to_how_many_and_who_is_left_out():
+    """a has b and d as near; b has a; c has b; d has a. As few encoders as need be go for missing values."""
     distances = np.array([[0, 1, 5, 1], [1, 0, 4, 9], [5, 4, 0, 9], [1, 9, 9, 0]], float)
-    # a has b and d as near; b has a; c has b; d has a.
     np.testing.assert_allclose(clustering.nearest_counts(distances), [2, 1.5, 0, 0.5])
-
-
-def test_missing_values_leave_out_as_few_encoders_as_need_be():
     matrix = np.zeros((4, 4))
     matrix[2, :] = matrix[:, 2] = np.nan
     assert clustering.complete("abcd", matrix) == ("a", "b", "d")
