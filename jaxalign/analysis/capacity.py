@@ -28,19 +28,13 @@ class Features:
     """φ(x) = [x, c ψ((x − μ) P)], with ψ the cosine of random directions or the products of principal components.
 
     The factor c gives both parts the same total variance on the training rows, so that one ridge penalty suits both.
-
-    Attributes:
-      center, directions: μ and P, shapes [p] and [p, k].
-      phase: added before the cosine, shape [k]; unused for products.
-      scale: c, shape [].
-      products: whether ψ gives the products of every two of k components, squares included, or k cosines.
     """
 
-    center: Float[Array, " p"]
-    directions: Float[Array, "p k"]
-    phase: Float[Array, " k"]
-    scale: Float[Array, ""]
-    products: bool = static(default=False)
+    center: Float[Array, " p"]  # μ
+    directions: Float[Array, "p k"]  # P
+    phase: Float[Array, " k"]  # added before the cosine; unused for products
+    scale: Float[Array, ""]  # c
+    products: bool = static(default=False)  # of every two of k components, squares included; else k cosines
 
     def __call__(self, rows: Float[Leaf, "n p"]) -> Float[Array, "n p_and_features"]:
         """Features of rows, float32: the rows themselves and the curved part."""
@@ -114,21 +108,14 @@ def features_of(kind: str, rows: Float[np.ndarray, "n p"], number: int, seed: in
 
 @pytree
 class Network:
-    """y = (x − μ) W + c + gelu((x − μ) U / s + b) V: an affine map and one hidden layer.
+    """y = (x − μ) W + c + gelu((x − μ) U / s + b) V: an affine map and one hidden layer."""
 
-    Attributes:
-      center: μ, shape [p].
-      linear, bias: W and c, shapes [p, q] and [q].
-      inward, shift: U / s and b, shapes [p, h] and [h].
-      outward: V, shape [h, q].
-    """
-
-    center: Float[Array, " p"]
-    linear: Float[Array, "p q"]
-    bias: Float[Array, " q"]
-    inward: Float[Array, "p h"]
-    shift: Float[Array, " h"]
-    outward: Float[Array, "h q"]
+    center: Float[Array, " p"]  # μ
+    linear: Float[Array, "p q"]  # W
+    bias: Float[Array, " q"]  # c
+    inward: Float[Array, "p h"]  # U / s
+    shift: Float[Array, " h"]  # b
+    outward: Float[Array, "h q"]  # V
 
     @jax.jit
     def __call__(self, rows: Float[Leaf, "n p"]) -> Float[Array, "n q"]:

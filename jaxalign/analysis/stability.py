@@ -122,19 +122,12 @@ MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class Apart(NamedTuple):
-    """What one number of a pair is computed from.
-
-    Attributes:
-      pair: source and target.
-      measure: a name in ``MEASURES``.
-      via: the third encoder of "three_way"; "" elsewhere.
-      rows: two numbers of each test row, shape [n, 2]; ``MEASURES[measure]`` of their sums is the result.
-    """
+    """What one number of a pair is computed from."""
 
     pair: Pair
-    measure: str
-    via: str
-    rows: Float[np.ndarray, "n 2"]
+    measure: str  # a name in ``MEASURES``
+    via: str  # the third encoder of "three_way"; "" elsewhere
+    rows: Float[np.ndarray, "n 2"]  # of each test row; ``MEASURES[measure]`` of their sums is the result
 
 
 def between(one: PairwiseMaps, other: PairwiseMaps, tested: Mapping[str, np.ndarray]) -> Iterator[Apart]:

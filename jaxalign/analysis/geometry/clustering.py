@@ -18,21 +18,13 @@ MOST_ENUMERATED = 10_000  # relabellings
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dendrogram:
-    """Average linkage of encoders.
-
-    Attributes:
-      encoders: K names.
-      distances: symmetric, zero diagonal, shape [K, K].
-      linkage: as of ``scipy.cluster.hierarchy.linkage``, shape [K − 1, 4].
-      order: encoders in the order of the leaves, similar ones next to each other.
-      cophenetic: correlation of the distances with the heights at which pairs are joined; NaN where either is constant.
-    """
+    """Average linkage of encoders."""
 
     encoders: tuple[str, ...]
-    distances: np.ndarray
-    linkage: np.ndarray
-    order: tuple[str, ...]
-    cophenetic: float
+    distances: np.ndarray  # symmetric, zero diagonal, shape [K, K]
+    linkage: np.ndarray  # as of ``scipy.cluster.hierarchy.linkage``, shape [K − 1, 4]
+    order: tuple[str, ...]  # encoders in the order of the leaves, similar ones next to each other
+    cophenetic: float  # correlation of the distances with the heights of joining; NaN if either is constant
 
 
 def dendrogram(encoders: Sequence[str], distances: ArrayLike) -> Dendrogram:
@@ -126,19 +118,12 @@ def nearest_counts(distances: ArrayLike) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class PermutationTest:
-    """A statistic and how often chance does as well.
+    """A statistic and how often chance does as well."""
 
-    Attributes:
-      statistic: on the labels as they are.
-      p: share of relabellings with a statistic at least as large, the observed one among them.
-      permutations: how many relabellings were looked at.
-      exact: whether these are all there are.
-    """
-
-    statistic: float
-    p: float
-    permutations: int
-    exact: bool
+    statistic: float  # on the labels as they are
+    p: float  # share of relabellings with a statistic at least as large, the observed one among them
+    permutations: int  # how many relabellings were looked at
+    exact: bool  # whether these are all there are
 
     @property
     def least(self) -> float:

@@ -13,19 +13,12 @@ LEAST_FOR_INTERVAL = 5  # encoders; of fewer most resamples hold too few differe
 
 
 class Prediction(NamedTuple):
-    """Rank correlation over pairs of encoders.
+    """Rank correlation over pairs of encoders."""
 
-    Attributes:
-      spearman: over the unordered pairs; NaN where one side is constant.
-      low, high: 95 % interval from a bootstrap over encoders; NaN for fewer than ``LEAST_FOR_INTERVAL``.
-      p: of a Mantel test, two-sided: share of exchanges of the encoders' names on one side that correlate as much.
-      pairs: how many.
-    """
-
-    spearman: float
-    low: float
+    spearman: float  # over the unordered pairs; NaN where one side is constant
+    low: float  # 95 % interval from a bootstrap over encoders; NaN for fewer than ``LEAST_FOR_INTERVAL``
     high: float
-    p: float
+    p: float  # of a Mantel test, two-sided: share of exchanges of encoders' names that correlate as much
     pairs: int
 
 

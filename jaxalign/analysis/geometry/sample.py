@@ -31,19 +31,12 @@ SATURATED = 1e-6
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Calibrated:
-    """One similarity of two encoders with its permutation null.
+    """One similarity of two encoders with its permutation null."""
 
-    Attributes:
-      value: on the rows as they belong together.
-      null: on rows of which one side is permuted, shape [permutations].
-      best: the value of spaces that agree, 1, or 0 for a distance.
-      items: rows, people or pairs of rows that it rests on.
-    """
-
-    value: float
-    null: np.ndarray
-    best: float
-    items: int
+    value: float  # on the rows as they belong together
+    null: np.ndarray  # on rows of which one side is permuted, shape [permutations]
+    best: float  # the value of spaces that agree, 1, or 0 for a distance
+    items: int  # rows, people or pairs of rows that it rests on
 
     @property
     def null_mean(self) -> float:
@@ -86,25 +79,15 @@ def permutations(items: int, count: int, seed: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class GeometrySettings:
-    """Settings of the measures of geometry.
+    """Settings of the measures of geometry."""
 
-    Attributes:
-      permutations: of the rows of one side, for the nulls; the same for all pairs.
-      neighbours: k of shared neighbourhoods and hubness.
-      dimension_neighbours: k of the maximum-likelihood intrinsic dimension.
-      variance: share that SVCCA keeps of each side.
-      identity_dimensions: of the subspaces whose principal angles are taken; no more than half the people.
-      distance_rows: rows, the first ones, whose pairwise cosines RSA ranks.
-      seed: of the permutations.
-    """
-
-    permutations: int = 20
-    neighbours: int = 10
-    dimension_neighbours: int = 20
-    variance: float = 0.99
-    identity_dimensions: int = 32
-    distance_rows: int = 1000
-    seed: int = 0
+    permutations: int = 20  # of the rows of one side, for the nulls; the same for all pairs
+    neighbours: int = 10  # k of shared neighbourhoods and hubness
+    dimension_neighbours: int = 20  # k of the maximum-likelihood intrinsic dimension
+    variance: float = 0.99  # share that SVCCA keeps of each side
+    identity_dimensions: int = 32  # of the subspaces whose angles are taken; no more than half the people
+    distance_rows: int = 1000  # rows, the first ones, whose pairwise cosines RSA ranks
+    seed: int = 0  # of the permutations
 
     def check(self, rows: int, people: int) -> None:
         """Raises ``UserError`` for what so many rows of so many people cannot give."""

@@ -37,33 +37,21 @@ class Basis:
 
     Directions without numerical variance are cut off; arrays are padded with zeros to one of a few sizes, so that
     encoders of similar rank share compiled programs.
-
-    Attributes:
-      values: Λ, zero beyond the rank, shape [r].
-      whitening: V Λ^(−1/2), shape [p, r]; X times it has orthonormal columns.
-      loadings: Λ^(1/2) Vᵀ, shape [r, p]; covariances of the whitened rows with the columns.
-      rank: directions that have variance, shape [].
-      leading: directions that are kept where only the largest count, shape [].
     """
 
-    values: Float[Leaf, " r"]
-    whitening: Float[Leaf, "p r"]
-    loadings: Float[Leaf, "r p"]
-    rank: Int[Leaf, ""]
-    leading: Int[Leaf, ""]
+    values: Float[Leaf, " r"]  # Λ, zero beyond the rank
+    whitening: Float[Leaf, "p r"]  # V Λ^(−1/2); X times it has orthonormal columns
+    loadings: Float[Leaf, "r p"]  # Λ^(1/2) Vᵀ: covariances of the whitened rows with the columns
+    rank: Int[Leaf, ""]  # directions that have variance
+    leading: Int[Leaf, ""]  # directions that are kept where only the largest count
 
 
 @pytree
 class Whitened:
-    """Rows in whitened principal axes.
+    """Rows in whitened principal axes."""
 
-    Attributes:
-      rows: (X − mean) V Λ^(−1/2), shape [n, r].
-      power: squared length of each centred row, shape [n].
-    """
-
-    rows: Float[Leaf, "n r"]
-    power: Float[Leaf, " n"]
+    rows: Float[Leaf, "n r"]  # (X − mean) V Λ^(−1/2)
+    power: Float[Leaf, " n"]  # squared length of each centred row
 
 
 def padded_size(number: int) -> int:
