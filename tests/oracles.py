@@ -28,6 +28,16 @@ def centred(rows: np.ndarray, weights: Weights) -> tuple[np.ndarray, np.ndarray]
     return mean, (rows - mean) * np.sqrt(weights)[:, None]
 
 
+def second_moments(
+    arrays: Mapping[str, np.ndarray], weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean and centred scatter of the columns of several encoders, concatenated."""
+    mean, rest = centred(
+        np.hstack([np.asarray(part).astype(np.float64) for part in arrays.values()]), weights
+    )
+    return mean, rest.T @ rest
+
+
 def padded(width: int) -> Rows:
     """Rows with zeros appended up to a width."""
     return lambda rows: np.pad(np.asarray(rows, np.float64), ((0, 0), (0, width - rows.shape[1])))

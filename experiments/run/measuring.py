@@ -11,8 +11,15 @@ import numpy as np
 from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data, chosen_devices
 from jaxalign import Fit
-from jaxalign.biometrics import CurvePoint, EvaluationPlan, Resampling, Sampled, curve_points, evaluate
-from jaxalign.biometrics import Measure as Number
+from jaxalign.biometrics import (
+    CurvePoint,
+    EvaluationPlan,
+    MeasuredValue,
+    Resampling,
+    Sampled,
+    curve_points,
+    evaluate,
+)
 from jaxalign.biometrics.evaluate import RANKS
 from jaxalign.biometrics.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.biometrics.plan import padded
@@ -36,7 +43,7 @@ class Compared(NamedTuple):
       curves: points of CMC and DET curves.
     """
 
-    numbers: list[Number]
+    numbers: list[MeasuredValue]
     sampled: Mapping[tuple[str, str], Sampled] = {}
     curves: tuple[CurvePoint, ...] = ()
 

@@ -2,7 +2,7 @@
 
 from jaxalign.biometrics.bootstrap import Resampling, Sampled, combine, maximum, mean_of
 from jaxalign.biometrics.curves import CurvePoint, curve_points
-from jaxalign.biometrics.evaluate import Evaluation, Measure, evaluate, identify, verify
+from jaxalign.biometrics.evaluate import Evaluation, MeasuredValue, evaluate, identify, verify
 from jaxalign.biometrics.identification import Identification
 from jaxalign.biometrics.pairs import PairVerification, verify_pairs
 from jaxalign.biometrics.plan import EvaluationPlan
@@ -16,7 +16,7 @@ __all__ = [
     "Evaluation",
     "EvaluationPlan",
     "Identification",
-    "Measure",
+    "MeasuredValue",
     "OperatingPoint",
     "PairVerification",
     "Resampling",

@@ -80,7 +80,7 @@ class Resampling:
 
     @classmethod
     def of(cls, plan: EvaluationPlan, *, resamples: int = 1000, seed: int = 0) -> Self:
-        """Draws the resamples: people of probes and gallery together, each draw of the number there are."""
+        """Draws the resamples, each of as many people as probes and gallery have together."""
         if resamples < 1:
             raise UserError(f"resamples: expected at least 1, got {resamples}")
         people = plan.people
@@ -88,10 +88,6 @@ class Resampling:
         offsets = np.arange(resamples)[:, None] * people
         counts = np.bincount((draws + offsets).ravel(), minlength=resamples * people)
         return cls(plan, counts.reshape(resamples, people).astype(np.int32))
-
-    def rank(self, evaluation: Evaluation, k: int, own_photograph: str = "excluded") -> Sampled:
-        """Rank-k: probes weigh as often as their person is drawn, the gallery stays."""
-        return self.cmc(evaluation, [k], own_photograph)[0]
 
     def _probe_means(self, probe: np.ndarray, values: np.ndarray) -> list[Sampled]:
         """Means of each column of values of probes, shape [probes, columns]; NaN is no value.
@@ -107,14 +103,9 @@ class Resampling:
         return [Sampled(float(mean), column) for mean, column in zip(estimate, samples.T)]
 
     def sums(self, people: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sums of values that belong to one person each, of the test set as it is and of each resample.
+        """Sums of values [n, columns] of one person each, for the test set as it is and for each resample.
 
-        Args:
-          people: codes as in ``plan.probe_codes``, shape [n].
-          values: shape [n, columns].
-
-        Returns:
-          Shapes [columns] and [resamples, columns].
+        ``people`` are codes as in ``plan.probe_codes``, shape [n]. Shapes [columns] and [resamples, columns].
         """
         by_person = np.zeros((self.weights.shape[1], values.shape[1]))
         np.add.at(by_person, people, values)
@@ -159,18 +150,12 @@ class Resampling:
         counts how often a person is drawn.
 
         Args:
-          evaluation: with verification, of ``people_weights``.
-          fmr: one of its rates, or any other if ``estimate`` is given.
-          estimate: TMR of the test set as it is.
-
-        Raises:
-          UserError: the evaluation was made without ``people_weights``.
+          evaluation: with verification, made with ``people_weights`` (or it is a ``UserError``).
+          fmr: one of its rates, or any other if ``estimate``, the TMR of the test set as it is, is given.
         """
         self._same(evaluation)
         if evaluation.resampled is None or evaluation.verification is None:
-            raise UserError(
-                "the evaluation was not resampled: evaluate(..., people_weights=resampling.weights)"
-            )
+            raise UserError("the evaluation lacks resamples: give it people_weights=resampling.weights")
         value = evaluation.verification.tmr[fmr] if estimate is None else estimate
         return _shifted(value, evaluation.resampled.tmr_at(fmr))
 

@@ -17,7 +17,7 @@ class CurvePoint(NamedTuple):
     """One point of a curve.
 
     Attributes:
-      own_photograph: as of ``Measure``.
+      own_photograph: as of ``MeasuredValue``.
       measure: "cmc" (rank-k identification rate) or "tmr".
       axis, at: "rank" and k, or "fmr" and the false match rate.
       value: the rate.

@@ -9,25 +9,27 @@ from jax.typing import ArrayLike
 
 from jaxalign.biometrics import inputs
 from jaxalign.biometrics.identification import Identification, identification
-from jaxalign.biometrics.pairs import CheckedPairs, Pairs, PairVerification, rates_of_pairs
+from jaxalign.biometrics.pair_lists import PairList
+from jaxalign.biometrics.pairs import PairVerification, checked_pairs, rates_of_pairs
 from jaxalign.biometrics.plan import SEGMENT_ROWS, STRIP_ROWS, EvaluationPlan
 from jaxalign.biometrics.resampled_rates import ResampledRates, resampled_rates
-from jaxalign.biometrics.scores import AT_ONCE, Scored, Scorer, scores_of_pairs
+from jaxalign.biometrics.scores import AT_ONCE, MEASURES, Scorer, scores_of_pairs
 from jaxalign.biometrics.templates import Gallery, identification_without_own
 from jaxalign.biometrics.thresholds import check_rates
-from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification
+from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, RATES, Verification
 from jaxalign.core import checks
+from jaxalign.core.devices import padded_width
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows, explained_memory_error, rows_that_fit
 
-RATES = (1e-4, 1e-3, 1e-2, 1e-1)
+Labels = Sequence | np.ndarray
+Rows = ArrayLike | LazyRows
 RANKS = (1, 5, 10, 20)
-MEASURES = ("identification", "verification")
 OWN_PHOTOGRAPH = ("included", "excluded")
 GALLERY_BYTES = 1 << 29  # of gallery rows at once on a device that does not say how much memory it has
 
 
-class Measure(NamedTuple):
+class MeasuredValue(NamedTuple):
     """One number of an evaluation, as it stands in a table of results.
 
     ``own_photograph`` is 'included' or 'excluded' for identification and empty for verification; ``threshold`` and
@@ -63,7 +65,7 @@ class Evaluation:
     genuine_scores: np.ndarray = dataclasses.field(repr=False)
     resampled: ResampledRates | None = dataclasses.field(repr=False, default=None)
 
-    def measures(self) -> Iterator[Measure]:
+    def measures(self) -> Iterator[MeasuredValue]:
         """Every measure as a row: rank1, map, map50, auc, eer, tmr@fmr=0.001 and so on.
 
         ``comparisons`` is the number of probes for identification, of genuine and impostor comparisons together
@@ -73,30 +75,29 @@ class Evaluation:
         for own, result in self.identification.items():
             named = {f"rank{k}": share for k, share in result.rank_k.items()}
             for name, value in {**named, "map": result.map, "map50": result.map50}.items():
-                yield Measure(own, name, value, None, None, result.probes)
+                yield MeasuredValue(own, name, value, None, None, result.probes)
         verified = self.verification or self.pairs
-        if verified is not None:
-            yield from verification_measures(verified)
-
-
-def verification_measures(result: Verification) -> Iterator[Measure]:
-    """The rows of verification alone."""
-    both = result.genuine + result.impostor
-    yield Measure("", "auc", result.auc, None, None, both)
-    yield Measure("", "eer", result.eer, None, None, both)
-    for point in result.rates.points:
-        name = f"tmr@fmr={point.fmr:g}"
-        yield Measure("", name, point.tmr, point.threshold, point.achieved, result.impostor)
-    if isinstance(result, PairVerification) and len(result.fold_accuracy):
-        yield Measure("", "accuracy", result.accuracy, None, None, both)
-        yield Measure("", "accuracy_error", result.accuracy_error, None, None, both)
+        if verified is None:
+            return
+        of_all = {"auc": verified.auc, "eer": verified.eer}
+        accuracy = {}
+        if isinstance(verified, PairVerification) and len(verified.fold_accuracy):
+            accuracy = {"accuracy": verified.accuracy, "accuracy_error": verified.accuracy_error}
+        both = verified.genuine + verified.impostor
+        for name, value in of_all.items():
+            yield MeasuredValue("", name, value, None, None, both)
+        for point in verified.rates.points:
+            name = f"tmr@fmr={point.fmr:g}"
+            yield MeasuredValue("", name, point.tmr, point.threshold, point.achieved, verified.impostor)
+        for name, value in accuracy.items():
+            yield MeasuredValue("", name, value, None, None, both)
 
 
 def evaluate(
-    probes: ArrayLike | LazyRows,
-    gallery: ArrayLike | LazyRows,
-    probe_identities: Sequence | np.ndarray | EvaluationPlan,
-    gallery_identities: Sequence | np.ndarray | None = None,
+    probes: Rows,
+    gallery: Rows,
+    probe_identities: Labels | EvaluationPlan,
+    gallery_identities: Labels | None = None,
     *,
     own: ArrayLike | None = None,
     fmr: Sequence[float] = RATES,
@@ -105,7 +106,7 @@ def evaluate(
     measures: Sequence[str] = MEASURES,
     own_photograph: Sequence[str] = OWN_PHOTOGRAPH,
     templates: str = "all",
-    pairs: Pairs | None = None,
+    pairs: PairList | None = None,
     people_weights: np.ndarray | None = None,
     least_false_matches: float = LEAST_FALSE_MATCHES,
     zero_rows: str = "refuse",
@@ -114,22 +115,18 @@ def evaluate(
 ) -> Evaluation:
     """Compares every probe with every gallery row by cosine and measures recognition.
 
-    The score is s_ij = ⟨p_i, g_j⟩ / (‖p_i‖ ‖g_j‖), in float32 (float64 where both inputs are float64 and the
-    caller has enabled it). Ranks, thresholds, achieved rates and operating points are exact counts on these scores; a
-    tie counts against recognition.
-
-    Small sets are sorted. No matrix of all scores is formed for large sets: scores are computed twice, and memory is
-    bounded. Of memory-mapped arrays and ``LazyRows``, a few thousand probes are read at a time, and ``gallery_rows`` of
-    the gallery.
+    The score is s_ij = ⟨p_i, g_j⟩ / (‖p_i‖ ‖g_j‖), in float32 (float64 where both inputs are float64 and the caller has
+    enabled it). Ranks, thresholds, achieved rates and operating points are exact counts on these scores; a tie counts
+    against recognition. Small sets are sorted. For large sets no matrix of all scores is formed: scores are computed
+    twice, and of memory-mapped arrays and ``LazyRows`` a few thousand probes and ``gallery_rows`` are read at a time.
 
     Args:
-      probes: embeddings, shape [n, d], in memory, memory-mapped or ``LazyRows``.
-      gallery: embeddings in the same space, shape [m, d].
-      probe_identities: one label for each probe, or an ``EvaluationPlan`` made once for many evaluations of the
-        same test set (``gallery_identities`` and ``own`` are then part of it).
+      probes, gallery: embeddings in one space, shapes [n, d] and [m, d], in memory, memory-mapped or ``LazyRows``.
+      probe_identities: one label for each probe, or an ``EvaluationPlan`` made once for many evaluations of the same
+        test set (``gallery_identities`` and ``own`` are then part of it).
       gallery_identities: one for each gallery row; the probes' own where not given.
-      own: for each probe the gallery row that is the same image, −1 for none. Verification never compares an
-        image with itself; identification is measured with it in the gallery and without. 0 ... n − 1 where
+      own: for each probe the gallery row that is the same image, −1 for none. Verification never compares an image with
+        itself; identification is measured with it in the gallery and without. 0 ... n − 1 where
         ``gallery_identities`` is not given, else none.
       fmr: false match rates of the operating points.
       ranks, cmc: the ranks k, and the length of the CMC.
@@ -144,129 +141,84 @@ def evaluate(
       least_false_matches: an operating point with fewer expected false matches is unsupported.
       zero_rows: "refuse" rows of zeros, or "keep" them with cosine 0 to everything.
       devices: of this process, that share the probes of large sets; one where not given. Counts are the same.
-      gallery_rows: most rows of the gallery on a device at once; by default what its memory allows, and 512 MiB of
-        them on a CPU.
-
-    Returns:
-      The evaluation.
+      gallery_rows: most rows of the gallery on a device at once; by default what its memory allows, 512 MiB on a CPU.
 
     Raises:
       UserError: shapes, identities, rates or rows that cannot be evaluated, or too little memory on the device.
 
-    Equivalent: sort each row of ``normalize(probes) @ normalize(gallery).T`` and use ``sklearn.metrics``'
-    ``roc_curve``, ``roc_auc_score`` and ``average_precision_score``.
-
-    References:
-      ISO/IEC 19795-1:2021; Grother et al., "Face Recognition Technology Evaluation", NIST.
+    Equivalent: sort each row of ``normalize(probes) @ normalize(gallery).T``; scikit-learn's ``roc_curve``,
+    ``roc_auc_score``, ``average_precision_score``. Reference: ISO/IEC 19795-1:2021; Grother et al., NIST FRTE.
     """
     _check_options(measures, own_photograph, ranks, cmc, zero_rows)
     rates, most = check_rates(fmr), checks.positive(gallery_rows, "gallery_rows")
-    left_out, images = None, gallery
-    if isinstance(probe_identities, EvaluationPlan):
-        plan = probe_identities
-        if gallery_identities is not None or own is not None or templates != "all":
-            raise UserError(
-                "an EvaluationPlan holds gallery_identities and own already, and templates need identities"
-            )
-    else:
-        searched = Gallery.of(gallery, probe_identities, gallery_identities, own, templates)
-        plan = EvaluationPlan.of(probe_identities, searched.identities, own=searched.own)
-        if templates == "pooled":
-            left_out = searched.leave_one_out_scores(inputs.checked(probes, "probes", plan.probes))
-        gallery = searched.rows
+    searched = Gallery.of(gallery, probe_identities, gallery_identities, own, templates)
+    left = inputs.checked(probes, "probes", searched.plan.probes)
+    inputs.same_width(left, searched.rows)
+    listed = None if pairs is None else checked_pairs(pairs, searched.plan.probes, len(searched.images))
+    most = most or _gallery_rows(searched.rows)
+    how: dict[str, Any] = {"zero_rows": zero_rows, "devices": devices, "gallery_rows": most}
+    how |= {"measures": measures, "fmr": rates, "least_false_matches": least_false_matches}
+    how["left_out"] = searched.leave_one_out_scores(left)
+    scorer = Scorer(left, searched.rows, searched.plan, **how)
+    what = f"scores of {searched.plan.gallery:,} gallery rows of width {left.width:,}"
+    with explained_memory_error(what, most, "gallery_rows"):
+        return _evaluated(scorer, searched, listed, people_weights, own_photograph, ranks=ranks, cmc=cmc)
+
+
+def _evaluated(
+    scorer: Scorer,
+    searched: Gallery,
+    pairs: PairList | None,
+    people_weights: np.ndarray | None,
+    own_photograph: Sequence[str],
+    **options: Any,
+) -> Evaluation:
+    """Everything that is asked for; ``options`` are the ranks and the length of the CMC."""
+    plan = scorer.plan
     if people_weights is not None and np.shape(people_weights)[1:] != (plan.people,):
-        raise UserError(
-            f"people_weights: expected shape [resamples, {plan.people}], got {list(np.shape(people_weights))}"
-        )
-    left = inputs.checked(probes, "probes", plan.probes)
-    right = inputs.checked(gallery, "gallery", plan.gallery)
-    inputs.same_width(left, right)
-    images = right if templates == "all" else inputs.checked(images, "gallery")
-    listed = None if pairs is None else CheckedPairs.of(pairs, plan.probes, len(images))
-    identified, verifying = "identification" in measures, "verification" in measures
-    most = most or _gallery_rows(right)
-    with explained_memory_error(
-        f"scores of {plan.gallery:,} gallery rows of width {right.width:,}", most, "gallery_rows"
-    ):
-        scorer = Scorer(
-            left,
-            right,
-            plan,
-            zero_rows=zero_rows,
-            fmr=rates if verifying else None,
-            least_false_matches=least_false_matches,
-            left_out=None if left_out is None else left_out[~np.isnan(left_out)],
-            ranked=identified,
-            devices=devices,
-            gallery_rows=most,
-        )
-        scored = scorer.run()
-        verified = None
-        if scored.axis is not None and scored.rates is not None:
-            verified = Verification(scored.rates, len(scored.axis.genuine), plan.impostor)
-        resampled = None
-        if people_weights is not None and verified is not None and all(verified.comparisons):
-            resampled = resampled_rates(scorer, scored, people_weights)
-        over_pairs = None
-        if listed is not None:
-            same = scored if images is right else None
-            scores = scores_of_pairs(left, images, listed.left, listed.right, zero_rows, same)
-            over_pairs = rates_of_pairs(scores, listed, rates, least_false_matches)
-        ranked = {}
-        if identified:
-            ranked = _ranked(scorer, scored, left_out, own_photograph, ranks=tuple(ranks), cmc=cmc)
-        return Evaluation(ranked, verified, over_pairs, plan, scored.genuine_scores, resampled)
+        shape = list(np.shape(people_weights))
+        raise UserError(f"people_weights: expected shape [resamples, {plan.people}], got {shape}")
+    scored = scorer.run()
+    resampled = over_pairs = None
+    if people_weights is not None and scored.verification and all(scored.verification.comparisons):
+        resampled = resampled_rates(scorer, scored, people_weights)
+    if pairs is not None:
+        images = dataclasses.replace(scorer.gallery, rows=searched.images)
+        at_hand = scored if searched.images is searched.rows else None
+        scores = scores_of_pairs(scorer.probes, images, pairs, at_hand)
+        over_pairs = rates_of_pairs(scores, pairs, scorer.fmr, scorer.least_false_matches)
+    ranked = {}
+    if scorer.ranked and "included" in own_photograph and plan.genuine_own.any():
+        ranked["included"] = identification(scored, own_included=True, **options)
+    if scorer.ranked and "excluded" in own_photograph:
+        if scorer.left_out is None:
+            ranked["excluded"] = identification(scored, own_included=False, **options)
+        else:
+            ranked["excluded"] = identification_without_own(scorer, scored, scorer.left_out, **options)
+    return Evaluation(ranked, scored.verification, over_pairs, plan, scored.genuine_scores, resampled)
 
 
 def _gallery_rows(gallery: LazyRows) -> int:
     """Rows of the gallery that a device has memory for, and their scores with a strip of probes."""
-    row_bytes = inputs.padded_width(gallery.width) * 4
+    row_bytes = padded_width(gallery.width) * 4
     most = min(len(gallery), GALLERY_BYTES // row_bytes)
     scores_bytes = 3 * 4 * STRIP_ROWS * AT_ONCE
     return rows_that_fit(most, row_bytes + scores_bytes, (1 + AT_ONCE) * SEGMENT_ROWS * row_bytes)
 
 
-def _ranked(
-    scorer: Scorer, scored: Scored, left_out: np.ndarray | None, own_photograph: Sequence[str], **options: Any
-) -> dict[str, Identification]:
-    """Identification with the same image included, excluded or both."""
-    ranked = {}
-    if "included" in own_photograph and scored.plan.genuine_own.any():
-        ranked["included"] = identification(scored, own_included=True, **options)
-    if "excluded" in own_photograph:
-        if left_out is None:
-            ranked["excluded"] = identification(scored, own_included=False, **options)
-        else:
-            ranked["excluded"] = identification_without_own(scorer, scored, left_out, **options)
-    return ranked
-
-
-def verify(
-    probes: ArrayLike | LazyRows,
-    gallery: ArrayLike | LazyRows,
-    probe_identities,
-    gallery_identities=None,
-    **options,
-) -> Verification:
+def verify(probes: Rows, gallery: Rows, probe_identities, gallery_identities=None, **options) -> Verification:
     """Verification alone; the arguments are those of ``evaluate``."""
-    result = evaluate(
-        probes, gallery, probe_identities, gallery_identities, measures=("verification",), **options
-    )
+    result = evaluate(probes, gallery, probe_identities, gallery_identities, measures=MEASURES[1:], **options)
     assert result.verification is not None
     return result.verification
 
 
 def identify(
-    probes: ArrayLike | LazyRows,
-    gallery: ArrayLike | LazyRows,
-    probe_identities,
-    gallery_identities=None,
-    **options,
+    probes: Rows, gallery: Rows, probe_identities, gallery_identities=None, **options
 ) -> dict[str, Identification]:
     """Identification alone, the same image included and excluded; the arguments are those of ``evaluate``."""
-    return evaluate(
-        probes, gallery, probe_identities, gallery_identities, measures=("identification",), **options
-    ).identification
+    result = evaluate(probes, gallery, probe_identities, gallery_identities, measures=MEASURES[:1], **options)
+    return result.identification
 
 
 def _check_options(

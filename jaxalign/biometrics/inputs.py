@@ -10,28 +10,20 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from jaxalign.core import checks
+from jaxalign.core.devices import padded_width
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows, prefetch
 
 PIECE_ROWS = 8192  # of the gallery, read and normalised at once
-WIDTH_MULTIPLE = 128
 
 
 def checked(array: ArrayLike | LazyRows, name: str, rows: int | None = None) -> LazyRows:
     """Floating rows of the expected number, to be read when they are used; arrays on a CPU are not copied."""
-    if not isinstance(array, LazyRows):
-        try:
-            values = np.asarray(array)
-        except ValueError as error:
-            raise UserError(f"{name}: expected an array, got rows of unequal length") from error
-        if values.ndim != 2 or min(values.shape) == 0:
-            raise UserError(f"{name}: expected an array of shape [rows, width], got shape {values.shape}")
-        array = LazyRows.of(values.astype(np.float32) if values.dtype.kind in "iub" else values)
-    if rows is not None and len(array) != rows:
-        raise UserError(f"{name}: expected {rows} rows, one for each identity, got {len(array)}")
-    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
-        raise UserError(f"{name}: expected numbers in a floating format, got {array.dtype}")
-    return array
+    found = LazyRows.of(checks.embedding_rows(array, name))
+    if rows is not None and len(found) != rows:
+        raise UserError(f"{name}: expected {rows} rows, one for each identity, got {len(found)}")
+    return found
 
 
 def same_width(probes: LazyRows, gallery: LazyRows) -> None:
@@ -42,35 +34,14 @@ def same_width(probes: LazyRows, gallery: LazyRows) -> None:
         )
 
 
-def score_dtype(probes: LazyRows, gallery: LazyRows) -> np.dtype:
-    """float64 where both inputs are and the caller has enabled it, else float32."""
-    double = probes.dtype == gallery.dtype == np.float64
-    return np.dtype(jax.dtypes.canonicalize_dtype(np.float64) if double else np.float32)
-
-
-def padded_width(width: int) -> int:
-    """Width on the device: the next multiple of 128."""
-    return -(-width // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
-
-
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One side of the comparisons: rows, and how they come to the device.
-
-    Attributes:
-      rows: shape [n, d].
-      name: "probes" or "gallery", for the error.
-      dtype: of the scores.
-      zero_rows: "refuse", or "keep" to compare a zero row as one with cosine 0 to everything.
-    """
+    """One side of the comparisons: rows [n, d], and how they come to the device."""
 
     rows: LazyRows
-    name: str
-    dtype: np.dtype
-    zero_rows: str
-
-    def __len__(self) -> int:
-        return len(self.rows)
+    name: str  # "probes" or "gallery", for the error
+    dtype: np.dtype  # of the scores
+    zero_rows: str  # "refuse", or "keep" to compare a zero row as one with cosine 0 to everything
 
     def read(self, numbers: np.ndarray, size: int) -> np.ndarray:
         """Rows by index on the host, padded with zeros, shape [size, padded width]."""
@@ -83,14 +54,8 @@ class Side:
         return self.placed(self.read(numbers, size), numbers, None)
 
     def placed(self, buffer: np.ndarray, numbers: np.ndarray, sharding: Any) -> Float[Array, "*stack width"]:
-        """Rows of ``read``, in any number of axes, on the device and of length 1.
-
-        Raises:
-          UserError: rows with NaN or infinite values, or zero rows.
-        """
-        unit, finite, zero = _unit(
-            jnp.asarray(buffer) if sharding is None else jax.device_put(buffer, sharding)
-        )
+        """Rows of ``read``, in any number of axes, on the device and of length 1; refuses those without direction."""
+        unit, finite, zero = _unit(jax.device_put(buffer, sharding))
         self._check(numbers, finite, zero)
         return unit
 
@@ -120,10 +85,15 @@ class Side:
                 )
 
 
+def sides(probes: LazyRows, gallery: LazyRows, zero_rows: str) -> tuple[Side, Side]:
+    """Both sides; scores are float64 where both inputs are and the caller has enabled it, else float32."""
+    double = probes.dtype == gallery.dtype == np.float64
+    dtype = np.dtype(jax.dtypes.canonicalize_dtype(np.float64) if double else np.float32)
+    return Side(probes, "probes", dtype, zero_rows), Side(gallery, "gallery", dtype, zero_rows)
+
+
 @jax.jit
-def _unit(
-    rows: Float[Array, "*n d"],
-) -> tuple[Float[Array, "*n d"], Bool[Array, "*n"], Bool[Array, "*n"]]:
+def _unit(rows: Float[Array, "*n d"]) -> tuple[Float[Array, "*n d"], Bool[Array, "*n"], Bool[Array, "*n"]]:
     """Rows over their length (zero rows stay zero), which are finite, and which are zero."""
     largest = jnp.max(jnp.abs(rows), axis=-1, keepdims=True)
     scaled = rows / jnp.where(largest > 0, largest, 1)

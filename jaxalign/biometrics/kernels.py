@@ -31,15 +31,10 @@ PAIRS_AT_ONCE = 1024
 
 
 class Mates(NamedTuple):
-    """What is known of the mates, in the layout of the mate table.
-
-    Attributes:
-      score: of each, shape [devices, chunks, block, MATES_AT_ONCE].
-      above: for each, the number of scores of its probe so far that are ≥ it, itself included.
-    """
+    """What is known of the mates, in the layout of the mate table."""
 
     score: Float[Leaf, "devices chunks block four"]
-    above: Int[Leaf, "devices chunks block four"]
+    above: Int[Leaf, "devices chunks block four"]  # scores of its probe so far that are ≥ it, itself included
 
     @classmethod
     def none(cls, table: MateTable, dtype: np.dtype, mesh: Mesh) -> "Mates":
@@ -51,10 +46,8 @@ class Mates(NamedTuple):
 class Refinement(NamedTuple):
     """Disjoint cells of the score axis that are counted more finely.
 
-    A score of order o (see ``ordered``) falls into slot (o − first) >> shift of a cell if 0 ≤ o − first < width.
-
-    Attributes:
-      first, width, shift: of each cell, shape [CELLS]; the width is 0 where a cell is not used.
+    A score of order o (see ``ordered``) falls into slot (o − first) >> shift of a cell if 0 ≤ o − first < width. The
+    width of a cell that is not used is 0.
     """
 
     first: Int[Leaf, " cells"]
@@ -65,11 +58,7 @@ class Refinement(NamedTuple):
 def scores_of_all(
     probes: Float[Array, "rows width"], gallery: Float[Array, "gallery width"]
 ) -> Float[Array, "rows gallery"]:
-    """The score of every probe with every gallery row: the cosine of unit rows.
-
-    On a device two rows become a score here and in ``scores_of_pairs`` only (on the host, in
-    ``templates.Gallery.leave_one_out_scores``).
-    """
+    """The score of every probe with every gallery row: the cosine of unit rows."""
     return multiply(probes, gallery.T)
 
 
@@ -162,8 +151,7 @@ def sweep(
       mesh: of the devices.
       strip, block: probes of one product, and probes that are counted in one step.
       find: whether to look up the scores of the mates that are in this tile.
-      rank: whether to count the scores that are ≥ each mate's. Where there are several tiles, the scores of mates
-        must be known from all of them first.
+      rank: whether to count the scores that are ≥ each mate's, which must be known from all tiles.
       count: whether to count scores along the axis.
 
     Returns:
@@ -183,9 +171,18 @@ def sweep(
                 counts = counts.at[place.reshape(-1)].add(1, mode="promise_in_bounds")
             return mates, counts
 
+        def one_strip(number: Array, carry: Any) -> Any:
+            scores = scores_of_all(lax.dynamic_slice_in_dim(probes, number * strip, strip), gallery)
+
+            def one_block(i: Array, carry: Any) -> Any:
+                rows = lax.dynamic_slice_in_dim(scores, i * block, block)
+                return visit(rows, number * (strip // block) + i, carry)
+
+            return lax.fori_loop(0, strip // block, one_block, carry)
+
         size = BINS if refinement is None else CELLS * SLOTS + SPARE
         carry = mates, jnp.zeros(size, jnp.int32) if count else None
-        return _each_block(visit, carry, probes, gallery, strips, strip, block)
+        return lax.fori_loop(0, strips, one_strip, carry)
 
     return _on_each(one_device, mesh, (probes, strips, table, mates), (gallery, start, refinement))
 
@@ -228,29 +225,6 @@ def at_least(rows: Float[Array, "block tile"], least: Float[Array, "block some"]
     depth = max(size for size in range(1, MOST_DEEP + 1) if groups % size == 0)
     split = rows.reshape(len(rows), 1, groups // depth, depth, SUMMED_LANES)
     return (split >= least[:, :, None, None, None]).sum(axis=3, dtype=jnp.int32).sum((2, 3), dtype=jnp.int32)
-
-
-def _each_block(
-    visit: Callable[[Array, Array, Any], Any],
-    carry: Any,
-    probes: Float[Array, "rows width"],
-    gallery: Float[Array, "tile width"],
-    strips: Array,
-    strip: int,
-    block: int,
-) -> Any:
-    """``carry = visit(scores, number, carry)`` for the scores of each block of probes, strip by strip."""
-
-    def one_strip(number: Array, carry: Any) -> Any:
-        scores = scores_of_all(lax.dynamic_slice_in_dim(probes, number * strip, strip), gallery)
-
-        def one_block(i: Array, carry: Any) -> Any:
-            rows = lax.dynamic_slice_in_dim(scores, i * block, block)
-            return visit(rows, number * (strip // block) + i, carry)
-
-        return lax.fori_loop(0, strip // block, one_block, carry)
-
-    return lax.fori_loop(0, strips, one_strip, carry)
 
 
 def _on_each(function: Callable[[Any, Any], Any], mesh: Mesh, own: Any, common: Any) -> Any:

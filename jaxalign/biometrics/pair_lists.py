@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.people import legacy_generator
 
+Path = str | os.PathLike[str]
+Names = Sequence[str] | np.ndarray
 _IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|gif|webp|tiff?|p[gpn]m|npy)$", re.IGNORECASE)
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -22,29 +25,21 @@ class PairList:
     """Comparisons of the row ``left[k]`` with the row ``right[k]``.
 
     Attributes:
-      left: row numbers, int64, shape [m].
-      right: row numbers, int64, shape [m].
+      left, right: row numbers, int64, shape [m].
       genuine: whether both are of one person, bool, shape [m].
-      fold: of each pair, from 0, int32, shape [m].
+      fold: of each pair, from 0, integers, shape [m]; empty for no folds.
     """
 
     left: np.ndarray
     right: np.ndarray
     genuine: np.ndarray
-    fold: np.ndarray
+    fold: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
     def __len__(self) -> int:
         return len(self.left)
 
     def among(self, rows: ArrayLike) -> "PairList":
-        """The pairs of which both rows are among some, such as those of a test side.
-
-        Args:
-          rows: row numbers, none twice, shape [r].
-
-        Returns:
-          The pairs, numbered by position in ``rows``.
-        """
+        """The pairs of which both rows are among these (row numbers, none twice), numbered by position in ``rows``."""
         rows = np.asarray(rows, np.int64)
         highest = max((int(part.max(initial=-1)) for part in (rows, self.left, self.right)), default=-1)
         position = np.full(highest + 1, -1)
@@ -55,17 +50,14 @@ class PairList:
 
 
 def published_pairs(identities: ArrayLike, seed: int) -> PairList:
-    """Every genuine pair and as many impostor pairs, as the published protocol compares.
+    """Every genuine pair, then as many impostor pairs, as the published protocol compares; one fold.
 
-    Genuine pairs are i < j within a person, all of them. Impostor pairs are drawn independently and evenly
-    from all ordered pairs of rows of two people.
+    Genuine pairs are i < j within a person, all of them. Impostor pairs are drawn independently and evenly from all
+    ordered pairs of rows of two people.
 
     Args:
       identities: the person of each row, shape [n].
       seed: of the draw, from 0 to 2³² − 1.
-
-    Returns:
-      Genuine pairs, then impostor pairs, as many of each; one fold.
 
     Raises:
       UserError: nobody has two rows, or there is one person only.
@@ -74,42 +66,29 @@ def published_pairs(identities: ArrayLike, seed: int) -> PairList:
       Rubab, Tong, Ross, arXiv 2604.07282, 2026.
     """
     people, person = np.unique(np.asarray(identities), return_inverse=True)
-    if not 0 <= seed < 2**32:
-        raise UserError(f"a seed must be a whole number from 0 to 4294967295, got {seed!r}.")
-    left, right = _genuine_pairs(person)
-    if len(left) == 0:
+    generator = legacy_generator(seed)
+    genuine = _genuine_pairs(person)
+    count = len(genuine[0])
+    if count == 0:
         raise UserError(f"each of the {len(people):,} people has one image, so there is no genuine pair.")
     if len(people) < 2:
         raise UserError(f"all {len(person):,} images are of one person, so there is no impostor pair.")
-    others_left, others_right = _impostor_pairs(person, len(left), np.random.RandomState(seed))
-    genuine = np.repeat([True, False], len(left))
-    return PairList(
-        np.concatenate([left, others_left]),
-        np.concatenate([right, others_right]),
-        genuine,
-        np.zeros(len(genuine), np.int32),
-    )
+    both = np.concatenate([genuine, _impostor_pairs(person, count, generator)], axis=1)
+    return PairList(*both, np.repeat([True, False], count), np.zeros(2 * count, np.int32))
 
 
-def read_lfw_pairs(
-    path: str | os.PathLike[str],
-    identities: Sequence[str] | np.ndarray,
-    sample_ids: Sequence[str] | np.ndarray,
-) -> PairList:
-    """Reads a list in the format of LFW's pairs.txt.
+def read_lfw_pairs(path: Path, identities: Names, sample_ids: Names) -> PairList:
+    """Reads a list in the format of LFW's pairs.txt; the pairs are in the order of the file.
 
-    The first line has the number of folds and of genuine pairs per fold (``10 300``; the number of pairs
-    alone is one fold). Then each fold has so many genuine lines ``Name i j`` and as many impostor lines
-    ``NameA i NameB j``, separated by tabs. Image i of Name is the sample ``Name_000i``, with or without a folder and a
-    suffix, or ``Name/i``, with or without leading zeros and a suffix.
+    The first line has the number of folds and of genuine pairs per fold (``10 300``; the number of pairs alone is one
+    fold). Then each fold has so many genuine lines ``Name i j`` and as many impostor lines ``NameA i NameB j``,
+    separated by tabs. Image i of Name is the sample ``Name_000i``, with or without a folder and a suffix, or
+    ``Name/i``, with or without leading zeros and a suffix.
 
     Args:
       path: of the list.
       identities: the person of each row, shape [n].
       sample_ids: the name of each row, shape [n].
-
-    Returns:
-      The pairs, in the order of the file.
 
     Raises:
       UserError: the file is missing, cut short or of another format, an image is not among the samples, or the
@@ -134,11 +113,7 @@ def read_lfw_pairs(
     return _matched(path, pairs, identities, sample_ids)
 
 
-def read_pairs_csv(
-    path: str | os.PathLike[str],
-    identities: Sequence[str] | np.ndarray,
-    sample_ids: Sequence[str] | np.ndarray,
-) -> PairList:
+def read_pairs_csv(path: Path, identities: Names, sample_ids: Names) -> PairList:
     """Reads a list of pairs from a CSV file with a header; arguments, result and errors as in ``read_lfw_pairs``.
 
     Columns ``left`` and ``right`` hold sample ids, whole or without folder and suffix. Optional: ``genuine``
@@ -148,8 +123,7 @@ def read_pairs_csv(
     try:
         header = reader.fieldnames or []
         if not {"left", "right"} <= set(header):
-            found = ",".join(header)
-            raise UserError(f"{path}: expected a first line with the columns left,right; it has {found!r}.")
+            raise UserError(f"{path}: expected columns left,right in line 1, got {','.join(header)!r}.")
         pairs = [_csv_pair(path, reader.line_num, record) for record in reader]
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num} is not CSV: {error}.") from error
@@ -166,8 +140,7 @@ class _Pair(NamedTuple):
     fold: int
 
 
-def _csv_pair(path: str | os.PathLike[str], line: int, record: dict) -> _Pair:
-    """One line of a CSV file, by column."""
+def _csv_pair(path: Path, line: int, record: dict) -> _Pair:
     where = f"{path}, line {line}"
     if None in record or None in record.values():
         expected = len([name for name in record if name is not None])
@@ -179,12 +152,7 @@ def _csv_pair(path: str | os.PathLike[str], line: int, record: dict) -> _Pair:
     return _Pair(line, record["left"].strip(), record["right"].strip(), genuine, fold)
 
 
-def _matched(
-    path: str | os.PathLike[str],
-    pairs: list[_Pair],
-    identities: Sequence[str] | np.ndarray,
-    sample_ids: Sequence[str] | np.ndarray,
-) -> PairList:
+def _matched(path: Path, pairs: list[_Pair], identities: Names, sample_ids: Names) -> PairList:
     """Looks the pairs up among the samples and checks them against the identities."""
     if not pairs:
         raise UserError(f"{path} holds no pairs.")
@@ -200,8 +168,7 @@ def _matched(
         if len(rows_of[name]) > 1:
             first, second = (str(sample_ids[row]) for row in rows_of[name][:2])
             raise UserError(f"{path}: {name!r} may be the sample {first!r} or {second!r}.")
-    left = np.array([rows_of[pair.left][0] for pair in pairs], np.int64)
-    right = np.array([rows_of[pair.right][0] for pair in pairs], np.int64)
+    left, right = np.array([(rows_of[pair.left][0], rows_of[pair.right][0]) for pair in pairs], np.int64).T
     identities = np.asarray(identities)
     same = identities[left] == identities[right]
     for index, pair in enumerate(pairs):
@@ -214,7 +181,7 @@ def _matched(
     return PairList(left, right, same, np.array([pair.fold for pair in pairs], np.int32))
 
 
-def _rows_by_name(sample_ids: Sequence[str] | np.ndarray) -> dict[str, list[int]]:
+def _rows_by_name(sample_ids: Names) -> dict[str, list[int]]:
     """Every way to name a sample: whole, without folder and suffix, as ``person_0001`` for ``person/1``."""
     whole = {str(sample): [row] for row, sample in enumerate(sample_ids)}
     short: dict[str, list[int]] = {}
@@ -228,14 +195,14 @@ def _rows_by_name(sample_ids: Sequence[str] | np.ndarray) -> dict[str, list[int]
     return short | whole  # a whole name means that sample, whatever else it may abbreviate
 
 
-def _lfw_header(path: str | os.PathLike[str], lines: list[tuple[int, str]]) -> tuple[int, int]:
-    numbers = lines[0][1].split() if lines else []
-    if len(numbers) not in (1, 2) or not all(re.fullmatch(r"[1-9][0-9]{0,8}", number) for number in numbers):
+def _lfw_header(path: Path, lines: list[tuple[int, str]]) -> tuple[int, int]:
+    first = lines[0][1].strip() if lines else ""
+    found = re.fullmatch(r"(?:([1-9][0-9]{0,8})\s+)?([1-9][0-9]{0,8})", first)
+    if found is None:
         raise UserError(
-            f"{path}: expected a first line with the number of folds and of pairs, such as '10 300', got "
-            f"{lines[0][1].strip() if lines else 'an empty file'!r}."
+            f"{path}: expected a first line with the number of folds and of pairs, such as '10 300', got {first!r}."
         )
-    return (1, int(numbers[0])) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
+    return int(found[1] or 1), int(found[2])
 
 
 def _lfw_names(where: str, line: str, genuine: bool) -> tuple[str, str]:
@@ -243,9 +210,8 @@ def _lfw_names(where: str, line: str, genuine: bool) -> tuple[str, str]:
     if len(fields) != (3 if genuine else 4):
         form = "a genuine pair 'Name i j'" if genuine else "an impostor pair 'NameA i NameB j'"
         raise UserError(f"{where}: expected {form}, got {line.strip()!r}.")
-    names = (fields[0], fields[0]) if genuine else (fields[0], fields[2])
     first, second = (_number(field, where) for field in (fields[1], fields[-1]))
-    return f"{names[0]}_{first:04d}", f"{names[1]}_{second:04d}"
+    return f"{fields[0]}_{first:04d}", f"{fields[0 if genuine else 2]}_{second:04d}"
 
 
 def _number(text: str, where: str) -> int:
@@ -254,7 +220,7 @@ def _number(text: str, where: str) -> int:
     return int(text)
 
 
-def _lines(path: str | os.PathLike[str]) -> list[str]:
+def _lines(path: Path) -> list[str]:
     try:
         return pathlib.Path(path).read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -263,23 +229,20 @@ def _lines(path: str | os.PathLike[str]) -> list[str]:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _genuine_pairs(person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All i < j of one person, sorted by i, then j."""
+def _genuine_pairs(person: np.ndarray) -> np.ndarray:
+    """All i < j of one person, sorted by i, then j, shape [2, pairs]."""
     by_person = np.argsort(person, kind="stable")
     block = person[by_person]
     pairs = [np.zeros((2, 0), np.int64)]
     for apart in range(1, np.bincount(person).max()):
         first = np.flatnonzero(block[apart:] == block[:-apart])
         pairs.append(by_person[np.stack([first, first + apart])])
-    left, right = np.concatenate(pairs, axis=1)
-    order = np.lexsort((right, left))
-    return left[order], right[order]
+    found = np.concatenate(pairs, axis=1)
+    return found[:, np.lexsort(found[::-1])]
 
 
-def _impostor_pairs(
-    person: np.ndarray, number: int, generator: np.random.RandomState
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ordered pairs of two people's rows, drawn evenly.
+def _impostor_pairs(person: np.ndarray, number: int, generator: np.random.RandomState) -> np.ndarray:
+    """Ordered pairs of two people's rows, drawn evenly, shape [2, number].
 
     With rows sorted by person, the partners of a row are those before its person's block and those after it; one random
     number below the count of all such pairs picks a row and a partner.
@@ -294,4 +257,4 @@ def _impostor_pairs(
     left = np.searchsorted(up_to, drawn, side="right")
     right = drawn - (up_to[left] - partners[left])
     right += np.where(right >= starts[block[left]], counts[block[left]], 0)
-    return by_person[left], by_person[right]
+    return by_person[np.stack([left, right])]

@@ -2,30 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxalign.biometrics.inputs import checked, same_width
+from jaxalign.biometrics.inputs import checked, same_width, sides
+from jaxalign.biometrics.pair_lists import PairList
 from jaxalign.biometrics.scores import scores_of_pairs
 from jaxalign.biometrics.thresholds import SortedScores, check_rates, error_rates
-from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, Verification
+from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, RATES, Verification
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
-
-
-class Pairs(Protocol):
-    """Which rows are compared: ``left`` and ``right`` row numbers, ``genuine``, and ``fold`` (empty for none)."""
-
-    @property
-    def left(self) -> Any: ...
-    @property
-    def right(self) -> Any: ...
-    @property
-    def genuine(self) -> Any: ...
-    @property
-    def fold(self) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,38 +32,25 @@ class PairVerification(Verification):
     fold_accuracy: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class CheckedPairs:
-    """A list of pairs that fits two sets of rows."""
-
-    left: np.ndarray
-    right: np.ndarray
-    genuine: np.ndarray
-    fold: np.ndarray | None
-
-    @classmethod
-    def of(cls, pairs: Pairs, probes: int, gallery: int) -> "CheckedPairs":
-        """Checks lengths and ranges."""
-        left, right = np.asarray(pairs.left), np.asarray(pairs.right)
-        genuine, fold = np.asarray(pairs.genuine), getattr(pairs, "fold", None)
-        fold = None if fold is None or np.size(fold) == 0 else np.asarray(fold)
-        lengths = [len(array) for array in (left, right, genuine, fold) if array is not None]
-        if len(set(lengths)) != 1 or lengths[0] == 0:
-            raise UserError(
-                f"pairs: left, right, genuine and fold must have one length of at least 1, got {lengths}"
-            )
-        for numbers, most, name in ((left, probes, "left"), (right, gallery, "right")):
-            if numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() >= most:
-                raise UserError(f"pairs: {name} must be row numbers from 0 to {most - 1}")
-        return cls(left.astype(np.int64), right.astype(np.int64), genuine.astype(bool), fold)
+def checked_pairs(pairs: PairList, probes: int, gallery: int) -> PairList:
+    """The list, if its lengths agree and its row numbers are there."""
+    left, right, genuine = np.asarray(pairs.left), np.asarray(pairs.right), np.asarray(pairs.genuine)
+    fold = np.asarray([] if getattr(pairs, "fold", None) is None else pairs.fold)
+    lengths = [len(array) for array in (left, right, genuine, *([fold] if fold.size else []))]
+    if len(set(lengths)) != 1 or lengths[0] == 0:
+        raise UserError(f"pairs: left, right, genuine and fold must have one length ≥ 1, got {lengths}")
+    for numbers, most, name in ((left, probes, "left"), (right, gallery, "right")):
+        if numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() >= most:
+            raise UserError(f"pairs: {name} must be row numbers from 0 to {most - 1}")
+    return PairList(left.astype(np.int64), right.astype(np.int64), genuine.astype(bool), fold)
 
 
 def verify_pairs(
     probes: ArrayLike | LazyRows,
     gallery: ArrayLike | LazyRows,
-    pairs: Pairs,
+    pairs: PairList,
     *,
-    fmr: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1),
+    fmr: Sequence[float] = RATES,
     least_false_matches: float = LEAST_FALSE_MATCHES,
     zero_rows: str = "refuse",
 ) -> PairVerification:
@@ -84,8 +58,8 @@ def verify_pairs(
 
     Args:
       probes, gallery: embeddings, shapes [n, d] and [m, d].
-      pairs: an object with ``left`` (probe rows), ``right`` (gallery rows), ``genuine`` (booleans) and ``fold``
-        (integers; None or empty for none), all of one length.
+      pairs: ``left`` (probe rows), ``right`` (gallery rows), ``genuine`` (booleans) and ``fold`` (integers; None or
+        empty for none), all of one length; any object with these attributes will do.
       fmr: false match rates of the operating points.
       least_false_matches: an operating point with fewer expected false matches is unsupported.
       zero_rows: "refuse" or "keep", as in ``evaluate``.
@@ -101,30 +75,27 @@ def verify_pairs(
     left, right = checked(probes, "probes"), checked(gallery, "gallery")
     same_width(left, right)
     rates = check_rates(fmr)
-    listed = CheckedPairs.of(pairs, len(left), len(right))
-    scores = scores_of_pairs(left, right, listed.left, listed.right, zero_rows)
+    listed = checked_pairs(pairs, len(left), len(right))
+    scores = scores_of_pairs(*sides(left, right, zero_rows), listed)
     return rates_of_pairs(scores, listed, rates, least_false_matches)
 
 
 def rates_of_pairs(
-    scores: np.ndarray, pairs: CheckedPairs, fmr: Sequence[float], least_false_matches: float
+    scores: np.ndarray, pairs: PairList, fmr: Sequence[float], least_false_matches: float
 ) -> PairVerification:
     """Error rates and accuracy of scored pairs."""
     genuine, impostor = (np.sort(scores[kind]) for kind in (pairs.genuine, ~pairs.genuine))
     rates = error_rates(SortedScores(genuine, impostor), fmr, least_false_matches)
     folds = _fold_accuracy(scores, pairs)
     mean = float(folds.mean()) if len(folds) else float("nan")
-    error = float(folds.std(ddof=1) / np.sqrt(len(folds))) if len(folds) > 1 else float("nan")
+    error = float(folds.std(ddof=1) / np.sqrt(len(folds))) if len(folds) else float("nan")
     return PairVerification(rates, len(genuine), len(impostor), scores, mean, error, folds)
 
 
-def _fold_accuracy(scores: np.ndarray, pairs: CheckedPairs) -> np.ndarray:
-    """Accuracy of each fold at the threshold that is best on the other folds, shape [folds]; [0] without folds."""
-    folds = np.zeros(0) if pairs.fold is None else np.unique(pairs.fold)
-    if len(folds) < 2:
-        return np.zeros(0)
-    accuracy = []
-    for fold in folds:
+def _fold_accuracy(scores: np.ndarray, pairs: PairList) -> np.ndarray:
+    """Accuracy of each fold at the threshold that is best on the other folds, shape [folds]; [0] for less than two."""
+    folds, accuracy = np.unique(pairs.fold), []
+    for fold in folds if len(folds) > 1 else ():
         test = pairs.fold == fold
         accepted = scores[test] >= _best_threshold(scores[~test], pairs.genuine[~test])
         accuracy.append(np.mean(accepted == pairs.genuine[test]))

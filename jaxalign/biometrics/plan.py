@@ -1,5 +1,7 @@
 """Who is who in one test set, and how its comparisons are divided into pieces for a device."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -22,17 +24,11 @@ SEGMENT_SCORES = 1 << 30  # scores of one call, so that no int32 count overflows
 
 
 class MateTable(NamedTuple):
-    """Gallery rows of each probe's mates, in chunks of ``MATES_AT_ONCE`` for each block of probes.
+    """Gallery rows of each probe's mates, in chunks of ``MATES_AT_ONCE`` for each block of probes."""
 
-    Attributes:
-      index: gallery rows, shape [..., chunks, block, MATES_AT_ONCE]; 0 where a probe has no more mates.
-      first: each block's first chunk, shape [..., blocks].
-      chunks: each block's number of chunks, shape [..., blocks].
-    """
-
-    index: Int[Leaf, "*stack chunks block four"]
-    first: Int[Leaf, "*stack blocks"]
-    chunks: Int[Leaf, "*stack blocks"]
+    index: Int[Leaf, "*stack chunks block four"]  # gallery rows; 0 where a probe has no more mates
+    first: Int[Leaf, "*stack blocks"]  # each block's first chunk
+    chunks: Int[Leaf, "*stack blocks"]  # each block's number of chunks
 
 
 def padded(rows: int, multiple: int = LANES) -> int:
@@ -45,46 +41,26 @@ def padded(rows: int, multiple: int = LANES) -> int:
 class Tiling:
     """Pieces of a test set. One call scores one segment of probes on each device with one tile of the gallery.
 
-    Attributes:
-      probes, gallery: numbers of rows.
-      devices: number of devices.
-      strip, block: probes of one product, and probes that are counted in one step; each divides the one before.
-      segment: probes of one device in one call; ``rounds`` calls hold all probes. The last segments may be empty.
-      tile: rows of a tile of the gallery; ``tiles`` of them hold all rows, the last is padded with zeros.
-      table: mates of every segment, on the host, with two leading axes [rounds, devices].
-      genuine_index: of each genuine comparison of the plan, in the flattened index of ``table``.
+    ``rounds`` calls hold all probes; the last segments may be empty. ``tiles`` hold all rows of the gallery; the last
+    one is padded with zeros.
     """
 
     probes: int
     gallery: int
     devices: int
-    strip: int
-    block: int
-    segment: int
+    strip: int  # probes of one product
+    block: int  # probes that are counted in one step; divides the strip
+    segment: int  # probes of one device in one call; a multiple of the strip
     rounds: int
-    tile: int
+    tile: int  # rows of a tile
     tiles: int
-    table: MateTable
-    genuine_index: np.ndarray
+    table: MateTable  # mates of every segment, on the host, with two leading axes [rounds, devices]
+    genuine_index: np.ndarray  # of each genuine comparison of the plan, in the flattened index of ``table``
 
     @classmethod
-    def of(
-        cls,
-        probes: int,
-        gallery: int,
-        devices: int,
-        gallery_rows: int,
-        positions: np.ndarray,
-        mates: np.ndarray,
-    ) -> Self:
-        """Divides a test set.
-
-        Args:
-          probes, gallery: numbers of rows.
-          devices: number of devices that share the probes.
-          gallery_rows: most rows of the gallery on a device at once.
-          positions, mates: of each genuine comparison the probe's position, ascending, and the gallery row.
-        """
+    def of(cls, plan: EvaluationPlan, devices: int, gallery_rows: int) -> Self:
+        """Divides a test set among devices, each of which has at most ``gallery_rows`` of the gallery at once."""
+        probes, gallery = plan.probes, plan.gallery
         tiles = -(-gallery // min(gallery_rows, SEGMENT_SCORES // STRIP_ROWS))
         tile = padded(-(-gallery // tiles))
         strip = STRIP_ROWS
@@ -93,7 +69,7 @@ class Tiling:
         rounds = -(-probes // (devices * most))
         segment = padded(-(-probes // (devices * rounds)), strip)
         rounds = -(-probes // (devices * segment))
-        table, index = _tables(positions, mates, rounds * devices, segment, block)
+        table, index = _tables(plan, rounds * devices, segment, block)
         table = MateTable(*(part.reshape(rounds, devices, *part.shape[1:]) for part in table))
         return cls(probes, gallery, devices, strip, block, segment, rounds, tile, tiles, table, index)
 
@@ -125,27 +101,19 @@ class EvaluationPlan:
 
     Probes are ordered by their number of mates, so that each block of probes costs as many comparisons as
     its mates need. The 'genuine' lists hold one entry for each pair of a probe and a gallery row of the same
-    person, the same image included.
-
-    Attributes:
-      probes, gallery: numbers of rows, n and m.
-      probe_codes, gallery_codes: identities as integers, shapes [n] and [m].
-      own: the gallery row that is the same image as each probe, −1 for none, shape [n].
-      order: the probe at each sorted position, shape [n].
-      genuine_probe, genuine_gallery, genuine_own: the genuine list, sorted by position.
-      kept_scores: test sets of up to so many scores are sorted, larger ones are counted.
+    person, the same image included, sorted by position.
     """
 
-    probes: int
-    gallery: int
-    probe_codes: np.ndarray
-    gallery_codes: np.ndarray
-    own: np.ndarray
-    order: np.ndarray
+    probes: int  # n
+    gallery: int  # m
+    probe_codes: np.ndarray  # identities as integers, shape [n]
+    gallery_codes: np.ndarray  # shape [m]
+    own: np.ndarray  # the gallery row that is the same image as each probe, −1 for none, shape [n]
+    order: np.ndarray  # the probe at each sorted position, shape [n]
     genuine_probe: np.ndarray
     genuine_gallery: np.ndarray
-    genuine_own: np.ndarray
-    kept_scores: int
+    genuine_own: np.ndarray  # whether both are the same image
+    kept_scores: int  # test sets of up to so many scores are sorted, larger ones are counted
     _tilings: dict[tuple[int, int], Tiling] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
@@ -169,20 +137,13 @@ class EvaluationPlan:
         Raises:
           UserError: no rows, or ``own`` of a wrong shape, out of range or naming another person's image.
         """
-        codes_p, codes_g, own_rows = _identities(probe_identities, gallery_identities, own)
-        order, probe, mate = _mates(codes_p, codes_g)
-        return cls(
-            probes=len(codes_p),
-            gallery=len(codes_g),
-            probe_codes=codes_p,
-            gallery_codes=codes_g,
-            own=own_rows,
-            order=order,
-            genuine_probe=probe,
-            genuine_gallery=mate,
-            genuine_own=own_rows[probe] == mate,
-            kept_scores=SORTED_SCORES if kept_scores is None else kept_scores,
-        )
+        codes = _codes(probe_identities, gallery_identities)
+        default = np.arange(len(codes[0])) if gallery_identities is None else np.full(len(codes[0]), -1)
+        own_rows = default if own is None else _checked_own(own, *codes)
+        order, probe, mate = _mates(*codes)
+        kept = SORTED_SCORES if kept_scores is None else kept_scores
+        sizes, genuine = map(len, codes), (probe, mate, own_rows[probe] == mate)
+        return cls(*sizes, *codes, own_rows, order, *genuine, kept)
 
     @functools.cached_property
     def position(self) -> np.ndarray:
@@ -217,50 +178,44 @@ class EvaluationPlan:
         """How the comparisons are divided where scores are counted; computed once."""
         key = devices, min(gallery_rows, self.gallery)
         if key not in self._tilings:
-            genuine = self.genuine_position, self.genuine_gallery
-            self._tilings[key] = Tiling.of(self.probes, self.gallery, *key, *genuine)
+            self._tilings[key] = Tiling.of(self, *key)
         return self._tilings[key]
 
 
-def _identities(
-    probes: Sequence | np.ndarray, gallery: Sequence | np.ndarray | None, own: ArrayLike | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Integer codes of both sides, and the checked gallery rows of the same images."""
+def _codes(
+    probes: Sequence | np.ndarray, gallery: Sequence | np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Identities of both sides as integers."""
     left = np.asarray(probes)
     right = left if gallery is None else np.asarray(gallery)
     for labels, name in ((left, "probe_identities"), (right, "gallery_identities")):
         if labels.ndim != 1 or len(labels) == 0:
-            raise UserError(
-                f"{name}: expected one identity for each row, at least one, got shape {labels.shape}"
-            )
+            raise UserError(f"{name}: expected one identity a row, at least one, got shape {labels.shape}")
     both = left if gallery is None else np.concatenate([left, right])
     codes = np.unique(both, return_inverse=True)[1].astype(np.int64)
-    left_codes, right_codes = codes[: len(left)], codes[-len(right) :]
-    if own is None:
-        rows = np.arange(len(left)) if gallery is None else np.full(len(left), -1)
-    else:
-        rows = np.asarray(own)
-        if rows.shape != left.shape or rows.dtype.kind not in "iu":
-            raise UserError(
-                f"own: expected one gallery row (or −1) for each of {len(left)} probes, "
-                f"got {rows.dtype} of shape {rows.shape}"
-            )
-    rows = rows.astype(np.int64)
-    if rows.min() < -1 or rows.max() >= len(right):
+    return codes[: len(left)], codes[-len(right) :]
+
+
+def _checked_own(own: ArrayLike, probes: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """The gallery rows of the same images, int64."""
+    rows = np.asarray(own)
+    if rows.shape != probes.shape or rows.dtype.kind not in "iu":
         raise UserError(
-            f"own: expected gallery rows from −1 to {len(right) - 1}, got {rows.min()} to {rows.max()}"
+            f"own: expected one gallery row (or −1) for each of {len(probes)} probes, "
+            f"got {rows.dtype} of shape {rows.shape}"
         )
-    wrong = int(np.sum((rows >= 0) & (right_codes[rows] != left_codes)))
+    if rows.min() < -1 or rows.max() >= len(gallery):
+        raise UserError(f"own: expected rows from −1 to {len(gallery) - 1}, got {rows.min()} to {rows.max()}")
+    wrong = int(np.sum((rows >= 0) & (gallery[rows] != probes)))
     if wrong:
-        raise UserError(f"own: {wrong} of {len(left)} probes name a gallery row of another person")
-    return left_codes, right_codes, rows
+        raise UserError(f"own: {wrong} of {len(probes)} probes name a gallery row of another person")
+    return rows.astype(np.int64)
 
 
 def _mates(probe_codes: np.ndarray, gallery_codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probes by number of mates, and the genuine list: probe and gallery row."""
-    people = int(max(probe_codes.max(), gallery_codes.max())) + 1
     by_person = np.argsort(gallery_codes, kind="stable")
-    size = np.bincount(gallery_codes, minlength=people)
+    size = np.bincount(gallery_codes, minlength=int(probe_codes.max()) + 1)
     start = np.cumsum(size) - size
     mates = size[probe_codes]
     order = np.argsort(mates, kind="stable")
@@ -270,11 +225,9 @@ def _mates(probe_codes: np.ndarray, gallery_codes: np.ndarray) -> tuple[np.ndarr
     return order, probe, by_person[start[probe_codes[probe]] + within]
 
 
-def _tables(
-    positions: np.ndarray, mates: np.ndarray, segments: int, segment: int, block: int
-) -> tuple[MateTable, np.ndarray]:
+def _tables(plan: EvaluationPlan, segments: int, segment: int, block: int) -> tuple[MateTable, np.ndarray]:
     """Mate tables of all segments, stacked, and the index of each genuine comparison in them."""
-    blocks = segment // block
+    positions, blocks = plan.genuine_position, segment // block
     within = np.arange(len(positions)) - np.searchsorted(positions, positions)
     number = positions // block  # of the block over all segments, each of which has whole blocks
     most = np.zeros(segments * blocks, np.int64)
@@ -285,6 +238,6 @@ def _tables(
     chunk = (number // blocks) * rows + first.reshape(-1)[number] + within // MATES_AT_ONCE
     place = (chunk * block + positions % block) * MATES_AT_ONCE + within % MATES_AT_ONCE
     index = np.zeros(segments * rows * block * MATES_AT_ONCE, np.int32)
-    index[place] = mates
+    index[place] = plan.genuine_gallery
     index = index.reshape(segments, rows, block, MATES_AT_ONCE)
     return MateTable(index, first.astype(np.int32), chunks.astype(np.int32)), place

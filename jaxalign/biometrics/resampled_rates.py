@@ -18,13 +18,7 @@ from jaxalign.biometrics.scores import Scored, Scorer
 from jaxalign.core.precision import multiply
 
 THRESHOLDS = 48  # approximate number, unless asked otherwise
-NEAR = (
-    0.4,
-    0.75,
-    1.0,
-    1.3,
-    2.2,
-)  # thresholds lie at these multiples of each false match rate that is asked for
+NEAR = (0.4, 0.75, 1.0, 1.3, 2.2)  # thresholds lie at these multiples of each false match rate asked for
 COUNTS_AT_ONCE = 1 << 26  # counts by pair of people and stretch that are in memory
 BLOCKS = 4  # of people, along each side of a matrix that is filled above its diagonal
 FEW = 1 / 8  # a stretch with fewer comparisons for each two people is weighed by a sparse product
@@ -55,36 +49,32 @@ class ResampledRates:
 
     def eer(self) -> np.ndarray:
         """Where FMR and FNMR cross, both interpolated between thresholds, shape [1 + resamples]."""
-        gap = self.fmr - (1 - self.tmr)  # rises from −1 to 1
-        after = np.argmax(gap >= 0, axis=1)
-        rows, before = np.arange(len(gap)), np.maximum(after - 1, 0)
-        low, high = gap[rows, before], gap[rows, after]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = np.where(high > low, -low / (high - low), 0)
-        fmr = self.fmr[rows, before] + share * (self.fmr[rows, after] - self.fmr[rows, before])
-        return np.where(np.isnan(gap).any(axis=1), np.nan, fmr)
+        return _where_positive(self.fmr - (1 - self.tmr), self.fmr)
 
     def tmr_at(self, rate: float) -> np.ndarray:
         """TMR where FMR is ``rate``, interpolated between the two thresholds around it, shape [1 + resamples]."""
-        after = np.argmax(self.fmr > rate * (1 + 1e-6), axis=1)
-        rows, before = np.arange(len(self.fmr)), np.maximum(after - 1, 0)
-        low, high = self.fmr[rows, before], self.fmr[rows, after]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = np.clip((rate - low) / (high - low), 0, 1)
-        found = self.tmr[rows, before] + share * (self.tmr[rows, after] - self.tmr[rows, before])
-        found = np.where(self.fmr[:, -1] <= rate, self.tmr[:, -1], found)
-        return np.where(np.isnan(self.fmr).any(axis=1), np.nan, found)
+        found = _where_positive(self.fmr - rate * (1 + 1e-6), self.tmr)
+        return np.where(self.fmr[:, -1] <= rate, self.tmr[:, -1], found)
+
+
+def _where_positive(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Each row's value where another one becomes positive, interpolated linearly; NaN where that has NaN."""
+    after = np.argmax(rising > 0, axis=1)
+    rows, before = np.arange(len(rising)), np.maximum(after - 1, 0)
+    low, high = rising[rows, before], rising[rows, after]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(high > low, -low / (high - low), 0)
+    found = values[rows, before] + share * (values[rows, after] - values[rows, before])
+    return np.where(np.isnan(rising).any(axis=1), np.nan, found)
 
 
 def resampled_rates(
     scorer: Scorer, scored: Scored, weights: np.ndarray, thresholds: int = THRESHOLDS
 ) -> ResampledRates:
-    """Rates of every resample at a ladder of thresholds.
+    """Rates of every resample at a ladder of thresholds close around the error rates of ``scored``.
 
-    Args:
-      scorer, scored: the passes over the scores, with error rates; thresholds lie close around these.
-      weights: how often each person is drawn, shape [resamples, people].
-      thresholds: approximate number; at least as many as there are distinct scores gives every rate exactly.
+    ``weights`` say how often each person is drawn, shape [resamples, people]. At least as many ``thresholds``
+    (approximate number) as there are distinct scores give every rate exactly.
     """
     plan = scorer.plan
     ladder = _ladder(scored, thresholds)
@@ -104,9 +94,9 @@ def resampled_rates(
 
 def _ladder(scored: Scored, thresholds: int) -> np.ndarray:
     """Thresholds, falling: close around the rates asked for, the others spread over both kinds of scores."""
-    axis, rates = scored.axis, scored.rates
-    assert axis is not None and rates is not None
-    impostors, genuine = axis.impostors, axis.genuine
+    axis = scored.axis
+    assert axis is not None and scored.verification is not None
+    rates, impostors, genuine = scored.verification.rates, axis.impostors, axis.genuine
     if thresholds >= impostors + len(genuine):
         ranks, chosen = np.arange(1, impostors + 1), genuine
     else:
@@ -165,10 +155,7 @@ def _impostors(scorer: Scorer, scored: Scored, ladder: np.ndarray, weights: np.n
 def _comparisons(
     scorer: Scorer, scored: Scored, ladder: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The stretches of impostor scores, and a number for the two people of each, whoever of them is the probe.
-
-    The number is the smaller code times the number of people, plus the larger code.
-    """
+    """The stretches of impostor scores, and for the two people of each the number smaller code · people + larger."""
     plan = scorer.plan
     number = np.min_scalar_type(max(plan.people**2, 1 << 16))
     for rows, columns, scores in scorer.strips(scored):
@@ -206,7 +193,6 @@ class _PairCounts:
         self.matrix: np.ndarray | None = None
 
     def add(self, pairs: np.ndarray) -> None:
-        """Adds comparisons, as ``_by_stretch`` gives them."""
         self.number += len(pairs)
         self.listed.append(pairs)
         if self.number > FEW * self.people**2:
@@ -215,12 +201,8 @@ class _PairCounts:
                 counted += np.bincount(part, minlength=self.people**2)
             self.matrix, self.listed = counted, []
 
-    def weights(
-        self,
-        by_person: Float[np.ndarray, "people resamples"],
-        on_device: Float[Array, "people resamples"],
-    ) -> Float[np.ndarray, " resamples"]:
-        """Σ m_p m_q C_pq over p < q for every resample; ``by_person`` on the host and on the device."""
+    def weights(self, by_person: np.ndarray, on_device: Array) -> Float[np.ndarray, " resamples"]:
+        """Σ m_p m_q C_pq over p < q; ``by_person`` [people, resamples] on the host and on the device."""
         from scipy.sparse import csr_array
 
         if self.matrix is not None:

@@ -1,53 +1,40 @@
 """Scores every probe with every gallery row: small test sets are sorted, large ones counted in two passes."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from jaxalign.biometrics import kernels
-from jaxalign.biometrics.inputs import Side, same_width, score_dtype
+from jaxalign.biometrics.inputs import Side, sides
+from jaxalign.biometrics.pair_lists import PairList
 from jaxalign.biometrics.plan import STRIP_ROWS, EvaluationPlan, MateTable, padded
-from jaxalign.biometrics.thresholds import (
-    CountedScores,
-    ErrorRates,
-    ScoreAxis,
-    SortedScores,
-    error_rates,
-    to_orders,
-)
+from jaxalign.biometrics.thresholds import CountedScores, ScoreAxis, SortedScores, error_rates, to_orders
+from jaxalign.biometrics.verification import Verification
 from jaxalign.core.rows import LazyRows
 
-Result = TypeVar("Result")
+MEASURES = ("identification", "verification")
 PAIRS_READ = 1 << 14  # listed pairs whose rows are on the device together
 SORTED_ROWS = 1024  # probes whose scores are sorted at once
-AT_ONCE = 2  # segments: one is read or counted while another one's product is computed
+AT_ONCE = 2  # segments: one is read or counted, on one core, while another one's product is computed, on all
 OUTERMOST = 2.0  # cosines exceed 1 by rounding only
 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """What the passes over the scores leave.
-
-    Attributes:
-      plan: who is who.
-      genuine_scores: scores of the plan's genuine list, the same image included.
-      above: for each of them, the number of scores of its probe that are ≥ it, mated ones included.
-      axis: genuine scores (the same image left out) and impostor scores; None where only identification is wanted.
-      rates: error rates on this axis; None as well.
-      scores: all scores, probes in the plan's order, shape [n, m]; None where they were counted.
-    """
+    """What the passes over the scores leave; no ``axis`` and no ``verification`` for identification alone."""
 
     plan: EvaluationPlan
-    genuine_scores: np.ndarray
-    above: np.ndarray
-    axis: ScoreAxis | None
-    rates: ErrorRates | None
-    scores: np.ndarray | None
+    genuine_scores: np.ndarray  # of the plan's genuine list, the same image included
+    above: np.ndarray  # for each of them, the scores of its probe that are ≥ it, mated ones included
+    axis: ScoreAxis | None  # genuine scores (the same image left out) and impostor scores
+    verification: Verification | None
+    scores: np.ndarray | None = None  # all, probes in the plan's order, shape [n, m]; None where counted
 
 
 class Scorer:
@@ -57,10 +44,9 @@ class Scorer:
       probes, gallery: shapes [n, d] and [m, d].
       plan: who is who.
       zero_rows: "refuse" or "keep".
-      fmr: rates whose thresholds are wanted; None where only identification is.
-      least_false_matches: see ``error_rates``.
-      left_out: more genuine scores (see ``templates.Gallery.leave_one_out_scores``).
-      ranked: whether identification is wanted.
+      measures: those of ``MEASURES`` that are wanted.
+      fmr, least_false_matches: see ``error_rates``.
+      left_out: more genuine scores (see ``templates.Gallery.leave_one_out_scores``), NaN for none.
       devices: that share the probes; None for the one that JAX computes on.
       gallery_rows: most rows of the gallery on a device at once; None for all.
     """
@@ -72,25 +58,22 @@ class Scorer:
         plan: EvaluationPlan,
         *,
         zero_rows: str = "refuse",
-        fmr: Sequence[float] | None = (),
+        measures: Sequence[str] = MEASURES,
+        fmr: Sequence[float] = (),
         least_false_matches: float = 0.0,
         left_out: np.ndarray | None = None,
-        ranked: bool = True,
         devices: Sequence[Any] | None = None,
         gallery_rows: int | None = None,
     ):
-        left, right = LazyRows.of(probes), LazyRows.of(gallery)
-        same_width(left, right)
-        self.plan, self.fmr, self.least_false_matches, self.ranked = plan, fmr, least_false_matches, ranked
-        self.dtype = score_dtype(left, right)
-        self.left_out = np.zeros(0, self.dtype) if left_out is None else left_out.astype(self.dtype)
-        self.probes = Side(left, "probes", self.dtype, zero_rows)
-        self.gallery = Side(right, "gallery", self.dtype, zero_rows)
+        self.plan, self.left_out = plan, left_out
+        self.fmr, self.least_false_matches = fmr, least_false_matches
+        self.ranked, self.verified = (name in measures for name in MEASURES)
+        self.probes, self.gallery = sides(LazyRows.of(probes), LazyRows.of(gallery), zero_rows)
+        self.dtype = self.probes.dtype
         self.is_sorted = plan.is_sorted(gallery_rows or plan.gallery)
         if not self.is_sorted:
             self.mesh = kernels.mesh_of(devices)
             self.tiling = plan.tiling(self.mesh.size, gallery_rows or plan.gallery)
-            self._only_tile = self._tile(0) if self.tiling.tiles == 1 else None
             self._shape = {"mesh": self.mesh, "strip": self.tiling.strip, "block": self.tiling.block}
 
     def run(self) -> Scored:
@@ -110,17 +93,25 @@ class Scorer:
             ascending = np.sort(scores[first : first + SORTED_ROWS], axis=1)
             for row, start, stop in zip(ascending, edges[first:], edges[first + 1 :]):
                 above[start:stop] = plan.gallery - row.searchsorted(mated[start:stop])
-        if self.fmr is None:
-            return Scored(plan, mated, above, None, None, scores)
-        impostor = scores[plan.impostor_mask]
-        impostor.sort()
-        axis = SortedScores(self._genuine(mated), impostor)
-        rates = error_rates(axis, self.fmr, self.least_false_matches)
-        return Scored(plan, mated, above, axis, rates, scores)
+        axis = None
+        if self.verified:
+            impostor = scores[plan.impostor_mask]
+            impostor.sort()
+            axis = SortedScores(self._genuine(mated), impostor)
+        return Scored(plan, mated, above, axis, self._verification(axis), scores)
 
     def _genuine(self, mated: np.ndarray) -> np.ndarray:
         """The genuine scores that verification counts, ascending."""
-        return np.sort(np.append(mated[~self.plan.genuine_own], self.left_out))
+        found = mated[~self.plan.genuine_own]
+        if self.left_out is not None:
+            found = np.append(found, self.left_out[~np.isnan(self.left_out)].astype(self.dtype))
+        return np.sort(found)
+
+    def _verification(self, axis: ScoreAxis | None) -> Verification | None:
+        if axis is None:
+            return None
+        rates = error_rates(axis, self.fmr, self.least_false_matches)
+        return Verification(rates, len(axis.genuine), self.plan.impostor)
 
     def _counted(self) -> Scored:
         """Counts all scores in bins, then those in the few bins that hold a threshold more finely.
@@ -130,8 +121,8 @@ class Scorer:
         tables = [MateTable(*(part[k] for part in self.tiling.table)) for k in range(self.tiling.rounds)]
         mates = [kernels.Mates.none(table, self.dtype, self.mesh) for table in tables]
         rank_later = self.ranked and self.tiling.tiles > 1
-        counting = self.fmr is not None
-        bins = self._pass(tables, mates, None, find=True, rank=self.ranked and not rank_later, count=counting)
+        rank_now = self.ranked and not rank_later
+        bins = self._pass(tables, mates, None, find=True, rank=rank_now, count=self.verified)
         mated = self._of_genuine([part.score for part in mates])
         orders = np.sort(to_orders(mated))
 
@@ -142,18 +133,19 @@ class Scorer:
             rank_later = False
             return list(_without_mates(counts, first, after, shift, orders))
 
-        axis = rates = None
-        if self.fmr is not None:
-            impostor = bins - np.bincount(_bin_of_orders(orders, self.dtype), minlength=kernels.BINS)
-            impostor[kernels.HALF_BINS] -= self.tiling.padding
+        axis = None
+        if self.verified:
             edges = _bin_edges(self.dtype)
+            bin_of_mates = np.searchsorted(edges, orders, "right") - 1
+            impostor = bins - np.bincount(bin_of_mates, minlength=kernels.BINS)
+            impostor[kernels.HALF_BINS] -= self.tiling.padding
             axis = CountedScores(self._genuine(mated), edges, impostor, refine, kernels.CELLS)
-            rates = error_rates(axis, self.fmr, self.least_false_matches)
+        verification = self._verification(axis)
         if rank_later:
             self._pass(tables, mates, None, rank=True)
         above = self._of_genuine([part.above for part in mates]).astype(np.int64)
         above -= np.where(mated <= 0, self.tiling.padding_columns, 0)
-        return Scored(self.plan, mated, above, axis, rates, None)
+        return Scored(self.plan, mated, above, axis, verification)
 
     def _of_genuine(self, parts: Sequence[Any]) -> np.ndarray:
         """Values of the mates, in the order of the plan's genuine list."""
@@ -170,22 +162,22 @@ class Scorer:
         count: bool = False,
     ) -> np.ndarray:
         """Scores everything once: brings ``mates`` up to date and returns the counts, int64, [0] without ``count``."""
-        what = {"find": find, "rank": rank, "count": count}
+        what = {"find": find, "rank": rank, "count": count, **self._shape}
         total = np.zeros(0, np.int64)
         for start, gallery in self._tiles():
 
             def segment(number: int, start: int = start, gallery: jax.Array = gallery) -> np.ndarray:
                 known = mates[number] if find or rank else None
-                strips = self.tiling.strips(number)
-                found, counts = kernels.sweep(
-                    self._segment(number), gallery, strips, tables[number], np.int32(start), known, refinement,
-                    **what, **self._shape,
-                )  # fmt: skip
-                mates[number] = jax.block_until_ready(found) or mates[number]
+                with jax.enable_x64(self.dtype == np.float64):  # JAX's setting of the caller's thread
+                    probes, strips = self._segment(number), self.tiling.strips(number)
+                    arguments = probes, gallery, strips, tables[number], np.int32(start), known, refinement
+                    found, counts = kernels.sweep(*arguments, **what)
+                    mates[number] = jax.block_until_ready(found) or mates[number]
                 return np.zeros(0, np.int64) if counts is None else np.asarray(counts).sum(0, np.int64)
 
-            for counts in self._each_round(segment):
-                total = total + counts if len(total) else counts
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                for counts in pool.map(segment, range(self.tiling.rounds)):
+                    total = total + counts if len(total) else counts
         return total
 
     def _refinement(self, first: np.ndarray, after: np.ndarray) -> tuple[kernels.Refinement, np.ndarray]:
@@ -193,18 +185,21 @@ class Scorer:
         slots = kernels.SLOTS.bit_length() - 1
         shift = np.array([max(0, int(width - 1).bit_length() - slots) for width in after - first])
         integer = np.int64 if self.dtype == np.float64 else np.int32
-        padded_cells = (
-            np.pad(part, (0, kernels.CELLS - len(first))) for part in (first, after - first, shift)
-        )
-        return kernels.Refinement(*(part.astype(integer) for part in padded_cells)), shift
+        cells = np.zeros((3, kernels.CELLS), integer)
+        cells[:, : len(first)] = first, after - first, shift
+        return kernels.Refinement(*cells), shift
 
-    def _tile(self, start: int) -> Float[Array, "tile width"]:
-        return self.gallery.tile(start, self.tiling.tile, kernels.replicated(self.mesh))
+    @functools.cached_property
+    def _first_tile(self) -> Float[Array, "tile width"]:
+        return self.gallery.tile(0, self.tiling.tile, kernels.replicated(self.mesh))
 
     def _tiles(self) -> Iterator[tuple[int, Float[Array, "tile width"]]]:
-        """The gallery on every device, a tile at a time, each with the index of its first row."""
+        """The gallery on every device, a tile at a time, each with the index of its first row; one tile is kept."""
+        if self.tiling.tiles == 1:
+            yield 0, self._first_tile
+            return
         for start in range(0, self.plan.gallery, self.tiling.tile):
-            yield start, self._tile(start) if self._only_tile is None else self._only_tile
+            yield start, self.gallery.tile(start, self.tiling.tile, kernels.replicated(self.mesh))
 
     def _segment(self, number: int) -> Float[Array, "devices segment width"]:
         """The probes of a round in the plan's order, a segment for each device."""
@@ -212,18 +207,6 @@ class Scorer:
         buffer = self.probes.read(rows, tiling.devices * tiling.segment)
         buffer = buffer.reshape(tiling.devices, tiling.segment, -1)
         return self.probes.placed(buffer, rows, kernels.sharded(self.mesh))
-
-    def _each_round(self, function: Callable[[int], Result]) -> Iterator[Result]:
-        """``map(function, rounds)``, two at a time: reading and counting take one core, products all of them."""
-
-        def work(number: int) -> Result:
-            with jax.enable_x64(
-                self.dtype == np.float64
-            ):  # the caller's setting holds on the caller's thread only
-                return function(number)
-
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            yield from pool.map(work, range(self.tiling.rounds))
 
     def strips(self, scored: Scored) -> Iterator[tuple[np.ndarray, slice, np.ndarray]]:
         """Strips of probes with each tile of the gallery: the probes, the gallery rows and their scores on the host.
@@ -242,26 +225,17 @@ class Scorer:
                 yield rows, columns, scores[: len(rows), : columns.stop - column]
 
 
-def scores_of_pairs(
-    probes: LazyRows,
-    gallery: LazyRows,
-    left: np.ndarray,
-    right: np.ndarray,
-    zero_rows: str,
-    scored: Scored | None = None,
-) -> np.ndarray:
+def scores_of_pairs(probes: Side, gallery: Side, pairs: PairList, scored: Scored | None = None) -> np.ndarray:
     """The score of each listed pair of a probe and a gallery row, shape [pairs]; some thousand rows are read at a time.
 
     If all scores of these rows are at hand in ``scored``, they are looked up.
     """
     if scored is not None and scored.scores is not None:
-        return scored.scores[scored.plan.position[left], right]
-    dtype = score_dtype(probes, gallery)
-    sides = Side(probes, "probes", dtype, zero_rows), Side(gallery, "gallery", dtype, zero_rows)
+        return scored.scores[scored.plan.position[pairs.left], pairs.right]
     found = []
-    for start in range(0, len(left), PAIRS_READ):
+    for start in range(0, len(pairs), PAIRS_READ):
         some, units, places = slice(start, start + PAIRS_READ), [], []
-        for side, numbers in zip(sides, (left[some], right[some])):
+        for side, numbers in ((probes, pairs.left[some]), (gallery, pairs.right[some])):
             needed, place = np.unique(numbers, return_inverse=True)
             units.append(side.unit(needed, padded(len(needed))))
             places.append(place)
@@ -278,11 +252,6 @@ def _bin_edges(dtype: np.dtype) -> np.ndarray:
     edges = to_orders((np.arange(-half, half + 1) / half).astype(dtype))
     outermost = to_orders(np.array([-OUTERMOST, OUTERMOST], dtype))
     return np.concatenate([outermost[:1], edges[1 : half + 1], [1], edges[half + 1 :], outermost[1:]])
-
-
-def _bin_of_orders(orders: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """As ``kernels.bin_of``, of orders."""
-    return np.searchsorted(_bin_edges(dtype), orders, "right") - 1
 
 
 def _without_mates(

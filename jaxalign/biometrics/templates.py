@@ -11,7 +11,7 @@ from jaxalign.biometrics.inputs import checked
 from jaxalign.biometrics.plan import EvaluationPlan
 from jaxalign.biometrics.scores import Scored, Scorer
 from jaxalign.core.errors import UserError
-from jaxalign.core.rows import LazyRows
+from jaxalign.core.rows import LazyRows, unit_rows
 
 ROWS_AT_ONCE = 1 << 14
 
@@ -26,86 +26,80 @@ def pooled(rows: ArrayLike | LazyRows, identities: Sequence | np.ndarray) -> tup
 
     Args:
       rows: embeddings, shape [n, d].
-      identities: one for each row.
+      identities: one for each row; a ``UserError`` if there are more or fewer.
 
     Returns:
       The templates, shape [people, d], float64 where ``rows`` is, float32 otherwise, and their identities,
       in order of first appearance.
-
-    Raises:
-      UserError: ``rows`` and ``identities`` differ in length.
     """
     labels, given = np.asarray(identities), rows if isinstance(rows, LazyRows) else np.asarray(rows)
     if given.ndim != 2 or labels.shape != given.shape[:1]:
-        raise UserError(
-            f"pooled: expected rows of shape [n, width] and n identities, got {given.shape} and {labels.shape}"
-        )
+        raise UserError(f"pooled: expected rows [n, d], n identities, got {given.shape} and {labels.shape}")
     first, person = _people(labels)
     return _template_sums(LazyRows.of(given), person) / np.bincount(person)[:, None], labels[first]
 
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """The gallery that is searched.
+    """The gallery that is searched, and who is who among the probes and its rows.
 
-    Attributes:
-      rows: images or templates, shape [m, d].
-      identities: of these, None where they are the probes'.
-      own: the row that holds the same image as each probe; None for the default.
-      images: what was pooled, shape [images, d], and ``template_of`` each, shape [images], and ``own_image``, the same
-        image as each probe among them, shape [n]; None where nothing was pooled.
+    Where images were pooled, ``pooled`` has the template of each image, shape [images], and for each probe the same
+    image, −1 for none, shape [n].
     """
 
-    rows: ArrayLike | LazyRows
-    identities: Sequence | np.ndarray | None
-    own: ArrayLike | None
-    images: LazyRows | None = None
-    template_of: np.ndarray | None = None
-    own_image: np.ndarray | None = None
+    rows: LazyRows  # images or templates, shape [m, d]
+    plan: EvaluationPlan
+    images: LazyRows  # what was given, shape [images, d]
+    pooled: tuple[np.ndarray, np.ndarray] | None = None
 
     @classmethod
     def of(
         cls,
         gallery: ArrayLike | LazyRows,
-        probe_identities: Sequence | np.ndarray,
-        gallery_identities: Sequence | np.ndarray | None,
+        probes: Sequence | np.ndarray | EvaluationPlan,
+        identities: Sequence | np.ndarray | None,
         own: ArrayLike | None,
         templates: str,
     ) -> "Gallery":
         """All rows, the first of each person, or one pooled template for each person; see ``evaluate``."""
-        if templates == "all":
-            return cls(gallery, gallery_identities, own)
-        if templates not in ("first", "pooled"):
+        if templates not in ("all", "first", "pooled"):
             raise UserError(f"templates: expected 'all', 'first' or 'pooled', got {templates!r}")
-        labels = np.asarray(probe_identities if gallery_identities is None else gallery_identities)
-        array = checked(gallery, "gallery", len(labels))
-        own_image = EvaluationPlan.of(probe_identities, gallery_identities, own=own).own  # checked there
+        if not isinstance(probes, EvaluationPlan):
+            plan = EvaluationPlan.of(probes, identities, own=own)
+        elif identities is None and own is None and templates == "all":
+            plan = probes
+        else:
+            raise UserError("an EvaluationPlan has gallery_identities and own; templates need identities")
+        images = checked(gallery, "gallery", plan.gallery)
+        if templates == "all":
+            return cls(images, plan, images)
+        labels = plan.gallery_codes
         chosen, person = _people(labels)
         place = np.full(len(labels) + 1, -1)  # the last one stands for −1, no same image
         if templates == "first":
             place[chosen] = np.arange(len(chosen))
-            return cls(array.select(chosen), labels[chosen], place[own_image])
-        place[:-1] = person
-        return cls(pooled(array, labels)[0], labels[chosen], place[own_image], array, person, own_image)
+            rows, groups = images.select(chosen), None
+        else:
+            place[:-1] = person
+            rows, groups = LazyRows.of(pooled(images, labels)[0]), (person, plan.own)
+        searched = EvaluationPlan.of(plan.probe_codes, labels[chosen], own=place[plan.own])
+        return cls(rows, searched, images, groups)
 
     def leave_one_out_scores(self, probes: LazyRows) -> np.ndarray | None:
-        """Cosine of each probe with the template of the person's other images.
+        """Cosine of each probe [n, d] with the template of the person's other images, float64, shape [n].
 
-        Args:
-          probes: shape [n, d].
-
-        Returns:
-          float64, shape [n]; NaN where the same image or any other is missing; None where nothing was pooled.
+        NaN where the same image or any other is missing; None where nothing was pooled.
         """
-        if self.images is None or self.template_of is None or self.own_image is None:
+        if self.pooled is None:
             return None
-        sums, size = _template_sums(self.images, self.template_of), np.bincount(self.template_of)
+        template_of, own_image = self.pooled
+        sums, size = _template_sums(self.images, template_of), np.bincount(template_of)
         scores = np.full(len(probes), np.nan)
-        there = np.flatnonzero((self.own_image >= 0) & (size[self.template_of[self.own_image]] > 1))
+        there = np.flatnonzero((own_image >= 0) & (size[template_of[own_image]] > 1))
         for start in range(0, len(there), ROWS_AT_ONCE):
             some = there[start : start + ROWS_AT_ONCE]
-            images = self.own_image[some]
-            others = sums[self.template_of[images]] - _unit(self.images.take(images))
+            images = own_image[some]
+            others = sums[template_of[images]] - _unit(self.images.take(images))
             scores[some] = np.sum(_unit(probes.take(some)) * _unit(others), axis=1, dtype=np.float64)
         return scores
 
@@ -115,11 +109,8 @@ def identification_without_own(
 ) -> Identification:
     """Each probe's rank where the same image is left out of its template; the other templates stay as they are.
 
-    Args:
-      scorer, scored: the passes over the pooled templates.
-      scores: from ``Gallery.leave_one_out_scores``. Probes without a score are left out if their image is the whole
-        template, and keep their rank if it is not in the template.
-      ranks, cmc: as in ``evaluate``.
+    ``scores`` are those of ``Gallery.leave_one_out_scores``. Probes without a score are left out if their image is the
+    whole template, and keep their rank if it is not in the template.
     """
     plan = scorer.plan
     above = np.full(plan.probes, -1)
@@ -163,6 +154,4 @@ def _template_sums(rows: LazyRows, template_of: np.ndarray) -> np.ndarray:
 
 def _unit(rows: np.ndarray) -> np.ndarray:
     """Rows of length 1 (zero rows stay zero): float64 where ``rows`` is, float32 otherwise."""
-    values = rows.astype(np.float64 if rows.dtype == np.float64 else np.float32)
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    return values / np.where(length > 0, length, 1)
+    return unit_rows(rows).astype(np.float64 if rows.dtype == np.float64 else np.float32)

@@ -4,10 +4,11 @@ ISO/IEC 19795-1 words: FMR (also FAR) is the share of impostor comparisons accep
 genuine ones, FNMR = 1 − TMR (also FRR). A comparison is accepted if its score is ≥ the threshold.
 """
 
+from __future__ import annotations
+
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -61,71 +62,34 @@ class ErrorRates:
     curve: np.ndarray
 
 
-class ScoreAxis(Protocol):
-    """Genuine scores, and impostor scores in cells of the axis: single floats where scores were sorted."""
-
-    @property
-    def genuine(self) -> np.ndarray:
-        """The genuine scores, ascending."""
-        ...
-
-    @property
-    def impostors(self) -> int:
-        """Number of impostor scores."""
-        ...
-
-    def accepted(self, thresholds: np.ndarray) -> np.ndarray:
-        """Impostor scores ≥ each threshold, which is the first float of a cell."""
-        ...
-
-    def cell_of(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The first float of each score's cell, and of the next cell."""
-        ...
-
-    def reached_by(self, numbers: np.ndarray) -> np.ndarray:
-        """The highest first floats of cells that at least so many impostor scores reach."""
-        ...
-
-    def last_passing(self, tests: Sequence[Test]) -> np.ndarray:
-        """The last threshold that passes each test; it is a cell of its own afterwards."""
-        ...
-
-
 def error_rates(axis: ScoreAxis, fmr: Sequence[float], least_false_matches: float) -> ErrorRates:
     """AUC, EER, an operating point for each rate, and a curve.
 
-    Args:
-      axis: of the scores.
-      fmr: false match rates.
-      least_false_matches: expected false matches below which a rate is not supported.
+    A rate with fewer than ``least_false_matches`` expected false matches is not supported.
     """
     impostors, genuines = axis.impostors, len(axis.genuine)
+    points = {rate: OperatingPoint(rate, np.nan, np.nan, np.nan, 0, False) for rate in fmr}
     if not impostors or not genuines:
-        points = tuple(OperatingPoint(rate, np.nan, np.nan, np.nan, 0, False) for rate in fmr)
-        return ErrorRates(np.nan, np.nan, np.nan, points, np.zeros((3, 0)))
-    limits = [_allowed(rate, impostors) for rate in fmr]
-    supported = [rate * impostors >= least_false_matches for rate in fmr]
-    sought = [limit for limit, enough in zip(limits, supported) if enough and limit < impostors]
+        return ErrorRates(np.nan, np.nan, np.nan, tuple(points[rate] for rate in fmr), np.zeros((3, 0)))
+    limits = {rate: _allowed(rate, impostors) for rate in points if rate * impostors >= least_false_matches}
 
     def false_matches_prevail(accepted: np.ndarray, rejected: np.ndarray) -> np.ndarray:
         return accepted * float(genuines) >= rejected * float(impostors)  # whole numbers could overflow
 
-    tests = [false_matches_prevail, *(functools.partial(_exceeds, limit) for limit in sought)]
-    crossing, *found = axis.last_passing(tests)
-    threshold_of = dict(zip(sought, (_next_up(score) for score in found)))
-    points = []
-    for rate, limit, enough in zip(fmr, limits, supported):
-        if not enough:
-            points.append(OperatingPoint(rate, np.nan, np.nan, np.nan, 0, False))
-        elif limit >= impostors:
-            points.append(OperatingPoint(rate, 1.0, -np.inf, 1.0, impostors, True))
-        else:
-            threshold = threshold_of[limit]
-            false, true = int(axis.accepted(threshold)), int(_accepted(axis.genuine, threshold))
-            rates = true / genuines, float(threshold), false / impostors
-            points.append(OperatingPoint(rate, *rates, false, True))
+    def exceeds(limit: int) -> Test:
+        return lambda accepted, rejected: accepted > limit
+
+    sought = [rate for rate, limit in limits.items() if limit < impostors]
+    crossing, *found = axis.last_passing([false_matches_prevail, *(exceeds(limits[r]) for r in sought)])
+    for rate in limits:
+        points[rate] = OperatingPoint(rate, 1.0, -np.inf, 1.0, impostors, True)
+    for rate, threshold in zip(sought, map(_next_up, found)):
+        false, true = int(axis.accepted(threshold)), int(_accepted(axis.genuine, threshold))
+        rates = true / genuines, float(threshold), false / impostors
+        points[rate] = OperatingPoint(rate, *rates, false, True)
     auc, bound = _auc(axis)
-    return ErrorRates(auc, bound, _equal_error_rate(axis, crossing), tuple(points), _curve(axis))
+    ordered = tuple(points[rate] for rate in fmr)
+    return ErrorRates(auc, bound, _equal_error_rate(axis, crossing), ordered, _curve(axis))
 
 
 def check_rates(fmr: Sequence[float]) -> tuple[float, ...]:
@@ -145,10 +109,6 @@ def _allowed(rate: float, impostor: int) -> int:
     while count and count / impostor > rate:
         count -= 1
     return min(count, impostor)
-
-
-def _exceeds(limit: int, accepted: np.ndarray, rejected: np.ndarray) -> np.ndarray:
-    return accepted > limit
 
 
 def _accepted(ascending: np.ndarray, threshold: np.ndarray) -> np.ndarray:
@@ -191,30 +151,30 @@ def _curve(axis: ScoreAxis) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class SortedScores:
-    """All genuine and all impostor scores, each ascending; every float is a cell."""
+    """All genuine and all impostor scores, each ascending; cells of the axis of scores are single floats."""
 
     genuine: np.ndarray
     impostor: np.ndarray
 
     @property
     def impostors(self) -> int:
-        """See ``ScoreAxis``."""
+        """Number of impostor scores."""
         return len(self.impostor)
 
     def accepted(self, thresholds: np.ndarray) -> np.ndarray:
-        """See ``ScoreAxis``."""
+        """Impostor scores ≥ each threshold, which is the first float of a cell."""
         return _accepted(self.impostor, thresholds)
 
     def cell_of(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See ``ScoreAxis``."""
+        """The first float of each score's cell, and of the next cell."""
         return scores, _next_up(scores)
 
     def reached_by(self, numbers: np.ndarray) -> np.ndarray:
-        """See ``ScoreAxis``."""
+        """The highest first floats of cells that at least so many impostor scores reach."""
         return self.impostor[-numbers]
 
     def last_passing(self, tests: Sequence[Test]) -> np.ndarray:
-        """See ``ScoreAxis``; by bisection over the floats."""
+        """The last threshold that passes each test; it is a cell of its own afterwards. By bisection over floats."""
         dtype = self.impostor.dtype
         lowest = min(self.genuine[0], self.impostor[0])
         found = []
@@ -230,11 +190,7 @@ class SortedScores:
 
 
 class CountedScores:
-    """Impostor scores that were counted in cells of the score axis and not kept.
-
-    Attributes:
-      genuine: genuine scores, ascending.
-    """
+    """Impostor scores that were counted in cells of the axis and not kept; methods are those of ``SortedScores``."""
 
     def __init__(
         self,
@@ -244,15 +200,11 @@ class CountedScores:
         refine: Callable[[np.ndarray, np.ndarray], list[tuple[np.ndarray, np.ndarray]]],
         most: int,
     ):
-        """Takes the counts of a first pass.
+        """Takes genuine scores, ascending, and the counts of impostor scores in bins after a first pass.
 
-        Args:
-          genuine: genuine scores, ascending.
-          first: orders of the first floats of all bins, ascending, and of the float after the last, shape [bins + 1].
-          impostor: impostor scores in each bin, shape [bins].
-          refine: one pass over the scores: from the first orders of cells, and of the cells after them, to the first
-            orders and the counts of the cells that take their places.
-          most: cells that one pass can refine.
+        ``first`` are the orders of the first floats of all bins, ascending, and of the float after the last.
+        ``refine`` is one pass over the scores, for at most ``most`` cells: from their first orders and those of the
+        cells after them to the first orders and the counts of the cells that take their places.
         """
         self.genuine, self._end, self._refine, self._most = genuine, first[-1], refine, most
         self._orders = to_orders(genuine)
@@ -266,24 +218,24 @@ class CountedScores:
 
     @property
     def impostors(self) -> int:
-        """See ``ScoreAxis``."""
+        """See ``SortedScores``."""
         return int(self._reached[0])
 
     def accepted(self, thresholds: np.ndarray) -> np.ndarray:
-        """See ``ScoreAxis``."""
+        """See ``SortedScores``."""
         return self._reached[np.searchsorted(self._first, to_orders(thresholds))]
 
     def cell_of(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See ``ScoreAxis``."""
+        """See ``SortedScores``."""
         cell = np.searchsorted(self._first, to_orders(scores), "right") - 1
         return self._edge(cell), self._edge(cell + 1)
 
     def reached_by(self, numbers: np.ndarray) -> np.ndarray:
-        """See ``ScoreAxis``."""
+        """See ``SortedScores``."""
         return self._edge(len(self._reached) - 1 - np.searchsorted(self._reached[::-1], numbers))
 
     def last_passing(self, tests: Sequence[Test]) -> np.ndarray:
-        """See ``ScoreAxis``; refines the cells that hold the thresholds, and those that make the AUC uncertain."""
+        """Refines the cells that hold the thresholds, and those that make the AUC uncertain."""
         passes = 0
         while True:
             rejected = np.searchsorted(self._orders, self._first[:-1])
@@ -315,6 +267,9 @@ class CountedScores:
 
     def _edge(self, cells: np.ndarray) -> np.ndarray:
         return from_orders(self._first[cells], self.genuine.dtype)
+
+
+ScoreAxis = SortedScores | CountedScores
 
 
 def to_orders(scores: np.ndarray) -> np.ndarray:

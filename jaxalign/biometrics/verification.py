@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxalign.biometrics.thresholds import ErrorRates, OperatingPoint
 
+RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 LEAST_FALSE_MATCHES = 10.0  # expected false matches an operating point must have to be reported
 
 

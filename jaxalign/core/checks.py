@@ -1,7 +1,7 @@
 """Checks of arguments before any work starts; each failure is a ``UserError`` of one sentence."""
 
 from collections.abc import Mapping
-from typing import overload
+from typing import TypeGuard
 
 import numpy as np
 from jax.core import Tracer
@@ -19,9 +19,14 @@ def array_of(values: object, name: str) -> np.ndarray:
         raise UserError(f"{name}: expected an array, got rows of unequal length") from error
 
 
+def is_whole(value: object, least: int) -> TypeGuard[int]:
+    """Whether a value is a whole number, not a truth value, of at least ``least``."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+
+
 def seed(value: object) -> None:
     """Requires a whole number ≥ 0."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
+    if not is_whole(value, 0):
         raise UserError(f"seed: expected a whole number of at least 0, got {value!r}")
 
 
@@ -29,33 +34,33 @@ def positive(value: object, name: str) -> int | None:
     """Requires a whole number ≥ 1, or None."""
     if value is None:
         return None
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+    if not is_whole(value, 1):
         raise UserError(f"{name}: expected a whole number of at least 1, or None, got {value!r}")
     return int(value)
 
 
-@overload
-def embedding(array: LazyRows, name: str) -> LazyRows: ...
+def rank(value: object) -> None:
+    """Requires a rank ≥ 1, or None for full rank."""
+    positive(value, "rank")
 
 
-@overload
-def embedding(array: ArrayLike, name: str) -> np.ndarray: ...
-
-
-def embedding(array: ArrayLike | LazyRows, name: str) -> np.ndarray | LazyRows:
-    """One encoder's rows as a two-dimensional array of floats; memory-mapped arrays and lazy rows stay so."""
-    if isinstance(array, LazyRows):
-        embedding(array.array[:1], name)
-        return array
+def embedding(array: ArrayLike, name: str) -> np.ndarray:
+    """One encoder's rows as a two-dimensional array of floats; memory-mapped arrays stay memory-mapped."""
     array = array_of(array, name)
     if array.ndim != 2 or min(array.shape) == 0:
-        raise UserError(
-            f"{name}: expected an array of shape [rows, width] with at least one of each, got {array.shape}"
-        )
+        raise UserError(f"{name}: expected an array of shape [rows, width], neither 0, got {array.shape}")
     if array.dtype.kind in "iub":
         return array.astype(np.float32)
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise UserError(f"{name}: expected numbers in a floating format, got {array.dtype}")
+    return array
+
+
+def embedding_rows(array: ArrayLike | LazyRows, name: str) -> np.ndarray | LazyRows:
+    """As ``embedding``; lazy rows stay lazy."""
+    if not isinstance(array, LazyRows):
+        return embedding(array, name)
+    embedding(array.array[:1], name)
     return array
 
 
@@ -65,7 +70,9 @@ def embeddings(arrays: Mapping[str, ArrayLike | LazyRows]) -> dict[str, np.ndarr
         raise UserError(f"expected a mapping from encoders to their embeddings, got {type(arrays).__name__}")
     if not arrays:
         raise UserError("expected the embeddings of at least one encoder, got none")
-    checked = {str(name): embedding(array, f"embeddings of {str(name)!r}") for name, array in arrays.items()}
+    checked = {
+        str(name): embedding_rows(array, f"embeddings of {str(name)!r}") for name, array in arrays.items()
+    }
     rows = {name: array.shape[0] for name, array in checked.items()}
     if len(set(rows.values())) > 1:
         raise UserError(f"every encoder must have the same rows in the same order, got row counts {rows}")
@@ -84,24 +91,18 @@ def weights(values: ArrayLike | None, rows: int) -> np.ndarray:
         raise UserError(f"weights: expected shape [{rows}], one for each row, got {array.shape}")
     bad = int(np.sum(~(np.isfinite(array) & (array >= 0))))
     if bad or not array.sum() > 0:
-        raise UserError(
-            f"weights: expected finite numbers ≥ 0 that are not all zero; {bad} of {rows} are not"
-        )
+        raise UserError(f"weights: expected finite numbers ≥ 0, not all zero; {bad} of {rows} are not")
     return array
 
 
-def folds(values: ArrayLike, rows: int) -> np.ndarray:
-    """The fold of each row, 0 ... F − 1 with F ≥ 2 and no fold empty, shape [rows]."""
+def folds(values: ArrayLike, rows: int, *, complete: bool = True) -> np.ndarray:
+    """The fold of each row, ≥ 0, shape [rows]; if ``complete``, of F ≥ 2 folds none of which is empty."""
     array = np.asarray(values)
     if array.shape != (rows,) or array.dtype.kind not in "iu":
-        raise UserError(
-            f"fold: expected integers of shape [{rows}], got {array.dtype} of shape {array.shape}"
-        )
+        raise UserError(f"fold: expected integers of shape [{rows}], got {array.dtype} of {array.shape}")
     found = np.unique(array)
-    if len(found) < 2 or found[0] != 0 or found[-1] != len(found) - 1:
-        raise UserError(
-            f"fold: expected numbers 0 ... F − 1 with F of at least 2 and no fold empty, got {found[:10]}"
-        )
+    if (found < 0).any() or (complete and (len(found) < 2 or found[-1] != len(found) - 1)):
+        raise UserError(f"fold: expected 0 ... F − 1 with F of at least 2, no fold empty, got {found[:10]}")
     return array
 
 
@@ -111,9 +112,7 @@ def row_numbers(values: ArrayLike | None, rows: int) -> np.ndarray | None:
         return None
     array = array_of(values, "rows")
     if array.ndim != 1 or array.dtype.kind not in "iu" or not len(array):
-        raise UserError(
-            f"rows: expected at least one whole number, shape [m], got {array.dtype} of {array.shape}"
-        )
+        raise UserError(f"rows: expected at least one whole number [m], got {array.dtype} of {array.shape}")
     if array.min() < 0 or array.max() >= rows or np.bincount(array).max() > 1:
         raise UserError(f"rows: expected numbers from 0 to {rows - 1:,}, none twice")
     return array
@@ -128,15 +127,13 @@ def finite_moments(
     """Requires finite column statistics; otherwise names the encoders whose rows hold NaN or infinite values."""
     if np.isfinite(mean).all() and np.isfinite(variance).all():
         return
-    bad = {
-        name: sum(
-            int((~np.isfinite(part).all(axis=1)).sum()) for _, part in LazyRows.of(array, rows).pieces(4096)
-        )
-        for name, array in arrays.items()
-    }
-    found = ", ".join(f"{name!r} in {count:,} rows" for name, count in bad.items() if count)
+    found = []
+    for name, array in arrays.items():
+        parts = (part for _, part in LazyRows.of(array, rows).pieces(4096))
+        count = sum(int((~np.isfinite(part).all(axis=1)).sum()) for part in parts)
+        found += [f"{name!r} in {count:,} rows"] if count else []
     if found:
-        raise UserError(f"embeddings must be finite; NaN or infinite values are in {found}")
+        raise UserError(f"embeddings must be finite; NaN or infinite values are in {', '.join(found)}")
     raise UserError("embeddings are too large: their squares overflow; divide them by a constant")
 
 
@@ -145,16 +142,10 @@ def penalty(l2: object, *, zero_allowed: bool = False, scalar: bool = False) -> 
     if isinstance(l2, Tracer):
         return
     values = np.asarray(l2)
-    least = "≥ 0" if zero_allowed else "above 0 (method 'linear' is the limit at 0)"
-    good = values.dtype.kind in "iuf" and np.isfinite(values).all()
-    good = good and (values >= 0 if zero_allowed else values > 0).all() and not (scalar and values.ndim)
-    if not good:
+    good = values.dtype.kind in "iuf" and np.isfinite(values).all() and not (scalar and values.ndim)
+    if not good or not (values >= 0 if zero_allowed else values > 0).all():
+        least = "≥ 0" if zero_allowed else "above 0 (method 'linear' is the limit at 0)"
         raise UserError(f"l2: expected a finite penalty {least}, got {l2}")
-
-
-def rank(value: int | None) -> None:
-    """Requires a rank ≥ 1, or None for full rank."""
-    positive(value, "rank")
 
 
 def whitening_settings(whitening: object, weighting: object, shrinkage: object) -> None:

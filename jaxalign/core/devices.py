@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from threadpoolctl import threadpool_limits
 
+from jaxalign.core.checks import is_whole
 from jaxalign.core.errors import UserError
 
 Item = TypeVar("Item")
@@ -58,11 +59,8 @@ def device_mesh(
         raise UserError("devices: expected at least one, got none")
     if pairs is None:
         pairs = _least_pairs(devices, widths, matrices, memory)
-    whole = isinstance(pairs, (int, np.integer)) and not isinstance(pairs, bool)
-    if not whole or pairs < 1 or len(devices) % pairs:
-        raise UserError(
-            f"pairs: expected a whole number that divides the number of devices, {len(devices)}, got {pairs!r}"
-        )
+    if not is_whole(pairs, 1) or len(devices) % pairs:
+        raise UserError(f"pairs: expected a divisor of the number of devices, {len(devices)}, got {pairs!r}")
     return Mesh(np.array(devices).reshape(-1, int(pairs)), AXES)
 
 
@@ -80,9 +78,7 @@ def check_mesh(mesh: object) -> Mesh | None:
     devices = mesh.devices.transpose([mesh.axis_names.index(axis) for axis in AXES])
     owners = [{device.process_index for device in row} for row in devices]
     if any(len(owner) > 1 for owner in owners) or {jax.process_index()} not in owners:
-        raise UserError(
-            "mesh: expected devices of this process, and each row of the axis pairs in one process"
-        )
+        raise UserError("mesh: expected devices of this process, each row of the axis pairs in one process")
     return Mesh(devices, AXES)
 
 
@@ -99,34 +95,22 @@ def matrix_elements(widths: Iterable[int], pairs: int) -> int:
     return (rows if pairs > 1 else sum(widths)) * sum(widths)
 
 
-def _least_pairs(
-    devices: Sequence[Any], widths: Sequence[int] | None, matrices: int, memory: int | None
-) -> int:
+def _least_pairs(devices: list[Any], widths: Sequence[int] | None, matrices: int, memory: int | None) -> int:
     memory = memory or (devices[0].memory_stats() or {}).get("bytes_limit")
     if widths is None or memory is None:
         return 1
-    divisors = [count for count in range(1, len(devices) + 1) if len(devices) % count == 0]
-    for count in divisors:
-        if 8 * matrix_elements(widths, count) * matrices <= MATRIX_SHARE * memory:
-            return count
-    return len(devices)
+    divisors = (count for count in range(1, len(devices) + 1) if len(devices) % count == 0)
+    room = MATRIX_SHARE * memory / (8 * matrices)
+    return next((count for count in divisors if matrix_elements(widths, count) <= room), len(devices))
 
 
 def concurrently(
     function: Callable[[Item], Any], items: Sequence[Item], most: int = MOST_WORKERS
 ) -> Iterator[Any]:
-    """``map(function, items)``; on a CPU one item for each core at a time.
+    """Yields ``map(function, items)``; on a CPU one item for each core at a time, ``most`` at most.
 
     Decompositions run in LAPACK, whose threads spin after every call and keep the products that follow from their
     cores, so LAPACK has one thread meanwhile. JAX's settings of the caller's thread do not reach ``function``.
-
-    Args:
-      function: called for every item.
-      items: independent of each other.
-      most: items at a time at most.
-
-    Yields:
-      The results in the order of the items.
     """
 
     def work(item: Item) -> Any:
@@ -136,20 +120,17 @@ def concurrently(
     if threads < 2:
         yield from map(work, items)
         return
-    _load_lapack()  # the limit applies only to libraries that are loaded
+    # jaxlib imports this at its first decomposition, where two threads may block each other; and the limit applies
+    # only to libraries that are loaded.
+    import scipy.linalg  # noqa: F401
+
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         yield from pool.map(work, items)
 
 
 def at_once(items: int, most: int = MOST_WORKERS) -> int:
     """How many of so many items ``concurrently`` works on at a time."""
-    return min(_cores(), items, most) if jax.default_backend() == "cpu" else 1
-
-
-def _load_lapack() -> None:
-    """Imports what jaxlib imports at its first decomposition, where two threads may block each other."""
-    import scipy.linalg  # noqa: F401
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if jax.default_backend() != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, items, most)

@@ -18,16 +18,11 @@ Places = dict[int, list[tuple[str, int]]]  # for each number of rows, the axes a
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Rows to fit on and rows to test on, no person in both.
-
-    Attributes:
-      train, test: row indices, int64, shapes [a] and [b].
-      seed: of the shuffle of people.
-    """
+    """Rows (indices, int64) to fit on and rows to test on, no person in both."""
 
     train: np.ndarray
     test: np.ndarray
-    seed: int
+    seed: int  # of the shuffle of people
 
 
 def published_split(identities: ArrayLike, seed: int, train_fraction: float = 0.7) -> Split:
@@ -41,9 +36,6 @@ def published_split(identities: ArrayLike, seed: int, train_fraction: float = 0.
       seed: of the shuffle, from 0 to 2³² − 1.
       train_fraction: of people (not of rows), between 0 and 1.
 
-    Returns:
-      The rows of either side.
-
     Raises:
       UserError: a side would have no people, or an argument is out of range.
 
@@ -55,10 +47,8 @@ def published_split(identities: ArrayLike, seed: int, train_fraction: float = 0.
     """
     people, person = _people(identities)
     if not 0 < train_fraction < 1:
-        raise UserError(
-            f"the fraction of people to train on must lie between 0 and 1, got {train_fraction!r}."
-        )
-    order = _shuffled(len(people), seed)
+        raise UserError(f"the fraction of training people must lie between 0 and 1, got {train_fraction!r}.")
+    order = legacy_generator(seed).permutation(len(people))
     trained = int(train_fraction * len(people))
     if not 0 < trained < len(people):
         raise UserError(
@@ -73,14 +63,7 @@ def published_split(identities: ArrayLike, seed: int, train_fraction: float = 0.
 
 
 def without_people(identities: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, int]:
-    """Rows of people who are not among others.
-
-    Args:
-      identities: the person of each row, shape [n].
-      others: people, repeated or not, shape [m].
-
-    Returns:
-      The row indices, int64, and the number of people left out.
+    """Indices (int64) of the rows of people who are not among ``others``, and how many people are left out.
 
     Raises:
       UserError: fewer than two people are left.
@@ -99,7 +82,7 @@ def identity_folds(identities: ArrayLike, folds: int, seed: int = 0) -> np.ndarr
     """Assigns people to folds of about equally many rows.
 
     People are shuffled, then assigned in descending order of their rows, each to the fold with the fewest rows so
-    far; no fold is empty.
+    far; no fold is empty. ``sklearn.model_selection.GroupKFold`` assigns in the same way, without a shuffle.
 
     Args:
       identities: the person of each row, shape [n].
@@ -111,8 +94,6 @@ def identity_folds(identities: ArrayLike, folds: int, seed: int = 0) -> np.ndarr
 
     Raises:
       UserError: there are fewer people than folds, or an argument is out of range.
-
-    Equivalent: ``sklearn.model_selection.GroupKFold`` assigns in the same way, without a shuffle.
     """
     people, person = _people(identities)
     if folds < 2:
@@ -123,7 +104,7 @@ def identity_folds(identities: ArrayLike, folds: int, seed: int = 0) -> np.ndarr
             "nobody in two of them; use fewer folds or more people."
         )
     counts = np.bincount(person)
-    shuffled = _generator(seed).permutation(len(people))
+    shuffled = legacy_generator(seed).permutation(len(people))
     largest_first = shuffled[np.argsort(-counts[shuffled], kind="stable")]
     fold_of_person = np.empty(len(people), np.int32)
     filled = [(0, fold) for fold in range(folds)]
@@ -137,16 +118,13 @@ def identity_folds(identities: ArrayLike, folds: int, seed: int = 0) -> np.ndarr
 def limit_per_person(
     rows: ArrayLike, identities: ArrayLike, most: int, seed: int | None = None
 ) -> np.ndarray:
-    """Limits the number of rows of each person.
+    """The row indices (int64) that remain, in their order, where each person has at most ``most``.
 
     Args:
       rows: row indices, shape [m].
       identities: the person of every row of the data set (not only of ``rows``), shape [n].
       most: rows of each person, 1 or more.
       seed: None keeps the first rows of each person; a number keeps rows chosen at random.
-
-    Returns:
-      The indices of the rows that remain, int64, in the order of ``rows``.
 
     Raises:
       UserError: ``most`` is below 1, or an index is out of range.
@@ -158,7 +136,7 @@ def limit_per_person(
     outside = rows[(rows < 0) | (rows >= len(person))]
     if len(outside):
         raise UserError(f"row numbers must lie from 0 to {len(person) - 1:,}, got {outside[0]}.")
-    preference = np.arange(len(rows)) if seed is None else _generator(seed).permutation(len(rows))
+    preference = np.arange(len(rows)) if seed is None else legacy_generator(seed).permutation(len(rows))
     order = np.lexsort((preference, person[rows]))
     grouped = person[rows][order]
     position = np.arange(len(rows)) - np.searchsorted(grouped, grouped)
@@ -166,12 +144,7 @@ def limit_per_person(
 
 
 def require_repeated_identities(identities: ArrayLike, where: str = "the data set") -> None:
-    """Raises a ``UserError`` if every person has one image, so that there is no genuine comparison.
-
-    Args:
-      identities: the person of each row, shape [n].
-      where: what the message calls the data, such as "store 'lfw'".
-    """
+    """Raises a ``UserError`` that begins with ``where`` if every person has one image: nothing is genuine then."""
     people, person = _people(identities)
     if len(people) == len(person):
         raise UserError(
@@ -181,32 +154,23 @@ def require_repeated_identities(identities: ArrayLike, where: str = "the data se
 
 
 def person_by_person(person: np.ndarray) -> np.ndarray:
-    """Row indices grouped by person, people in order of first appearance, rows of one person ascending.
-
-    Args:
-      person: the person of each row, shape [n].
-    """
+    """Row indices grouped by person, people in order of first appearance, rows of one person ascending."""
     _, first, inverse = np.unique(person, return_index=True, return_inverse=True)
     return np.argsort(first[inverse], kind="stable")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Growth:
-    """Training rows in the order in which they are added.
+    """Training rows in the order in which they are added."""
 
-    Attributes:
-      rows: row indices, shape [n].
-      ends: how many rows the first k units (people or rows) have, for k = 1 ... units, shape [units].
-    """
-
-    rows: np.ndarray
-    ends: np.ndarray
+    rows: np.ndarray  # indices, shape [n]
+    ends: np.ndarray  # rows that the first k units (people or rows) have, for k = 1 ... units, shape [units]
 
     @classmethod
     def by_people(cls, identities: np.ndarray, split: Split) -> "Growth":
         """People in the order in which ``published_split`` trains on them, so that smaller training sets nest."""
         people, person = _people(identities)
-        rank = np.argsort(_shuffled(len(people), split.seed))[person[split.train]]
+        rank = np.argsort(legacy_generator(split.seed).permutation(len(people)))[person[split.train]]
         order = np.argsort(rank, kind="stable")
         return cls(split.train[order], np.flatnonzero(np.diff(rank[order], append=-1)) + 1)
 
@@ -218,25 +182,17 @@ class Growth:
 
     def sizes(self, units: Sequence[int]) -> list[int]:
         """The number of rows of each number of units; raises a ``UserError`` for less than two, or more than all."""
-        wrong = [number for number in units if not 2 <= number <= len(self.ends)]
+        most = len(self.ends)
+        wrong = [number for number in units if not 2 <= number <= most]
         if wrong:
-            raise UserError(
-                f"a training size of {wrong[-1]:,} is asked for; there are 2 to {len(self.ends):,}."
-            )
+            raise UserError(f"a training size of {wrong[-1]:,} is asked for; there are 2 to {most:,}.")
         return [int(self.ends[number - 1]) for number in units]
 
 
 def distinct(axes: Iterable[tuple[str, Growth, Sequence[int]]]) -> list[tuple[Growth, Places]]:
-    """Training sets along several axes, each set of rows once, even if several axes have it.
+    """Training sets along several axes (name, growth, numbers of units), each set of rows once.
 
-    Args:
-      axes: for each its name, its growth, and the numbers of units.
-
-    Returns:
-      For each axis the sizes of sets that no earlier axis has, and where they occur on this axis and on later ones.
-
-    Raises:
-      UserError: see ``Growth.sizes``.
+    For each axis come the sizes of sets that no earlier axis has, and where they occur on this axis and on later ones.
     """
     found: list[tuple[Growth, Places]] = []
     known: dict[bytes, list[tuple[str, int]]] = {}
@@ -259,13 +215,7 @@ def _people(identities: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return people, person.astype(np.int64)
 
 
-def _shuffled(count: int, seed: int) -> np.ndarray:
-    order = np.arange(count)
-    _generator(seed).shuffle(order)
-    return order
-
-
-def _generator(seed: int) -> np.random.RandomState:
+def legacy_generator(seed: int) -> np.random.RandomState:
     """NumPy's legacy generator: its stream never changes between versions."""
     if not 0 <= seed < 2**32:
         raise UserError(f"a seed must be a whole number from 0 to 4294967295, got {seed!r}.")

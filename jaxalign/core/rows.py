@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -30,19 +29,12 @@ _END: Any = object()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LazyRows:
-    """Rows of an array, in memory or memory-mapped, and the steps that are applied after reading them.
+    """Rows of an array, in memory or memory-mapped, and the steps that are applied after reading them."""
 
-    Attributes:
-      array: shape [N, d].
-      numbers: indices of the rows used, in order, shape [n]; None for all.
-      steps: applied to the rows read, one after the other.
-      width, dtype: of the rows after the last step.
-    """
-
-    array: np.ndarray
-    numbers: np.ndarray | None
-    steps: tuple[Step, ...]
-    width: int
+    array: np.ndarray  # shape [N, d]
+    numbers: np.ndarray | None  # indices of the rows used, in order, shape [n]; None for all
+    steps: tuple[Step, ...]  # applied one after the other; each treats every row independently of the others
+    width: int  # of the rows after the last step
     dtype: np.dtype
 
     @classmethod
@@ -54,19 +46,14 @@ class LazyRows:
         return cls(array, None if numbers is None else np.asarray(numbers), (), array.shape[1], array.dtype)
 
     def then(self, step: Step, *, width: int | None = None, dtype: Any = None) -> LazyRows:
-        """The same rows with one more step.
-
-        Args:
-          step: treats every row independently of the rows that it is given with.
-          width, dtype: of its output; those of its input by default.
-        """
+        """The same rows with one more step; ``width`` and ``dtype`` of its output are those of its input by default."""
         after = np.dtype(self.dtype if dtype is None else dtype)
         steps = (*self.steps, step)
         return dataclasses.replace(self, steps=steps, width=width or self.width, dtype=after)
 
     def unit(self) -> LazyRows:
         """The rows scaled to length 1 by ``unit_rows`` and rounded to float32."""
-        return self.then(_unit_float32, dtype=np.float32)
+        return self.then(lambda rows: unit_rows(rows).astype(np.float32), dtype=np.float32)
 
     def select(self, rows: np.ndarray) -> LazyRows:
         """Some of the rows, by index, shape [m], in this order."""
@@ -133,20 +120,10 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
     return wide / np.where(length == 0, 1, length)
 
 
-def _unit_float32(rows: np.ndarray) -> np.ndarray:
-    return unit_rows(rows).astype(np.float32)
-
-
 def chunks(arrays: Sequence[LazyRows], weights: np.ndarray, size: int) -> Iterator[Chunk]:
-    """All rows in order, in equal chunks of at most ``size`` rows.
+    """All rows of arrays [n, d] and their weights [n], in order, in equal chunks of at most ``size`` rows.
 
-    Args:
-      arrays: of shapes [n, d].
-      weights: of the rows, shape [n].
-      size: largest number of rows in a chunk.
-
-    Yields:
-      Chunks of one shape, so that one compiled program serves all: the last is padded with rows of weight zero.
+    Chunks have one shape, so that one compiled program serves all: the last is padded with rows of weight zero.
     """
     size = _even_size(len(weights), size)
     for start in range(0, len(weights), size):
@@ -157,17 +134,10 @@ def chunks(arrays: Sequence[LazyRows], weights: np.ndarray, size: int) -> Iterat
 def fold_chunks(
     arrays: Sequence[LazyRows], weights: np.ndarray, fold: np.ndarray, size: int
 ) -> Iterator[tuple[int, Chunk]]:
-    """The rows of each fold in chunks of their own, in one pass over all rows.
+    """The rows of each fold in chunks of their own, as ``chunks``, in one pass over all rows.
 
-    Args:
-      arrays: of shapes [n, d].
-      weights: of the rows, shape [n].
-      fold: of each row, integers [n]; rows below 0 are left out.
-      size: largest number of rows in a chunk.
-
-    Yields:
-      The fold and a chunk of it as soon as the chunk is full; at the end the last chunk of each fold, padded with rows
-      of weight zero. All chunks have one shape. One chunk of every fold is in memory.
+    Yields the fold and a chunk of it as soon as the chunk is full; at the end the last chunk of each fold. One chunk of
+    every fold is in memory. Rows of a fold below 0 are left out.
     """
     size = _even_size(int(np.bincount(fold[fold >= 0]).max()), size)
     partial: dict[int, tuple[int, Chunk]] = {}
@@ -176,7 +146,11 @@ def fold_chunks(
         for number in np.unique(here[here >= 0]).tolist():
             rows = np.flatnonzero(here == number)
             while len(rows):
-                filled, chunk = partial.pop(number, None) or (0, _zeros(arrays, size, weights.dtype))
+                if number in partial:
+                    filled, chunk = partial.pop(number)
+                else:
+                    empty = tuple(np.zeros((size, array.width), array.dtype) for array in arrays)
+                    filled, chunk = 0, (empty, np.zeros(size, weights.dtype))
                 now, rows = rows[: size - filled], rows[size - filled :]
                 part = slice(filled, filled + len(now))
                 for array, buffer in zip(arrays, chunk[0]):
@@ -202,30 +176,21 @@ def _padded(part: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
 
 
-def _zeros(arrays: Sequence[LazyRows], size: int, dtype: np.dtype) -> Chunk:
-    return tuple(np.zeros((size, array.width), array.dtype) for array in arrays), np.zeros(size, dtype)
-
-
-def prefetch(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
-    """Iterates over items while a background thread makes the next ``depth`` of them.
-
-    An exception that the items raise is raised here, where the item would come.
-    """
+def prefetch(items: Iterable[Item]) -> Generator[Item, None, None]:
+    """Iterates over items while a background thread makes the next one; an exception of the items is raised here."""
     iterator = iter(items)
     with ThreadPoolExecutor(1) as pool:
-        waiting = collections.deque(pool.submit(next, iterator, _END) for _ in range(depth))
-        while (item := waiting.popleft().result()) is not _END:
-            waiting.append(pool.submit(next, iterator, _END))
+        coming = pool.submit(next, iterator, _END)
+        while (item := coming.result()) is not _END:
+            coming = pool.submit(next, iterator, _END)
             yield item
 
 
 def rows_that_fit(most: int, row_bytes: int, fixed_bytes: int = 0) -> int:
     """Rows of a chunk: as many as the device has memory for, from 1 to ``most``.
 
-    Args:
-      most: rows for which memory is enough, or where the device does not report its memory (CPUs do not).
-      row_bytes: memory on the device for each row of a chunk.
-      fixed_bytes: memory on the device besides the chunk.
+    Each row takes ``row_bytes`` on the device, and ``fixed_bytes`` are needed besides the chunk. A device that does not
+    report its memory (CPUs do not) has enough for ``most``.
     """
     device = next(iter(jnp.zeros(()).devices()))
     memory: dict[str, Any] = device.memory_stats() or {}
@@ -237,16 +202,7 @@ def rows_that_fit(most: int, row_bytes: int, fixed_bytes: int = 0) -> int:
 
 @contextlib.contextmanager
 def explained_memory_error(what: str, rows: int, name: str = "chunk_rows") -> Iterator[None]:
-    """Says what to change where the memory of the device or of the host runs out.
-
-    Args:
-      what: is computed in the block, for the message, such as "moments of width 20,480".
-      rows: of a chunk.
-      name: of the argument that sets the number of rows.
-
-    Raises:
-      UserError: memory ran out.
-    """
+    """Raises a ``UserError`` where memory runs out: ``what`` does not fit with so many ``rows``, argument ``name``."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:

@@ -24,13 +24,8 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 def storable(name: str, array: object, rows: int | None) -> np.ndarray:
     """An encoder's embeddings as an array that a store can hold, float64 still to be narrowed.
 
-    Args:
-      name: of the encoder.
-      array: anything NumPy reads as float16, bfloat16, float32 or float64, shape [rows, d].
-      rows: expected; None for any number of 1 or more.
-
     Raises:
-      UserError: the shape or the type of number is another.
+      UserError: the shape is not [rows, d], or NumPy does not read float16, bfloat16, float32 or float64.
     """
     values = array if isinstance(array, np.ndarray) else np.asarray(array)
     if values.dtype.kind == "O":
@@ -56,11 +51,7 @@ def stored_dtype(name: str) -> np.dtype:
 
 
 def write_array(file: IO[bytes], name: str, array: np.ndarray) -> EncoderEntry:
-    """Writes embeddings in C order, in chunks; float64 becomes float32.
-
-    Raises:
-      UserError: a float64 value is beyond what float32 holds.
-    """
+    """Writes embeddings in C order, in chunks; float64 becomes float32, a ``UserError`` if float32 cannot hold it."""
     half = BFLOAT16 if array.dtype == BFLOAT16 else np.dtype(np.float16)
     dtype = half if array.dtype.itemsize == 2 else np.dtype(np.float32)
     step = max(1, CHUNK_BYTES // (array.shape[1] * dtype.itemsize))
@@ -71,14 +62,7 @@ def write_array(file: IO[bytes], name: str, array: np.ndarray) -> EncoderEntry:
 def write_chunks(
     file: IO[bytes], name: str, chunks: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype
 ) -> EncoderEntry:
-    """Writes embeddings that come in chunks.
-
-    Args:
-      file: open for writing.
-      name: of the encoder, for messages.
-      chunks: arrays [c, d], in order, of ``shape`` together.
-      shape: (n, d).
-      dtype: to write: float16, bfloat16 or float32.
+    """Writes embeddings that come in chunks [c, d], in order, of ``shape`` together, as float16, bfloat16 or float32.
 
     Raises:
       UserError: a value is beyond what ``dtype`` holds.
@@ -113,18 +97,10 @@ def _on_disk(dtype: np.dtype) -> np.dtype:
 def open_array(
     directory: pathlib.Path, name: str, entry: EncoderEntry, rows: int, store: str, verify: bool
 ) -> np.memmap:
-    """Maps an encoder's file into memory, read-only, if it is what the manifest says.
-
-    Args:
-      directory: of the store.
-      name: of the encoder.
-      entry: of the encoder in the manifest.
-      rows: of samples.parquet.
-      store: what a message calls the store.
-      verify: whether to compare the checksum.
+    """Maps an encoder's file into memory, read-only, if it is what the manifest says; messages name the ``store``.
 
     Raises:
-      UserError: the file is missing, cut short, of another shape or type, holds objects, or was altered.
+      UserError: the file is missing, cut short, of another shape or type, holds objects, or (``verify``) was altered.
     """
     path = directory / f"{name}.npy"
     try:

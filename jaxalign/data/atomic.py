@@ -14,14 +14,9 @@ Result = TypeVar("Result")
 
 
 def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Result]) -> Result:
-    """Writes a file under a temporary name in the same directory, then renames it.
+    """Writes a file under a temporary name in the same directory, then renames it, over one that is there.
 
-    Args:
-      path: of the file; one that is there is replaced.
-      write: writes the content to the open file.
-
-    Returns:
-      What ``write`` returns.
+    ``write`` writes the content to the open file; what it returns is returned.
     """
     temporary = _beside(path)
     try:

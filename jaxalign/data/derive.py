@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from jaxalign.core.errors import UserError
-from jaxalign.data import arrays, samples
+from jaxalign.data import arrays
 from jaxalign.data.atomic import new_directory, write_atomically, writing
 from jaxalign.data.manifest import EncoderEntry, Manifest, check_info, check_new_names
-from jaxalign.data.store import EmbeddingStore, require_free
+from jaxalign.data.store import EmbeddingStore, finish_store, require_free
 
 
 def write_derived(
@@ -26,20 +26,16 @@ def write_derived(
     info: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> EmbeddingStore:
-    """Writes a store with the samples of another and one encoder; it is there whole or not at all.
+    """Writes and opens a store with the samples of another and one encoder; it is there whole or not at all.
 
     Args:
       store: whose samples and data set name are taken over.
       path: of the directory to make.
       name: of the encoder.
       chunks: its rows in order, arrays [c, dim]; no more than one is held.
-      dim: width of the rows.
-      dtype: to store them in, one of ``manifest.DTYPES``.
+      dim, dtype: width of the rows, and the type to store them in, one of ``manifest.DTYPES``.
       info: what to note of the encoder in the manifest.
       overwrite: replace a store that is there.
-
-    Returns:
-      The store, open.
 
     Raises:
       UserError: something is there already, the name or a value cannot be stored, or the disk refuses.
@@ -54,10 +50,7 @@ def write_derived(
             directory / f"{name}.npy",
             lambda file: arrays.write_chunks(file, name, chunks, shape, stored),
         )
-        entry = dataclasses.replace(entry, info=notes)
-        write_atomically(directory / samples.FILE, lambda file: samples.write_table(file, store.table))
-        digest = arrays.sha256(directory / samples.FILE)
-        Manifest(store.dataset, store.rows, {name: entry}, digest).write(directory)
+        finish_store(directory, store.dataset, store.table, {name: dataclasses.replace(entry, info=notes)})
     return EmbeddingStore.open(path, verify=False)
 
 
@@ -67,7 +60,6 @@ def join(stores: Sequence[EmbeddingStore], encoders: Sequence[str] | None = None
     Args:
       stores: open ones; the first gives the name, the other columns and the order of rows. Photographs that one of
         them lacks are left out.
-
       encoders: their order; without it, store by store.
 
     Returns:

@@ -5,8 +5,9 @@ import json
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
+from jaxalign.core.checks import is_whole
 from jaxalign.core.errors import UserError
 from jaxalign.data.atomic import write_atomically
 
@@ -22,44 +23,26 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclasses.dataclass(frozen=True)
 class EncoderEntry:
-    """What the manifest says of one encoder.
+    """What the manifest says of one encoder; ``info`` is whatever else was noted, such as the weights or the source."""
 
-    Attributes:
-      dim: width of its embeddings.
-      dtype: one of ``DTYPES``.
-      sha256: of the whole .npy file, in hexadecimal digits.
-      info: whatever else was noted, such as the weights or the source.
-    """
-
-    dim: int
-    dtype: str
-    sha256: str
+    dim: int  # width of its embeddings
+    dtype: str  # one of ``DTYPES``
+    sha256: str  # of the whole .npy file, in hexadecimal digits
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What manifest.json says.
+    """What manifest.json says."""
 
-    Attributes:
-      dataset: name of the data set.
-      rows: of every encoder and of samples.parquet.
-      encoders: by name, in the order they were added.
-      samples_sha256: of samples.parquet; None in a store that does not note it.
-    """
-
-    dataset: str
-    rows: int
-    encoders: Mapping[str, EncoderEntry]
-    samples_sha256: str | None = None
+    dataset: str  # name of the data set
+    rows: int  # of every encoder and of samples.parquet
+    encoders: Mapping[str, EncoderEntry]  # by name, in the order they were added
+    samples_sha256: str | None = None  # of samples.parquet; None in a store that does not note it
 
     @classmethod
     def read(cls, directory: pathlib.Path) -> "Manifest":
-        """Reads and checks the manifest of a store.
-
-        Raises:
-          UserError: it is missing, no JSON, of another format or version, or incomplete.
-        """
+        """Reads the manifest of a store; a ``UserError`` if it is missing, damaged, or of another format or version."""
         path = directory / FILE
         if not directory.exists():
             raise UserError(f"there is no store at {directory}.")
@@ -81,8 +64,8 @@ class Manifest:
             name: {**entry.info, "dim": entry.dim, "dtype": entry.dtype, "sha256": entry.sha256}
             for name, entry in self.encoders.items()
         }
-        content: dict[str, Any] = {"format": FORMAT, "version": VERSION, "dataset": self.dataset}
-        content |= {"rows": self.rows, "encoders": encoders}
+        own = {"dataset": self.dataset, "rows": self.rows, "encoders": encoders}
+        content: dict[str, Any] = {"format": FORMAT, "version": VERSION, **own}
         if self.samples_sha256:
             content["samples"] = {"sha256": self.samples_sha256}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -90,12 +73,7 @@ class Manifest:
 
 
 def check_encoder_name(name: str) -> str:
-    """The name, if a file can safely be called so.
-
-    Raises:
-      UserError: it is not made of letters, digits and ``_ . + @ -``, or does not start with one of the
-        first two or ``_``.
-    """
+    """The name, if a file can safely be called so; else a ``UserError``."""
     if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
         raise UserError(
             f"an encoder cannot be called {name!r}: its name becomes a file's name, so it takes letters, "
@@ -122,9 +100,7 @@ def check_info(name: str, info: Mapping[str, Any]) -> dict[str, Any]:
     """What is noted of an encoder, if JSON can hold it."""
     own = sorted(OWN_FIELDS.intersection(info))
     if own:
-        raise UserError(
-            f"encoder {name!r}: {', '.join(own)} is found out from the array and cannot be given."
-        )
+        raise UserError(f"encoder {name!r}: {', '.join(own)} is found out from the array and not given.")
     try:
         return json.loads(json.dumps(dict(info), allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -140,16 +116,15 @@ def _parse(content: Any, path: pathlib.Path) -> Manifest:
             "A newer jaxalign may read it."
         )
     dataset, rows, encoders = (content.get(key) for key in ("dataset", "rows", "encoders"))
-    if not isinstance(dataset, str) or not dataset:
-        raise UserError(f'{path} is damaged: "dataset" must be a name, it is {dataset!r}.')
-    if not _is_positive(rows):
-        raise UserError(f'{path} is damaged: "rows" must be a whole number of 1 or more, it is {rows!r}.')
-    if not isinstance(encoders, dict) or not encoders:
-        raise UserError(f'{path} is damaged: "encoders" must name at least one encoder.')
     samples = content.get("samples", {})
     digest = samples.get("sha256") if isinstance(samples, dict) else ""
-    if digest is not None and not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
-        raise UserError(f'{path} is damaged: "sha256" of "samples" must be 64 hexadecimal digits.')
+    checks = {
+        f'"dataset" must be a name, it is {dataset!r}': isinstance(dataset, str) and dataset,
+        f'"rows" must be a whole number of 1 or more, it is {rows!r}': is_whole(rows, 1),
+        '"encoders" must name at least one encoder': isinstance(encoders, dict) and encoders,
+        '"sha256" of "samples" must be 64 hexadecimal digits': digest is None or _is_digest(digest),
+    }
+    _require(checks, path)
     return Manifest(dataset, rows, {name: _entry(name, encoders[name], path) for name in encoders}, digest)
 
 
@@ -160,16 +135,22 @@ def _entry(name: str, entry: Any, path: pathlib.Path) -> EncoderEntry:
         raise UserError(f"{path} is damaged: {error}") from error
     fields = entry if isinstance(entry, dict) else {}
     dim, dtype, digest = (fields.get(key) for key in ("dim", "dtype", "sha256"))
-    if not _is_positive(dim):
-        raise UserError(f'{path} is damaged: "dim" of encoder {name!r} must be 1 or more, it is {dim!r}.')
-    if dtype not in DTYPES:
-        raise UserError(
-            f'{path} is damaged: "dtype" of encoder {name!r} must be one of {", ".join(DTYPES)}; it is {dtype!r}.'
-        )
-    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
-        raise UserError(f'{path} is damaged: "sha256" of encoder {name!r} must be 64 hexadecimal digits.')
+    known = ", ".join(DTYPES)
+    checks = {
+        f'"dim" of encoder {name!r} must be 1 or more, it is {dim!r}': is_whole(dim, 1),
+        f'"dtype" of encoder {name!r} must be one of {known}; it is {dtype!r}': dtype in DTYPES,
+        f'"sha256" of encoder {name!r} must be 64 hexadecimal digits': _is_digest(digest),
+    }
+    _require(checks, path)
     return EncoderEntry(dim, dtype, digest, {key: fields[key] for key in fields if key not in OWN_FIELDS})
 
 
-def _is_positive(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _require(checks: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Raises a ``UserError`` for the first check that failed."""
+    for sentence, passed in checks.items():
+        if not passed:
+            raise UserError(f"{path} is damaged: {sentence}.")
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None

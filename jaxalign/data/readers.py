@@ -13,24 +13,14 @@ import numpy as np
 from numpy.lib import format as npy
 
 from jaxalign.core.errors import UserError
-from jaxalign.data.samples import REQUIRED, column, text_column
+from jaxalign.data.samples import REQUIRED, column, first_line, read_parquet, text_column
 
 if TYPE_CHECKING:
     import pyarrow
 
 # Names under which people keep who is on a row and what the row is called; the first that is there counts.
 IDENTITY_NAMES = ("identity", "identities", "person", "people", "subject", "subjects", "label", "labels")
-SAMPLE_NAMES = (
-    "sample_id",
-    "sample_ids",
-    "path",
-    "paths",
-    "file",
-    "filename",
-    "filenames",
-    "image",
-    "images",
-)
+SAMPLE_NAMES = tuple("sample_id sample_ids path paths file filename filenames image images".split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +33,7 @@ class Names:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Samples:
-    """What a file says of the rows.
-
-    Attributes:
-      identities: person of each row, text [n], or None.
-      sample_ids: name of each row, text [n], or None.
-      columns: whatever else, each of n values.
-    """
+    """What a file says of the rows: person and name of each, text [n] or None, and other columns of n values."""
 
     identities: np.ndarray | None = None
     sample_ids: np.ndarray | None = None
@@ -95,11 +79,11 @@ def read_samples(path: pathlib.Path, names: Names | None = None) -> Samples:
       UserError: the file is missing, damaged or of another format, or has neither persons nor samples.
     """
     readers: dict[str, Callable[[pathlib.Path, Names], Samples]] = {
-        ".csv": lambda path, names: _read_csv(path, ",", names),
-        ".tsv": lambda path, names: _read_csv(path, "\t", names),
-        ".txt": lambda path, names: _read_list(path),
-        ".lst": lambda path, names: _read_list(path),
-        ".parquet": lambda path, names: _table_samples(_open_parquet(path), path, names),
+        ".csv": _read_csv,
+        ".tsv": _read_csv,
+        ".txt": _read_list,
+        ".lst": _read_list,
+        ".parquet": lambda path, names: _table_samples(read_parquet(path, str(path)), path, names),
         ".npz": lambda path, names: _npz_samples(_open_npz(path), path, names),
     }
     names = names or Names()
@@ -113,9 +97,7 @@ def read_samples(path: pathlib.Path, names: Names | None = None) -> Samples:
 def _chosen(readers: Mapping[str, Any], path: pathlib.Path, what: str) -> Any:
     if path.suffix.lower() not in readers:
         formats = ", ".join(readers)
-        raise UserError(
-            f"{path}: {what} are read from {formats}, by the end of the name; got {path.suffix!r}."
-        )
+        raise UserError(f"{path}: {what} are read from {formats}; this name ends in {path.suffix!r}.")
     if not path.is_file():
         raise UserError(f"{path} is missing." if not path.exists() else f"{path} is not a file.")
     return readers[path.suffix.lower()]
@@ -130,7 +112,7 @@ def _read_npy(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.nda
     except (ValueError, OSError, EOFError) as error:
         if "Python objects" in str(error):
             raise UserError(f"{path} holds pickled Python objects, which are never read.") from error
-        raise UserError(f"{path} is damaged or no .npy file ({_reason(error)}).") from error
+        raise UserError(f"{path} is damaged or no .npy file ({first_line(error)}).") from error
 
 
 def _read_npz(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
@@ -145,15 +127,13 @@ def _open_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except ValueError as error:
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):
             raise UserError(
                 f"{path} holds pickled Python objects, which are never read; save text with "
                 "numpy.array(names, dtype=str)."
             ) from error
-        raise UserError(f"{path} is damaged or no .npz file ({_reason(error)}).") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged or no .npz file ({_reason(error)}).") from error
+        raise UserError(f"{path} is damaged or no .npz file ({first_line(error)}).") from error
 
 
 def _npz_samples(arrays: Mapping[str, np.ndarray], path: pathlib.Path, names: Names) -> Samples:
@@ -171,7 +151,7 @@ def _read_safetensors(path: pathlib.Path, key: str | None, names: Names) -> tupl
     except UserError:
         raise
     except Exception as error:  # safetensors documents no narrower class for a damaged file
-        raise UserError(f"{path} is damaged or no safetensors file ({_reason(error)}).") from error
+        raise UserError(f"{path} is damaged or no safetensors file ({first_line(error)}).") from error
     return array, Samples()
 
 
@@ -179,7 +159,7 @@ def _read_parquet(path: pathlib.Path, key: str | None, names: Names) -> tuple[np
     import pyarrow.compute as compute
     import pyarrow.types as types
 
-    table = _open_parquet(path)
+    table = read_parquet(path, str(path))
     columns = [field for field in table.schema if _is_list(field.type)]
     lists = [field.name for field in columns if types.is_floating(field.type.value_type)]
     name = _pick(key, lists, table.column_names, path)
@@ -205,16 +185,6 @@ def _read_parquet(path: pathlib.Path, key: str | None, names: Names) -> tuple[np
     return flat.reshape(len(widths), -1), _table_samples(table, path, names)
 
 
-def _open_parquet(path: pathlib.Path) -> "pyarrow.Table":
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.ParquetFile(path).read()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path} is damaged or no Parquet file ({_reason(error)}).") from error
-
-
 def _table_samples(table: "pyarrow.Table", path: pathlib.Path, names: Names) -> Samples:
     flat = [field.name for field in table.schema if not _is_list(field.type)]
     return _split_columns({name: column(table, name) for name in flat}, path, names)
@@ -226,12 +196,13 @@ def _is_list(kind: "pyarrow.DataType") -> bool:
     return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
-def _read_csv(path: pathlib.Path, delimiter: str, names: Names) -> Samples:
+def _read_csv(path: pathlib.Path, names: Names) -> Samples:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             lines = [line for line in csv.reader(file, delimiter=delimiter, skipinitialspace=True) if line]
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} is not a CSV file in UTF-8 ({_reason(error)}).") from error
+        raise UserError(f"{path} is not a CSV file in UTF-8 ({first_line(error)}).") from error
     if not lines:
         raise UserError(f"{path} is empty.")
     header = [name.strip() for name in lines[0]]
@@ -247,11 +218,11 @@ def _read_csv(path: pathlib.Path, delimiter: str, names: Names) -> Samples:
     return _split_columns(columns, path, names)
 
 
-def _read_list(path: pathlib.Path) -> Samples:
+def _read_list(path: pathlib.Path, names: Names) -> Samples:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} is not a text file in UTF-8 ({_reason(error)}).") from error
+        raise UserError(f"{path} is not a text file in UTF-8 ({first_line(error)}).") from error
     samples, people = [], []
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line:
@@ -268,15 +239,11 @@ def _read_list(path: pathlib.Path) -> Samples:
 
 def _split_columns(columns: Mapping[str, np.ndarray], path: pathlib.Path, names: Names) -> Samples:
     """The persons, the samples' names and the rest of the columns of a file."""
-    identity = _find(names.identity, IDENTITY_NAMES, columns)
-    sample = _find(names.sample_id, SAMPLE_NAMES, columns)
-    rest = {name: values for name, values in columns.items() if name not in (identity, sample)}
+    found = _find(names.identity, IDENTITY_NAMES, columns), _find(names.sample_id, SAMPLE_NAMES, columns)
+    rest = {name: values for name, values in columns.items() if name not in found}
     rest = {f"original_{name}" if name in REQUIRED else name: values for name, values in rest.items()}
-    return Samples(
-        None if identity is None else text_column(columns[identity], f"{path}: {identity}"),
-        None if sample is None else text_column(columns[sample], f"{path}: {sample}"),
-        rest,
-    )
+    texts = (None if name is None else text_column(columns[name], f"{path}: {name}") for name in found)
+    return Samples(*texts, rest)
 
 
 def _find(asked: str | None, usual: Sequence[str], columns: Mapping[str, np.ndarray]) -> str | None:
@@ -301,7 +268,3 @@ def _pick(
             f"Name the one that is meant with {path}#name."
         )
     return fitting[0]
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

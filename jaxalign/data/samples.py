@@ -16,14 +16,10 @@ REQUIRED = ("sample_id", "identity")
 
 
 def text_column(values: Any, what: str) -> np.ndarray:
-    """Names as an array of text; whole numbers become their digits.
-
-    Args:
-      values: text or whole numbers, shape [n].
-      what: they are, for the message, such as "identity".
+    """Names (text or whole numbers, shape [n]) as an array of text; whole numbers become their digits.
 
     Raises:
-      UserError: one is missing or empty, or they are something else.
+      UserError: one is missing or empty, or they are something else; the message names ``what`` they are.
     """
     if isinstance(values, np.ndarray) and values.ndim != 1:
         raise UserError(f"{what}: expected one name per row, got shape {list(values.shape)}.")
@@ -55,8 +51,7 @@ def make_table(sample_ids: np.ndarray, identities: np.ndarray, columns: Mapping[
     """The rows of samples.parquet.
 
     Raises:
-      UserError: a column has another number of rows, an own column's name, or values that Parquet cannot
-        hold.
+      UserError: a column has another number of rows, an own column's name, or values that Parquet cannot hold.
     """
     import pyarrow
 
@@ -67,7 +62,7 @@ def make_table(sample_ids: np.ndarray, identities: np.ndarray, columns: Mapping[
         try:
             arrays[name] = pyarrow.array(values.tolist() if isinstance(values, np.ndarray) else values)
         except (pyarrow.ArrowException, UnicodeError, TypeError) as error:
-            raise UserError(f"column {name!r} cannot be stored: {_first_line(error)}.") from error
+            raise UserError(f"column {name!r} cannot be stored: {first_line(error)}.") from error
         if len(arrays[name]) != len(sample_ids):
             raise UserError(
                 f"column {name!r} has {len(arrays[name]):,} rows, there are {len(sample_ids):,} samples."
@@ -83,29 +78,16 @@ def write_table(file: IO[bytes], table: "pyarrow.Table") -> None:
 
 
 def read_table(directory: pathlib.Path, rows: int, store: str) -> "pyarrow.Table":
-    """Reads and checks samples.parquet of a store.
-
-    Args:
-      directory: of the store.
-      rows: expected from the manifest.
-      store: what a message calls the store.
+    """Reads and checks samples.parquet of a store, which messages call ``store``.
 
     Raises:
-      UserError: the file is missing or damaged, lacks a column, has another number of rows, names a sample
-        twice, or has rows without an identity.
+      UserError: the file is missing or damaged, lacks a column, has not so many ``rows``, names a sample twice, or has
+        rows without an identity.
     """
-    import pyarrow
-    import pyarrow.parquet
-
     path = directory / FILE
     if not path.is_file():
         raise UserError(f"{store}: {path} is missing.")
-    try:
-        table = pyarrow.parquet.ParquetFile(path).read()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(
-            f"{store}: {path} is damaged: it cannot be read as Parquet ({_first_line(error)})."
-        ) from error
+    table = read_parquet(path, f"{store}: {path}")
     for name in REQUIRED:
         if table.column_names.count(name) != 1:
             raise UserError(
@@ -123,6 +105,17 @@ def read_table(directory: pathlib.Path, rows: int, store: str) -> "pyarrow.Table
         text_column(table[name].to_pylist(), f"{store}: {path}: {name}")
     require_unique(column(table, "sample_id"), f"{store}: {path}")
     return table
+
+
+def read_parquet(path: pathlib.Path, where: str) -> "pyarrow.Table":
+    """A whole Parquet file; a message begins with ``where``."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path).read()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{where} is damaged: it cannot be read as Parquet ({first_line(error)}).") from error
 
 
 def column(table: "pyarrow.Table", name: str) -> np.ndarray:
@@ -158,5 +151,6 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or the name of its class."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

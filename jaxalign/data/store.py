@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.rows import LazyRows
 from jaxalign.data import arrays, samples
 from jaxalign.data.atomic import locked, new_directory, write_atomically, writing
 from jaxalign.data.manifest import FILE as MANIFEST
@@ -30,10 +31,9 @@ class EmbeddingStore:
       <store>/samples.parquet    sample_id, identity, and any other columns
       <store>/<encoder>.npy      [n, d] float16, bfloat16 or float32, rows as in samples.parquet
 
-    The arrays are memory-mapped: opening a store reads none of them into memory (checksums are taken in
-    passing), and ``store[name]`` costs nothing until its rows are used. NaN and infinity may be stored;
-    ``nonfinite_rows`` finds them. Make one with ``create`` or ``python -m experiments.import_embeddings``,
-    open it with ``open``.
+    The arrays are memory-mapped: opening a store reads none of them into memory (checksums are taken in passing), and
+    ``store[name]`` costs nothing until its rows are used. NaN and infinity may be stored, see ``nonfinite_rows``.
+    Make one with ``create`` or ``python -m experiments.import_embeddings``, open it with ``open``.
 
     Attributes:
       path: of the directory.
@@ -72,11 +72,7 @@ class EmbeddingStore:
         Args:
           path: of the directory.
           encoders: names of those to open, in this order; None for all.
-          verify: compare checksums, which reads every opened file once. Shapes, types and row counts are
-            always compared.
-
-        Returns:
-          The store, with only these encoders.
+          verify: compare checksums, which reads every opened file once. Shapes, types and counts are always compared.
 
         Raises:
           UserError: a file is missing, cut short or altered, or there is no such encoder.
@@ -111,7 +107,7 @@ class EmbeddingStore:
         overwrite: bool = False,
         encoder_info: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> "EmbeddingStore":
-        """Writes a new store; it is there whole or not at all.
+        """Writes and opens a new store; it is there whole or not at all.
 
         Args:
           path: of the directory to make.
@@ -123,9 +119,6 @@ class EmbeddingStore:
           overwrite: replace a store that is there.
           encoder_info: what to note of an encoder in the manifest, such as its weights.
 
-        Returns:
-          The store, open.
-
         Raises:
           UserError: the arrays do not fit each other, something is there already, or the disk refuses.
         """
@@ -135,21 +128,17 @@ class EmbeddingStore:
         if not embeddings:
             raise UserError("a store needs the embeddings of at least one encoder, got none.")
         check_new_names(embeddings)
-        info = encoder_info or {}
-        for name in info:
+        for name in encoder_info or {}:
             if name not in embeddings:
                 raise UserError(f"encoder_info names {name!r}; there are {', '.join(embeddings)}.")
-        values = {name: arrays.storable(name, array, len(people)) for name, array in embeddings.items()}
-        notes = {name: check_info(name, info.get(name, {})) for name in values}
+        given = _storable(embeddings, len(people), encoder_info or {})
         names = _numbered(len(people)) if sample_ids is None else samples.text_column(sample_ids, "sample_id")
         samples.require_unique(names, "sample_ids")
         table = samples.make_table(names, people, columns or {})
         dataset = dataset or os.path.basename(os.path.realpath(path))
         with writing(path), new_directory(path) as directory:
-            entries = {name: _write_encoder(directory, name, values[name], notes[name]) for name in values}
-            write_atomically(directory / samples.FILE, lambda file: samples.write_table(file, table))
-            digest = arrays.sha256(directory / samples.FILE)
-            Manifest(dataset, len(people), entries, digest).write(directory)
+            entries = {name: _write_encoder(directory, name, *given[name]) for name in given}
+            finish_store(directory, dataset, table, entries)
         return cls.open(path, verify=False)
 
     def add_encoder(self, name: str, array: ArrayLike, **info: Any) -> "EmbeddingStore":
@@ -174,23 +163,22 @@ class EmbeddingStore:
         encoder_info: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> "EmbeddingStore":
         """Adds several encoders at once, all or none; see ``add_encoder`` and ``create``."""
-        values = {name: arrays.storable(name, array, self.rows) for name, array in embeddings.items()}
-        notes = {name: check_info(name, (encoder_info or {}).get(name, {})) for name in values}
+        given = _storable(embeddings, self.rows, encoder_info or {})
         with writing(self.path), locked(self.path):
             manifest = Manifest.read(self.path)
-            check_new_names(values, manifest.encoders)
+            check_new_names(given, manifest.encoders)
             if manifest.rows != self.rows or manifest.dataset != self.dataset:
                 raise UserError(f"store {self.dataset!r} at {self.path} was replaced since it was opened.")
             entries = dict(manifest.encoders)
             try:
-                for name, array in values.items():
-                    entries[name] = _write_encoder(self.path, name, array, notes[name])
+                for name in given:
+                    entries[name] = _write_encoder(self.path, name, *given[name])
                 dataclasses.replace(manifest, encoders=entries).write(self.path)
             except BaseException:
-                for name in values.keys() - Manifest.read(self.path).encoders.keys():
+                for name in given.keys() - Manifest.read(self.path).encoders.keys():
                     (self.path / f"{name}.npy").unlink(missing_ok=True)
                 raise
-        return self.open(self.path, encoders=(*self.encoders, *values), verify=False)
+        return self.open(self.path, encoders=(*self.encoders, *given), verify=False)
 
     def only(self, encoders: Sequence[str]) -> "EmbeddingStore":
         """The same store with only these of its open encoders."""
@@ -228,11 +216,7 @@ class EmbeddingStore:
         return tuple(self.table.column_names)
 
     def column(self, name: str) -> np.ndarray:
-        """One column of samples.parquet, shape [n]; a text column with gaps has objects, None in the gaps.
-
-        Raises:
-          UserError: there is no such column.
-        """
+        """One column of samples.parquet, shape [n]; a text column with gaps has objects, None in the gaps."""
         if name not in self.table.column_names:
             raise UserError(
                 f"store {self.dataset!r}: there is no column {name!r}; there are {', '.join(self.columns)}."
@@ -240,27 +224,15 @@ class EmbeddingStore:
         return samples.column(self.table, name)
 
     def take(self, rows: ArrayLike) -> dict[str, np.ndarray]:
-        """The chosen rows of every open encoder, in memory, type as stored.
-
-        Args:
-          rows: row numbers [m], or a mask [n].
-
-        Raises:
-          UserError: there is no such row.
-        """
+        """The chosen rows of every open encoder, by row numbers [m] or a mask [n], in memory, type as stored."""
         chosen = self._row_numbers(rows)
         return {name: np.asarray(array)[chosen] for name, array in self._mapped.items()}
 
     def chunks(self, size: int = 2048, rows: ArrayLike | None = None) -> Iterator[tuple[np.ndarray, ...]]:
-        """Goes through the rows a chunk at a time, all open encoders together.
+        """Goes through the rows (all, or row numbers [m] or a mask [n]) a chunk at a time, all open encoders together.
 
-        Args:
-          size: rows of a chunk; the last has what is left.
-          rows: row numbers [m] or a mask [n], in this order; None for all.
-
-        Yields:
-          An array [size, d] per encoder, in the order of ``encoders``, type as stored; read-only views of the
-          files where ``rows`` is None.
+        Yields an array [size, d] per encoder, in the order of ``encoders``, type as stored; read-only views of the
+        files where ``rows`` is None. The last chunk has what is left.
         """
         if size < 1:
             raise UserError(f"a chunk has at least 1 row, got size {size}.")
@@ -271,12 +243,12 @@ class EmbeddingStore:
 
     def nonfinite_rows(self) -> dict[str, np.ndarray]:
         """Numbers of the rows with NaN or infinity, int64, for every open encoder that has some."""
-        found = {name: [] for name in self.encoders}
-        for index, chunk in enumerate(self.chunks(4096)):
-            for name, array in zip(self.encoders, chunk):
-                found[name].append(np.flatnonzero(~np.isfinite(array).all(axis=1)) + 4096 * index)
-        rows = {name: np.concatenate(parts) for name, parts in found.items()}
-        return {name: numbers for name, numbers in rows.items() if len(numbers)}
+        found = {}
+        for name, array in self._mapped.items():
+            pieces = LazyRows.of(array).pieces(4096)
+            bad = [start + np.flatnonzero(~np.isfinite(rows).all(axis=1)) for start, rows in pieces]
+            found[name] = np.concatenate(bad)
+        return {name: numbers for name, numbers in found.items() if len(numbers)}
 
     def _row_numbers(self, rows: ArrayLike) -> np.ndarray:
         numbers = np.asarray(rows)
@@ -287,9 +259,7 @@ class EmbeddingStore:
             raise UserError(f"rows must be whole numbers [m] or a mask [{self.rows}], got {found}.")
         outside = numbers[(numbers < 0) | (numbers >= self.rows)]
         if len(outside):
-            raise UserError(
-                f"store {self.dataset!r} has rows 0 to {self.rows - 1:,}, asked for {outside[0]}."
-            )
+            raise UserError(f"store {self.dataset!r}: rows 0 to {self.rows - 1:,}, asked for {outside[0]}.")
         return numbers.astype(np.int64)
 
 
@@ -319,9 +289,23 @@ def require_free(path: pathlib.Path, overwrite: bool) -> None:
         raise UserError(f"{path} holds a store already; choose another path or ask to overwrite it.")
 
 
-def _write_encoder(
-    directory: pathlib.Path, name: str, array: np.ndarray, notes: Mapping[str, Any]
-) -> EncoderEntry:
+def finish_store(
+    directory: pathlib.Path, dataset: str, table: "pyarrow.Table", encoders: Mapping[str, EncoderEntry]
+) -> None:
+    """Writes samples.parquet and the manifest of a directory that has the encoders' files."""
+    write_atomically(directory / samples.FILE, lambda file: samples.write_table(file, table))
+    Manifest(dataset, table.num_rows, encoders, arrays.sha256(directory / samples.FILE)).write(directory)
+
+
+def _storable(
+    embeddings: Mapping[str, ArrayLike], rows: int, info: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
+    """The array of each encoder and what is noted of it, checked."""
+    values = {name: arrays.storable(name, array, rows) for name, array in embeddings.items()}
+    return {name: (values[name], check_info(name, info.get(name, {}))) for name in values}
+
+
+def _write_encoder(directory: pathlib.Path, name: str, array: np.ndarray, notes: dict) -> EncoderEntry:
     entry = write_atomically(directory / f"{name}.npy", lambda file: arrays.write_array(file, name, array))
     return dataclasses.replace(entry, info=notes)
 

@@ -23,69 +23,44 @@ Width = Int[Leaf, ""] | int
 
 @pytree
 class OwnMoments:
-    """Moments of one encoder alone.
+    """Moments of one encoder alone; columns beyond its ``width`` are zero."""
 
-    Attributes:
-      scatter: Σ w (x − μ)ᵀ (x − μ), shape [p, p].
-      mean: μ, shape [p].
-      weight: Σ w, shape [].
-      count: number of rows, shape [].
-      width: columns of the encoder, ≤ p; those that follow are zero.
-    """
-
-    scatter: Float[Array, "p p"]
-    mean: Float[Array, " p"]
-    weight: Float[Array, ""]
-    count: Float[Array, ""]
+    scatter: Float[Array, "p p"]  # Σ w (x − μ)ᵀ (x − μ)
+    mean: Float[Array, " p"]  # μ
+    weight: Float[Array, ""]  # Σ w
+    count: Float[Array, ""]  # number of rows
     width: Width
 
 
 @pytree
 class CrossMoments:
-    """Moments between a source encoder and a target.
+    """Moments between a source encoder and a target; columns beyond their widths are zero."""
 
-    Attributes:
-      xy: Σ w (x − μx)ᵀ (y − μy), shape [p, q].
-      power_y: Σ w (y − μy)² for each target column, shape [q].
-      mean_x, mean_y: shapes [p], [q].
-      weight: Σ w, shape [].
-      width_x, width_y: columns of the encoders, ≤ p and ≤ q; those that follow are zero.
-    """
-
-    xy: Float[Array, "p q"]
-    power_y: Float[Array, " q"]
-    mean_x: Float[Array, " p"]
-    mean_y: Float[Array, " q"]
-    weight: Float[Array, ""]
+    xy: Float[Array, "p q"]  # Σ w (x − μx)ᵀ (y − μy)
+    power_y: Float[Array, " q"]  # Σ w (y − μy)² for each target column
+    mean_x: Float[Array, " p"]  # μx
+    mean_y: Float[Array, " q"]  # μy
+    weight: Float[Array, ""]  # Σ w
     width_x: Width
     width_y: Width
 
 
 @pytree
 class Encoder:
-    """Where the columns of an encoder are, or of a stack of encoders of one padded width.
+    """Where the columns of an encoder are, or of a stack of encoders of one padded width."""
 
-    Attributes:
-      start: first column.
-      width: number of columns.
-      slot: index of its row block on its device (sharded moments only).
-      size: padded width.
-      padded: whether any width is smaller than ``size``.
-    """
-
-    start: Int[Leaf, "*n"]
-    width: Int[Leaf, "*n"]
-    slot: Int[Leaf, "*n"]
-    size: int = static()
-    padded: bool = static(default=True)
+    start: Int[Leaf, "*n"]  # first column
+    width: Int[Leaf, "*n"]  # number of columns
+    slot: Int[Leaf, "*n"]  # index of its row block on its device (sharded moments only)
+    size: int = static()  # padded width
+    padded: bool = static(default=True)  # whether any width is smaller than ``size``
 
     @classmethod
     def stack(cls, total: Sums, names: Sequence[str]) -> Encoder:
         """Several encoders of one padded width."""
-        widths = np.array([total.width(name) for name in names])
-        size = padded_width(int(widths[0]))
-        starts = np.array([total.offset(name) for name in names])
+        starts, widths = np.array([(total.offset(name), total.width(name)) for name in names]).T
         slots = np.array([total.place(name)[1] for name in names])
+        size = padded_width(int(widths[0]))
         return cls(starts, widths, slots, size, bool((widths < size).any()))
 
     def at(self, index: int | Sequence[int]) -> Encoder:

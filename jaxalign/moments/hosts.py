@@ -88,10 +88,9 @@ class Hosts:
         return self.index == 0
 
     def gather(self, value: Any = None) -> list[Any] | None:
-        """The values of all processes at process 0; None elsewhere. Values are what JSON can hold.
+        """The values of all processes at process 0, None elsewhere; a ``UserError`` if another process failed.
 
-        Raises:
-          UserError: another process failed, with what it says.
+        Values are what JSON can hold.
         """
         values = self._exchanged({"value": value})
         return values if self.first else None
@@ -101,14 +100,10 @@ class Hosts:
         return self._exchanged({"value": value if self.first else None})[0]
 
     def agree(self, value: Any, compare: Callable[[Any, Any, int], str | None]) -> None:
-        """Compares something of all processes with process 0's.
+        """Compares the values of all processes with process 0's.
 
-        Args:
-          value: of this process.
-          compare: of process 0's value, another's and that one's index: what differs, as a sentence, or None.
-
-        Raises:
-          UserError: on every process, with the first difference; or as ``gather``.
+        ``compare`` takes process 0's value, another's and that one's index, and says in a sentence what differs, or
+        None. The first difference is a ``UserError`` on every process.
         """
         values = self._exchanged({"value": value})
         for number, other in enumerate(values):
@@ -126,7 +121,7 @@ class Hosts:
         try:
             self._exchanged({"failed": sentence})
         except UserError:
-            return  # its own sentence, or that of another which failed as well
+            return  # this one's sentence, or that of another process which failed as well
         except jax.errors.JaxRuntimeError:
             end_process(sentence, 2)
 
@@ -137,15 +132,11 @@ class Hosts:
     def pairs(self, pairs: Sequence[Pair], whole: str) -> list[Pair]:
         """This process's share of ordered pairs, in the order given; every pair is in exactly one share.
 
-        Args:
-          pairs: all of them, none twice.
-          whole: what is not divided, a key of ``WHOLE``. Shares differ by one of these at most.
+        ``whole`` is what is not divided, a key of ``WHOLE``; shares differ by one of these at most.
         """
-        groups: dict[Hashable, list[Pair]] = {}
-        for pair in pairs:
-            groups.setdefault(WHOLE[whole](pair), []).append(pair)
-        mine = {pair for group in list(groups.values())[self.share(len(groups))] for pair in group}
-        return [pair for pair in pairs if pair in mine]
+        groups = list(dict.fromkeys(map(WHOLE[whole], pairs)))
+        mine = set(groups[self.share(len(groups))])
+        return [pair for pair in pairs if WHOLE[whole](pair) in mine]
 
     def moments(
         self,
@@ -160,20 +151,16 @@ class Hosts:
           of: the moments of a part of the rows, with the folds of that part, over a mesh.
           rows: how many there are in all.
           fold: of each of them, 0 ... F − 1, shape [rows], or None.
-          mesh: of this process's first devices, in their order, over which rows are sharded; None for one device.
-
-        Raises:
-          UserError: the processes' meshes have different shapes.
+          mesh: of this process's first devices, in their order, over which rows are sharded; None for one device. The
+            processes' meshes have one shape, or it is a ``UserError``.
         """
         mine = self.share(rows)
         if self.count == 1:
             return of(mine, fold, mesh)
         shape = [1, 1] if mesh is None else list(mesh.devices.shape)
         self.agree(shape, _compare_devices)
-        devices: list[Any] = []
-        for number in range(self.count):
-            theirs = [device for device in jax.devices() if device.process_index == number]
-            devices += theirs[: shape[0] * shape[1]]
+        owned = [[each for each in jax.devices() if each.process_index == k] for k in range(self.count)]
+        devices = [device for theirs in owned for device in theirs[: shape[0] * shape[1]]]
         self._summing = True
         found = of(mine, None if fold is None else fold[mine], device_mesh(devices, pairs=shape[1]))
         self._summing = False

@@ -37,12 +37,7 @@ LEAST_RING = 64  # rows to which a ring of ``nested_moments`` is padded at least
 
 @pytree
 class Moments(Sums):
-    """Moments on one device.
-
-    Attributes:
-      scatter: Σ w (z − mean)ᵀ (z − mean), shape [D, D]; divide by ``weight`` for the second moment.
-      residue: what rounding lost from ``scatter`` (float32 devices only: compensated sums), shape [D, D] or None.
-    """
+    """Moments on one device; ``scatter / weight`` is the second moment. For the other attributes see ``Sums``."""
 
     scatter: Float[Array, "D D"]
     residue: Float[Array, "D D"] | None
@@ -95,32 +90,26 @@ class Moments(Sums):
         assert isinstance(total, ShardedMoments)
         with double_precision():
             host = map(np.asarray, (total.weight, total.count, total.mean, total.matrix()))
-            weight, count, mean, scatter = map(jnp.asarray, host)
+            *same, scatter = map(jnp.asarray, host)
             residue = jnp.zeros_like(scatter) if scatter.dtype == np.float32 else None
-            return cls(weight, count, mean, scatter, residue, total.names, total.widths)
-
-    def update(self, chunk: Sequence[ArrayLike], weights: ArrayLike | None = None) -> Moments:
-        """Adds rows: one array [c, d] per encoder, in the order of ``names``, and their weights [c]."""
-        with double_precision():
-            weights = np.ones(np.shape(chunk[0])[0]) if weights is None else weights
-            return _update(self, tuple(chunk), jnp.asarray(weights, self.scatter.dtype))
+            return cls(*same, scatter, residue, total.names, total.widths)
 
     def rows_of(self, vector: Float[Array, " D"]) -> Float[Array, " D"]:
-        """All entries of a vector."""
+        """All entries."""
         return vector
 
     def product(self, chunk: Rows, center: Array, root: Array) -> Float[Array, "D D"]:
-        """The product of rows with themselves."""
+        """See ``Sums``."""
         return scatter_of(chunk, center, root)
 
     def block(self, row: Encoder, column: Encoder) -> Float[Array, "p q"]:
-        """The block of a pair of encoders."""
+        """See ``Sums``."""
         return take(self.scatter, row, column)
 
     def power(self) -> Float[np.ndarray, " D"]:
         """Σ w (z − mean)² of each column, on the host, shape [D]."""
         with double_precision():
-            return np.asarray(_diagonal(self.scatter))
+            return np.asarray(jnp.diagonal(self.scatter))
 
 
 @pytree
@@ -153,26 +142,13 @@ class FoldMoments:
         exists for all.
 
         Args:
-          embeddings: per encoder an array [n, d] or ``LazyRows``.
           fold: fold of each row used, integers 0 ... F − 1, shape [n] or [m]; without it there are no folds.
-          weights: of the rows used, shape [n] or [m], ≥ 0.
-          rows: indices of the rows to use, none twice, shape [m]; all n if absent.
-          chunk_rows: most rows of a chunk; by default what the devices' memory allows.
-          mesh: devices over which the rows are sharded, as for ``Moments.of``.
-
-        Raises:
-          UserError: as ``Moments.of``.
+          embeddings, weights, rows, chunk_rows, mesh: as for ``Moments.of``, which also says what is refused.
         """
-        return _accumulated(
-            embeddings, fold, weights, rows, None, chunk_rows, mesh, by_folds=fold is not None
-        )
+        return _accumulated(embeddings, fold, weights, rows, None, chunk_rows, mesh)
 
     def sharded(self, mesh: Mesh) -> FoldMoments:
-        """The same moments over a mesh, each as ``ShardedMoments``.
-
-        Raises:
-          UserError: they are sharded over another mesh, or the mesh cannot be used.
-        """
+        """The same moments over a mesh, each as ``ShardedMoments``; a ``UserError`` if they are over another mesh."""
         checked = check_mesh(mesh)
         assert checked is not None
         checked = local_mesh(checked)
@@ -210,15 +186,12 @@ class _OneDevice:
 
     @property
     def elements(self) -> int:
-        """Numbers of the matrix."""
         return sum(self.widths) ** 2
 
     def place(self, chunk: Chunk) -> DeviceChunk:
-        """Sends a chunk to the device."""
         return jax.device_put(chunk)
 
     def add(self, sofar: Moments | None, chunk: DeviceChunk) -> Moments:
-        """Adds a chunk to moments, which it overwrites."""
         if sofar is None:
             return _first(*chunk, self.names, self.widths, self.dtype)
         return _next(sofar, *chunk)
@@ -232,28 +205,21 @@ def _accumulated(
     dtype: np.dtype | None,
     chunk_rows: int | None,
     mesh: Mesh | None,
-    by_folds: bool = False,
 ) -> FoldMoments:
     """Checks, one pass over the rows, and the sum over folds."""
     mesh = check_mesh(mesh)
     shared = mesh is not None and mesh.size > local_mesh(mesh).size  # with other processes
     arrays = checks.embeddings(embeddings)
     none_here = shared and rows is not None and np.size(rows) == 0  # another process has rows
-    numbers_of_rows = np.zeros(0, np.int64) if none_here else checks.row_numbers(rows, _rows(arrays))
-    used = _rows(arrays) if numbers_of_rows is None else len(numbers_of_rows)
+    count = next(iter(arrays.values())).shape[0]
+    numbers_of_rows = np.zeros(0, np.int64) if none_here else checks.row_numbers(rows, count)
+    used = count if numbers_of_rows is None else len(numbers_of_rows)
     weight = checks.weights(weights if used else None, used).astype(np.dtype(dtype or moment_dtype()))
     names, widths = tuple(arrays), tuple(array.shape[1] for array in arrays.values())
-    numbers = np.zeros(used, np.int32)
-    if by_folds:
-        numbers = np.asarray(fold) if shared else checks.folds(fold, used)  # pyright: ignore[reportArgumentType]
-        if numbers.shape != (used,) or (used and (numbers.dtype.kind not in "iu" or numbers.min() < 0)):
-            raise UserError(
-                f"fold: expected integers ≥ 0 of shape [{used}], got {numbers.dtype} of shape {numbers.shape}"
-            )
+    numbers = np.zeros(used, np.int32) if fold is None else checks.folds(fold, used, complete=not shared)
     accumulator = _accumulator(names, widths, weight.dtype, mesh)
-    parts = by_fold(
-        arrays, numbers, weight, numbers_of_rows, accumulator, checks.positive(chunk_rows, "chunk_rows")
-    )
+    chunk_rows = checks.positive(chunk_rows, "chunk_rows")
+    parts = by_fold(arrays, numbers, weight, numbers_of_rows, accumulator, chunk_rows)
     if isinstance(accumulator, MeshAccumulator):
         if shared:
             most = int(np.max(multihost_utils.process_allgather(np.array(len(parts)))))
@@ -263,18 +229,14 @@ def _accumulated(
             parts[number] = accumulator.total(part)
     parts = [part for part in parts if part is not None]
     with double_precision():
-        total = _merge_all(tuple(parts)) if by_folds else parts[0]
+        total = parts[0] if fold is None else _merge_all(tuple(parts))
     try:
         checks.finite_moments(np.asarray(total.mean), total.power(), arrays, numbers_of_rows)
     except UserError as error:
         if not shared or "must be finite" in str(error):
             raise
         raise UserError("embeddings of another process hold NaN or infinity, or are too large") from error
-    return FoldMoments(total, tuple(parts) if by_folds else ())
-
-
-def _rows(arrays: Mapping[str, np.ndarray | LazyRows]) -> int:
-    return next(iter(arrays.values())).shape[0]
+    return FoldMoments(total, () if fold is None else tuple(parts))
 
 
 def _accumulator(
@@ -298,17 +260,9 @@ def chunk_moments(
 _first = jax.jit(chunk_moments, static_argnums=(2, 3, 4))
 
 
-def _with_rows(moments: Moments, chunk: Rows, weights: jax.Array) -> Moments:
-    return moments.plus(moments.of_rows(chunk, weights))
-
-
-_update = jax.jit(_with_rows)
-_next = jax.jit(_with_rows, donate_argnums=0)  # overwrites the sum so far
-
-
-@jax.jit
-def _diagonal(square: jax.Array) -> jax.Array:
-    return jnp.diagonal(square)
+@functools.partial(jax.jit, donate_argnums=0)
+def _next(sofar: Moments, chunk: Rows, weights: jax.Array) -> Moments:
+    return sofar.plus(sofar.of_rows(chunk, weights))
 
 
 @jax.jit
@@ -319,26 +273,19 @@ def _merge_all(parts: tuple[Any, ...]) -> Any:
 def nested_moments(
     embeddings: Mapping[str, ArrayLike], sizes: Sequence[int], fold: np.ndarray | None = None
 ) -> Iterator[FoldMoments]:
-    """Moments of the first ``size`` rows for every size; every row is read once.
+    """Moments of the first ``size`` rows for every size, as ``FoldMoments.of`` gives them; every row is read once.
 
     Each ring, the rows between two sizes, is summed once and merged into what is inside it.
 
     Args:
       embeddings: per encoder an array [n, d].
-      sizes: ascending numbers of rows, at most n.
+      sizes: ascending numbers of rows, at most n; a ``UserError`` if they do not rise or are too large.
       fold: of each row, integers 0 ... F − 1, shape [n]; None for no folds.
-
-    Raises:
-      UserError: a size is larger than the data, or they do not rise.
-
-    Equivalent: ``FoldMoments.of`` of the first rows, for each size anew.
     """
     arrays = {name: np.asarray(array) for name, array in embeddings.items()}
     rows = min(len(array) for array in arrays.values())
     if list(sizes) != sorted(set(sizes)) or not sizes or sizes[0] < 1 or sizes[-1] > rows:
-        raise UserError(
-            f"sizes: expected rising numbers from 1 to {rows:,}, the rows there are; got {list(sizes)}."
-        )
+        raise UserError(f"sizes: expected rising numbers from 1 to {rows:,}, got {list(sizes)}.")
     numbers = np.zeros(rows, np.int32) if fold is None else fold[:rows]
     widths = [array.shape[1] for array in arrays.values()]
     so_far = [Moments.empty(tuple(arrays), widths) for _ in range(int(numbers.max()) + 1)]
@@ -351,7 +298,7 @@ def nested_moments(
         yield FoldMoments(total, () if fold is None else tuple(so_far))
 
 
-def _ring(arrays: Mapping[str, np.ndarray], members: np.ndarray) -> Any:
+def _ring(arrays: Mapping[str, np.ndarray], members: np.ndarray) -> Moments:
     """Moments of some rows, padded with rows of no weight, so that rings of like size share a program."""
     size = max(LEAST_RING, 1 << (len(members) - 1).bit_length())
     padded = np.resize(members, size)

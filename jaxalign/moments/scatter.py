@@ -6,8 +6,8 @@ References:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import jax
@@ -31,28 +31,18 @@ FEW_ROWS, FEW_BLOCKS = 8192, 6
 
 @pytree
 class Sums:
-    """Weight, means and centred scatter of the columns of several encoders, concatenated in order.
+    """Weight, means and centred scatter of the columns of several encoders, concatenated in order."""
 
-    Attributes:
-      weight: sum of row weights, shape [].
-      count: rows of positive weight, shape [].
-      mean: weighted column means, shape [D].
-      scatter: Σ w (z − mean)ᵀ (z − mean), or blocks of its rows.
-      residue: what rounding lost from ``scatter``, in float32 only.
-      names: the encoders, in column order.
-      widths: their widths, Σ widths = D.
-    """
-
-    weight: Float[Array, ""]
-    count: Float[Array, ""]
-    mean: Float[Array, " D"]
-    scatter: Any
-    residue: Any
-    names: tuple[str, ...] = static()
-    widths: tuple[int, ...] = static()
+    weight: Float[Array, ""]  # sum of row weights
+    count: Float[Array, ""]  # rows of positive weight
+    mean: Float[Array, " D"]  # weighted column means
+    scatter: Any  # Σ w (z − mean)ᵀ (z − mean), or blocks of its rows
+    residue: Any  # what rounding lost from ``scatter``, in float32 only
+    names: tuple[str, ...] = static()  # the encoders, in column order
+    widths: tuple[int, ...] = static()  # their widths, Σ widths = D
 
     def rows_of(self, vector: Float[Array, " D"]) -> Any:
-        """The entries of a vector that belong to the rows of ``scatter``, in its structure without columns."""
+        """The entries of a vector for the rows of ``scatter``, in its structure without columns."""
         raise NotImplementedError
 
     def product(self, chunk: Rows, center: Float[Array, " D"], root: Float[Array, " c"]) -> Any:
@@ -76,9 +66,7 @@ class Sums:
         scatter = self.product(chunk, mean, jnp.sqrt(weights))
         residue = jax.tree.map(jnp.zeros_like, scatter) if dtype == np.float32 else None
         count = (weights > 0).sum().astype(dtype)
-        return dataclasses.replace(
-            self, weight=weight, count=count, mean=mean, scatter=scatter, residue=residue
-        )
+        return replace(self, weight=weight, count=count, mean=mean, scatter=scatter, residue=residue)
 
     def plus(self, other: Self) -> Self:
         """Moments of the rows of both; for use inside programs."""
@@ -91,25 +79,11 @@ class Sums:
             residue = jax.tree.map(jnp.add, residue, other.residue)
         mean = self.mean + step * (other.weight / safe)
         count = self.count + other.count
-        return dataclasses.replace(
-            self, weight=weight, count=count, mean=mean, scatter=scatter, residue=residue
-        )
+        return replace(self, weight=weight, count=count, mean=mean, scatter=scatter, residue=residue)
 
     def minus(self, part: Self) -> Self:
-        """Moments of the rows that are not in ``part``; for use inside programs."""
-        weight = self.weight - part.weight
-        safe = jnp.where(weight > 0, weight, 1)
-        mean = self.mean + (self.mean - part.mean) * (part.weight / safe)
-        step = part.mean - mean
-        total = jnp.where(self.weight > 0, self.weight, 1)
-        between = self.outer(-step, step * (weight * part.weight / total))
-        scatter, residue = add(self.scatter, self.residue, jax.tree.map(jnp.negative, part.scatter), between)
-        if residue is not None and part.residue is not None:
-            residue = jax.tree.map(jnp.subtract, residue, part.residue)
-        count = self.count - part.count
-        return dataclasses.replace(
-            self, weight=weight, count=count, mean=mean, scatter=scatter, residue=residue
-        )
+        """Moments of the rows that are not in ``part``, as if it were added with weights below 0."""
+        return self.plus(replace(jax.tree.map(jnp.negative, part), mean=part.mean))
 
     def outer(self, left: Float[Array, " D"], right: Float[Array, " D"]) -> Any:
         """The product of two vectors in the structure of ``scatter``."""
@@ -117,15 +91,11 @@ class Sums:
 
     def merge(self, other: Self) -> Self:
         """Moments of the rows of both; associative and commutative up to rounding."""
-        self._require_same_columns(other)
-        with double_precision():
-            return _merge(self, other)
+        return self._combined(_plus, other)
 
     def subtract(self, other: Self) -> Self:
         """Moments of the rows that are not in ``other``, which must be a part of this (a fold of the total)."""
-        self._require_same_columns(other)
-        with double_precision():
-            return _subtract(self, other)
+        return self._combined(_minus, other)
 
     def offset(self, name: str) -> int:
         """First column of an encoder."""
@@ -142,28 +112,23 @@ class Sums:
 
     def unnamed(self) -> Self:
         """The same numbers for a program that goes by columns, so that encoders of other names share it."""
-        return dataclasses.replace(self, names=(), widths=())
+        return replace(self, names=(), widths=())
 
     def place(self, name: str) -> tuple[int, int]:
         """The device on ``pairs`` that holds an encoder, and the index of its row block there."""
         return 0, 0
 
-    def _require_same_columns(self, other: Self) -> None:
+    def _combined(self, program: Callable[[Any, Any], Any], other: Self) -> Self:
         if jax.tree.structure(self) != jax.tree.structure(other):
             raise UserError(
                 f"moments of the same encoders are needed, got {dict(zip(self.names, self.widths))} "
                 f"and {dict(zip(other.names, other.widths))}"
             )
+        with double_precision():
+            return program(self, other)
 
 
-@jax.jit
-def _merge(one: Sums, other: Sums) -> Sums:
-    return one.plus(other)
-
-
-@jax.jit
-def _subtract(whole: Sums, part: Sums) -> Sums:
-    return whole.minus(part)
+_plus, _minus = jax.jit(Sums.plus), jax.jit(Sums.minus)
 
 
 def add(total: Any, residue: Any, *terms: Any) -> tuple[Any, Any]:
@@ -183,42 +148,39 @@ def _with_loss(residue: Array, total: Array, term: Array, result: Array) -> Arra
 
 def centred(rows: Rows, center: Array, root: Array) -> Float[Array, "D c"]:
     """Columns of the rows minus their centre, times the roots of the weights, transposed."""
-    narrow = jnp.result_type(*rows, jnp.float32)
-    concatenated = jax.lax.optimization_barrier(
-        jnp.concatenate([part.astype(narrow) for part in rows], axis=1)
-    )
+    narrow, barrier = jnp.result_type(*rows, jnp.float32), jax.lax.optimization_barrier
+    concatenated = barrier(jnp.concatenate([part.astype(narrow) for part in rows], axis=1))
     # [D, rows]: the layout in which a product with the transpose is fast on CPU. Without the barriers the
     # transposition is folded into the product, which then runs on one core, or is done encoder by encoder.
-    return jax.lax.optimization_barrier((concatenated.T.astype(center.dtype) - center[:, None]) * root)
+    return barrier((concatenated.T.astype(center.dtype) - center[:, None]) * root)
 
 
 def scatter_of(chunk: Rows, center: Float[Array, " D"], root: Float[Array, " c"]) -> Float[Array, "D D"]:
     """Σ w (z − center)ᵀ (z − center) from the tiles on and above the diagonal, a slice of rows at a time.
 
-    Args:
-      chunk: rows of each encoder, shapes [c, d], any floating formats.
-      center: of the columns, in the format of the result.
-      root: square roots of the rows' weights.
+    ``root`` are square roots of the rows' weights. The result has the format of ``center``.
     """
     edges = _edges(center.shape[0], root.shape[0])
+    parts = range(len(edges) - 1)
+    upper = [(i, j) for i in parts for j in parts[i:]]
 
     def products(rows: Rows, root: jax.Array) -> list[jax.Array]:
         columns = centred(rows, center, root)
         tiles = [columns[start:stop] for start, stop in zip(edges[:-1], edges[1:])]
-        return [multiply(tiles[i], tiles[j].T) for i, j in _upper_tiles(edges)]
+        return [multiply(tiles[i], tiles[j].T) for i, j in upper]
 
-    return _assembled(_over_slices(products, chunk, root), edges)
+    scatter = jnp.zeros((edges[-1], edges[-1]), center.dtype)
+    for (i, j), tile in zip(upper, _over_slices(products, chunk, root)):  # faster than concatenation
+        scatter = jax.lax.dynamic_update_slice(scatter, tile, (edges[i], edges[j]))
+        if i != j:
+            scatter = jax.lax.dynamic_update_slice(scatter, tile.T, (edges[j], edges[i]))
+    return scatter
 
 
 def _edges(width: int, rows: int) -> list[int]:
     """Where the tiles begin and end, for chunks of so many rows."""
     blocks = min(MOST_BLOCKS if rows > FEW_ROWS else FEW_BLOCKS, -(-width // LEAST_BLOCK))
     return [width * k // blocks for k in range(blocks + 1)]
-
-
-def _upper_tiles(edges: list[int]) -> list[tuple[int, int]]:
-    blocks = len(edges) - 1
-    return [(i, j) for i in range(blocks) for j in range(i, blocks)]
 
 
 def _over_slices(
@@ -238,13 +200,3 @@ def _over_slices(
             lambda found, part: ([a + b for a, b in zip(found, products(*part))], None), found, rest
         )
     return found
-
-
-def _assembled(found: list[Array], edges: list[int]) -> Array:
-    """The symmetric matrix of the tiles."""
-    scatter = jnp.zeros((edges[-1], edges[-1]), found[0].dtype)
-    for (i, j), tile in zip(_upper_tiles(edges), found):  # faster than concatenating the tiles
-        scatter = jax.lax.dynamic_update_slice(scatter, tile, (edges[i], edges[j]))
-        if i != j:
-            scatter = jax.lax.dynamic_update_slice(scatter, tile.T, (edges[j], edges[i]))
-    return scatter

@@ -56,11 +56,8 @@ def _columns(widths: tuple[int, ...], pairs: int) -> Mapping[int, np.ndarray]:
 class ShardedMoments(Sums):
     """Moments of which each device on ``pairs`` holds the rows of the matrix that belong to its encoders.
 
-    Attributes:
-      scatter: for each padded width p the row blocks of its K encoders, shape [K, p, D], the leading axis sharded
-        over ``pairs``. Encoders narrower than p are padded with zero rows, and K with zero blocks.
-      residue: what rounding lost from them, in float32 only.
-      mesh: the devices.
+    ``scatter`` has for each padded width p the row blocks of its K encoders, shape [K, p, D], the leading axis sharded
+    over ``pairs``. Encoders narrower than p are padded with zero rows, and K with zero blocks.
     """
 
     scatter: Mapping[int, Float[Array, "K p D"]]
@@ -69,16 +66,12 @@ class ShardedMoments(Sums):
 
     @classmethod
     def like(cls, total: Sums, mesh: Mesh) -> ShardedMoments:
-        """Shapes of the moments of the same columns over a mesh."""
-        dtype, columns = total.mean.dtype, _columns(total.widths, mesh.shape["pairs"])
-
-        def shape(*sides: int) -> Any:
-            return jax.ShapeDtypeStruct(sides, dtype)
-
-        side = sum(total.widths)
-        blocks = {size: shape(*index.shape, side) for size, index in columns.items()}
-        residue = blocks if dtype == np.float32 else None
-        return cls(shape(), shape(), shape(side), blocks, residue, total.names, total.widths, mesh=mesh)
+        """Shapes of the moments of the same columns over a mesh, from those on one device."""
+        columns, scatter = _columns(total.widths, mesh.shape["pairs"]), total.scatter
+        blocks = {size: scatter.update(shape=(*at.shape, len(scatter))) for size, at in columns.items()}
+        residue = None if total.residue is None else blocks
+        same = total.weight, total.count, total.mean
+        return cls(*same, blocks, residue, total.names, total.widths, mesh=mesh)
 
     @classmethod
     def of(cls, total: Sums, mesh: Mesh) -> ShardedMoments:
@@ -95,42 +88,40 @@ class ShardedMoments(Sums):
             return jax.make_array_from_callback(shape, NamedSharding(mesh, PAIRS), part)
 
         with double_precision():
-            weight, count, mean = jax.device_put(
-                (total.weight, total.count, total.mean), NamedSharding(mesh, P())
-            )
+            same = jax.device_put((total.weight, total.count, total.mean), NamedSharding(mesh, P()))
             scatter = {size: blocks(columns) for size, columns in _columns(total.widths, pairs).items()}
             residue = None if total.residue is None else jax.tree.map(jnp.zeros_like, scatter)
-        return cls(weight, count, mean, scatter, residue, total.names, total.widths, mesh=mesh)
+        return cls(*same, scatter, residue, total.names, total.widths, mesh=mesh)
 
     def matrix(self) -> Float[np.ndarray, "D D"]:
         """The scatter matrix on the host."""
-        side = len(self.mean)
-        found = np.empty((side + 1, side), self.mean.dtype)
-        for size, index in self._index().items():
-            found[index] = np.asarray(self.scatter[size])
-        return found[:-1]
+        return self._on_host(self.scatter, len(self.mean))
 
     def power(self) -> Float[np.ndarray, " D"]:
         """Σ w (z − mean)² of each column, on the host, shape [D]."""
-        found = np.empty(len(self.mean) + 1, self.mean.dtype)
         with double_precision():
-            diagonals = _diagonals(self.scatter, self._index())
+            return self._on_host(_diagonals(self.scatter, self._index()))
+
+    def _on_host(self, blocks: Mapping[int, Array], *more: int) -> np.ndarray:
+        """The rows of blocks [K, p, *more] in the order of columns, shape [D, *more]."""
+        found = np.empty((len(self.mean) + 1, *more), self.mean.dtype)
         for size, index in self._index().items():
-            found[index] = np.asarray(diagonals[size])
+            found[index] = np.asarray(blocks[size])
         return found[:-1]
 
-    def rows_of(self, vector: Float[Array, " D"]) -> Mapping[int, Array]:
-        """The entries for the rows of every block, shapes [K, p]."""
-        return {size: self._sharded(_rows(vector, index)) for size, index in self._index().items()}
+    def rows_of(self, vector: Float[Array, "D *c"]) -> Mapping[int, Array]:
+        """The entries for the rows of every block, shapes [K, p, *c]."""
+
+        def rows(index: np.ndarray) -> Array:
+            return self._placed(jnp.take(vector, index, axis=0, mode="fill", fill_value=0), PAIRS)
+
+        return {size: rows(index) for size, index in self._index().items()}
 
     def product(self, chunk: Rows, center: Array, root: Array) -> Mapping[int, Array]:
-        """The row blocks of the product of rows with themselves: each encoder's columns times all columns."""
-        columns = self._replicated(centred(chunk, center, root))
-        found = {}
-        for size, index in self._index().items():
-            own = self._sharded(_rows(columns, index))
-            found[size] = self._sharded(multiply(own, columns.T))
-        return found
+        """See ``Sums``: each encoder's columns times all columns."""
+        columns = self._placed(centred(chunk, center, root), P())
+        own = self.rows_of(columns)
+        return {size: self._placed(multiply(rows, columns.T), PAIRS) for size, rows in own.items()}
 
     def block(self, row: Encoder, column: Encoder) -> Float[Array, "p q"]:
         """The block of a pair whose first encoder is on this device; inside ``shard_map``."""
@@ -151,15 +142,8 @@ class ShardedMoments(Sums):
     def _index(self) -> Mapping[int, np.ndarray]:
         return _columns(self.widths, self.mesh.shape["pairs"])
 
-    def _sharded(self, array: Array) -> Array:
-        return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, PAIRS))
-
-    def _replicated(self, array: Array) -> Array:
-        return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, P()))
-
-
-def _rows(array: Array, index: np.ndarray) -> Array:
-    return jnp.take(array, index, axis=0, mode="fill", fill_value=0)
+    def _placed(self, array: Array, spec: P) -> Array:
+        return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, spec))
 
 
 @jax.jit
@@ -172,24 +156,19 @@ def _diagonals(scatter: Mapping[int, Array], columns: Mapping[int, Array]) -> Ma
 
 @dataclasses.dataclass(frozen=True)
 class MeshAccumulator:
-    """Adds chunks of this process's rows to sums on each of its devices; ``total`` brings the sums together.
+    """Adds chunks of this process's rows to sums on each of its devices; ``total`` brings the sums together."""
 
-    Attributes:
-      shapes: of the moments: ``ShardedMoments.like`` on the devices of this process, or moments of one device.
-      mesh: the devices, those of other processes included.
-    """
-
-    shapes: Any
-    mesh: Mesh
+    shapes: Any  # of the moments: ``ShardedMoments.like`` on this process's devices, or moments of one device
+    mesh: Mesh  # the devices, those of other processes included
 
     @property
     def shards(self) -> int:
-        """Devices of this process over which the rows of a chunk are sharded."""
+        """Devices of this process on ``data``."""
         return local_mesh(self.mesh).shape["data"]
 
     @property
     def elements(self) -> int:
-        """Numbers of a matrix on each device."""
+        """See ``Accumulator``."""
         return matrix_elements(self.shapes.widths, self.mesh.shape["pairs"])
 
     def place(self, chunk: Chunk) -> DeviceChunk:
@@ -205,7 +184,7 @@ class MeshAccumulator:
         return jax.device_put(jax.tree.map(divided, chunk), sharding)
 
     def add(self, sofar: Any, chunk: DeviceChunk) -> Any:
-        """Adds a chunk to the sums of every device, which it overwrites."""
+        """See ``Accumulator``."""
         return add_chunk(self.empty() if sofar is None else sofar, *chunk)
 
     @property
@@ -222,9 +201,7 @@ class MeshAccumulator:
     def empty(self) -> Any:
         """Sums of no rows on each device."""
         with double_precision():
-            return jax.tree.map(
-                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding), self.partial
-            )
+            return jax.tree.map(lambda leaf: jnp.zeros_like(leaf, device=leaf.sharding), self.partial)
 
     def total(self, partial: Any) -> Any:
         """The moments of the rows of all devices, and of all processes, on the devices of this process.
@@ -238,9 +215,8 @@ class MeshAccumulator:
             found = reduced(partial, mesh=self.mesh)
             if not isinstance(found, ShardedMoments):
                 return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, found)
-            return (
-                found if found.mesh == self.shapes.mesh else _on_mesh(found, found.specs(), self.shapes.mesh)
-            )
+            mesh = self.shapes.mesh
+            return found if found.mesh == mesh else _on_mesh(found, found.specs(), mesh)
 
 
 def _on_mesh(sums: Any, specs: Any, mesh: Mesh) -> Any:

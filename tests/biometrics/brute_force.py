@@ -1,13 +1,12 @@
 """Recognition measures the slow way, from a full matrix of scores: loops and sorting in numpy, none of ours."""
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 
-@dataclasses.dataclass(frozen=True)
-class Ranked:
+class Ranked(NamedTuple):
     """By probe, in row order, for the probes that have a mate."""
 
     probe: np.ndarray
@@ -23,9 +22,8 @@ def signs(rows: int, seed: int, width: int = 64) -> np.ndarray:
 
 def cosines(probes: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """Float64 cosines of all rows."""
-    left, right = (side.astype(np.float64) for side in (probes, gallery))
-    left = left / np.linalg.norm(left, axis=1, keepdims=True)
-    right = right / np.linalg.norm(right, axis=1, keepdims=True)
+    wide = (side.astype(np.float64) for side in (probes, gallery))
+    left, right = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in wide)
     return left @ right.T
 
 
@@ -42,9 +40,8 @@ def ranked(scores: np.ndarray, mated: np.ndarray, own: np.ndarray, own_included:
         hits = hits[np.lexsort((hits, -scores[probe, columns]))]
         precision = hits.cumsum() / np.arange(1, len(hits) + 1)
         cut = precision[:50][hits[:50]]
-        found.append(
-            (probe, int(hits.argmax()) + 1, precision[hits].mean(), cut.mean() if len(cut) else np.nan)
-        )
+        best_cut = cut.mean() if len(cut) else np.nan
+        found.append((probe, int(hits.argmax()) + 1, precision[hits].mean(), best_cut))
     return Ranked(*(np.array(column) for column in zip(*found))) if found else Ranked(*[np.zeros(0)] * 4)
 
 
@@ -64,8 +61,7 @@ def auc(genuine: np.ndarray, impostor: np.ndarray) -> float:
 
 def eer(genuine: np.ndarray, impostor: np.ndarray) -> float:
     """Mean of FMR and FNMR where they differ least, over every distinct score as threshold and one beyond all."""
-    thresholds = np.unique(np.append(genuine, impostor))
-    thresholds = np.append(thresholds, np.inf)
+    thresholds = np.append(np.unique(np.append(genuine, impostor)), np.inf)
     fmr = 1 - np.searchsorted(np.sort(impostor), thresholds) / len(impostor)
     fnmr = np.searchsorted(np.sort(genuine), thresholds) / len(genuine)
     best = np.argmin(np.abs(fmr - fnmr))

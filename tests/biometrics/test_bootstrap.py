@@ -90,7 +90,7 @@ def test_identification_weighs_probes_by_their_people(case):
     found = resampling.measures(evaluation)
     for measure in evaluation.measures():
         assert found[measure[:2]].estimate == pytest.approx(measure.value)
-    result, rank = evaluation.identification["excluded"], resampling.rank(evaluation, 1)
+    result, (rank,) = evaluation.identification["excluded"], resampling.cmc(evaluation, [1], "excluded")
     assert rank.estimate == result.rank_k[1]
     for number, weights in enumerate(resampling.weights):
         times = weights[identities[result.probe]]
@@ -106,8 +106,7 @@ def test_an_evaluation_against_itself_gains_nothing(case):
     first, second = (people.tmr(evaluation, 0.01) for evaluation in evaluations)
     assert (first - first).interval() == (0, 0)
     gain = mean_of([first - maximum([first, second])])
-    assert gain.estimate <= 0
-    assert gain.interval()[1] <= 0
+    assert gain.estimate <= 0 and gain.interval()[1] <= 0
     low, high = first.interval(0.9)
     assert low < first.estimate < high
 

@@ -10,6 +10,7 @@ import pytest
 
 from jaxalign import AffineMap, biometrics
 from jaxalign.biometrics import EvaluationPlan, kernels, plan
+from jaxalign.biometrics.pair_lists import PairList
 from jaxalign.biometrics.scores import Scorer
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
@@ -42,16 +43,13 @@ def test_devices_that_do_not_divide_the_segments(small, segments):
     tiling = laid_out.tiling(len(devices), rows)
     held = sum(int((tiling.strips(number) > 0).sum()) for number in range(tiling.rounds))
     assert (tiling.segment, held, tiling.rounds) == (STRIP, segments, 1 if segments <= len(devices) else 2)
-    assert_equal(
-        biometrics.evaluate(left, right, laid_out, devices=devices, **SAME),
-        biometrics.evaluate(left, right, labels, **SAME),
-    )
+    found = biometrics.evaluate(left, right, laid_out, devices=devices, **SAME)
+    assert_equal(found, biometrics.evaluate(left, right, labels, **SAME))
 
 
 def test_devices_exchange_nothing(small, monkeypatch):
     """No all-gather of rows: there is no exchange between devices at all."""
-    programs = []
-    real = kernels.sweep
+    programs, real = [], kernels.sweep
 
     def caught(*arguments, **options):
         programs.append(real.lower(*arguments, **options).compile().as_text())
@@ -85,7 +83,7 @@ def test_mapped_rows_on_disk_are_those_in_memory(small, tmp_path):
     assert_equal(biometrics.evaluate(*lazy, labels, **SAME), expected)
     for templates in ("first", "pooled"):
         options = {"templates": templates, "least_false_matches": 0}
-        found = biometrics.evaluate(lazy[0], lazy[1], labels, **options)
+        found = biometrics.evaluate(*lazy, labels, **options)
         there = biometrics.evaluate(sides[0][numbers][:, order], sides[1][numbers], labels, **options)
         assert list(found.measures()) == list(there.measures())
 
@@ -94,12 +92,8 @@ def test_listed_pairs_of_rows_on_disk(small, monkeypatch):
     monkeypatch.setattr("jaxalign.biometrics.scores.PAIRS_READ", 50)
     rows, random = brute_force.signs(100, 0), np.random.default_rng(0)
     left, right = random.integers(0, 100, (2, 170))
-
-    class Listed:
-        genuine, fold = np.arange(170) % 2 == 0, None
-
-    Listed.left, Listed.right = left, right  # pyright: ignore
-    found = biometrics.verify_pairs(LazyRows.of(rows), LazyRows.of(rows), Listed())  # pyright: ignore
+    listed = PairList(left, right, np.arange(170) % 2 == 0)
+    found = biometrics.verify_pairs(LazyRows.of(rows), LazyRows.of(rows), listed)
     np.testing.assert_array_equal(found.scores, np.sum(rows[left] * rows[right], axis=1) / 64)
 
 
@@ -110,9 +104,7 @@ def test_memory_that_runs_out_gives_a_sentence(small, monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
     monkeypatch.setattr(Scorer, "run", full)
-    with pytest.raises(
-        UserError, match="gallery rows of width 64 .* 100 rows at once.* smaller gallery_rows"
-    ):
+    with pytest.raises(UserError, match="of width 64 .* 100 rows at once.* smaller gallery_rows"):
         biometrics.evaluate(rows, rows, labels, gallery_rows=100)
     with pytest.raises(UserError, match="gallery_rows: expected a whole number of at least 1"):
         biometrics.evaluate(rows, rows, labels, gallery_rows=0)

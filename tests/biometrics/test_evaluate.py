@@ -46,8 +46,15 @@ CASES = {
 WAYS = {
     "sorted": {},  # small sets: every score sorted
     "strips": {"kept_scores": 0},  # large sets: scores never kept
-    "tiles": {"kept_scores": 0, "gallery_rows": 64},  # larger ones, on several devices
+    "tiles": {"kept_scores": 0, "gallery_rows": 64, "devices": jax.devices()[:3]},  # larger ones
 }
+
+
+def around_people(labels, seed=0):
+    """Two sides of continuous rows, in float64."""
+    random = np.random.default_rng(seed)
+    people = random.standard_normal((labels.max() + 1, 64))
+    return [people[labels] + random.standard_normal((len(labels), 64)) for _ in "ab"]
 
 
 @pytest.fixture(params=WAYS, ids=str)
@@ -64,11 +71,7 @@ def case(request):
     kind, probes, gallery, width = CASES[request.param]
     labels = identities(kind, probes)
     if width == 0:  # continuous: the scores are what the kernel gives; counts on them are exact all the same
-        random = np.random.default_rng(1)
-        people = random.standard_normal((labels.max() + 1, 64))
-        left, right = (
-            (people[labels] + random.standard_normal((probes, 64))).astype(np.float32) for _ in "ab"
-        )
+        left, right = (side.astype(np.float32) for side in around_people(labels))
         laid_out = EvaluationPlan.of(labels)
         scores = np.empty((probes, probes), np.float32)
         scores[laid_out.order] = Scorer(left, right, laid_out).run().scores
@@ -77,33 +80,19 @@ def case(request):
     left = brute_force.signs(probes, 1, width)
     if gallery:
         right, other = brute_force.signs(gallery, 2, width), identities(kind, gallery, 5)
-        own = np.where(
-            np.arange(probes) % 3 == 0, np.array([first_mate(label, other) for label in labels]), -1
-        )
+        mated = labels[:, None] == other
+        own = np.where((np.arange(probes) % 3 == 0) & mated.any(axis=1), mated.argmax(axis=1), -1)
         return left, right, labels, other, own, brute_force.cosines(left, right)
-    right = np.where(
-        np.random.default_rng(3).random(left.shape) < 0.3, brute_force.signs(probes, 2, width), left
-    )
+    flipped = np.random.default_rng(3).random(left.shape) < 0.3
+    right = np.where(flipped, brute_force.signs(probes, 2, width), left)
     right[probes // 2 :: 7] = right[0]  # duplicates, of other people too
     return left, right, labels, None, np.arange(probes), brute_force.cosines(left, right)
 
 
-def first_mate(label, gallery) -> int:
-    places = np.flatnonzero(gallery == label)
-    return int(places[0]) if len(places) else -1
-
-
-def evaluate(case, way, **options):
-    left, right, labels, other, own, _ = case
-    laid_out = EvaluationPlan.of(labels, other, own=own, kept_scores=way.get("kept_scores"))
-    if "gallery_rows" in way:
-        options = {**options, "gallery_rows": way["gallery_rows"], "devices": jax.devices()[:3]}
-    return biometrics.evaluate(left, right, laid_out, fmr=RATES, least_false_matches=0, **options)
-
-
 def test_agrees_with_brute_force(case, way):
-    _, _, labels, other, own, scores = case
-    result = evaluate(case, way)
+    left, right, labels, other, own, scores = case
+    laid_out = EvaluationPlan.of(labels, other, own=own, kept_scores=way.pop("kept_scores", None))
+    result = biometrics.evaluate(left, right, laid_out, fmr=RATES, least_false_matches=0, **way)
     mated = labels[:, None] == (labels if other is None else other)[None]
     check_identification(result, scores, mated, own)
     check_verification(result.verification, *brute_force.split(scores, mated, own))
@@ -115,11 +104,8 @@ def check_identification(result, scores, mated, own):
         order = np.argsort(found.probe)
         assert found.probe[order].tolist() == expected.probe.tolist()
         assert found.rank[order].tolist() == expected.rank.tolist()
-        for ours, theirs in (
-            (found.average_precision, expected.average_precision),
-            (found.average_precision_50, expected.average_precision_50),
-        ):
-            np.testing.assert_allclose(ours[order], theirs, rtol=1e-12)
+        for name in ("average_precision", "average_precision_50"):
+            np.testing.assert_allclose(getattr(found, name)[order], getattr(expected, name), rtol=1e-12)
         if found.probes:
             assert found.cmc.tolist() == [np.mean(expected.rank <= k) for k in range(1, CUTOFF + 1)]
             assert found.rank_k == {k: np.mean(expected.rank <= k) for k in (1, 5, 10, 20)}
@@ -146,8 +132,7 @@ def check_verification(found, genuine, impostor):
             below = np.nextafter(np.float32(point.threshold), np.float32(-2))
             assert np.sum(impostor >= below) / len(impostor) > fmr
     fmr, tmr, threshold = found.roc()
-    assert (np.diff(fmr) >= 0).all()
-    assert (np.diff(tmr) >= 0).all()
+    assert (np.diff(fmr) >= 0).all() and (np.diff(tmr) >= 0).all()
     for k in range(0, len(fmr), 17):
         assert fmr[k] == np.mean(impostor >= threshold[k])
         assert tmr[k] == np.mean(genuine >= threshold[k])
@@ -156,10 +141,8 @@ def check_verification(found, genuine, impostor):
 def test_thresholds_are_found_in_two_passes(monkeypatch):
     passes, real = [], Scorer._pass
     monkeypatch.setattr(Scorer, "_pass", lambda self, *a, **o: passes.append(a[2]) or real(self, *a, **o))
-    random = np.random.default_rng(0)
-    labels = random.permutation(np.arange(1500) // 6)
-    people = random.standard_normal((250, 64))
-    left, right = (people[labels] + random.standard_normal((1500, 64)) for _ in "ab")
+    labels = np.random.default_rng(0).permutation(np.arange(1500) // 6)
+    left, right = around_people(labels)
     by_sorting = biometrics.evaluate(left, right, EvaluationPlan.of(labels))
     assert not passes
     counted = biometrics.evaluate(left, right, EvaluationPlan.of(labels, kept_scores=0))
@@ -186,9 +169,8 @@ def test_thresholds_among_scores_close_to_zero():
 
 
 def test_agrees_with_scikit_learn():
-    random = np.random.default_rng(0)
-    labels = random.permutation(np.arange(300) // 5)
-    left, right = (random.standard_normal((300, 64)) + random.standard_normal((60, 64))[labels] for _ in "ab")
+    labels = identities("five each", 300)
+    left, right = around_people(labels)
     result = biometrics.evaluate(left, right, labels)
     scores = brute_force.cosines(left, right)
     mated = labels[:, None] == labels[None]
@@ -198,20 +180,17 @@ def test_agrees_with_scikit_learn():
     top = top_k_accuracy_score(labels, best, k=1)
     assert result.identification["included"].rank_k[1] == pytest.approx(top, abs=1e-6)
     assert result.verification is not None
-    assert result.verification.auc == pytest.approx(
-        brute_force.auc(*brute_force.split(scores, mated, np.arange(300))), abs=1e-6
-    )
+    auc = brute_force.auc(*brute_force.split(scores, mated, np.arange(300)))
+    assert result.verification.auc == pytest.approx(auc, abs=1e-6)
 
 
 def test_no_impostor_and_no_genuine_comparison():
     rows = brute_force.signs(5, 0)
     alone = biometrics.evaluate(rows, rows, [0, 0, 0, 0, 0])
-    assert alone.verification is not None
-    assert np.isnan(alone.verification.auc)
-    assert alone.identification["included"].rank.tolist() == [1] * 5
     strangers = biometrics.evaluate(rows, rows, [0, 1, 2, 3, 4])
-    assert strangers.verification is not None
-    assert np.isnan(strangers.verification.eer)
+    assert alone.verification is not None and strangers.verification is not None
+    assert np.isnan([alone.verification.auc, strangers.verification.eer]).all()
+    assert alone.identification["included"].rank.tolist() == [1] * 5
     assert strangers.identification["excluded"].probes == 0
     assert np.isnan(strangers.identification["excluded"].map)
     for measure in [*alone.measures(), *strangers.measures()]:
@@ -269,9 +248,8 @@ def test_galleries_of_one_row_a_person(monkeypatch):
 
 @pytest.mark.parametrize("kept_scores", [0, 1 << 25])
 def test_float64_where_the_caller_enabled_it(kept_scores):
-    random = np.random.default_rng(0)
-    labels = random.permutation(np.arange(300) // 5)
-    left, right = (random.standard_normal((300, 64)) + random.standard_normal((60, 64))[labels] for _ in "ab")
+    labels = identities("five each", 300)
+    left, right = around_people(labels)
     with jax.enable_x64(True):
         laid_out = EvaluationPlan.of(labels, kept_scores=kept_scores)
         result = biometrics.evaluate(left, right, laid_out, fmr=RATES, least_false_matches=0)
@@ -291,9 +269,8 @@ def test_other_formats_are_compared_in_float32(dtype):
     rows, labels = brute_force.signs(60, 0), np.arange(60) // 3
     expected = [row.value for row in biometrics.evaluate(rows, rows, labels).measures()]
     other = jnp.asarray(rows).astype(dtype)
-    np.testing.assert_equal(
-        [row.value for row in biometrics.evaluate(other, other, labels).measures()], expected
-    )
+    found = [row.value for row in biometrics.evaluate(other, other, labels).measures()]
+    np.testing.assert_equal(found, expected)
 
 
 def test_compiles_once_for_test_sets_of_like_size():
@@ -319,10 +296,7 @@ BAD = {
     "own person": (dict(own=[1, 0, 3, 2], probe_identities=[0, 0, 1, 2]), "another person"),
     "rate": (dict(fmr=(0.0,)), "fmr"),
     "measure": (dict(measures=("speed",)), "speed"),
-    "own photograph": (
-        dict(own_photograph="excluded"),
-        "own_photograph: expected some of included, excluded",
-    ),
+    "own photograph": (dict(own_photograph="excluded"), "own_photograph: .* included, excluded"),
     "rank": (dict(ranks=(0,)), "ranks"),
     "templates": (dict(templates="best"), "best"),
     "zero rows": (dict(zero_rows="drop"), "zero_rows"),

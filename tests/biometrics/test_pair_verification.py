@@ -8,28 +8,20 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from jaxalign import UserError, biometrics
+from jaxalign.biometrics.pair_lists import PairList
 
 
-@dataclasses.dataclass(frozen=True)
-class List:
-    left: np.ndarray
-    right: np.ndarray
-    genuine: np.ndarray
-    fold: np.ndarray | None = None
-
-
-def listed(seed: int = 0, count: int = 600, folds: int = 10) -> tuple[np.ndarray, np.ndarray, List]:
-    random = np.random.default_rng(seed)
+def listed() -> tuple[np.ndarray, np.ndarray, PairList]:
+    random = np.random.default_rng(0)
     probes, gallery = random.standard_normal((200, 64)), random.standard_normal((150, 64))
-    left, right = random.integers(0, 200, count), random.integers(0, 150, count)
+    left, right = random.integers(0, 200, 600), random.integers(0, 150, 600)
     scores = brute_force.cosines(probes, gallery)[left, right]
-    genuine = scores + 0.15 * random.standard_normal(count) > 0.05
-    return probes, gallery, List(left, right, genuine, np.arange(count) * folds // count)
+    genuine = scores + 0.15 * random.standard_normal(600) > 0.05
+    return probes, gallery, PairList(left, right, genuine, np.arange(600) // 60)
 
 
-def accuracy_by_hand(scores: np.ndarray, pairs: List) -> np.ndarray:
+def accuracy_by_hand(scores: np.ndarray, pairs: PairList) -> np.ndarray:
     """Every threshold tried on the other folds."""
-    assert pairs.fold is not None
     found = []
     for fold in range(pairs.fold.max() + 1):
         rest = pairs.fold != fold
@@ -50,9 +42,8 @@ def test_agrees_with_scikit_learn():
     fmr, tmr, _ = roc_curve(pairs.genuine, scores, drop_intermediate=False)
     for rate in (0.1, 0.5):
         assert result.tmr[rate] == pytest.approx(tmr[fmr <= rate].max(), abs=1e-12)
-    assert result.eer == pytest.approx(
-        brute_force.eer(scores[pairs.genuine], scores[~pairs.genuine]), abs=1e-12
-    )
+    eer = brute_force.eer(scores[pairs.genuine], scores[~pairs.genuine])
+    assert result.eer == pytest.approx(eer, abs=1e-12)
     folds = accuracy_by_hand(result.scores.astype(np.float64), pairs)
     assert result.fold_accuracy.tolist() == folds.tolist()
     assert result.accuracy == pytest.approx(folds.mean())
@@ -75,12 +66,10 @@ def test_rides_along_with_an_evaluation(kept_scores):
 
 def test_one_fold_is_no_folds_and_one_kind_is_no_rate():
     probes, gallery, pairs = listed()
-    assert pairs.fold is not None
     result = biometrics.verify_pairs(probes, gallery, dataclasses.replace(pairs, fold=pairs.fold * 0))
     assert np.isnan(result.accuracy)
-    result = biometrics.verify_pairs(
-        probes, gallery, dataclasses.replace(pairs, genuine=pairs.genuine | True, fold=None)
-    )
+    one_kind = dataclasses.replace(pairs, genuine=pairs.genuine | True, fold=None)
+    result = biometrics.verify_pairs(probes, gallery, one_kind)
     assert np.isnan([result.auc, result.eer, *result.tmr.values()]).all()
 
 

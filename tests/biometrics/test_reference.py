@@ -6,38 +6,26 @@ import numpy as np
 import pytest
 
 from jaxalign import biometrics
+from jaxalign.core.people import published_split
+from jaxalign.data import EmbeddingStore
 
 PAIRS = [("dlib_resnet", "mobilefacenet"), ("mobilefacenet", "faceres"), ("mobileface", "dlib_resnet")]
 
 
-def published_rows(identities: np.ndarray, seed: int = 42) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test rows of DESIGN section 5, written out once more here."""
-    people = np.array(sorted(set(identities.tolist())))
-    np.random.RandomState(seed).shuffle(people)
-    training = set(people[: int(0.7 * len(people))].tolist())
-    by_person: dict[str, list[int]] = {}
-    for row, person in enumerate(identities.tolist()):
-        by_person.setdefault(person, []).append(row)
-    sides = [
-        [r for p, rows in by_person.items() if (p in training) == side for r in rows]
-        for side in (True, False)
-    ]
-    return np.array(sides[0]), np.array(sides[1])
-
-
 @pytest.fixture(scope="module")
 def real(lfw_dev):
-    parquet = pytest.importorskip("pyarrow.parquet")
-    identities = np.array(parquet.read_table(lfw_dev / "samples.parquet").column("identity").to_pylist())
-    train, test = published_rows(identities)
+    store = EmbeddingStore.open(lfw_dev, verify=False)
+    split = published_split(
+        store.identities, 42
+    )  # as an independent recipe gives it: tests/core/test_people.py
 
     def rows(encoder: str) -> tuple[np.ndarray, np.ndarray]:
-        array = np.load(lfw_dev / f"{encoder}.npy").astype(np.float64)
+        array = np.asarray(store[encoder], np.float64)
         array /= np.linalg.norm(array, axis=1, keepdims=True)
-        array -= array[train].mean(axis=0)
-        return array[train], array[test]
+        array -= array[split.train].mean(axis=0)
+        return array[split.train], array[split.test]
 
-    return rows, biometrics.EvaluationPlan.of(identities[test])
+    return rows, biometrics.EvaluationPlan.of(store.identities[split.test])
 
 
 @pytest.fixture(scope="module")

@@ -21,21 +21,17 @@ several_devices = pytest.mark.skipif(len(jax.devices()) < 8, reason="needs eight
 def test_pairs_of_a_mesh_are_as_few_as_memory_allows():
     widths = [512] * 16
     whole = 8 * (16 * 512) ** 2
-    shapes = [
-        dict(device_mesh(jax.devices()[:8], widths=widths, memory=int(by * whole)).shape)
-        for by in (2, 1.8, 0.7, 0.1)
-    ]
-    assert [shape["pairs"] for shape in shapes] == [1, 2, 4, 8]
-    assert all(shape["data"] * shape["pairs"] == 8 for shape in shapes)
+    for by, pairs in ((2, 1), (1.8, 2), (0.7, 4), (0.1, 8)):
+        mesh = device_mesh(jax.devices()[:8], widths=widths, memory=int(by * whole))
+        assert dict(mesh.shape) == {"data": 8 // pairs, "pairs": pairs}
     assert dict(device_mesh(jax.devices()[:8]).shape) == {"data": 8, "pairs": 1}
 
 
 def test_devices_that_hold_a_matrix_together_pad_encoders():
     assert matrix_elements([100, 200], 1) == 300**2
     assert matrix_elements([512] * 8, 8) == 512 * 8 * 512
-    assert (
-        matrix_elements([100, 200, 250], 2) == (128 + 256) * 550
-    )  # the second device has padding of width 128
+    # The second device has padding of width 128.
+    assert matrix_elements([100, 200, 250], 2) == (128 + 256) * 550
 
 
 @several_devices
@@ -67,12 +63,8 @@ def blas_threads():
     return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
 
-def test_results_come_in_order():
+def test_results_come_in_order_and_blas_has_one_thread_until_the_last():
     assert list(concurrently(lambda k: (time.sleep(0.01 * (5 - k)), k)[1], range(5))) == list(range(5))
-
-
-def test_blas_has_one_thread_until_the_last_result():
-    list(concurrently(lambda k: k, range(2)))  # loads the libraries
-    before = blas_threads()
+    before = blas_threads()  # of the libraries that are loaded now
     assert all(threads == {1} for threads in concurrently(lambda k: blas_threads(), range(3)))
     assert blas_threads() == before

@@ -29,8 +29,5 @@ def test_fields_are_leaves_or_structure():
     assert jax.tree.leaves(ray) == [1.0, 2.0, 3.0]
     assert jax.tree.map(lambda value: value + 1, ray) == Ray(2.0, "r", (3.0, 4.0))
     assert jax.tree.structure(ray) != jax.tree.structure(Ray(1.0, "s", (2.0, 3.0)))
-    assert [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(ray)] == [
-        ".start",
-        ".end[0]",
-        ".end[1]",
-    ]
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(ray)]
+    assert paths == [".start", ".end[0]", ".end[1]"]

@@ -1,9 +1,11 @@
 """Moments over a mesh of devices: the numbers of NumPy, and no communication that grows with rows."""
 
+import functools
 from typing import Any
 
 import jax
 import numpy as np
+import oracles
 import programs
 import pytest
 from jax.sharding import Mesh, NamedSharding
@@ -20,13 +22,6 @@ def mesh_of(data: int, pairs: int) -> Mesh:
     return device_mesh(jax.devices()[: data * pairs], pairs=pairs)
 
 
-def numpys(rows: dict[str, np.ndarray], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and centred scatter in float64."""
-    z = np.hstack([part.astype(np.float64) for part in rows.values()])
-    mean = weights @ z / weights.sum()
-    return mean, ((z - mean) * weights[:, None]).T @ (z - mean)
-
-
 @pytest.mark.parametrize("count", [1, 7, 9])
 @pytest.mark.parametrize(("data", "pairs"), [(8, 1), (2, 4), (1, 3)])
 def test_moments_are_numpys(count: int, data: int, pairs: int) -> None:
@@ -39,7 +34,7 @@ def test_moments_are_numpys(count: int, data: int, pairs: int) -> None:
     rows["b"] = rows["b"].astype(np.float32)
     weights = generator.uniform(0.1, 2, count)
     moments = Moments.of(rows, weights, mesh=mesh_of(data, pairs))
-    mean, scatter = numpys(rows, weights)
+    mean, scatter = oracles.second_moments(rows, weights)
     np.testing.assert_allclose(moments.power(), scatter.diagonal(), atol=1e-8)
     whole = Moments.gathered(moments)
     np.testing.assert_allclose(whole.mean, mean, rtol=1e-12)
@@ -59,9 +54,7 @@ def test_chunks_and_folds_on_a_mesh(data: int, pairs: int) -> None:
     folds = FoldMoments.of(rows, **how, chunk_rows=2600 * data, mesh=mesh)
     for found in (folds.gathered(), one_device.sharded(mesh).gathered(), one_device):
         for part, chosen in ((found.total, used), *((found.folds[k], used[k::2]) for k in (0, 1))):
-            mean, scatter = numpys(
-                {name: array[chosen] for name, array in rows.items()}, np.ones(len(chosen))
-            )
+            mean, scatter = oracles.second_moments({name: array[chosen] for name, array in rows.items()})
             np.testing.assert_allclose(part.mean, mean, rtol=1e-12)
             np.testing.assert_allclose(part.scatter, scatter, atol=1e-8)
             assert float(part.count) == len(chosen)
@@ -99,10 +92,8 @@ def test_no_program_of_moments_sends_rows(data: int, pairs: int, dtype: Any) -> 
             chunk = tuple(np.zeros((rows, width), np.float16) for width in widths), np.zeros(rows, dtype)
             program = add_chunk.lower(accumulator.partial, *accumulator.place(chunk)).compile()
             assert programs.collectives(program) == []
-            for leaf, given in zip(
-                jax.tree.leaves(program.output_shardings), jax.tree.leaves(accumulator.partial)
-            ):
-                assert leaf.is_equivalent_to(given.sharding, given.ndim)
+            leaves = map(jax.tree.leaves, (program.output_shardings, accumulator.partial))
+            assert all(found.is_equivalent_to(given.sharding, given.ndim) for found, given in zip(*leaves))
         sent = programs.collectives(reduced.lower(accumulator.partial, mesh=mesh).compile())
     assert {kind for kind, _ in sent} == {"all-reduce"}
     most = sum(widths) ** 2 if pairs == 1 else 384 * sum(widths)  # the largest row block of a device
@@ -123,9 +114,7 @@ def test_moments_of_shards_on_devices_merge() -> None:
         mapped = jax.shard_map(of_shard, mesh=mesh_of(8, 1), in_specs=P("data"), out_specs=P("data"))
         stacked = jax.jit(mapped)(*map(jax.numpy.asarray, rows.values()))
     shards = [jax.tree.map(lambda leaf, k=k: np.asarray(leaf[k]), stacked) for k in range(8)]
-    merged = shards[0]
-    for shard in shards[1:]:
-        merged = merged.merge(shard)
-    mean, scatter = numpys(rows, np.ones(80))
+    merged = functools.reduce(Moments.merge, shards)
+    mean, scatter = oracles.second_moments(rows)
     np.testing.assert_allclose(merged.mean, mean, rtol=1e-14)
     np.testing.assert_allclose(merged.scatter, scatter, rtol=1e-7, atol=1e-6)
