@@ -83,7 +83,7 @@ def read_samples(path: pathlib.Path, names: Names | None = None) -> Samples:
         ".tsv": _read_csv,
         ".txt": _read_list,
         ".lst": _read_list,
-        ".parquet": lambda path, names: _table_samples(read_parquet(path, str(path)), path, names),
+        ".parquet": lambda path, names: _table_samples(_open_parquet(path), path, names),
         ".npz": lambda path, names: _npz_samples(_open_npz(path), path, names),
     }
     names = names or Names()
@@ -159,7 +159,7 @@ def _read_parquet(path: pathlib.Path, key: str | None, names: Names) -> tuple[np
     import pyarrow.compute as compute
     import pyarrow.types as types
 
-    table = read_parquet(path, str(path))
+    table = _open_parquet(path)
     columns = [field for field in table.schema if _is_list(field.type)]
     lists = [field.name for field in columns if types.is_floating(field.type.value_type)]
     name = _pick(key, lists, table.column_names, path)
@@ -183,6 +183,10 @@ def _read_parquet(path: pathlib.Path, key: str | None, names: Names) -> tuple[np
         )
     flat = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in values.chunks])
     return flat.reshape(len(widths), -1), _table_samples(table, path, names)
+
+
+def _open_parquet(path: pathlib.Path) -> "pyarrow.Table":
+    return read_parquet(path, f"{path} is damaged or no Parquet file")
 
 
 def _table_samples(table: "pyarrow.Table", path: pathlib.Path, names: Names) -> Samples:

@@ -87,7 +87,7 @@ def read_table(directory: pathlib.Path, rows: int, store: str) -> "pyarrow.Table
     path = directory / FILE
     if not path.is_file():
         raise UserError(f"{store}: {path} is missing.")
-    table = read_parquet(path, f"{store}: {path}")
+    table = read_parquet(path, f"{store}: {path} is damaged: it cannot be read as Parquet")
     for name in REQUIRED:
         if table.column_names.count(name) != 1:
             raise UserError(
@@ -107,15 +107,15 @@ def read_table(directory: pathlib.Path, rows: int, store: str) -> "pyarrow.Table
     return table
 
 
-def read_parquet(path: pathlib.Path, where: str) -> "pyarrow.Table":
-    """A whole Parquet file; a message begins with ``where``."""
+def read_parquet(path: pathlib.Path, refusal: str) -> "pyarrow.Table":
+    """A whole Parquet file, or a ``UserError`` with this beginning."""
     import pyarrow
     import pyarrow.parquet
 
     try:
         return pyarrow.parquet.ParquetFile(path).read()
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{where} is damaged: it cannot be read as Parquet ({first_line(error)}).") from error
+        raise UserError(f"{refusal} ({first_line(error)}).") from error
 
 
 def column(table: "pyarrow.Table", name: str) -> np.ndarray:
