@@ -32,7 +32,7 @@ def pictures(count: int, least: int = 0) -> jax.Array:
 def augmented(images: jax.Array, seed: int = 0, **changes: Any) -> tuple[np.ndarray, np.ndarray]:
     """What the encoder sees and the clean views, without a shift or gain of their own."""
     given: dict[str, Any] = {"shift": 0, "gain": 0.0, **changes}
-    seen, clean = Augmentation(**given)(jax.random.key(seed), images)
+    seen, clean = jax.jit(Augmentation(**given))(jax.random.key(seed), images)
     return np.asarray(seen), np.asarray(clean)
 
 
@@ -112,15 +112,15 @@ def test_contrastive_ignores_labels_and_traits() -> None:
 
 def test_reconstruction() -> None:
     loss = Reconstruction()
-    head = loss.init(jax.random.key(0), WIDTH, CLASSES, TRAITS)
+    head = jax.jit(lambda: loss.init(jax.random.key(0), WIDTH, CLASSES, TRAITS))()
     batch = batch_of(np.zeros(3))
     embeddings = jnp.asarray(rows(3))
-    picture = np.asarray(losses.Decoder().apply(head, embeddings))
+    picture = np.asarray(jax.jit(losses.Decoder().apply)(head, embeddings))
     assert picture.shape == (3, 40, 40)
     grey = np.asarray(batch.clean, np.float64).mean(3)[:, 12:52, 12:52]
     wanted = [(image - image.mean()) / (image.std() + 4.0) for image in grey]
     expected = np.mean((picture - np.stack(wanted)) ** 2)
-    np.testing.assert_allclose(loss(head, embeddings, batch), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(loss)(head, embeddings, batch), expected, rtol=1e-5)
 
 
 def test_attributes() -> None:
@@ -190,7 +190,7 @@ def test_warped_pictures_are_scipys() -> None:
     matrix = np.eye(2) + change[:, :2]
     offset = 31.5 - matrix @ [31.5, 31.5] + 10 * change[:, 2]
     both = np.column_stack([matrix, offset])  # as scipy takes them
-    warped = np.asarray(_warped(jnp.asarray(image), jnp.asarray(change)))
+    warped = np.asarray(jax.jit(_warped)(jnp.asarray(image), jnp.asarray(change)))
     for k in range(3):
         expected = scipy.ndimage.affine_transform(image[..., k].astype(float), both, order=1, mode="nearest")
         np.testing.assert_allclose(warped[..., k], expected, atol=0.05)

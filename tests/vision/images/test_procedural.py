@@ -16,6 +16,7 @@ from jaxalign.vision import faces as procedural
 from jaxalign.vision.faces import Conditions, people, renderer
 from jaxalign.vision.faces.identity import LIMIT, WIDTH
 from jaxalign.vision.faces.nuisance import draw
+from jaxalign.vision.images import Resize, View, load_batches, open_images
 
 RANGES = [getattr(procedural, f"{name}_PEOPLE") for name in ("DEFAULT", "TRAINING", "CHOOSING", "HELD_OUT")]
 
@@ -86,15 +87,15 @@ def test_images_are_photographs() -> None:
     assert np.mean((images == 0) | (images == 255)) < 0.15
 
 
-@pytest.mark.parametrize("conditions", [Conditions(), Conditions.none()], ids=["usual", "none"])
-def test_no_nan_at_the_limits(conditions: Conditions) -> None:
+def test_no_nan_at_the_limits() -> None:
     """The most extreme people there can be, before rounding hides it."""
     keys = jax.random.split(jax.random.key(3), 64)
-    now = jax.vmap(lambda key: draw(key, conditions))(keys)
     random = np.random.default_rng(0)
     extreme = LIMIT * random.choice([-1.0, 1.0], (64, WIDTH)).astype(np.float32)
     render = jax.jit(jax.vmap(lambda who, now: renderer._camera(renderer._scene(who, now), now)))
-    assert np.isfinite(render(extreme, now)).all()
+    for conditions in (Conditions(), Conditions.none()):
+        now = jax.jit(jax.vmap(lambda key, conditions=conditions: draw(key, conditions)))(keys)
+        assert np.isfinite(render(extreme, now)).all()
 
 
 def test_in_a_studio_a_person_always_looks_the_same() -> None:
@@ -184,6 +185,28 @@ def test_callers_settings_change_nothing() -> None:
     expected = grid(3, 2)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         assert np.abs(grid(3, 2).astype(int) - expected).max() <= 1
+
+
+def test_a_source_of_images_has_photographs_of_the_default_people() -> None:
+    source = open_images("faces:40x7")
+    samples = source.samples
+    assert samples is not None
+    assert (source.dataset, len(samples)) == ("faces-40x7", 280)
+    names = ["person00000/000", "person00000/006", "person00001/000"]
+    assert [samples[k].sample_id for k in (0, 6, 7)] == names
+    assert len({sample.identity for sample in samples}) == 40
+    batches = list(load_batches(source, [View(resize=Resize(64, 64))], 100, start=30))
+    images = np.concatenate([batch.images[0] for batch in batches])
+    numbers = np.arange(30, 280)
+    who = [procedural.DEFAULT_PEOPLE[k] for k in (numbers // 7).tolist()]
+    np.testing.assert_array_equal(images, procedural.photographs(who, numbers % 7))
+    assert [sample for batch in batches for sample in batch.samples] == list(samples[30:])
+
+
+@pytest.mark.parametrize("size", ["1x8", "300", "0x0", "3x-1", "9999999x1", "3x0"])
+def test_what_is_no_number_of_people_is_refused(size: str) -> None:
+    with pytest.raises(UserError, match=f"faces:300x8, with 2 people or more; got faces:{size}"):
+        open_images(f"faces:{size}")
 
 
 def test_memory_stays_flat() -> None:
