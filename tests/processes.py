@@ -15,14 +15,16 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(*arguments: object, cache: pathlib.Path, **environment: object) -> subprocess.Popen:
+def start(
+    *arguments: object, cache: pathlib.Path, cwd: pathlib.Path = TESTS, **environment: object
+) -> subprocess.Popen:
     """One Python process with these arguments, such as a script of the tests; its output is read by ``finished``."""
     given = {name: str(value) for name, value in environment.items()}
     common = {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         env={**os.environ, "JAX_NUM_CPU_DEVICES": "2", **common, **given},
-        cwd=TESTS,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,6 +1,5 @@
 """The analyses in one process: what they measure against numpy and scikit-learn, and what bad input gets."""
 
-import csv
 import importlib
 import json
 import shutil
@@ -8,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted import planted
+from commands import read, run, succeed, value
+from planted import planted, refused_with
 from scipy.stats import pearsonr, spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import normalize
@@ -23,13 +23,12 @@ from experiments import (
     study,
     transfer,
 )
-from experiments.run import cli
 from experiments.run.results import COLUMNS
 from jaxalign.core.people import identity_folds, published_split
 from jaxalign.data import EmbeddingStore
 
 PEOPLE, SECOND = range(30), range(18, 48)
-LIGHT = ("--intervals=40", "--compilation_cache=none")
+LIGHT = "--intervals=40"
 
 
 def names(people):
@@ -47,58 +46,33 @@ def stores(tmp_path_factory):
     return place
 
 
-def drive(module, *flags):
-    with pytest.raises(SystemExit) as end:
-        cli.run(module.main, [module.__name__, *map(str, flags), *LIGHT], values=module.FLAGS)
-    return end.value.code or 0
+def measured(command, out, *flags):
+    """Runs a command, whose rows and configuration it gives."""
+    succeed(command, f"--out={out}", LIGHT, *flags)
+    return read(out), json.loads((out / "config.json").read_text())
 
 
-def run(module, out, *flags):
-    assert drive(module, f"--out={out}", *flags) == 0
-    return read(out / "results.csv"), json.loads((out / "config.json").read_text())
-
-
-def read(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def value(rows, **wanted):
-    (row,) = [row for row in rows if all(row[key] == str(item) for key, item in wanted.items())]
-    return float(row["value"])
-
-
-def rows_of(store) -> tuple[dict, Any]:
-    opened = EmbeddingStore.open(store)
-    unit = {name: normalize(np.asarray(opened[name], np.float64)) for name in opened.encoders}
-    return unit, np.asarray(opened.identities)
-
-
-def rank1(probes, gallery, people):
-    """Own photograph excluded."""
-    unit: list[Any] = [normalize(probes), normalize(gallery)]
+def ridge_rank1(train, test, l2, people):
+    """Rank-1 from alpha to gamma by scikit-learn, centred by the training means, the own photograph excluded."""
+    (x, y), (x_test, y_test) = train, test
+    mapped = Ridge(alpha=l2).fit(x, y).predict(x_test)
+    unit: list[Any] = [normalize(rows - y.mean(axis=0)) for rows in (mapped, y_test)]
     scores = unit[0] @ unit[1].T
     np.fill_diagonal(scores, -2)
     return np.mean(people[scores.argmax(axis=1)] == people)
 
 
-def ridge_rank1(train, test, l2, people):
-    """Rank-1 from alpha to gamma by scikit-learn, centred by the training means."""
-    (x, y), (x_test, y_test) = train, test
-    fitted = Ridge(alpha=l2).fit(x, y)
-    return rank1(fitted.predict(x_test) - y.mean(axis=0), y_test - y.mean(axis=0), people)
-
-
 def sides(store, rows) -> list[Any]:
-    unit, _ = rows_of(store)
-    return [unit["alpha"][rows], unit["gamma"][rows]]
+    """Rows of alpha and of gamma, scaled to length 1."""
+    opened = EmbeddingStore.open(store)
+    return [normalize(np.asarray(opened[name], np.float64))[rows] for name in ("alpha", "gamma")]
 
 
 class Split:
     """The published split of a store, as NumPy arrays: its people, and (alpha, gamma) rows of both sides."""
 
     def __init__(self, store):
-        self.store, self.people = store, rows_of(store)[1]
+        self.store, self.people = store, np.asarray(EmbeddingStore.open(store).identities)
         self.rows = published_split(self.people, 42)
         self.train, self.test = (sides(store, rows) for rows in (self.rows.train, self.rows.test))
         self.tested = self.people[self.rows.test]
@@ -119,7 +93,7 @@ def second(stores):
 
 
 def test_ridge_path_is_scikit_learns(first, tmp_path):
-    rows, config = run(ridge_path, tmp_path / "o", f"--store={first.store}", "--penalties=0.01,3")
+    rows, config = measured(ridge_path, tmp_path / "o", f"--store={first.store}", "--penalties=0.01,3")
     assert list(rows[0]) == list(COLUMNS) and config["driver"] == "ridge_path"
     for l2 in (0.01, 3.0):
         here = {"source": "alpha", "target": "gamma", "axis": "l2", "at": l2, "measure": "rank1"}
@@ -136,7 +110,7 @@ def test_ridge_path_is_scikit_learns(first, tmp_path):
 
 def test_data_efficiency_fits_on_the_first_people_of_the_split(first, tmp_path):
     flags = ("--train_people=5,21", "--train_pairs=40,84", "--l2=0.1", "--methods=ridge")
-    rows, _ = run(data_efficiency, tmp_path / "o", f"--store={first.store}", *flags)
+    rows, _ = measured(data_efficiency, tmp_path / "o", f"--store={first.store}", *flags)
     order = sorted(set(first.people))
     np.random.RandomState(42).shuffle(order)
     whole = {"source": "alpha", "target": "gamma", "measure": "rank1"}
@@ -156,13 +130,13 @@ def test_data_efficiency_fits_on_the_first_people_of_the_split(first, tmp_path):
 
 def test_published_sizes_are_shares_of_all_people(stores, tmp_path):
     flags = ("--protocol=published", "--train_pairs=none", "--methods=ridge")
-    rows, _ = run(data_efficiency, tmp_path / "o", f"--store={stores / 'first'}", *flags)
+    rows, _ = measured(data_efficiency, tmp_path / "o", f"--store={stores / 'first'}", *flags)
     assert {float(row["at"]) for row in rows if row["axis"]} == {3, 6, 9, 12, 15, 18, 21}
 
 
 def test_transfer_leaves_common_people_out_and_keeps_the_test_people(first, second, tmp_path):
     flags = ("--l2=0.1", "--methods=ridge", "--measures=identification")
-    rows, config = run(transfer, tmp_path / "o", f"--stores={first.store},{second.store}", *flags)
+    rows, config = measured(transfer, tmp_path / "o", f"--stores={first.store},{second.store}", *flags)
     tested = set(second.tested)
     dropped = len(set(first.people) & tested)
     assert 0 < dropped < 12
@@ -178,7 +152,7 @@ def test_transfer_leaves_common_people_out_and_keeps_the_test_people(first, seco
 
 def test_published_transfer_fits_on_all_and_tests_on_all(first, second, tmp_path):
     flags = ("--protocol=published", "--methods=ridge", "--same_names=unrelated", "--measures=identification")
-    rows, config = run(transfer, tmp_path / "o", f"--stores={first.store},{second.store}", *flags)
+    rows, config = measured(transfer, tmp_path / "o", f"--stores={first.store},{second.store}", *flags)
     assert all(entry["people"] == 0 for entry in config["left_out"])
     train, test = (sides(split.store, slice(None)) for split in (first, second))
     here = {"source": "alpha", "target": "gamma", "measure": "rank1", "own_photograph": "excluded"}
@@ -186,19 +160,21 @@ def test_published_transfer_fits_on_all_and_tests_on_all(first, second, tmp_path
     assert found == pytest.approx(ridge_rank1(train, test, 0.1, second.people), abs=1e-9)
 
 
-def test_transfer_reads_what_stores_reach_by_their_own_maps(stores, tmp_path, capsys):
+def test_transfer_reads_what_stores_reach_by_their_own_maps(stores, tmp_path):
     both = f"--stores={stores / 'first'},{stores / 'second'}"
     asked = ("--l2=0.1", "--methods=ridge", "--measures=identification")
-    measured, _ = run(transfer, tmp_path / "measured", both, *asked)
+    found, _ = measured(transfer, tmp_path / "measured", both, *asked)
     here = f"--store={stores / 'first'}"
-    run(pairwise, tmp_path / "own", here, *asked, "--methods=identity,ridge", "--seeds=42", "--heatmaps=none")
-    read_, _ = run(transfer, tmp_path / "read", both, *asked, f"--results={tmp_path / 'own'}")
-    same = {frozenset(row.items()) for row in measured}
-    assert len(read_) == len(measured) and {frozenset(row.items()) for row in read_} == same
+    measured(
+        pairwise, tmp_path / "own", here, *asked, "--methods=identity,ridge", "--seeds=42", "--heatmaps=none"
+    )
+    read_, _ = measured(transfer, tmp_path / "read", both, *asked, f"--results={tmp_path / 'own'}")
+    same = {frozenset(row.items()) for row in found}
+    assert len(read_) == len(found) and {frozenset(row.items()) for row in read_} == same
     fits = read(tmp_path / "read" / "fits.csv")
     assert {row["dataset"] for row in fits} == {"first", "second"} and len(fits) == 6  # 3 ways of 2 pairs
-    run(stability, tmp_path / "halves", here, "--l2=0.1", "--methods=ridge")
-    run(pairwise, tmp_path / "half", here, *asked, "--seeds=42", "--heatmaps=none", "--targets=gamma")
+    measured(stability, tmp_path / "halves", here, "--l2=0.1", "--methods=ridge")
+    measured(pairwise, tmp_path / "half", here, *asked, "--seeds=42", "--heatmaps=none", "--targets=gamma")
     for earlier, flag, sentence in (
         ("own", "--l2=0.2", "made with --l2=0.1, this run has 0.2"),
         ("own", "--seeds=7", "none of --seeds=7"),
@@ -206,14 +182,13 @@ def test_transfer_reads_what_stores_reach_by_their_own_maps(stores, tmp_path, ca
         ("half", "--l2=0.1", "has nothing of gamma → alpha by ridge, seed 42"),
         ("none", "--l2=0.1", "holds no results"),
     ):
-        again = (both, *asked, f"--results={tmp_path / earlier}", f"--out={tmp_path / 'o'}", flag)
-        assert drive(transfer, *again) == 2
-        assert sentence in capsys.readouterr().err
+        again = (both, *asked, f"--results={tmp_path / earlier}", f"--out={tmp_path / 'o'}", flag, LIGHT)
+        assert sentence in refused_with(run(transfer, *again))
     assert not (tmp_path / "o").exists()
 
 
 def test_rank_sweep_ends_at_the_full_maps(first, tmp_path):
-    rows, _ = run(rank_sweep, tmp_path / "o", f"--store={first.store}", "--ranks=2,12,full", "--l2=0.1")
+    rows, _ = measured(rank_sweep, tmp_path / "o", f"--store={first.store}", "--ranks=2,12,full", "--l2=0.1")
     expected = first.ridge_rank1(0.1)
     here = {"source": "alpha", "target": "gamma", "axis": "rank", "measure": "rank1"}
     assert value(rows, **here, at=12.0, method="reduced_rank") == pytest.approx(expected, abs=1e-9)
@@ -229,7 +204,7 @@ def test_rank_sweep_ends_at_the_full_maps(first, tmp_path):
 
 def test_stability_compares_two_halves(first, tmp_path):
     flags = ("--methods=ridge", "--l2=0.1")
-    rows, _ = run(stability, tmp_path / "o", f"--store={first.store}", *flags)
+    rows, _ = measured(stability, tmp_path / "o", f"--store={first.store}", *flags)
     train, test = first.train, first.test
     half = identity_folds(first.people[first.rows.train], 2, 42)
     fitted = [Ridge(alpha=0.1).fit(train[0][half == k], train[1][half == k]) for k in (0, 1)]
@@ -272,21 +247,19 @@ def test_three_encoders_are_gone_round_by_the_third(tmp_path):
     rows, people = planted(people=12)
     EmbeddingStore.create(tmp_path / "three", rows, people, dataset="three")
     flags = ("--methods=orthogonal", "--seeds=1,2")
-    rows, _ = run(stability, tmp_path / "o", f"--store={tmp_path / 'three'}", *flags)
+    rows, _ = measured(stability, tmp_path / "o", f"--store={tmp_path / 'three'}", *flags)
     ways = read(tmp_path / "o" / "three_way.csv")
     assert len(ways) == 2 * 6 and {way["via"] for way in ways} == {"alpha", "beta", "gamma"}
-    (way,) = [
-        way for way in ways if way["seed"] == "2" and way["source"] == "alpha" and way["target"] == "beta"
-    ]
-    here = {"source": "alpha", "target": "beta", "seed": 2, "measure": "three_way"}
-    assert way["via"] == "gamma" and value(rows, **here) == pytest.approx(float(way["value"]))
-    assert 0.5 < float(way["value"]) < 1
+    here = {"source": "alpha", "target": "beta", "seed": 2}
+    way = value(ways, **here, via="gamma")
+    assert value(rows, **here, measure="three_way") == pytest.approx(way)
+    assert 0.5 < way < 1
 
 
 def test_capacity_begins_with_ridge(first, tmp_path):
     flags = ("--l2=0.1", "--features=20", "--hidden=8", "--steps=20", "--measures=identification")
     one_way = (f"--store={first.store}", "--sources=alpha")
-    rows, _ = run(capacity, tmp_path / "o", *one_way, *flags)
+    rows, _ = measured(capacity, tmp_path / "o", *one_way, *flags)
     here = {"source": "alpha", "target": "gamma", "measure": "rank1"}
     expected = first.ridge_rank1(0.1)
     assert value(rows, **here, method="linear_features") == pytest.approx(expected, abs=1e-9)
@@ -300,7 +273,7 @@ def test_capacity_begins_with_ridge(first, tmp_path):
 def test_the_main_command_writes_intervals_differences_curves_and_views(stores, tmp_path):
     out = tmp_path / "o"
     flags = ("--methods=orthogonal,ridge", "--l2=0.1", "--fmr=0.01,0.1", "--heatmaps=none", "--seeds=42")
-    rows, _ = run(pairwise, out, f"--store={stores / 'first'}", *flags)
+    rows, _ = measured(pairwise, out, f"--store={stores / 'first'}", *flags)
     here = {"source": "alpha", "target": "gamma", "measure": "map"}
     for row in rows:
         if row["value"]:
@@ -322,23 +295,19 @@ def test_the_main_command_writes_intervals_differences_curves_and_views(stores, 
     views = read(out / "projection.csv")
     assert list(views[0]) == "dataset source target method stage side person x y".split()
     assert len(views) == 2 * 2 * 2 * 2 * 6 * 4 and {view["person"] for view in views} == set("012345")
-    apart = {
-        stage: spread([view for view in views if view["stage"] == stage]) for stage in ("before", "after")
-    }
+    apart = {}  # mean distance of the two sides of a photograph, in units of the whole picture
+    for stage in ("before", "after"):
+        place = [[float(view["x"]), float(view["y"])] for view in views if view["stage"] == stage]
+        place = np.reshape(place, (-1, 2, 24, 2))
+        apart[stage] = np.linalg.norm(place[:, 0] - place[:, 1], axis=2).mean() / place.std()
     assert apart["after"] < 0.5 * apart["before"]
-
-
-def spread(views):
-    """Mean distance of the two sides of a photograph, in units of the whole picture."""
-    place = np.array([[float(view["x"]), float(view["y"])] for view in views]).reshape(-1, 2, 24, 2)
-    return np.linalg.norm(place[:, 0] - place[:, 1], axis=2).mean() / place.std()
 
 
 def test_a_study_writes_every_part_as_its_command_does(stores, tmp_path, monkeypatch):
     out, both, told = tmp_path / "s", f"--stores={stores / 'first'},{stores / 'second'}", []
     monkeypatch.setattr(study.report, "write", lambda tree, *given, **more: told.append((tree, *given)))
     parts = ["ridge_path-first", "ridge_path-second", "transfer"]
-    assert drive(study, both, f"--out={out}", "--parts=transfer,ridge_path", "--tables=latex") == 0
+    succeed(study, both, f"--out={out}", "--parts=transfer,ridge_path", "--tables=latex", LIGHT)
     config = json.loads((out / "config.json").read_text())
     assert (config["driver"], config["parts"], config["failed"]) == ("study", parts, {})
     for part in parts:
@@ -353,7 +322,7 @@ def test_a_study_writes_every_part_as_its_command_does(stores, tmp_path, monkeyp
 def test_a_study_measures_maps_of_one_store_once(stores, tmp_path, monkeypatch):
     out, both = tmp_path / "s", f"--stores={stores / 'first'},{stores / 'second'}"
     monkeypatch.setattr(study.report, "write", lambda *given, **more: None)
-    assert drive(study, both, f"--out={out}", "--parts=pairwise,transfer", "--rank_k=1") == 0
+    succeed(study, both, f"--out={out}", "--parts=pairwise,transfer", "--rank_k=1", LIGHT)
     rows = read(out / "transfer" / "results.csv")
     for name in ("first", "second"):
         own = [row for row in rows if row["dataset"] == name and not row["test_dataset"]]
@@ -365,25 +334,23 @@ def test_a_study_measures_maps_of_one_store_once(stores, tmp_path, monkeypatch):
     assert len(read(out / "transfer" / "fits.csv")) == 2 * 4 * 2  # none of a store by itself
 
 
-def test_a_study_replaces_an_older_one_and_leaves_nothing_of_it(stores, tmp_path, capsys, monkeypatch):
-    out, alone = tmp_path / "s", f"--store={stores / 'first'}"
-    flags = (f"--out={out / 'ridge_path-first'}", "--penalties=7")
-    assert drive(ridge_path, alone, *flags) == 0
+def test_a_study_replaces_an_older_one_and_leaves_nothing_of_it(stores, tmp_path, monkeypatch):
+    out, store = tmp_path / "s", stores / "first"
+    succeed(ridge_path, f"--store={store}", f"--out={out / 'ridge_path-first'}", "--penalties=7", LIGHT)
     shutil.copytree(out / "ridge_path-first", out / "stability-first")
-    again = (f"--stores={stores / 'first'}", f"--out={out}", "--parts=ridge_path")
-    assert drive(study, *again) == 2
-    assert "add --overwrite" in capsys.readouterr().err
+    again = (f"--stores={store}", f"--out={out}", "--parts=ridge_path", LIGHT)
+    assert "add --overwrite" in refused_with(run(study, *again))
     older = (out / "ridge_path-first" / "results.csv").read_bytes()
-    assert drive(study, *again, "--overwrite", "--rank_k=900") == 2
-    assert drive(study, *again, "--overwrite", "--train_fraction=0.01") == 2  # no part could be done
+    for flag in ("--rank_k=900", "--train_fraction=0.01"):  # with the second, no part could be done
+        assert run(study, *again, "--overwrite", flag).returncode == 2
     assert (out / "ridge_path-first" / "results.csv").read_bytes() == older
-    assert drive(study, *again, "--overwrite") == 0
+    succeed(study, *again, "--overwrite")
     assert {path.name for path in out.iterdir()} == {"config.json", "ridge_path-first", "report"}
-    assert {row["at"] for row in read(out / "ridge_path-first" / "results.csv")} > {"0.001", "100.0"}
+    assert {row["at"] for row in read(out / "ridge_path-first")} > {"0.001", "100.0"}
     assert 'id="ridge_path-first"' in (out / "report" / "report.html").read_text(encoding="utf-8")
     monkeypatch.setattr(study.report, "write", lambda *given, **more: 1 / 0)
-    assert drive(study, *again, "--overwrite") == 1
-    assert "report: failed: ZeroDivisionError" in capsys.readouterr().out
+    failed = run(study, *again, "--overwrite")
+    assert failed.returncode == 1 and "report: failed: ZeroDivisionError" in failed.stdout
     assert {path.name for path in out.iterdir()} == {"config.json", "ridge_path-first"}
 
 
@@ -394,88 +361,23 @@ def test_every_part_of_the_table_is_there():
         assert {"out", "overwrite"} <= set(part.flags)
 
 
-@pytest.fixture(scope="module")
-def others(tmp_path_factory):
-    """Stores that do not go together."""
-    place = tmp_path_factory.mktemp("others")
-    rows, _ = planted(people=8)
-    alone = {"delta": rows["alpha"], "gamma": rows["gamma"]}
-    wider = {"alpha": rows["gamma"], "gamma": rows["gamma"]}
-    EmbeddingStore.create(place / "alone", alone, names(range(8)), dataset="alone")
-    EmbeddingStore.create(place / "wider", wider, names(range(8)), dataset="wider")
-    EmbeddingStore.create(place / "twin", wider, names(range(8)), dataset="first")
-    return place
-
-
 @pytest.mark.parametrize(
-    ("module", "flags", "named"),
+    ("command", "flags"),
     [
-        (transfer, "FIRST", "at least two directories"),
-        (transfer, "FIRST,{others}/alone", "'alone' has delta, gamma"),
-        (transfer, "FIRST,{others}/wider", "its width is 12 in 'first', 16 in 'wider'"),
-        (transfer, "FIRST,{others}/twin", "several data sets are called 'first'"),
-        (study, "FIRST,{others}/alone", "'alone' has delta, gamma"),
-        (study, "FIRST --parts=luck", "there is no part 'luck'"),
-        (study, "FIRST --parts=transfer", "--parts=transfer takes at least two stores"),
-        (study, "FIRST --rank_k=1,37", "rank 37; the gallery of seed 42 has 36 rows"),
-        (study, "FIRST --families=one:alpha+zeta", "an encoder 'zeta' that is not there"),
-        (study, "FIRST --tables=doc", "there is no format 'doc'"),
-        (study, "FIRST --fmr=2", "--fmr takes numbers above 0"),
-        (ridge_path, "--rank_k=37", "--rank_k asks for rank 37"),
-        (ridge_path, "--penalties=0,1", "--penalties takes numbers above 0"),
-        (data_efficiency, "--train_people=5,22", "a training size of 22 is asked for; there are 2 to 21"),
-        (data_efficiency, "--train_pairs=99", "a training size of 99 is asked for; there are 2 to 84"),
-        (data_efficiency, "--train_fractions=0.9", "a training size of 27 is asked for; there are 2 to 21"),
-        (data_efficiency, "--l2=cv", "--l2 takes one number or gcv"),
-        (rank_sweep, "--ranks=99", "--ranks asks for 99"),
-        (rank_sweep, "--methods=ridge", "there is no method 'ridge'; there are reduced_rank"),
-        (capacity, "--features=0", "--features takes a whole number of 1 or more"),
-        (stability, "--methods=reduced_rank", "reduced_rank is not among its methods"),
-        (pairwise, "--gallery=first", "--intervals goes with --gallery=all"),
+        (ridge_path, ["--penalties=0.1"]),
+        (data_efficiency, ["--train_fractions=0.7", "--train_pairs=none", "--methods=ridge"]),
     ],
 )
-def test_bad_input_gets_one_sentence(stores, others, tmp_path, capsys, module, flags, named):
-    kind = "stores" if flags.startswith("FIRST") else "store"
-    first = f"--{kind}={stores / 'first'}"
-    given = flags.replace("FIRST", first) if kind == "stores" else f"{first} {flags}"
-    assert drive(module, f"--out={tmp_path / 'o'}", *given.format(others=others).split()) == 2
-    error = capsys.readouterr().err
-    assert named in error and len(error.splitlines()) == 1, error
-    assert not (tmp_path / "o").exists()
-
-
-def test_nobody_left_to_fit_on_is_said_with_the_way_out(stores, tmp_path, capsys):
-    rows, _ = planted(people=8)
-    pair = {name: rows[name] for name in ("alpha", "gamma")}
-    EmbeddingStore.create(tmp_path / "few", pair, names(range(8)), dataset="few")
-    flags = ("--protocol=published", "--methods=ridge")
-    assert (
-        drive(transfer, f"--stores={stores / 'first'},{tmp_path / 'few'}", f"--out={tmp_path / 'o'}", *flags)
-        == 2
-    )
-    assert "--same_names=unrelated" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("module", [ridge_path, data_efficiency])
-def test_published_numbers_on_real_embeddings(shared, lfw_dev, tmp_path, module):
+def test_published_numbers_on_real_embeddings(shared, lfw_dev, tmp_path, command, flags):
     """As an independent float64 script has them for ridge with penalty 0.1 on 70 % of the people."""
-    flags = {
-        ridge_path: ["--penalties=0.1"],
-        data_efficiency: ["--train_fractions=0.7", "--train_pairs=none"],
-    }[module]
-    flags += [
-        "--protocol=published",
-        "--models=mobilefacenet,dlib_resnet",
-        "--measures=identification,verification",
-    ]
-    flags += ["--methods=ridge"] if module is data_efficiency else []
-    assert drive(module, f"--store={lfw_dev}", f"--out={tmp_path / 'o'}", *flags) == 0
-    rows = read(tmp_path / "o" / "results.csv")
+    more = ("--protocol=published", "--models=mobilefacenet,dlib_resnet")
+    more += ("--measures=identification,verification", f"--store={lfw_dev}")
+    rows, _ = measured(command, tmp_path / "o", *flags, *more)
     reference = json.loads((shared / "data" / "reference.json").read_text())["rows"]
     for source, target in (("mobilefacenet", "dlib_resnet"), ("dlib_resnet", "mobilefacenet")):
-        wanted = {"source": source, "target": target, "method": "ridge0.1", "seed": 42}
-        (expected,) = [row for row in reference if all(row[key] == item for key, item in wanted.items())]
         here = {"source": source, "target": target}
+        wanted = {**here, "method": "ridge0.1", "seed": 42}
+        (expected,) = [row for row in reference if all(row[key] == item for key, item in wanted.items())]
         for own in ("included", "excluded"):
             for name in ("rank1", "rank5", "rank10", "rank20"):
                 found = value(rows, **here, own_photograph=own, measure=name)

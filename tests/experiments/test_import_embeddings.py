@@ -2,22 +2,20 @@
 
 import pathlib
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterable
 
+import commands
 import ml_dtypes
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 import safetensors.numpy
+from processes import finished, start
 
 from experiments import import_embeddings
-from experiments.run import cli
 from jaxalign.data import EmbeddingStore
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ROWS = 6
 PEOPLE = ["ann", "ann", "bo", "bo", "cy", "cy"]
 SAMPLES = [f"{person}/{row}.jpg" for row, person in enumerate(PEOPLE)]
@@ -34,15 +32,13 @@ class Evil:
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch):
     """Runs the importer in an empty directory; gives exit status, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            cli.run(import_embeddings.main, ["import_embeddings", *arguments], values=import_embeddings.FLAGS)
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
+        done = commands.run(import_embeddings, *arguments)
+        return done.returncode, done.stdout, done.stderr
 
     return run
 
@@ -59,55 +55,36 @@ def write_csv(
 
 def write_parquet(name, order: Iterable[int] = range(ROWS), **columns):
     rows = list(order)
-    columns = {"arc": A[rows].tolist()} | columns
-    columns = {"path": [SAMPLES[row] for row in rows], "identity": [PEOPLE[row] for row in rows]} | columns
+    names = {"path": [SAMPLES[row] for row in rows], "identity": [PEOPLE[row] for row in rows]}
+    columns = {**names, "arc": A[rows].tolist(), **columns}
     pyarrow.parquet.write_table(pyarrow.table({k: v for k, v in columns.items() if v is not None}), name)
 
 
-def save_as(kind):
-    if kind == "npy":
-        np.save("a.npy", A)
-        return "arc=a.npy"
-    if kind == "npz":
-        np.savez("a.npz", features=A)
-        return "arc=a.npz"
-    if kind == "npz of several":
-        np.savez_compressed("a.npz", other=B, features=A)
-        return "arc=a.npz#features"
-    if kind == "safetensors":
-        safetensors.numpy.save_file({"features": A}, "a.safetensors")
-        return "arc=a.safetensors"
-    if kind == "safetensors of several":
-        safetensors.numpy.save_file({"features": A, "other": B}, "a.safetensors")
-        return "arc=a.safetensors#features"
-    if kind == "parquet":
-        write_parquet(
-            "a.parquet",
-            arc=pyarrow.array(A.tolist(), pyarrow.list_(pyarrow.float32())),
-            identity=None,
-            path=None,
-        )
-        return "arc=a.parquet"
-    fixed = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(A.reshape(-1)), 4)
-    write_parquet("a.parquet", arc=fixed, other=B.astype(float).tolist(), identity=None, path=None)
-    return "arc=a.parquet#arc"
+def save_safetensors(**arrays):
+    safetensors.numpy.save_file(arrays, "a.safetensors")
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "npy",
-        "npz",
-        "npz of several",
-        "safetensors",
-        "safetensors of several",
-        "parquet",
-        "parquet of several",
-    ],
-)
-def test_every_format_gives_the_same_store(run, kind):
+FIXED = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(A.reshape(-1)), 4)
+LISTS = pyarrow.array(A.tolist(), pyarrow.list_(pyarrow.float32()))
+NAMELESS = {"identity": None, "path": None}
+FORMATS = {
+    "a.npy": lambda: np.save("a.npy", A),
+    "a.npz": lambda: np.savez("a.npz", features=A),
+    "a.npz#features": lambda: np.savez_compressed("a.npz", other=B, features=A),
+    "a.safetensors": lambda: save_safetensors(features=A),
+    "a.safetensors#features": lambda: save_safetensors(features=A, other=B),
+    "a.parquet": lambda: write_parquet("a.parquet", arc=LISTS, **NAMELESS),
+    "a.parquet#arc": lambda: write_parquet(
+        "a.parquet", arc=FIXED, other=B.astype(float).tolist(), **NAMELESS
+    ),
+}
+
+
+@pytest.mark.parametrize("given", FORMATS)
+def test_every_format_gives_the_same_store(run, given):
     write_csv()
-    status, out, err = run("--out=store", "--identities=people.csv", f"--embeddings={save_as(kind)}")
+    FORMATS[given]()
+    status, out, err = run("--out=store", "--identities=people.csv", f"--embeddings=arc={given}")
     assert (status, err) == (0, "")
     assert out == "store: data set store, 6 samples of 3 people\n  arc: [6, 4] float32\n"
     store = EmbeddingStore.open("store")
@@ -117,33 +94,27 @@ def test_every_format_gives_the_same_store(run, kind):
     assert store.sample_ids.tolist() == SAMPLES
 
 
-def people_as(kind):
-    if kind == "tsv":
-        write_csv("people.tsv", "sample_id\tidentity", separator="\t")
-        return "people.tsv"
-    if kind == "list":
-        pathlib.Path("people.txt").write_text("\ufeff" + "\r\n".join(SAMPLES) + "\n\n")
-        return "people.txt"
-    if kind == "deep list":
-        pathlib.Path("people.lst").write_text("\n".join(f"/data/faces/{sample}" for sample in SAMPLES))
-        return "people.lst"
-    if kind == "other names":
-        write_csv(header="Path,Subject")
-    if kind == "quoted":
-        write_csv(header='"sample_id", "identity"', separator=", ")
-    if kind == "parquet":
-        write_parquet("people.parquet", arc=None)
-        return "people.parquet"
-    if kind == "npz":
-        np.savez("people.npz", labels=np.array(PEOPLE), filenames=np.array(SAMPLES), extra=A)
-        return "people.npz"
-    return "people.csv"
+def write(name, content):
+    return lambda: pathlib.Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-@pytest.mark.parametrize("kind", ["tsv", "list", "deep list", "other names", "quoted", "parquet", "npz"])
+WHO = {  # how, the file, and what writes it
+    "tsv": ("people.tsv", lambda: write_csv("people.tsv", "sample_id\tidentity", separator="\t")),
+    "list": ("people.txt", write("people.txt", "\ufeff" + "\r\n".join(SAMPLES) + "\n\n")),
+    "deep list": ("people.lst", write("people.lst", "\n".join(f"/data/faces/{name}" for name in SAMPLES))),
+    "other names": ("people.csv", lambda: write_csv(header="Path,Subject")),
+    "quoted": ("people.csv", lambda: write_csv(header='"sample_id", "identity"', separator=", ")),
+    "parquet": ("people.parquet", lambda: write_parquet("people.parquet", arc=None)),
+    "npz": ("people.npz", lambda: np.savez("people.npz", labels=PEOPLE, filenames=SAMPLES, extra=A)),
+}
+
+
+@pytest.mark.parametrize("kind", WHO)
 def test_every_way_to_say_who_is_on_a_row(run, kind):
+    name, write_it = WHO[kind]
+    write_it()
     np.save("a.npy", A)
-    assert run("--out=store", f"--identities={people_as(kind)}", "--embeddings=a.npy")[::2] == (0, "")
+    assert run("--out=store", f"--identities={name}", "--embeddings=a.npy")[::2] == (0, "")
     store = EmbeddingStore.open("store")
     assert store.encoders == ("a",)  # named after its file
     assert store.identities.tolist() == PEOPLE
@@ -277,18 +248,6 @@ def test_other_identities_of_the_same_people_are_no_contradiction(run, base):
     assert EmbeddingStore.open(base)["more"].tobytes() == A.tobytes()
 
 
-def save_evil_npz():
-    np.savez("evil.npz", features=A, labels=np.array([Evil()] * ROWS, object), allow_pickle=True)
-
-
-def save_evil_npy():
-    np.save("evil.npy", np.full((ROWS, 2), Evil(), object), allow_pickle=True)
-
-
-def write(name, content):
-    return lambda: pathlib.Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
 def cut(name, source, size):
     return lambda: pathlib.Path(name).write_bytes(pathlib.Path(source).read_bytes()[:size])
 
@@ -296,10 +255,6 @@ def cut(name, source, size):
 def several():
     np.savez("s.npz", one=A, two=A)
     safetensors.numpy.save_file({"one": A, "two": A}, "s.safetensors")
-
-
-def ragged():
-    write_parquet("r.parquet", arc=[[1.0, 2.0]] * 4 + [[1.0]] + [[1.0, 2.0]])
 
 
 def bad_magic():
@@ -324,8 +279,13 @@ def parquet(name, *order, **columns):
     return lambda: write_parquet(name, *order, **columns)
 
 
+EVIL = np.array([Evil()] * ROWS, object)
+RAGGED = [[1.0, 2.0]] * 4 + [[1.0]] + [[1.0, 2.0]]
+OTHERS = np.roll(PEOPLE, 1)
+HOLE = [[1.0]] * 3 + [None] + [[1.0]] * 2
 MAKE = "--out=new --identities=people.csv --embeddings="
 NEW = "--out=new --embeddings=a.npy --identities="
+NEW_M = NEW.replace("a.npy", "m.parquet")
 ADD = "--out=store --add --embeddings="
 REFUSED = [
     (None, "", "--out is missing"),
@@ -337,8 +297,8 @@ REFUSED = [
     (lambda: pathlib.Path("d.npy").mkdir(), MAKE + "d.npy", "d.npy is not a file"),
     (write("a.pkl", pickle.dumps(Evil())), MAKE + "a.pkl", "a.pkl: embeddings are read from .npy"),
     (write("a.txt", "1 2"), MAKE + "a.txt", "a.txt: embeddings are read from .npy"),
-    (save_evil_npy, MAKE + "evil.npy", "evil.npy holds pickled Python objects"),
-    (save_evil_npz, MAKE + "evil.npz", "evil.npz holds pickled Python objects"),
+    (array("evil.npy", EVIL), MAKE + "evil.npy", "evil.npy holds pickled Python objects"),
+    (arrays("evil.npz", features=A, labels=EVIL), MAKE + "evil.npz", "evil.npz holds pickled Python objects"),
     (write("p.npy", pickle.dumps(Evil())), MAKE + "p.npy", "p.npy is damaged or no .npy"),
     (write("p.npz", pickle.dumps(Evil())), MAKE + "p.npz", "p.npz is damaged or no .npz"),
     (cut("c.npy", "a.npy", 150), MAKE + "c.npy", "c.npy is damaged or no .npy"),
@@ -352,12 +312,8 @@ REFUSED = [
     (None, MAKE + "a.npy#x", "a.npy holds one array without a name"),
     (parquet("l.parquet", arc=None), MAKE + "l.parquet", "l.parquet"),
     (parquet("l.parquet"), MAKE + "l.parquet#path", "column 'path' must hold lists of floats"),
-    (ragged, MAKE + "r.parquet", "lists of different length: 2 in row 0, 1 in row 4"),
-    (
-        parquet("g.parquet", arc=[[1.0]] * 3 + [None] + [[1.0]] * 2),
-        MAKE + "g.parquet",
-        "g.parquet: column 'arc'",
-    ),
+    (parquet("r.parquet", arc=RAGGED), MAKE + "r.parquet", "different length: 2 in row 0, 1 in row 4"),
+    (parquet("g.parquet", arc=HOLE), MAKE + "g.parquet", "g.parquet: column 'arc'"),
     (array("f.npy", A[:4]), MAKE + "f.npy", "f.npy has 4 rows, there are 6 samples"),
     (array("o.npy", A * 1e6), MAKE + "o.npy --dtype=float16", "use --dtype=keep"),
     (array("i.npy", np.zeros((ROWS, 2), np.int8)), MAKE + "i.npy", "encoder 'i': expected float16"),
@@ -366,58 +322,30 @@ REFUSED = [
     # Files that say who is on a row.
     (None, NEW + "x.csv", "x.csv is missing"),
     (write("p.json", "{}"), NEW + "p.json", "p.json"),
-    (
-        lambda: write_csv("who.csv", "wer"),
-        NEW + "who.csv",
-        "there are 7 samples. Is its first line a header?",
-    ),
+    (lambda: write_csv("who.csv", "wer"), NEW + "who.csv", "7 samples. Is its first line a header?"),
     (write("who.csv", "a,b\n1,2\n"), NEW + "who.csv", "who.csv has no column 'identity'; it has a, b."),
     (None, NEW + "people.csv --identity_column=who --sample_column=what", "people.csv has no column 'who'"),
-    (
-        write("who.csv", "sample_id,identity\na,ann\nb,\n"),
-        NEW + "who.csv",
-        "who.csv: identity is missing in 1 row",
-    ),
+    (write("who.csv", "sample_id,identity\na,ann\nb,\n"), NEW + "who.csv", "identity is missing in 1 row"),
     (write("who.csv", "sample_id,identity\na,ann\nb\n"), NEW + "who.csv", "who.csv: record 3"),
     (write("who.csv", "identity,identity\na,ann\n"), NEW + "who.csv", "who.csv: two columns have one name"),
     (write("who.csv", b"\xff\xfe"), NEW + "who.csv", "who.csv is not a CSV file in UTF-8"),
     (write("e.csv", ""), NEW + "e.csv", "e.csv is empty"),
     (write("e.txt", "\n"), NEW + "e.txt", "e.txt is empty"),
     (write("l.txt", "ann/1.jpg\n./2.jpg\n"), NEW + "l.txt", "l.txt, line 2: expected person/photo.jpg"),
-    (
-        write("l.txt", "\n".join([*SAMPLES[:5], SAMPLES[0]])),
-        NEW + "l.txt",
-        "more than one row (first: 'ann/0.jpg')",
-    ),
+    (write("l.txt", "\n".join([*SAMPLES[:5], SAMPLES[0]])), NEW + "l.txt", "(first: 'ann/0.jpg')"),
     # Rows that do not belong together.
-    (
-        parquet("m.parquet", [0, 1, 2]),
-        MAKE + "m.parquet",
-        "m.parquet lacks 3 of 6 samples (first: 'bo/3.jpg'",
-    ),
+    (parquet("m.parquet", [0, 1, 2]), MAKE + "m.parquet", "lacks 3 of 6 samples (first: 'bo/3.jpg'"),
     (parquet("m.parquet", [0, 1, 2, 3, 4, 5, 5]), MAKE + "m.parquet", "m.parquet: 1 names come twice"),
-    (
-        arrays("o.npz", features=A, labels=np.roll(PEOPLE, 1)),
-        MAKE + "o.npz",
-        "o.npz has other people on its rows",
-    ),
+    (arrays("o.npz", features=A, labels=OTHERS), MAKE + "o.npz", "o.npz has other people on its rows"),
     (arrays("o.npz", features=A, labels=["x"] * ROWS), MAKE + "o.npz", "o.npz has other people on its rows"),
-    (
-        other_orders,
-        NEW.replace("a.npy", "m.parquet") + "who.csv --embeddings=n.parquet",
-        "m.parquet and n.parquet",
-    ),
+    (other_orders, f"{NEW_M}who.csv --embeddings=n.parquet", "m.parquet and n.parquet"),
     # Stores that are there, or not.
     (None, MAKE.replace("new", "store") + "a.npy", "store holds a store already"),
     (None, "--out=new --add --embeddings=a.npy", "there is no store at new"),
     (None, ADD + "arc=a.npy", "there is already an encoder 'arc'"),
     (array("f.npy", A[:4]), ADD + "f.npy", "f.npy has 4 rows"),
     (array("f.npy", A.astype(int)), ADD + "ok=a.npy --embeddings=f.npy", "encoder 'f': expected float16"),
-    (
-        arrays("o.npz", features=A, labels=np.roll(PEOPLE, 1)),
-        ADD + "o.npz",
-        "o.npz has other people on its rows",
-    ),
+    (arrays("o.npz", features=A, labels=OTHERS), ADD + "o.npz", "o.npz has other people on its rows"),
     (None, ADD + "a.npy --overwrite", "--add only adds encoders"),
 ]
 
@@ -444,17 +372,12 @@ def test_the_command_of_the_docstring(tmp_path):
     np.save(tmp_path / "arcface.npy", A)
     np.savez(tmp_path / "clip.npz", features=B)
     (tmp_path / "people.csv").write_text("identity\n" + "\n".join(PEOPLE))
-    command = [sys.executable, "-m", "experiments.import_embeddings", f"--out={tmp_path}/my_store"]
-    command += [f"--identities={tmp_path}/people.csv", f"--embeddings=arcface={tmp_path}/arcface.npy"]
-    command += [f"--embeddings=clip={tmp_path}/clip.npz#features"]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    command = ["-m", "experiments.import_embeddings", "--out=my_store", "--identities=people.csv"]
+    command += ["--embeddings=arcface=arcface.npy", "--embeddings=clip=clip.npz#features"]
+    (done,) = finished([start(*command, cache=tmp_path, cwd=tmp_path)])
+    assert (done.returncode, done.stderr) == (0, "")
     assert EmbeddingStore.open(tmp_path / "my_store").dims == {"arcface": 4, "clip": 3}
-    helped = subprocess.run(
-        [*command[:3], "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert (helped.returncode, helped.stderr) == (0, "")
-    assert "python -m experiments.import_embeddings --out=my_store --identities=people.csv" in helped.stdout
-    assert all(
-        f"--{name}" in helped.stdout for name in ("embeddings=", "identities=", "[no]add", "[no]overwrite")
-    )
+    shown = commands.succeed(import_embeddings, "--help").stdout
+    assert "python -m experiments.import_embeddings --out=my_store --identities=people.csv" in shown
+    for flag in ("embeddings=", "identities=", "[no]add", "[no]overwrite"):
+        assert f"--{flag}" in shown

@@ -1,6 +1,5 @@
 """The main command as two real processes: one is killed, both start again, and the results are those of one process."""
 
-import csv
 import json
 import os
 import signal
@@ -9,11 +8,11 @@ import types
 
 import jax
 import pytest
+from commands import read, run, succeed
 from planted import make_store, planted, refused_with
 from processes import TESTS, finished, free_port, start
 
 from experiments import pairwise
-from experiments.run import cli
 from experiments.run.units import Units
 
 SEED = 42
@@ -34,19 +33,6 @@ def start_both(store, out, cache, logs):
     ]
 
 
-def wait_for_a_part(directory, started):
-    deadline = time.monotonic() + 200
-    while not (found := list(directory.glob("out.*.parts/*.json"))):
-        assert started[0].poll() is None and time.monotonic() < deadline, "no part was kept"
-        time.sleep(0.02)
-    return found
-
-
-def read(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("stores") / "planted")
@@ -56,15 +42,7 @@ def store(tmp_path_factory):
 def alone(store, tmp_path_factory):
     """One process, this one."""
     out = tmp_path_factory.mktemp("alone") / "out"
-    before = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(SystemExit) as ended:
-        cli.run(
-            pairwise.main,
-            ["driver", f"--store={store}", f"--out={out}", "--compilation_cache=none", *RUN],
-            values=pairwise.FLAGS,
-        )
-    jax.config.update("jax_enable_compilation_cache", before)
-    assert not ended.value.code
+    succeed(pairwise, f"--store={store}", f"--out={out}", *RUN)
     return out
 
 
@@ -74,10 +52,13 @@ def together(store, tmp_path_factory):
     directory, cache = tmp_path_factory.mktemp("together"), tmp_path_factory.mktemp("cache")
     out = directory / "out"
     started = start_both(store, out, cache, [directory / "first0", directory / "first1"])
-    wait_for_a_part(directory, started)
+    deadline = time.monotonic() + 200
+    while not list(directory.glob("out.*.parts/*.json")):
+        assert started[0].poll() is None and time.monotonic() < deadline, "no part was kept"
+        time.sleep(0.02)
     started[1].send_signal(signal.SIGKILL)
     killed = finished(started, timeout=30)
-    kept = wait_for_a_part(directory, [types.SimpleNamespace(poll=lambda: None)])
+    kept = list(directory.glob("out.*.parts/*.json"))
     left = sorted(path.name for path in directory.iterdir() if not path.name.startswith("first"))
     units = Units(kept[0].parent, json.loads(kept[0].read_text())["of"])
     content = units.read(kept[0].stem)
@@ -85,10 +66,8 @@ def together(store, tmp_path_factory):
     units.write(kept[0].stem, content)
     logs = [directory / "again0", directory / "again1"]
     again = finished(start_both(store, out, cache, logs))
-    overwritten = [list(map(int, log.read_text().split())) for log in logs]
-    return types.SimpleNamespace(
-        out=out, killed=killed, kept=kept, left=left, again=again, overwritten=overwritten
-    )
+    noise = [list(map(int, log.read_text().split())) for log in logs]
+    return types.SimpleNamespace(out=out, killed=killed, kept=kept, left=left, again=again, noise=noise)
 
 
 def test_the_end_of_one_ends_the_other_with_a_sentence(together):
@@ -108,9 +87,7 @@ def test_a_rerun_goes_on_and_computes_no_finished_part_again(together, alone):
     assert "Goes on where a run was cut short: 1 parts are done." in together.again[0].stderr
     assert together.again[1].stdout == ""
     changed = [row for row in read(together.out / "results.csv") if row["value"] == str(TAMPERED)]
-    assert {row["method"] for row in changed} == {
-        "identity"
-    }  # as it stands, and relative to the encoders' own
+    assert {row["method"] for row in changed} == {"identity"}  # itself, and relative to the encoders' own
     assert not list(together.out.parent.glob("*.parts"))
 
 
@@ -122,48 +99,39 @@ def test_numbers_are_those_of_one_process(together, alone):
             for column, value in one.items():
                 # Ridge's is in another norm where a device's pairs of a source differ in their penalties.
                 if column != "condition" and value not in (other[column], str(TAMPERED)):
-                    assert float(value) == pytest.approx(float(other[column]), rel=1e-5, abs=1e-5), (
-                        column,
-                        one,
-                    )
+                    expected = pytest.approx(float(other[column]), rel=1e-5, abs=1e-5)
+                    assert float(value) == expected, (column, one)
     assert json.loads((together.out / "config.json").read_text())["processes"] == 2
 
 
 def test_every_process_reads_only_its_training_rows(together, alone):
     """``run_pairwise.py`` has overwritten all others, and the numbers above are still those of one process."""
-    for counts in together.overwritten:
+    for counts in together.noise:
         assert len(counts) == 3
         assert min(counts) >= 10  # of 84, for each encoder
 
 
-def refused(cases, tmp_path, **environment):
+def refused(cases, tmp_path):
     """Starts a process with the flags of each case; the sentence of each, all of which exit with status 2."""
-    port = free_port()
-    common = ("-m", "experiments.pairwise", f"--out={tmp_path / 'out'}", "--heatmaps=none")
-    together = (f"--coordinator=127.0.0.1:{port}", f"--num_processes={len(cases)}")
+    together = (f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={len(cases)}")
+    common = ("-m", "experiments.pairwise", f"--out={tmp_path / 'out'}", "--heatmaps=none", *together)
     started = [
-        start(*common, *together, f"--process_id={index}", *case, cache=tmp_path, **environment)
-        for index, case in enumerate(cases)
+        start(*common, f"--process_id={index}", *case, cache=tmp_path) for index, case in enumerate(cases)
     ]
     return [refused_with(done) for done in finished(started)]
 
 
-def test_a_store_that_differs_between_hosts_is_named_before_any_work(store, tmp_path):
+def test_what_differs_between_hosts_is_named_before_any_work(store, tmp_path):
     embeddings, _ = planted()
     embeddings["beta"][0, 0] += 1
     other = make_store(tmp_path / "planted", embeddings)
     same = make_store(tmp_path / "elsewhere")
-    sentences = refused([[f"--store={path}"] for path in (store, same, other)], tmp_path)
+    cases = [[f"--store={store}"], [f"--store={same}"], [f"--store={other}", "--max_per_person=3"]]
+    sentences = refused(cases, tmp_path)
     assert len(set(sentences)) == 1
+    assert "max_per_person is 0 at process 0, 3 at process 2" in sentences[0]
     assert "store 'planted': checksum of beta is" in sentences[0]
-    assert "at process 2" in sentences[0]
     assert "alpha" not in sentences[0]
-
-
-def test_flags_that_differ_between_hosts_are_named(store, tmp_path):
-    sentences = refused([[f"--store={store}"], [f"--store={store}", "--max_per_person=3"]], tmp_path)
-    assert len(set(sentences)) == 1
-    assert "max_per_person is 0 at process 0, 3 at process 1" in sentences[0]
 
 
 def test_a_mistake_of_one_process_is_told_to_all(store, tmp_path):
@@ -177,41 +145,16 @@ def test_a_mistake_of_one_process_is_told_to_all(store, tmp_path):
     assert "beta.npy" in second
 
 
-TOGETHER = ["--coordinator=a:1", "--num_processes=2", "--process_id=0"]
-BAD = {
-    "both ways": (["--hosts=auto", "--process_id=0"], "--hosts=auto and --process_id"),
-    "incomplete": (["--coordinator=127.0.0.1:1"], "--num_processes and --process_id"),
-    "number": ([*TOGETHER, "--process_id=2"], "got 2"),
-    "no port": ([*TOGETHER, "--coordinator=a"], "host:port"),
-    "photographs": ([*TOGETHER, "--images=folder:x", "--models=clip"], "--images"),
-    "maps": ([*TOGETHER, "--save_maps"], "--save_maps"),
-    "nothing detected": (["--hosts=auto"], "neither a TPU pod slice nor SLURM"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_a_mistake_is_one_sentence_and_nothing_is_written(case, store, tmp_path, monkeypatch, capsys):
-    given, words = BAD[case]
+def test_processes_that_cannot_be_found_are_refused(store, tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_", "JAX_COORDINATOR"))]:
         monkeypatch.delenv(name)
-    command = [f"--store={store}", f"--out={tmp_path / 'out'}", "--heatmaps=none", *given]
-    if case == "nothing detected":  # JAX must not have been used before
-        (done,) = finished([start("-m", "experiments.pairwise", *command, cache=tmp_path)])
-    else:
-        with pytest.raises(SystemExit) as ended:
-            cli.run(pairwise.main, ["driver", *command], values=pairwise.FLAGS)
-        captured = capsys.readouterr()
-        done = types.SimpleNamespace(returncode=ended.value.code, stdout=captured.out, stderr=captured.err)
-    assert words in refused_with(done)
+    command = (f"--store={store}", f"--out={tmp_path / 'out'}", "--hosts=auto")
+    (done,) = finished([start("-m", "experiments.pairwise", *command, cache=tmp_path)])
+    assert "neither a TPU pod slice nor SLURM" in refused_with(done)
     assert not (tmp_path / "out").exists()
 
 
-def test_one_process_among_one_is_a_usual_run(store, tmp_path, capsys):
-    one = ["--coordinator=127.0.0.1:9", "--num_processes=1", "--process_id=0", "--ranks=999"]
-    with pytest.raises(SystemExit):
-        cli.run(
-            pairwise.main,
-            ["driver", f"--store={store}", f"--out={tmp_path / 'out'}", *one],
-            values=pairwise.FLAGS,
-        )
+def test_one_process_among_one_is_a_usual_run(store, tmp_path):
+    one = ("--coordinator=127.0.0.1:9", "--num_processes=1", "--process_id=0", "--ranks=999")
+    run(pairwise, f"--store={store}", f"--out={tmp_path / 'out'}", *one)
     assert not jax.distributed.is_initialized()

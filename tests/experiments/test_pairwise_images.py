@@ -1,56 +1,31 @@
-"""The main driver from photographs: embedded once, kept, and mixed with a store of embeddings made elsewhere."""
+"""The main command from photographs: embedded once and cached, joined with a store made elsewhere, and controls."""
 
-import csv
+import math
 import os
-import pathlib
-import subprocess
-import sys
+from collections import Counter
 
 import numpy as np
 import pytest
+from commands import read, succeed, value
+from numpy_encoders import NumpyEncoder
 from PIL import Image
-from planted import refused_with
 
-from jaxalign import EmbeddingStore
+from experiments import pairwise
+from jaxalign.data import EmbeddingStore
+from jaxalign.report import Measure, Row
+from jaxalign.report.part import OWN, Part, relative_rows
+from jaxalign.report.sections.comparison import controls_table
+from jaxalign.report.tables import Value
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PEOPLE, PER_PERSON = 20, 4
-MODULE = '''
-import pathlib
-import numpy as np
-from jaxalign.vision.encoders import Preprocessing
-
-
-class Pixels:
-    """A random projection of pixels that notes each of its calls."""
-
-    batch_size = 16
-    preprocessing = Preprocessing(size=(8, 8), resize=(8, 8))
-
-    def __init__(self, seed, dim):
-        self.name, self.dim = f"pixels{seed}", dim
-        self.weights = np.random.default_rng(seed).standard_normal((192, dim)).astype(np.float32)
-
-    def prepare(self, image):
-        return self.preprocessing.prepare(image)
-
-    def encode(self, images):
-        with open("calls.txt", "a") as file:
-            file.write(f"{self.name} {len(images)}\\n")
-        return (images.reshape(len(images), -1) / np.float32(255)) @ self.weights
-
-    def describe(self):
-        return {"name": self.name}
-
-
-def pixels(seed, dim="12"):
-    return Pixels(int(seed), int(dim))
-'''
+SMALL, WIDE = "python:numpy_encoders:small", "python:numpy_encoders:wide"
+QUICK = ("--methods=orthogonal", "--seeds=1", "--heatmaps=none", "--measures=identification")
 
 
 @pytest.fixture
-def place(tmp_path):
-    """Photographs (people are mixtures of six patterns, with noise) and a module with encoders."""
+def drive(tmp_path, monkeypatch):
+    """Runs the command on ``faces``: people are mixtures of six patterns, with noise. Gives rank-1 of each pair."""
+    monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     patterns = random.normal(0, 15, (6, 8, 8, 3))
     for person in range(PEOPLE):
@@ -60,87 +35,114 @@ def place(tmp_path):
         for number in range(PER_PERSON):
             noisy = np.clip(face + random.normal(0, 4, face.shape), 0, 255).astype(np.uint8)
             Image.fromarray(noisy).save(directory / f"{number}.png")
-    (tmp_path / "made.py").write_text(MODULE)
-    return tmp_path
+
+    def drive(*flags):
+        flags = ("--images=folder:faces", "--embedding_cache=cache", "--out=out", "--overwrite", *flags)
+        succeed(pairwise, *QUICK, *flags)
+        rows = [row for row in read(tmp_path / "out") if row["measure"] == "rank1"]
+        return {(row["source"], row["target"]): float(row["value"]) for row in rows}
+
+    return drive
 
 
-def drive(place, *flags):
-    path = os.pathsep.join([str(REPOSITORY), str(place)])
-    more = {"XDG_CACHE_HOME": str(place / "cache"), "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "experiments.pairwise", "--methods=orthogonal", "--seeds=1"]
-    command += ["--heatmaps=none", "--measures=identification", "--overwrite", "--out=out", *flags]
-    options = {"env": {**os.environ, **more}, "capture_output": True, "text": True, "timeout": 300}
-    return subprocess.run(command, cwd=place, **options)
+def test_photographs_are_embedded_once(drive, monkeypatch):
+    seen = Counter()
+    encode = NumpyEncoder.encode
 
+    def count(self, images):
+        seen[self.name] += len(images)
+        return encode(self, images)
 
-def results(place):
-    with (place / "out" / "results.csv").open(newline="") as file:
-        return {
-            (row["source"], row["target"]): float(row["value"])
-            for row in csv.DictReader(file)
-            if row["measure"] == "rank1"
-        }
-
-
-def calls(place):
-    path = place / "calls.txt"
-    return path.read_text().split("\n")[:-1] if path.exists() else []
-
-
-FIRST, SECOND = "python:made:pixels?seed=1", "python:made:pixels?seed=2&dim=16"
-
-
-def test_photographs_are_embedded_once(place):
-    flags = ["--images=folder:faces", f"--models={FIRST},{SECOND}"]
-    done = drive(place, *flags)
-    assert done.returncode == 0, done.stderr
-    first = results(place)
-    assert first.keys() == {("pixels1", "pixels2"), ("pixels2", "pixels1")}
+    monkeypatch.setattr(NumpyEncoder, "encode", count)
+    first = drive(f"--models={SMALL},{WIDE}")
+    assert first.keys() == {("small", "wide"), ("wide", "small")}
     assert min(first.values()) > 0.8
-    there = len(calls(place))
-    assert there == 4  # 80 photographs, 64 in a batch, two encoders
-    assert drive(place, *flags).returncode == 0
-    assert len(calls(place)) == there
-    assert results(place) == first
-    assert (
-        drive(place, "--images=folder:faces", f"--models={FIRST},python:made:pixels?seed=3").returncode == 0
-    )
-    assert [call.split()[0] for call in calls(place)[there:]] == ["pixels3", "pixels3"]
-    os.utime(place / "faces" / "person03" / "2.png", (0, 0))
-    assert drive(place, *flags).returncode == 0
-    assert len(calls(place)) > there + 2  # a photograph whose file changed is another photograph
+    assert seen == {"small": 80, "wide": 80}
+    assert drive(f"--models={SMALL},{WIDE}") == first
+    assert seen == {"small": 80, "wide": 80}
+    drive(f"--models={SMALL},{SMALL}?name=third")
+    assert seen == {"small": 80, "wide": 80, "third": 80}
+    os.utime("faces/person03/2.png", (0, 0))
+    drive(f"--models={SMALL},{WIDE}")
+    assert seen["small"] > 80 < seen["wide"]  # a photograph whose file changed is another photograph
 
 
-def test_a_store_stands_beside_photographs(place):
+def test_a_store_stands_beside_photographs(drive, tmp_path):
     names = [f"person{person:02d}/{number}.png" for person in range(PEOPLE) for number in range(PER_PERSON)]
     order = np.random.default_rng(0).permutation(len(names))[5:]
-    pixels = [np.asarray(Image.open(place / "faces" / names[k]), np.float32).ravel() / 255 for k in order]
-    EmbeddingStore.create(
-        place / "elsewhere",
-        {"mine": np.array(pixels), "unused": np.array(pixels)},
-        [names[k].split("/")[0] for k in order],
-        sample_ids=[names[k] for k in order],
-    )
-    done = drive(place, "--store=elsewhere", "--images=folder:faces", f"--models=mine,{FIRST}")
-    assert done.returncode == 0, done.stderr
-    found = results(place)
-    assert found.keys() == {("mine", "pixels1"), ("pixels1", "mine")}
+    pixels = [np.asarray(Image.open(f"faces/{names[k]}"), np.float32).ravel() / 255 for k in order]
+    people, names = [names[k].split("/")[0] for k in order], [names[k] for k in order]
+    rows = {"mine": np.array(pixels), "unused": np.array(pixels)}
+    EmbeddingStore.create(tmp_path / "elsewhere", rows, people, sample_ids=names)
+    found = drive("--store=elsewhere", f"--models=mine,{SMALL}")
+    assert found.keys() == {("mine", "small"), ("small", "mine")}
     assert min(found.values()) > 0.8
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--images=folder:faces"], "--images needs --models"),
-        (["--images=faces", f"--models={FIRST}"], "Did you mean folder:faces?"),
-        (["--images=folder:faces", f"--models={FIRST},nothing"], "encoder 'nothing' is not known"),
-        (["--images=folder:faces", f"--models={FIRST}"], "at least two encoders"),
-        (["--images=folder:faces", f"--models={FIRST},{SECOND}", "--crop=round"], "round"),
-        (["--images=", f"--models={FIRST},{SECOND}"], "--images is empty"),
-        (["--images=faces:1x8", f"--models={FIRST},{SECOND}"], "2 people or more; got faces:1x8"),
-        (["--models=a,b"], "encoder 'a' is not known"),
-    ],
-)
-def test_what_cannot_be_done_is_one_sentence(place, flags, words):
-    assert words in refused_with(drive(place, *flags))
-    assert not (place / "out").exists()
+def test_a_photograph_of_a_pixel_control_may_be_black(drive):
+    """Pixels are no encoder: a black picture is a row of zeros that must not stop the run."""
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("faces/person00/0.png")
+    drive("--models=zoo:arcface_plain,zoo:cosface_residual", "--controls=pixels")
+
+
+@pytest.fixture(scope="module")
+def controlled(tmp_path_factory):
+    """A run on made faces with every control: its directory, what it printed, and rank-1."""
+    place = tmp_path_factory.mktemp("controls")
+    flags = (f"--out={place / 'out'}", f"--embedding_cache={place / 'cache'}", "--controls=all")
+    models = "--models=zoo:arcface_plain,zoo:untrained_residual"
+    done = succeed(pairwise, "--images=faces:40x6", models, *flags, *QUICK)
+    return place, done.stdout, read(place / "out")
+
+
+def test_controls_stand_beside_the_methods(controlled):
+    _, printed, rows = controlled
+    found = {
+        (row["measure"], row["method"], row["source"], row["target"]): float(row["value"])
+        for row in rows
+        if row["measure"].startswith("rank1")
+    }
+    values = {key[1:]: value for key, value in found.items() if key[0] == "rank1"}
+    known, blind, pixels = "arcface_plain", "untrained_residual", "pixels"
+    assert {key for key in values if key[0] == "own"} == {("own", n, n) for n in (known, blind, pixels)}
+    assert {key[1:] for key in values if key[0] == "shuffled"} == {(known, blind), (blind, known)}
+    assert {key[1:] for key in values if key[0] == "pixels"} == {(pixels, known), (pixels, blind)}
+    assert values["own", known, known] > 0.7 > 0.4 > values["own", blind, blind]
+    assert max(value for key, value in values.items() if key[0] == "shuffled") < 0.3  # chance is 5 of 71
+    for (measure, method, source, target), relative in found.items():
+        if measure == "rank1_relative":
+            bound = math.sqrt(values["own", source, source] * values["own", target, target])
+            assert relative == pytest.approx(values[method, source, target] / bound)
+    assert ("rank1_relative", "orthogonal", known, blind) in found
+    assert "own: each encoder against itself" in printed and "relative" in printed
+
+
+def test_own_figures_are_those_of_the_rows_themselves(controlled):
+    """Rank-1 of the test people's rows against themselves, by numpy."""
+    place, _, rows = controlled
+    manifest = next((place / "cache").glob("*/*/manifest.json"))
+    store = EmbeddingStore.open(manifest.parent, encoders=["arcface_plain"])
+    people = sorted(set(store.identities))
+    np.random.RandomState(1).shuffle(people)
+    test = np.isin(store.identities, people[int(0.7 * len(people)) :])
+    tested, who = np.asarray(store["arcface_plain"], np.float64)[test], np.asarray(store.identities)[test]
+    tested /= np.linalg.norm(tested, axis=1, keepdims=True)
+    scores = tested @ tested.T
+    np.fill_diagonal(scores, -2)
+    expected = np.mean(who[scores.argmax(1)] == who)
+    assert value(rows, method="own", source="arcface_plain", measure="rank1") == pytest.approx(expected)
+
+
+def test_an_encoder_that_finds_nobody_has_no_relative_figure():
+    rows = [
+        Row("d", "a", "a", OWN, None, 1, "excluded", "rank1", 0.0),
+        Row("d", "b", "b", OWN, None, 1, "excluded", "rank1", 0.5),
+        Row("d", "a", "b", "ridge", None, 1, "excluded", "rank1", 0.1),
+    ]
+    (relative,) = relative_rows(rows)
+    assert math.isnan(relative.value) and relative.reason
+    table = controls_table(Part("p", "pairwise", {}, [*rows, relative]), Measure("rank1", "excluded"), set())
+    (_, own, beside_own), (_, ridge, beside_ridge) = table.rows
+    assert isinstance(own, Value) and own.mean == 0.25 and beside_own is None
+    assert isinstance(ridge, Value) and ridge.mean == 0.1
+    assert isinstance(beside_ridge, Value) and beside_ridge.reason == relative.reason

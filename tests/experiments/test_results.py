@@ -1,6 +1,5 @@
 """The results directory: what is in it, and that it is whole or not there."""
 
-import csv
 import dataclasses
 import io
 import json
@@ -9,6 +8,7 @@ import math
 import numpy as np
 import pyarrow.parquet
 import pytest
+from commands import read
 
 from experiments.run import results
 from experiments.run.progress import Progress, duration
@@ -33,8 +33,7 @@ def test_columns_are_the_contract():
 
 def test_csv_reads_back_and_nothing_unsupported_is_a_number(tmp_path):
     results.write_csv(tmp_path / "r.csv", results.COLUMNS, ROWS)
-    with (tmp_path / "r.csv").open(newline="", encoding="utf-8") as file:
-        first, second, third = csv.DictReader(file)
+    first, second, third = read(tmp_path / "r.csv")
     assert (first["value"], first["rank"], first["comparisons"]) == ("0.30000000000000004", "", "17")
     assert (second["value"], second["threshold"], second["own_photograph"]) == ("", "0.5", "")
     assert (third["value"], third["dataset"], third["source"]) == ("0.0", "faces, two", 'b"')
@@ -44,14 +43,8 @@ def test_parquet_has_types_and_nulls(tmp_path):
     results.write_parquet(tmp_path / "r.parquet", ROWS)
     table = pyarrow.parquet.read_table(tmp_path / "r.parquet")
     assert table.column_names == list(results.COLUMNS)
-    expected = {
-        "rank": "int64",
-        "seed": "int64",
-        "value": "double",
-        "comparisons": "int64",
-        "method": "string",
-    }
-    assert {name: str(table.schema.field(name).type) for name in expected} == expected
+    types = {"rank": "int64", "seed": "int64", "value": "double", "comparisons": "int64", "method": "string"}
+    assert {name: str(table.schema.field(name).type) for name in types} == types
     assert table["value"].to_pylist() == [0.1 + 0.2, None, 0.0]
     assert table["rank"].to_pylist() == [None, 96, 96]
     results.write_parquet(tmp_path / "empty.parquet", [])
@@ -60,17 +53,17 @@ def test_parquet_has_types_and_nulls(tmp_path):
     assert (tmp_path / "empty.csv").read_text() == ",".join(results.COLUMNS) + "\n"
 
 
-def _write(out, note="first", **options):
+def write(out, note="first", **options):
     config = {"note": note, "grid": (1, 2.5), "limit": math.inf, "count": np.int64(3)}
-    with results.writer(out, **options) as write:
-        write.table(ROWS)
-        write.config("pairwise", config, more=DEFAULT)
-        write.text("table.txt", note)
+    with results.writer(out, **options) as writer:
+        writer.table(ROWS)
+        writer.config("pairwise", config, more=DEFAULT)
+        writer.text("table.txt", note)
 
 
 def test_writer_makes_the_whole_directory(tmp_path):
     out = tmp_path / "deep" / "run"
-    _write(out)
+    write(out)
     expected = ["config.json", "results.csv", "results.parquet", "table.txt"]
     assert sorted(path.name for path in out.iterdir()) == expected
     assert [path.name for path in out.parent.iterdir()] == ["run"]
@@ -84,11 +77,11 @@ def test_writer_makes_the_whole_directory(tmp_path):
 def test_writer_refuses_other_results_unless_told_to_replace_them(tmp_path):
     out = tmp_path / "run"
     out.mkdir()
-    _write(out)  # an empty directory is free
+    write(out)  # an empty directory is free
     with pytest.raises(UserError, match=r"already holds results.*--overwrite"):
-        _write(out, "second")
+        write(out, "second")
     assert (out / "table.txt").read_text() == "first"
-    _write(out, "second", overwrite=True)
+    write(out, "second", overwrite=True)
     assert (out / "table.txt").read_text() == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -99,22 +92,16 @@ def test_writer_never_replaces_what_is_not_ours(tmp_path):
     (out / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(UserError, match=r"not results .thesis.tex"):
-            _write(out, overwrite=overwrite)
+            write(out, overwrite=overwrite)
     (out / "thesis.tex").unlink()
     (out / "config.json").write_text('{"learning_rate": 0.1}')  # somebody else's config.json
     with pytest.raises(UserError, match="not results"):
-        _write(out, overwrite=True)
+        write(out, overwrite=True)
     (tmp_path / "file").write_text("")
     for bad in (tmp_path / "file", tmp_path / "file" / "under", ""):
         with pytest.raises(UserError, match="--out"):
-            _write(bad)
+            write(bad)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "run"]
-
-
-def _write_and_raise(out, error):
-    with results.writer(out, overwrite=True) as write:
-        write.table(ROWS)
-        raise error
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
@@ -122,9 +109,10 @@ def _write_and_raise(out, error):
 def test_an_error_leaves_everything_as_it_was(tmp_path, error, existing):
     out = tmp_path / "deep" / "run"
     if existing:
-        _write(out)
-    with pytest.raises(error):
-        _write_and_raise(out, error)
+        write(out)
+    with pytest.raises(error), results.writer(out, overwrite=True) as writer:
+        writer.table(ROWS)
+        raise error
     if existing:
         assert (out / "table.txt").read_text() == "first"
         assert len(list(out.parent.iterdir())) == 1
@@ -132,40 +120,19 @@ def test_an_error_leaves_everything_as_it_was(tmp_path, error, existing):
         assert list(tmp_path.iterdir()) == []
 
 
-class _Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-class _Stream(io.StringIO):
-    def __init__(self, terminal):
-        super().__init__()
-        self.terminal, self.text = terminal, ""
-
-    def isatty(self):
-        return self.terminal
-
-    def write(self, text):
-        self.text += text
-        return len(text)
-
-    def flush(self):
-        pass
-
-
-def test_progress_redraws_on_a_terminal_and_is_quiet_elsewhere():
-    clock, terminal, pipe = _Clock(), _Stream(True), _Stream(False)
-    with Progress(4, terminal, clock) as shown, Progress(4, pipe, clock) as quiet:
+def test_progress_redraws_on_a_terminal_and_is_quiet_elsewhere(monkeypatch):
+    now = [0.0]
+    terminal, pipe = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    with Progress(4, terminal, lambda: now[0]) as shown, Progress(4, pipe, lambda: now[0]) as quiet:
         for _ in range(3):
-            clock.now += 20
+            now[0] += 20
             shown.step("ridge, a to b")
             quiet.step("ridge, a to b")
-    assert " 75 %  ridge, a to b  1m00s elapsed, about 20s left" in terminal.text
-    assert "\n" not in terminal.text
-    assert terminal.text.endswith("\r")
-    assert pipe.text.splitlines() == [" 50 %  ridge, a to b  40s elapsed, about 40s left"]
+    assert " 75 %  ridge, a to b  1m00s elapsed, about 20s left" in terminal.getvalue()
+    assert "\n" not in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r")
+    assert pipe.getvalue().splitlines() == [" 50 %  ridge, a to b  40s elapsed, about 40s left"]
     assert [duration(s) for s in (0.4, 59.6, 3599.6, 7800)] == ["0s", "1m00s", "1h00m", "2h10m"]
 
 
@@ -192,10 +159,7 @@ def test_what_a_protocol_fixes_cannot_be_changed():
 
 
 def test_rows_come_back_from_parquet_as_they_were(tmp_path):
-    rows = [
-        Row("lfw", "a", "b", "ridge", None, 42, "excluded", "rank1", 0.5, comparisons=7),
-        Row("lfw", "a", "b", "shared", 96, 42, "", "auc", 1.0, 0.25, 0.1, axis="l2", at=0.1),
-        Row("lfw", "a", "b", "linear", None, 42, "", "eer", math.nan, reason="too few"),
-    ]
+    rows = [*ROWS, Row("lfw", "a", "b", "linear", None, 42, "", "eer", math.nan, reason="too few")]
+    rows.append(Row("lfw", "a", "b", "shared", 96, 42, "", "auc", 1.0, 0.25, 0.1, axis="l2", at=0.1))
     results.write_parquet(tmp_path / "rows.parquet", rows)
     assert repr(results.read_parquet(tmp_path / "rows.parquet")) == repr(rows)

@@ -1,37 +1,30 @@
-"""The sweep driver: every item once, whoever computes it; resumed, refused, merged."""
+"""The sweep: every item once, whoever computes it; resumed, refused, merged."""
 
-import csv
 import dataclasses
 import json
 import os
-import pathlib
 import signal
-import subprocess
 import sys
 import time
 import types
 from collections import Counter
 
-import jax
 import pyarrow.parquet
 import pytest
+from commands import read, run, succeed
 from planted import make_store, planted, refused_with
+from processes import finished, start
 
 from experiments import pairwise, sweep
-from experiments.run import cli, ray_workers
+from experiments.run import ray_workers
 from experiments.run.aligning import Aligning
 from experiments.run.grid import Item
 from experiments.run.results import COLUMNS
 from jaxalign.core.errors import UserError
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-QUICK = ("--methods=identity,orthogonal,ridge", "--l2=0.1", "--fmr=0.1", "--rank_k=1")
+QUICK = ("--methods=identity,orthogonal,ridge", "--l2=0.1", "--fmr=0.1", "--rank_k=1", "--seeds=1,2,3")
 ONE_METHOD = ("--methods=orthogonal", "--measures=identification", "--rank_k=1")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+kills = pytest.mark.skipif(os.name != "posix", reason="kills a process")
 
 
 @pytest.fixture(scope="module")
@@ -39,49 +32,12 @@ def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("stores") / "planted")
 
 
-@pytest.fixture(autouse=True)
-def compilation_settings():
-    """Runs in this process leave no settings behind."""
-    before = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
-    yield
-    jax.config.update("jax_enable_compilation_cache", before)
-
-
-@pytest.fixture
-def drive_here(capsys):
-    def drive(*flags, driver=sweep):
-        with pytest.raises(SystemExit) as ended:
-            cli.run(
-                driver.main, ["driver", "--compilation_cache=none", *map(str, flags)], values=driver.FLAGS
-            )
-        out, err = capsys.readouterr()
-        assert ended.value.code is None or isinstance(ended.value.code, int)
-        return subprocess.CompletedProcess([], ended.value.code or 0, out, err)
-
-    return drive
-
-
-def start(*flags, cache):
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "experiments.sweep", f"--compilation_cache={cache}", *map(str, flags)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, text=True, stdout=pipe, stderr=pipe)
-
-
 def items(out):
     return sorted(path.stem for path in (out / "items").glob("*.json"))
 
 
-def wait_for_items(out, process, count=1):
-    deadline = time.monotonic() + 200
-    while len(items(out)) < count:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def read(out):
-    with (out / "results.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def content(out, name):
+    return json.loads((out / "items" / f"{name}.json").read_text())["content"]
 
 
 def same_numbers(one, other):
@@ -96,150 +52,138 @@ def same_numbers(one, other):
 
 
 @pytest.fixture(scope="module")
-def finished(store, cache, tmp_path_factory):
-    """A sweep in three parts by two processes at once and a third one after them, and what each printed."""
+def parts(store, tmp_path_factory):
+    """A sweep in three parts, two of them at once, one of these in another process; and how each ended."""
     out = tmp_path_factory.mktemp("sweeps") / "parts"
-    flags = (f"--stores={store}", f"--out={out}", "--seeds=1,2,3", *QUICK)
-    started = [start(*flags, f"--part={part}/3", cache=cache) for part in (1, 3)]
-    ended = [(*process.communicate(timeout=300), process.returncode) for process in started]
-    last = start(*flags, "--part=2/3", cache=cache)
-    ended.append((*last.communicate(timeout=300), last.returncode))
-    return out, flags, ended
+    flags = (f"--stores={store}", f"--out={out}", *QUICK)
+    beside = start("-m", "experiments.sweep", *flags, "--part=1/3", cache=tmp_path_factory.mktemp("cache"))
+    ended = [run(sweep, *flags, "--part=3/3"), *finished([beside])]
+    return out, flags, [*ended, run(sweep, *flags, "--part=2/3")]
 
 
-def test_parts_do_each_item_once_and_the_last_merges(finished):
-    out, _, ended = finished
-    assert [status for _, _, status in ended] == [0, 0, 0], ended
-    assert all("This process did 3 items." in printed for printed, _, _ in ended)
-    assert all(len(err.splitlines()) == 3 for _, err, _ in ended)
+def test_parts_do_each_item_once_and_the_last_merges(parts):
+    out, _, ended = parts
+    for done in ended:
+        assert done.returncode == 0, done.stderr
+        assert "This process did 3 items." in done.stdout
+        assert len(done.stderr.splitlines()) == 3
     assert len(items(out)) == 9
-    assert "9 of 9 items are done." in ended[2][0]
+    assert "9 of 9 items are done." in ended[2].stdout
     assert {path.name for path in out.iterdir()} == {
         *("fits.csv", "items", "results.csv", "results.parquet", "sweep.json")
     }
 
 
-def test_the_merge_is_what_pairwise_writes(finished, store, drive_here, tmp_path):
-    out, flags, _ = finished
-    shared = [flag for flag in flags if not flag.startswith(("--stores", "--out"))]
-    alone = tmp_path / "alone"
-    done = drive_here(f"--store={store}", f"--out={alone}", "--heatmaps=none", *shared, driver=pairwise)
-    assert done.returncode == 0, done.stderr
+def test_the_merge_is_what_pairwise_writes(parts, store, tmp_path):
+    out, alone = parts[0], tmp_path / "alone"
+    succeed(pairwise, f"--store={store}", f"--out={alone}", "--heatmaps=none", *QUICK)
     same_numbers(read(out), read(alone))
     types = pyarrow.parquet.read_schema(alone / "results.parquet")
     assert pyarrow.parquet.read_schema(out / "results.parquet") == types
     table = pyarrow.parquet.read_table(out / "results.parquet").to_pylist()
     assert [row["source"] for row in table] == [row["source"] for row in read(out)]
-    lines = [(run / "fits.csv").read_text().splitlines() for run in (out, alone)]
+    lines = [(place / "fits.csv").read_text().splitlines() for place in (out, alone)]
     assert [line.split(",")[:7] for line in lines[0]] == [line.split(",")[:7] for line in lines[1]]
 
 
-def test_merging_again_changes_nothing(finished, drive_here):
-    out, flags, _ = finished
+def test_merging_again_changes_nothing(parts):
+    out, flags, _ = parts
     before = {name: (out / name).read_bytes() for name in ("results.csv", "results.parquet", "fits.csv")}
     (out / "results.csv").unlink()
     for more in (["--merge_only"], []):  # by hand, and by a process that finds nothing to do
-        done = drive_here(*flags, *more)
-        assert done.returncode == 0, done.stderr
+        done = succeed(sweep, *flags, *more)
         assert {name: (out / name).read_bytes() for name in before} == before
     assert "This process did 0 items." in done.stdout
 
 
-def test_another_configuration_is_refused(finished, drive_here):
-    out, flags, _ = finished
-    before = sorted(path.name for path in out.rglob("*"))
+def test_another_configuration_is_refused(parts):
+    out, flags, _ = parts
+    before = sorted(out.rglob("*"))
     for changed, words in {
         "--seeds=1,2": "protocol seeds is 1,2,3 there, 1,2 here",
         "--l2=0.5": "l2 is 0.1 there, 0.5 here",
         "--max_per_person=2": "max_per_person is 0 there, 2 here",
     }.items():
-        assert words in refused_with(drive_here(*flags, changed))
-    assert sorted(path.name for path in out.rglob("*")) == before
+        assert words in refused_with(run(sweep, *flags, changed))
+    assert sorted(out.rglob("*")) == before
 
 
-def test_a_store_that_differs_is_refused(finished, drive_here, tmp_path):
-    _, flags, _ = finished
+def test_a_store_that_differs_is_refused(parts, tmp_path):
+    _, flags, _ = parts
     embeddings, _ = planted()
     embeddings["beta"][0, 0] += 1
     other = make_store(tmp_path / "planted", embeddings)
-    sentence = refused_with(drive_here(*flags, f"--stores={other}"))
+    sentence = refused_with(run(sweep, *flags, f"--stores={other}"))
     assert "store 'planted': checksum of beta is" in sentence
     assert "alpha" not in sentence
     moved = make_store(tmp_path / "elsewhere")  # the same content at another path is the same store
-    assert drive_here(*flags, f"--stores={moved}").returncode == 0
+    succeed(sweep, *flags, f"--stores={moved}")
 
 
-def test_a_store_altered_on_this_host_is_refused(store, drive_here, tmp_path):
-    make_store(tmp_path / "store")
-    file = tmp_path / "store" / "beta.npy"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    done = drive_here(f"--stores={tmp_path / 'store'}", f"--out={tmp_path / 'out'}", *ONE_METHOD)
-    assert "beta.npy" in refused_with(done)
-    assert not (tmp_path / "out").exists()
+def started(store, out, *more):
+    """The sweep in another process that has to compile each method, once its first item is there."""
+    flags = (f"--stores={store}", f"--out={out}", "--compilation_cache=none", *QUICK)
+    process = start("-m", "experiments.sweep", *flags, *more, cache=out.parent)
+    deadline = time.monotonic() + 200
+    while not items(out):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kills a process")
-def test_a_killed_process_loses_one_item_at_most(finished, cache, drive_here, tmp_path):
-    there, flags, _ = finished
+@kills
+def test_a_killed_process_loses_one_item_at_most(parts, store, tmp_path):
     out = tmp_path / "out"
-    flags = [flag for flag in flags if not flag.startswith("--out")] + [f"--out={out}"]
-    killed = start(*flags, cache=cache)
-    wait_for_items(out, killed)
+    killed = started(store, out)
     killed.kill()
     killed.communicate()
     before = {path: path.stat().st_mtime_ns for path in (out / "items").glob("*.json")}
-    done = drive_here(*flags)
-    assert done.returncode == 0, done.stderr
+    assert 0 < len(before) < 9
+    done = succeed(sweep, f"--stores={store}", f"--out={out}", *QUICK)
     assert f"This process did {9 - len(before)} items." in done.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    same_numbers(read(out), read(there))
+    same_numbers(read(out), read(parts[0]))
 
 
-def test_a_damaged_item_is_done_again(finished, drive_here):
-    out, flags, _ = finished
+@kills
+def test_ray_workers_do_every_item_though_one_is_killed(parts, store, tmp_path):
+    pytest.importorskip("ray")
+    out = tmp_path / "out"
+    process = started(store, out, "--workers=2")
+    first = content(out, items(out)[0])["process"]
+    assert first != process.pid
+    os.kill(first, signal.SIGKILL)
+    (done,) = finished([process])
+    assert done.returncode == 0, done.stderr
+    assert "This process did 9 items." in done.stdout
+    assert sorted(line.partition(":")[0] for line in done.stderr.splitlines()) == items(parts[0])
+    workers = Counter(content(out, name)["process"] for name in items(out))
+    assert workers[first] < 9 and len(workers) > 1
+    same_numbers(read(out), read(parts[0]))
+
+
+def test_a_damaged_item_is_done_again(parts):
+    out, flags, _ = parts
     expected = read(out)
     file = out / "items" / f"{items(out)[4]}.json"
     file.write_text(file.read_text()[:-100])
-    partly = drive_here(*flags, "--merge_only")
+    partly = succeed(sweep, *flags, "--merge_only")
     assert "8 of 9 items are done, 1 left." in partly.stdout
     assert len(read(out)) == len(expected) * 8 // 9
-    assert "This process did 1 item." in drive_here(*flags).stdout
+    assert "This process did 1 item." in succeed(sweep, *flags).stdout
     same_numbers(read(out), expected)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kills a process")
-def test_ray_workers_do_every_item_though_one_is_killed(finished, cache, tmp_path):
-    pytest.importorskip("ray")
-    there, flags, _ = finished
-    out = tmp_path / "out"
-    flags = [flag for flag in flags if not flag.startswith("--out")] + [f"--out={out}"]
-    process = start(*flags, "--workers=2", cache=cache)
-    wait_for_items(out, process)
-    first = json.loads((out / "items" / f"{items(out)[0]}.json").read_text())["content"]
-    assert first["process"] != process.pid
-    os.kill(first["process"], signal.SIGKILL)
-    printed, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert "This process did 9 items." in printed
-    assert sorted(line.partition(":")[0] for line in err.splitlines()) == items(there)
-    same_numbers(read(out), read(there))
-
-
-def test_a_sweep_goes_on_where_it_stopped(store, drive_here, tmp_path):
+def test_a_sweep_goes_on_where_it_stopped(store, tmp_path):
     flags = (f"--stores={store}", f"--out={tmp_path / 'out'}", "--seeds=1,2,3", *ONE_METHOD)
-    first = drive_here(*flags, "--max_items=2")
-    assert first.returncode == 0
-    assert "2 of 3 items are done, 1 left." in first.stdout
+    assert "2 of 3 items are done, 1 left." in succeed(sweep, *flags, "--max_items=2").stdout
     assert not (tmp_path / "out" / "results.csv").exists()
-    assert "This process did 0 items." in drive_here(*flags, "--minutes=1e-9").stdout
-    second = drive_here(*flags)
-    assert "This process did 1 item." in second.stdout
+    assert "This process did 0 items." in succeed(sweep, *flags, "--minutes=1e-9").stdout
+    assert "This process did 1 item." in succeed(sweep, *flags).stdout
     assert {row["seed"] for row in read(tmp_path / "out")} == {"1", "2", "3"}
 
 
-def test_a_failed_item_stops_no_other_and_can_be_retried(store, drive_here, tmp_path, monkeypatch):
+def test_a_failed_item_stops_no_other_and_can_be_retried(store, tmp_path, monkeypatch):
     out = tmp_path / "out"
     flags = (f"--stores={store}", f"--out={out}", "--methods=orthogonal,linear", "--seeds=1", "--rank_k=1")
     fit = Aligning.fit
@@ -250,73 +194,59 @@ def test_a_failed_item_stops_no_other_and_can_be_retried(store, drive_here, tmp_
         return fit(self, moments, method, measuring)
 
     monkeypatch.setattr(Aligning, "fit", refuse)
-    done = drive_here(*flags)
+    done = run(sweep, *flags)
     assert done.returncode == 1
     assert "1 of 2 items are done, 1 failed." in done.stdout
     assert "failed: 00000-planted-seed1-orthogonal: this cannot be fitted." in done.stdout
     assert {row["method"] for row in read(out)} == {"linear"}
-    assert "did 0 items" in drive_here(*flags).stdout
-    again = drive_here(*flags, "--retry_failed")
+    assert "did 0 items" in run(sweep, *flags).stdout
+    again = run(sweep, *flags, "--retry_failed")
     assert again.returncode == 1
     assert "did 1 item." in again.stdout  # once, not for ever
     monkeypatch.undo()
-    mended = drive_here(*flags, "--retry_failed")
-    assert mended.returncode == 0, mended.stderr
+    succeed(sweep, *flags, "--retry_failed")
     assert [row["method"] for row in read(out)] == sorted(row["method"] for row in read(out))[::-1]
 
 
-def test_a_split_that_cannot_be_made_fails_its_items_only(store, drive_here, tmp_path):
-    identities = [f"person_{k // 20}" for k in range(120)]
-    make_store(tmp_path / "few", identities=identities)
-    stores = f"{store},{rename(tmp_path / 'few', 'few people')}"
-    flags = (f"--stores={stores}", f"--out={tmp_path / 'out'}", "--methods=ridge", "--folds=5", "--seeds=1,2")
-    done = drive_here(*flags, "--l2=0.1,1", "--measures=identification")
+def test_a_split_that_cannot_be_made_fails_its_items_only(store, tmp_path):
+    few = make_store(tmp_path / "few", identities=[f"person_{k // 20}" for k in range(120)])
+    manifest = json.loads((few / "manifest.json").read_text())
+    (few / "manifest.json").write_text(json.dumps({**manifest, "dataset": "few people"}))
+    flags = (f"--stores={store},{few}", f"--out={tmp_path / 'out'}", "--methods=ridge", "--folds=5")
+    done = run(sweep, *flags, "--seeds=1,2", "--l2=0.1,1", "--measures=identification")
     assert done.returncode == 1
     assert "2 of 4 items are done, 2 failed." in done.stdout
     assert done.stdout.count("fewer people than folds") == 2
     assert {row["dataset"] for row in read(tmp_path / "out")} == {"planted"}
 
 
-def rename(store, dataset):
-    """The same store as a data set of another name."""
-    content = json.loads((store / "manifest.json").read_text())
-    (store / "manifest.json").write_text(json.dumps({**content, "dataset": dataset}))
-    return store
-
-
-def test_a_defect_marks_its_item_and_keeps_its_traceback(store, drive_here, tmp_path, monkeypatch):
-    def break_down(*_):
-        raise ValueError("ours")
-
-    monkeypatch.setattr(Aligning, "fit", break_down)
-    flags = (f"--stores={store}", f"--out={tmp_path / 'out'}", "--seeds=1", *ONE_METHOD)
-    done = drive_here(*flags)
-    assert done.returncode == 1
-    assert "ValueError('ours')" in done.stdout
-    (name,) = items(tmp_path / "out")
-    content = json.loads((tmp_path / "out" / "items" / f"{name}.json").read_text())["content"]
-    assert "Traceback" in content["traceback"]
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_what_is_not_the_fault_of_an_item_leaves_it_to_be_done(
-    error, store, drive_here, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("ours"), 1), (OSError(28, "No space left on device"), 2), (KeyboardInterrupt(), 130)],
+    ids=["defect", "disk", "interruption"],
+)
+def test_a_defect_is_the_items_fault_and_else_it_stays_to_be_done(
+    error, status, store, tmp_path, monkeypatch
 ):
     def stop(*_):
         raise error
 
     monkeypatch.setattr(Aligning, "fit", stop)
-    flags = (f"--stores={store}", f"--out={tmp_path / 'out'}", "--seeds=1", *ONE_METHOD)
-    if isinstance(error, OSError):
-        assert "No space left" in refused_with(drive_here(*flags))
-    else:
-        assert drive_here(*flags).returncode == 130
-    assert items(tmp_path / "out") == []
+    out = tmp_path / "out"
+    flags = (f"--stores={store}", f"--out={out}", "--seeds=1", *ONE_METHOD)
+    done = run(sweep, *flags)
+    assert done.returncode == status
+    if status == 1:
+        (name,) = items(out)
+        assert "ValueError('ours')" in done.stdout and "Traceback" in content(out, name)["traceback"]
+        return
+    assert status == 130 or "No space left" in refused_with(done)
+    assert items(out) == []
     monkeypatch.undo()
-    assert "1 of 1 items are done." in drive_here(*flags).stdout
+    assert "1 of 1 items are done." in succeed(sweep, *flags).stdout
 
 
-def test_ranks_and_penalties_are_items_and_share_their_fit(store, drive_here, tmp_path, monkeypatch):
+def test_ranks_and_penalties_are_items_and_share_their_fit(store, tmp_path, monkeypatch):
     fitted = Counter()
     fit, moments = Aligning.fit, Aligning.moments
 
@@ -331,90 +261,40 @@ def test_ranks_and_penalties_are_items_and_share_their_fit(store, drive_here, tm
     monkeypatch.setattr(Aligning, "fit", count_fit)
     monkeypatch.setattr(Aligning, "moments", count_moments)
     shared = ("--methods=ridge,canonical", "--ranks=full,2", "--seeds=5", "--rank_k=1", "--fmr=0.1")
-    out = tmp_path / "out"
-    done = drive_here(f"--stores={store}", f"--out={out}", "--penalties=0.1,10,cv", *shared)
-    assert done.returncode == 0, done.stderr
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    succeed(sweep, f"--stores={store}", f"--out={out}", "--penalties=0.1,10,cv", *shared)
     assert len(items(out)) == 5
-    expected = {
-        ("ridge", 0.1): 1,
-        ("ridge", 10.0): 1,
-        ("ridge", "cv"): 1,
-        ("canonical", "cv"): 1,
-        "moments": 1,
-    }
-    assert fitted == expected
+    fits = [("ridge", 0.1), ("ridge", 10.0), ("ridge", "cv"), ("canonical", "cv")]
+    assert fitted == dict.fromkeys([*fits, "moments"], 1)
     rows = read(out)
     kinds = {(row["method"], row["rank"], row["axis"], row["at"]) for row in rows}
     ridge = {("ridge", "", "l2", at) for at in ("0.1", "10.0", "")}
     assert kinds == ridge | {("canonical", "", "", ""), ("canonical", "2", "", "")}
-    alone = drive_here(
-        f"--store={store}", f"--out={tmp_path / 'alone'}", "--heatmaps=none", *shared, driver=pairwise
-    )
-    assert alone.returncode == 0, alone.stderr
+    succeed(pairwise, f"--store={store}", f"--out={alone}", "--heatmaps=none", *shared)
     chosen = [{**row, "axis": ""} for row in rows if (row["axis"], row["at"]) in (("", ""), ("l2", ""))]
-    same_numbers(chosen, read(tmp_path / "alone"))
+    same_numbers(chosen, read(alone))
 
 
-def test_pairs_without_a_value_have_their_rows(drive_here, tmp_path):
+def test_pairs_without_a_value_have_their_rows(tmp_path):
     embeddings, _ = planted()
     embeddings["gamma"] = embeddings["gamma"] * 0 + 1
-    dead = make_store(tmp_path / "store", embeddings)
+    dead, out, alone = make_store(tmp_path / "store", embeddings), tmp_path / "out", tmp_path / "alone"
     shared = ("--methods=orthogonal,linear", "--seeds=1", "--measures=identification", "--rank_k=1")
-    assert drive_here(f"--stores={dead}", f"--out={tmp_path / 'out'}", *shared).returncode == 0
-    alone = (f"--store={dead}", f"--out={tmp_path / 'alone'}", "--heatmaps=none")
-    assert drive_here(*alone, *shared, driver=pairwise).returncode == 0
-    same_numbers(read(tmp_path / "out"), read(tmp_path / "alone"))
-    assert sum(row["reason"] != "" for row in read(tmp_path / "out")) == 2 * 4 * 3
+    succeed(sweep, f"--stores={dead}", f"--out={out}", *shared)
+    succeed(pairwise, f"--store={dead}", f"--out={alone}", "--heatmaps=none", *shared)
+    same_numbers(read(out), read(alone))
+    assert sum(row["reason"] != "" for row in read(out)) == 2 * 4 * 3
 
 
-def test_a_dry_run_counts_and_writes_nothing(store, drive_here, tmp_path):
+def test_a_dry_run_counts_and_writes_nothing(store, tmp_path):
     flags = ("--methods=ridge,canonical", "--ranks=2,full", "--penalties=0.1,cv", "--seeds=1,2")
-    done = drive_here(f"--stores={store}", f"--out={tmp_path / 'out'}", "--dry_run", *flags)
-    assert done.returncode == 0, done.stderr
+    done = succeed(sweep, f"--stores={store}", f"--out={tmp_path / 'out'}", "--dry_run", *flags)
     first, line = done.stdout.splitlines()
     assert first == "8 items"
     assert "planted: 8 items on 2 splits, 6 ordered pairs of 3 encoders" in line
     assert "84 training rows" in line
     assert "36 test rows × 6 pairs = 216, all items 1,728" in line
     assert list(tmp_path.iterdir()) == []
-
-
-BAD_FLAGS = {
-    "no store": ([], "--stores is missing"),
-    "missing store": (["--stores=nowhere"], "there is no store at nowhere"),
-    "store twice": (["--stores={store},{store}"], "twice"),
-    "one name twice": (["--stores={store},{other}"], "hold a data set of one name"),
-    "unknown model": (["--stores={store}", "--models=alpha,delta"], "delta"),
-    "penalties and l2": (["--stores={store}", "--l2=1", "--penalties=1"], "exclude each other"),
-    "penalty": (["--stores={store}", "--penalties=1,-1"], "--penalties takes a number above 0"),
-    "penalty twice": (["--stores={store}", "--penalties=1,1.0"], "--penalties names one twice"),
-    "cv and gcv": (["--stores={store}", "--penalties=cv,gcv"], "not both"),
-    "no penalised method": (["--stores={store}", "--penalties=1", "--methods=linear"], "applies to"),
-    "published": (["--stores={store}", "--penalties=1", "--protocol=published"], "fixes the penalty"),
-    "part": (["--stores={store}", "--part=3/2"], "--part"),
-    "no part": (["--stores={store}", "--part=half"], "--part"),
-    "part and workers": (["--stores={store}", "--part=1/2", "--workers=2"], "exclude each other"),
-    "no workers": (["--stores={store}", "--workers=0"], "--workers"),
-    "cluster alone": (["--stores={store}", "--cluster=auto"], "--cluster needs --workers"),
-    "a flag of 0.1": (["--stores={store}", "--stale_seconds=9"], "--stale_seconds"),
-    "minutes": (["--stores={store}", "--minutes=-1"], "--minutes"),
-    "nothing to merge": (["--stores={store}", "--merge_only"], "there is no sweep"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_FLAGS)
-def test_a_bad_flag_is_one_sentence_and_nothing_is_written(case, store, tmp_path, drive_here):
-    flags, words = BAD_FLAGS[case]
-    other = make_store(tmp_path / "other") if "{other}" in str(flags) else None
-    given = [flag.format(store=store, other=other) for flag in flags]
-    assert words in refused_with(drive_here(f"--out={tmp_path / 'out'}", *given))
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_directory_of_other_files_is_refused(store, drive_here, tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    assert "thesis.txt" in refused_with(drive_here(f"--stores={store}", f"--out={tmp_path}"))
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def item(number, seed, method, rank=None):
@@ -489,12 +369,12 @@ def test_an_item_that_kills_its_workers_fails_alone():
     assert list(ray_workers.computed(FakeRay({}), 2, ITEMS, ["opening"], deadline=0)) == []
 
 
-def test_workers_without_ray_or_without_a_cluster_are_refused(store, drive_here, tmp_path, monkeypatch):
+def test_workers_without_ray_or_without_a_cluster_are_refused(store, tmp_path, monkeypatch):
     flags = (f"--stores={store}", f"--out={tmp_path / 'out'}", "--workers=2", *ONE_METHOD)
     for there in ("127.0.0.1:1", "nowhere", "127.0.0.1:port"):
-        assert f"--cluster={there}" in refused_with(drive_here(*flags, f"--cluster={there}"))
+        assert f"--cluster={there}" in refused_with(run(sweep, *flags, f"--cluster={there}"))
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert "jaxalign[cluster]" in refused_with(drive_here(*flags))
+    assert "jaxalign[cluster]" in refused_with(run(sweep, *flags))
     assert items(tmp_path / "out") == []
 
 

@@ -3,11 +3,9 @@
 import json
 import math
 import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
+from processes import finished, start
 
 from experiments.run.units import Units, digest
 from jaxalign.core.errors import UserError
@@ -71,25 +69,20 @@ def test_a_disk_that_refuses_is_a_sentence(tmp_path):
 
 
 WRITE = """
-import pathlib, sys
+import os, pathlib, signal, sys
 from experiments.run.units import Units
-units = Units(pathlib.Path(sys.argv[1]), "key")
-content = units.read("seed1-ridge")
-while True:
-    units.write("seed1-ridge", content)
-    print("written", flush=True)
+directory, name, moment = sys.argv[1:]
+setattr(os, moment, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+Units(pathlib.Path(directory), "key").write(name, {"rows": [[1.5] * 100_000]})
 """
 
 
-def test_a_writer_that_is_killed_leaves_a_whole_file(units):
-    command = [sys.executable, "-c", WRITE, str(units.directory)]
-    for lines in (1, 2, 5):
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, cwd=pathlib.Path(__file__).parents[2]
-        ) as writer:
-            assert writer.stdout is not None
-            for _ in range(lines):
-                writer.stdout.readline()
-            writer.kill()
-        assert repr(units.read("seed1-ridge")) == repr(CONTENT)
-        assert units.names() == ["seed1-ridge"]
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
+def test_a_writer_that_is_killed_leaves_a_whole_file_or_none(units, tmp_path):
+    """Killed while the new content is on its way to the disk, and when only its name is missing."""
+    cases = [(name, moment) for name in ("seed1-ridge", "seed2-ridge") for moment in ("fsync", "replace")]
+    killed = finished([start("-c", WRITE, units.directory, *case, cache=tmp_path) for case in cases])
+    assert [done.returncode for done in killed] == [-9] * len(cases)
+    assert len(os.listdir(units.directory)) == 1 + len(cases)  # each left its unfinished file
+    assert units.names() == ["seed1-ridge"]
+    assert repr(units.read("seed1-ridge")) == repr(CONTENT)

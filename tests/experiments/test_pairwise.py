@@ -1,0 +1,369 @@
+"""The main command on stores: the contract others script against, and how a run of it ends."""
+
+import json
+import math
+import os
+import signal
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from commands import read, run, succeed, value
+from planted import PEOPLE, PER_PERSON, make_store, planted, refused_with
+from processes import finished, start
+
+from experiments import pairwise
+from experiments.run import measuring
+from experiments.run.results import COLUMNS
+from jaxalign.biometrics import plan
+from jaxalign.core import devices
+from jaxalign.data import EmbeddingStore
+from jaxalign.moments import accumulate
+
+CONTRACT = ["store", "models", "methods", "ranks", "l2", "seeds", "protocol", "normalize", "out", "overwrite"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("stores") / "planted")
+
+
+@pytest.fixture(scope="module")
+def default_run(store, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "default"
+    flags = ("--seeds=42,7", "--save_maps", "--fmr=0.001,0.1", "--heatmaps=none")
+    return out, succeed(pairwise, f"--store={store}", f"--out={out}", *flags)
+
+
+@pytest.fixture(scope="module")
+def published_run(store, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "published"
+    flags = ("--protocol=published", "--seeds=42", "--heatmaps=rank1,auc")
+    succeed(pairwise, f"--store={store}", f"--out={out}", *flags)
+    return out
+
+
+def test_table_has_the_contracted_columns_and_names(default_run):
+    rows = read(default_run[0])
+    assert list(rows[0]) == list(COLUMNS)
+    assert {row["dataset"] for row in rows} == {"planted"}
+    assert len({(row["source"], row["target"]) for row in rows}) == 6
+    methods = {"identity", "translation", "orthogonal", "linear", "ridge", "canonical", "shared"}
+    assert {row["method"] for row in rows} == methods
+    assert {row["seed"] for row in rows} == {"42", "7"}
+    names = {(row["measure"], row["own_photograph"]) for row in rows}
+    identification = {(f"rank{k}", "excluded") for k in (1, 5, 10, 20)}
+    verification = {(name, "") for name in ("auc", "eer", "tmr@fmr=0.001", "tmr@fmr=0.1")}
+    assert identification | verification <= names
+    assert not any(own == "included" for _, own in names)
+    keys = [tuple(row[name] for name in COLUMNS[1:8]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    by_run = {}
+    for key in keys:
+        by_run.setdefault((key[0], key[1], key[2], key[4]), set()).add(key[5:])
+    assert len(by_run) == 6 * 7 * 2
+    assert len({frozenset(found) for found in by_run.values()}) == 1
+
+
+def test_maps_carry_identity_across_where_the_baseline_does_not(default_run):
+    found = {}
+    for row in read(default_run[0]):
+        if row["measure"] == "rank1":
+            found.setdefault(row["method"], []).append(float(row["value"]))
+    assert all(0 <= number <= 1 for numbers in found.values() for number in numbers)
+    assert np.mean(found["identity"]) < 0.5
+    for method in ("orthogonal", "linear", "ridge", "canonical", "shared"):
+        assert np.mean(found[method]) > 0.9, method
+
+
+def test_ranks_are_empty_where_they_do_not_apply(default_run):
+    ranks = {(row["method"], row["rank"]) for row in read(default_run[0])}
+    assert {rank for method, rank in ranks if method == "shared"} == {"40"}  # 96, or as many as there are
+    assert {rank for method, rank in ranks if method != "shared"} == {""}
+
+
+def test_unsupported_rates_are_empty_and_supported_ones_are_complete(default_run):
+    rows = read(default_run[0])
+    low = [row for row in rows if row["measure"] == "tmr@fmr=0.001"]
+    assert low and all(row["value"] == "" for row in low)
+    for row in (row for row in rows if row["measure"] == "tmr@fmr=0.1"):
+        assert 0 <= float(row["value"]) <= 1
+        assert float(row["achieved"]) <= 0.1
+        assert -1 <= float(row["threshold"]) <= 1
+        assert int(row["comparisons"]) > 0
+    table = (default_run[0] / "table.txt").read_text()
+    assert "n/a: " in table and "too few comparisons" in table
+
+
+def test_parquet_is_the_same_table(default_run):
+    table = pyarrow.parquet.read_table(default_run[0] / "results.parquet").to_pylist()
+    for one, other in zip(read(default_run[0]), table, strict=True):
+        assert one["value"] == ("" if other["value"] is None else repr(other["value"]))
+        for name in ("source", "measure", "seed", "rank"):
+            assert one[name] == ("" if other[name] is None else str(other[name]))
+
+
+def test_config_holds_what_another_would_need(default_run, store):
+    config = json.loads((default_run[0] / "config.json").read_text())
+    assert config["format"] == "jaxalign-results"
+    assert config["driver"] == "pairwise"
+    assert config["config"]["protocol"]["seeds"] == [42, 7]
+    assert config["config"]["fmr"] == [0.001, 0.1]
+    assert set(config["versions"]) == {"python", "jax", "jaxlib", "numpy", "jaxalign"}
+    assert config["store"]["checksums"] == EmbeddingStore.open(store).checksums
+    assert config["devices"]["platform"] == "cpu"
+    assert [split["train_people"] + split["test_people"] for split in config["splits"]] == [PEOPLE, PEOPLE]
+
+
+def test_every_fit_has_its_statistics(default_run):
+    fits = read(default_run[0] / "fits.csv")
+    assert len(fits) == 6 * 7 * 2
+    for row in fits:
+        assert (float(row["l2"] or 0) > 0) == (row["method"] == "ridge")  # chosen by cross-validation
+        assert row["ok"] == "True"
+        assert float(row["r2"]) > 0.8 or row["method"] in ("identity", "translation")
+
+
+def test_saved_maps_are_those_that_were_measured(default_run, store):
+    from jaxalign import PairwiseMaps
+    from jaxalign.core.people import published_split
+
+    maps = PairwiseMaps.load(default_run[0] / "maps" / "seed42" / "orthogonal")
+    assert len(maps) == 6
+    opened = EmbeddingStore.open(store)
+    test = published_split(opened.identities, 42).test
+    rows = {
+        name: array / np.linalg.norm(array, axis=1, keepdims=True)
+        for name, array in opened.take(test).items()
+    }
+    fit = maps["alpha", "gamma"]
+    x, y = np.asarray(fit.source(rows["alpha"])), np.asarray(fit.target(rows["gamma"]))
+    scores = (x / np.linalg.norm(x, axis=1, keepdims=True)) @ (y / np.linalg.norm(y, axis=1, keepdims=True)).T
+    np.fill_diagonal(scores, -np.inf)
+    people = opened.identities[test]
+    hit = np.mean(people[scores.argmax(axis=1)] == people)
+    wanted = {"source": "alpha", "target": "gamma", "method": "orthogonal", "seed": "42", "measure": "rank1"}
+    assert value(read(default_run[0]), **wanted) == pytest.approx(hit, abs=1.5 / len(people))
+
+
+def test_output_is_a_readable_table_and_nothing_is_left_beside_it(default_run):
+    out, done = default_run
+    assert "Mean over ordered pairs" in done.stdout and "canonical" in done.stdout
+    assert "Wrote" in done.stdout.splitlines()[-1] and str(out) in done.stdout
+    assert len(done.stderr.splitlines()) < 12, done.stderr  # no terminal: quiet
+    assert [path.name for path in out.parent.iterdir()] == ["default"]
+    assert {path.name for path in out.iterdir()} == {
+        *("config.json", "fits.csv", "maps", "results.csv", "results.parquet", "table.txt"),
+        *("curves.csv", "curves.parquet", "projection.csv"),
+    }
+
+
+def test_published_reports_both_and_centres_the_baseline(published_run):
+    rows = read(published_run)
+    assert {row["method"] for row in rows} == {"identity", "orthogonal", "linear", "ridge"}
+    assert {row["own_photograph"] for row in rows if row["measure"] == "rank1"} == {"included", "excluded"}
+    assert any(row["measure"] == "map50" and row["own_photograph"] == "included" for row in rows)
+    config = json.loads((published_run / "config.json").read_text())["config"]["protocol"]
+    assert (config["l2"], config["normalize"], config["train_fraction"]) == (0.1, "l2", 0.7)
+    names = {path.name for path in (published_run / "heatmaps").iterdir()}
+    assert len(names) == 4 * 3
+    assert "ridge-rank1-included.png" in names
+
+
+def test_heat_maps_are_one_for_each_method_and_measure(store, tmp_path):
+    flags = ("--methods=orthogonal,shared", "--ranks=6,full", "--seeds=1", "--models=alpha,beta")
+    succeed(pairwise, f"--store={store}", f"--out={tmp_path / 'out'}", *flags, "--measures=identification")
+    expected = set()
+    for row in read(tmp_path / "out"):
+        method = row["method"] + (f"_r{row['rank']}" if row["rank"] else "")
+        expected.add("-".join(filter(None, [method, row["measure"], row["own_photograph"]])) + ".png")
+    files = {path.name: path for path in (tmp_path / "out" / "heatmaps").iterdir()}
+    assert set(files) == expected and len({name.partition("-")[0] for name in files}) == 3
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in files.values())
+
+
+def test_ranks_penalties_and_pairs_are_flags(store, tmp_path):
+    flags = ("--methods=reduced_rank,canonical,shared,ridge", "--ranks=2,6,full", "--l2=0.01,1", "--seeds=1")
+    more = ("--sources=gamma", "--measures=identification", "--heatmaps=none", "--rank_k=1")
+    more += ("--normalize=none", "--max_per_person=2")
+    succeed(pairwise, f"--store={store}", f"--out={tmp_path / 'out'}", *flags, *more)
+    rows = read(tmp_path / "out")
+    assert {(row["source"], row["target"]) for row in rows} == {("gamma", "alpha"), ("gamma", "beta")}
+    found = {}
+    for row in rows:
+        assert row["measure"].startswith(("rank1", "map"))
+        found.setdefault(row["method"], set()).add(row["rank"])
+    ranked = {name: {"2", "6", ""} for name in ("reduced_rank", "canonical", "shared")}
+    assert found == {**ranked, "ridge": {""}}
+    assert not (tmp_path / "out" / "heatmaps").exists()
+    few, many = (
+        value(rows, method="canonical", rank=rank, target="alpha", measure="rank1") for rank in (2, 6)
+    )
+    assert few < many <= 1
+
+
+def pair_list(path, identities):
+    """Every genuine and as many impostor pairs within folds of people, as a CSV."""
+    lines = ["left,right,genuine,fold"]
+    for row in range(0, len(identities) - 4, 4):
+        fold = (row // 12) % 3
+        lines += [f"{row:03d},{row + 1:03d},1,{fold}", f"{row:03d},{row + 5:03d},0,{fold}"]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("kind", ["pair list", "balanced", "first", "pooled"])
+def test_other_comparisons(kind, store, tmp_path):
+    pair_list(tmp_path / "pairs.csv", planted()[1])
+    flag = {"pair list": f"--pair_list={tmp_path / 'pairs.csv'}", "balanced": "--comparisons=balanced"}
+    flags = [f"--out={tmp_path / 'out'}", "--methods=orthogonal", "--seeds=1", "--heatmaps=none", "--fmr=0.5"]
+    flags += ["--models=alpha,beta", "--train_fraction=0.4"]
+    succeed(pairwise, f"--store={store}", *flags, flag.get(kind, f"--gallery={kind}"))
+    rows = {
+        (row["measure"], row["own_photograph"]): row
+        for row in read(tmp_path / "out")
+        if row["source"] == "alpha"
+    }
+    assert {("auc", ""), ("eer", ""), ("rank1", "excluded"), ("tmr@fmr=0.5", "")} <= set(rows)
+    assert (("accuracy", "") in rows) == (kind == "pair list")
+    comparisons, people = int(rows["auc", ""]["comparisons"]), 18
+    expected = {
+        "balanced": people * 6 * 2,  # every genuine pair once and as many impostors
+        "first": people * 4 * people - people,  # less each first photograph with itself
+        "pooled": people * 4 * people,  # of its own person a probe meets the template of the others
+    }
+    if kind in expected:
+        assert comparisons == expected[kind]
+    else:
+        split = json.loads((tmp_path / "out" / "config.json").read_text())["splits"][0]
+        assert comparisons == split["listed_pairs"] < 58
+    assert float(rows["rank1", "excluded"]["value"]) > 0.8
+
+
+def test_nonfinite_rows_are_dropped_from_all_encoders_when_asked(tmp_path):
+    embeddings, _ = planted()
+    embeddings["beta"][[3, 50]] = np.nan
+    embeddings["gamma"][7] = 0
+    make_store(tmp_path / "store", embeddings)
+    flags = [f"--store={tmp_path / 'store'}", f"--out={tmp_path / 'out'}", "--seeds=1", "--heatmaps=none"]
+    sentence = refused_with(run(pairwise, *flags))
+    assert "'beta' has 2 rows of NaN" in sentence
+    assert "'gamma' has 1 row of all zeros (first: row 7)" in sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    done = succeed(pairwise, *flags, "--nonfinite=drop", "--methods=orthogonal")
+    assert "3 of 120 rows" in done.stderr
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["store"]["rows"], config["store"]["rows_used"]) == (120, 117)
+    assert "3 of 120 rows" in config["warnings"][0]
+
+
+def test_other_results_are_not_overwritten_unless_asked(published_run, store):
+    before = (published_run / "results.csv").read_bytes()
+    flags = (f"--store={store}", f"--out={published_run}", "--methods=orthogonal", "--seeds=3")
+    assert "--overwrite" in refused_with(run(pairwise, *flags, "--heatmaps=none"))
+    assert (published_run / "results.csv").read_bytes() == before
+    succeed(pairwise, *flags, "--heatmaps=none", "--overwrite")
+    assert {row["seed"] for row in read(published_run)} == {"3"}
+    assert not (published_run / "heatmaps").exists()
+
+
+def test_agrees_with_the_independent_float64_reference(shared, tmp_path):
+    reference = json.loads((shared / "data" / "reference.json").read_text())["rows"]
+    models = ("dlib_resnet", "mobilefacenet", "nsfw_mobilenet_v2")
+    flags = ("--protocol=published", "--seeds=42", "--heatmaps=none", f"--models={','.join(models)}")
+    succeed(pairwise, f"--store={shared / 'data' / 'lfw_dev'}", f"--out={tmp_path / 'out'}", *flags)
+    measured = {}
+    for row in read(tmp_path / "out"):
+        key = row["source"], row["target"], row["method"], row["own_photograph"], row["measure"]
+        measured[key] = float(row["value"])
+    compared = 0
+    for row in reference:
+        if row["source"] not in models or row["target"] not in models:
+            continue
+        here = row["source"], row["target"], row["method"].removesuffix("0.1")
+        sides = [(own, row[f"own_{own}"]) for own in ("included", "excluded")]
+        for own, figures in [*sides, ("", row["verification"])]:
+            # A few comparisons lie so close to a threshold that float32 decides them otherwise.
+            flips = 3 / figures["probes"] if own else 30 / figures["genuine"]
+            for name, expected in figures.items():
+                if name in ("probes", "genuine", "impostor") or name.startswith("achieved"):
+                    continue
+                found = measured[*here, own, name]
+                assert math.isclose(found, expected, abs_tol=max(flips, 1e-4)), (here, own, name)
+                compared += 1
+    assert compared == 6 * 4 * 15
+
+
+def test_one_dead_encoder_does_not_stop_the_run(tmp_path):
+    embeddings, _ = planted()
+    embeddings["dead"] = np.ones((PEOPLE * PER_PERSON, 5), np.float32)
+    make_store(tmp_path / "store", embeddings)
+    flags = ("--models=alpha,beta,dead", "--methods=orthogonal,ridge", "--seeds=1")
+    more = ("--measures=identification", "--heatmaps=none")
+    done = succeed(pairwise, f"--store={tmp_path / 'store'}", f"--out={tmp_path / 'out'}", *flags, *more)
+    rows = read(tmp_path / "out")
+    names = {(row["source"], row["target"], row["method"], row["measure"]) for row in rows}
+    assert len(names) == len(rows) == 6 * 2 * 6
+    for row in rows:
+        assert (row["value"] == "") == ("dead" in (row["source"], row["target"]))
+    assert "*: at least one fit was numerically doubtful" in done.stdout
+    assert "4 pairs without any number left out" in " ".join(done.stdout.split())
+    assert "warning: 8 comparisons of spaces have no value" in done.stderr
+
+
+def test_results_do_not_depend_on_what_is_in_memory_nor_on_devices(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    identities = random.permutation(np.arange(300) % 30)
+    latent = random.normal(size=(30, 8))[identities] + random.normal(size=(300, 8))
+    rows = {
+        name: (latent @ random.normal(size=(8, width))).astype(np.float16)
+        for name, width in (("a", 9), ("b", 12))
+    }
+    EmbeddingStore.create(tmp_path / "store", rows, identities)
+    flags = [f"--store={tmp_path / 'store'}", "--methods=orthogonal,ridge", "--l2=0.1", "--seeds=7"]
+    flags += ["--controls=own,shuffled", "--heatmaps=none", "--max_per_person=9"]
+    succeed(pairwise, *flags, f"--out={tmp_path / 'one'}")
+    monkeypatch.setattr(measuring, "TEST_BYTES", 0)
+    monkeypatch.setattr(plan, "SORTED_SCORES", 0)
+    monkeypatch.setattr(plan, "STRIP_ROWS", 16)
+    monkeypatch.setattr(plan, "SEGMENT_ROWS", 16)
+    monkeypatch.setattr(accumulate, "CHUNK_ELEMENTS", 500)
+    monkeypatch.setattr(devices, "_least_pairs", lambda *_: 2)  # the matrix on two devices
+    succeed(pairwise, *flags, f"--out={tmp_path / 'two'}", "--devices=2")
+    expected, found = read(tmp_path / "one"), read(tmp_path / "two")
+    assert len(found) == len(expected) > 20
+    for one, other in zip(expected, found):
+        for name in ("source", "target", "method", "measure", "comparisons"):
+            assert one[name] == other[name]
+        np.testing.assert_allclose(*(np.float64(row["value"] or "nan") for row in (one, other)), atol=1e-4)
+
+
+def test_a_refusal_from_the_shell(cache, tmp_path):
+    (done,) = finished([start("-m", "experiments.pairwise", "--store=nowhere", cache=cache, cwd=tmp_path)])
+    assert "nowhere" in refused_with(done)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_says_how_to_run_it():
+    done = succeed(pairwise, "--help")
+    assert "python -m experiments.pairwise --store=my_store" in done.stdout
+    for name in CONTRACT:
+        assert f"--{name}=" in done.stdout or f"--[no]{name} " in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_an_interrupted_run_leaves_nothing(store, cache, tmp_path):
+    flags = (f"--store={store}", "--out=deep/out", f"--seeds={','.join(map(str, range(400)))}")
+    run = start("-m", "experiments.pairwise", *flags, cache=cache, cwd=tmp_path)
+    assert run.stderr is not None
+    assert "planted: 6 ordered pairs" in run.stderr.readline()
+    assert (tmp_path / "deep").exists()
+    run.send_signal(signal.SIGINT)
+    (done,) = finished([run], timeout=120)
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1] == "interrupted"
+    assert list(tmp_path.iterdir()) == []
