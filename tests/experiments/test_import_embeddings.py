@@ -136,10 +136,8 @@ def test_columns_can_be_named_and_the_others_are_kept(run):
     np.save("a.npy", A)
     lines = ["file,who,pose,identity", *(f"{s},{p},{i},x" for i, (s, p) in enumerate(zip(SAMPLES, PEOPLE)))]
     pathlib.Path("people.csv").write_text("\n".join(lines))
-    status, _, err = run(
-        "--out=store", "--identities=people.csv", "--embeddings=a.npy", "--identity_column=who"
-    )
-    assert (status, err) == (0, "")
+    who = ("--identities=people.csv", "--identity_column=who")
+    assert run("--out=store", "--embeddings=a.npy", *who)[::2] == (0, "")
     store = EmbeddingStore.open("store")
     assert store.identities.tolist() == PEOPLE
     assert store.columns == ("sample_id", "identity", "pose", "original_identity")
@@ -285,7 +283,6 @@ OTHERS = np.roll(PEOPLE, 1)
 HOLE = [[1.0]] * 3 + [None] + [[1.0]] * 2
 MAKE = "--out=new --identities=people.csv --embeddings="
 NEW = "--out=new --embeddings=a.npy --identities="
-NEW_M = NEW.replace("a.npy", "m.parquet")
 ADD = "--out=store --add --embeddings="
 REFUSED = [
     (None, "", "--out is missing"),
@@ -338,7 +335,7 @@ REFUSED = [
     (parquet("m.parquet", [0, 1, 2, 3, 4, 5, 5]), MAKE + "m.parquet", "m.parquet: 1 names come twice"),
     (arrays("o.npz", features=A, labels=OTHERS), MAKE + "o.npz", "o.npz has other people on its rows"),
     (arrays("o.npz", features=A, labels=["x"] * ROWS), MAKE + "o.npz", "o.npz has other people on its rows"),
-    (other_orders, f"{NEW_M}who.csv --embeddings=n.parquet", "m.parquet and n.parquet"),
+    (other_orders, NEW.replace("a.npy", "m.parquet") + "who.csv --embeddings=n.parquet", "and n.parquet"),
     # Stores that are there, or not.
     (None, MAKE.replace("new", "store") + "a.npy", "store holds a store already"),
     (None, "--out=new --add --embeddings=a.npy", "there is no store at new"),
