@@ -15,10 +15,11 @@ from jaxalign.data import EmbeddingStore
 from jaxalign.report import Measure, Row
 from jaxalign.report.part import OWN, Part, relative_rows
 from jaxalign.report.sections.comparison import controls_table
-from jaxalign.report.tables import Value
+from jaxalign.report.tables import Cell
 
 PEOPLE, PER_PERSON = 20, 4
-SMALL, WIDE = "python:numpy_encoders:small", "python:numpy_encoders:wide"
+WIDE = "python:numpy_encoders:wide?name="
+FIRST, SECOND, THIRD = WIDE + "one&dim=12", WIDE + "two&dim=16", WIDE + "three&dim=12"
 QUICK = ("--methods=orthogonal", "--seeds=1", "--heatmaps=none", "--measures=identification")
 
 
@@ -54,17 +55,17 @@ def test_photographs_are_embedded_once(drive, monkeypatch):
         return encode(self, images)
 
     monkeypatch.setattr(NumpyEncoder, "encode", count)
-    first = drive(f"--models={SMALL},{WIDE}")
-    assert first.keys() == {("small", "wide"), ("wide", "small")}
+    first = drive(f"--models={FIRST},{SECOND}")
+    assert first.keys() == {("one", "two"), ("two", "one")}
     assert min(first.values()) > 0.8
-    assert seen == {"small": 80, "wide": 80}
-    assert drive(f"--models={SMALL},{WIDE}") == first
-    assert seen == {"small": 80, "wide": 80}
-    drive(f"--models={SMALL},{SMALL}?name=third")
-    assert seen == {"small": 80, "wide": 80, "third": 80}
+    assert seen == {"one": 80, "two": 80}
+    assert drive(f"--models={FIRST},{SECOND}") == first
+    assert seen == {"one": 80, "two": 80}
+    drive(f"--models={FIRST},{THIRD}")
+    assert seen == {"one": 80, "two": 80, "three": 80}
     os.utime("faces/person03/2.png", (0, 0))
-    drive(f"--models={SMALL},{WIDE}")
-    assert seen["small"] > 80 < seen["wide"]  # a photograph whose file changed is another photograph
+    drive(f"--models={FIRST},{SECOND}")
+    assert seen["one"] > 80 < seen["two"]  # a photograph whose file changed is another photograph
 
 
 def test_a_store_stands_beside_photographs(drive, tmp_path):
@@ -74,8 +75,8 @@ def test_a_store_stands_beside_photographs(drive, tmp_path):
     people, names = [names[k].split("/")[0] for k in order], [names[k] for k in order]
     rows = {"mine": np.array(pixels), "unused": np.array(pixels)}
     EmbeddingStore.create(tmp_path / "elsewhere", rows, people, sample_ids=names)
-    found = drive("--store=elsewhere", f"--models=mine,{SMALL}")
-    assert found.keys() == {("mine", "small"), ("small", "mine")}
+    found = drive("--store=elsewhere", f"--models=mine,{FIRST}")
+    assert found.keys() == {("mine", "one"), ("one", "mine")}
     assert min(found.values()) > 0.8
 
 
@@ -143,6 +144,6 @@ def test_an_encoder_that_finds_nobody_has_no_relative_figure():
     assert math.isnan(relative.value) and relative.reason
     table = controls_table(Part("p", "pairwise", {}, [*rows, relative]), Measure("rank1", "excluded"), set())
     (_, own, beside_own), (_, ridge, beside_ridge) = table.rows
-    assert isinstance(own, Value) and own.mean == 0.25 and beside_own is None
-    assert isinstance(ridge, Value) and ridge.mean == 0.1
-    assert isinstance(beside_ridge, Value) and beside_ridge.reason == relative.reason
+    assert isinstance(own, Cell) and own.mean == 0.25 and beside_own is None
+    assert isinstance(ridge, Cell) and ridge.mean == 0.1
+    assert isinstance(beside_ridge, Cell) and beside_ridge.reason == relative.reason

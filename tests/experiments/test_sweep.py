@@ -122,7 +122,7 @@ def test_a_store_that_differs_is_refused(parts, tmp_path):
 
 def started(store, out, *more):
     """The sweep in another process that has to compile each method, once its first item is there."""
-    flags = (f"--stores={store}", f"--out={out}", "--compilation_cache=none", *QUICK)
+    flags = (f"--stores={store}", f"--out={out}", *QUICK)
     process = start("-m", "experiments.sweep", *flags, *more, cache=out.parent)
     deadline = time.monotonic() + 200
     while not items(out):
