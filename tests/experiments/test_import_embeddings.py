@@ -48,8 +48,7 @@ def write_csv(
 ):
     lines = [header] if header else []
     wide = separator in header
-    for row in order:
-        lines.append(f"{SAMPLES[row]}{separator}{PEOPLE[row]}" if wide else PEOPLE[row])
+    lines += [f"{SAMPLES[row]}{separator}{PEOPLE[row]}" if wide else PEOPLE[row] for row in order]
     pathlib.Path(name).write_text("\n".join(lines) + "\n")
 
 

@@ -58,7 +58,6 @@ def test_photographs_are_embedded_once(drive, monkeypatch):
     first = drive(f"--models={FIRST},{SECOND}")
     assert first.keys() == {("one", "two"), ("two", "one")}
     assert min(first.values()) > 0.8
-    assert seen == {"one": 80, "two": 80}
     assert drive(f"--models={FIRST},{SECOND}") == first
     assert seen == {"one": 80, "two": 80}
     drive(f"--models={FIRST},{THIRD}")
