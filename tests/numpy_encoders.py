@@ -69,9 +69,9 @@ def small(name: str = "small", scale: str = "1", killed_at: str = "0") -> NumpyE
     return NumpyEncoder(name, scale=float(scale), killed_at=int(killed_at))
 
 
-def wide(name: str = "wide", dim: str = "9") -> NumpyEncoder:
+def wide(called: str = "wide", dim: str = "9") -> NumpyEncoder:
     """For ``python:numpy_encoders:wide``."""
-    return NumpyEncoder(name, (12, 16), int(dim), batch_size=16, resample=PIL.Image.Resampling.BICUBIC)
+    return NumpyEncoder(called, (12, 16), int(dim), batch_size=16, resample=PIL.Image.Resampling.BICUBIC)
 
 
 def write_people(folder: pathlib.Path, people: int = 3, each: int = 50) -> list[pathlib.Path]:

@@ -18,7 +18,7 @@ from jaxalign.report.sections.comparison import controls_table
 from jaxalign.report.tables import Cell
 
 PEOPLE, PER_PERSON = 20, 4
-WIDE = "python:numpy_encoders:wide?name="
+WIDE = "python:numpy_encoders:wide?called="
 FIRST, SECOND, THIRD = WIDE + "one&dim=12", WIDE + "two&dim=16", WIDE + "three&dim=12"
 QUICK = ("--methods=orthogonal", "--seeds=1", "--heatmaps=none", "--measures=identification")
 
