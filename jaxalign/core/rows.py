@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -176,13 +177,13 @@ def _padded(part: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
 
 
-def prefetch(items: Iterable[Item]) -> Generator[Item, None, None]:
-    """Iterates over items while a background thread makes the next one; an exception of the items is raised here."""
+def prefetch(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
+    """Iterates while a background thread makes the next ``depth`` items; an exception of the items is raised here."""
     iterator = iter(items)
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, iterator, _END)
-        while (item := coming.result()) is not _END:
-            coming = pool.submit(next, iterator, _END)
+        coming = collections.deque(pool.submit(next, iterator, _END) for _ in range(depth))
+        while (item := coming.popleft().result()) is not _END:
+            coming.append(pool.submit(next, iterator, _END))
             yield item
 
 
