@@ -30,6 +30,7 @@ METHODS = (("identity", None), ("ridge", None), ("canonical", 64))
 NAN = math.nan
 UNSUPPORTED = "fewer than 10 expected false matches"
 SINGULAR = "the moments of the source are singular"
+PEOPLE = "rank1:people_for_{}%"
 NEVER = "99 % of the final value is not reached with an interval"
 
 
@@ -162,15 +163,11 @@ def write_sweep(folder, driver, dataset, encoders, seeds) -> None:
         "rank_sweep": ("rank", (4, 8, 16, 32, 64)),
         "ridge_path": ("l2", (0.001, 0.01, 0.1, 1.0, 10.0)),
     }[driver]
-    people, within = "rank1:people_for_9{}%", "smallest_rank_within_1_point"
-    flat = {"low": 80.0, "high": 400.0}
-    numbers: dict[str, list[tuple]] = {  # own photograph, measure, value, more for source i
-        "data_efficiency": [
-            ("excluded", people.format(5), 150.0, 10, flat),
-            ("excluded", people.format(9), NAN, 0, {"reason": NEVER}),
-        ],
-        "rank_sweep": [("excluded", within, 16.0, 1, {}), ("", "effective_rank", 20.5, 1, {})],
-    }
+    own, ends = "excluded", {"low": 80.0, "high": 400.0}
+    people = [(own, PEOPLE.format(95), 150.0, 10, ends), (own, PEOPLE.format(99), NAN, 0, {"reason": NEVER})]
+    ranks = [(own, "smallest_rank_within_1_point", 16.0, 1, {}), ("", "effective_rank", 20.5, 1, {})]
+    # Same image, measure, value, more for source i.
+    numbers: dict[str, list[tuple]] = {"data_efficiency": people, "rank_sweep": ranks}
     rows = []
     for seed in seeds:
         for (i, j, source, target), number in itertools.product(pairs(encoders), (1, 2)):
@@ -187,7 +184,7 @@ def write_sweep(folder, driver, dataset, encoders, seeds) -> None:
             for own, measure, start, step, more in numbers.get(driver, []):
                 rows.append(Row(*here, None, seed, own, measure, start + step * i, **more))
         if driver == "data_efficiency":
-            of_mean = dataset, "", "", "ridge", None, seed, "excluded", "rank1:people_for_95%", 140.0
+            of_mean = dataset, "", "", "ridge", None, seed, "excluded", PEOPLE.format(95), 140.0
             rows.append(Row(*of_mean, low=90.0, high=300.0))
     write_part(folder, driver, rows, dataset, encoders, seeds)
 
@@ -229,13 +226,9 @@ def write_geometry(folder, dataset, encoders, seeds) -> None:
     for i, j, source, target in pairs(encoders):
         for place, name in enumerate(names if i < j else ()):
             value = round(0.9 - 0.1 * place - 0.05 * (j - i), 6)
-            numbers = {
-                "": value,
-                ":null_mean": 0.1,
-                ":null_95%": 0.14,
-                ":calibrated": round((value - 0.1) / 0.9, 6),
-            }
-            rows += [Row(dataset, source, target, *here, name + end, numbers[end]) for end in numbers]
+            calibrated = round((value - 0.1) / 0.9, 6)
+            ends = (("", value), (":null_mean", 0.1), (":null_95%", 0.14), (":calibrated", calibrated))
+            rows += [Row(dataset, source, target, *here, name + end, number) for end, number in ends]
     for i, name in enumerate(encoders):
         for measure in ("intrinsic_dimension_twonn", "participation_ratio", "anisotropy"):
             rows.append(Row(dataset, name, name, *here, measure, 11.25 + i))
@@ -243,14 +236,12 @@ def write_geometry(folder, dataset, encoders, seeds) -> None:
         rows.append(Row(dataset, name, name, *here, "hubness_skewness", **number))
     predictions = []
     for method in ("canonical", "ridge"):
-        for place, name in enumerate(names):
-            for calibrated in ("no", "yes"):
-                value = 0.3 + 0.1 * place + 0.05 * (calibrated == "yes")
-                value = -value if name == "procrustes_distance" and calibrated == "no" else value
-                numbers = value, value - 0.2, min(1, value + 0.15), 10, 0.01
-                predictions.append(Predicted(name, calibrated, method, "rank1", *numbers))
+        for (place, name), calibrated in itertools.product(enumerate(names), ("no", "yes")):
+            value = 0.3 + 0.1 * place + 0.05 * (calibrated == "yes")
+            value = -value if name == "procrustes_distance" and calibrated == "no" else value
+            numbers = value, value - 0.2, min(1, value + 0.15), 10, 0.01
+            predictions.append(Predicted(name, calibrated, method, "rank1", *numbers))
         predictions.append(Predicted("mean_cca", "yes", method, "rank1", NAN, NAN, NAN, 10, NAN))
-
     reached = pairwise_rows(dataset, encoders, seeds)
     files = {"prediction.csv": predictions, "alignability.parquet": reached}
     write_part(folder, "geometry", rows, dataset, encoders, seeds, files)

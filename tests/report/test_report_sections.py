@@ -191,11 +191,8 @@ def test_differences_are_told_with_their_interval():
 
 
 def test_ranks_along_their_axis_are_one_line():
-    rows = [
-        row._replace(value=row.value * k / 8, axis="rank", at=float(k), rank=k)
-        for row in BY_RIDGE
-        for k in (4, 8)
-    ]
+    more = [{"axis": "rank", "at": float(k), "rank": k} for k in (4, 8)]
+    rows = [row._replace(value=row.value * of["at"] / 8, **of) for row in BY_RIDGE for of in more]
     found = section(part(rows, "rank_sweep"))
     assert "goes from 25.0 % at rank 4 to 50.0 % at rank 8." in plain(found.summary)[0]
     assert [len(row) for row in rows_of(found, "rank_sweep-rank-rank1")] == [2, 2]
@@ -280,12 +277,14 @@ def test_leaves_are_scipys():
 
 
 def test_nearest_of_the_same_person():
-    sides = {"source": ((0, 0.0), (1, 5.0)), "target": ((0, 1.0), (1, 1.5), (2, 5.0))}
-    points = [
-        Point("d", "a", "b", "m", "after", side, person, x, 0.0)
-        for side, found in sides.items()
-        for person, x in found
+    sides = [
+        ("source", 0, 0.0),
+        ("source", 1, 5.0),
+        ("target", 0, 1.0),
+        ("target", 1, 1.5),
+        ("target", 2, 5.0),
     ]
+    points = [Point("d", "a", "b", "m", "after", *side, 0.0) for side in sides]
     assert same_person_nearest(points) == (1, 2)
     assert same_person_nearest([]) == (0, 0)
 

@@ -112,7 +112,7 @@ def changed(part=".", **changes):
     return lambda folder: change(folder / part, **changes)
 
 
-changed_part = functools.partial(changed, "pairwise-made")
+other = functools.partial(changed, "pairwise-made")
 OF_ONE_COMMAND = [
     (changed(driver="sweep"), "X was written by experiments.sweep"),
     (changed(version=2), "X is of version 2"),
@@ -126,18 +126,12 @@ OF_ONE_COMMAND = [
 TWO = "X mixes two configurations: "
 OF_A_STUDY = [
     (
-        changed_part(config__protocol__train_fraction=0.5),
+        other(config__protocol__train_fraction=0.5),
         f"{TWO}protocol.train_fraction is 0.7 in geometry-made and",
     ),
-    (
-        changed_part(config__max_per_person=5),
-        f"{TWO}max_per_person is 0 in geometry-made and 5 in pairwise-made",
-    ),
-    (changed_part(versions__jaxalign="9.9"), f"{TWO}the version of jaxalign is "),
-    (
-        changed_part(store__checksums__a="f" * 64),
-        f"{TWO}the checksum of a in made is 0000000000000000… in geometry-",
-    ),
+    (other(config__max_per_person=5), f"{TWO}max_per_person is 0 in geometry-made and 5 in pairwise-made"),
+    (other(versions__jaxalign="9.9"), f"{TWO}the version of jaxalign is "),
+    (other(store__checksums__a="f" * 64), f"{TWO}the checksum of a in made is 0000000000000000… in"),
     (cut_number, "prediction.csv, line 2 cannot be read"),
     (remove_parts, "holds no results of a part"),
 ]
