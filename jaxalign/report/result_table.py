@@ -322,12 +322,13 @@ class ResultTable:
             per_seed.setdefault(row.seed, []).append(row.value)
         if not per_seed:
             return None
-        if missing := [reasons for rows in pairs if (reasons := _reasons(rows))]:
+        means = [math.fsum(values) / len(values) for values in per_seed.values()]
+        if any(map(math.isnan, means)):
+            missing = [reasons for rows in pairs if (reasons := _reasons(rows))]
             words = "; ".join(dict.fromkeys(itertools.chain(*missing)))
             every = f"{len(pairs):,} pair{'s' * (len(pairs) != 1)}"
             return Cell(math.nan, reason=f"{len(missing):,} of {every}: {words}")
         doubtful = any(mark[2] == setting for mark in self.doubtful)
-        means = [math.fsum(values) / len(values) for values in per_seed.values()]
         return Cell(*_over_seeds(means), doubtful=doubtful)
 
     def matrix(self, setting: Setting, measure: Measure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
