@@ -271,15 +271,15 @@ class ResultTable:
         self.doubtful = set(doubtful)
         # For each setting and measure, for each pair, for each seed.
         self._rows: dict[tuple[Setting, Measure], dict[Pair, dict[int, Row]]] = {}
-        asked: set[tuple[Setting, Pair, int]] = set()
+        unanswered: set[tuple[Setting, Pair, int]] = set()
         answered: set[tuple[Setting, Pair, int]] = set()
         for row in rows:
             setting = Setting(row.method, None if row.method in merge_ranks else row.rank)
             pair = row.source, row.target
             pairs = self._rows.setdefault((setting, Measure(row.measure, row.own_photograph)), {})
             pairs.setdefault(pair, {})[row.seed] = row
-            (asked if math.isnan(row.value) else answered).add((setting, pair, row.seed))
-        self.left_out = {pair for _, pair, _ in asked - answered}
+            (unanswered if math.isnan(row.value) else answered).add((setting, pair, row.seed))
+        self.left_out = {pair for _, pair, _ in unanswered - answered}
         self.settings = list(dict.fromkeys(setting for setting, _ in self._rows))
         self.measures = list(dict.fromkeys(measure for _, measure in self._rows))
         every = [each for pairs in self._rows.values() for each in pairs.items()]
