@@ -7,6 +7,7 @@ The number of steps is fixed and everything random comes from seeds. Recognition
 are stored, on people whom no choice has seen.
 """
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
