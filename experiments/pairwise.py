@@ -20,7 +20,6 @@ Several hosts share one run: start the same command on each, with --hosts=auto o
 
 import contextlib
 import functools
-import pathlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -67,8 +66,9 @@ def main(_: list[str]) -> None:
             text = analyse(job)
             write.text("table.txt", text)
             write.config("pairwise", config, **job.record, seconds=round(time.monotonic() - started, 1))
+            progress.clear()
+            print(text, flush=True)  # before anything that the disk may refuse
         parts.remove()
-    print(text)
     print(f"Wrote {config.out} in {duration(time.monotonic() - started)}.")
 
 
@@ -80,8 +80,7 @@ def analyse(job: Job) -> str:
     progress.note(headline(run))
     if job.parts:
         progress.note(f"Goes on where a run was cut short: {len(job.parts)} parts are done.")
-    maps = write.directory / "maps" if config.save_maps else None
-    controls = measure(run, splits, job.parts, progress, maps)
+    controls = measure(run, splits, job.parts, progress, write)
     run.rows += empty_rows(run.rows, run.without_value)
     controls += relative_rows([*controls, *run.rows])
     write.table([*run.rows, *controls])
@@ -114,11 +113,11 @@ def measure(
     splits: Sequence[Measuring],
     parts: Parts,
     progress: Progress,
-    maps: pathlib.Path | None = None,
+    write: results.Writer | None = None,
 ) -> list[Row]:
     """Measures this process's share of every split and method, but for finished parts; returns the rows of controls.
 
-    Process 0 collects in ``run`` what all processes found. Maps are saved in the directory ``maps``, if any.
+    Process 0 collects in ``run`` what all processes found, and is the one that has ``write``, for maps to be saved.
     """
     config, methods, controls = run.config, run.protocol.methods, Aligning(run.config, run.data, run.hosts)
 
@@ -135,8 +134,10 @@ def measure(
             fitted = next(fits)
             for done, pair in found.measure_maps(measuring, test, method, fitted, config.cuts(method)):
                 progress.step(f"{label}: {method}, {done}, {' → '.join(pair)}")
-            if maps is not None:
-                fitted.save(maps / f"seed{measuring.seed}" / method, {"seed": measuring.seed})
+            if write is not None and config.save_maps:
+                maps = write.directory / "maps"
+                with write.trying("maps"):
+                    fitted.save(maps / f"seed{measuring.seed}" / method, {"seed": measuring.seed})
             if config.curves and measuring.seed == run.protocol.seeds[0]:
                 found.views += views(run.data, measuring, method, fitted)
 
@@ -181,7 +182,9 @@ def draw(run: Aligning, table: ResultTable, write: results.Writer, progress: Pro
         return 0
     directory = write.directory / "heatmaps"
     show = lambda name: progress.show(f"drawing {name}")  # noqa: E731
-    return len(draw_heatmaps(table, directory, caption=headline(run), measures=measures, progress=show))
+    with write.trying("heatmaps"):
+        return len(draw_heatmaps(table, directory, caption=headline(run), measures=measures, progress=show))
+    return 0
 
 
 def headline(run: Aligning) -> str:

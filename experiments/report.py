@@ -57,16 +57,18 @@ def write(
     tree: Tree, out: pathlib.Path, formats: tuple[str, ...], *, overwrite: bool, progress: Progress
 ) -> tuple[int, int]:
     """Writes the report of what was read, the whole directory or nothing; returns its numbers of figures and tables."""
+    counts = 0, 0
     with results.writer(out, overwrite=overwrite) as writer:
-        counts = write_report(
-            tree.parts,
-            writer.directory,
-            title=f"jaxalign: {listed(tree.datasets)}",
-            absent=tree.absent,
-            written=datetime.datetime.now(datetime.UTC).strftime("%d %B %Y, %H:%M UTC"),
-            formats=formats,
-            progress=progress.step,
-        )
+        with writer.trying("the page with its figures and tables"):
+            counts = write_report(
+                tree.parts,
+                writer.directory,
+                title=f"jaxalign: {listed(tree.datasets)}",
+                absent=tree.absent,
+                written=datetime.datetime.now(datetime.UTC).strftime("%d %B %Y, %H:%M UTC"),
+                formats=formats,
+                progress=progress.step,
+            )
         writer.config("report", {"parts": [part.name for part in tree.parts], "tables": formats})
     return counts
 

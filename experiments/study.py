@@ -6,11 +6,13 @@ Without --stores: synthetic faces under five of the bundled encoders; --models=a
 written to --out/NAME as its own command would write it, with that command's defaults (`pairwise`: one seed, five
 methods, intervals; no controls, no heat maps) and the flags given here. If a part fails for the data at hand, its
 reason is printed and the others are still done. --parts names some of them. The page is --out/report/report.html.
+
+A part that is finished with the same settings and data is kept, so the same command goes on where a study was stopped.
+--overwrite replaces parts of other settings; to measure a part again, delete its directory.
 """
 
 import importlib
 import pathlib
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,13 +22,15 @@ from experiments.run import analysis, cli, flags, results
 from experiments.run.analysis import Analysis, Job
 from experiments.run.config import Compiling, PairwiseConfig, Stores
 from experiments.run.data import Data, set_compilation_cache
-from experiments.run.earlier import read_tree
+from experiments.run.earlier import read_config, read_tree
 from experiments.run.measuring import require_ranks
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol
 from jaxalign.core.errors import UserError
-from jaxalign.report.labels import file_stem
+from jaxalign.data.atomic import UNFINISHED, claimed
+from jaxalign.report.labels import count, file_stem
 from jaxalign.report.page import PAGE, require_report_libraries
+from jaxalign.version import __version__
 
 # Modules of ``experiments`` with an ANALYSIS, in the order in which they run: of each store, or of all together.
 OF_EACH = tuple("pairwise geometry families rank_sweep ridge_path capacity data_efficiency stability".split())
@@ -82,41 +86,86 @@ def main(_: list[str]) -> int:
     formats = report.chosen_formats(FLAGS.tables)
     require_report_libraries()
     set_compilation_cache(FLAGS.compilation_cache)
-    check_output(out, FLAGS.overwrite)
+    check_output(out)
     every = flags.namespace(FLAGS, **given)
-    _, stores = analysis.open_one(every) if every.stores is None else analysis.open_stores(every, least=1)
-    parts = list(planned([name for name in PARTS if name in named], stores, given, out))
+    _, stores = analysis.open_one(every) if every.stores is None else analysis.open_each(every)
+    impossible: dict[str, str] = {}
+    parts = list(planned([name for name in PARTS if name in named], stores, given, out, impossible))
     for data in stores if given.get("families") is not None else ():  # mistakes that would fail in every part
         families.read_labels(given["families"], data.encoders)
     for part in parts:
         for data in part.stores:
             require_ranks(part.config, data)
-    failed = run_all(parts)
-    if len(failed) == len(parts):
-        raise UserError(f"no part could be done; the first: {next(iter(failed.values()))}")
-    done, seconds = [part.name for part in parts if part.name not in failed], time.monotonic() - started
-    results.Writer(out).config("study", given, parts=done, failed=failed, seconds=round(seconds, 1))
-    for entry in out.iterdir():  # of an older study; the report is replaced below
-        if entry.is_dir() and entry.name not in done:
-            shutil.rmtree(entry)
-    page = write_report(out, formats)
-    print(f"Wrote {len(done)} parts to {out} in {duration(time.monotonic() - started)}.")
+    with results.no_new_parents(out), claimed(out.absolute()):
+        kept = [part.name for part in parts if is_finished(part)]
+        for part in parts:
+            if part.name not in kept:
+                results.check_output(part.config.out, FLAGS.overwrite)
+        failed = run_all(parts, kept) | impossible
+        done = [part.name for part in parts if part.name not in failed]
+        if not done:
+            raise UserError(f"no part could be done; the first: {next(iter(failed.values()))}")
+        write, seconds = results.Writer(out), round(time.monotonic() - started, 1)
+        write.config("study", given, parts=done, failed=failed, seconds=seconds)
+        if write.failed:
+            raise results.NotWrittenError(f"{out}: {write.failed}. The parts are there.")
+        page = write_report(out, formats)
+    print(f"Wrote {count(len(done) - len(kept), 'part')} to {out} in {duration(time.monotonic() - started)}.")
     return 1 if failed or not page else 0
 
 
-def run_all(parts: Sequence[Planned]) -> dict[str, str]:
-    """Runs every part; returns the reasons of those that failed, by name."""
+def is_finished(part: Planned) -> bool:
+    """Whether the part's directory holds its results, of the same settings, data and version."""
+    try:
+        there = read_config(pathlib.Path(part.config.out))
+    except UserError:
+        return False
+    given = analysis.described(part.analysis, part.values, part.config, part.stores)
+    ours = {"driver": part.analysis.name, "versions": {"jaxalign": __version__}, **results.plain(given)}
+    return all(_settings(there, key) == _settings(ours, key) for key in ("driver", "versions", *given))
+
+
+def _settings(content: Mapping[str, Any], key: str) -> Any:
+    """What ``config.json`` says of one thing, without where files were and what the numbers do not depend on."""
+    value = content.get(key)
+    if key == "stores" and isinstance(value, list):
+        return [_without(store, ("path",)) for store in value]
+    if key == "versions" and isinstance(value, dict):
+        return value.get("jaxalign")
+    return _without(value, ("store", "out", "overwrite", "embedding_cache", "devices", "results"))
+
+
+def _without(value: Any, names: Sequence[str]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: item for key, item in value.items() if key not in names}
+
+
+def run_all(parts: Sequence[Planned], kept: Sequence[str]) -> dict[str, str]:
+    """Runs every part that is not ``kept``; returns the reasons of those that failed, by name.
+
+    Raises:
+      NotWrittenError: the disk refused the results of a part, whose table is printed.
+    """
     failed: dict[str, str] = {}
     for number, part in enumerate(parts, start=1):
+        if part.name in kept:
+            print(f"{part.name}: is there already", flush=True)
+            continue
         started = time.monotonic()
         earlier = [str(path) for path in part.earlier if path.name not in failed]
         part.values.results = ",".join(earlier) or None
         try:
-            # The directory replaces that of an older study when it is complete.
-            with results.writer(part.config.out, overwrite=True) as write, Progress(0) as progress:
+            out = part.config.out
+            with results.writer(out, overwrite=FLAGS.overwrite) as write, Progress(0) as progress:
                 progress.note(f"{number} of {len(parts)}: {part.name}")
-                analysis.run(part.analysis, Job(part.values, part.config, part.stores, write, progress))
+                job = Job(part.values, part.config, part.stores, write, progress)
+                text = analysis.run(part.analysis, job)
+                if write.failed:
+                    print(text, flush=True)
             print(f"{part.name}: {duration(time.monotonic() - started)}", flush=True)
+        except results.NotWrittenError:
+            raise
         except UserError as error:
             failed[part.name] = str(error)
             print(f"{part.name}: failed: {error}", flush=True)
@@ -130,6 +179,8 @@ def write_report(out: pathlib.Path, formats: tuple[str, ...]) -> bool:
         tree = read_tree(out)
         with Progress(len(tree.parts)) as progress:
             report.write(tree, out / REPORT, formats, overwrite=True, progress=progress)
+    except results.NotWrittenError:
+        raise
     except Exception as error:  # nothing that goes wrong with a page may cost the results
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         print(f"report: failed: {' '.join(reason.split())}", flush=True)
@@ -139,9 +190,13 @@ def write_report(out: pathlib.Path, formats: tuple[str, ...]) -> bool:
 
 
 def planned(
-    names: Sequence[str], stores: Sequence[Data], given: Mapping[str, Any], out: pathlib.Path
+    names: Sequence[str],
+    stores: Sequence[Data],
+    given: Mapping[str, Any],
+    out: pathlib.Path,
+    impossible: dict[str, str],
 ) -> Iterator[Planned]:
-    """Every part: store by store, then those of all stores."""
+    """Every part: store by store, then those of all stores; ``impossible`` gets parts that no store allows, and why."""
     each = [name for name in names if name in OF_EACH]
     of_all = [name for name in names if name in OF_ALL and len(stores) > 1]
     if not each and not of_all:
@@ -151,7 +206,13 @@ def planned(
         return out / f"{name}-{file_stem(data.store.dataset)}"  # a file's name must not have every letter
 
     parts = [(directory(name, data), name, (data,)) for data in stores for name in each]
-    for place, name, of in [*parts, *((out / name, name, tuple(stores)) for name in of_all)]:
+    for name in of_all:
+        try:
+            parts.append((out / name, name, tuple(analysis.with_shared_encoders(stores))))
+        except UserError as error:
+            impossible[name] = str(error)
+            print(f"{name}: failed: {error}", flush=True)
+    for place, name, of in parts:
         part, own = importlib.import_module(f"experiments.{name}").ANALYSIS, {"out": str(place)}
         if "stores" in given:
             own["store"] = str(of[0].store.path)
@@ -162,20 +223,20 @@ def planned(
         yield Planned(place.name, part, of, values, config, earlier)
 
 
-def check_output(out: pathlib.Path, overwrite: bool) -> None:
-    """Raises ``UserError`` if ``out`` is a file, or holds something that is not a study or may not be replaced."""
+def check_output(out: pathlib.Path) -> None:
+    """Raises ``UserError`` if ``out`` is a file, cannot be made, or holds something that is not a study."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out} exists and is not a directory; choose another place for the study.")
     for entry in sorted(out.iterdir()) if out.exists() else ():
+        hidden = entry.name.startswith(".") and entry.name.endswith((UNFINISHED, ".lock"))  # of a killed run
+        ours = entry.name == "config.json" or hidden or entry.name.endswith(results.INCOMPLETE)
         if entry.name.partition("-")[0] in (*PARTS, REPORT):
-            results.check_output(entry, overwrite)
-        elif entry.name != "config.json" and not entry.name.endswith(
-            ".unfinished"
-        ):  # left by a run that was killed
+            results.check_output(entry, overwrite=True)
+        elif not ours:
             foreign = f"files that are not a study ({entry.name})"
             raise UserError(f"--out={out} holds {foreign}; choose another directory.")
     if not out.exists():
-        results.check_output(out, overwrite)
+        results.check_output(out, overwrite=False)
 
 
 if __name__ == "__main__":

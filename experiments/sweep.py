@@ -16,6 +16,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shutil
 import time
 from collections.abc import Sequence
 
@@ -24,10 +25,14 @@ import numpy as np
 from experiments.run import cli, flags, grid, ray_workers
 from experiments.run.config import Compiling, PairwiseConfig, Stores
 from experiments.run.data import Data, set_compilation_cache
+from experiments.run.earlier import SWEEP, read_tree
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol
 from experiments.run.units import Units, digest
 from jaxalign.core.errors import UserError
+from jaxalign.report.sections.aggregates import main_measures, methods_table
+from jaxalign.report.sections.sweeps import sweep_tables
+from jaxalign.report.tables import to_text
 
 FLAGS = flags.define(
     *(Stores, PairwiseConfig, Protocol, Compiling),
@@ -75,7 +80,7 @@ def main(_: list[str]) -> int:
     items = config.items([store["dataset"] for store in described["stores"]])
     units = Units(directory / "items", digest(described))
     if FLAGS.merge_only:
-        if not (directory / grid.FILE).exists():
+        if not (directory / SWEEP).exists():
             raise UserError(f"--merge_only: there is no sweep at {directory}.")
         return _end(directory, items, units)
     stores = [Data.open(config.for_store(number)) for number in range(len(config.stores))]
@@ -135,12 +140,26 @@ def _end(directory: pathlib.Path, items: Sequence[grid.Item], units: Units) -> i
     print(f"{', '.join(counts)}.")
     if standing.done and (FLAGS.merge_only or not standing.missing):
         rows = grid.merge(directory, standing.done, units)
-        print(f"Wrote {rows:,} results to {directory / 'results.csv'} and results.parquet.")
+        print(text_of(directory), flush=True)
+        print(f"Wrote {len(rows):,} results to {directory / 'results.csv'} and results.parquet.")
     for item, reason in standing.failed.items():
         print(f"failed: {item.id}: {reason}")
     if standing.failed:
         print("--retry_failed tries failed items again.")
     return 1 if standing.failed else 0
+
+
+def text_of(directory: pathlib.Path) -> str:
+    """The means of a merged sweep as text: methods, and the leading measures against the penalty."""
+    tables = []
+    for part in read_tree(directory).parts:
+        if part.driver == "pairwise":
+            table = part.table(part.rows)
+            title = f"Methods on {part.dataset_words}"
+            tables.append(methods_table(table, main_measures(table), name=part.name, title=title))
+        else:
+            tables += sweep_tables(part)
+    return to_text(tables, width=max(60, shutil.get_terminal_size((100, 24)).columns))
 
 
 def _directory(out: str) -> pathlib.Path:
@@ -150,7 +169,7 @@ def _directory(out: str) -> pathlib.Path:
     path = pathlib.Path(os.path.abspath(os.path.expanduser(out)))
     if path.exists() and not path.is_dir():
         raise UserError(f"--out={out} exists and is not a directory; choose another place for the sweep.")
-    if path.exists() and not (path / grid.FILE).exists():
+    if path.exists() and not (path / SWEEP).exists():
         foreign = [name for name in sorted(os.listdir(path)) if not name.startswith(".")]
         if foreign:
             what = f"files that are not a sweep ({foreign[0]})"

@@ -118,10 +118,10 @@ def open_one(values: Any, known: Collection[str] = METHODS) -> tuple[PairwiseCon
     return config, [Data.open(config)]
 
 
-def open_stores(
-    values: Any, known: Collection[str] = METHODS, least: int = 2
+def open_each(
+    values: Any, known: Collection[str] = METHODS, least: int = 1
 ) -> tuple[PairwiseConfig, list[Data]]:
-    """The configuration of at least so many stores, and these with the encoders that all of them have."""
+    """The configuration of at least so many stores, and these, each with all of its encoders."""
     paths = flags.words("stores", values.stores, None, "store") if values.stores else ()
     if len(paths) < least:
         raise UserError("--stores takes at least two directories of embeddings, separated by a comma.")
@@ -132,6 +132,11 @@ def open_stores(
         raise UserError(
             f"--stores: several data sets are called {names[0]!r}; results could not tell them apart."
         )
+    return configs[-1], opened
+
+
+def with_shared_encoders(opened: Sequence[Data]) -> list[Data]:
+    """Stores with the encoders that all of them have; ``UserError`` if these are fewer than two, or differ."""
     shared = [name for name in opened[0].encoders if all(name in data.encoders for data in opened)]
     for name in shared:
         if len({data.dims[name] for data in opened}) > 1:
@@ -140,7 +145,13 @@ def open_stores(
     if len(shared) < 2:
         have = "; ".join(f"{data.store.dataset!r} has {', '.join(data.encoders)}" for data in opened)
         raise UserError(f"maps cross between stores by at least two encoders that all of them have: {have}.")
-    return configs[-1], [dataclasses.replace(data, encoders=tuple(shared)) for data in opened]
+    return [dataclasses.replace(data, encoders=tuple(shared)) for data in opened]
+
+
+def open_stores(values: Any, known: Collection[str] = METHODS) -> tuple[PairwiseConfig, list[Data]]:
+    """The configuration of at least two stores, and these with the encoders that all of them have."""
+    config, opened = open_each(values, known, least=2)
+    return config, with_shared_encoders(opened)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +181,8 @@ def main_of(analysis: Analysis, module: str) -> Callable[[list[str]], None]:
         config, stores = analysis.opening(values, analysis.methods)
         with results.writer(config.out, overwrite=config.overwrite) as write, Progress(0) as progress:
             text = run(analysis, Job(values, config, stores, write, progress))
-        print(text)
+            progress.clear()
+            print(text, flush=True)  # before anything that the disk may refuse
         print(f"Wrote {config.out} in {duration(time.monotonic() - started)}.")
 
     main.__module__ = module
@@ -182,12 +194,19 @@ def run(analysis: Analysis, job: Job) -> str:
     started = time.monotonic()
     text = analysis.analyse(job)
     job.write.text("table.txt", text)
-    stores = [describe(data) for data in job.stores]
     seconds = round(time.monotonic() - started, 1)
-    shared = flags.of(PairwiseConfig, Protocol, Compiling, Stores).keys() - NOT_TAKEN
-    options = {name: getattr(job.values, name) for name in analysis.flags if name not in shared}
-    job.write.config(analysis.name, job.config, options=options, stores=stores, seconds=seconds, **job.record)
+    given = described(analysis, job.values, job.config, job.stores)
+    job.write.config(analysis.name, given.pop("config"), **given, seconds=seconds, **job.record)
     return text
+
+
+def described(
+    analysis: Analysis, values: Any, config: PairwiseConfig, stores: Sequence[Data]
+) -> dict[str, Any]:
+    """What ``config.json`` says of the settings and stores of an analysis."""
+    shared = flags.of(PairwiseConfig, Protocol, Compiling, Stores).keys() - NOT_TAKEN
+    options = {name: getattr(values, name) for name in analysis.flags if name not in shared}
+    return {"config": config, "options": options, "stores": [describe(data) for data in stores]}
 
 
 def without_folds(job: Job) -> PairwiseConfig:

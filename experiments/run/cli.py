@@ -4,7 +4,10 @@ if __name__ == "__main__":
     cli.run(main, values=FLAGS)
 """
 
+import contextlib
+import io
 import os
+import pathlib
 import re
 import sys
 import textwrap
@@ -13,11 +16,13 @@ from typing import Any, NoReturn
 
 from absl import flags
 
+from experiments.run import signals
 from jaxalign.core.errors import UserError
 
 FAILED = 2
 INTERRUPTED = 130  # as a shell reports a program ended by Ctrl-C
 PIPE_CLOSED = 141  # likewise for a reader of our output that went away, such as `head`
+HOME = re.compile(r"(?<![^,:=])~(?=/|,|$)")  # at the start of a path
 HELP = frozenset({"--help", "-help", "-h", "--helpshort", "--helpfull"})
 
 
@@ -39,9 +44,21 @@ def run(
 
     Raises:
       SystemExit: always. Status 2 for a ``UserError`` or a flag that cannot be read, with ``error:`` and one
-        sentence on standard error; 130 for Ctrl-C. Any other exception is a defect and passes through.
+        sentence on standard error; 130 for Ctrl-C, 143 for SIGTERM. Any other exception is a defect and passes through.
     """
     argv = list(sys.argv if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a sign of ours shows another
+            stream.reconfigure(errors="replace")
+    with signals.heard():
+        status = _status(main, argv, values, argument)
+    sys.exit(status)
+
+
+def _status(
+    main: Callable[[list[str]], Any], argv: list[str], values: flags.FlagValues, argument: str
+) -> Any:
+    """Runs a command; its exit status."""
     try:
         if HELP.intersection(argv[1:]):
             print(help_text(main, values))
@@ -51,15 +68,18 @@ def run(
         sys.stdout.flush()
     except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
-        status = FAILED
+        return FAILED
     except KeyboardInterrupt:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        signals.end_if_asked()
         print("interrupted", file=sys.stderr)
-        status = INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         # Python flushes standard output once more when it ends; nobody reads it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = PIPE_CLOSED
-    sys.exit(status)
+        return PIPE_CLOSED
+    return status
 
 
 def help_text(main: Callable[..., Any], values: flags.FlagValues) -> str:
@@ -109,7 +129,24 @@ def _parse(argv: list[str], values: flags.FlagValues, argument: str) -> list[str
         raise UserError(f"unexpected argument '{rest[taken]}'; {advice}.")
     if argument and (len(rest) < taken or not rest[1]):
         raise UserError(f"{argument} is missing; it is the one argument without a flag, see --help.")
-    return rest
+    for name in values:
+        values[name].value = _at_home(values[name].value)
+    return [_at_home(text) for text in rest]
+
+
+def _at_home(value: Any) -> Any:
+    """Text, or a list of texts, where ``~/`` at the start of a path is the user's home directory.
+
+    Shells replace it at the start of a word only, and not in ``--out=~/results`` or ``folder:~/faces``.
+    """
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    if not isinstance(value, str) or not HOME.search(value):
+        return value
+    try:
+        return HOME.sub(lambda _: str(pathlib.Path.home()), value)
+    except RuntimeError as error:
+        raise UserError(f"'{value}' is in the home directory, which this user does not have.") from error
 
 
 def _explain(error: flags.Error, values: flags.FlagValues) -> str:

@@ -14,11 +14,13 @@ from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data
 from experiments.run.results import COLUMNS, FORMAT, FORMAT_VERSION, plain, read_parquet
 from jaxalign.core.errors import UserError
+from jaxalign.report.labels import file_stem
 from jaxalign.report.part import CONTROLS, Part
 from jaxalign.report.result_table import Difference, Point, Predicted, Row, ThreeWay
 from jaxalign.report.sections import SECTIONS
 
 STUDY = "study"
+SWEEP = "sweep.json"  # in the directory of a sweep
 TABLES = ("results.parquet", "alignability.parquet")
 RECORDS = ("projection.csv", "prediction.csv", "differences.csv", "three_way.csv")
 # What the numbers of one store by its own maps depend on, besides encoders, methods and seeds.
@@ -148,26 +150,54 @@ class Tree:
 
 
 def read_tree(path: pathlib.Path) -> Tree:
-    """Reads a results directory and checks that all of it belongs together.
+    """Reads the directory of a command, a study or a sweep, and checks that all of it belongs together.
 
     Raises:
       UserError: it is not there, is not ours, is of another version, is cut short, or mixes configurations.
     """
     if not path.is_dir():
         raise UserError(f"there is no directory {path}; give the --out of a command or of a study.")
+    if (path / SWEEP).is_file():
+        return Tree(_parts_of_sweep(path), [])
     config = read_config(path)
     if config.get("driver") != STUDY:
         return Tree([_part(path, config)], [])
     folders = sorted(f for f in path.iterdir() if f.name[0] != "." and (f / "config.json").is_file())
-    found = [(folder, read_config(folder)) for folder in folders]
+    named = [item if isinstance(item, str) else str(item.get("name")) for item in config.get("parts") or []]
+    # A directory may hold parts of an older study, too; one that was put together by hand names none.
+    found = [(folder, read_config(folder)) for folder in folders if folder.name in named or not named]
     parts = [_part(folder, own) for folder, own in found if own.get("driver") in SECTIONS]
     if not parts:
         raise UserError(f"{path} is the directory of a study, but holds no results of a part.")
     _check_belong_together(path, parts)
-    named = [item if isinstance(item, str) else str(item.get("name")) for item in config.get("parts") or []]
     there = {part.name for part in parts}
     failed = [f"{name} ({why})" for name, why in (config.get("failed") or {}).items()]
     return Tree(parts, [*(name for name in named if name not in there), *failed])
+
+
+def _parts_of_sweep(path: pathlib.Path) -> list[Part]:
+    """What a sweep has measured of each store: methods, and methods against their penalty where it varied several."""
+    described, rows = _json(path / SWEEP), _rows(path / "results.parquet")
+    if not rows:
+        raise UserError(f"{path} holds a sweep without results; it writes them when all items are done.")
+    config = {key: value for key, value in described.items() if key not in ("format", "version", "stores")}
+    fits = list(_lines(path / "fits.csv", ("dataset", "source", "target", "method", "ok")))
+    parts = []
+    for store in described["stores"]:
+        own = [row for row in rows if row.dataset == store["dataset"]]
+        marks = [fit for fit in fits if fit["dataset"] == store["dataset"] and fit["ok"] != "True"]
+        doubtful = frozenset((fit["source"], fit["target"], fit["method"]) for fit in marks)
+        # A penalty that is chosen for each pair has no place on the axis of penalties.
+        plain = [row._replace(axis="") for row in own if row.at is None]
+        for driver, chosen in (
+            ("pairwise", plain),
+            ("ridge_path", [row for row in own if row.at is not None]),
+        ):
+            if chosen:
+                about = {"driver": driver, "config": config, "store": store}
+                name = f"{driver}-{file_stem(store['dataset'])}"
+                parts.append(Part(name, driver, about, chosen, doubtful=doubtful))
+    return parts
 
 
 def read_config(path: pathlib.Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from experiments.run import flags, results
 from experiments.run.aligning import Aligning, Place, empty_rows
 from experiments.run.config import PairwiseConfig, Stores
 from experiments.run.data import Data
+from experiments.run.earlier import SWEEP
 from experiments.run.flags import Penalty
 from experiments.run.hosts import describe_store, differences
 from experiments.run.measuring import Measuring, TestRows
@@ -28,7 +29,6 @@ from jaxalign.core.errors import UserError
 from jaxalign.data.atomic import write_atomically, writing
 from jaxalign.report import Row
 
-FILE = "sweep.json"
 FORMAT = {"format": "jaxalign-sweep", "version": 2}
 # Each store sees the configuration of ``experiments.pairwise``; these fields are set per store and item, or have no
 # meaning in a sweep.
@@ -140,12 +140,12 @@ def write_description(directory: pathlib.Path, described: Mapping[str, Any]) -> 
     text = json.dumps({**FORMAT, **described}, indent=1, ensure_ascii=False) + "\n"
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(directory / FILE, lambda file: file.write(text.encode()))
+        write_atomically(directory / SWEEP, lambda file: file.write(text.encode()))
 
 
 def require_same_sweep(directory: pathlib.Path, described: Mapping[str, Any]) -> None:
     """Raises ``UserError`` if a directory holds a sweep of another configuration, or of stores with other content."""
-    path = directory / FILE
+    path = directory / SWEEP
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -240,8 +240,8 @@ class Standing(NamedTuple):
         return found
 
 
-def merge(directory: pathlib.Path, items: Sequence[Item], units: Units) -> int:
-    """Writes the tables of finished items, which depend on the items' files alone; returns how many results there are.
+def merge(directory: pathlib.Path, items: Sequence[Item], units: Units) -> list[Row]:
+    """Writes the tables of finished items, which depend on the items' files alone; returns the rows.
 
     Raises:
       UserError: not one comparison could be made.
@@ -264,7 +264,7 @@ def merge(directory: pathlib.Path, items: Sequence[Item], units: Units) -> int:
         write.csv("fits.csv", FitRow._fields, fits)
         for name in ("results.csv", "results.parquet", "fits.csv"):
             os.replace(write.directory / name, directory / name)
-    return len(rows)
+    return rows
 
 
 def _pair_by_pair(rows: Sequence[Row]) -> list[Row]:

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.run import cli
+from experiments.run import cli, signals
 from experiments.run.aligning import Aligning, Pair, Place
 from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data
@@ -63,6 +63,7 @@ def joined(values: Any, config: PairwiseConfig) -> Iterator[Hosts]:
         raise UserError("--save_maps is for one process; leave it out, or run without other processes.")
     with _silent_standard_output():
         hosts = Hosts.start(*place)
+        signals.listen()  # JAX has set its own handler of SIGTERM
         this = f"process {hosts.index} of {hosts.count}"
         try:
             yield hosts
@@ -71,6 +72,7 @@ def joined(values: Any, config: PairwiseConfig) -> Iterator[Hosts]:
             hosts.fail(str(mistake))
             raise
         except KeyboardInterrupt:
+            signals.end_if_asked()
             end_process("interrupted.", cli.INTERRUPTED)
         except jax.errors.JaxRuntimeError as error:
             reason = str(error).splitlines()[0]

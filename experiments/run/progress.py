@@ -5,12 +5,16 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from experiments.run import signals
+
 QUIET_SECONDS = 30.0
 REDRAW_SECONDS = 0.1
 
 
 class Progress:
     """Counts equal steps towards a total; a terminal's line is redrawn, a file gets one every ``QUIET_SECONDS``.
+
+    ``step`` and ``show`` raise ``KeyboardInterrupt`` if a signal has asked the command to end.
 
     Args:
       total: number of steps; 0 where it is unknown.
@@ -32,6 +36,7 @@ class Progress:
 
     def show(self, label: str) -> None:
         """Shows ``label`` without counting."""
+        signals.check()
         now = self.clock()
         if now - self._last < (REDRAW_SECONDS if self.terminal else QUIET_SECONDS):
             return

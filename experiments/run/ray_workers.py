@@ -13,11 +13,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from experiments.run import signals
 from experiments.run.data import Data, set_compilation_cache
 from experiments.run.grid import Computing, Item, SweepConfig
 from experiments.run.hosts import differences
 from jaxalign.core.errors import UserError
 
+WAIT_SECONDS = 0.5  # for an answer, until the driver looks whether it is to end
 MOST_DEATHS = 3  # of the workers of one item, before the item counts as failed
 
 
@@ -93,7 +95,11 @@ def computed(
             item = next_item(left, last)
             left.remove(item)
             pending[actor.content.remote(item)] = actor, item
-        (reference, *_), _ = ray.wait(list(pending))
+        finished, _ = ray.wait(list(pending), timeout=WAIT_SECONDS)
+        signals.check()
+        if not finished:
+            continue
+        (reference,) = finished
         actor, item = pending.pop(reference)
         try:
             content = ray.get(reference)

@@ -8,12 +8,14 @@ import contextlib
 import csv
 import dataclasses
 import datetime
+import functools
 import itertools
 import json
 import math
 import os
 import pathlib
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,13 +25,14 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from jaxalign.core.errors import UserError
-from jaxalign.data.atomic import new_directory, write_atomically
+from jaxalign.data.atomic import new_directory, write_atomically, writing
 from jaxalign.report.result_table import Row
 from jaxalign.version import __version__
 
 COLUMNS = Row._fields
 FORMAT = "jaxalign-results"
 FORMAT_VERSION = 1
+INCOMPLETE = ".incomplete"  # ends the name of a directory that the disk refused a file of
 OURS = frozenset(
     {"config.json", "fits.csv", "results.csv", "results.parquet", "table.txt", "maps", "heatmaps"}
     | {"report", "report.html", "figures", "tables"}
@@ -63,31 +66,61 @@ class FitRow(NamedTuple):
     ok: bool
 
 
+class NotWrittenError(UserError):
+    """Results that the disk refused."""
+
+
 class Writer:
-    """Writes results into a directory; names of files must be in ``OURS``, which ``--overwrite`` may replace."""
+    """Writes results into a directory; names of files must be in ``OURS``, which ``--overwrite`` may replace.
+
+    A file that the disk refuses does not stop the run: ``writer`` raises at the end, and keeps the others.
+
+    Attributes:
+      failed: the first file that could not be written, and why; empty if there is none.
+    """
 
     def __init__(self, directory: pathlib.Path):
         self.directory = directory
+        self.failed = ""
+
+    @contextlib.contextmanager
+    def trying(self, name: str) -> Iterator[None]:
+        """Writes a file or directory; notes in ``failed`` that the disk refused it."""
+        try:
+            yield
+        except OSError as error:
+            self.failed = self.failed or f"{name} cannot be written: {error.strerror or error}"
 
     def table(self, rows: Sequence[Row], name: str = "results") -> None:
         """Writes rows as CSV and Parquet; None and NaN become empty fields and nulls."""
-        write_csv(self.directory / f"{name}.csv", COLUMNS, rows)
-        write_parquet(self.directory / f"{name}.parquet", rows)
+        self.csv(f"{name}.csv", COLUMNS, rows)
+        with self.trying(f"{name}.parquet"):
+            write_parquet(self.directory / f"{name}.parquet", rows)
 
     def csv(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Writes another table."""
-        write_csv(self.directory / name, columns, rows)
+        with self.trying(name):
+            write_csv(self.directory / name, columns, rows)
 
     def config(self, driver: str, config: Any, **more: Any) -> None:
         """Writes ``config.json``: configuration, versions, devices and whatever else is given."""
         content = {"format": FORMAT, "version": FORMAT_VERSION, "driver": driver, "command": sys.argv}
         content |= {"config": plain(config), **environment(), **plain(more)}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(self.directory / "config.json", lambda file: file.write(text.encode()))
+        with self.trying("config.json"):
+            write_atomically(self.directory / "config.json", lambda file: file.write(text.encode()))
 
     def text(self, name: str, text: str) -> None:
         """Writes a text file."""
-        (self.directory / name).write_text(text, encoding="utf-8")
+        with self.trying(name):
+            (self.directory / name).write_text(text, encoding="utf-8")
+
+    def require_all(self, final: pathlib.Path) -> None:
+        """Raises ``NotWrittenError`` if a file could not be written; the others are kept beside ``final``."""
+        if self.failed:
+            kept = final.with_name(f"{final.name}.{secrets.token_hex(4)}{INCOMPLETE}")
+            os.rename(self.directory, kept)
+            raise NotWrittenError(f"{final}: {self.failed}. What could be written is in {kept}.")
 
 
 def check_output(out: str | os.PathLike, overwrite: bool) -> pathlib.Path:
@@ -118,13 +151,28 @@ def check_output(out: str | os.PathLike, overwrite: bool) -> pathlib.Path:
 
 @contextlib.contextmanager
 def writer(out: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Writer]:
-    """A directory for results that becomes ``out`` when the block ends, and is removed on any exception."""
-    final = check_output(out, overwrite)
-    missing = list(itertools.takewhile(lambda parent: not parent.exists(), final.parents))
+    """A directory for results that becomes ``out`` when the block ends, and is removed on any exception.
+
+    Raises:
+      UserError: ``out`` may not be replaced, or another program is writing it.
+      NotWrittenError: the disk refused a file.
+    """
+    check = functools.partial(check_output, out, overwrite)
+    final = check()
+    with no_new_parents(final), contextlib.ExitStack() as stack:
+        with writing(final):
+            directory = stack.enter_context(new_directory(final, check=check, overwrite=overwrite))
+        write = Writer(directory)
+        yield write
+        write.require_all(final)
+
+
+@contextlib.contextmanager
+def no_new_parents(path: pathlib.Path) -> Iterator[None]:
+    """Removes directories above ``path`` that were made in the block, and are empty, if the block fails."""
+    missing = list(itertools.takewhile(lambda parent: not parent.exists(), path.parents))
     try:
-        with new_directory(final) as directory:
-            yield Writer(directory)
-            check_output(out, overwrite)  # another run may have come first
+        yield
     except BaseException:
         for parent in missing:
             with contextlib.suppress(OSError):

@@ -1,6 +1,10 @@
 """Files and directories that are there whole or not at all, whenever the machine stops."""
 
 import contextlib
+import ctypes
+import errno
+import glob
+import logging
 import os
 import pathlib
 import secrets
@@ -11,6 +15,10 @@ from typing import IO, TypeVar
 from jaxalign.core.errors import UserError
 
 Result = TypeVar("Result")
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # why a directory cannot be renamed to a name in use
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+UNFINISHED = ".unfinished"  # ends the names of temporary files and directories
+_unfinished: set[pathlib.Path] = set()  # what this process would leave if it ended now
 
 
 def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Result]) -> Result:
@@ -18,38 +26,94 @@ def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Result]) -
 
     ``write`` writes the content to the open file; what it returns is returned.
     """
-    temporary = _beside(path)
-    try:
+    with _temporary(path) as temporary:
         with open(temporary, "xb") as file:
             result = write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     sync_directory(path.parent)
     return result
 
 
 @contextlib.contextmanager
-def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def new_directory(
+    path: pathlib.Path, *, check: Callable[[], object], overwrite: bool = False
+) -> Iterator[pathlib.Path]:
     """Gives a temporary directory next to ``path`` to fill, which becomes ``path`` if the body succeeds.
 
-    A directory that is there is replaced. If the body fails, ``path`` is as it was.
+    If the body fails, ``path`` is as it was. Temporary directories of the same path that killed programs have left are
+    removed, with a warning of the logger.
+
+    Args:
+      path: of the directory to make.
+      check: raises ``UserError`` if what is at ``path`` may not be replaced; called at the start and before the end.
+      overwrite: replace a directory that is there, in one step where the system can. Otherwise only an empty one is.
+
+    Raises:
+      UserError: another program is making ``path``, or something that may not be replaced is there.
     """
     path = pathlib.Path(os.path.realpath(path))  # a link stays a link
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path)
-    temporary.mkdir()
-    try:
-        yield temporary
-        sync_directory(temporary)
-        _replace_directory(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with claimed(path) as alone:
+        check()
+        if alone:
+            remove_left(path.parent, glob.escape(path.name))
+        with _temporary(path) as temporary:
+            temporary.mkdir()
+            yield temporary
+            sync_directory(temporary)
+            check()
+            _rename_directory(temporary, path, overwrite)
     sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def claimed(path: pathlib.Path) -> Iterator[bool]:
+    """Reserves a name, so that two programs do not make one directory; by a locked file beside it, which is removed.
+
+    Gives whether the file system can lock, so that nobody else has the name.
+
+    Raises:
+      UserError: another program has reserved it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        alone = _lock(descriptor)
+        if alone is False:
+            os.close(descriptor)
+            raise UserError(f"another program is writing {path}; wait until it ends, or choose another path.")
+        with contextlib.suppress(FileNotFoundError):  # who had it before has removed it just now
+            if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+                break
+        os.close(descriptor)
+    _unfinished.add(lock)
+    try:
+        yield bool(alone)
+    finally:
+        lock.unlink(missing_ok=True)
+        _unfinished.discard(lock)
+        os.close(descriptor)
+
+
+def remove_unfinished() -> None:
+    """Removes what this process has not finished; for a program that is about to end without unwinding."""
+    for path in list(_unfinished):
+        _remove(path)
+
+
+def remove_left(directory: pathlib.Path, name: str = "*") -> None:
+    """Removes temporary files and directories that killed programs have left, with a warning of the logger.
+
+    Args:
+      directory: to look in.
+      name: pattern of what they were to become, which no other program may be making now.
+    """
+    for left in directory.glob(f".{name}.{'[0-9a-f]' * 8}{UNFINISHED}"):
+        if not (left / "lock").exists():  # it is not such a name, but embeddings that are to be continued
+            _remove(left)
+            logging.getLogger(__name__).warning("removed %s, which a killed program had left", left)
 
 
 def sync_directory(path: pathlib.Path) -> None:
@@ -63,18 +127,15 @@ def sync_directory(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(directory: pathlib.Path) -> Iterator[None]:
-    """Holds a directory so that two programs do not change it at once; the second waits."""
+def locked(directory: pathlib.Path) -> Iterator[bool]:
+    """Holds a directory so that two programs do not change it at once; the second waits. Gives whether it could."""
     try:
-        import fcntl
-    except ImportError:  # not on this system
-        yield
+        descriptor = os.open(directory, os.O_RDONLY)
+    except PermissionError:  # of Windows, for directories
+        yield False
         return
-    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield bool(_lock(descriptor, wait=True))
     finally:
         os.close(descriptor)
 
@@ -88,19 +149,62 @@ def writing(what: pathlib.Path) -> Iterator[None]:
         raise UserError(f"{what} cannot be written: {error.strerror or error}.") from error
 
 
-def _beside(path: pathlib.Path) -> pathlib.Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
-
-
-def _replace_directory(new: pathlib.Path, path: pathlib.Path) -> None:
-    if not path.exists():
-        os.rename(new, path)
-        return
-    old = _beside(path)
-    os.rename(path, old)
+@contextlib.contextmanager
+def _temporary(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A free name beside ``path``; what has this name when the block ends is removed."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    _unfinished.add(temporary)
     try:
-        os.rename(new, path)
-    except BaseException:
-        os.rename(old, path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        yield temporary
+    finally:
+        _remove(temporary)
+        _unfinished.discard(temporary)
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int, wait: bool = False) -> bool | None:
+    """Locks an open file: False if another program has locked it, None where that is not possible."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # not on this system, or not on this file system
+        return None
+    return True
+
+
+def _rename_directory(new: pathlib.Path, path: pathlib.Path, overwrite: bool) -> None:
+    """Renames ``new``; what ``overwrite`` replaces gets its name."""
+    try:
+        os.rename(new, path)  # replaces an empty directory at most
+    except OSError as error:
+        if error.errno not in TAKEN:
+            raise
+        if not overwrite:
+            raise UserError(f"{path} was made by another program meanwhile, and is left as it is.") from error
+        if not _exchanged(new, path):
+            with _temporary(path) as old:
+                os.rename(path, old)
+                try:
+                    os.rename(new, path)
+                except BaseException:
+                    os.rename(old, path)
+                    raise
+
+
+def _exchanged(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Exchanges two names in one step; False where the system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # not Linux, or an old one
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    return renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0

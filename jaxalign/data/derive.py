@@ -1,6 +1,7 @@
 """Stores made from other stores: with other rows, and several concatenated by sample id."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,11 +42,12 @@ def write_derived(
       UserError: something is there already, the name or a value cannot be stored, or the disk refuses.
     """
     path = pathlib.Path(path)
-    require_free(path, overwrite)
+    check = functools.partial(require_free, path, overwrite)
+    check()
     check_new_names([name])
     notes = check_info(name, info or {})
     shape, stored = (store.rows, dim), arrays.stored_dtype(dtype)
-    with writing(path), new_directory(path) as directory:
+    with writing(path), new_directory(path, check=check, overwrite=overwrite) as directory:
         entry = write_atomically(
             directory / f"{name}.npy",
             lambda file: arrays.write_chunks(file, name, chunks, shape, stored),

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import os
 import pathlib
 import types
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
 from jaxalign.data import arrays, samples
-from jaxalign.data.atomic import locked, new_directory, write_atomically, writing
+from jaxalign.data.atomic import UNFINISHED, locked, new_directory, remove_left, write_atomically, writing
 from jaxalign.data.manifest import FILE as MANIFEST
 from jaxalign.data.manifest import EncoderEntry, Manifest, check_info, check_new_names
 
@@ -123,7 +124,8 @@ class EmbeddingStore:
           UserError: the arrays do not fit each other, something is there already, or the disk refuses.
         """
         path = pathlib.Path(path)
-        require_free(path, overwrite)
+        check = functools.partial(require_free, path, overwrite)
+        check()
         people = samples.text_column(identities, "identity")
         if not embeddings:
             raise UserError("a store needs the embeddings of at least one encoder, got none.")
@@ -136,7 +138,7 @@ class EmbeddingStore:
         samples.require_unique(names, "sample_ids")
         table = samples.make_table(names, people, columns or {})
         dataset = dataset or os.path.basename(os.path.realpath(path))
-        with writing(path), new_directory(path) as directory:
+        with writing(path), new_directory(path, check=check, overwrite=overwrite) as directory:
             entries = {name: _write_encoder(directory, name, *given[name]) for name in given}
             finish_store(directory, dataset, table, entries)
         return cls.open(path, verify=False)
@@ -164,7 +166,9 @@ class EmbeddingStore:
     ) -> "EmbeddingStore":
         """Adds several encoders at once, all or none; see ``add_encoder`` and ``create``."""
         given = _storable(embeddings, self.rows, encoder_info or {})
-        with writing(self.path), locked(self.path):
+        with writing(self.path), locked(self.path) as alone:
+            if alone:
+                remove_left(self.path)
             manifest = Manifest.read(self.path)
             check_new_names(given, manifest.encoders)
             if manifest.rows != self.rows or manifest.dataset != self.dataset:
@@ -280,13 +284,31 @@ def _chosen(encoders: Sequence[str] | None, manifest: Manifest, store: str) -> t
 
 
 def require_free(path: pathlib.Path, overwrite: bool) -> None:
-    """Refuses to write over what is there, except over a store, if asked to."""
+    """Refuses to write over what is there, except over a store with nothing else in it, if asked to."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / MANIFEST).is_file():
         raise UserError(f"{path} exists and is not a store, so it is left alone; choose another path.")
     if not overwrite:
         raise UserError(f"{path} holds a store already; choose another path or ask to overwrite it.")
+    foreign = sorted(entry.name for entry in path.iterdir() if not _is_of_a_store(entry))
+    if foreign:
+        named = ", ".join(foreign[:3])
+        raise UserError(
+            f"{path} holds files besides a store ({named}); move them away, or choose another path."
+        )
+
+
+def _is_of_a_store(file: pathlib.Path) -> bool:
+    """Whether a file in a store's directory belongs to the store, or was left by a program that was killed."""
+    if not file.is_file() or file.name in (MANIFEST, samples.FILE):
+        return file.is_file()
+    if file.suffix == ".npy":
+        try:
+            return file.stem in Manifest.read(file.parent).encoders
+        except UserError:  # a damaged store may be replaced, too
+            return True
+    return file.name.startswith(".") and file.name.endswith(UNFINISHED)
 
 
 def finish_store(

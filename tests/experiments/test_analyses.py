@@ -334,24 +334,57 @@ def test_a_study_measures_maps_of_one_store_once(stores, tmp_path, monkeypatch):
     assert len(read(out / "transfer" / "fits.csv")) == 2 * 4 * 2  # none of a store by itself
 
 
-def test_a_study_replaces_an_older_one_and_leaves_nothing_of_it(stores, tmp_path, monkeypatch):
+def test_a_study_keeps_what_is_finished_and_replaces_other_settings(stores, tmp_path, monkeypatch):
     out, store = tmp_path / "s", stores / "first"
-    succeed(ridge_path, f"--store={store}", f"--out={out / 'ridge_path-first'}", "--penalties=7", LIGHT)
-    shutil.copytree(out / "ridge_path-first", out / "stability-first")
+    part = out / "ridge_path-first"
+    succeed(ridge_path, f"--store={store}", f"--out={part}", "--penalties=7", LIGHT)
+    shutil.copytree(part, out / "stability-first")  # of an older study
     again = (f"--stores={store}", f"--out={out}", "--parts=ridge_path", LIGHT)
     assert "add --overwrite" in refused_with(run(study, *again))
-    older = (out / "ridge_path-first" / "results.csv").read_bytes()
+    older = (part / "results.csv").read_bytes()
     for flag in ("--rank_k=900", "--train_fraction=0.01"):  # with the second, no part could be done
         assert run(study, *again, "--overwrite", flag).returncode == 2
-    assert (out / "ridge_path-first" / "results.csv").read_bytes() == older
+    assert (part / "results.csv").read_bytes() == older
     succeed(study, *again, "--overwrite")
-    assert {path.name for path in out.iterdir()} == {"config.json", "ridge_path-first", "report"}
-    assert {row["at"] for row in read(out / "ridge_path-first")} > {"0.001", "100.0"}
-    assert 'id="ridge_path-first"' in (out / "report" / "report.html").read_text(encoding="utf-8")
+    everything = {"config.json", "ridge_path-first", "stability-first", "report"}
+    assert {path.name for path in out.iterdir()} == everything
+    assert {row["at"] for row in read(part)} > {"0.001", "100.0"}
+    page = (out / "report" / "report.html").read_bytes()
+    assert b'id="ridge_path-first"' in page and b'id="stability-first"' not in page
+    made = part.stat().st_ino, (part / "results.csv").stat().st_mtime_ns
+    for more in ((), ("--overwrite",)):
+        assert "ridge_path-first: is there already" in succeed(study, *again, *more).stdout
+        assert (part.stat().st_ino, (part / "results.csv").stat().st_mtime_ns) == made
+    page = (out / "report" / "report.html").read_bytes()
     monkeypatch.setattr(study.report, "write", lambda *given, **more: 1 / 0)
-    failed = run(study, *again, "--overwrite")
+    failed = run(study, *again)
     assert failed.returncode == 1 and "report: failed: ZeroDivisionError" in failed.stdout
-    assert {path.name for path in out.iterdir()} == {"config.json", "ridge_path-first"}
+    assert (out / "report" / "report.html").read_bytes() == page
+    (out / "thesis.tex").write_text("years of work")
+    assert "thesis.tex" in refused_with(run(study, *again, "--overwrite"))
+    assert {path.name for path in out.iterdir()} == {*everything, "thesis.tex"}
+
+
+def test_a_study_goes_on_where_it_was_interrupted(stores, tmp_path, monkeypatch):
+    out = tmp_path / "s"
+    again = (f"--stores={stores / 'first'}", f"--out={out}", "--parts=ridge_path,capacity", LIGHT)
+    monkeypatch.setattr(study.report, "write", lambda *given, **more: None)
+    analyse = study.analysis.run
+
+    def interrupted(part, job):
+        if part.name == "capacity":
+            raise KeyboardInterrupt
+        return analyse(part, job)
+
+    monkeypatch.setattr(study.analysis, "run", interrupted)
+    assert run(study, *again).returncode == 130
+    assert [path.name for path in out.iterdir()] == ["ridge_path-first"]
+    monkeypatch.setattr(study.analysis, "run", analyse)
+    done = succeed(study, *again)
+    assert "ridge_path-first: is there already" in done.stdout
+    assert "Wrote 1 part to" in done.stdout
+    config = json.loads((out / "config.json").read_text())
+    assert config["parts"] == ["ridge_path-first", "capacity-first"]
 
 
 def test_every_part_of_the_table_is_there():

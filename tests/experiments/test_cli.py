@@ -1,11 +1,14 @@
 """How a command ends: exit status, one sentence, and what --help shows."""
 
+import os
+import signal
+import time
 import types
 
 import pytest
 from absl import flags
 from commands import run
-from processes import start
+from processes import finished, start
 
 from experiments.run import cli
 from jaxalign.core.errors import UserError
@@ -136,3 +139,79 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
     command.stdout.close()
     assert command.stderr.read() == ""
     assert command.wait(60) == 141
+
+
+COMMAND = """
+import pathlib, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from absl import flags
+from experiments.run import cli, results
+from experiments.run.progress import Progress
+out, mode = sys.argv[1:]
+def main(_):
+    with results.writer(out) as write, Progress(0) as progress, ThreadPoolExecutor(1) as pool:
+        write.text("table.txt", "half")
+        if mode == "thread":
+            pool.submit(time.sleep, 60)
+        print("running", flush=True)
+        while True:
+            time.sleep(60 if mode == "program" else 0.01)
+            progress.show("a step")
+cli.run(main, ["driver"], values=flags.FlagValues())
+"""
+SLOW = "from experiments.run import signals; signals.GRACE_SECONDS = 1e6\nimport pathlib"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("mode", ["steps", "program", "thread"])
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_command_cleanly(tmp_path, mode, sent):
+    """Between steps, while one step takes long, and while another thread is at work."""
+    command = start("-c", COMMAND, tmp_path / "deep" / "out", mode, cache=tmp_path)
+    assert command.stdout is not None and command.stdout.readline() == "running\n"
+    command.send_signal(getattr(signal, sent))
+    (done,) = finished([command], timeout=30)
+    assert done.returncode == 128 + getattr(signal, sent)
+    assert done.stderr == "interrupted\n"
+    assert not list(tmp_path.rglob("*out*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_the_second_signal_does_not_wait(tmp_path):
+    command = start(
+        "-c", COMMAND.replace("import pathlib", SLOW, 1), tmp_path / "out", "program", cache=tmp_path
+    )
+    assert command.stdout is not None and command.stdout.readline() == "running\n"
+    for _ in range(2):
+        command.send_signal(signal.SIGINT)
+        time.sleep(0.3)  # so that the system does not merge the two
+    (done,) = finished([command], timeout=30)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_paths_may_begin_at_home(values, monkeypatch):
+    monkeypatch.setenv("HOME", "/users/ann")
+    seen = []
+    main = lambda argv: seen.append((values.store, values.encoder))  # noqa: E731
+    end(values, main, "--store=~/a,~/b", "--encoder=onnx:~/r50.onnx", "--encoder=~", "--encoder=a~/b")
+    assert seen == [
+        ("/users/ann/a,/users/ann/b", ["onnx:/users/ann/r50.onnx", "/users/ann", "a~/b"]),
+    ]
+
+
+def test_a_user_without_a_home_is_told(values, monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", home)
+    assert end(values, lambda argv: None, "--store=~/a")[0] == 2
+
+
+def test_a_terminal_without_our_signs_shows_others(tmp_path):
+    program = (
+        "from absl import flags\nfrom experiments.run import cli\n"
+        "cli.run(lambda argv: print('a → b'), ['driver'], values=flags.FlagValues())\n"
+    )
+    (done,) = finished([start("-c", program, cache=tmp_path, PYTHONIOENCODING="ascii")])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a ? b\n", "")

@@ -1,6 +1,7 @@
 """The results directory: what is in it, and that it is whole or not there."""
 
 import dataclasses
+import errno
 import io
 import json
 import math
@@ -118,6 +119,24 @@ def test_an_error_leaves_everything_as_it_was(tmp_path, error, existing):
         assert len(list(out.parent.iterdir())) == 1
     else:
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_costs_one_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(results, "write_parquet", full)
+    with pytest.raises(results.NotWrittenError, match="results.parquet cannot be written: No space") as error:
+        write(tmp_path / "run")
+    (kept,) = tmp_path.iterdir()
+    assert str(kept) in str(error.value)
+    assert sorted(path.name for path in kept.iterdir()) == ["config.json", "results.csv", "table.txt"]
+
+
+def test_two_runs_do_not_write_one_directory(tmp_path):
+    with results.writer(tmp_path / "run"), pytest.raises(UserError, match="another program is writing"):
+        write(tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_progress_redraws_on_a_terminal_and_is_quiet_elsewhere(monkeypatch):

@@ -331,7 +331,7 @@ class FakeRay:
         call = lambda function: types.SimpleNamespace(remote=lambda *given: (self.hired, function, *given))  # noqa: E731
         return types.SimpleNamespace(open=call("open"), content=call("content"))
 
-    def wait(self, references):
+    def wait(self, references, timeout):
         return references[:1], references[1:]
 
     def get(self, reference):
