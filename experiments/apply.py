@@ -2,7 +2,7 @@
 
   python -m experiments.apply --store=S --encoder=arcface --map=FILE.safetensors --out=NEW
 
-With the maps that `experiments.pairwise --save_maps` wrote, the pair names the map and the encoder:
+With the maps that `experiments.pairwise` saved, the pair names the map and the encoder:
 
   python -m experiments.apply --store=S --maps=results/mine/maps/seed42/ridge --source=arcface --target=clip --out=NEW
 

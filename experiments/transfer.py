@@ -40,7 +40,7 @@ FLAGS = analysis.define(
     Stores,
     **SAME_NAMES,
     **READING,
-    without=("store", "images"),
+    without=("store", "images", "crop", "bad_images", "embedding_cache"),
     measures="identification,verification",
     methods="identity,orthogonal,ridge,canonical",
     out="results/transfer",

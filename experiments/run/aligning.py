@@ -18,8 +18,11 @@ from experiments.run.results import FitRow
 from jaxalign import Fit, FoldMoments, PairwiseMaps, device_mesh, fit_pairs
 from jaxalign.align.methods import SOLVERS
 from jaxalign.biometrics import Sampled
+from jaxalign.core.devices import padded_width
 from jaxalign.core.errors import UserError
+from jaxalign.core.memory import available_memory
 from jaxalign.core.rows import LazyRows, prefetch
+from jaxalign.moments.accumulate import SPARE
 from jaxalign.moments.hosts import ALONE, Hosts
 from jaxalign.report import Row, Setting
 from jaxalign.report.result_table import Point
@@ -27,6 +30,7 @@ from jaxalign.report.result_table import Point
 Item = TypeVar("Item")
 Pair = tuple[str, str]
 Task = tuple[Pair, int | None, Fit]  # a pair, the rank to measure it at, and its maps
+PROGRAM_BYTES = 2**29  # of compiled programs and their threads
 AHEAD_BYTES = 2**29  # of the maps of all pairs, up to which the next are fitted while one is measured
 
 
@@ -73,7 +77,23 @@ class Aligning:
 
     def splits(self) -> list[Measuring]:
         """Every seed's split, with its checks, before any work starts."""
-        return [Measuring.of(self.config, self.data, seed) for seed in self.protocol.seeds]
+        splits = [Measuring.of(self.config, self.data, seed) for seed in self.protocol.seeds]
+        self._require_memory(splits)
+        return splits
+
+    def _require_memory(self, splits: Sequence[Measuring]) -> None:
+        """Raises ``UserError`` if the moments of a split alone need more memory than this host has, on a CPU."""
+        free = available_memory() if self.devices[0].platform == "cpu" else None
+        folds = max(0 if split.fold is None else 1 + int(split.fold.max()) for split in splits)
+        width = sum(map(padded_width, self.dims.values()))
+        # A matrix for each fold, for all rows and for what is in between; and the compiled programs.
+        needed = 8 * width**2 * (folds + 1 + SPARE) + PROGRAM_BYTES
+        if free is not None and needed > free:
+            raise UserError(
+                f"aligning {len(self.dims)} encoders of {sum(self.dims.values()):,} dimensions together takes about "
+                f"{needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free: give fewer encoders (--models), "
+                "one penalty or gcv (--l2), or more memory."
+            )
 
     def own_pairs(self, method: str) -> list[Pair]:
         """The pairs of this process: those of a source or both directions stay together, as the method is solved."""

@@ -18,11 +18,21 @@ from absl import flags
 
 from experiments.run import signals
 from jaxalign.core.errors import UserError
+from jaxalign.core.memory import available_memory
 
 FAILED = 2
 INTERRUPTED = 130  # as a shell reports a program ended by Ctrl-C
 PIPE_CLOSED = 141  # likewise for a reader of our output that went away, such as `head`
 HOME = re.compile(r"(?<![^,:=])~(?=/|,|$)")  # at the start of a path
+NO_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory|can't start new thread|[Cc]annot allocate memory")
+ADVICE = "Take fewer encoders or photographs at once, or a machine or limit with more memory."
+GROUPS = {  # of the flags that several commands have, for --help
+    "Data": "store stores images models crop bad_images embedding_cache sources targets nonfinite",
+    "Fitting": "protocol methods l2 ranks loss steps fit_rank folds normalize seeds train_fraction",
+    "Measuring": "measures rank_k fmr max_per_person own_photograph comparisons pair_list gallery controls intervals",
+    "Output": "out overwrite curves heatmaps save_maps tables",
+    "Computing": "devices hosts coordinator num_processes process_id compilation_cache",
+}
 HELP = frozenset({"--help", "-help", "-h", "--helpshort", "--helpfull"})
 
 
@@ -79,20 +89,39 @@ def _status(
         # Python flushes standard output once more when it ends; nobody reads it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except (MemoryError, RuntimeError, OSError) as error:  # JAX's errors are RuntimeErrors
+        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
+            raise
+        print(f"error: memory ran out ({_memory()}). {ADVICE}", file=sys.stderr)
+        return FAILED
     return status
 
 
+def _memory() -> str:
+    free = available_memory()
+    return "the system does not say how much there is" if free is None else f"{free / 2**30:.1f} GiB are free"
+
+
 def help_text(main: Callable[..., Any], values: flags.FlagValues) -> str:
-    """The docstring of the command's module and its flags, each with its default."""
-    lines = [(sys.modules[main.__module__].__doc__ or "").strip(), "", "Flags:"]
+    """The docstring of the command's module and its flags in groups, each with its default."""
+    lines = [(sys.modules[main.__module__].__doc__ or "").strip()]
+    left = list(values)
+    for title, names in GROUPS.items():
+        lines += _group(title, [name for name in names.split() if name in left], values)
+        left = [name for name in left if name not in names.split()]
+    return "\n".join(lines + _group("Of this command", left, values))
+
+
+def _group(title: str, names: Sequence[str], values: flags.FlagValues) -> list[str]:
+    lines = ["", f"{title}:"] if names else []
     wrapper = textwrap.TextWrapper(100, " " * 6, " " * 6, break_on_hyphens=False)
-    for name in values:
+    for name in names:
         # What absl adds to the help is shown by the usage.
         told = re.sub(
             r"^<[^>]*>: |;\s+repeat this option to specify a list of values$", "", values[name].help or ""
         )
         lines += ["", f"  {_usage(values[name])}", wrapper.fill(told)]
-    return "\n".join(lines)
+    return lines
 
 
 def _usage(flag: flags.Flag) -> str:
@@ -118,7 +147,10 @@ def _parse(argv: list[str], values: flags.FlagValues, argument: str) -> list[str
     except flags.IllegalFlagValueError as error:
         raise UserError(_explain(error, values)) from error
     except flags.UnrecognizedFlagError as error:
-        near = [f"--{name}" for name in re.findall(r"[\w-]+", str(error).partition("Did you mean:")[2])]
+        near = re.findall(r"[\w-]+", str(error).partition("Did you mean:")[2])
+        if error.flagname.startswith("no"):
+            near = [f"no{name}" if values[name].boolean else name for name in near]
+        near = [f"--{name}" for name in near]
         hint = f"Did you mean {' or '.join(near)}?" if near else "--help lists those there are."
         raise UserError(f"there is no flag --{error.flagname}. {hint}") from error
     except flags.Error as error:

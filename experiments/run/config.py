@@ -13,16 +13,11 @@ from jaxalign.core.errors import UserError
 
 KINDS = ("identification", "verification")
 CONTROLS = ("own", "shuffled", "pixels")
-# What is measured where neither photographs nor embeddings are given: synthetic people, one split, every control, the
-# picture of the README, and one method of each kind, so that a first run, which compiles, takes about a minute.
-DEMONSTRATION = {
-    "images": "faces:200x8",
-    "seeds": "42",
-    "methods": "identity,orthogonal,ridge,canonical,shared",
-    "controls": "all",
-    "heatmaps": "rank1",
-}
-WITH_DATA = {"controls": "none", "heatmaps": "all"}
+# What a run does where flags and protocol say nothing: one method of each kind on one split, and the picture of the
+# README, so that a first run, which compiles, takes about a minute. Without data it is of synthetic people.
+USUAL = {"seeds": "42", "methods": "identity,orthogonal,ridge,canonical,shared", "heatmaps": "rank1"}
+DEMONSTRATION = {"images": "faces:200x8", "controls": "all"}
+WITH_DATA = {"controls": "none"}
 
 
 def _names(name: str, text: str) -> tuple[str, ...] | None:
@@ -45,25 +40,25 @@ class PairwiseConfig:
     store: str | None = flags.field(
         None,
         "Directory of embeddings: one data set under several encoders. Make one from your own files with "
-        "`python -m experiments.import_embeddings --help`. Example: --store=my_store",
+        "`python -m experiments.import_embeddings`. Example: --store=my_store",
     )
     images: str | None = flags.field(
         None,
         "Photographs to embed and align, instead of a store or beside one: `folder:DIR` (a folder per person), "
         "`csv:FILE` (columns path and identity) or `hub:NAME_OR_DIR` (a Hugging Face data set). Embeddings are cached, "
-        "so that the next run need not make them again. Without --store and --images: faces:200x8, synthetic "
+        "so that the next run need not make them again. Without any data: faces:200x8, synthetic "
         "photographs of 200 people who do not exist, 8 of each. Example: --images=folder:faces",
     )
     models: tuple[str, ...] | None = flags.field(
         "all",
-        "Encoders to align, separated by commas: names in --store, or `all` of it; with --images also encoders to "
+        "Encoders to align, separated by commas: names in the store, or `all` of it; of photographs also encoders to "
         "embed with, such as clip, hf:DIR, onnx:FILE or zoo:NAME (bundled; all of them for synthetic photographs). "
         "Example: --models=arcface,clip",
         read=_names,
     )
     crop: str = flags.field(
         "none",
-        "What to cut from each of --images before an encoder's own preprocessing: `none`, `center:0.6` (that share "
+        "What to cut from each photograph before an encoder's own preprocessing: `none`, `center:0.6` (that share "
         "of each side), `landmarks` or `landmarks:FILE.csv` (five points, aligned as for ArcFace).",
     )
     bad_images: str = flags.field(
@@ -71,7 +66,7 @@ class PairwiseConfig:
     )
     embedding_cache: str = flags.field(
         "default",
-        "Directory that caches the embeddings of --images. `default` is one per user (~/.cache/jaxalign, or under "
+        "Directory that caches the embeddings of photographs. `default` is one per user (~/.cache/jaxalign, or under "
         "XDG_CACHE_HOME).",
     )
     sources: tuple[str, ...] | None = flags.field("all", "Map only from these of the models.", read=_names)
@@ -163,8 +158,8 @@ class PairwiseConfig:
     save_maps: bool = flags.field(False, "Save every fitted map, in the directory maps of --out.")
     heatmaps: tuple[str, ...] | None = flags.field(
         None,
-        "Pictures of source by target, one per method and measure: `all` (as without it; rank1 where no data is "
-        "given), `none`, or measures separated by commas. Example: --heatmaps=rank1,tmr@fmr=0.001",
+        "Pictures of source by target, one per method and measure: measures separated by commas, `all` or `none`. "
+        "Without it: rank1. Example: --heatmaps=rank1,tmr@fmr=0.001",
     )
     devices: int | None = flags.field(
         None,
@@ -177,8 +172,8 @@ class PairwiseConfig:
         """Reads the values of flags, given as attributes; a flag that ``values`` lacks has its default."""
         given = flags.every(cls, values) | flags.every(Protocol, values)
         demonstration = given["store"] is None and given["images"] is None
-        for name, usual in (DEMONSTRATION if demonstration else WITH_DATA).items():
-            if given[name] is None and (name != "methods" or given["protocol"] == "default"):
+        for name, usual in (USUAL | (DEMONSTRATION if demonstration else WITH_DATA)).items():
+            if given[name] is None and (name not in ("methods", "seeds") or given["protocol"] == "default"):
                 given[name] = usual
         read = flags.read(cls, given)
         read["protocol"] = read["protocol"].replace(**flags.read(Protocol, given))

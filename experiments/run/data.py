@@ -2,12 +2,15 @@
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import itertools
 import json
 import os
 import pathlib
+import re
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -253,7 +256,10 @@ def set_compilation_cache(value: str) -> pathlib.Path | None:
     if value in ("none", ""):
         jax.config.update("jax_enable_compilation_cache", False)
         return None
-    directory = cache_directory(value, "compiled")
+    try:
+        directory = cache_directory(value, "compiled")
+    except UserError:  # a user without a home directory
+        return None
     with contextlib.suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
     if not os.path.isdir(directory) or not os.access(directory, os.W_OK | os.X_OK):
@@ -263,14 +269,34 @@ def set_compilation_cache(value: str) -> pathlib.Path | None:
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    _remove_damaged_programs(directory)
     return directory
+
+
+def _remove_damaged_programs(directory: pathlib.Path) -> None:
+    """Deletes cached programs that JAX warns it cannot read: it compiles them again, but never replaces a file."""
+    show = warnings.showwarning
+
+    def handle(message: Warning | str, *given: Any, **more: Any) -> None:
+        found = re.search(r"reading persistent compilation cache entry for '([^']+)'", str(message))
+        if not found:
+            show(message, *given, **more)
+            return
+        for path in directory.glob(f"{glob.escape(found[1])}-*"):
+            path.unlink(missing_ok=True)
+
+    warnings.showwarning = handle
 
 
 def cache_directory(value: str, kind: str) -> pathlib.Path:
     """The directory that a flag names; for "default" the user's own cache of one kind."""
     if value != "default":
         return pathlib.Path(value).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    except RuntimeError as error:
+        why = "this user has no home directory to cache in"
+        raise UserError(f"{why}: set XDG_CACHE_HOME, or give a directory by a flag (see --help).") from error
     return pathlib.Path(base) / "jaxalign" / kind
 
 

@@ -181,6 +181,8 @@ def _compare(first: Any, other: Any, number: int) -> str | None:
 def _short(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(_short(item) for item in value)
+    if isinstance(value, dict):
+        return f"{len(value)} entries"
     text = str(value)
     return text[:12] + "..." if re.fullmatch("[0-9a-f]{64}", text) else text
 

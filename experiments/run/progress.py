@@ -28,10 +28,12 @@ class Progress:
         self.terminal = self.stream.isatty()
         self.clock, self.started = clock, clock()
         self._last, self._width = self.started, 0
+        self._first: tuple[float, int] | None = None  # when steps began to be done, and how many were then
 
     def step(self, label: str, steps: int = 1) -> None:
         """Counts ``steps`` and shows ``label`` beside the times."""
         self.done += steps
+        self._first = self._first or (self.clock(), self.done)
         self.show(label)
 
     def show(self, label: str) -> None:
@@ -61,9 +63,12 @@ class Progress:
         """The text of one progress line."""
         elapsed = now - self.started
         share = f"{100 * self.done / self.total:3.0f} %  " if self.total else ""
-        left = ""
-        if 0 < self.done < self.total:
-            left = f", about {duration(elapsed / self.done * (self.total - self.done))} left"
+        left, (since, before) = "", self._first or (now, self.done)
+        if (
+            before < self.done < self.total
+        ):  # what came before the first step, such as compiling, says nothing
+            seconds = (now - since) / (self.done - before) * (self.total - self.done)
+            left = f", about {duration(seconds)} left"
         return f"{share}{label}  {duration(elapsed)} elapsed{left}"
 
     def __enter__(self) -> "Progress":

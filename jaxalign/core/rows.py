@@ -19,6 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.memory import available_memory
 
 Item = TypeVar("Item")
 Step = Callable[[np.ndarray], Any]  # rows [c, d] to rows [c, e]
@@ -191,14 +192,12 @@ def rows_that_fit(most: int, row_bytes: int, fixed_bytes: int = 0) -> int:
     """Rows of a chunk: as many as the device has memory for, from 1 to ``most``.
 
     Each row takes ``row_bytes`` on the device, and ``fixed_bytes`` are needed besides the chunk. A device that does not
-    report its memory (CPUs do not) has enough for ``most``.
+    report its memory (CPUs do not) has what the host has.
     """
     device = next(iter(jnp.zeros(()).devices()))
     memory: dict[str, Any] = device.memory_stats() or {}
-    if "bytes_limit" not in memory:
-        return max(1, most)
-    free = memory["bytes_limit"] - memory.get("bytes_in_use", 0) - fixed_bytes
-    return max(1, min(most, free // row_bytes))
+    free = memory["bytes_limit"] - memory.get("bytes_in_use", 0) if memory else available_memory()
+    return max(1, most if free is None else min(most, (free - fixed_bytes) // row_bytes))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from commands import run
 from processes import finished, start
 
 from experiments.run import cli
+from experiments.run.data import cache_directory, set_compilation_cache
 from jaxalign.core.errors import UserError
 
 
@@ -71,6 +72,7 @@ def test_a_defect_keeps_its_traceback(values):
         ("--protocol=mine", "--protocol takes default or published; got 'mine'."),
         ("--overwrite=maybe", "--overwrite takes true or false; got 'maybe'."),
         ("--fold=3", "there is no flag --fold. Did you mean --folds?"),
+        ("--no-overwrite", "there is no flag --no-overwrite. Did you mean --nooverwrite?"),
         ("--zebra=3", "there is no flag --zebra. --help lists those there are."),
         ("--store", "Missing value for flag --store"),
         ("extra", "unexpected argument 'extra'; options are written --name=value, --help lists them."),
@@ -215,3 +217,37 @@ def test_a_terminal_without_our_signs_shows_others(tmp_path):
     )
     (done,) = finished([start("-c", program, cache=tmp_path, PYTHONIOENCODING="ascii")])
     assert (done.returncode, done.stdout, done.stderr) == (0, "a ? b\n", "")
+
+
+CACHED = """
+import sys
+import jax
+from experiments.run.data import set_compilation_cache
+set_compilation_cache(sys.argv[1])
+print(jax.jit(lambda x: x * 3 + 1)(2.0))
+"""
+
+
+def test_a_damaged_program_in_the_cache_is_replaced(tmp_path):
+    def run_once():
+        (done,) = finished([start("-c", CACHED, tmp_path / "programs", cache=tmp_path)])
+        assert (done.returncode, done.stdout, done.stderr) == (0, "7.0\n", "")
+        return {path: path.read_bytes() for path in (tmp_path / "programs").glob("*-cache")}
+
+    programs = run_once()
+    assert programs
+    for path, content in programs.items():
+        path.write_bytes(content[: len(content) // 2])
+    assert run_once().keys() == programs.keys()
+    assert all(len(path.read_bytes()) > len(content) // 2 for path, content in programs.items())
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", home)
+    assert set_compilation_cache("default") is None
+    with pytest.raises(UserError, match="no home directory"):
+        cache_directory("default", "embeddings")

@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import importlib
+import re
 
 import pytest
 from processes import finished, start
 
-from experiments.run import flags
+from experiments.run import cli, flags
 from experiments.run.config import Compiling, Joining, PairwiseConfig, Stores
 from experiments.run.protocols import Protocol
 from jaxalign.core.errors import UserError
@@ -20,6 +22,20 @@ def test_help_is_sentences(name):
     assert text[0].isupper() or text[0] == "`"
     assert len(text) > 30
     assert "  " not in text
+
+
+COMMANDS = (
+    "apply capacity data_efficiency embed families geometry import_embeddings pairwise rank_sweep report "
+)
+COMMANDS += "ridge_path stability study sweep train_zoo transfer"
+
+
+@pytest.mark.parametrize("name", COMMANDS.split())
+def test_help_names_only_flags_that_the_command_has(name):
+    command = importlib.import_module(f"experiments.{name}")
+    there = {form for name in command.FLAGS for form in (f"--{name}", f"--no{name}")}
+    named = set(re.findall(r"--\w+", cli.help_text(command.main, command.FLAGS).replace("--[no]", "--")))
+    assert named <= there
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

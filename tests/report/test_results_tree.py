@@ -31,8 +31,15 @@ def study(tmp_path):
     made_results.write_pairwise(folder / "pairwise-made", "made", ENCODERS, (42,), whole=False)
     made_results.write_geometry(folder / "geometry-made", "made", ENCODERS, (42,))
     content = {"format": "jaxalign-results", "version": 1, "driver": "study"}
-    (folder / "config.json").write_text(json.dumps({**content, "parts": ["geometry-made", "transfer"]}))
+    (folder / "config.json").write_text(
+        json.dumps({**content, "parts": ["geometry-made", "pairwise-made", "transfer"]})
+    )
     return folder
+
+
+def test_parts_of_an_older_study_are_left_out(study):
+    made_results.write_geometry(study / "geometry-older", "older", ENCODERS, (7,))
+    assert [part.name for part in read_tree(study).parts] == ["geometry-made", "pairwise-made"]
 
 
 def change(folder, **changes):
