@@ -78,6 +78,8 @@ def analyse(job: Job) -> str:
     run = Aligning(config, job.data, hosts)
     splits = run.splits()
     progress.note(headline(run))
+    if getattr(job.values, "controls", None) == "all" and "pixels" not in config.controls:
+        progress.note("The control pixels is left out: it needs the photographs; give --images.")
     if job.parts:
         progress.note(f"Goes on where a run was cut short: {len(job.parts)} parts are done.")
     controls = measure(run, splits, job.parts, progress, write)

@@ -210,6 +210,8 @@ def planned(
         try:
             parts.append((out / name, name, tuple(analysis.with_shared_encoders(stores))))
         except UserError as error:
+            if not each:
+                raise
             impossible[name] = str(error)
             print(f"{name}: failed: {error}", flush=True)
     for place, name, of in parts:

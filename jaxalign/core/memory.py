@@ -49,6 +49,7 @@ def _of_control_groups() -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
 
 
 def _table(file: pathlib.Path) -> dict[str, int]:
-    """The whole numbers of a file of the kernel, by the first word of their lines."""
-    words = [line.replace(":", " ").split() for line in file.read_text().splitlines()]
+    """The whole numbers of a file of the kernel, by the first word of their lines; none where there is no file."""
+    text = file.read_text() if file.exists() else ""
+    words = [line.replace(":", " ").split() for line in text.splitlines()]
     return {line[0]: int(line[1]) for line in words if len(line) > 1 and line[1].isdigit()}

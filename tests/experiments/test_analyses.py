@@ -365,6 +365,19 @@ def test_a_study_keeps_what_is_finished_and_replaces_other_settings(stores, tmp_
     assert {path.name for path in out.iterdir()} == {*everything, "thesis.tex"}
 
 
+def test_a_study_of_stores_that_share_no_encoders_has_no_transfer(stores, tmp_path, monkeypatch):
+    rows, people = planted(people=30)
+    EmbeddingStore.create(tmp_path / "other", {"beta": rows["beta"], "delta": rows["alpha"]}, people)
+    monkeypatch.setattr(study.report, "write", lambda *given, **more: None)
+    both = f"--stores={stores / 'first'},{tmp_path / 'other'}"
+    succeed(study, both, f"--out={tmp_path / 'a'}", "--parts=ridge_path", LIGHT)
+    done = run(study, both, f"--out={tmp_path / 'b'}", "--parts=ridge_path,transfer", LIGHT)
+    assert done.returncode == 1 and "transfer: failed: maps cross between stores" in done.stdout
+    for out in ("a", "b"):
+        names = {row["source"] for row in read(tmp_path / out / "ridge_path-other")}
+        assert names == {"beta", "delta"}
+
+
 def test_a_study_goes_on_where_it_was_interrupted(stores, tmp_path, monkeypatch):
     out = tmp_path / "s"
     again = (f"--stores={stores / 'first'}", f"--out={out}", "--parts=ridge_path,capacity", LIGHT)

@@ -1,5 +1,6 @@
 """The main command on stores: the contract others script against, and how a run of it ends."""
 
+import errno
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from planted import PEOPLE, PER_PERSON, make_store, planted, refused_with
 from processes import finished, start
 
 from experiments import pairwise
-from experiments.run import measuring
+from experiments.run import measuring, results
 from experiments.run.results import COLUMNS
 from jaxalign.biometrics import plan
 from jaxalign.core import devices
@@ -37,6 +38,7 @@ def store(tmp_path_factory):
 def default_run(store, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "default"
     flags = ("--seeds=42,7", "--save_maps", "--fmr=0.001,0.1", "--heatmaps=none")
+    flags += ("--methods=identity,translation,orthogonal,linear,ridge,canonical,shared",)
     return out, succeed(pairwise, f"--store={store}", f"--out={out}", *flags)
 
 
@@ -177,6 +179,7 @@ def test_published_reports_both_and_centres_the_baseline(published_run):
 
 def test_heat_maps_are_one_for_each_method_and_measure(store, tmp_path):
     flags = ("--methods=orthogonal,shared", "--ranks=6,full", "--seeds=1", "--models=alpha,beta")
+    flags += ("--heatmaps=all",)
     succeed(pairwise, f"--store={store}", f"--out={tmp_path / 'out'}", *flags, "--measures=identification")
     expected = set()
     for row in read(tmp_path / "out"):
@@ -259,6 +262,41 @@ def test_nonfinite_rows_are_dropped_from_all_encoders_when_asked(tmp_path):
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (config["store"]["rows"], config["store"]["rows_used"]) == (120, 117)
     assert "3 of 120 rows" in config["warnings"][0]
+
+
+def test_a_full_disk_costs_no_computation(store, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(results, "write_parquet", full)
+    flags = [f"--store={store}", f"--out={tmp_path / 'out'}", "--methods=orthogonal", "--heatmaps=none"]
+    done = run(pairwise, *flags, "--models=alpha,beta", "--controls=all")
+    assert done.returncode == 2
+    assert "orthogonal" in done.stdout  # the table
+    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'out'}: results.parquet cannot be")
+    assert "The control pixels is left out" in done.stderr
+    (kept,) = tmp_path.iterdir()
+    assert {row["method"] for row in read(kept)} > {"orthogonal"}
+    assert {row["seed"] for row in read(kept)} == {"42"}  # without --seeds, as without data
+
+
+def test_a_run_says_beforehand_that_memory_is_short(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.run.aligning.available_memory", lambda: 2**29)
+    flags = [f"--store={store}", f"--out={tmp_path / 'out'}"]
+    assert "GiB of memory, 0.5 GiB are free" in refused_with(run(pairwise, *flags))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
+def test_memory_that_runs_out_is_one_sentence(store, tmp_path, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("experiments.run.aligning.Aligning.fit", fails)
+    done = run(pairwise, f"--store={store}", f"--out={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: memory ran out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_results_are_not_overwritten_unless_asked(published_run, store):

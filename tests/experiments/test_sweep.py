@@ -15,9 +15,10 @@ from commands import read, run, succeed
 from planted import make_store, planted, refused_with
 from processes import finished, start
 
-from experiments import pairwise, sweep
-from experiments.run import ray_workers
+from experiments import pairwise, report, sweep
+from experiments.run import cli, ray_workers
 from experiments.run.aligning import Aligning
+from experiments.run.earlier import read_tree
 from experiments.run.grid import Item
 from experiments.run.results import COLUMNS
 from jaxalign.core.errors import UserError
@@ -84,6 +85,21 @@ def test_the_merge_is_what_pairwise_writes(parts, store, tmp_path):
     assert [row["source"] for row in table] == [row["source"] for row in read(out)]
     lines = [(place / "fits.csv").read_text().splitlines() for place in (out, alone)]
     assert [line.split(",")[:7] for line in lines[0]] == [line.split(",")[:7] for line in lines[1]]
+
+
+def test_a_sweep_has_a_table_and_a_report(parts, tmp_path):
+    out, _, ended = parts
+    assert "Methods on planted" in ended[2].stdout
+    (part,) = read_tree(out).parts
+    assert (part.driver, part.datasets, len(part.rows)) == ("pairwise", ["planted"], len(read(out)))
+    with pytest.raises(SystemExit) as end:
+        cli.run(
+            *(report.main, ["report", str(out), f"--out={tmp_path / 'page'}"]),
+            values=report.FLAGS,
+            argument=report.ARGUMENT,
+        )
+    assert not end.value.code
+    assert 'id="pairwise-planted"' in (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
 
 
 def test_merging_again_changes_nothing(parts):
@@ -262,7 +278,10 @@ def test_ranks_and_penalties_are_items_and_share_their_fit(store, tmp_path, monk
     monkeypatch.setattr(Aligning, "moments", count_moments)
     shared = ("--methods=ridge,canonical", "--ranks=full,2", "--seeds=5", "--rank_k=1", "--fmr=0.1")
     out, alone = tmp_path / "out", tmp_path / "alone"
-    succeed(sweep, f"--stores={store}", f"--out={out}", "--penalties=0.1,10,cv", *shared)
+    done = succeed(sweep, f"--stores={store}", f"--out={out}", "--penalties=0.1,10,cv", *shared)
+    assert "against penalty" in done.stdout
+    plain, varied = read_tree(out).parts
+    assert (plain.driver, {row.at for row in varied.rows}) == ("pairwise", {0.1, 10.0})
     assert len(items(out)) == 5
     fits = [("ridge", 0.1), ("ridge", 10.0), ("ridge", "cv"), ("canonical", "cv")]
     assert fitted == dict.fromkeys([*fits, "moments"], 1)
