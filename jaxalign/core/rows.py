@@ -196,7 +196,8 @@ def rows_that_fit(most: int, row_bytes: int, fixed_bytes: int = 0) -> int:
     """
     device = next(iter(jnp.zeros(()).devices()))
     memory: dict[str, Any] = device.memory_stats() or {}
-    free = memory["bytes_limit"] - memory.get("bytes_in_use", 0) if memory else available_memory()
+    limit = memory.get("bytes_limit")
+    free = available_memory() if limit is None else limit - memory.get("bytes_in_use", 0)
     return max(1, most if free is None else min(most, (free - fixed_bytes) // row_bytes))
 
 

@@ -198,7 +198,7 @@ REFUSED = [  # command, its flags, and what further flags are refused with
         "--out=deep/out",
         {
             "--stores=planted": "at least two directories",
-            "--stores=planted,alone --parts=transfer": "'alone' has delta, gamma",
+            "--stores=planted,alone": "'alone' has delta, gamma",
             "--stores=planted,wider": "its width is 12 in 'planted', 16 in 'wider'",
             "--stores=planted,twin": "several data sets are called 'planted'",
             "--stores=planted,few --protocol=published --methods=ridge": "--same_names=unrelated",
