@@ -265,6 +265,8 @@ def merge(directory: pathlib.Path, items: Sequence[Item], units: Units) -> list[
         write = Writer(pathlib.Path(temporary))
         write.table(rows)
         write.csv("fits.csv", FitRow._fields, fits)
+        if write.failed:
+            raise results.NotWrittenError(f"{directory}: {write.failed}. The items are there.")
         for name in ("results.csv", "results.parquet", "fits.csv"):
             os.replace(write.directory / name, directory / name)
     return rows

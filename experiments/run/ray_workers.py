@@ -59,6 +59,7 @@ def started(workers: int, cluster: str | None) -> Iterator[Any]:
             if host:  # Ray itself would try for minutes, and then end the process
                 socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(cluster, **quiet)
+        signals.listen()  # Ray has set its own handler of SIGTERM
     except Exception as error:
         where = "on this machine" if cluster is None else f"at --cluster={cluster}"
         raise UserError(f"--workers: Ray does not start {where}: {' '.join(str(error).split())}") from error

@@ -1,6 +1,7 @@
 """The sweep: every item once, whoever computes it; resumed, refused, merged."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -110,6 +111,20 @@ def test_merging_again_changes_nothing(parts):
         done = succeed(sweep, *flags, *more)
         assert {name: (out / name).read_bytes() for name in before} == before
     assert "This process did 0 items." in done.stdout
+
+
+def test_a_full_disk_leaves_the_tables_as_they_were(parts, monkeypatch):
+    out, flags, _ = parts
+    before = {path: path.read_bytes() for path in out.glob("*.*")}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("experiments.run.results.write_parquet", full)
+    done = run(sweep, *flags, "--merge_only")
+    assert done.returncode == 2
+    assert "results.parquet cannot be written: No space left" in done.stderr
+    assert {path: path.read_bytes() for path in out.glob("*.*")} == before
 
 
 def test_another_configuration_is_refused(parts):
