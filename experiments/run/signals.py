@@ -3,7 +3,8 @@
 Python calls a signal handler in the main thread only, between two of its instructions: not while a compiled program
 runs, and an exception that the handler raises is lost if Python happens to be in a callback of JAX. So the handler does
 nothing. A thread reads the signal, ``check`` raises in the main thread at the next step, and the thread ends the
-process if that takes too long. The second signal ends it at once.
+process if that takes too long. The second signal ends it at once. Neither can interrupt a call that holds Python's
+lock, such as a decomposition by scipy.linalg (method ``shared``): the process ends after it.
 """
 
 import contextlib
