@@ -57,7 +57,7 @@ def analyse(job: Job) -> str:
                 low, high = mean.interval()
                 known = {} if np.isnan(low) else {"low": low, "high": high}
                 reason = "" if np.isfinite(mean.estimate) else "the rows do not vary"
-                run.rows.append(Row(*here, "", measure, mean.estimate, reason=reason, **known))
+                run.rows.append(Row(*here, "", measure, mean.estimate, reason=reason, **known))  # pyright: ignore[reportArgumentType]
                 for via, number in found.items():
                     if via:
                         way = (here[0], pair[0], via, pair[1], method, measuring.seed)

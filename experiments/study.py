@@ -79,7 +79,7 @@ def main(_: list[str]) -> int:
     """Reads the flags, opens the stores, runs every part, writes the page; the exit status is 1 where one failed."""
     started = time.monotonic()
     out = pathlib.Path(FLAGS.out).expanduser()
-    given = {name: FLAGS[name].value for name in FLAGS if FLAGS[name].present}
+    given: dict[str, Any] = {name: FLAGS[name].value for name in FLAGS if FLAGS[name].present}
     if not {"stores", "images", "models"} & set(given):
         given["models"] = DEMONSTRATION
     named = PARTS if FLAGS.parts == "all" else flags.words("parts", FLAGS.parts, PARTS, "part")
@@ -88,7 +88,7 @@ def main(_: list[str]) -> int:
     set_compilation_cache(FLAGS.compilation_cache)
     check_output(out)
     every = flags.namespace(FLAGS, **given)
-    _, stores = analysis.open_one(every) if every.stores is None else analysis.open_each(every)
+    stores = (analysis.open_one(every) if every.stores is None else analysis.open_each(every))[1]
     impossible: dict[str, str] = {}
     parts = list(planned([name for name in PARTS if name in named], stores, given, out, impossible))
     for data in stores if given.get("families") is not None else ():  # mistakes that would fail in every part
@@ -208,7 +208,7 @@ def planned(
     parts = [(directory(name, data), name, (data,)) for data in stores for name in each]
     for name in of_all:
         try:
-            parts.append((out / name, name, tuple(analysis.with_shared_encoders(stores))))
+            parts.append((out / name, name, tuple(analysis.with_shared_encoders(stores))))  # pyright: ignore[reportArgumentType]
         except UserError as error:
             if not each:
                 raise

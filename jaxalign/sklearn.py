@@ -104,7 +104,7 @@ class AffineAligner(
         Raises:
           ValueError: the arrays or settings are not usable.
         """
-        x, target = validate_data(self, X, y, dtype=FORMATS, multi_output=True, ensure_min_samples=2)
+        x, target = validate_data(self, X, y, dtype=FORMATS, multi_output=True, ensure_min_samples=2)  # pyright: ignore[reportArgumentType]
         target = np.asarray(target)
         if not np.issubdtype(target.dtype, np.floating):
             target = target.astype(np.float64)
@@ -121,14 +121,14 @@ class AffineAligner(
             "seed": self.seed,
             **(self.options or {}),
         }
-        self.map_ = fit_affine(x, target, self.method, identities=groups, weights=weights, **settings)
+        self.map_ = fit_affine(x, target, self.method, identities=groups, weights=weights, **settings)  # pyright: ignore[reportArgumentType]
         self._n_features_out = target.shape[1]
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Rows of X in y's coordinates, shape [n, q]; float64 for float64 rows, float32 for narrower ones."""
         check_is_fitted(self)
-        return np.asarray(self.map_(validate_data(self, X, dtype=FORMATS, reset=False)))
+        return np.asarray(self.map_(validate_data(self, X, dtype=FORMATS, reset=False)))  # pyright: ignore
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """The same as ``transform``, with the dimensions that y had."""

@@ -39,7 +39,7 @@ def cosines(source: Mapped, target: Mapped, x: np.ndarray, y: np.ndarray) -> np.
 def assert_same_comparisons(actual: Any, expected: Any, x: Any, y: Any, relative: float = 1e-9) -> None:
     """Two fits, or two pairs of maps, give the same inner products of mapped rows."""
     products = [
-        inner_products(*((sides.source, sides.target) if isinstance(sides, Fit) else sides), x, y)
+        inner_products(*((sides.source, sides.target) if isinstance(sides, Fit) else sides), x, y)  # pyright: ignore[reportCallIssue]
         for sides in (actual, expected)
     ]
     assert relative_error(*products) <= relative

@@ -30,7 +30,7 @@ STATUS = pathlib.Path("/proc/self/status")
 
 def define(**own: flags.Flag) -> absl_flags.FlagValues:
     """Defines the flags of a benchmark: its own, and ``--out``."""
-    return flags.define(**own, out=flags.Flag(None, "File to write the figures to, as JSON."))
+    return flags.define(**own, out=flags.Flag(None, "File to write the figures to, as JSON."))  # pyright: ignore[reportArgumentType]
 
 
 def show(figures: Mapping[str, float]) -> None:

@@ -92,7 +92,7 @@ class SweepConfig:
         stores = flags.words("stores", values.stores, None, "store")
         protocol = PROTOCOLS[values.protocol]
         usual = {"methods": ",".join(protocol.methods), "seeds": ",".join(map(str, protocol.seeds))}
-        fixed = {name: getattr(values, name) or default for name, default in usual.items()}
+        fixed: dict[str, Any] = {name: getattr(values, name) or default for name, default in usual.items()}
         fixed |= {"store": stores[0], "controls": "none", "heatmaps": "none", "images": None, "curves": False}
         pairwise = PairwiseConfig.from_flags(flags.namespace(values, **fixed))
         return cls(stores, _penalties(values.penalties, pairwise), pairwise)

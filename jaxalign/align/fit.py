@@ -115,7 +115,7 @@ def fit_pairs(
     used_folds = folds if settings.needs_folds else None
     total = _moments_of(given, moments, used_folds, identities, weights, seed, mesh)
     if isinstance(solver, AllPairsMethod):
-        rows = given if solver.needs_rows else {}
+        rows: Mapping[str, np.ndarray] = given if solver.needs_rows else {}  # pyright: ignore[reportAssignmentType]
         count = len(next(iter(rows.values()), ()))
         people = checks.identities(identities, count) if identities is not None and rows else np.arange(count)
         found = solver.fit_all(Training(total.gathered().total, rows, people, mesh), chosen)

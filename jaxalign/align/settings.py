@@ -170,7 +170,7 @@ def _checked_penalty(method: str, l2: Penalty | None) -> Penalty:
     return tuple(float(value) for value in np.ravel(l2))
 
 
-def _checked_rank(method: str, rank: Rank) -> int | str | tuple[int | None, ...] | None:
+def _checked_rank(method: str, rank: Rank) -> Rank:
     if rank is None or (not isinstance(rank, str) and np.ndim(rank) == 0):
         return checks.positive(rank, "rank")
     if method != "reduced_rank":

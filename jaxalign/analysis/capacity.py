@@ -81,10 +81,10 @@ def polynomial(rows: Float[np.ndarray, "n p"], number: int, seed: int) -> Featur
 
 def _scaled(rows: np.ndarray, directions: Leaf, phase: Leaf, *, products: bool) -> Features:
     given = [jnp.asarray(array, jnp.float32) for array in (rows.mean(axis=0), directions, phase)]
-    curved_rows = Features(*given, jnp.float32(1), products).curved(rows)
+    curved_rows = Features(*given, jnp.float32(1), products).curved(rows)  # pyright: ignore[reportCallIssue]
     linear, curved = (float(np.asarray(part, np.float64).var(axis=0).sum()) for part in (rows, curved_rows))
     scale = math.sqrt(linear / curved) if curved > 0 else 0.0
-    return Features(*given, jnp.float32(scale), products)
+    return Features(*given, jnp.float32(scale), products)  # pyright: ignore[reportCallIssue]
 
 
 KINDS: dict[str, Callable[[np.ndarray, int, int], Features]] = {
@@ -187,7 +187,7 @@ def _begin(start: AffineMap, x: np.ndarray, hidden: int, key: PRNGKeyArray) -> N
     spread = float(np.sqrt(np.mean(np.sum((np.asarray(x, np.float64) - center) ** 2, axis=1)))) or 1.0
     inward = jax.random.normal(key, (start.in_dim, hidden), jnp.float32) / spread
     affine = [jnp.asarray(np.asarray(array), jnp.float32) for array in (center, start.matrix(), start.bias)]
-    return Network(*affine, inward, jnp.zeros(hidden), jnp.zeros((hidden, start.out_dim)))
+    return Network(*affine, inward, jnp.zeros(hidden), jnp.zeros((hidden, start.out_dim)))  # pyright: ignore[reportCallIssue]
 
 
 @jax.jit

@@ -74,7 +74,7 @@ def published_pairs(identities: ArrayLike, seed: int) -> PairList:
     if len(people) < 2:
         raise UserError(f"all {len(person):,} images are of one person, so there is no impostor pair.")
     both = np.concatenate([genuine, _impostor_pairs(person, count, generator)], axis=1)
-    return PairList(*both, np.repeat([True, False], count), np.zeros(2 * count, np.int32))
+    return PairList(*both, np.repeat([True, False], count), np.zeros(2 * count, np.int32))  # pyright: ignore[reportCallIssue]
 
 
 def read_lfw_pairs(path: Path, identities: Names, sample_ids: Names) -> PairList:

@@ -143,7 +143,7 @@ class EvaluationPlan:
         order, probe, mate = _mates(*codes)
         kept = SORTED_SCORES if kept_scores is None else kept_scores
         sizes, genuine = map(len, codes), (probe, mate, own_rows[probe] == mate)
-        return cls(*sizes, *codes, own_rows, order, *genuine, kept)
+        return cls(*sizes, *codes, own_rows, order, *genuine, kept)  # pyright: ignore[reportCallIssue]
 
     @functools.cached_property
     def position(self) -> np.ndarray:

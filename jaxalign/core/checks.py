@@ -21,7 +21,7 @@ def array_of(values: object, name: str) -> np.ndarray:
 
 def is_whole(value: object, least: int) -> TypeGuard[int]:
     """Whether a value is a whole number, not a truth value, of at least ``least``."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least
 
 
 def seed(value: object) -> None:

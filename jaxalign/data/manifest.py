@@ -125,7 +125,7 @@ def _parse(content: Any, path: pathlib.Path) -> Manifest:
         '"sha256" of "samples" must be 64 hexadecimal digits': digest is None or _is_digest(digest),
     }
     _require(checks, path)
-    return Manifest(dataset, rows, {name: _entry(name, encoders[name], path) for name in encoders}, digest)
+    return Manifest(dataset, rows, {name: _entry(name, encoders[name], path) for name in encoders}, digest)  # pyright: ignore
 
 
 def _entry(name: str, entry: Any, path: pathlib.Path) -> EncoderEntry:
@@ -142,7 +142,7 @@ def _entry(name: str, entry: Any, path: pathlib.Path) -> EncoderEntry:
         f'"sha256" of encoder {name!r} must be 64 hexadecimal digits': _is_digest(digest),
     }
     _require(checks, path)
-    return EncoderEntry(dim, dtype, digest, {key: fields[key] for key in fields if key not in OWN_FIELDS})
+    return EncoderEntry(dim, dtype, digest, {key: fields[key] for key in fields if key not in OWN_FIELDS})  # pyright: ignore[reportArgumentType]
 
 
 def _require(checks: Mapping[str, Any], path: pathlib.Path) -> None:

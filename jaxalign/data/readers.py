@@ -247,7 +247,7 @@ def _split_columns(columns: Mapping[str, np.ndarray], path: pathlib.Path, names:
     rest = {name: values for name, values in columns.items() if name not in found}
     rest = {f"original_{name}" if name in REQUIRED else name: values for name, values in rest.items()}
     texts = (None if name is None else text_column(columns[name], f"{path}: {name}") for name in found)
-    return Samples(*texts, rest)
+    return Samples(*texts, rest)  # pyright: ignore[reportCallIssue]
 
 
 def _find(asked: str | None, usual: Sequence[str], columns: Mapping[str, np.ndarray]) -> str | None:

@@ -90,9 +90,9 @@ class Moments(Sums):
         assert isinstance(total, ShardedMoments)
         with double_precision():
             host = map(np.asarray, (total.weight, total.count, total.mean, total.matrix()))
-            *same, scatter = map(jnp.asarray, host)
+            weight, count, mean, scatter = map(jnp.asarray, host)
             residue = jnp.zeros_like(scatter) if scatter.dtype == np.float32 else None
-            return cls(*same, scatter, residue, total.names, total.widths)
+            return cls(weight, count, mean, scatter, residue, total.names, total.widths)
 
     def rows_of(self, vector: Float[Array, " D"]) -> Float[Array, " D"]:
         """All entries."""

@@ -91,7 +91,7 @@ class ShardedMoments(Sums):
             same = jax.device_put((total.weight, total.count, total.mean), NamedSharding(mesh, P()))
             scatter = {size: blocks(columns) for size, columns in _columns(total.widths, pairs).items()}
             residue = None if total.residue is None else jax.tree.map(jnp.zeros_like, scatter)
-        return cls(*same, scatter, residue, total.names, total.widths, mesh=mesh)
+        return cls(*same, scatter, residue, total.names, total.widths, mesh=mesh)  # pyright: ignore[reportCallIssue]
 
     def matrix(self) -> Float[np.ndarray, "D D"]:
         """The scatter matrix on the host."""

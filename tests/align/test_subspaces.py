@@ -18,7 +18,7 @@ SUBSPACES = PrincipalSubspaces.of(Moments.of(ROWS))
 @pytest.mark.parametrize("names", ["xy", "yx"])
 @pytest.mark.parametrize("rank", [1, 3, 4])
 def test_a_subspace_map_is_procrustes_of_principal_scores(rank, names):
-    fit, (x, y) = SUBSPACES.fit(*names, rank), (ROWS[name] for name in names)
+    fit, (x, y) = SUBSPACES.fit(*names, rank), (ROWS[name] for name in names)  # pyright: ignore[reportCallIssue]
     scores = [PCA(rank, svd_solver="full").fit_transform(side) for side in (x, y)]
     rotation, _ = orthogonal_procrustes(*scores)
     products = inner_products(fit.source, fit.target, x, y)  # signs are free

@@ -35,7 +35,7 @@ def test_a_monotone_change_of_scores_changes_no_rate(seed):
     labels = np.random.default_rng(seed).integers(0, 9, 60)
     left, right = brute_force.signs(60, seed), brute_force.signs(60, seed + 1)
     moved = [np.column_stack([side, np.ones((60, 192), np.float32)]) for side in (left, right)]
-    expected, found = measures(left, right, labels, labels), measures(*moved, labels, labels)
+    expected, found = measures(left, right, labels, labels), measures(*moved, labels, labels)  # pyright: ignore[reportCallIssue]
     for name, value in expected.items():
         np.testing.assert_equal(found[name], value)
 

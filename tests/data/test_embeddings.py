@@ -277,7 +277,7 @@ def test_whole_numbers_as_identities_are_text(tmp_path):
     assert store.identities.tolist() == ["10", "9", "10", "1", "1", "9", "9"]
 
 
-def named(name, array=ZEROS):
+def named(name, array: np.ndarray = ZEROS):
     return {"embeddings": {name: array}}
 
 

@@ -51,11 +51,11 @@ def inside(manifest, keys):
 
 def set_field(*keys_and_value):
     *keys, last, value = keys_and_value
-    return edit_manifest(lambda manifest: inside(manifest, keys).update({last: value}))
+    return edit_manifest(lambda manifest: inside(manifest, keys).update({last: value}))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def drop_field(*keys):
-    return edit_manifest(lambda manifest: inside(manifest, keys[:-1]).pop(keys[-1]))
+    return edit_manifest(lambda manifest: inside(manifest, keys[:-1]).pop(keys[-1]))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def rename_encoder(name):

@@ -65,7 +65,7 @@ def save_safetensors(**arrays):
 
 FIXED = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(A.reshape(-1)), 4)
 LISTS = pyarrow.array(A.tolist(), pyarrow.list_(pyarrow.float32()))
-NAMELESS = {"identity": None, "path": None}
+NAMELESS: dict = {"identity": None, "path": None}
 FORMATS = {
     "a.npy": lambda: np.save("a.npy", A),
     "a.npz": lambda: np.savez("a.npz", features=A),

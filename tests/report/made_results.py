@@ -105,7 +105,7 @@ def curve_rows(dataset, encoders, seeds):
     """CMC and the curve behind the DET, with bands."""
     rows = []
     for here, _, value in of_methods(dataset, encoders, seeds):
-        points = [("excluded", "cmc", "rank", k, value + 0.04 * math.log(k), 1) for k in range(1, 21)]
+        points: list = [("excluded", "cmc", "rank", k, value + 0.04 * math.log(k), 1) for k in range(1, 21)]
         for f in np.logspace(-3, -0.5, 9):
             points.append(("", "tmr", "fmr", float(f), 1 - (1 - value) * (1 - f**0.4), 0.999))
         for own, measure, axis, at, hit, most in points:
@@ -247,7 +247,7 @@ def write_geometry(folder, dataset, encoders, seeds) -> None:
     write_part(folder, "geometry", rows, dataset, encoders, seeds, files)
 
 
-def write_side_by_side(folder, driver, dataset, encoders, seeds) -> None:
+def write_side_by_side(folder, driver, dataset, encoders, seeds: Sequence[int]) -> None:
     """More capacity, or halves of the training people."""
     methods, measures = {
         "capacity": ("linear_features random_fourier polynomial mlp", "rank1 auc"),

@@ -20,7 +20,7 @@ MEASURES = (("excluded", "rank1"), ("", "eer"), ("", "tmr@fmr=0.001"))
 def _rows(encoders, seeds=(42, 7), methods=(("identity", None), ("canonical", 8))):
     random = np.random.default_rng(0)
     return [
-        Row("faces", source, target, *method, seed, *measure, random.uniform())
+        Row("faces", source, target, *method, seed, *measure, random.uniform())  # pyright: ignore[reportCallIssue]
         for seed, method in itertools.product(seeds, methods)
         for source, target in itertools.permutations(encoders, 2)
         for measure in MEASURES

@@ -22,12 +22,12 @@ RIDGE = dict(zip(("ab", "ac", "ba", "bc", "ca", "cb"), (0.2, 0.4, 0.6, 0.8, 0.7,
 
 
 def rank1(pair, method, value, seed=1, **more):
-    return Row("faces", *(pair or ("", "")), method, None, seed, "excluded", "rank1", value, **more)
+    return Row("faces", *(pair or ("", "")), method, None, seed, "excluded", "rank1", value, **more)  # pyright: ignore[reportCallIssue]
 
 
 def other(pair, measure, value, method="ridge", **more):
     """A number that knows no gallery."""
-    return Row("faces", *(pair or ("", "")), method, None, 1, "", measure, value, **more)
+    return Row("faces", *(pair or ("", "")), method, None, 1, "", measure, value, **more)  # pyright: ignore[reportCallIssue]
 
 
 IDENTITY = [rank1(pair, "identity", 0.1) for pair in RIDGE]

@@ -79,7 +79,7 @@ class LowRank(GradientOptions):
                 right = right @ target.vectors.T * target.scale
                 return {pair: one_sided_fit(total, pair, left, right, ok=record.ok)}
             both = two_sided_fits(total, pair, left, target.from_coordinates(right), ok=record.ok)
-            return dict(zip((pair, pair[::-1]), both))
+            return dict(zip((pair, pair[::-1]), both))  # pyright: ignore[reportReturnType]
 
         fits: dict[Pair, Fit] = {}
         history: dict[Pair, History] = {}

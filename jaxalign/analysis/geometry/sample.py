@@ -214,7 +214,7 @@ class GeometrySample:
             "mutual_knn": neighbours.mutual_null(x.near, y.near, orders["rows"]),
             "principal_angles": spectral.subspace_null(x.subspace, y.subspace, orders["people"]),
         }.items():
-            values[name], nulls[name] = value, null
+            values[name], nulls[name] = value, null  # pyright: ignore[reportArgumentType]
         items = {
             **dict.fromkeys(SIMILARITIES, self.count),
             "rsa_spearman": self._distance_rows * (self._distance_rows - 1) // 2,

@@ -172,7 +172,7 @@ def draw_means(
         spread = math.nan if cell.deviation is None else cell.deviation
         low, high = factor * (cell.mean - spread), factor * (cell.mean + spread)
         dots.append(Dot(label, factor * cell.mean, low, high, cell.reason, label in hollow))
-    return draw_dots(dots, axis=f"{axis} (%)" if unit else axis, unit=unit, **words)
+    return draw_dots(dots, axis=f"{axis} (%)" if unit else axis, unit=unit, **words)  # pyright: ignore[reportArgumentType]
 
 
 def failures(table: ResultTable) -> list[str]:

@@ -87,7 +87,7 @@ def _ends(table: ResultTable, setting: Setting, measure: Measure) -> list[str]:
         of = {name: [value for pair, value in pairs.items() if pair[side] == name] for name in names}
         means = {name: statistics.fmean(values) for name, values in of.items() if values}
         name = best_of(means, measure)
-        best.append((shown(name), percent(means[name])))
+        best.append((shown(name), percent(means[name])))  # pyright: ignore[reportArgumentType]
     (source, given), (target, taken) = best
     return [
         f"With {setting} the best pair is {high}, the worst {low}.",

@@ -51,7 +51,7 @@ def _summary(part: Part, table: ResultTable, leading: Sequence[Measure]) -> Iter
         if best is not None:
             words = f"{_number(measure, cells[best])} with {best}"
             if len(cells) > 1:
-                words += f", the best, the lowest {_number(measure, cells[worst])} with {worst}"
+                words += f", the best, the lowest {_number(measure, cells[worst])} with {worst}"  # pyright: ignore[reportArgumentType]
             yield f"On {part.dataset_words}, mean {measure.describe()} is {words}."
 
 

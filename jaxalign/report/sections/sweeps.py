@@ -98,7 +98,7 @@ class _Along:
         values = means[best]
         show = percent if measure.is_rate else number
         points = {at: f"{show(value)} {self.at_words.format(number(at))}" for at, value in values.items()}
-        texts, top = list(points.values()), points[best_of(values, measure)]
+        texts, top = list(points.values()), points[best_of(values, measure)]  # pyright: ignore[reportArgumentType]
         ends = f"goes from {texts[0]} to {texts[-1]}" if len(texts) > 1 else f"is {texts[0]}"
         between = f", its best {top}" if top not in (texts[0], texts[-1]) else ""
         sentence = f"{sentence_case(measure.describe())}, mean over pairs with {best}, {ends}{between}."

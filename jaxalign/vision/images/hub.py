@@ -242,11 +242,12 @@ def _open(place: str, options: SourceOptions, where: str) -> tuple[Any, str | No
     except Exception as error:
         raise _explained(error, place, where) from error
     if isinstance(data, dict):
-        if options.split is None and len(data) != 1:
-            raise UserError(f"{where} has the splits {', '.join(data)}; name one (split).")
-        split = options.split or next(iter(data))
-        if split not in data:
-            raise UserError(f"{where} has no split {split!r}; it has {', '.join(data)}.")
+        names = [str(name) for name in data]
+        if options.split is None and len(names) != 1:
+            raise UserError(f"{where} has the splits {', '.join(names)}; name one (split).")
+        split = options.split or names[0]
+        if split not in names:
+            raise UserError(f"{where} has no split {split!r}; it has {', '.join(names)}.")
         return data[split], split
     if not one:
         return data, options.split

@@ -132,7 +132,7 @@ def fitted(
         width, height = (resize if edge == short else int(resize * edge / short) for edge in image.size)
         resize = height, width
     if resize is not None:
-        image = image.resize(resize[::-1], pillow().Resampling(resample))
+        image = image.resize((resize[1], resize[0]), pillow().Resampling(resample))
     if crop is not None:
         height, width = crop
         left, upper = (image.width - width) // 2, (image.height - height) // 2

@@ -72,7 +72,7 @@ def test_loss_agrees_with_its_oracle(name):
     batches = [*map(batch, range(3))]
     if name == "margin":  # beyond π it goes on falling
         means = batches[0][2]
-        batches.append((*[np.concatenate([-means, -means + 1e-3])] * 2, means))
+        batches.append((*[np.concatenate([-means, -means + 1e-3])] * 2, means))  # pyright: ignore[reportArgumentType]
     for u, v, means in batches:
         found = LOSSES[name](on_device(u, v, means), OPTIONS)
         np.testing.assert_allclose(found, ORACLES[name](u, v, means), rtol=2e-5)

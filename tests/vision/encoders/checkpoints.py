@@ -97,7 +97,7 @@ class _Bound:
             model = getattr(model, "vision_model", getattr(model, "encoder", None))
         for inside in ("vit", "beit", "resnet", "dinov2"):
             model = getattr(model, inside, model)
-        return getattr(model(self.pixels), name)
+        return getattr(model(self.pixels), name)  # pyright: ignore[reportOptionalCall]
 
 
 def projected(output: Any) -> Any:

@@ -140,7 +140,7 @@ def test_unknown_missing_cut_and_foreign_weights_are_one_sentence(
 
 def test_schedule_warms_up_and_ends_at_zero() -> None:
     rate, steps = schedule(zoo.ZOO["arcface_plain"]), zoo.ZOO["arcface_plain"].steps
-    found = [float(rate(step)) for step in (0, 50, 100, 100 + (steps - 100) // 2, steps)]
+    found = [float(rate(step)) for step in (0, 50, 100, 100 + (steps - 100) // 2, steps)]  # pyright: ignore[reportArgumentType]
     np.testing.assert_allclose(found, [0, 1.5e-3, 3e-3, 1.5e-3, 0], rtol=1e-3, atol=1e-8)
 
 

@@ -58,7 +58,7 @@ def test_a_central_crop_is_central(width: int, height: int, fraction: float) -> 
 @pytest.mark.parametrize("size", [(20, 30), (150, 90)])
 def test_resize_is_pillow_by_name_and_by_number(name: str, number: int, size: tuple[int, int]) -> None:
     pixels = noise(60, 50)
-    expected = np.asarray(PIL.Image.fromarray(pixels).resize(size[::-1], PIL.Image.Resampling(number)))
+    expected = np.asarray(PIL.Image.fromarray(pixels).resize(size[::-1], PIL.Image.Resampling(number)))  # pyright: ignore[reportArgumentType]
     assert RESAMPLING[name] == number
     assert Resize(*size, resample=number) == Resize(*size, resample=name)
     np.testing.assert_array_equal(_view(View(resize=Resize(*size, resample=name)), pixels), expected)
