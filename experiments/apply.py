@@ -6,14 +6,14 @@ With the maps that `experiments.pairwise` saved, the pair names the map and the 
 
   python -m experiments.apply --store=S --maps=results/mine/maps/seed42/ridge --source=arcface --target=clip --out=NEW
 
-Rows are read, mapped and written a chunk at a time; memory does not grow with the gallery. The new store has the same
-samples and one encoder.
+What a map's file or maps.json says of encoder, side and normalization holds: flags against it are refused, and what it
+does not say must be given. Rows are read, mapped and written a chunk at a time; memory does not grow with the gallery.
+The new store has the same samples and one encoder.
 """
 
-import json
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +23,7 @@ import jaxalign
 from experiments.run import cli, flags
 from experiments.run.progress import Progress, duration
 from jaxalign.align.affine import AffineMap
+from jaxalign.align.saved import NORMALIZED, SIDES
 from jaxalign.analysis.translate import translate
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
@@ -31,7 +32,9 @@ from jaxalign.data.store import require_free
 
 FLAGS = flags.define(
     store=flags.Flag(None, "Directory of the store to translate."),
-    encoder=flags.Flag(None, "Encoder of --store whose rows are mapped; with --maps the pair's own."),
+    encoder=flags.Flag(
+        None, "Encoder of --store whose rows are mapped, where the map's file does not say whose."
+    ),
     map=flags.Flag(None, "File of one map, as AffineMap.save writes it."),
     maps=flags.Flag(None, "Directory of maps of pairs, with maps.json in it."),
     source=flags.Flag(None, "With --maps: the encoder that the map comes from."),
@@ -39,17 +42,24 @@ FLAGS = flags.define(
     side=flags.Flag(
         "to_target",
         "With --maps: `to_target` maps the source's rows into the target's own coordinates; `source` and `target` map "
-        "either side's into the space where the pair is compared, which for canonical and shared is neither's own.",
-        choices=("to_target", "source", "target"),
+        "either side's into the space where the pair is compared, which is neither's own.",
+        choices=SIDES,
     ),
     rank=flags.Flag(None, "With --maps: keep that many leading dimensions.", kind=int, least=1),
+    restore_variance=flags.Flag(
+        None,
+        "With --maps into the target's own coordinates: scale the centred prediction to the target's variance, so "
+        "that cosines with the target's own rows find more (the default); --norestore_variance leaves it.",
+        kind=bool,
+    ),
     out=flags.Flag(None, "Directory of the store to make."),
     name=flags.Flag(None, "Encoder's name in the new store; without it as in --store."),
     dtype=flags.Flag("float16", "Type to store numbers in.", choices=DTYPES),
     normalize=flags.Flag(
         None,
-        "Scale rows to length 1 before the map. Without it as the run that fitted --maps did, else none.",
-        choices=("l2", "none"),
+        "Scale rows to length 1 before the map (l2), or not (none), as was done before the fit; needed where the "
+        "map's file does not say it.",
+        choices=NORMALIZED,
     ),
     normalize_output=flags.Flag(False, "Scale mapped rows to length 1."),
     chunk_rows=flags.Flag(
@@ -60,11 +70,13 @@ FLAGS = flags.define(
 
 
 class Chosen(NamedTuple):
-    """The map to apply; whose rows it takes, if its file says so; how those were scaled; what its file says of it."""
+    """The map to apply, and what its file says of it; None where it says nothing."""
 
     map: AffineMap
-    encoder: str | None
-    normalize: str
+    place: pathlib.Path  # the file or directory that it comes from
+    encoder: str | None  # whose rows it takes
+    normalize: str | None  # how those were scaled before the fit
+    leads_to: str  # the space of mapped rows
     about: dict[str, Any]
 
 
@@ -74,34 +86,62 @@ def choose() -> Chosen:
         raise UserError("one map is needed: give --map=FILE, or --maps=DIR with --source and --target.")
     if FLAGS.maps:
         return _of_pair(pathlib.Path(FLAGS.maps))
-    if FLAGS.source or FLAGS.target or FLAGS.rank:
-        raise UserError("--source, --target and --rank choose among --maps; with --map leave them out.")
-    map_, about = AffineMap.load_with_metadata(FLAGS.map)
-    return Chosen(map_, None, "none", {"file": str(FLAGS.map), **about})
+    if FLAGS.source or FLAGS.target or FLAGS.rank or FLAGS.restore_variance is not None:
+        raise UserError(
+            "--source, --target, --rank and --restore_variance choose among --maps; with --map leave them out."
+        )
+    path = pathlib.Path(FLAGS.map)
+    map_, about = AffineMap.load_with_metadata(path)
+    expected = {"encoder": str, "source": str, "target": str, "method": str, "normalize": str, "side": str}
+    known = {name: about[name] for name in expected if about.get(name) is not None}
+    wrong = [name for name, value in known.items() if not isinstance(value, str)]
+    wrong += ["normalize"] * (known.get("normalize", "l2") not in NORMALIZED)
+    wrong += ["side"] * (known.get("side", SIDES[0]) not in SIDES)
+    if wrong:
+        raise UserError(f"{path}: its metadata holds {wrong[0]}={about[wrong[0]]!r}, which is not known.")
+    leads_to = _leads_to(known) if {"side", "source", "target"} <= set(known) else "not stated"
+    encoder, normalize = known.get("encoder"), known.get("normalize")
+    return Chosen(map_, path, encoder, normalize, leads_to, {"file": str(path), **about})
 
 
 def _of_pair(directory: pathlib.Path) -> Chosen:
     if not FLAGS.source or not FLAGS.target:
         raise UserError("--maps holds maps of pairs: give --source and --target.")
+    if FLAGS.side != "to_target" and FLAGS.restore_variance is not None:
+        raise UserError(f"--restore_variance is for own coordinates; with --side={FLAGS.side} leave it out.")
     maps, pair = jaxalign.PairwiseMaps.load(directory), (FLAGS.source, FLAGS.target)
     if pair not in maps:
-        there = ", ".join(f"{source} → {target}" for source, target in maps)
-        raise UserError(f"{directory} holds no map {pair[0]} → {pair[1]}; there are {there}.")
+        there = ", ".join(f"{source} → {target}" for source, target in list(maps)[:10])
+        more = f" and {len(maps) - 10} more" if len(maps) > 10 else ""
+        raise UserError(f"{directory} holds no map {pair[0]} → {pair[1]}; there are {there}{more}.")
     fit = maps[pair] if FLAGS.rank is None else maps[pair].at_rank(FLAGS.rank)
-    map_ = fit.to_target() if FLAGS.side == "to_target" else getattr(fit, FLAGS.side)
-    about = {"directory": str(directory), "side": FLAGS.side, **maps.settings[pair]}
+    restored = FLAGS.side == "to_target" and FLAGS.restore_variance is not False
+    map_ = fit.to_target(restored) if FLAGS.side == "to_target" else getattr(fit, FLAGS.side)
+    about = {
+        "directory": str(directory),
+        **maps.settings[pair],
+        "side": FLAGS.side,
+        "restore_variance": restored,
+    }
     encoder = pair[1] if FLAGS.side == "target" else pair[0]
-    return Chosen(jax.tree.map(np.asarray, map_), encoder, _normalized_in(directory), about)
+    return Chosen(jax.tree.map(np.asarray, map_), directory, encoder, maps.normalize, _leads_to(about), about)
 
 
-def _normalized_in(directory: pathlib.Path) -> str:
-    """Whether the run whose maps these are (OUT/maps/seed/method) scaled rows to length 1."""
-    try:
-        content = json.loads((directory.absolute().parents[2] / "config.json").read_text(encoding="utf-8"))
-        value = content["config"]["protocol"]["normalize"]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return "none"
-    return value if value in ("l2", "none") else "none"
+def _leads_to(about: Mapping[str, Any]) -> str:
+    """The space of mapped rows, in words for whoever opens the new store."""
+    if about["side"] == "to_target":
+        return f"{about['target']}'s own coordinates"
+    method = f" by {about['method']}" if "method" in about else ""
+    return f"the space where {about['source']} → {about['target']} is compared{method}"
+
+
+def settled(given: str | None, known: str | None, flag: str, what: str, place: pathlib.Path) -> str:
+    """The value of a flag that a map's file may fix: the file's, or the flag's; never one against the other."""
+    if given and known and given != known:
+        raise UserError(f"{flag}={given} contradicts {place}, whose map takes {what} {known}.")
+    if not (given or known):
+        raise UserError(f"{flag} is missing: {place} does not say {what} its map takes.")
+    return given or known or ""
 
 
 def main(_: Sequence[str]) -> None:
@@ -109,28 +149,28 @@ def main(_: Sequence[str]) -> None:
     started = time.monotonic()
     path, out = (pathlib.Path(flags.required(FLAGS, name)) for name in ("store", "out"))
     chosen = choose()
-    encoder = FLAGS.encoder or chosen.encoder
-    if not encoder:
-        raise UserError("--encoder is missing: the map's file does not say whose rows it takes.")
+    encoder = settled(FLAGS.encoder, chosen.encoder, "--encoder", "rows of encoder", chosen.place)
+    normalize = settled(FLAGS.normalize, chosen.normalize, "--normalize", "rows normalized as", chosen.place)
     require_free(out, FLAGS.overwrite)
     if FLAGS.name:
         check_encoder_name(FLAGS.name)
     store = EmbeddingStore.open(path, encoders=[encoder])
-    normalize = FLAGS.normalize or chosen.normalize
+    info = {"map": chosen.about, "rows_before_the_map": normalize, "leads_to": chosen.leads_to}
     with Progress(store.rows) as progress:
         made = translate(
             *(store, encoder, chosen.map, out),
             normalize_input=normalize == "l2",
             normalize=FLAGS.normalize_output,
-            info={"map": chosen.about, "rows_before_the_map": normalize},
+            info=info,
             progress=lambda done: progress.step("rows mapped", done - progress.done),
             **{name: getattr(FLAGS, name) for name in ("name", "dtype", "chunk_rows", "overwrite")},
         )
     before = "scaled to length 1 first, " if normalize == "l2" else ""
+    to = "" if chosen.leads_to == "not stated" else f" ({chosen.leads_to})"
     (name,) = made.encoders
     print(
         f"{out}: {made.rows:,} rows of {encoder}, {before}mapped from width {chosen.map.in_dim} to "
-        f"{chosen.map.out_dim}, as {name} in {FLAGS.dtype}, in {duration(time.monotonic() - started)}."
+        f"{chosen.map.out_dim}{to}, as {name} in {FLAGS.dtype}, in {duration(time.monotonic() - started)}."
     )
 
 

@@ -137,9 +137,9 @@ def measure(
             for done, pair in found.measure_maps(measuring, test, method, fitted, config.cuts(method)):
                 progress.step(f"{label}: {method}, {done}, {' → '.join(pair)}")
             if write is not None and config.save_maps:
-                maps = write.directory / "maps"
+                directory = write.directory / "maps" / f"seed{measuring.seed}" / method
                 with write.trying("maps"):
-                    fitted.save(maps / f"seed{measuring.seed}" / method, {"seed": measuring.seed})
+                    fitted.save(directory, {"seed": measuring.seed}, normalize=run.protocol.normalize)
             if config.curves and measuring.seed == run.protocol.seeds[0]:
                 found.views += views(run.data, measuring, method, fitted)
 

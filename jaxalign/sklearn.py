@@ -1,4 +1,4 @@
-"""A scikit-learn estimator: alignment as a step of a pipeline. The only module that imports scikit-learn."""
+"""Alignment as a scikit-learn estimator, and a biometric scorer. The only module that imports scikit-learn."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.fit import fit_affine
+from jaxalign.biometrics import evaluate
 from jaxalign.core.errors import UserError
 
 try:
@@ -18,6 +19,7 @@ try:
         RegressorMixin,
         TransformerMixin,
     )
+    from sklearn.metrics import make_scorer
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
     raise ImportError("jaxalign.sklearn needs scikit-learn: pip install 'jaxalign[sklearn]'") from error
@@ -30,8 +32,9 @@ class AffineAligner(
 ):
     """Maps rows of one encoder's space to another's by an affine map fitted on paired rows.
 
-    The map is ``fit_affine(X, y, method, ...)``: y ≈ (x − μx) W + μy, with W of the method's kind. ``transform`` gives
-    y's own coordinates; ``predict`` gives the same numbers (one-dimensional if y was), so that ``score`` is R².
+    The map is ``fit_affine(X, y, method, ..., restore_variance=False)``: y ≈ (x − μx) W + μy, with W of the method's
+    kind. ``transform`` gives y's own coordinates; ``predict`` gives the same numbers (one-dimensional if y was), so
+    that ``score`` is R².
 
     Equivalent: ``sklearn.linear_model.Ridge(alpha=l2)`` for ``method="ridge"``, which has no ``transform``.
 
@@ -42,6 +45,8 @@ class AffineAligner(
       rank: rank of ``reduced_rank`` or ``canonical``; see ``fit_pair``.
       folds: most folds of the cross-validation; fewer where there are fewer people.
       seed: of the assignment of people to folds.
+      restore_variance: scale the centred prediction to y's variance: better cosines with y itself, a worse R². False,
+        unlike for ``fit_affine``, since ``score`` is R² here.
       options: the method's own settings, such as ``{"whitening": 0.75}``; see ``fit_pair``.
 
     Attributes:
@@ -66,6 +71,7 @@ class AffineAligner(
         rank: int | str | Sequence[int] | None = None,
         folds: int = 5,
         seed: int = 0,
+        restore_variance: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.method = method
@@ -73,6 +79,7 @@ class AffineAligner(
         self.rank = rank
         self.folds = folds
         self.seed = seed
+        self.restore_variance = restore_variance
         self.options = options
 
     def __sklearn_tags__(self) -> Any:
@@ -119,6 +126,7 @@ class AffineAligner(
             "rank": self.rank,
             "folds": folds,
             "seed": self.seed,
+            "restore_variance": self.restore_variance,
             **(self.options or {}),
         }
         self.map_ = fit_affine(x, target, self.method, identities=groups, weights=weights, **settings)  # pyright: ignore[reportArgumentType]
@@ -142,3 +150,50 @@ class AffineAligner(
         if rows.ndim != 2 or rows.shape[1] != self._n_features_out:
             raise UserError(f"expected rows of shape [n, {self._n_features_out}], got {rows.shape}")
         return np.asarray(self.map_.inverse()(rows))
+
+
+def verification_scorer(fmr: float = 1e-3) -> Any:
+    """A scorer for model selection: the true match rate at a false match rate, of the cosines of predictions with y.
+
+    Who is who it learns as ``groups``, by scikit-learn's metadata routing. A row is never compared with itself::
+
+      sklearn.set_config(enable_metadata_routing=True)
+      search = GridSearchCV(
+          AffineAligner(restore_variance=True).set_fit_request(groups=True),
+          {"method": ["orthogonal", "ridge"]},
+          scoring=verification_scorer(fmr=1e-3),
+          cv=GroupKFold(3),
+      ).fit(x, y, groups=people)
+
+    Args:
+      fmr: false match rate of the operating point, above 0 and below 1.
+
+    Returns:
+      What ``sklearn.metrics.make_scorer`` gives; the larger the better.
+
+    Raises:
+      UserError: the rate is out of range, metadata routing is off, or, when it scores, groups are missing, a person
+        has one row only, or there are too few impostor comparisons for that rate.
+    """
+    if not 0 < fmr < 1:
+        raise UserError(f"fmr: expected a rate above 0 and below 1, got {fmr!r}")
+
+    def true_match_rate(y: np.ndarray, predicted: np.ndarray, groups: ArrayLike | None = None) -> float:
+        if groups is None:
+            raise UserError("verification_scorer: give the identity of each row, fit(..., groups=people)")
+        found = evaluate(
+            predicted, np.asarray(y), groups, fmr=[fmr], measures=["verification"], own_photograph=[]
+        )
+        value = found[f"tmr@fmr={fmr:g}"]
+        if np.isnan(value):
+            raise UserError(
+                f"verification_scorer: too few impostor comparisons among {len(y)} rows for fmr={fmr:g}"
+            )
+        return value
+
+    try:
+        return make_scorer(true_match_rate, response_method="predict").set_score_request(groups=True)
+    except RuntimeError as error:
+        raise UserError(
+            "verification_scorer needs to know who is who: sklearn.set_config(enable_metadata_routing=True) first"
+        ) from error

@@ -21,7 +21,7 @@ ALLOWED = {
     "align": {"core", "moments"},
     "vision": {"core", "data"},
     "analysis": {"core", "moments", "data", "biometrics", "align"},
-    "sklearn": {"core", "align"},
+    "sklearn": {"core", "align", "biometrics"},
     "version": set(),
 }
 # Heavy libraries, and where alone they may be imported.

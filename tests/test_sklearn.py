@@ -9,17 +9,19 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+import sklearn
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
-from sklearn.model_selection import GridSearchCV
+from sklearn.metrics.pairwise import cosine_similarity
+from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import jaxalign
 from jaxalign import UserError
-from jaxalign.sklearn import AffineAligner
+from jaxalign.sklearn import AffineAligner, verification_scorer
 
 ESTIMATORS = [AffineAligner(), AffineAligner(l2=0.1), AffineAligner("orthogonal")]
 
@@ -42,7 +44,8 @@ def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
 def test_every_method_gives_what_fit_affine_gives(method: str) -> None:
     rows = clouds.make("square", seed=0)
     estimator = AffineAligner(method).fit(rows.x, rows.y, groups=rows.identities)
-    expected = np.asarray(jaxalign.fit_affine(rows.x, rows.y, method, identities=rows.identities)(rows.x_new))
+    settings = {"identities": rows.identities, "restore_variance": False}
+    expected = np.asarray(jaxalign.fit_affine(rows.x, rows.y, method, **settings)(rows.x_new))
     np.testing.assert_array_equal(estimator.transform(rows.x_new), expected)
     np.testing.assert_array_equal(estimator.predict(rows.x_new), expected)
     assert estimator.n_features_in_ == rows.x.shape[1]
@@ -85,7 +88,7 @@ def test_settings_reach_the_method() -> None:
     rows = clouds.make("square", seed=6)
     options = {"whitening": 0.75, "weighting": 0.5}
     estimator = AffineAligner("canonical", rank=4, options=options).fit(rows.x, rows.y)
-    expected = jaxalign.fit_affine(rows.x, rows.y, "canonical", rank=4, **options)
+    expected = jaxalign.fit_affine(rows.x, rows.y, "canonical", rank=4, restore_variance=False, **options)
     np.testing.assert_array_equal(estimator.transform(rows.x_new), np.asarray(expected(rows.x_new)))
     copy = pickle.loads(pickle.dumps(estimator))
     np.testing.assert_array_equal(copy.transform(rows.x_new), estimator.transform(rows.x_new))
@@ -99,6 +102,46 @@ def test_in_a_pipeline_and_a_search() -> None:
     search = GridSearchCV(pipeline, {"affinealigner__l2": [1e-3, 1e-1, 1e3]}, cv=3).fit(rows.x, rows.y)
     assert search.best_params_["affinealigner__l2"] != 1e3
     assert search.predict(rows.x_new).shape == rows.y_new.shape
+
+
+def test_a_search_over_methods() -> None:
+    """With l2 at its default, which methods without a penalty take no notice of."""
+    rows = clouds.make("tall", seed=7)
+    grid = {"method": ["orthogonal", "ridge", "linear", "canonical"], "restore_variance": [False, True]}
+    search = GridSearchCV(AffineAligner(), grid, cv=3, error_score="raise").fit(rows.x, rows.y)
+    assert (
+        search.best_params_["method"] in ("ridge", "linear") and not search.best_params_["restore_variance"]
+    )
+
+
+def test_a_search_by_true_match_rate() -> None:
+    random = np.random.default_rng(0)
+    people = np.repeat(np.arange(30), 4)
+    x = (random.normal(size=(30, 6))[people] + 0.3 * random.normal(size=(120, 6))) * [1, 1, 1, 1, 1, 20]
+    y = x[:, :5] + 3 + 0.1 * random.normal(size=(120, 5))
+    with pytest.raises(UserError, match="enable_metadata_routing"):
+        verification_scorer(fmr=0.05)
+    with pytest.raises(UserError, match="above 0"):
+        verification_scorer(fmr=0)
+    with sklearn.config_context(enable_metadata_routing=True):
+        scorer = verification_scorer(fmr=0.05)
+        aligner = AffineAligner().set_fit_request(groups=True)
+        grid = {"method": ["identity", "ridge"]}
+        search = GridSearchCV(aligner, grid, scoring=scorer, cv=GroupKFold(3), error_score="raise")
+        search.fit(x, y, groups=people)
+        train, test = next(GroupKFold(3).split(x, groups=people))
+        one = clone(aligner).set_params(method="ridge").fit(x[train], y[train], groups=people[train])
+        found, same = (
+            scorer(one, x[test], y[test], groups=people[test]),
+            people[test][:, None] == people[test],
+        )
+        with pytest.raises(UserError, match="groups"):
+            scorer(one, x[test], y[test])
+    assert search.best_params_["method"] == "ridge"
+    cosines = cosine_similarity(one.predict(x[test]), y[test])
+    impostor = np.sort(cosines[~same])[::-1]
+    genuine = cosines[same & ~np.eye(len(test), dtype=bool)]
+    np.testing.assert_allclose(found, np.mean(genuine > impostor[int(0.05 * len(impostor))]), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float
 
+from jaxalign.align.saved import read_map, write_map
+from jaxalign.core import checks
 from jaxalign.core.errors import UserError
-from jaxalign.core.precision import double_precision, multiply
+from jaxalign.core.precision import double_precision, multiply, usual_promotion
 from jaxalign.core.pytree import Leaf, pytree, static
 from jaxalign.core.rows import LazyRows
 
-FORMAT = "jaxalign-affine-map"
 ROWS_STEP = 256  # pieces of lazy rows are padded to a multiple, so that few programs serve all of them
 
 
@@ -91,8 +92,11 @@ class AffineMap:
         if isinstance(x, Tracer) or isinstance(self.bias, Tracer):
             return _apply(self, x)
         with double_precision():
-            x = x if isinstance(x, jax.Array) else np.asarray(x)
-            plain = dataclasses.replace(self, orthogonal=False)  # so that maps of one shape share a program
+            x = x if isinstance(x, jax.Array) else checks.native(np.asarray(x))
+            plain = jax.tree.map(
+                lambda leaf: leaf if isinstance(leaf, jax.Array) else checks.native(leaf), self
+            )
+            plain = dataclasses.replace(plain, orthogonal=False)  # so that maps of one shape share a program
             return _apply_rounded(plain, x, np.dtype(np.float64 if x.dtype == np.float64 else np.float32))
 
     __call__ = apply
@@ -144,55 +148,88 @@ class AffineMap:
         with double_precision():
             return jax.tree.map(lambda leaf: leaf.astype(dtype), self)
 
+    def __repr__(self) -> str:
+        """Widths, rank and format in one line; of a stack of maps its shape as well."""
+        if not all(hasattr(leaf, "shape") and np.ndim(leaf) for leaf in (*self.factors, self.bias)):
+            return "AffineMap(of other leaves)"  # as while a tree of maps is mapped
+        stack = "".join(f"{size} × " for size in self.bias.shape[:-1])
+        rank = f", rank {self.rank}" if self.rank < min(self.in_dim, self.out_dim) else ""
+        kind = ", orthogonal" if self.orthogonal else ""
+        return f"AffineMap({stack}{self.in_dim} → {self.out_dim}{rank}{kind}, {self.bias.dtype})"
+
     def save(self, path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
-        """Writes the map as safetensors, with ``metadata`` (anything JSON can hold) in the file's header.
+        """Writes the map as safetensors, with ``metadata`` (anything JSON can hold) and a checksum in the header.
 
-        The file is written under a temporary name and renamed, so that a reader never sees half of it.
+        ``experiments.apply`` reads of the metadata, where they are there: ``encoder``, whose rows the map takes;
+        ``normalize``, how they were scaled before the fit ("l2" to length 1, or "none"); ``source``, ``target`` and
+        ``side``, of which pair it is and where it leads ("to_target": the target's own coordinates; "source" and
+        "target": from either side to the space where the pair is compared). The file is written under a temporary
+        name and renamed, so that a reader never sees half of it.
+
+        Raises:
+          UserError: JSON cannot hold the metadata.
         """
-        from safetensors.numpy import save_file
-
-        path = pathlib.Path(path)
         tensors = {**{f"factor{k}": factor for k, factor in enumerate(self.factors)}, "bias": self.bias}
         if self.center is not None:
             tensors["center"] = self.center
-        texts = {"orthogonal": json.dumps(self.orthogonal), "metadata": json.dumps(metadata or {})}
-        temporary = path.with_name(path.name + ".partial")
-        contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-        save_file(contiguous, temporary, {"format": FORMAT, **texts})
-        temporary.replace(path)
+        try:
+            texts = {
+                "orthogonal": json.dumps(bool(self.orthogonal)),
+                "metadata": json.dumps(dict(metadata or {})),
+            }
+        except (TypeError, ValueError) as error:
+            raise UserError(f"metadata: expected a mapping that JSON can hold ({error})") from error
+        write_map(pathlib.Path(path), tensors, texts)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "AffineMap":
-        """Reads what ``save`` wrote. Raises ``UserError`` for a file that is not one."""
+        """Reads what ``save`` wrote. Raises ``UserError`` for a file that is not one, or that was damaged."""
         return cls.load_with_metadata(path)[0]
 
     @classmethod
     def load_with_metadata(cls, path: str | os.PathLike) -> tuple["AffineMap", dict[str, Any]]:
         """Reads a map and the metadata that was saved with it."""
-        from safetensors import SafetensorError, safe_open
+        tensors, texts = read_map(pathlib.Path(path))
+        numbered = [f"factor{k}" for k in range(sum(name.startswith("factor") for name in tensors))]
+        wrong = set(numbered) | {"bias"} | ({"center"} & set(tensors)) != set(tensors)
+        wrong |= not isinstance(texts.get("orthogonal"), bool) or not isinstance(texts.get("metadata"), dict)
+        if wrong or set(texts) != {"orthogonal", "metadata"}:
+            raise UserError(f"{path} is no saved affine map: parts are missing or unknown")
+        factors = tuple(tensors[name] for name in numbered)
+        map_ = cls(factors, tensors["bias"], tensors.get("center"), texts["orthogonal"])
+        problem = map_._problem()
+        if problem:
+            raise UserError(f"{path} is no saved affine map that can be used: {problem}")
+        return map_, texts["metadata"]
 
-        try:
-            with safe_open(path, framework="numpy") as file:
-                header, names = file.metadata() or {}, set(file.keys())
-                if header.get("format") != FORMAT or "bias" not in names:
-                    raise UserError(f"{path} is not a saved affine map")
-                tensors = {name: file.get_tensor(name) for name in names}
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path} cannot be read as a saved affine map: {error}") from error
-        count = sum(name.startswith("factor") for name in tensors)
-        factors = tuple(tensors[f"factor{k}"] for k in range(count))
-        map_ = cls(factors, tensors["bias"], tensors.get("center"), json.loads(header["orthogonal"]))
-        return map_, json.loads(header["metadata"])
+    def _problem(self) -> str | None:
+        """What is wrong with the arrays, if anything: their formats, shapes or values."""
+        leaves = jax.tree.leaves(self)
+        if any(leaf.dtype.kind != "f" and leaf.dtype.name != "bfloat16" for leaf in leaves):
+            return "its numbers are not in a floating format"
+        stack = self.bias.shape[:-1]
+        if not self.bias.ndim or any(factor.ndim != len(stack) + 2 for factor in self.factors):
+            return "its bias or a factor has too few or too many dimensions"
+        ends = [factor.shape[-2:] for factor in self.factors]
+        chained = all(left[1] == right[0] for left, right in zip(ends, [*ends[1:], (self.out_dim, 0)]))
+        if not chained or any(factor.shape[:-2] != stack for factor in self.factors):
+            return f"shapes {[factor.shape for factor in self.factors]} and {self.bias.shape} do not fit together"
+        if self.center is not None and self.center.shape != (*stack, self.in_dim):
+            return f"its center has shape {self.center.shape} instead of {(*stack, self.in_dim)}"
+        if not all(np.isfinite(np.asarray(leaf, np.float64)).all() for leaf in leaves):
+            return "it holds NaN or infinite values"
+        return None
 
 
 @functools.partial(jax.jit, inline=True)
 def _apply(map_: AffineMap, x: Leaf) -> jax.Array:
-    x = jnp.asarray(x).astype(jnp.result_type(x.dtype, map_.bias.dtype, jnp.float32))
-    if map_.center is not None:
-        x = x - _as_row(map_.center)
-    for factor in map_.factors:
-        x = multiply(x, factor)
-    return x + _as_row(map_.bias)
+    with usual_promotion():
+        x = jnp.asarray(x).astype(jnp.result_type(x.dtype, map_.bias.dtype, jnp.float32))
+        if map_.center is not None:
+            x = x - _as_row(map_.center)
+        for factor in map_.factors:
+            x = multiply(x, factor)
+        return x + _as_row(map_.bias)
 
 
 @functools.partial(jax.jit, static_argnames="dtype")

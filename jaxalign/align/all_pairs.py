@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
+import html
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,15 +13,17 @@ import numpy as np
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.gradient.training import History
+from jaxalign.align.saved import NORMALIZED, file_checksum, read_index, write_index
 from jaxalign.align.solvers import Fit, Pair
+from jaxalign.align.solvers.base import summary
 from jaxalign.core.errors import UnknownNameError, UserError
 from jaxalign.version import __version__
 
-FORMAT = "jaxalign-pairwise-maps"
-OF_COLUMNS = ("residual", "variance")  # statistics of a fit that are saved in the index alone
+OF_COLUMNS = ("residual", "variance", "predicted")  # statistics of a fit that are saved in the index alone
+SHOWN = 8  # pairs that ``repr`` lists
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PairwiseMaps(Mapping[Pair, Fit]):
     """Fits of ordered pairs: ``maps["arcface", "clip"].source`` maps arcface rows, ``.target`` clip rows.
 
@@ -30,12 +33,14 @@ class PairwiseMaps(Mapping[Pair, Fit]):
       method: name of the method or class of the solver.
       settings: what was fixed or chosen for each pair, such as ``{"l2": 3.2}``.
       history: how the loss of each pair fell, for methods fitted by gradient; else empty.
+      normalize: how rows were scaled before the fit, "l2" or "none"; None where nobody said it.
     """
 
     method: str
     fits: Mapping[Pair, Callable[[], Fit]]
     settings: Mapping[Pair, Mapping[str, Any]]
     history: Mapping[Pair, History] = dataclasses.field(default_factory=dict)
+    normalize: str | None = None
 
     def __getitem__(self, pair: Pair) -> Fit:
         if pair not in self.fits:
@@ -49,55 +54,119 @@ class PairwiseMaps(Mapping[Pair, Fit]):
     def __len__(self) -> int:
         return len(self.fits)
 
+    def __repr__(self) -> str:
+        """One line for each of the first pairs: widths, chosen settings and statistics."""
+        rows = ["  ".join(cells) for cells in _aligned(self._table())]
+        return "\n".join([f"PairwiseMaps: {len(self)} pairs by {self.method}", *rows, *self._left_out()])
+
+    def _repr_html_(self) -> str:
+        head, *rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self._table())
+        body = "".join(f"<tr>{cells}</tr>" for cells in rows)
+        caption = html.escape(" ".join([f"{len(self)} pairs by {self.method}", *self._left_out()]))
+        return (
+            f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
+
+    def _table(self) -> list[tuple[str, ...]]:
+        table = [("source", "target", "widths", "settings", "statistics")]
+        for pair in list(self)[:SHOWN]:
+            try:
+                fit = self[pair]
+                shapes, statistics = f"{fit.source.in_dim} → {fit.target.in_dim}", summary(fit)
+            except UserError as error:  # a file that was damaged since
+                shapes, statistics = "", str(error)
+            settings = {name: self.settings[pair].get(name) for name in ("l2", "rank")}
+            chosen = ", ".join(
+                f"{name} {value:.4g}" for name, value in settings.items() if np.isscalar(value)
+            )
+            table.append((*pair, shapes, chosen, statistics))
+        return table
+
+    def _left_out(self) -> list[str]:
+        return [f"... and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled with the fits themselves, whatever gives them here."""
+        return {**vars(self), "fits": {pair: functools.partial(_itself, fit) for pair, fit in self.items()}}
+
     def at_rank(self, rank: int) -> PairwiseMaps:
         """The same maps with only the leading ``rank`` dimensions: nothing is solved again."""
         cut = {pair: (lambda get=get: get().at_rank(rank)) for pair, get in self.fits.items()}
         settings = {pair: {**of, "rank": rank} for pair, of in self.settings.items()}
         return dataclasses.replace(self, fits=cut, settings=settings)
 
-    def save(self, directory: str | pathlib.Path, metadata: Mapping[str, Any] | None = None) -> None:
-        """Writes two safetensors files for each pair and an index, ``maps.json``, last."""
+    def scores(self, x: Any, y: Any, source: str | None = None, target: str | None = None) -> np.ndarray:
+        """Cosines of rows of ``source`` with rows of ``target`` where the pair is compared: see ``Fit.scores``.
+
+        The names may be left out where there is one pair.
+        """
+        if (source is None) != (target is None) or (source is None and len(self) != 1):
+            raise UserError(f"scores: name source and target, one of {len(self)} pairs")
+        pair = next(iter(self)) if source is None or target is None else (source, target)
+        return self[pair].scores(x, y)
+
+    def save(
+        self,
+        directory: str | pathlib.Path,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        normalize: str | None = None,
+    ) -> None:
+        """Writes two safetensors files for each pair and an index, ``maps.json``, last.
+
+        Args:
+          directory: made if it is missing.
+          metadata: further notes on every map, anything JSON can hold.
+          normalize: how rows were scaled before the fit, "l2" or "none"; without it what the maps were loaded with,
+            or nothing: whoever applies them must then say it.
+        """
+        normalize = self.normalize if normalize is None else normalize
+        if normalize not in (*NORMALIZED, None):
+            raise UserError(f"normalize: expected one of {', '.join(NORMALIZED)}, or None, got {normalize!r}")
         directory = pathlib.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         entries = []
         for number, (pair, fit) in enumerate(self.items()):
             about = {
+                **plain(self.settings[pair]),
+                **(metadata or {}),
                 "method": self.method,
                 "source": pair[0],
                 "target": pair[1],
-                **plain(self.settings[pair]),
                 **{name: float(getattr(fit, name)) for name in ("r2", "effective_rank", "condition")},
                 "ok": bool(fit.ok),
+                "normalize": normalize,
                 "jaxalign": __version__,
-                **(metadata or {}),
             }
             files = {side: f"{number:05d}.{side}.safetensors" for side in ("source", "target")}
-            fit.source.save(directory / files["source"], about)
-            fit.target.save(directory / files["target"], about)
-            entries.append(
-                {**about, "files": files, **{name: getattr(fit, name).tolist() for name in OF_COLUMNS}}
-            )
-        index = {"format": FORMAT, "version": 1, "method": self.method, "maps": entries}
-        temporary = directory / "maps.json.partial"
-        temporary.write_text(json.dumps(index, indent=1))
-        temporary.replace(directory / "maps.json")
+            for side, encoder in zip(files, pair):
+                map_: AffineMap = getattr(fit, side)
+                of_side = {"side": side, "encoder": encoder, "widths": [map_.in_dim, map_.out_dim]}
+                map_.save(directory / files[side], {**about, **of_side})
+            checksums = {side: file_checksum(directory / name) for side, name in files.items()}
+            parts = {name: getattr(fit, name) for name in OF_COLUMNS}
+            columns = {
+                name: None if part is None else np.asarray(part).tolist() for name, part in parts.items()
+            }
+            entries.append({**about, "files": files, "sha256": checksums, **columns})
+        write_index(directory / "maps.json", {"method": self.method, "normalize": normalize, "maps": entries})
 
     @classmethod
     def load(cls, directory: str | pathlib.Path) -> PairwiseMaps:
-        """Opens what ``save`` wrote; each map is read when it is asked for."""
+        """Opens what ``save`` wrote; each map is read, and checked against its checksum, when it is asked for.
+
+        Raises:
+          UserError: the index, or later a file, is missing, damaged or of another kind.
+        """
         path = pathlib.Path(directory) / "maps.json"
-        try:
-            index = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read as an index of saved maps: {error}") from error
-        if not isinstance(index, dict) or index.get("format") != FORMAT:
-            raise UserError(f"{path} is not an index of saved maps")
+        index = read_index(path)
         fits, settings = {}, {}
         for entry in index["maps"]:
             pair = (entry["source"], entry["target"])
-            fits[pair] = lambda entry=entry: _load_fit(path.parent, entry)
-            settings[pair] = {name: entry[name] for name in entry if name not in (*OF_COLUMNS, "files")}
-        return cls(index["method"], fits, settings)
+            fits[pair] = functools.partial(_load_fit, path.parent, entry)
+            own = (*OF_COLUMNS, "files", "sha256")
+            settings[pair] = {name: entry[name] for name in entry if name not in own}
+        return cls(index["method"], fits, settings, normalize=index["normalize"])
 
 
 def chosen_pairs(
@@ -128,17 +197,30 @@ def chosen_pairs(
     return list(dict.fromkeys(chosen))
 
 
+def _itself(fit: Fit) -> Fit:
+    return fit
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[list[str]]:
+    widths = [max(map(len, column)) for column in zip(*table)]
+    return [[cell.ljust(width) for cell, width in zip(row, widths)] for row in table]
+
+
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as JSON can hold them."""
     return {name: np.asarray(value).tolist() if value is not None else None for name, value in values.items()}
 
 
 def _load_fit(directory: pathlib.Path, entry: Mapping[str, Any]) -> Fit:
-    source, target = (AffineMap.load(directory / entry["files"][side]) for side in ("source", "target"))
-    of_columns = [np.asarray(entry[name], source.dtype) for name in OF_COLUMNS]
-    return Fit(
-        source,
-        target,
-        *of_columns,
-        *(np.asarray(entry[name]) for name in ("effective_rank", "condition", "ok")),
-    )
+    def load(side: str) -> AffineMap:
+        path = directory / entry["files"][side]
+        if file_checksum(path) != entry["sha256"][side]:
+            raise UserError(f"{path} is not the file that maps.json names: it was damaged or replaced")
+        return AffineMap.load(path)
+
+    source, target = load("source"), load("target")
+    columns = [None if entry[name] is None else np.asarray(entry[name], source.dtype) for name in OF_COLUMNS]
+    if not source.out_dim == target.out_dim == len(entry["residual"]):
+        raise UserError(f"{directory / 'maps.json'} does not fit its files: widths differ")
+    statistics = [np.asarray(entry[name]) for name in ("effective_rank", "condition", "ok")]
+    return Fit(source, target, columns[0], columns[1], *statistics, columns[2])

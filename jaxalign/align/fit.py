@@ -1,5 +1,6 @@
 """Fitting: one map between two arrays, or maps between all pairs of encoders."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,40 +23,91 @@ from jaxalign.core.rows import LazyRows
 from jaxalign.moments.moments import FoldMoments, Moments
 from jaxalign.moments.sharded import ShardedMoments
 
+SAFER = "more rows, a larger l2 or shrinkage, or method 'linear' are safer"
 
-def fit_affine(x: ArrayLike, y: ArrayLike, method: str | Method = "ridge", **options: Any) -> AffineMap:
-    """Fits one affine map from the space of ``x`` to ``y``'s own coordinates.
 
-    Two-sided methods are carried back through the pseudo-inverse of the target's side.
+def fit_affine(
+    x: ArrayLike,
+    y: ArrayLike,
+    method: str | Method = "ridge",
+    *,
+    l2: Penalty = "cv",
+    rank: Rank = None,
+    folds: int = 5,
+    identities: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    seed: int = 0,
+    restore_variance: bool = True,
+    **options: Any,
+) -> AffineMap:
+    """Fits one affine map from the space of ``x`` to ``y``'s own coordinates, for a system that cannot change.
+
+    Where both sides can be mapped, ``fit_pair(...).scores`` compares better: it takes the mean off both. Two-sided
+    methods are carried back through the pseudo-inverse of the target's side.
 
     Args:
       x: source embeddings, shape [n, p].
       y: target embeddings of the same photographs, row for row, shape [n, q].
       method: a name in ``SOLVERS``, or the configuration of a method.
-      **options: as for ``fit_pairs``.
+      l2, rank, folds, identities, weights, seed: as for ``fit_pairs``.
+      restore_variance: scale the centred prediction to the target's variance (``Fit.to_target``), which cosines with
+        raw rows of ``y`` gain from; False is least squares.
+      **options: further ones of ``fit_pairs``, and the method's own.
 
     Returns:
       The map, means included, in float64 (float32 on a device without it); it gives float32 for float32 rows.
 
     Raises:
-      UserError: see ``fit_pair``.
+      UserError: see ``fit_pair``; or rounding left a map that is not finite. ``RuntimeWarning`` where the numbers
+        cannot be trusted to five digits, or the solution is one of many.
 
-    Equivalent: ``sklearn.linear_model.Ridge(alpha=l2).fit(x, y).predict`` for ``method="ridge"``.
+    Equivalent: ``sklearn.linear_model.Ridge(alpha=l2).fit(x, y).predict`` for ``method="ridge"`` and
+    ``restore_variance=False``.
     """
-    map_ = fit_pair(x, y, method, **options).to_target()
-    return jax.tree.map(np.asarray, map_)  # numpy leaves keep float64 where the caller has not enabled it
+    of_rows = {"folds": folds, "identities": identities, "weights": weights}
+    fit = fit_pair(x, y, method, l2=l2, rank=rank, seed=seed, **of_rows, **options)
+    map_ = jax.tree.map(
+        np.asarray, fit.to_target(restore_variance)
+    )  # numpy keeps float64 where JAX would not
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(map_)):
+        raise UserError(f"the map is not finite: rounding decides what these rows and settings give; {SAFER}")
+    if not bool(fit.ok):
+        found = f"condition {float(fit.condition):.0e}"
+        warnings.warn(
+            f"the map cannot be trusted, or is one of many ({found}); {SAFER}", RuntimeWarning, stacklevel=2
+        )
+    return map_
 
 
-def fit_pair(x: ArrayLike, y: ArrayLike, method: str | Method = "ridge", **options: Any) -> Fit:
-    """Fits both sides of one pair, into the space where the cosine is taken.
+def fit_pair(
+    x: ArrayLike,
+    y: ArrayLike,
+    method: str | Method = "ridge",
+    *,
+    l2: Penalty = "cv",
+    rank: Rank = None,
+    folds: int = 5,
+    identities: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Fit:
+    """Fits both sides of one pair, into the space where the cosine is taken: ``fit.scores(x_rows, y_rows)``.
 
     Args:
-      x, y, method, **options: as for ``fit_affine``.
+      x: source embeddings, shape [n, p].
+      y: target embeddings of the same photographs, row for row, shape [n, q].
+      method: a name in ``SOLVERS``, or the configuration of a method.
+      l2, rank, folds, identities, weights, seed: as for ``fit_pairs``.
+      **options: further ones of ``fit_pairs``, and the method's own.
 
     Raises:
       UserError: the arrays do not match, hold NaN, or have fewer people than folds; an unknown method or option.
     """
-    return fit_pairs({"x": x, "y": y}, method, pairs=[("x", "y")], **options)["x", "y"]
+    settings = {"l2": l2, "rank": rank, "folds": folds, "seed": seed}
+    of_rows = {"identities": identities, "weights": weights}
+    pair = [("x", "y")]
+    return fit_pairs({"x": x, "y": y}, method, pairs=pair, **settings, **of_rows, **options)["x", "y"]
 
 
 def fit_pairs(

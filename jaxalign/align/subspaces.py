@@ -93,15 +93,17 @@ class PrincipalSubspaces:
             (vectors[:, :rank], values[:rank]) for vectors, values in (self.axes[source], self.axes[target])
         )
         cutoff = np.finfo(singular.dtype).eps * rank * singular[0]
+        mapped_power = power @ rotation**2
         mean, nothing = np.asarray(self.total.mean), np.zeros(rank)
         fit = Fit(
             AffineMap((axes, rotation), nothing, mean[self.total.span(source)]),
             AffineMap((target_axes,), nothing, mean[self.total.span(target)]),
-            np.maximum(power @ rotation**2 - 2 * np.sum(rotation * inner, axis=0) + target_power, 0),
+            np.maximum(mapped_power - 2 * np.sum(rotation * inner, axis=0) + target_power, 0),
             target_power,
             np.sum(singular > cutoff).astype(singular.dtype),
             singular[0] / np.maximum(singular[-1], np.finfo(singular.dtype).tiny),
             singular[-1] > cutoff,
+            mapped_power,
         )
         return jax.tree.map(np.asarray, fit)
 

@@ -154,7 +154,7 @@ def between(one: PairwiseMaps, other: PairwiseMaps, tested: Mapping[str, np.ndar
 
 def _image(fit: Fit, rows: np.ndarray, mapped: Array) -> Array:
     """Rows in the target's coordinates; where the target is only shifted, mapped rows are shifted back."""
-    return fit.to_target()(rows) if fit.two_sided else fit.target.inverse()(mapped)
+    return fit.to_target(restore_variance=False)(rows) if fit.two_sided else fit.target.inverse()(mapped)
 
 
 def around(maps: PairwiseMaps, tested: Mapping[str, np.ndarray]) -> Iterator[Apart]:
@@ -162,7 +162,7 @@ def around(maps: PairwiseMaps, tested: Mapping[str, np.ndarray]) -> Iterator[Apa
 
     ``tested`` are test rows of every encoder, shape [n, d].
     """
-    to = dict(zip(maps, concurrently(lambda pair: maps[pair].to_target(), list(maps))))
+    to = dict(zip(maps, concurrently(lambda pair: maps[pair].to_target(restore_variance=False), list(maps))))
     names = list(dict.fromkeys(name for pair in maps for name in pair))
 
     def from_source(source: str) -> list[Apart]:

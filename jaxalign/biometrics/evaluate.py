@@ -19,7 +19,7 @@ from jaxalign.biometrics.thresholds import check_rates
 from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, RATES, Verification
 from jaxalign.core import checks
 from jaxalign.core.devices import padded_width
-from jaxalign.core.errors import UserError
+from jaxalign.core.errors import UnknownNameError, UserError
 from jaxalign.core.rows import LazyRows, explained_memory_error, rows_that_fit
 
 Labels = Sequence | np.ndarray
@@ -44,9 +44,12 @@ class MeasuredValue(NamedTuple):
     comparisons: int | None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Evaluation:
     """What crosses from one set of embeddings to another.
+
+    Measures are read by name, ``result["tmr@fmr=0.001"]``; those of identification with the same image excluded, or
+    as ``result["rank1", "included"]``.
 
     Attributes:
       identification: by whether the same image counts as a mate, "included" (only where the gallery has the same
@@ -64,6 +67,41 @@ class Evaluation:
     plan: EvaluationPlan = dataclasses.field(repr=False)
     genuine_scores: np.ndarray = dataclasses.field(repr=False)
     resampled: ResampledRates | None = dataclasses.field(repr=False, default=None)
+
+    def __getitem__(self, name: str | tuple[str, str]) -> float:
+        """The value of a measure, by its name or by its name and how the same image counts; see ``measures``."""
+        measure, own = (name, None) if isinstance(name, str) else name
+        found = {row.own_photograph: row.value for row in self.measures() if row.measure == measure}
+        if not found or (own is not None and own not in found):
+            there = ", ".join(dict.fromkeys(row.measure for row in self.measures()))
+            raise UnknownNameError(f"there is no measure {name!r}; there are {there}")
+        return found[own] if own is not None else next(reversed(found.values()))
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every measure as a dictionary with the fields of ``MeasuredValue``."""
+        return [row._asdict() for row in self.measures()]
+
+    def to_frame(self) -> Any:
+        """Every measure as a row of a ``pandas.DataFrame``; raises ``UserError`` where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise UserError("to_frame needs pandas: pip install pandas, or use records()") from error
+        return pandas.DataFrame(self.records())
+
+    def __repr__(self) -> str:
+        """The measures, one line for identification each way and one for verification."""
+        lines: dict[str, list[str]] = {}
+        for row in self.measures():
+            what = f"same image {row.own_photograph}" if row.own_photograph else "verification"
+            lines.setdefault(what, []).append(f"{row.measure} {row.value:.4f}")
+        sizes = f"Evaluation: {self.plan.probes:,} probes, {self.plan.gallery:,} gallery rows"
+        return "\n".join([sizes, *(f"  {what}: {', '.join(values)}" for what, values in lines.items())])
+
+    def _repr_html_(self) -> str:
+        rows = [(row.measure, row.own_photograph, f"{row.value:.4f}") for row in self.measures()]
+        cells = ("".join(f"<td>{cell}</td>" for cell in row) for row in rows)
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
     def measures(self) -> Iterator[MeasuredValue]:
         """Every measure as a row: rank1, map, map50, auc, eer, tmr@fmr=0.001 and so on.

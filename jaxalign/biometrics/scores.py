@@ -16,6 +16,7 @@ from jaxalign.biometrics.pair_lists import PairList
 from jaxalign.biometrics.plan import STRIP_ROWS, EvaluationPlan, MateTable, padded
 from jaxalign.biometrics.thresholds import CountedScores, ScoreAxis, SortedScores, error_rates, to_orders
 from jaxalign.biometrics.verification import Verification
+from jaxalign.core.precision import double_precision
 from jaxalign.core.rows import LazyRows
 
 MEASURES = ("identification", "verification")
@@ -168,7 +169,7 @@ class Scorer:
 
             def segment(number: int, start: int = start, gallery: jax.Array = gallery) -> np.ndarray:
                 known = mates[number] if find or rank else None
-                with jax.enable_x64(self.dtype == np.float64):  # JAX's setting of the caller's thread
+                with double_precision(self.dtype == np.float64):  # JAX's setting of the caller's thread
                     probes, strips = self._segment(number), self.tiling.strips(number)
                     arguments = probes, gallery, strips, tables[number], np.int32(start), known, refinement
                     found, counts = kernels.sweep(*arguments, **what)

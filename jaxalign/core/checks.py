@@ -13,6 +13,10 @@ from jaxalign.core.rows import LazyRows
 
 def array_of(values: object, name: str) -> np.ndarray:
     """Values as an array; memory-mapped arrays stay memory-mapped."""
+    if isinstance(values, Tracer):
+        raise UserError(
+            f"{name}: fits and evaluations cannot run inside jit, vmap or grad; call them outside"
+        )
     try:
         return np.asanyarray(values)
     except ValueError as error:
@@ -53,7 +57,14 @@ def embedding(array: ArrayLike, name: str) -> np.ndarray:
         return array.astype(np.float32)
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise UserError(f"{name}: expected numbers in a floating format, got {array.dtype}")
-    return array
+    return native(array)
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """The array in a format that JAX knows: in the machine's byte order, and float64 for wider ones."""
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def embedding_rows(array: ArrayLike | LazyRows, name: str) -> np.ndarray | LazyRows:

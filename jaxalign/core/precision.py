@@ -11,9 +11,16 @@ from jaxalign.core.pytree import Leaf
 
 
 @contextlib.contextmanager
-def double_precision() -> Iterator[None]:
-    """Allows float64 inside the block, on this thread only; the caller's global setting stays as it is."""
-    with jax.enable_x64(True):
+def double_precision(allowed: bool = True) -> Iterator[None]:
+    """Allows float64 (or not) inside the block, on this thread only; the caller's global settings stay as they are."""
+    with jax.enable_x64(allowed), jax.debug_nans(False), jax.debug_infs(False), usual_promotion():
+        yield
+
+
+@contextlib.contextmanager
+def usual_promotion() -> Iterator[None]:
+    """JAX's usual promotion of formats and ranks inside the block, whatever the caller has set."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
 

@@ -23,7 +23,8 @@ def pytree(cls: type[T]) -> type[T]:
     ``jax.tree_util.register_dataclass`` would do, but jaxlib (0.10.2) takes the structures of any two dataclasses with
     as many leaves for equal; where their hashes collide, ``jit`` runs the program of the one for the other.
     """
-    made = dataclasses.dataclass(frozen=True)(cls)
+    made = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    made.__eq__, made.__hash__, made.__getstate__ = _equal, _hash, _state
     fields = dataclasses.fields(made)  # pyright: ignore[reportArgumentType]
     fixed = tuple(field.name for field in fields if field.metadata.get("static"))
     leaves = tuple(field.name for field in fields if not field.metadata.get("static"))
@@ -41,3 +42,34 @@ def pytree(cls: type[T]) -> type[T]:
 
     jax.tree_util.register_pytree_with_keys(made, flatten_with_keys, unflatten, flatten)
     return made
+
+
+def _equal(self: Any, other: object) -> bool:
+    """Whether both are of one class and structure, and all leaves of one format, shape and value."""
+    if self is other:
+        return True
+    if type(self) is not type(other) or jax.tree.structure(self) != jax.tree.structure(other):
+        return False
+    return all(_equal_leaves(*both) for both in zip(jax.tree.leaves(self), jax.tree.leaves(other)))
+
+
+def _equal_leaves(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    if isinstance(one, jax.core.Tracer) or isinstance(other, jax.core.Tracer):
+        return False  # not known while a program is traced
+    one, other = np.asarray(one), np.asarray(other)
+    return one.dtype == other.dtype and np.array_equal(one, other)
+
+
+def _state(self: Any) -> dict[str, Any]:
+    """For pickle, with numpy leaves: JAX's arrays of float64 come back as float32 where that is not enabled."""
+    known = lambda leaf: isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)  # noqa: E731
+    return vars(jax.tree.map(lambda leaf: np.asarray(leaf) if known(leaf) else leaf, self))
+
+
+def _hash(self: Any) -> int:
+    """Equal for equal objects; a function of the structure alone, so that maps can be compiled by ``jax.jit(map)``."""
+    return hash(
+        (type(self), jax.tree.structure(self), tuple(np.shape(leaf) for leaf in jax.tree.leaves(self)))
+    )

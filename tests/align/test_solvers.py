@@ -57,7 +57,7 @@ def test_one_trip_to_the_targets_own_coordinates(case: Case, cloud: str) -> None
     rows = clouds.make(cloud, seed=3)
     sides = case.oracle(rows.x, rows.y, None)
     expected = oracles.to_target(sides, oracles.centred(rows.y, None)[0], rows.y.shape[1])(rows.x_new)
-    map_ = jaxalign.fit_affine(rows.x, rows.y, **case.arguments())
+    map_ = jaxalign.fit_affine(rows.x, rows.y, restore_variance=False, **case.arguments())
     assert isinstance(map_, AffineMap) and map_.out_dim == rows.y.shape[1]
     assert relative_error(map_(rows.x_new), expected) < agreement.PREDICTIONS
 
@@ -92,7 +92,7 @@ def test_reverse_of_orthogonal_is_the_transpose(cloud: str) -> None:
     maps = jaxalign.fit_pairs({"x": rows.x, "y": rows.y}, "orthogonal")
     forth, back = maps["x", "y"].source, maps["y", "x"].source
     np.testing.assert_array_equal(np.asarray(forth.matrix()), np.asarray(back.matrix()).T)
-    inverse = jaxalign.fit_affine(rows.x, rows.y, "orthogonal").inverse()
+    inverse = jaxalign.fit_affine(rows.x, rows.y, "orthogonal", restore_variance=False).inverse()
     np.testing.assert_allclose(inverse.matrix(), back.matrix(), atol=1e-12)
 
 

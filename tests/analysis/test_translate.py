@@ -1,7 +1,7 @@
 """A store whose rows are mapped: against float64 numpy, whole or not at all, and what bad input gets."""
 
-import json
 import pathlib
+import shutil
 
 import jax
 import ml_dtypes
@@ -28,6 +28,7 @@ EPSILON = {"float16": 1e-3, "float32": 1e-6, "bfloat16": 8e-3}
 def store(tmp_path):
     formats = {"arc": np.float32, "half": np.float16, "brain": ml_dtypes.bfloat16}
     embeddings = {name: (RNG.normal(size=(ROWS, WIDTH)) + 2).astype(dtype) for name, dtype in formats.items()}
+    embeddings["narrow"] = RNG.normal(size=(ROWS, 3)).astype(np.float32)
     people = [f"person{row % 9}" for row in range(ROWS)]
     columns = {"capture": [str(row) for row in range(ROWS)]}
     return EmbeddingStore.create(tmp_path / "store", embeddings, people, columns=columns, dataset="toy")
@@ -114,37 +115,74 @@ def drive(capsys, *arguments):
 
 @pytest.fixture
 def maps(store, tmp_path):
-    """Saved as experiments.pairwise does: under OUT/maps/SEED/METHOD, with OUT/config.json."""
+    """Saved as experiments.pairwise does."""
     directory = tmp_path / "run" / "maps" / "seed42" / "ridge"
-    jaxalign.fit_pairs({name: unit(store[name]) for name in ("arc", "half")}, "ridge", l2=0.1).save(directory)
-    (tmp_path / "run" / "config.json").write_text(json.dumps({"config": {"protocol": {"normalize": "l2"}}}))
+    fitted = jaxalign.fit_pairs({name: unit(store[name]) for name in ("arc", "half")}, "ridge", l2=0.1)
+    fitted.save(directory, normalize="l2")
     return directory
 
 
-def test_driver_applies_a_file(store, tmp_path, capsys):
-    MAP.save(tmp_path / "map.safetensors", {"method": "ridge"})
-    flags = [f"--store={store.path}", "--encoder=arc", f"--map={tmp_path / 'map.safetensors'}"]
-    status, out, err = drive(capsys, *flags, f"--out={tmp_path / 'new'}", "--dtype=float32", "--name=moved")
-    assert (status, err) == (0, "")
-    assert "53 rows of arc, mapped from width 6 to 4, as moved in float32" in out
-    made = EmbeddingStore.open(tmp_path / "new")
-    np.testing.assert_allclose(made["moved"], expected(store["arc"]), rtol=1e-5, atol=1e-5)
-    assert made.info["moved"]["map"]["method"] == "ridge"
-
-
-def test_driver_applies_the_map_of_a_pair_to_rows_as_the_run_scaled_them(store, maps, tmp_path, capsys):
-    flags = [f"--store={store.path}", f"--maps={maps}", "--source=arc", "--target=half", "--dtype=float32"]
-    status, out, err = drive(capsys, *flags, f"--out={tmp_path / 'new'}")
-    assert (status, err) == (0, "")
-    assert "scaled to length 1 first" in out
+def of_pair(store):
+    """Ridge by numpy on rows of length 1: centred rows of arc, both means, the weights."""
     means = [unit(store[name]).mean(0) for name in ("arc", "half")]
     x, y = (unit(store[name]) - mean for name, mean in zip(("arc", "half"), means))
     weights = np.linalg.solve(x.T @ x + 0.1 * np.eye(WIDTH), x.T @ y)
-    made = EmbeddingStore.open(tmp_path / "new")["arc"]
-    np.testing.assert_allclose(made, x @ weights + means[1], atol=1e-5)
+    return x, y, means, weights
+
+
+@pytest.mark.parametrize("said", [{}, {"encoder": "arc", "normalize": "none", "side": "source"}])
+def test_driver_applies_a_file(store, tmp_path, capsys, said):
+    MAP.save(tmp_path / "map.safetensors", {"method": "ridge", "source": "arc", "target": "x", **said})
+    flags = [
+        f"--store={store.path}",
+        f"--map={tmp_path / 'map.safetensors'}",
+        "--dtype=float32",
+        "--name=moved",
+    ]
+    flags += [] if said else ["--encoder=arc", "--normalize=none"]
+    status, out, err = drive(capsys, *flags, f"--out={tmp_path / 'new'}")
+    assert (status, err) == (0, "")
+    assert "53 rows of arc, mapped from width 6 to 4" in out and "as moved in float32" in out
+    made = EmbeddingStore.open(tmp_path / "new")
+    np.testing.assert_allclose(made["moved"], expected(store["arc"]), rtol=1e-5, atol=1e-5)
+    assert made.info["moved"]["map"]["method"] == "ridge"
+    assert ("compared" in made.info["moved"]["leads_to"]) == bool(said)
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_driver_applies_maps_of_a_pair_wherever_their_directory_is(store, maps, tmp_path, capsys, restored):
+    """The index says how rows were scaled, so copied and linked directories give the same rows."""
+    shutil.copytree(maps, tmp_path / "copied")
+    (tmp_path / "linked").symlink_to(maps)
+    x, y, means, weights = of_pair(store)
+    mapped = x @ weights
+    scale = np.sqrt(y.var(0).sum() / mapped.var(0).sum()) if restored else 1
+    for number, directory in enumerate((maps, tmp_path / "copied", tmp_path / "linked")):
+        flags = [f"--store={store.path}", f"--maps={directory}", "--source=arc", "--target=half"]
+        flags += ["--dtype=float32", f"--out={tmp_path / f'new{number}'}"]
+        status, out, err = drive(capsys, *flags, *([] if restored else ["--norestore_variance"]))
+        assert (status, err) == (0, "")
+        assert "scaled to length 1 first" in out and "half's own coordinates" in out
+        made = EmbeddingStore.open(tmp_path / f"new{number}")
+        np.testing.assert_allclose(made["arc"], scale * mapped + means[1], atol=1e-5)
+        assert made.info["arc"]["leads_to"] == "half's own coordinates"
+
+
+def test_a_side_and_its_file_give_the_same_rows(store, maps, tmp_path, capsys):
+    x, _, _, weights = of_pair(store)
+    ways = [[f"--maps={maps}", "--source=arc", "--target=half", "--side=source"]]
+    ways += [[f"--map={maps / '00000.source.safetensors'}"]]
+    for number, way in enumerate(ways):
+        flags = [f"--store={store.path}", *way, "--dtype=float32", f"--out={tmp_path / f'new{number}'}"]
+        status, _, err = drive(capsys, *flags)
+        assert (status, err) == (0, "")
+        made = EmbeddingStore.open(tmp_path / f"new{number}")
+        np.testing.assert_allclose(made["arc"], x @ weights, atol=1e-5)
+        assert made.info["arc"]["leads_to"] == "the space where arc → half is compared by ridge"
 
 
 MAPPED, FILE = "--store={store} --out=new --maps={maps}", "--store={store} --out=new --map={map}"
+PAIR = f"{MAPPED} --source=arc --target=half"
 
 
 @pytest.mark.parametrize(
@@ -157,12 +195,23 @@ MAPPED, FILE = "--store={store} --out=new --maps={maps}", "--store={store} --out
         (f"{MAPPED} --source=arc --target=x", "holds no map arc → x"),
         ("--store={store} --out=new --maps=nowhere --source=a --target=b", "cannot be read"),
         ("--store={store} --out=new --map=nothing.safetensors --encoder=arc", "cannot be read"),
+        ("--store={store} --out=new --map={maps} --encoder=arc", "it is a directory"),
         (FILE, "--encoder is missing"),
-        (f"{FILE} --encoder=x", "there is no encoder 'x'"),
-        ("--store=nowhere --out=new --map={map} --encoder=arc", "there is no store at nowhere"),
-        ("--store={store} --out={store} --map={map} --encoder=arc", "holds a store already"),
+        (f"{FILE} --encoder=arc", "--normalize is missing"),
+        (f"{FILE} --encoder=x --normalize=none", "there is no encoder 'x'"),
+        (f"{FILE} --encoder=narrow --normalize=none", "takes rows of width 6"),
+        (
+            "--store=nowhere --out=new --map={map} --encoder=arc --normalize=l2",
+            "there is no store at nowhere",
+        ),
+        ("--store={store} --out={store} --map={map} --encoder=arc --normalize=l2", "holds a store already"),
         (f"{FILE} --encoder=arc --dtype=int8", "--dtype takes"),
         (f"{FILE} --encoder=arc --rank=2", "choose among --maps"),
+        (f"{FILE} --encoder=arc --norestore_variance", "choose among --maps"),
+        (f"{PAIR} --encoder=half", "--encoder=half contradicts"),
+        (f"{PAIR} --normalize=none", "--normalize=none contradicts"),
+        (f"{PAIR} --side=source --restore_variance", "own coordinates"),
+        ("--store={store} --out=new --maps={silent} --source=arc --target=half", "--normalize is missing"),
     ],
 )
 def test_driver_says_what_is_wrong_in_one_sentence(
@@ -170,7 +219,9 @@ def test_driver_says_what_is_wrong_in_one_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     MAP.save(tmp_path / "map.safetensors")
-    places = {"store": store.path, "maps": maps, "map": tmp_path / "map.safetensors"}
+    silent = tmp_path / "silent"
+    jaxalign.fit_pairs({name: store[name] for name in ("arc", "half")}, "ridge", l2=0.1).save(silent)
+    places = {"store": store.path, "maps": maps, "map": tmp_path / "map.safetensors", "silent": silent}
     status, out, err = drive(capsys, *(flag.format(**places) for flag in flags.split()))
     assert (status, out) == (2, "")
     assert err.startswith("error: ") and sentence in err and err.count("\n") == 1

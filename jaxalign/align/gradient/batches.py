@@ -16,7 +16,7 @@ from jaxalign.align.gradient.options import GradientOptions
 from jaxalign.align.solvers.base import Training
 from jaxalign.core.devices import concurrently, padded_width
 from jaxalign.core.errors import UserError
-from jaxalign.core.precision import multiply
+from jaxalign.core.precision import double_precision, multiply
 from jaxalign.core.pytree import Leaf, pytree
 from jaxalign.moments.moments import Moments
 
@@ -152,7 +152,7 @@ def prepare(training: Training, total: Moments, options: GradientOptions) -> Pre
     for name, array in arrays.items():
         alike.setdefault(padded_width(array.shape[1]), {})[name] = array
     coordinates, of_people = {}, {}
-    with jax.enable_x64(False):
+    with double_precision(False):
         for width, members in alike.items():
             coordinates[width] = _rotated(members, axes, width)
             if options.loss in MEANS_BASED:

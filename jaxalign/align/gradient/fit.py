@@ -27,6 +27,7 @@ from jaxalign.align.solvers.base import Fitted, Training, require_rank_fits
 from jaxalign.core import checks
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
+from jaxalign.core.precision import double_precision
 from jaxalign.moments.moments import Moments
 
 
@@ -52,7 +53,7 @@ class LowRank(GradientOptions):
         solved = dict.fromkeys((min(pair), max(pair)) if options.two_sided else pair for pair in pairs)
         ranks = {pair: self._rank(total, pair) for pair in solved}
         prepared = prepare(training, total, options)
-        with jax.enable_x64(False):
+        with double_precision(False):
             starts = pair_starts(total, ranks, options, prepared.axes)
         groups: dict[tuple[int, int], dict[Pair, tuple[int, int]]] = {}
         for pair in solved:
@@ -132,7 +133,7 @@ class Joint(GradientOptions):
         total = jax.tree.map(np.asarray, training.total)
         rank = min(int(self.rank or self.RANK), sum(map(total.width, rows)))
         prepared = prepare(training, total, options)
-        with jax.enable_x64(False):
+        with double_precision(False):
             starts = joint_starts(total, rank, options, prepared.axes, self.start_options or {})
         stacks: dict[int, list[np.ndarray]] = {}
         for name, (width, _) in prepared.stack_index.items():

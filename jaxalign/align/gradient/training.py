@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxalign.align.gradient.options import GradientOptions
 from jaxalign.core.devices import local_mesh
+from jaxalign.core.precision import double_precision
 from jaxalign.core.pytree import Leaf, pytree
 
 AXIS = "problems"
@@ -95,7 +96,7 @@ def train(
     else:
         weights, members = jax.tree.map(lambda leaf: _padded(leaf, 0, flat.size), (weights, members))
     plan = Plan(options.steps, options.checks, options.patience)
-    with jax.enable_x64(False):  # whatever the caller's setting; it holds on this thread alone
+    with double_precision(False):  # whatever the caller's setting; it holds on this thread alone
         key, rate = jax.random.key(options.seed), np.float32(options.learning_rate)
         trained = _train(objective, plan, flat, weights, members, data, key, rate)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], trained)

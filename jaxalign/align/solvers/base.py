@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,14 +14,18 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from jaxalign.align.affine import AffineMap
+from jaxalign.core import checks
 from jaxalign.core.devices import padded_width
 from jaxalign.core.errors import UserError
+from jaxalign.core.precision import double_precision, multiply
 from jaxalign.core.pytree import Leaf, pytree
+from jaxalign.core.rows import LazyRows, unit_rows
 from jaxalign.moments.blocks import CrossMoments, OwnMoments
 from jaxalign.moments.moments import Moments
 from jaxalign.moments.scatter import Sums
 
 Pair = tuple[str, str]
+UNORDERED = "this fit has no ordered dimensions; reduced_rank, canonical and shared have"
 
 
 @pytree
@@ -38,6 +43,8 @@ class Fit:
       condition: condition number of the problem solved, shape []. Inside programs that solve columns with penalties of
         their own, both are of each column, shape [s].
       ok: False where the numbers cannot be trusted or the solution is one of many, shape [].
+      predicted: variance of the mapped source rows, whose sum is the total: for each dimension, shape [s], or along the
+        ordered dimensions of a one-sided fit. None for baselines, whose predictions are never scaled.
     """
 
     source: AffineMap
@@ -47,6 +54,7 @@ class Fit:
     effective_rank: Float[Leaf, "*s"]
     condition: Float[Leaf, "*s"]
     ok: Bool[Leaf, ""]
+    predicted: Float[Leaf, " s"] | None = None
 
     @property
     def r2(self) -> Float[Array, ""]:
@@ -59,9 +67,49 @@ class Fit:
         """Whether the target's rows do more than shift."""
         return bool(self.target.factors)
 
-    def to_target(self) -> AffineMap:
-        """The map from the source to the target's own coordinates (through the shared space if there is one)."""
-        return self.source.then(self.target.inverse())
+    def __repr__(self) -> str:
+        """Widths, the space and the statistics, in one line."""
+        widths = f"{self.source.in_dim} and {self.target.in_dim} compared in {self.source.out_dim} dimensions"
+        return f"Fit({widths}, {summary(self)})"
+
+    def to_target(self, restore_variance: bool = True) -> AffineMap:
+        """The map from the source to the target's own coordinates (through the shared space if there is one).
+
+        Least squares shrinks predictions towards the mean, and a system that takes cosines with the mean in them then
+        compares means. ``restore_variance`` scales the centred prediction to the total variance of the target on the
+        training rows, in the space where the pair is compared; False leaves the least-squares prediction. Baselines,
+        and predictions without variance, are never scaled.
+        """
+        source, scale = self.source, self.restoring_scale() if restore_variance else 1.0
+        if scale != 1.0:
+            first = source.factors or (np.eye(source.in_dim),)
+            source = AffineMap((*first[:-1], first[-1] * scale), source.bias * scale, source.center)
+        return source.then(self.target.inverse())
+
+    def restoring_scale(self) -> float:
+        """√(total variance of the mapped target rows / that of the mapped source rows); 1 where it is undefined."""
+        if self.predicted is None:
+            return 1.0
+        target, source = (float(np.sum(np.asarray(part))) for part in (self.variance, self.predicted))
+        return math.sqrt(target / source) if target > 0 and 0 < source < math.inf else 1.0
+
+    def scores(self, x: Any, y: Any) -> np.ndarray:
+        """Cosines of source rows with target rows in the space where the pair is compared.
+
+        Args:
+          x: rows of the source encoder, shape [n, p], any floating format; or ``LazyRows``.
+          y: rows of the target encoder, shape [m, q]; of any photographs, in any order.
+
+        Returns:
+          Shape [n, m], −1 to 1, on the host: float64 where either side is, else float32. Rows that are mapped to zero
+          have cosine 0.
+
+        Raises:
+          UserError: a width is not that of the map, or rows hold NaN or infinite values.
+        """
+        left, right = _directions(self.source, x, "x"), _directions(self.target, y, "y")
+        with double_precision():
+            return np.clip(np.asarray(multiply(left, right.T)), -1, 1)
 
     def at_rank(self, rank: int) -> Fit:
         """The fit that keeps the leading ``rank`` dimensions, for methods that order them.
@@ -72,27 +120,35 @@ class Fit:
           UserError: the dimensions are not ordered, or there are fewer than ``rank``.
         """
         if not self.two_sided and len(self.source.factors) != 2:
-            raise UserError("this fit has no ordered dimensions; reduced_rank, canonical and shared have")
+            raise UserError(UNORDERED)
         if not 1 <= rank <= self.source.rank:
             raise UserError(f"rank: expected 1 to {self.source.rank}, the rank of this fit, got {rank}")
         if self.two_sided:
             sides = {name: _leading_columns(getattr(self, name), rank) for name in ("source", "target")}
-            of_columns = {name: getattr(self, name)[..., :rank] for name in ("residual", "variance")}
+            of_columns = {
+                name: getattr(self, name)[..., :rank] for name in ("residual", "variance", "predicted")
+            }
             return dataclasses.replace(self, **sides, **of_columns)
         left, right = self.source.factors
+        if self.predicted is None or len(self.predicted) != left.shape[-1]:
+            raise UserError(UNORDERED)
         factors = (left[..., :, :rank], right[..., :rank, :])
-        return dataclasses.replace(self, source=dataclasses.replace(self.source, factors=factors))
+        source = dataclasses.replace(self.source, factors=factors)
+        return dataclasses.replace(self, source=source, predicted=self.predicted[..., :rank])
 
     def cut(self, p: int, q: int, space: int) -> Fit:
         """The fit without padding: encoders of widths p and q, compared in ``space`` dimensions. On host arrays."""
+        source = _cut(self.source, p, space)
+        inner = source.factors[0].shape[1] if source.factors else space
         return Fit(
-            _cut(self.source, p, space),
+            source,
             _cut(self.target, q, space),
             self.residual[:space],
             self.variance[:space],
             np.atleast_1d(self.effective_rank)[:space].mean(),
             np.atleast_1d(self.condition)[:space].max(),
             self.ok,
+            None if self.predicted is None else self.predicted[:inner],
         )
 
     def padded(self) -> Fit:
@@ -105,12 +161,37 @@ class Fit:
         return dataclasses.replace(self, source=source, target=target)
 
 
+def summary(fit: Fit) -> str:
+    """The statistics of a fit in words, where they are numbers."""
+    try:
+        numbers = f"R² {float(fit.r2):.3f}, effective rank {float(fit.effective_rank):.1f}"
+        return f"{numbers}, condition {float(fit.condition):.1e}" + ("" if fit.ok else ", NOT to be trusted")
+    except (TypeError, ValueError, AttributeError, jax.errors.JAXTypeError):
+        return "statistics not known yet"  # of a stack, or while a program is traced
+
+
 def _cut(map_: AffineMap, width: int, space: int) -> AffineMap:
     factors = map_.factors or ((np.eye(width, space, dtype=map_.dtype),) if width != space else ())
     widths = [width, *(min(factor.shape[1], width, space) for factor in factors[:-1]), space]
     factors = tuple(factor[:rows, :columns] for factor, rows, columns in zip(factors, widths, widths[1:]))
     center = None if map_.center is None else map_.center[:width]
     return dataclasses.replace(map_, factors=factors, bias=map_.bias[:space], center=center)
+
+
+def _directions(map_: AffineMap, rows: Any, name: str) -> np.ndarray:
+    """Mapped rows scaled to length 1, in pieces of float64, so that numbers near a format's limits do no harm."""
+    lazy = LazyRows.of(checks.embedding_rows(rows, name))
+    if lazy.width != map_.in_dim:
+        raise UserError(f"{name}: the map takes rows of width {map_.in_dim}, got {lazy.shape}")
+    found = np.empty((len(lazy), map_.out_dim), np.float64 if lazy.dtype.itemsize > 4 else np.float32)
+    for start, piece in lazy.pieces(4096):
+        piece = piece.astype(np.float64)
+        if not np.isfinite(piece).all():
+            raise UserError(
+                f"{name}: rows {start:,} to {start + len(piece) - 1:,} hold NaN or infinite values"
+            )
+        found[start : start + len(piece)] = unit_rows(np.asarray(map_(piece)))
+    return found
 
 
 def _leading_columns(map_: AffineMap, rank: int) -> AffineMap:
@@ -216,14 +297,24 @@ def require_rank_fits(rank: int, total: Sums, pair: Pair) -> None:
 def one_sided(
     weights: tuple[Array, ...],
     cross: CrossMoments,
-    residual: Array,
+    product: Array,
+    mapped: Array,
     *,
+    predicted: Array | None = None,
     effective_rank: Array,
     condition: Array,
     ok: Array,
     orthogonal: bool = False,
 ) -> Fit:
-    """A fit by (x − μx) W, W the product of ``weights``, and centred targets; ``residual`` is Σ w (x W − y)², [q]."""
+    """A fit by (x − μx) W, W the product of ``weights``, and centred targets.
+
+    ``product`` is Σ w (x W) y and ``mapped`` Σ w (x W)², of centred rows, shape [q]; ``predicted``, if its parts are
+    along other dimensions than the target's columns, has the same sum as ``mapped``.
+    """
+    residual = cross.power_y - 2 * product + mapped
+    # A difference of nearly equal numbers is no variance: the penalty has then left nothing of the prediction.
+    noise = jnp.finfo(mapped.dtype).eps ** 0.5 * jnp.abs(product).sum()
+    parts = mapped if predicted is None else predicted
     return Fit(
         AffineMap(weights, jnp.zeros_like(cross.mean_y), cross.mean_x, orthogonal),
         AffineMap((), -cross.mean_y, orthogonal=True),
@@ -232,4 +323,5 @@ def one_sided(
         effective_rank,
         condition,
         ok & jnp.isfinite(residual).all(),
+        jnp.where(mapped.sum() > noise, parts, 0) / cross.weight,
     )

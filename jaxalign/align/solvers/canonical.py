@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.solvers.base import Fit, SymmetricSolver
-from jaxalign.align.solvers.spectrum import Spectrum, rank_cutoff, singular_decomposition
+from jaxalign.align.solvers.spectrum import Spectrum, rank_cutoff, singular_decomposition, trusted
 from jaxalign.core import checks
 from jaxalign.core.precision import multiply, multiply_transposed
 from jaxalign.core.pytree import pytree, static
@@ -31,10 +31,19 @@ class Covariance:
 
         T Vᵀ is the symmetric root; leaving the last rotation out costs one product less and changes no comparison.
         """
+        shrunk, usable = self._shrunk(shrinkage)
+        return self.spectrum.vectors * jnp.where(usable, jnp.where(usable, shrunk, 1) ** (-exponent / 2), 0)
+
+    def trusted(self, exponent: Number, shrinkage: Number) -> Array:
+        """Whether rounding in the eigenvalues leaves whitened rows five digits."""
+        shrunk, usable = self._shrunk(shrinkage)
+        return trusted((shrunk[-1] / jnp.min(jnp.where(usable, shrunk, jnp.inf))) ** exponent)
+
+    def _shrunk(self, shrinkage: Number) -> tuple[Array, Array]:
+        """Eigenvalues of the shrunk covariance, ascending, and which of them count."""
         values, width = self.spectrum.values, jnp.asarray(self.spectrum.width, self.spectrum.values.dtype)
         shrunk = (1 - shrinkage) * values + shrinkage * values.sum() / width
-        usable = shrunk > rank_cutoff(shrunk[-1], len(shrunk))
-        return self.spectrum.vectors * jnp.where(usable, jnp.where(usable, shrunk, 1) ** (-exponent / 2), 0)
+        return shrunk, shrunk > rank_cutoff(shrunk[-1], len(shrunk))
 
 
 @pytree
@@ -94,8 +103,9 @@ class Canonical(SymmetricSolver):
         rank = correlation.sum() ** 2 / jnp.sum(jnp.where(kept, correlation**2, 0))
         condition = correlation[0] / jnp.min(jnp.where(kept, correlation, jnp.inf))
         finite = [jnp.isfinite(numbers).all() for numbers in (source_power, target_power, rank)]
+        finite += [side.trusted(self.whitening, self.shrinkage) for side in (source, target)]
         statistics = rank, condition, kept[0] & jnp.stack(finite).all()
         return (
-            Fit(source_map, target_map, residual, target_power, *statistics),
-            Fit(target_map, source_map, residual, source_power, *statistics),
+            Fit(source_map, target_map, residual, target_power, *statistics, source_power),
+            Fit(target_map, source_map, residual, source_power, *statistics, target_power),
         )

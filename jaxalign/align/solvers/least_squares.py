@@ -9,7 +9,7 @@ from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Float
 
 from jaxalign.align.solvers.base import ColumnwiseSolver, Fit, one_sided
-from jaxalign.align.solvers.spectrum import Spectrum, rank_cutoff
+from jaxalign.align.solvers.spectrum import Spectrum, explains_all, rank_cutoff, trusted, varying
 from jaxalign.core import checks
 from jaxalign.core.devices import padded_width
 from jaxalign.core.errors import UserError
@@ -25,14 +25,15 @@ class Linear(ColumnwiseSolver):
     """Minimum-norm least squares.
 
     W minimises ‖(X − μx) W − (Y − μy)‖²_F and, among the minimisers, ‖W‖_F. Eigenvalues of the scatter matrix below
-    4 p ε times the largest count as zero. ``effective_rank`` is the number that remain.
+    4 p ε times the largest count as zero. ``effective_rank`` is the number that remain. ``ok`` is False where those
+    left out could explain more of the target: moments cannot tell equal columns from nearly equal ones.
 
     Equivalent: ``numpy.linalg.lstsq(x - x.mean(0), y - y.mean(0))[0]``.
     """
 
     def factor(self, own: OwnMoments) -> Spectrum:
         """The eigendecomposition of the scatter matrix."""
-        return Spectrum.of(own.scatter, own.width)
+        return Spectrum.of(own.scatter, varying(own).sum())
 
     def solve(self, source: Spectrum, target: None, cross: CrossMoments) -> Fit:
         """Solves for all columns of ``cross`` at once; see the class."""
@@ -41,13 +42,17 @@ class Linear(ColumnwiseSolver):
         inverse = jnp.where(kept, 1 / jnp.where(kept, values, 1), 0)
         weight = multiply(source.vectors, inverse[:, None] * multiply_transposed(source.vectors, cross.xy))
         smallest = jnp.min(jnp.where(kept, values, jnp.inf))
+        explained = jnp.sum(weight * cross.xy, axis=0)
+        power = cross.power_y.sum()
+        complete = explains_all(kept.sum() >= source.width, power - explained.sum(), power)
         return one_sided(
             (weight,),
             cross,
-            cross.power_y - jnp.sum(weight * cross.xy, axis=0),
+            explained,
+            explained,
             effective_rank=kept.sum().astype(values.dtype),
             condition=values[-1] / smallest,
-            ok=kept.any(),
+            ok=kept.any() & trusted(values[-1] / smallest) & complete,
         )
 
 
@@ -91,7 +96,7 @@ class Ridge(ColumnwiseSolver):
         """The inverse (by Cholesky) for one penalty, the eigendecomposition for several."""
         if jnp.ndim(self.l2) == 0:
             return Factorised.of(own, jnp.asarray(self.l2))
-        return Spectrum.of(own.scatter, own.width)
+        return Spectrum.of(own.scatter, varying(own).sum())
 
     def solve(self, source: "Spectrum | Factorised", target: None, cross: CrossMoments) -> Fit:
         """Solves for all columns of ``cross`` at once; see the class."""
@@ -105,10 +110,13 @@ class Ridge(ColumnwiseSolver):
             # Of each column if the penalties are (``Fit.cut``).
             freedom = jnp.sum(values / (values + l2), axis=0).reshape(l2.shape)
             condition = (source.values[-1] + l2) / (source.smallest + l2)
-            ok = jnp.isfinite(condition).all()
+            ok = trusted(condition).all()
         # W solves (S + l2 I) W = C, so that tr(Wᵀ S W) = tr(Wᵀ C) − l2 ‖W‖² needs no further product.
-        residual = cross.power_y - jnp.sum(weight * cross.xy, axis=0) - l2 * jnp.sum(weight**2, axis=0)
-        return one_sided((weight,), cross, residual, effective_rank=freedom, condition=condition, ok=ok)
+        product = jnp.sum(weight * cross.xy, axis=0)
+        mapped = product - l2 * jnp.sum(weight**2, axis=0)
+        return one_sided(
+            (weight,), cross, product, mapped, effective_rank=freedom, condition=condition, ok=ok
+        )
 
 
 @pytree
@@ -128,7 +136,7 @@ class Factorised:
         lower = jax.lax.linalg.cholesky(penalised, symmetrize_input=False)
         inverse = cho_solve((lower, True), eye)
         freedom = own.scatter.shape[0] - l2 * jnp.trace(inverse)
-        # A column of padding has 1 / l2 in the inverse, which may be more than any other.
-        norms = jnp.where(jnp.arange(len(eye)) < own.width, jnp.abs(inverse).sum(0), 0)
+        # A column of padding, or a constant one, has 1 / l2 in the inverse, which may be more than any other.
+        norms = jnp.where(varying(own), jnp.abs(inverse).sum(0), 0)
         condition = jnp.abs(penalised).sum(0).max() * norms.max()
-        return cls(inverse, freedom.astype(lower.dtype), condition, jnp.isfinite(condition))
+        return cls(inverse, freedom.astype(lower.dtype), condition, trusted(condition))

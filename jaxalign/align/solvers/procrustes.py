@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxalign.align.solvers.base import Fit, SymmetricSolver, one_sided
-from jaxalign.align.solvers.spectrum import singular_decomposition
+from jaxalign.align.solvers.spectrum import singular_decomposition, trusted
 from jaxalign.core.precision import multiply
 from jaxalign.core.pytree import pytree
 from jaxalign.moments.blocks import CrossMoments, OwnMoments, transposed
@@ -38,10 +38,11 @@ class Orthogonal(SymmetricSolver):
         rotation = jnp.where(inside, multiply(u, vt), 0)
         cutoff = jnp.finfo(singular.dtype).eps * max(anchored.shape) * singular[0]
         smallest = singular[jnp.minimum(cross.width_x, cross.width_y) + anchors - 1]
+        condition = singular[0] / jnp.where(smallest > 0, smallest, jnp.finfo(singular.dtype).tiny)
         statistics = {
             "effective_rank": (jnp.sum(singular > cutoff) - anchors).astype(singular.dtype),
-            "condition": singular[0] / jnp.where(smallest > 0, smallest, jnp.finfo(singular.dtype).tiny),
-            "ok": smallest > cutoff,
+            "condition": condition,
+            "ok": (smallest > cutoff) & trusted(condition),
         }
         reverse = transposed(cross, jnp.diagonal(source.scatter))
         forth = self._fit(rotation, source, cross, statistics)
@@ -51,8 +52,8 @@ class Orthogonal(SymmetricSolver):
         mapped_power = jnp.sum(multiply(source.scatter, rotation) * rotation, axis=0)
         product, total = jnp.sum(rotation * cross.xy, axis=0), mapped_power.sum()
         scale = product.sum() / jnp.where(total > 0, total, 1) if self.scaled else jnp.ones_like(total)
-        residual = scale**2 * mapped_power - 2 * scale * product + cross.power_y
-        return one_sided((rotation * scale,), cross, residual, orthogonal=not self.scaled, **statistics)
+        sums = scale * product, scale**2 * mapped_power
+        return one_sided((rotation * scale,), cross, *sums, orthogonal=not self.scaled, **statistics)
 
 
 @pytree

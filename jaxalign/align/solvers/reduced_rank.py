@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxalign.align.solvers.base import Fit, Solver, one_sided
-from jaxalign.align.solvers.spectrum import Spectrum, eigenpairs, rank_cutoff
+from jaxalign.align.solvers.spectrum import Spectrum, eigenpairs, explains_all, rank_cutoff, trusted, varying
 from jaxalign.core import checks
 from jaxalign.core.precision import multiply, multiply_transposed
 from jaxalign.core.pytree import pytree, static
@@ -46,25 +46,35 @@ class ReducedRank(Solver):
 
     def factor(self, own: OwnMoments) -> Spectrum:
         """The eigendecomposition of the scatter matrix."""
-        return Spectrum.of(own.scatter, own.width)
+        return Spectrum.of(own.scatter, varying(own).sum())
 
     def solve(self, source: Spectrum, target: Spectrum, cross: CrossMoments) -> Fit:
         """Solves one pair for every rank; see the class."""
         left, right, strengths = reduced_rank_factors(source, jnp.asarray(self.l2), cross.xy)
         left, right = left[:, : self.rank], right[: self.rank]
-        weight_product = jnp.sum(multiply_transposed(left, cross.xy) * right, axis=0)
-        l2_norm = jnp.sum(multiply(multiply_transposed(left, left), right) * right, axis=0)
-        residual = cross.power_y - weight_product - jnp.asarray(self.l2, cross.xy.dtype) * l2_norm
+        product = jnp.sum(multiply_transposed(left, cross.xy) * right, axis=0)
+        gram = multiply_transposed(left, left)
+        l2 = jnp.asarray(self.l2, cross.xy.dtype)
+        mapped = product - l2 * jnp.sum(multiply(gram, right) * right, axis=0)
+        # Rows of ``right`` are orthogonal with squared lengths ``strengths``, and Lᵀ (S + l2 I) L = I.
+        predicted = strengths[: self.rank] * jnp.maximum(1 - l2 * jnp.diagonal(gram), 0)
         cutoff = rank_cutoff(strengths[0], max(cross.xy.shape))
         values = source.values
-        smallest = jnp.maximum(source.smallest + self.l2, rank_cutoff(values[-1], len(values)))
+        penalised = values + l2
+        kept = penalised > rank_cutoff(values[-1], len(values))
+        kept &= jnp.arange(len(values)) >= len(values) - source.width
+        power = cross.power_y.sum()
+        complete = explains_all(kept.sum() >= source.width, power - strengths.sum(), power)
+        condition = penalised[-1] / jnp.min(jnp.where(kept, penalised, jnp.inf))
         return one_sided(
             (left, right),
             cross,
-            residual,
+            product,
+            mapped,
+            predicted=predicted,
             effective_rank=jnp.sum(strengths[: self.rank] > cutoff).astype(values.dtype),
-            condition=(values[-1] + self.l2) / smallest,
-            ok=strengths[0] > 0,
+            condition=condition,
+            ok=(strengths[0] > 0) & trusted(condition) & complete,
         )
 
 

@@ -47,6 +47,11 @@ class SharedSpace:
             raise UserError(f"encoder {name!r} is not in this space; it holds {', '.join(self.names)}")
         return self.maps[self.names.index(name)]
 
+    def __repr__(self) -> str:
+        """The dimensions, and each encoder with its width."""
+        widths = ", ".join(f"{name} ({map_.in_dim})" for name, map_ in zip(self.names, self.maps))
+        return f"SharedSpace({self.maps[0].out_dim} dimensions of {widths})"
+
     def on_host(self) -> SharedSpace:
         """The same space with numpy leaves."""
         return jax.tree.map(np.asarray, self)
@@ -64,6 +69,7 @@ class SharedSpace:
             agreement.sum() ** 2 / xp.sum(agreement**2),
             agreement[0] / xp.min(xp.where(agreement > 0, agreement, xp.inf)),
             self.ok,
+            self.product[i, i],
         )
 
 
@@ -102,9 +108,10 @@ class Shared(AllPairsMethod):
         rank = min(self.rank or max(total.widths), sum(total.widths))
         with double_precision():
             settings = jnp.asarray(self.whitening), jnp.asarray(self.shrinkage)
-            transforms, agreement = _whitened(total, *settings)
+            transforms, agreement, sound = _whitened(total, *settings)
             leading = leading_eigenpairs(agreement, rank)
-            return _space(total, transforms, *leading, jnp.asarray(self.weighting))
+            space = _space(total, transforms, *leading, jnp.asarray(self.weighting))
+            return dataclasses.replace(space, ok=space.ok & sound)
 
     def fit_all(self, training: Training, pairs: Sequence[Pair]) -> Fitted:
         """The pairs of the space of all encoders, whichever pairs are asked for."""
@@ -130,21 +137,22 @@ def fit_shared_space(moments: FoldMoments | Moments, **settings: Any) -> SharedS
 
 
 @jax.jit
-def _whitened(total: Moments, whitening: Array, shrinkage: Array) -> tuple[list[Array], Array]:
-    """Every encoder's Tᵢ, and the matrix of what they agree on: blocks Tᵢᵀ Mᵢⱼ Tⱼ, zero where i = j."""
+def _whitened(total: Moments, whitening: Array, shrinkage: Array) -> tuple[list[Array], Array, Array]:
+    """Every encoder's Tᵢ; the matrix of what they agree on, of blocks Tᵢᵀ Mᵢⱼ Tⱼ for i ≠ j; whether to trust both."""
     spans, second = [*map(total.span, total.names)], total.scatter / total.weight
-    transforms = []
+    transforms, sound = [], jnp.asarray(True)
     for span, width in zip(spans, total.widths):
-        transform = Covariance.of(total.scatter[span, span], total.weight, width).whitening(
-            whitening, shrinkage
-        )
+        own = Covariance.of(total.scatter[span, span], total.weight, width)
+        transform = own.whitening(whitening, shrinkage)
+        sound &= own.trusted(whitening, shrinkage)
         power = jnp.sum(multiply(second[span, span], transform) * transform)
         transforms.append(transform / jnp.sqrt(jnp.where(power > 0, power, 1)))
     half = [multiply_transposed(left, second[span]) for left, span in zip(transforms, spans)]
     across = jnp.concatenate(half)
     whole = [multiply(across[:, span], right) for right, span in zip(transforms, spans)]
     encoder = np.repeat(np.arange(len(spans)), total.widths)
-    return transforms, jnp.where(encoder[:, None] == encoder, 0, jnp.concatenate(whole, axis=1))
+    agreement = jnp.where(encoder[:, None] == encoder, 0, jnp.concatenate(whole, axis=1))
+    return transforms, agreement, sound
 
 
 @jax.jit

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxalign.core.pytree import pytree
-from jaxalign.moments.blocks import Width
+from jaxalign.moments.blocks import OwnMoments, Width
 
 
 @pytree
@@ -15,7 +15,7 @@ class Spectrum:
 
     values: Float[Array, " p"]  # ascending
     vectors: Float[Array, "p p"]
-    width: Width  # columns that count; the others are zero, and so is an eigenvalue for each
+    width: Width  # columns that vary; the others are zero or constant, and an eigenvalue for each is zero
 
     @classmethod
     def of(cls, scatter: Float[Array, "p p"], width: Width) -> "Spectrum":
@@ -28,9 +28,26 @@ class Spectrum:
         return self.values[len(self.values) - self.width]
 
 
+def varying(own: OwnMoments) -> Array:
+    """Which columns vary by more than rounding of their mean leaves, shape [p]."""
+    rounding = 4 * jnp.finfo(own.mean.dtype).eps * jnp.abs(own.mean)
+    return jnp.diagonal(own.scatter) > own.weight * rounding**2
+
+
+def explains_all(complete: Array, residual: Array, power: Array) -> Array:
+    """Whether directions of the source that were left out as zero could explain no more of the target."""
+    return complete | (residual <= 1e-10 * power)
+
+
 def rank_cutoff(largest: Array, width: Width) -> Array:
     """What counts as zero among eigenvalues of a scatter matrix of this width, relative to the largest."""
     return largest * jnp.finfo(largest.dtype).eps * width * 4
+
+
+def trusted(condition: Array) -> Array:
+    """Whether rounding leaves predictions five digits (float32: one), where a problem of this condition is solved."""
+    eps = jnp.finfo(condition.dtype).eps
+    return condition * eps < (1e-5 if eps < 1e-10 else 0.1)  # False for NaN
 
 
 def leading_eigenpairs(

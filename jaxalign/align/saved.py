@@ -1,0 +1,159 @@
+"""Files of maps and their index: each is under a checksum, and nothing that is damaged or unknown is read."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import stat
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxalign.core.errors import UserError
+
+FORMAT, INDEX_FORMAT, VERSION = "jaxalign-affine-map", "jaxalign-pairwise-maps", 2
+NORMALIZED = ("l2", "none")  # how rows are scaled before a map: to length 1, or not at all
+SIDES = ("source", "target", "to_target")  # what the map of a file does: see ``AffineMap.save``
+
+
+def write_map(path: pathlib.Path, tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> None:
+    """Writes tensors as safetensors with ``texts`` and a checksum of everything in the header."""
+    from safetensors.numpy import save_file
+
+    arrays = {name: _native(tensor) for name, tensor in tensors.items()}
+    header = {"format": FORMAT, "version": str(VERSION), **texts}
+    temporary = path.with_name(path.name + ".partial")
+    save_file(arrays, temporary, {**header, "checksum": _checksum(arrays, header)})
+    temporary.replace(path)
+
+
+def read_map(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The tensors that ``write_map`` wrote, and the values of its texts, which are JSON."""
+    from safetensors import safe_open
+
+    with _reading(path, "a saved affine map"):
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise UserError("it holds something else")
+            if "checksum" not in header:
+                raise UserError(
+                    "it has no checksum, as those of earlier versions; fit and save the map again"
+                )
+            if header.get("version") != str(VERSION):
+                raise UserError(f"it is of version {header.get('version')}, this program reads {VERSION}")
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        if header.pop("checksum") != _checksum(tensors, header):
+            raise UserError("its content does not match its checksum: it was damaged or changed")
+        del header["format"], header["version"]
+        return tensors, {name: json.loads(text) for name, text in header.items()}
+
+
+def write_index(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Writes the index of a directory of maps with its own checksum."""
+    content = {"format": INDEX_FORMAT, "version": VERSION, **content}
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(json.dumps({**content, "checksum": _text_checksum(content)}, indent=1))
+    temporary.replace(path)
+
+
+def read_index(path: pathlib.Path) -> dict[str, Any]:
+    """What ``write_index`` wrote; every field is of the right type and in its range."""
+    with _reading(path, "an index of saved maps"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != INDEX_FORMAT:
+            raise UserError("it holds something else")
+        if "checksum" not in content:
+            raise UserError("it has no checksum, as those of earlier versions; fit and save the maps again")
+        if content.get("version") != VERSION:
+            raise UserError(f"it is of version {content.get('version')}, this program reads {VERSION}")
+        if content.pop("checksum") != _text_checksum(content):
+            raise UserError("its content does not match its checksum: it was damaged or changed")
+        _require(isinstance(content.get("method"), str), "method")
+        _require(content.get("normalize") in (*NORMALIZED, None), "normalize")
+        _require(isinstance(content.get("maps"), list), "maps")
+        for number, entry in enumerate(content["maps"]):
+            for name, right in _of_entry(entry).items():
+                _require(right, f"{name} of map {number}")
+        pairs = [(entry["source"], entry["target"]) for entry in content["maps"]]
+        _require(len(set(pairs)) == len(pairs), "a pair that occurs once")
+        return content
+
+
+def file_checksum(path: pathlib.Path) -> str:
+    """sha256 of a regular file, in hexadecimal digits."""
+    with _reading(path, "a saved affine map"), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _of_entry(entry: Any) -> dict[str, bool]:
+    """Whether each field of an entry of the index is as ``PairwiseMaps.save`` writes it."""
+    if not isinstance(entry, dict):
+        return {"the entry": False}
+
+    def numbers(value: Any) -> bool:
+        return isinstance(value, list) and all(type(one) in (int, float) for one in value)
+
+    def of_sides(value: Any) -> bool:
+        return (
+            isinstance(value, dict)
+            and set(value) == {"source", "target"}
+            and all(map(_is_name, value.values()))
+        )
+
+    widths = {len(entry[name]) for name in ("residual", "variance") if isinstance(entry.get(name), list)}
+    return {
+        **{name: isinstance(entry.get(name), str) for name in ("source", "target", "method")},
+        **{name: of_sides(entry.get(name)) for name in ("files", "sha256")},
+        **{name: numbers(entry.get(name)) for name in ("residual", "variance")},
+        "predicted": entry.get("predicted") is None or numbers(entry["predicted"]),
+        **{name: type(entry.get(name)) in (int, float) for name in ("effective_rank", "condition")},
+        "ok": isinstance(entry.get("ok"), bool),
+        "the width": len(widths) == 1,
+    }
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a text names a file inside the directory, or could be a checksum."""
+    return isinstance(value, str) and bool(value) and pathlib.PurePath(value).name == value
+
+
+def _require(right: bool, what: str) -> None:
+    if not right:
+        raise UserError(f"{what} is missing or not what is expected there")
+
+
+@contextlib.contextmanager
+def _reading(path: pathlib.Path, what: str) -> Iterator[None]:
+    """Turns everything that is wrong with a file into a sentence that names it; opens regular files only."""
+    from safetensors import SafetensorError
+
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UserError("it is a directory" if os.path.isdir(path) else "it is no regular file")
+        yield
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        first = reason.splitlines()[0] if reason else type(error).__name__
+        raise UserError(f"{path} cannot be read as {what}: {first[:200]}") from error
+
+
+def _native(tensor: Any) -> np.ndarray:
+    """A tensor in the machine's byte order."""
+    array = np.asarray(tensor)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+
+
+def _checksum(tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
+    """sha256 of names, formats, shapes and bytes of tensors, and of the header's texts."""
+    digest = hashlib.sha256(json.dumps(dict(sorted(texts.items()))).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, tensor.dtype.name, tensor.shape]).encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
+def _text_checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
