@@ -22,6 +22,7 @@ import pathlib
 import numpy as np
 
 from experiments.run import cli, flags
+from jaxalign.analysis.row_order import order_warnings, unlike_pairs
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
 from jaxalign.data.arrays import stored_dtype
@@ -204,6 +205,9 @@ def main(_: list[str]) -> None:
         print(f"  {name}: [{store.rows}, {store.dims[name]}] {store[name].dtype}{bad}")
     if people == store.rows:
         print("note: nobody has two samples, so recognition cannot be measured; is the identity right?")
+    read = lambda rows: {name: np.asarray(store[name])[rows] for name in store.encoders}  # noqa: E731
+    for warning in order_warnings(unlike_pairs(read, np.asarray(store.identities)), store.encoders):
+        print(f"warning: {warning}")
     for encoder in encoders:
         if len(encoder.array) > store.rows:
             extra = len(encoder.array) - store.rows

@@ -35,6 +35,7 @@ from experiments.run.measuring import Measuring
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol
 from experiments.run.results import FitRow
+from jaxalign.analysis.row_order import order_warnings, unlike_pairs
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
 from jaxalign.report.figures.heatmap import require_matplotlib
 from jaxalign.report.part import Part, relative_rows
@@ -80,6 +81,9 @@ def analyse(job: Job) -> str:
     progress.note(headline(run))
     if getattr(job.values, "controls", None) == "all" and "pixels" not in config.controls:
         progress.note("The control pixels is left out: it needs the photographs; give --images.")
+    order = list(order_warnings(unlike_pairs(run.data.take, run.data.identities), run.encoders))
+    for warning in order:
+        progress.note(f"warning: {warning}")
     if job.parts:
         progress.note(f"Goes on where a run was cut short: {len(job.parts)} parts are done.")
     controls = measure(run, splits, job.parts, progress, write)
@@ -97,15 +101,16 @@ def analyse(job: Job) -> str:
         best = next((row for row in run.rows if row.own_photograph == "excluded"), run.rows[0])
         shown = Measure(best.measure, best.own_photograph)
         text += "\n" + to_text([controls_table(part, shown, table.left_out)])
-    found = list(warnings(run))
+    found = [*order, *warnings(run)]
     job.record |= {
         "store": describe(run.data),
         "processes": hosts.count,
         "splits": [measuring.record(run.data) for measuring in splits],
         "warnings": found,
     }
-    for warning in found:
+    for warning in found[len(order) :]:
         progress.note(f"warning: {warning}")
+    text += "".join(f"\nwarning: {warning}\n" for warning in found)
     progress.note(f"{len(run.rows):,} results, {pictures} heat maps")
     return text
 

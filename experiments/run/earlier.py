@@ -12,7 +12,15 @@ from typing import Any, TypeVar, get_type_hints
 from experiments.run import flags
 from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data
-from experiments.run.results import COLUMNS, FORMAT, FORMAT_VERSION, plain, read_parquet
+from experiments.run.results import (
+    COLUMNS,
+    FORMAT,
+    FORMAT_VERSION,
+    plain,
+    read_field,
+    read_parquet,
+    require_unaltered,
+)
 from jaxalign.core.errors import UserError
 from jaxalign.report.labels import file_stem
 from jaxalign.report.part import CONTROLS, Part
@@ -201,7 +209,7 @@ def _parts_of_sweep(path: pathlib.Path) -> list[Part]:
 
 
 def read_config(path: pathlib.Path) -> dict[str, Any]:
-    """The content of a results directory's ``config.json``, which must be of our format and version."""
+    """The content of a results directory, from its ``config.json``; ``UserError`` if a file was altered."""
     file = path / "config.json"
     if not file.exists():
         raise UserError(f"{path} holds no results: there is no config.json in it.")
@@ -211,6 +219,10 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
     if content.get("version") != FORMAT_VERSION:
         version = f"{content.get('version')} of the format of results, expected {FORMAT_VERSION}"
         raise UserError(f"{path} is of version {version}; run the command that wrote it again.")
+    if not isinstance(content.get("files"), dict) or "checksum" not in content:
+        old = "it is altered, or of an earlier version that wrote none"
+        raise UserError(f"{file} holds no checksums: {old}; run the command again.")
+    require_unaltered(path, content)
     return content
 
 
@@ -222,10 +234,6 @@ def _part(path: pathlib.Path, config: Mapping[str, Any]) -> Part:
     if not (path / "results.parquet").exists():
         raise UserError(f"{path} holds no results.parquet; it may be the output of a run that was cut short.")
     rows = _rows(path / "results.parquet")
-    count = sum(1 for _ in _lines(path / "results.csv", COLUMNS))
-    if count != len(rows) and (path / "results.csv").exists():  # put together by hand
-        differ = f"results.csv has {count:,} rows, results.parquet has {len(rows):,}"
-        raise UserError(f"{path} mixes two runs: {differ}; run the command again.")
     fits = _lines(path / "fits.csv", ("source", "target", "method", "ok"))
     part = Part(
         path.resolve().name,
@@ -257,11 +265,10 @@ def _rows(file: pathlib.Path) -> list[Row]:
     if not file.exists():
         return []
     try:
-        there = pyarrow.parquet.read_schema(file).names
+        _require_columns(file, COLUMNS, pyarrow.parquet.read_schema(file).names)
+        return read_parquet(file)
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}.") from error
-    _require_columns(file, COLUMNS, there)
-    return read_parquet(file)
 
 
 def _lines(file: pathlib.Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -271,7 +278,7 @@ def _lines(file: pathlib.Path, columns: Sequence[str]) -> Iterator[dict[str, str
     with file.open(newline="", encoding="utf-8") as text:
         lines = csv.DictReader(text)
         _require_columns(file, columns, lines.fieldnames or ())
-        yield from lines
+        yield from ({name: read_field(value) for name, value in line.items()} for line in lines)
 
 
 def _require_columns(file: pathlib.Path, columns: Sequence[str], there: Sequence[str]) -> None:
@@ -302,7 +309,7 @@ def _field(kind: Any, text: str) -> Any:
 def _json(file: pathlib.Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
 
 

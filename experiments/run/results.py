@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import datetime
 import functools
+import hashlib
 import itertools
 import json
 import math
@@ -33,6 +34,7 @@ COLUMNS = Row._fields
 FORMAT = "jaxalign-results"
 FORMAT_VERSION = 1
 INCOMPLETE = ".incomplete"  # ends the name of a directory that the disk refused a file of
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet take a cell for a formula
 OURS = frozenset(
     {"config.json", "fits.csv", "results.csv", "results.parquet", "table.txt", "maps", "heatmaps"}
     | {"report", "report.html", "figures", "tables"}
@@ -103,9 +105,14 @@ class Writer:
             write_csv(self.directory / name, columns, rows)
 
     def config(self, driver: str, config: Any, **more: Any) -> None:
-        """Writes ``config.json``: configuration, versions, devices and whatever else is given."""
+        """Writes ``config.json``: configuration, versions, devices, whatever else is given, and checksums.
+
+        Write it last: it holds the SHA-256 of every file beside it, and of its own content.
+        """
         content = {"format": FORMAT, "version": FORMAT_VERSION, "driver": driver, "command": sys.argv}
         content |= {"config": plain(config), **environment(), **plain(more)}
+        content["files"] = checksums(self.directory)
+        content["checksum"] = content_checksum(content)
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         with self.trying("config.json"):
             write_atomically(self.directory / "config.json", lambda file: file.write(text.encode()))
@@ -121,6 +128,45 @@ class Writer:
             kept = final.with_name(f"{final.name}.{secrets.token_hex(4)}{INCOMPLETE}")
             os.rename(self.directory, kept)
             raise NotWrittenError(f"{final}: {self.failed}. What could be written is in {kept}.")
+
+
+def checksums(directory: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of every file of ours in a results directory but ``config.json``, by name."""
+    names = sorted(OURS - {"config.json"})
+    return {name: _sha256(directory / name) for name in names if (directory / name).is_file()}
+
+
+def content_checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the content of a ``config.json`` but its own checksum, however it is laid out."""
+    own = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+
+
+def require_unaltered(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Checks a results directory against the checksums in its ``config.json``, whose content is given.
+
+    Files that ``config.json`` does not list are not looked at. results.csv and table.txt, which no command reads, may
+    be missing.
+
+    Raises:
+      UserError: a file was altered or is missing.
+    """
+    again = "Restore it, or run the command again"
+    if content.get("checksum") != content_checksum(content):
+        raise UserError(f"{path / 'config.json'} is not as it was written: its checksum differs. {again}.")
+    for name, checksum in content["files"].items():
+        file = path / name
+        if not file.is_file():
+            if name not in ("results.csv", "table.txt"):
+                raise UserError(f"{path} holds no {name}, which its config.json lists. {again}.")
+        elif _sha256(file) != checksum:
+            edited = "if you edited it on purpose, keep the edited copy elsewhere"
+            raise UserError(f"{file} is not as it was written: its checksum differs. {again}; {edited}.")
+
+
+def _sha256(file: pathlib.Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def check_output(out: str | os.PathLike, overwrite: bool) -> pathlib.Path:
@@ -181,11 +227,18 @@ def no_new_parents(path: pathlib.Path) -> Iterator[None]:
 
 
 def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Writes one line per row; numbers in the shortest form that reads back to the same float64."""
+    """Writes one line per row; numbers in the shortest form that reads back to the same float64.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe in front, which ``read_field`` removes.
+    """
     with path.open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file, lineterminator="\n")
+        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         lines.writerow(columns)
-        lines.writerows([_field(value) for value in row] for row in rows)
+        for row in rows:
+            fields = [_field(value) for value in row]
+            # Python's writer leaves a carriage return unquoted, and readers take it for the end of a line.
+            (quoted if any("\r" in field for field in fields) else lines).writerow(fields)
 
 
 def write_parquet(file: pathlib.Path | IO[bytes], rows: Sequence[Row]) -> None:
@@ -255,7 +308,14 @@ def _is_empty(value: Any) -> bool:
 def _field(value: Any) -> str:
     if _is_empty(value):
         return ""
+    if isinstance(value, str):
+        return "'" + value if value.lstrip("'").startswith(FORMULA) else value
     return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+def read_field(text: str) -> str:
+    """A text as it was before ``write_csv`` put an apostrophe in front of it."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text
 
 
 def _git() -> dict[str, Any] | None:

@@ -40,6 +40,14 @@ def test_csv_reads_back_and_nothing_unsupported_is_a_number(tmp_path):
     assert (third["value"], third["dataset"], third["source"]) == ("0.0", "faces, two", 'b"')
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@a", "\ta", "\ra", "'=1", "'a", "a-b", ""])
+def test_a_spreadsheet_runs_no_name_as_a_formula(tmp_path, name):
+    results.write_csv(tmp_path / "r.csv", ("source", "value"), [(name, -0.5)])
+    (line,) = read(tmp_path / "r.csv")
+    assert not line["source"].startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert (results.read_field(line["source"]), line["value"]) == (name, "-0.5")
+
+
 def test_parquet_has_types_and_nulls(tmp_path):
     results.write_parquet(tmp_path / "r.parquet", ROWS)
     table = pyarrow.parquet.read_table(tmp_path / "r.parquet")

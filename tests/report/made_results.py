@@ -284,5 +284,4 @@ def write_study(folder: pathlib.Path, encoders=ENCODERS, seeds=(42, 123), datase
     for driver in ("capacity", "stability"):
         write_side_by_side(folder / f"{driver}-{safe}", driver, first, encoders, seeds)
     parts = sorted(path.name for path in folder.iterdir()) + [f"capacity-{datasets[-1]}"]
-    content = {"format": results.FORMAT, "version": results.FORMAT_VERSION, "driver": "study", "parts": parts}
-    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    results.Writer(folder).config("study", {}, parts=parts)

@@ -6,11 +6,12 @@ import math
 import shutil
 
 import made_results
+import numpy as np
 import pyarrow.parquet
 import pytest
 
 from experiments import report
-from experiments.run import cli
+from experiments.run import cli, results
 from experiments.run.earlier import read_tree
 from experiments.run.results import read_parquet
 from jaxalign.core.errors import UserError
@@ -30,11 +31,15 @@ def study(tmp_path):
     folder = tmp_path / "study"
     made_results.write_pairwise(folder / "pairwise-made", "made", ENCODERS, (42,), whole=False)
     made_results.write_geometry(folder / "geometry-made", "made", ENCODERS, (42,))
-    content = {"format": "jaxalign-results", "version": 1, "driver": "study"}
-    (folder / "config.json").write_text(
-        json.dumps({**content, "parts": ["geometry-made", "pairwise-made", "transfer"]})
-    )
+    results.Writer(folder).config("study", {}, parts=["geometry-made", "pairwise-made", "transfer"])
     return folder
+
+
+def seal(folder):
+    """Makes the checksums right, so that what a test damaged gets past them."""
+    file = folder / "config.json"
+    content = {**json.loads(file.read_text()), "files": results.checksums(folder)}
+    file.write_text(json.dumps({**content, "checksum": results.content_checksum(content)}))
 
 
 def test_parts_of_an_older_study_are_left_out(study):
@@ -50,6 +55,7 @@ def change(folder, **changes):
         *way, last = name.split("__")
         functools.reduce(dict.__getitem__, way, content)[last] = value
     file.write_text(json.dumps(content))
+    seal(folder)
 
 
 def test_one_directory_is_one_part(single):
@@ -98,6 +104,7 @@ def test_what_is_not_there_or_not_ours(tmp_path):
 def drop_column(folder):
     file = folder / "results.parquet"
     pyarrow.parquet.write_table(pyarrow.parquet.read_table(file).drop_columns(["reason"]), file)
+    seal(folder)
 
 
 def cut_line(folder):
@@ -108,6 +115,17 @@ def cut_line(folder):
 def cut_number(folder):
     file = folder / "geometry-made" / "prediction.csv"
     file.write_text(file.read_text().replace(",10,", ",ten,", 1))
+    seal(folder / "geometry-made")
+
+
+def not_parquet(folder):
+    (folder / "results.parquet").write_bytes(b"PAR1")
+    seal(folder)
+
+
+def without_checksums(folder):
+    file = folder / "config.json"
+    file.write_text(file.read_text().replace('"checksum"', '"chdcksum"'))
 
 
 def remove_parts(folder):
@@ -124,11 +142,13 @@ OF_ONE_COMMAND = [
     (changed(driver="sweep"), "X was written by experiments.sweep"),
     (changed(version=2), "X is of version 2"),
     (drop_column, "X/results.parquet has no column reason"),
-    (lambda folder: (folder / "results.parquet").write_bytes(b"PAR1"), "X/results.parquet cannot be read"),
+    (not_parquet, "X/results.parquet cannot be read"),
+    (lambda folder: (folder / "fits.csv").unlink(), "X holds no fits.csv"),
+    (without_checksums, "X/config.json holds no checksums"),
     (lambda folder: (folder / "results.parquet").unlink(), "X holds no results.parquet"),
     (changed(config__protocol__seeds=[7]), "its results have the seeds 42"),
     (changed(config__protocol__methods=["identity", "ridge"]), "its results have the methods canonical"),
-    (cut_line, "X mixes two runs: results.csv has "),
+    (cut_line, "X/results.csv is not as it was written"),
 ]
 TWO = "X mixes two configurations: "
 OF_A_STUDY = [
@@ -154,6 +174,24 @@ def test_damaged_and_mixed_results_of_one_command(single, damage, named):
 def test_damaged_and_mixed_results_of_a_study(study, damage, named):
     damage(study)
     assert named in refused(study)
+
+
+@pytest.mark.parametrize("name", ["results.parquet", "config.json", "fits.csv"])
+def test_no_flipped_bit_changes_what_is_read(single, name):
+    expected, file = read_tree(single).parts[0], single / name
+    whole, random = file.read_bytes(), np.random.default_rng(0)
+    for place, bit in zip(random.integers(0, len(whole), 60), random.integers(0, 8, 60)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(bit)
+        file.write_bytes(flipped)
+        try:
+            (part,) = read_tree(single).parts
+        except UserError as error:
+            assert name in str(error) or "holds no results" in str(error) or "is of version" in str(error)
+            assert "\n" not in str(error)
+        else:
+            assert name == "config.json"  # white space
+            assert part.config == expected.config and str(part.rows) == str(expected.rows)
 
 
 def run(capsys, *arguments):
