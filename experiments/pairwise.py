@@ -21,6 +21,7 @@ Several hosts share one run: start the same command on each, with --hosts=auto o
 import contextlib
 import functools
 import shutil
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 
@@ -38,12 +39,18 @@ from experiments.run.results import FitRow
 from jaxalign.analysis.row_order import order_warnings, unlike_pairs
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
 from jaxalign.report.figures.heatmap import require_matplotlib
-from jaxalign.report.part import Part, relative_rows
+from jaxalign.report.labels import listed, percent
+from jaxalign.report.part import CONTROLS, OWN, Part, relative_rows
+from jaxalign.report.sections.aggregates import fits_table
 from jaxalign.report.sections.comparison import controls_table
 from jaxalign.report.tables import to_text
 
 FLAGS = flags.define(PairwiseConfig, Protocol, Joining, Compiling)
 DOUBTFUL_NAMED = 4  # pairs that a warning names
+WEAK = {
+    "rank1": 0.5,
+    "auc": 0.9,
+}  # numbers of an encoder against itself below which something is likely wrong
 
 
 def main(_: list[str]) -> None:
@@ -100,8 +107,9 @@ def analyse(job: Job) -> str:
         part = Part("pairwise", "pairwise", {}, [*run.rows, *controls])
         best = next((row for row in run.rows if row.own_photograph == "excluded"), run.rows[0])
         shown = Measure(best.measure, best.own_photograph)
-        text += "\n" + to_text([controls_table(part, shown, table.left_out)])
-    found = [*order, *warnings(run)]
+        text += "\n" + to_text([controls_table(part, shown, table.left_out)], width=width)
+    text += "\n" + to_text([fits_table([(fit.method, fit.r2, fit.ok) for fit in run.fits])], width=width)
+    found = [*order, *weak_encoders(controls), *warnings(run)]
     job.record |= {
         "store": describe(run.data),
         "processes": hosts.count,
@@ -200,6 +208,23 @@ def headline(run: Aligning) -> str:
     pairs = f"{run.data.store.dataset}: {len(run.pairs)} ordered pairs of {len(run.encoders)} encoders"
     how = f"{len(methods)} method{'s' * (len(methods) > 1)}, protocol {run.protocol.name}"
     return f"{pairs}, {how}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+
+
+def weak_encoders(controls: Sequence[Row]) -> Iterator[str]:
+    """A sentence for every encoder that recognises few people by itself, since no map can make up for that."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in controls:
+        if row.method == OWN and row.source not in CONTROLS and row.own_photograph != "included":
+            found.setdefault(row.source, {}).setdefault(row.measure, []).append(row.value)
+    for name, measures in found.items():
+        means = {measure: statistics.fmean(measures[measure]) for measure in WEAK if measure in measures}
+        if any(value < WEAK[measure] for measure, value in means.items()):
+            reached = listed(f"{Measure(measure).brief} {percent(value)}" for measure, value in means.items())
+            yield (
+                f"{name} recognises few people by itself ({reached}), and no map can make up for that. The likeliest "
+                "cause is a wrong crop of the photographs: try another --crop, such as --crop=center:0.6; others are "
+                "rows in another order than the identities, and an encoder that was not made for faces"
+            )
 
 
 def warnings(run: Aligning) -> Iterator[str]:

@@ -147,16 +147,19 @@ def write_extras(write: Writer, run: Aligning) -> None:
 def control_rows(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Row]:
     """The rows of every control that the run has, on one split; each of several processes has its share."""
     for rows in (own, shuffled, pixels):
-        if rows.__name__ in run.config.controls:
+        # Chance is the same for every split, so the moments of shuffled rows are made once.
+        once = rows is shuffled and measuring.seed != run.protocol.seeds[0]
+        if rows.__name__ in run.config.controls and not once:
             yield from rows(run, measuring, test)
 
 
 def own(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Row]:
     """Encoders against themselves."""
     encoders = run.encoders[run.hosts.share(len(run.encoders))]
-    found = measuring.concurrently(lambda name: measuring.compare(test[name], test[name]), encoders, run.data)
-    for name, numbers in zip(encoders, found):
-        yield from _rows(run, measuring, OWN, (name, name), numbers)
+    compare = lambda name: numbers_of(measuring, test[name], test[name])  # noqa: E731
+    for name, numbers in zip(encoders, measuring.concurrently(compare, encoders, run.data)):
+        if not isinstance(numbers, str):
+            yield from _rows(run, measuring, OWN, (name, name), numbers)
 
 
 def shuffled(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Row]:
@@ -200,7 +203,12 @@ def _fitted(
     pairs: list[Pair],
     **options: Any,
 ) -> Iterator[Row]:
-    maps = fit_pairs(moments, "ridge", pairs=pairs, l2=run.config.protocol.l2, **options)
+    l2 = (
+        run.config.protocol.l2
+        if run.config.needs_folds() or isinstance(run.config.protocol.l2, float)
+        else "gcv"
+    )
+    maps = fit_pairs(moments, "ridge", pairs=pairs, l2=l2, **options)
 
     def compare(pair: Pair) -> Compared:
         try:

@@ -17,7 +17,7 @@ CONTROLS = ("own", "shuffled", "pixels")
 # README, so that a first run, which compiles, takes about a minute. Without data it is of synthetic people.
 USUAL = {"seeds": "42", "methods": "identity,orthogonal,ridge,canonical,shared", "heatmaps": "rank1"}
 DEMONSTRATION = {"images": "faces:200x8", "controls": "all"}
-WITH_DATA = {"controls": "none"}
+WITH_DATA = {"controls": "own,shuffled"}
 
 
 def _names(name: str, text: str) -> tuple[str, ...] | None:
@@ -136,8 +136,9 @@ class PairwiseConfig:
     controls: tuple[str, ...] = flags.field(
         None,
         "What to measure beside the methods, to judge them by: `own` (each encoder against itself), `shuffled` (ridge "
-        "on rows that do not belong together), `pixels` (ridge from 64 principal components of the photographs), "
-        "`all` of them or `none`. Without it: none, or all where no data is given. Example: --controls=own",
+        "on rows that do not belong together, for the first seed), `pixels` (ridge from 64 principal components of the "
+        "photographs), `all` of them or `none`. Without it: own and shuffled, or all where no data is given. "
+        "Example: --controls=own",
     )
     intervals: int = flags.field(
         0,
@@ -272,7 +273,7 @@ class PairwiseConfig:
 
     def needs_folds(self) -> bool:
         """Whether anything is chosen by cross-validation."""
-        penalised = (PENALISED & set(self.protocol.methods)) | ({"shuffled", "pixels"} & set(self.controls))
+        penalised = PENALISED & set(self.protocol.methods)
         chosen = not isinstance(self.protocol.l2, float) and self.protocol.l2 != "gcv"
         return bool(penalised) and (chosen or bool(self.chosen_ranks() & set(self.protocol.methods)))
 

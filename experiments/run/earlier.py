@@ -234,7 +234,7 @@ def _part(path: pathlib.Path, config: Mapping[str, Any]) -> Part:
     if not (path / "results.parquet").exists():
         raise UserError(f"{path} holds no results.parquet; it may be the output of a run that was cut short.")
     rows = _rows(path / "results.parquet")
-    fits = _lines(path / "fits.csv", ("source", "target", "method", "ok"))
+    fits = list(_lines(path / "fits.csv", ("source", "target", "method", "ok")))
     part = Part(
         path.resolve().name,
         driver,
@@ -242,6 +242,7 @@ def _part(path: pathlib.Path, config: Mapping[str, Any]) -> Part:
         rows,
         curves=_rows(path / "curves.parquet"),
         doubtful=frozenset((f["source"], f["target"], f["method"]) for f in fits if f["ok"] != "True"),
+        fits=[(f["method"], _field(float, f.get("r2") or ""), f["ok"] == "True") for f in fits],
         alignability=_rows(path / "alignability.parquet"),
         projection=_records(path / "projection.csv", Point),
         predictions=_records(path / "prediction.csv", Predicted),

@@ -28,6 +28,7 @@ class Part:
       rows: of ``results.parquet``.
       curves: of ``curves.parquet``.
       doubtful: (source, target, method) of fits that were not numerically sound in some seed.
+      fits: (method, R², ok) of every fit.
       alignability: of ``alignability.parquet``.
       projection, predictions, differences, three_way: of ``projection.csv``, ``prediction.csv``, ``differences.csv``
         and ``three_way.csv``.
@@ -41,6 +42,7 @@ class Part:
     rows: Sequence[Row]
     curves: Sequence[Row] = ()
     doubtful: frozenset[tuple[str, str, str]] = frozenset()
+    fits: Sequence[tuple[str, float, bool]] = ()
     alignability: Sequence[Row] = ()
     projection: Sequence[Point] = ()
     predictions: Sequence[Predicted] = ()

@@ -39,14 +39,14 @@ def default_run(store, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "default"
     flags = ("--seeds=42,7", "--save_maps", "--fmr=0.001,0.1", "--heatmaps=none")
     flags += ("--methods=identity,translation,orthogonal,linear,ridge,canonical,shared",)
-    return out, succeed(pairwise, f"--store={store}", f"--out={out}", *flags)
+    return out, succeed(pairwise, "--controls=none", f"--store={store}", f"--out={out}", *flags)
 
 
 @pytest.fixture(scope="module")
 def published_run(store, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "published"
     flags = ("--protocol=published", "--seeds=42", "--heatmaps=rank1,auc")
-    succeed(pairwise, f"--store={store}", f"--out={out}", *flags)
+    succeed(pairwise, "--controls=none", f"--store={store}", f"--out={out}", *flags)
     return out
 
 
@@ -165,6 +165,43 @@ def test_output_is_a_readable_table_and_nothing_is_left_beside_it(default_run):
     }
 
 
+def test_own_and_shuffled_controls_and_fits_are_shown_without_asking(store, tmp_path):
+    flags = (
+        f"--store={store}",
+        f"--out={tmp_path / 'out'}",
+        "--methods=ridge",
+        "--seeds=1,2",
+        "--heatmaps=none",
+    )
+    done = succeed(pairwise, *flags)
+    rows = [row for row in read(tmp_path / "out") if row["measure"] == "rank1"]
+    seeds = {name: {row["seed"] for row in rows if row["method"] == name} for name in ("own", "shuffled")}
+    assert seeds == {"own": {"1", "2"}, "shuffled": {"1"}}
+    assert "own: each encoder against itself" in done.stdout
+    fits = read(tmp_path / "out" / "fits.csv")
+    expected = np.mean([float(fit["r2"]) for fit in fits])
+    (line,) = [
+        line.split() for line in done.stdout.partition("Fits.")[2].splitlines() if line.startswith("ridge")
+    ]
+    assert line[2:] == ["12", "0"] and float(line[1]) == pytest.approx(expected, abs=6e-4)
+
+
+def test_an_encoder_that_fails_by_itself_is_named(tmp_path):
+    embeddings, _ = planted()
+    random = np.random.default_rng(0)
+    embeddings["blind"] = random.normal(size=(PEOPLE * PER_PERSON, 8)).astype(np.float32)
+    make_store(tmp_path / "store", embeddings)
+    flags = (f"--store={tmp_path / 'store'}", "--methods=ridge", "--seeds=1", "--heatmaps=none", "--nocurves")
+    succeed(pairwise, *flags, f"--out={tmp_path / 'out'}")
+    named = [
+        text
+        for text in json.loads((tmp_path / "out" / "config.json").read_text())["warnings"]
+        if "--crop" in text
+    ]
+    assert [text.split()[0] for text in named] == ["blind"]
+    assert "warning: blind recognises few people" in (tmp_path / "out" / "table.txt").read_text()
+
+
 def test_published_reports_both_and_centres_the_baseline(published_run):
     rows = read(published_run)
     assert {row["method"] for row in rows} == {"identity", "orthogonal", "linear", "ridge"}
@@ -180,7 +217,14 @@ def test_published_reports_both_and_centres_the_baseline(published_run):
 def test_heat_maps_are_one_for_each_method_and_measure(store, tmp_path):
     flags = ("--methods=orthogonal,shared", "--ranks=6,full", "--seeds=1", "--models=alpha,beta")
     flags += ("--heatmaps=all",)
-    succeed(pairwise, f"--store={store}", f"--out={tmp_path / 'out'}", *flags, "--measures=identification")
+    succeed(
+        pairwise,
+        "--controls=none",
+        f"--store={store}",
+        f"--out={tmp_path / 'out'}",
+        *flags,
+        "--measures=identification",
+    )
     expected = set()
     for row in read(tmp_path / "out"):
         method = row["method"] + (f"_r{row['rank']}" if row["rank"] else "")
@@ -194,7 +238,7 @@ def test_ranks_penalties_and_pairs_are_flags(store, tmp_path):
     flags = ("--methods=reduced_rank,canonical,shared,ridge", "--ranks=2,6,full", "--l2=0.01,1", "--seeds=1")
     more = ("--sources=gamma", "--measures=identification", "--heatmaps=none", "--rank_k=1")
     more += ("--normalize=none", "--max_per_person=2")
-    succeed(pairwise, f"--store={store}", f"--out={tmp_path / 'out'}", *flags, *more)
+    succeed(pairwise, "--controls=none", f"--store={store}", f"--out={tmp_path / 'out'}", *flags, *more)
     rows = read(tmp_path / "out")
     assert {(row["source"], row["target"]) for row in rows} == {("gamma", "alpha"), ("gamma", "beta")}
     found = {}
@@ -225,7 +269,7 @@ def test_other_comparisons(kind, store, tmp_path):
     flag = {"pair list": f"--pair_list={tmp_path / 'pairs.csv'}", "balanced": "--comparisons=balanced"}
     flags = [f"--out={tmp_path / 'out'}", "--methods=orthogonal", "--seeds=1", "--heatmaps=none", "--fmr=0.5"]
     flags += ["--models=alpha,beta", "--train_fraction=0.4"]
-    succeed(pairwise, f"--store={store}", *flags, flag.get(kind, f"--gallery={kind}"))
+    succeed(pairwise, "--controls=none", f"--store={store}", *flags, flag.get(kind, f"--gallery={kind}"))
     rows = {
         (row["measure"], row["own_photograph"]): row
         for row in read(tmp_path / "out")
@@ -257,7 +301,7 @@ def test_nonfinite_rows_are_dropped_from_all_encoders_when_asked(tmp_path):
     assert "'beta' has 2 rows of NaN" in sentence
     assert "'gamma' has 1 row of all zeros (first: row 7)" in sentence
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
-    done = succeed(pairwise, *flags, "--nonfinite=drop", "--methods=orthogonal")
+    done = succeed(pairwise, "--controls=none", *flags, "--nonfinite=drop", "--methods=orthogonal")
     assert "3 of 120 rows" in done.stderr
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (config["store"]["rows"], config["store"]["rows_used"]) == (120, 117)
@@ -304,7 +348,7 @@ def test_other_results_are_not_overwritten_unless_asked(published_run, store):
     flags = (f"--store={store}", f"--out={published_run}", "--methods=orthogonal", "--seeds=3")
     assert "--overwrite" in refused_with(run(pairwise, *flags, "--heatmaps=none"))
     assert (published_run / "results.csv").read_bytes() == before
-    succeed(pairwise, *flags, "--heatmaps=none", "--overwrite")
+    succeed(pairwise, "--controls=none", *flags, "--heatmaps=none", "--overwrite")
     assert {row["seed"] for row in read(published_run)} == {"3"}
     assert not (published_run / "heatmaps").exists()
 
@@ -313,7 +357,13 @@ def test_agrees_with_the_independent_float64_reference(shared, tmp_path):
     reference = json.loads((shared / "data" / "reference.json").read_text())["rows"]
     models = ("dlib_resnet", "mobilefacenet", "nsfw_mobilenet_v2")
     flags = ("--protocol=published", "--seeds=42", "--heatmaps=none", f"--models={','.join(models)}")
-    succeed(pairwise, f"--store={shared / 'data' / 'lfw_dev'}", f"--out={tmp_path / 'out'}", *flags)
+    succeed(
+        pairwise,
+        "--controls=none",
+        f"--store={shared / 'data' / 'lfw_dev'}",
+        f"--out={tmp_path / 'out'}",
+        *flags,
+    )
     measured = {}
     for row in read(tmp_path / "out"):
         key = row["source"], row["target"], row["method"], row["own_photograph"], row["measure"]
@@ -342,7 +392,14 @@ def test_one_dead_encoder_does_not_stop_the_run(tmp_path):
     make_store(tmp_path / "store", embeddings)
     flags = ("--models=alpha,beta,dead", "--methods=orthogonal,ridge", "--seeds=1")
     more = ("--measures=identification", "--heatmaps=none")
-    done = succeed(pairwise, f"--store={tmp_path / 'store'}", f"--out={tmp_path / 'out'}", *flags, *more)
+    done = succeed(
+        pairwise,
+        "--controls=none",
+        f"--store={tmp_path / 'store'}",
+        f"--out={tmp_path / 'out'}",
+        *flags,
+        *more,
+    )
     rows = read(tmp_path / "out")
     names = {(row["source"], row["target"], row["method"], row["measure"]) for row in rows}
     assert len(names) == len(rows) == 6 * 2 * 6
@@ -364,14 +421,14 @@ def test_results_do_not_depend_on_what_is_in_memory_nor_on_devices(tmp_path, mon
     EmbeddingStore.create(tmp_path / "store", rows, identities)
     flags = [f"--store={tmp_path / 'store'}", "--methods=orthogonal,ridge", "--l2=0.1", "--seeds=7"]
     flags += ["--controls=own,shuffled", "--heatmaps=none", "--max_per_person=9"]
-    succeed(pairwise, *flags, f"--out={tmp_path / 'one'}")
+    succeed(pairwise, "--controls=none", *flags, f"--out={tmp_path / 'one'}")
     monkeypatch.setattr(measuring, "TEST_BYTES", 0)
     monkeypatch.setattr(plan, "SORTED_SCORES", 0)
     monkeypatch.setattr(plan, "STRIP_ROWS", 16)
     monkeypatch.setattr(plan, "SEGMENT_ROWS", 16)
     monkeypatch.setattr(accumulate, "CHUNK_ELEMENTS", 500)
     monkeypatch.setattr(devices, "_least_pairs", lambda *_: 2)  # the matrix on two devices
-    succeed(pairwise, *flags, f"--out={tmp_path / 'two'}", "--devices=2")
+    succeed(pairwise, "--controls=none", *flags, f"--out={tmp_path / 'two'}", "--devices=2")
     expected, found = read(tmp_path / "one"), read(tmp_path / "two")
     assert len(found) == len(expected) > 20
     for one, other in zip(expected, found):
@@ -387,7 +444,7 @@ def test_a_refusal_from_the_shell(cache, tmp_path):
 
 
 def test_help_says_how_to_run_it():
-    done = succeed(pairwise, "--help")
+    done = succeed(pairwise, "--controls=none", "--help")
     assert "python -m experiments.pairwise --store=my_store" in done.stdout
     for name in CONTRACT:
         assert f"--{name}=" in done.stdout or f"--[no]{name} " in done.stdout

@@ -38,7 +38,14 @@ def drive(tmp_path, monkeypatch):
             Image.fromarray(noisy).save(directory / f"{number}.png")
 
     def drive(*flags):
-        flags = ("--images=folder:faces", "--embedding_cache=cache", "--out=out", "--overwrite", *flags)
+        flags = (
+            "--controls=none",
+            "--images=folder:faces",
+            "--embedding_cache=cache",
+            "--out=out",
+            "--overwrite",
+            *flags,
+        )
         succeed(pairwise, *QUICK, *flags)
         rows = [row for row in read(tmp_path / "out") if row["measure"] == "rank1"]
         return {(row["source"], row["target"]): float(row["value"]) for row in rows}

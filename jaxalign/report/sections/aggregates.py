@@ -1,7 +1,7 @@
 """Tables, figures and sentences that several sections and commands share, from the means of a result table."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,32 @@ def methods_table(table: ResultTable, measures: Sequence[Measure], *, name: str,
         for setting in table.settings
     ]
     return Table(name, title, f"Mean over ordered pairs of encoders{spread_words(table)}.", columns, rows)
+
+
+def fits_table(fits: Iterable[tuple[str, float, bool]], *, name: str = "fits") -> Table:
+    """A line for each method: how much its maps explain, and how many are numerically doubtful.
+
+    ``fits`` are (method, R² on training rows, whether it can be trusted), one for each pair and seed.
+    """
+    found: dict[str, list[tuple[float, bool]]] = {}
+    for method, r2, ok in fits:
+        found.setdefault(method, []).append((r2, ok))
+    lines = []
+    for method, of in found.items():
+        known = [r2 for r2, _ in of if math.isfinite(r2)]
+        mean = Cell(math.fsum(known) / len(known)) if known else Cell(math.nan, reason="the method has no R²")
+        lines.append([method, mean, Cell(float(len(of))), Cell(float(sum(not ok for _, ok in of)))])
+    columns = [
+        Column("method"),
+        Column("R²", "number", 3),
+        Column("fits", "number"),
+        Column("doubtful", "number"),
+    ]
+    caption = (
+        "R² is the share of the target's variance that the mapped source explains on training people, mean over pairs "
+        "and seeds; a fit is doubtful where rounding may decide its numbers."
+    )
+    return Table(name, "Fits", caption, columns, lines)
 
 
 def matrix_table(table: ResultTable, measure: Measure) -> Table:

@@ -33,6 +33,8 @@ def pairwise(part: Part, order: Sequence[str]) -> Section:
     ]
     if any(row.method in CONTROLS or row.measure.endswith(RELATIVE) for row in part.rows):
         blocks.append(controls_table(part, leading[0], table.left_out))
+    if part.fits:
+        blocks.append(aggregates.fits_table(part.fits, name=f"{name}-fits"))
     blocks += aggregates.every_pair(part, table, leading)
     summary = _summary(part, table, leading) + _own_sentences(part, table, leading[0])
     title = f"Pairs of encoders: {part.dataset_words}"
