@@ -23,7 +23,7 @@ from experiments.run.results import (
 )
 from jaxalign.core.errors import UserError
 from jaxalign.report.labels import file_stem
-from jaxalign.report.part import CONTROLS, Part
+from jaxalign.report.part import CONTROLS, RELATIVE, Part
 from jaxalign.report.result_table import Difference, Point, Predicted, Row, ThreeWay
 from jaxalign.report.sections import SECTIONS
 
@@ -78,8 +78,15 @@ class Earlier:
 
     @property
     def own_rows(self) -> list[Row]:
-        """The rows of stores by their own maps that vary nothing."""
-        return [row for row in self.rows if not row.axis and row.test_dataset in ("", row.dataset)]
+        """The rows of stores by their own maps that vary nothing, without controls and what follows from them."""
+        return [
+            row
+            for row in self.rows
+            if not row.axis
+            and row.test_dataset in ("", row.dataset)
+            and row.method not in CONTROLS
+            and not row.measure.endswith(RELATIVE)
+        ]
 
     def require_same_embeddings(self, data: Data, config: PairwiseConfig) -> None:
         """Refuses results of other embeddings, or of embeddings prepared or split otherwise."""
