@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
+from jaxalign.report.definitions import SYNTHETIC, define
 from jaxalign.report.figures.drawing import Plot, require_libraries
 from jaxalign.report.labels import count, shown
 from jaxalign.report.part import Part
@@ -98,11 +99,21 @@ def _render(found: Sequence[Section], parts: Sequence[Part], **words: Any) -> st
         **words,
         sections=found,
         origins=[origin(part) for part in parts],
+        known=[*remarks(parts)],
+        words=define(name for part in parts for row in part.rows for name in (row.method, row.measure)),
         not_there=[driver for driver in SECTIONS if driver not in {part.driver for part in parts}],
         style=markupsafe.Markup(style),
         script=markupsafe.Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def remarks(parts: Sequence[Part]) -> Iterator[str]:
+    """What a reader must know before any number: synthetic faces, and the warnings of each part."""
+    if any(part.synthetic for part in parts):
+        yield SYNTHETIC
+    warnings = [str(warning) for part in parts for warning in part.config.get("warnings") or []]
+    yield from dict.fromkeys(warnings)
 
 
 class Origin(NamedTuple):

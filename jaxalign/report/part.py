@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,6 +63,13 @@ class Part:
     def dataset_words(self) -> str:
         """The data sets for a title."""
         return ", ".join(map(shown, self.datasets))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the faces are those of people who do not exist, made by the package."""
+        images = (self.config.get("config") or {}).get("images")
+        named = [re.fullmatch(r"faces-\d+x\d+", name) for name in self.datasets]
+        return str(images).startswith("faces:") or any(named)
 
     def methods(self) -> list[Row]:
         """Rows of pairs by methods at one setting: no controls, nothing varied along an axis."""

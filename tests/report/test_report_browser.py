@@ -133,3 +133,14 @@ def test_the_page_never_scrolls_sideways(browser, width):
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     assert run(browser, "document.documentElement.scrollWidth") <= width
+
+
+def test_no_title_of_a_figure_is_cut_on_a_phone(browser):
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    shown = "[...document.querySelectorAll('.figure-title')].filter(t => t.getClientRects().length)"
+    boxes = run(
+        browser, f"{shown}.map(t => [t.getBoundingClientRect().right, t.scrollWidth - t.clientWidth])"
+    )
+    assert boxes
+    assert all(right <= 390 and beyond <= 0 for right, beyond in boxes)

@@ -1,6 +1,7 @@
 """The page as text: everything in it, nothing from elsewhere, and no name that becomes markup."""
 
 import collections
+import dataclasses
 import html.parser
 import json
 import re
@@ -10,7 +11,12 @@ from typing import Any
 import made_results
 import pytest
 
+from jaxalign.align.methods import SOLVERS
+from jaxalign.report.definitions import METHODS, define
 from jaxalign.report.figures.drawing import new_figure, picture, styled
+from jaxalign.report.page import remarks
+from jaxalign.report.part import CONTROLS, Part
+from jaxalign.report.result_table import Row
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -143,3 +149,14 @@ def test_a_figure_in_a_page_keeps_names_and_changes_only_its_colours():
     assert "var(--paper, #fefefe)" in drawn.inline
     assert "var(" not in drawn.svg
     assert drawn.width == 192
+
+
+def test_a_reader_learns_what_the_words_mean_and_that_faces_are_synthetic():
+    rows = [Row("faces-200x8", "a", "b", "ridge", None, 1, "", "auc", 0.9)]
+    assert define(["ridge", "rank5", "rank5", "tmr@fmr=0.001", "b<>"])[1][1].count("best 5") == 1
+    assert len(define(["ridge", "rank5", "rank5", "tmr@fmr=0.001", "b<>"])) == 3
+    assert set(SOLVERS) | set(CONTROLS) == set(METHODS)
+    made = Part("p", "pairwise", {"warnings": ["take care"]}, rows)
+    assert [text[:23] for text in remarks([made, made])] == ["The faces are synthetic", "take care"]
+    real = dataclasses.replace(made, rows=[row._replace(dataset="lfw") for row in rows])
+    assert list(remarks([real])) == ["take care"]

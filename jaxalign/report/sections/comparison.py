@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence, Set
 from typing import Any
 
+from jaxalign.report.definitions import RELATIVE_WORDS
 from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas
 from jaxalign.report.figures.projection import draw_projection
 from jaxalign.report.labels import count, percent, percent_cell, shown
@@ -62,7 +63,11 @@ def _summary(part: Part, table: ResultTable, leading: Sequence[Measure]) -> list
         over = f" (mean ± standard deviation over {len(table.seeds)} seeds)" if several else ""
         where = "The " if sentences else f"On {part.dataset_words}, over {pairs}, "
         words = f"mean {measure.describe()} {verb} {percent_cell(cell)} with {setting}{many}{over}."
-        sentences += [where + words, *aggregates.lead(part, setting, table, measure)]
+        ahead = aggregates.lead(part, setting, table, measure)
+        sentences += [where + words, *ahead]
+        if many and len(table.seeds) == 1 and not ahead and not part.differences:
+            chance = "one split of people without intervals, so the order of close methods may be chance"
+            sentences.append(f"This is {chance}: give several --seeds or --intervals=1000.")
         if measure == leading[0]:
             sentences += _ends(table, setting, measure)
     return sentences
@@ -177,6 +182,8 @@ def controls_table(part: Part, measure: Measure, left_out: Set[tuple[str, str]])
         f"{measure.describe()}, mean over pairs and seeds; relative: to the geometric mean of what the two encoders "
         "reach by themselves."
     )
+    if any(row[2] and row[2].mean > 1 for row in lines):
+        caption += " " + RELATIVE_WORDS
     return Table(f"{part.name}-controls", "Controls", caption, columns, lines)
 
 
