@@ -33,14 +33,17 @@ FLAGS = flags.define(
     out=flags.Flag(None, "Directory of the store to make, or with --add to add to."),
     embeddings=flags.Flag(
         [],
-        "An encoder and its file, as name=path: .npy, .npz, .safetensors or .parquet (a column of lists). "
-        "Where a file holds several arrays, name=path#array. Float16, bfloat16 and float32 stay, float64 "
-        "becomes float32. Files with pickled objects are refused. Example: --embeddings=arcface=arcface.npy",
+        "An encoder and its file, as name=path: .npy, .npz, .safetensors, .parquet or .feather (a column of lists, "
+        "or one for each dimension), .csv, .tsv, .json, .jsonl, .h5, .pt, .mat, .faiss, or a directory saved by "
+        "datasets. Where a file holds several arrays, name=path#array; vectors by name of the photograph are one "
+        "array. Float16, bfloat16 and float32 stay, float64 becomes float32. Files with pickled objects are refused. "
+        "Example: --embeddings=arcface=arcface.npy",
     ),
     identities=flags.Flag(
         None,
         "Who is on each row: .csv or .tsv with a column `identity` and, better, `sample_id` (further columns are "
-        "stored too); .txt with lines `person/photo.jpg`; .parquet or .npz. Example: --identities=people.csv",
+        "stored too); .txt with lines `person/photo.jpg`; .parquet, .feather, .jsonl or .npz. "
+        "Example: --identities=people.csv",
     ),
     identity_column=flags.Flag(
         None,
@@ -134,7 +137,7 @@ def read_encoders(texts: list[str], names: Names) -> list[Encoder]:
         name, equals, place = text.partition("=")
         place = place if equals else text
         file, hash_sign, key = place.rpartition("#")
-        if not hash_sign or pathlib.Path(place).exists():
+        if not hash_sign or pathlib.Path(place).expanduser().exists():
             file, key = place, ""
         path = pathlib.Path(file)
         name = name if equals else path.stem
@@ -190,7 +193,7 @@ def _common_names(encoders: list[Encoder]) -> np.ndarray | None:
 
 def main(_: list[str]) -> None:
     """Reads the files, makes the store or adds to it, and says what it holds."""
-    out = pathlib.Path(flags.required(FLAGS, "out"))
+    out = pathlib.Path(flags.required(FLAGS, "out")).expanduser()
     names = Names(FLAGS.identity_column, FLAGS.sample_column)
     if FLAGS.add and (FLAGS.overwrite or FLAGS.dataset):
         raise UserError("--add only adds encoders to the store; leave --overwrite and --dataset out.")

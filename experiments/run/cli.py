@@ -5,19 +5,21 @@ if __name__ == "__main__":
 """
 
 import contextlib
+import functools
 import io
 import os
 import pathlib
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import flags
 
 from experiments.run import signals
-from jaxalign.core.errors import UserError
+from jaxalign.core.errors import UserError, UserNote
 from jaxalign.core.memory import available_memory
 
 FAILED = 2
@@ -36,6 +38,16 @@ GROUPS = {  # of the flags that several commands have, for --help
 HELP = frozenset({"--help", "-help", "-h", "--helpshort", "--helpfull"})
 
 
+@contextlib.contextmanager
+def _notes_as_sentences() -> Iterator[None]:
+    """Within, warnings about a user's data are printed as one sentence each, without the place in our code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserNote)
+        warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
+        yield
+
+
+@_notes_as_sentences()
 def run(
     main: Callable[[list[str]], Any],
     argv: Sequence[str] | None = None,
@@ -100,6 +112,13 @@ def _status(
 def _memory() -> str:
     free = available_memory()
     return "the system does not say how much there is" if free is None else f"{free / 2**30:.1f} GiB are free"
+
+
+def _show_warning(otherwise: Callable[..., Any], message: Warning | str, category: type, *where: Any) -> None:
+    if issubclass(category, UserNote):
+        print(f"note: {message}", file=sys.stderr)
+    else:
+        otherwise(message, category, *where)
 
 
 def help_text(main: Callable[..., Any], values: flags.FlagValues) -> str:

@@ -64,6 +64,9 @@ class PairwiseConfig:
     bad_images: str = flags.field(
         "fail", "Unreadable photographs stop the run or are left out and named.", choices=("fail", "skip")
     )
+    identity_column: str | None = flags.field(
+        None, "Column of the person in a list or data set of --images, if not of the usual name."
+    )
     embedding_cache: str = flags.field(
         "default",
         "Directory that caches the embeddings of photographs. `default` is one per user (~/.cache/jaxalign, or under "
@@ -190,6 +193,8 @@ class PairwiseConfig:
 
     def _check(self) -> None:
         """Raises ``UserError`` where values contradict each other."""
+        if self.identity_column and not self.images:
+            raise UserError("--identity_column names a column of --images, which is missing.")
         for name in ("store", "images"):
             if getattr(self, name) == "":
                 raise UserError(f"--{name} is empty. {flags.of(PairwiseConfig)[name].help}")

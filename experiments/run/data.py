@@ -181,7 +181,8 @@ def cached_store(config: PairwiseConfig, models: Sequence[str]) -> EmbeddingStor
     images, crop = config.images, config.crop
     bad_images: Any = config.bad_images
     cache = cache_directory(config.embedding_cache, "embeddings")
-    cut, source = parse_crop(crop), open_images(images, SourceOptions())
+    options = SourceOptions(identity_column=config.identity_column, bad_images=bad_images)
+    cut, source = parse_crop(crop), open_images(images, options)
     encoders = [load_encoder(model) for model in models]
     check_new_names([encoder.name for encoder in encoders])
     infos = {encoder.name: EncoderView(crop=cut, encoder=encoder).info() for encoder in encoders}

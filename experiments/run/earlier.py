@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import hashlib
 import itertools
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_type_hints
@@ -22,6 +21,7 @@ from experiments.run.results import (
     require_unaltered,
 )
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import read_json
 from jaxalign.report.labels import file_stem
 from jaxalign.report.part import CONTROLS, RELATIVE, Part
 from jaxalign.report.result_table import Difference, Point, Predicted, Row, ThreeWay
@@ -315,10 +315,7 @@ def _field(kind: Any, text: str) -> Any:
 
 
 def _json(file: pathlib.Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
+    return read_json(file)
 
 
 def _check_rows(path: pathlib.Path, part: Part) -> None:

@@ -32,7 +32,16 @@ from jaxalign.report import Row
 FORMAT = {"format": "jaxalign-sweep", "version": 2}
 # Each store sees the configuration of ``experiments.pairwise``; these fields are set per store and item, or have no
 # meaning in a sweep.
-NOT_SHARED = ("store", "images", "crop", "bad_images", "embedding_cache", "overwrite", "save_maps")
+NOT_SHARED = (
+    "store",
+    "images",
+    "crop",
+    "bad_images",
+    "identity_column",
+    "embedding_cache",
+    "overwrite",
+    "save_maps",
+)
 NOT_SHARED += ("controls", "heatmaps", "pair_list", "intervals", "curves")
 
 

@@ -35,7 +35,17 @@ from jaxalign.version import __version__
 
 GO_ON = "Methods that were finished are kept; the same commands go on from there."
 # Flags that concern one host or process 0 alone.
-_OWN = {"store", "images", "crop", "bad_images", "embedding_cache", "out", "overwrite", "heatmaps"}
+_OWN = {
+    "store",
+    "images",
+    "crop",
+    "bad_images",
+    "identity_column",
+    "embedding_cache",
+    "out",
+    "overwrite",
+    "heatmaps",
+}
 _OWN |= {"save_maps", "pair_list", "devices"}
 
 Content = dict[str, list[Any]]  # as JSON holds it

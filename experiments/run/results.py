@@ -26,6 +26,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from jaxalign.core.errors import UserError
+from jaxalign.data import samples
 from jaxalign.data.atomic import new_directory, write_atomically, writing
 from jaxalign.report.result_table import Row
 from jaxalign.version import __version__
@@ -255,10 +256,10 @@ def write_parquet(file: pathlib.Path | IO[bytes], rows: Sequence[Row]) -> None:
 
 
 def read_parquet(path: pathlib.Path) -> list[Row]:
-    """The rows that ``write_parquet`` wrote."""
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(path)
+    """The rows that ``write_parquet`` wrote; a ``UserError`` if the file is damaged."""
+    table = samples.read_parquet(path, f"{path} is damaged")
+    if missing := [name for name in COLUMNS if table.column_names.count(name) != 1]:
+        raise UserError(f"{path} is damaged: it has not one column {missing[0]}.")
     text = ("source", "target", "method", "own_photograph", "test_dataset", "axis", "reason")
     empty = {"value": math.nan, **dict.fromkeys(text, "")}
     columns = [[empty.get(name) if v is None else v for v in table[name].to_pylist()] for name in COLUMNS]

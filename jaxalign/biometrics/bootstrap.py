@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxalign.biometrics.evaluate import Evaluation
 from jaxalign.biometrics.plan import EvaluationPlan
+from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 
 
@@ -33,7 +34,9 @@ class Sampled:
     samples: np.ndarray
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The percentile interval; NaN where any resample is undefined."""
+        """The percentile interval; NaN where any resample is undefined; a ``UserError`` for levels outside (0, 1)."""
+        if not 0 < level < 1:
+            raise UserError(f"level: expected a share between 0 and 1, such as 0.95, got {level!r}")
         low, high = np.quantile(self.samples, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
@@ -81,8 +84,9 @@ class Resampling:
     @classmethod
     def of(cls, plan: EvaluationPlan, *, resamples: int = 1000, seed: int = 0) -> Self:
         """Draws the resamples, each of as many people as probes and gallery have together."""
-        if resamples < 1:
-            raise UserError(f"resamples: expected at least 1, got {resamples}")
+        checks.seed(seed)
+        if not checks.is_whole(resamples, 1):
+            raise UserError(f"resamples: expected a whole number of at least 1, got {resamples!r}")
         people = plan.people
         draws = np.random.default_rng(seed).integers(0, people, (resamples, people))
         offsets = np.arange(resamples)[:, None] * people

@@ -160,8 +160,9 @@ def evaluate(
 
     Args:
       probes, gallery: embeddings in one space, shapes [n, d] and [m, d], in memory, memory-mapped or ``LazyRows``.
-      probe_identities: one label for each probe, or an ``EvaluationPlan`` made once for many evaluations of the same
-        test set (``gallery_identities`` and ``own`` are then part of it).
+      probe_identities: one label for each probe, text or numbers (a ``UserNote`` warns where names that differ in
+        blanks around them, invisible characters or Unicode's form count as one); or an ``EvaluationPlan`` made once
+        for many evaluations of the same test set (``gallery_identities`` and ``own`` are then part of it).
       gallery_identities: one for each gallery row; the probes' own where not given.
       own: for each probe the gallery row that is the same image, −1 for none. Verification never compares an image with
         itself; identification is measured with it in the gallery and without. 0 ... n − 1 where
@@ -188,7 +189,7 @@ def evaluate(
     ``roc_auc_score``, ``average_precision_score``. Reference: ISO/IEC 19795-1:2021; Grother et al., NIST FRTE.
     """
     _check_options(measures, own_photograph, ranks, cmc, zero_rows)
-    rates, most = check_rates(fmr), checks.positive(gallery_rows, "gallery_rows")
+    rates, most = check_rates(fmr, least_false_matches), checks.positive(gallery_rows, "gallery_rows")
     searched = Gallery.of(gallery, probe_identities, gallery_identities, own, templates)
     left = inputs.checked(probes, "probes", searched.plan.probes)
     inputs.same_width(left, searched.rows)
@@ -213,9 +214,14 @@ def _evaluated(
 ) -> Evaluation:
     """Everything that is asked for; ``options`` are the ranks and the length of the CMC."""
     plan = scorer.plan
-    if people_weights is not None and np.shape(people_weights)[1:] != (plan.people,):
-        shape = list(np.shape(people_weights))
-        raise UserError(f"people_weights: expected shape [resamples, {plan.people}], got {shape}")
+    if people_weights is not None:
+        given = np.asarray(people_weights)
+        counts = given.dtype.kind in "iuf" and np.isfinite(given).all() and (given >= 0).all()
+        if not counts or given.shape[1:] != (plan.people,):
+            found = f"{list(given.shape)} of {given.dtype}"
+            raise UserError(
+                f"people_weights: expected counts ≥ 0, shape [resamples, {plan.people}], got {found}"
+            )
     scored = scorer.run()
     resampled = over_pairs = None
     if people_weights is not None and scored.verification and all(scored.verification.comparisons):
@@ -268,7 +274,7 @@ def _check_options(
     ):
         if isinstance(given, str) or not set(given) <= set(known):
             raise UserError(f"{what}: expected some of {', '.join(known)}, got {given!r}")
-    if any(int(k) != k or k < 1 for k in (*ranks, cmc)):
-        raise UserError(f"ranks and cmc: expected integers of at least 1, got {list(ranks)} and {cmc}")
+    if np.ndim(ranks) != 1 or not all(checks.is_whole(k, 1) for k in (*ranks, cmc)):
+        raise UserError(f"ranks and cmc: expected integers of at least 1, got {ranks!r} and {cmc!r}")
     if zero_rows not in ("refuse", "keep"):
         raise UserError(f"zero_rows: expected 'refuse' or 'keep', got {zero_rows!r}")

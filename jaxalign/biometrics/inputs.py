@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from jaxalign.core import checks
 from jaxalign.core.devices import padded_width
 from jaxalign.core.errors import UserError
-from jaxalign.core.rows import LazyRows, prefetch
+from jaxalign.core.rows import LazyRows, in_range, prefetch
 
 PIECE_ROWS = 8192  # of the gallery, read and normalised at once
 
@@ -46,7 +46,12 @@ class Side:
     def read(self, numbers: np.ndarray, size: int) -> np.ndarray:
         """Rows by index on the host, padded with zeros, shape [size, padded width]."""
         buffer = np.zeros((size, padded_width(self.rows.width)), self.dtype)
-        buffer[: len(numbers), : self.rows.width] = self.rows.take(numbers)
+        rows = self.rows.take(numbers)
+        if rows.dtype.itemsize > self.dtype.itemsize:
+            rows = in_range(rows)
+        part = buffer[: len(numbers), : self.rows.width]
+        part[:] = rows
+        in_range(part, out=part)
         return buffer
 
     def unit(self, numbers: np.ndarray, size: int) -> Float[Array, "size width"]:

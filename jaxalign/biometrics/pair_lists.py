@@ -1,9 +1,7 @@
 """Which rows are compared with which: pairs read from a file, or drawn as the published protocol does."""
 
-import csv
 import dataclasses
 import os
-import pathlib
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import csv_lines, read_text
+from jaxalign.core.names import labels, normal_name
 from jaxalign.core.people import legacy_generator
 
 Path = str | os.PathLike[str]
@@ -65,7 +65,7 @@ def published_pairs(identities: ArrayLike, seed: int) -> PairList:
     References:
       Rubab, Tong, Ross, arXiv 2604.07282, 2026.
     """
-    people, person = np.unique(np.asarray(identities), return_inverse=True)
+    people, person = np.unique(labels("identities", identities)[0], return_inverse=True)
     generator = legacy_generator(seed)
     genuine = _genuine_pairs(person)
     count = len(genuine[0])
@@ -116,17 +116,19 @@ def read_lfw_pairs(path: Path, identities: Names, sample_ids: Names) -> PairList
 def read_pairs_csv(path: Path, identities: Names, sample_ids: Names) -> PairList:
     """Reads a list of pairs from a CSV file with a header; arguments, result and errors as in ``read_lfw_pairs``.
 
-    Columns ``left`` and ``right`` hold sample ids, whole or without folder and suffix. Optional: ``genuine``
+    Columns ``left`` and ``right`` hold sample ids, whole or without folder and suffix, with slashes or backslashes;
+    values are separated by commas, semicolons or tabs. Optional: ``genuine``
     (1 or 0, else from the identities) and ``fold`` (a whole number, else 0).
     """
-    reader = csv.DictReader(_lines(path), skipinitialspace=True)
-    try:
-        header = reader.fieldnames or []
-        if not {"left", "right"} <= set(header):
-            raise UserError(f"{path}: expected columns left,right in line 1, got {','.join(header)!r}.")
-        pairs = [_csv_pair(path, reader.line_num, record) for record in reader]
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num} is not CSV: {error}.") from error
+    lines = csv_lines(read_text(path, "a list of pairs"), path)
+    header = [name.strip() for name in lines[0][1]] if lines else []
+    if not {"left", "right"} <= set(header):
+        raise UserError(f"{path}: expected columns left,right in line 1, got {','.join(header)!r}.")
+    pairs = []
+    for number, line in lines[1:]:
+        if len(line) != len(header):
+            raise UserError(f"{path}, line {number}: expected {len(header)} values, as in the first line.")
+        pairs.append(_csv_pair(path, number, dict(zip(header, line))))
     return _matched(path, pairs, identities, sample_ids)
 
 
@@ -142,9 +144,6 @@ class _Pair(NamedTuple):
 
 def _csv_pair(path: Path, line: int, record: dict) -> _Pair:
     where = f"{path}, line {line}"
-    if None in record or None in record.values():
-        expected = len([name for name in record if name is not None])
-        raise UserError(f"{where}: expected {expected} values, as in the first line.")
     genuine = _TRUTH.get(record["genuine"].strip().lower()) if "genuine" in record else None
     if "genuine" in record and genuine is None:
         raise UserError(f"{where}: expected 1 or 0 in the column genuine, got {record['genuine']!r}.")
@@ -156,7 +155,13 @@ def _matched(path: Path, pairs: list[_Pair], identities: Names, sample_ids: Name
     """Looks the pairs up among the samples and checks them against the identities."""
     if not pairs:
         raise UserError(f"{path} holds no pairs.")
-    rows_of = _rows_by_name(sample_ids)
+    rows_of = _rows_by_name(labels("sample ids", sample_ids)[0])
+
+    def named(name: str) -> str:
+        normal = normal_name(name)
+        return normal if normal in rows_of else normal.replace("\\", "/")
+
+    pairs = [pair._replace(left=named(pair.left), right=named(pair.right)) for pair in pairs]
     names = dict.fromkeys(name for pair in pairs for name in (pair.left, pair.right))
     missing = [name for name in names if not rows_of.get(name)]
     if missing:
@@ -169,7 +174,7 @@ def _matched(path: Path, pairs: list[_Pair], identities: Names, sample_ids: Name
             first, second = (str(sample_ids[row]) for row in rows_of[name][:2])
             raise UserError(f"{path}: {name!r} may be the sample {first!r} or {second!r}.")
     left, right = np.array([(rows_of[pair.left][0], rows_of[pair.right][0]) for pair in pairs], np.int64).T
-    identities = np.asarray(identities)
+    identities = labels("identities", identities)[0]
     same = identities[left] == identities[right]
     for index, pair in enumerate(pairs):
         where = f"{path}, line {pair.line}"
@@ -221,12 +226,7 @@ def _number(text: str, where: str) -> int:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return pathlib.Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file in UTF-8.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    return read_text(path, "a list of pairs").split("\n")
 
 
 def _genuine_pairs(person: np.ndarray) -> np.ndarray:

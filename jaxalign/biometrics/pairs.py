@@ -33,15 +33,21 @@ class PairVerification(Verification):
 
 
 def checked_pairs(pairs: PairList, probes: int, gallery: int) -> PairList:
-    """The list, if its lengths agree and its row numbers are there."""
+    """The list, if its lengths agree, its row numbers are there, and it says what is genuine and in which fold."""
     left, right, genuine = np.asarray(pairs.left), np.asarray(pairs.right), np.asarray(pairs.genuine)
     fold = np.asarray([] if getattr(pairs, "fold", None) is None else pairs.fold)
+    if {left.ndim, right.ndim, genuine.ndim, fold.ndim} != {1}:
+        raise UserError("pairs: left, right, genuine and fold must be lists [m] of single values")
     lengths = [len(array) for array in (left, right, genuine, *([fold] if fold.size else []))]
     if len(set(lengths)) != 1 or lengths[0] == 0:
         raise UserError(f"pairs: left, right, genuine and fold must have one length ≥ 1, got {lengths}")
     for numbers, most, name in ((left, probes, "left"), (right, gallery, "right")):
         if numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() >= most:
             raise UserError(f"pairs: {name} must be row numbers from 0 to {most - 1}")
+    if genuine.dtype.kind not in "biuf" or not np.isin(genuine, (0, 1)).all():
+        raise UserError("pairs: genuine must be True or False, or 1 or 0, for each pair")
+    if fold.size and fold.dtype.kind not in "iu":
+        raise UserError(f"pairs: fold must be a whole number for each pair, none missing, got {fold.dtype}")
     return PairList(left.astype(np.int64), right.astype(np.int64), genuine.astype(bool), fold)
 
 
@@ -65,7 +71,8 @@ def verify_pairs(
       zero_rows: "refuse" or "keep", as in ``evaluate``.
 
     Raises:
-      UserError: pairs out of range or of unequal lengths; listed rows that cannot be compared.
+      UserError: pairs out of range or of unequal lengths, labels other than 0, 1, False and True, folds that are no
+        whole numbers; listed rows that cannot be compared.
 
     Equivalent: ``roc_curve`` and ``roc_auc_score`` of scikit-learn on the pairs' cosines.
 
@@ -74,7 +81,7 @@ def verify_pairs(
     """
     left, right = checked(probes, "probes"), checked(gallery, "gallery")
     same_width(left, right)
-    rates = check_rates(fmr)
+    rates = check_rates(fmr, least_false_matches)
     listed = checked_pairs(pairs, len(left), len(right))
     scores = scores_of_pairs(*sides(left, right, zero_rows), listed)
     return rates_of_pairs(scores, listed, rates, least_false_matches)

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Int
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.names import labels
 from jaxalign.core.pytree import Leaf
 
 SORTED_SCORES = 1 << 25  # test sets with up to so many scores (128 MiB in float32) are sorted
@@ -128,14 +129,15 @@ class EvaluationPlan:
         """Lays out a test set.
 
         Args:
-          probe_identities: one label for each probe, length n, of any type that can be compared.
-          gallery_identities: one for each gallery row, length m; the probes' own where not given.
+          probe_identities: one label for each probe, length n: text (compared in its normal form) or numbers.
+          gallery_identities: one for each gallery row, length m, of the same kind; the probes' own where not given.
           own: for each probe the gallery row that is the same image, −1 for none; 0 ... n − 1 where
             ``gallery_identities`` is not given, else none.
           kept_scores: test sets of up to so many scores are sorted in memory (128 MiB by default).
 
         Raises:
-          UserError: no rows, or ``own`` of a wrong shape, out of range or naming another person's image.
+          UserError: no rows, a label that is missing or of another kind, or ``own`` of a wrong shape, out of range or
+            naming another person's image.
         """
         codes = _codes(probe_identities, gallery_identities)
         default = np.arange(len(codes[0])) if gallery_identities is None else np.full(len(codes[0]), -1)
@@ -186,12 +188,9 @@ def _codes(
     probes: Sequence | np.ndarray, gallery: Sequence | np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Identities of both sides as integers."""
-    left = np.asarray(probes)
-    right = left if gallery is None else np.asarray(gallery)
-    for labels, name in ((left, "probe_identities"), (right, "gallery_identities")):
-        if labels.ndim != 1 or len(labels) == 0:
-            raise UserError(f"{name}: expected one identity a row, at least one, got shape {labels.shape}")
-    both = left if gallery is None else np.concatenate([left, right])
+    what = "identities of probes and gallery"
+    sides = labels(what, probes) if gallery is None else labels(what, probes, gallery)
+    left, right, both = sides[0], sides[-1], np.concatenate(sides)
     codes = np.unique(both, return_inverse=True)[1].astype(np.int64)
     return codes[: len(left)], codes[-len(right) :]
 

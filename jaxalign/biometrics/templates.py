@@ -11,6 +11,7 @@ from jaxalign.biometrics.inputs import checked
 from jaxalign.biometrics.plan import EvaluationPlan
 from jaxalign.biometrics.scores import Scored, Scorer
 from jaxalign.core.errors import UserError
+from jaxalign.core.names import labels
 from jaxalign.core.rows import LazyRows, unit_rows
 
 ROWS_AT_ONCE = 1 << 14
@@ -18,7 +19,7 @@ ROWS_AT_ONCE = 1 << 14
 
 def first_rows(identities: Sequence | np.ndarray) -> np.ndarray:
     """Row numbers of each person's first row, in order of first appearance."""
-    return np.sort(np.unique(np.asarray(identities), return_index=True)[1])
+    return np.sort(np.unique(labels("identities", identities)[0], return_index=True)[1])
 
 
 def pooled(rows: ArrayLike | LazyRows, identities: Sequence | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -26,17 +27,20 @@ def pooled(rows: ArrayLike | LazyRows, identities: Sequence | np.ndarray) -> tup
 
     Args:
       rows: embeddings, shape [n, d].
-      identities: one for each row; a ``UserError`` if there are more or fewer.
+      identities: one for each row: text or numbers.
 
     Returns:
       The templates, shape [people, d], float64 where ``rows`` is, float32 otherwise, and their identities,
       in order of first appearance.
+
+    Raises:
+      UserError: rows that are no array of numbers, or identities that are missing, mixed, more or fewer.
     """
-    labels, given = np.asarray(identities), rows if isinstance(rows, LazyRows) else np.asarray(rows)
-    if given.ndim != 2 or labels.shape != given.shape[:1]:
-        raise UserError(f"pooled: expected rows [n, d], n identities, got {given.shape} and {labels.shape}")
-    first, person = _people(labels)
-    return _template_sums(LazyRows.of(given), person) / np.bincount(person)[:, None], labels[first]
+    given, people = checked(rows, "rows"), labels("identities", identities)[0]
+    if len(people) != len(given):
+        raise UserError(f"pooled: expected one identity for each of {len(given)} rows, got {len(people)}")
+    first, person = _people(people)
+    return _template_sums(given, person) / np.bincount(person)[:, None], people[first]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,16 +77,16 @@ class Gallery:
         images = checked(gallery, "gallery", plan.gallery)
         if templates == "all":
             return cls(images, plan, images)
-        labels = plan.gallery_codes
-        chosen, person = _people(labels)
-        place = np.full(len(labels) + 1, -1)  # the last one stands for −1, no same image
+        codes = plan.gallery_codes
+        chosen, person = _people(codes)
+        place = np.full(len(codes) + 1, -1)  # the last one stands for −1, no same image
         if templates == "first":
             place[chosen] = np.arange(len(chosen))
             rows, groups = images.select(chosen), None
         else:
             place[:-1] = person
-            rows, groups = LazyRows.of(pooled(images, labels)[0]), (person, plan.own)
-        searched = EvaluationPlan.of(plan.probe_codes, labels[chosen], own=place[plan.own])
+            rows, groups = LazyRows.of(pooled(images, codes)[0]), (person, plan.own)
+        searched = EvaluationPlan.of(plan.probe_codes, codes[chosen], own=place[plan.own])
         return cls(rows, searched, images, groups)
 
     def leave_one_out_scores(self, probes: LazyRows) -> np.ndarray | None:
@@ -129,9 +133,9 @@ def identification_without_own(
     return Identification(probe, rank, precision, cut, *shares(rank, ranks, cmc))
 
 
-def _people(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _people(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First row of each person and each row's person number, both in order of first appearance."""
-    _, index, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    _, index, inverse = np.unique(codes, return_index=True, return_inverse=True)
     rank = np.empty(len(index), np.int64)
     rank[np.argsort(index)] = np.arange(len(index))
     return np.sort(index), rank[inverse]

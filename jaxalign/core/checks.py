@@ -8,6 +8,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.names import labels
 from jaxalign.core.rows import LazyRows
 
 
@@ -172,8 +173,8 @@ def whitening_settings(whitening: object, weighting: object, shrinkage: object) 
 
 
 def identities(values: ArrayLike, rows: int) -> np.ndarray:
-    """The identity of each row, shape [rows], of any type that can be compared."""
-    array = array_of(values, "identities")
+    """The identity of each row, shape [rows]: text in its normal form, or numbers; see ``names.labels``."""
+    array = labels("identities", values)[0]  # pyright: ignore
     if array.shape != (rows,):
         raise UserError(f"identities: expected one identity for each of {rows} rows, got shape {array.shape}")
     return array

@@ -13,3 +13,7 @@ class UnknownNameError(UserError, KeyError):
     """A name that is not there; also a ``KeyError``, as mappings promise."""
 
     __str__ = Exception.__str__
+
+
+class UserNote(UserWarning):
+    """Something in a user's data that is worth knowing and stops nothing; the commands print it as ``note: ...``."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.names import labels
 
 Places = dict[int, list[tuple[str, int]]]  # for each number of rows, the axes and units where it occurs
 
@@ -68,8 +69,9 @@ def without_people(identities: ArrayLike, others: ArrayLike) -> tuple[np.ndarray
     Raises:
       UserError: fewer than two people are left.
     """
-    people, person = _people(identities)
-    known = np.isin(people, np.asarray(others))
+    mine, theirs = labels("identities", identities, others)  # pyright: ignore
+    people, person = _people(mine)
+    known = np.isin(people, theirs)
     if np.sum(~known) < 2:
         raise UserError(
             f"of {len(people):,} people {np.sum(known):,} have the name of one who is tested, which leaves fewer than "
@@ -208,10 +210,7 @@ def distinct(axes: Iterable[tuple[str, Growth, Sequence[int]]]) -> list[tuple[Gr
 
 def _people(identities: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The people sorted by name, and the index of each row's person among them."""
-    identities = np.asarray(identities)
-    if identities.ndim != 1 or len(identities) == 0:
-        raise UserError(f"identities must be a list of one person per row, got shape {identities.shape}.")
-    people, person = np.unique(identities, return_inverse=True)
+    people, person = np.unique(labels("identities", identities)[0], return_inverse=True)  # pyright: ignore
     return people, person.astype(np.int64)
 
 

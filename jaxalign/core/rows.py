@@ -115,9 +115,30 @@ class LazyRows:
         return rows
 
 
+def in_range(rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Rows whose squares neither overflow nor vanish: those that are extreme, times a power of two, which is exact.
+
+    Processors and compilers may take the smallest numbers, subnormal ones, for 0; after scaling there are none that
+    count. Shape [n, d]; ``rows`` themselves where none is extreme, else a copy, or ``out``.
+    """
+    if not rows.size:
+        return rows
+    largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    limit = np.finfo(rows.dtype).maxexp // 4
+    extreme = np.isfinite(largest) & (largest > 0)
+    extreme &= (largest > 2.0**limit) | (largest < 2.0**-limit)
+    if not extreme.any():
+        return rows
+    scaled = rows.copy() if out is None else out
+    scaled[extreme] = np.ldexp(rows[extreme], -np.frexp(largest[extreme])[1][:, None])
+    return scaled
+
+
 def unit_rows(rows: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1 in float64; rows of zeros stay zero. Shape [c, d], float64."""
     wide = np.asarray(rows, np.float64)
+    if np.asarray(rows).dtype.itemsize >= 8:  # squares of smaller types stay within float64
+        wide = in_range(wide)
     length = np.linalg.norm(wide, axis=1, keepdims=True)
     return wide / np.where(length == 0, 1, length)
 

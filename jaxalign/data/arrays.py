@@ -7,6 +7,7 @@ them, so that nobody takes the bits for whole numbers; the manifest says what th
 
 import hashlib
 import pathlib
+import tokenize
 from collections.abc import Iterable, Iterator
 from typing import IO
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import regular_file
 from jaxalign.data.manifest import FILE, EncoderEntry
 
 CHUNK_BYTES = 1 << 24
@@ -103,6 +105,8 @@ def open_array(
       UserError: the file is missing, cut short, of another shape or type, holds objects, or (``verify``) was altered.
     """
     path = directory / f"{name}.npy"
+    if path.exists():
+        regular_file(path, f"the embeddings of {name!r}")
     try:
         problem, offset = _problem(path, entry, rows)
         digest = sha256(path) if problem or verify else entry.sha256
@@ -137,7 +141,15 @@ def _problem(path: pathlib.Path, entry: EncoderEntry, rows: int) -> tuple[str, i
             version = npy.read_magic(file)
             read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
             shape, fortran_order, dtype = read(file)
-        except (ValueError, KeyError):
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            SyntaxError,
+            RecursionError,
+            MemoryError,
+            tokenize.TokenError,
+        ):
             return "is not a .npy file or its beginning is damaged", 0
         offset = file.tell()
     if dtype.hasobject:

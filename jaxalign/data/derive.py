@@ -41,7 +41,7 @@ def write_derived(
     Raises:
       UserError: something is there already, the name or a value cannot be stored, or the disk refuses.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     check = functools.partial(require_free, path, overwrite)
     check()
     check_new_names([name])

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxalign.core.checks import is_whole
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import read_json
 from jaxalign.data.atomic import write_atomically
 
 FILE = "manifest.json"
@@ -48,14 +49,9 @@ class Manifest:
             raise UserError(f"there is no store at {directory}.")
         if not directory.is_dir():
             raise UserError(f"{directory} is a file; a store is a directory that holds {FILE}.")
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{directory} is not a store: {path} is missing.") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UserError(f"{path} is damaged: it is not JSON ({error}).") from error
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        if not path.exists():
+            raise UserError(f"{directory} is not a store: {path} is missing.")
+        content = read_json(path, "the manifest of a store")
         return _parse(content, path)
 
     def write(self, directory: pathlib.Path) -> None:
@@ -138,7 +134,8 @@ def _entry(name: str, entry: Any, path: pathlib.Path) -> EncoderEntry:
     known = ", ".join(DTYPES)
     checks = {
         f'"dim" of encoder {name!r} must be 1 or more, it is {dim!r}': is_whole(dim, 1),
-        f'"dtype" of encoder {name!r} must be one of {known}; it is {dtype!r}': dtype in DTYPES,
+        f'"dtype" of encoder {name!r} must be one of {known}; it is {dtype!r}': isinstance(dtype, str)
+        and dtype in DTYPES,
         f'"sha256" of encoder {name!r} must be 64 hexadecimal digits': _is_digest(digest),
     }
     _require(checks, path)

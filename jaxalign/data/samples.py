@@ -7,6 +7,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import first_line, regular_file, require_memory
+from jaxalign.core.names import normal_name, normal_names
 
 if TYPE_CHECKING:
     import pyarrow
@@ -16,7 +18,9 @@ REQUIRED = ("sample_id", "identity")
 
 
 def text_column(values: Any, what: str) -> np.ndarray:
-    """Names (text or whole numbers, shape [n]) as an array of text; whole numbers become their digits.
+    """Names (text or whole numbers, shape [n]) as an array of text in its normal form; numbers become their digits.
+
+    A ``UserNote`` warns where names that look alike become one.
 
     Raises:
       UserError: one is missing or empty, or they are something else; the message names ``what`` they are.
@@ -27,13 +31,14 @@ def text_column(values: Any, what: str) -> np.ndarray:
         raise UserError(f"{what}: expected text or whole numbers, got {values.dtype}.")
     # Not through an array: it would drop a NUL at the end of a text and turn numbers among texts into texts.
     texts = [_text(value, what) for value in (values.tolist() if hasattr(values, "tolist") else values)]
-    missing = [row for row, text in enumerate(texts) if not text.strip()]
+    if any("\0" in text for text in texts):
+        raise UserError(f"{what}: a name holds a NUL character.")
+    texts = normal_names(texts, f"names ({what})")
+    missing = [row for row, text in enumerate(texts) if not text]
     if missing:
         raise UserError(
             f"{what} is missing in {_count(len(missing), 'row')} of {len(texts):,} (first: row {missing[0]})."
         )
-    if any("\0" in text for text in texts):
-        raise UserError(f"{what}: a name holds a NUL character.")
     return np.array(texts)
 
 
@@ -103,7 +108,7 @@ def read_table(directory: pathlib.Path, rows: int, store: str) -> "pyarrow.Table
         )
     for name in REQUIRED:
         text_column(table[name].to_pylist(), f"{store}: {path}: {name}")
-    require_unique(column(table, "sample_id"), f"{store}: {path}")
+    require_unique(names(table, "sample_id"), f"{store}: {path}")
     return table
 
 
@@ -113,9 +118,19 @@ def read_parquet(path: pathlib.Path, refusal: str) -> "pyarrow.Table":
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path).read()
-    except (pyarrow.ArrowException, OSError) as error:
+        with pyarrow.parquet.ParquetFile(regular_file(path, "a Parquet file")) as file:
+            groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+            columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+            require_memory(
+                path, sum(max(part.total_uncompressed_size, 8 * part.num_values) for part in columns)
+            )
+            table = file.read()
+        table.validate(full=True)
+    except UserError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
         raise UserError(f"{refusal} ({first_line(error)}).") from error
+    return table
 
 
 def column(table: "pyarrow.Table", name: str) -> np.ndarray:
@@ -125,6 +140,11 @@ def column(table: "pyarrow.Table", name: str) -> np.ndarray:
         texts = values.to_pylist()
         return np.array(texts, dtype=object if None in texts else str)
     return values.to_numpy(zero_copy_only=False)
+
+
+def names(table: "pyarrow.Table", name: str) -> np.ndarray:
+    """A column of names in their normal form, shape [n]."""
+    return np.array([normal_name(text) for text in table[name].to_pylist()])
 
 
 def _is_text(kind: "pyarrow.DataType") -> bool:
@@ -142,15 +162,12 @@ def _text(value: Any, what: str) -> str:
             return value.decode()
         except UnicodeDecodeError as error:
             raise UserError(f"{what}: {value!r} is not text in UTF-8.") from error
-    if isinstance(value, str) or (isinstance(value, int | np.integer) and not isinstance(value, bool)):
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and abs(value) < 2**64:
         return str(value)
     raise UserError(f"{what}: expected text or whole numbers, got {value!r}.")
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or the name of its class."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

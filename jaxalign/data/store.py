@@ -59,8 +59,8 @@ class EmbeddingStore:
         self.dims = {name: manifest.encoders[name].dim for name in mapped}
         self.checksums = {name: manifest.encoders[name].sha256 for name in mapped}
         self.info = types.MappingProxyType({name: manifest.encoders[name].info for name in mapped})
-        self.sample_ids = samples.column(table, "sample_id")
-        self.identities = samples.column(table, "identity")
+        self.sample_ids = samples.names(table, "sample_id")
+        self.identities = samples.names(table, "identity")
         self.table = table
         self._mapped = dict(mapped)
 
@@ -78,7 +78,7 @@ class EmbeddingStore:
         Raises:
           UserError: a file is missing, cut short or altered, or there is no such encoder.
         """
-        path = pathlib.Path(path)
+        path = pathlib.Path(path).expanduser()
         manifest = Manifest.read(path)
         store = f"store {manifest.dataset!r}"
         names = _chosen(encoders, manifest, store)
@@ -123,7 +123,7 @@ class EmbeddingStore:
         Raises:
           UserError: the arrays do not fit each other, something is there already, or the disk refuses.
         """
-        path = pathlib.Path(path)
+        path = pathlib.Path(path).expanduser()
         check = functools.partial(require_free, path, overwrite)
         check()
         people = samples.text_column(identities, "identity")

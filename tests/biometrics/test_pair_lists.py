@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxalign.biometrics.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
-from jaxalign.core.errors import UserError
+from jaxalign.core.errors import UserError, UserNote
 from jaxalign.core.people import published_split
 from jaxalign.data import EmbeddingStore
 
@@ -99,7 +99,7 @@ REFUSED = {
         (LIST.replace("Bo\t10\tCy_Jr.\t1", "Bo\t10\tBo\t1"), "line 3"),
         (LIST.replace("Bo\t1\t10", "Bo\t1\t1"), "line 4"),
         (b"2\t1\n\xff\xfe\n", "UTF-8"),
-        (None, "cannot be read: No such file"),
+        (None, "is missing"),
     ],
     read_pairs_csv: [
         ("", "columns left,right"),
@@ -188,3 +188,14 @@ def test_published_sample_of_lfw_dev_has_the_genuine_pairs_of_the_reference(shar
 def test_published_sample_refuses(identities, seed, sentence):
     with pytest.raises(UserError, match=sentence):
         published_pairs(identities, seed)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_lists_of_pairs_as_other_programs_write_them(tmp_path, separator):
+    names, people = ["a/1.jpg", "a/2.jpg", "b/1.jpg"], ["Ann", "Ann ", "Bo"]
+    lines = [("left", "right"), ("a\\1.jpg", " a/2.jpg"), ("a/1.jpg", "b/1.jpg\u200b")]
+    text = "\ufeff" + "\r\n".join(separator.join(line) for line in lines)
+    (tmp_path / "pairs.csv").write_text(text, encoding="utf-8")
+    with pytest.warns(UserNote, match="3 identities are 2"):
+        pairs = read_pairs_csv(tmp_path / "pairs.csv", people, names)
+    assert pairs.genuine.tolist() == [True, False]

@@ -132,8 +132,8 @@ def test_rows_go_person_by_person_in_order_of_first_appearance():
 @pytest.mark.parametrize(
     ("function", "arguments", "words"),
     [
-        (published_split, ([], 1), "one person per row"),
-        (published_split, ([["a", "b"]], 1), "one person per row"),
+        (published_split, ([], 1), "one label for each row"),
+        (published_split, ([["a", "b"]], 1), "one label for each row"),
         (published_split, (["a", "b"], -1), "seed"),
         (published_split, (["a", "b"], 2**32), "seed"),
         (published_split, (["a", "b"], 1, 0.0), "between 0 and 1"),

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from jaxalign.core.errors import UserError
+from jaxalign.core.errors import UserError, UserNote
+from jaxalign.core.names import normal_name
 from jaxalign.data import EmbeddingStore
 from jaxalign.data import arrays as array_files
 from jaxalign.data import manifest as manifest_file
@@ -23,7 +24,7 @@ ROWS = 7
 ZEROS = np.zeros((ROWS, 2))
 IDENTITIES = ["ann", "bo", "ann", "cy", "bo", "ann", "cy"]
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
-REAL_NAMES = NAMES.filter(lambda name: name.strip() != "")
+REAL_NAMES = NAMES.map(normal_name).filter(bool)
 
 
 def clouds(rows=ROWS):
@@ -500,3 +501,32 @@ def test_real_stores_open(shared, name, rows, people):
         assert store[encoder].shape == (rows, width)
         array = np.load(store.path / f"{encoder}.npy", allow_pickle=False)
         np.testing.assert_array_equal(store[encoder], array)
+
+
+def test_overwriting_leaves_a_store_with_other_files_in_it_alone(store):
+    (store.path / "notes.txt").write_text("mine")
+    before = listing(store.path)
+    with pytest.raises(UserError, match="besides a store .notes.txt"):
+        EmbeddingStore.create(store.path, clouds(), IDENTITIES, overwrite=True)
+    assert listing(store.path) == before
+
+
+def test_home_is_expanded_in_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = EmbeddingStore.create("~/toy", clouds(), IDENTITIES)
+    assert made.path == tmp_path / "toy"
+    assert EmbeddingStore.open("~/toy").rows == ROWS
+
+
+def test_names_are_stored_and_read_in_one_form(tmp_path):
+    people = ["Zoë", "Zoe\u0308", "Zoë ", "Ann", "Ann\u200b", "Ann", "Ann"]
+    with pytest.warns(UserNote, match="5 names .identity. are 2"):
+        made = EmbeddingStore.create(tmp_path / "toy", clouds(), people)
+    assert made.identities.tolist() == ["Zoë"] * 3 + ["Ann"] * 4
+
+
+@pytest.mark.parametrize("people", [["a"] * 6 + [None], ["a"] * 6 + ["\u200b "], ["a"] * 6 + [10**5000]])
+def test_people_that_are_missing_or_no_names_are_refused(tmp_path, people):
+    with pytest.raises(UserError, match="identity"):
+        EmbeddingStore.create(tmp_path / "toy", clouds(), people)
+    assert not (tmp_path / "toy").exists()

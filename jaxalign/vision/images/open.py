@@ -1,6 +1,5 @@
 """Opens photographs by a source string: folders, CSV files, Hugging Face data sets, synthetic faces."""
 
-import csv
 import functools
 import os
 import pathlib
@@ -11,8 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import csv_lines, read_text
+from jaxalign.core.names import normal_name, note_joined
+from jaxalign.data.readers.samples import IDENTITY_NAMES, SAMPLE_NAMES, find, slashed
 from jaxalign.vision.images.hub import HubSource
-from jaxalign.vision.images.landmarks import five_points, landmark_columns, reading
+from jaxalign.vision.images.landmarks import five_points, landmark_columns
 from jaxalign.vision.images.source import (
     ImageSource,
     Picture,
@@ -26,9 +28,11 @@ from jaxalign.vision.images.source import (
 class CsvSource:
     """Photographs listed in a CSV file whose first line names the columns.
 
-    Columns ``path`` (relative to the file's folder, or absolute) and ``identity``; optional ``sample_id``, else the
-    path is the sample's name; optional landmarks, in one column ``landmarks`` or in ten (see ``landmark_columns``).
-    Other columns are passed over. The order is the file's. The data set is called like the file, without its suffix.
+    Columns ``path`` (relative to the file's folder, or absolute, with slashes or backslashes) and ``identity``, or the
+    other names that the importer knows; optional ``sample_id``, else the path is the sample's name; optional landmarks,
+    in one column ``landmarks`` or in ten (see ``landmark_columns``). Values are separated by commas, semicolons or
+    tabs. Other columns are passed over. The order is the file's. The data set is called like the file, without its
+    suffix.
     """
 
     def __init__(self, place: str, options: SourceOptions):
@@ -39,13 +43,15 @@ class CsvSource:
         self.dataset = path.stem
         records = _records(path)
         columns = list(records[0][1])
-        image = options.image_column or "path"
-        identity = options.identity_column or "identity"
-        sample_id = options.sample_id_column or ("sample_id" if "sample_id" in columns else image)
+        image = options.image_column or find(None, SAMPLE_NAMES[2:], columns) or "path"
+        identity = options.identity_column or find(None, IDENTITY_NAMES, columns) or "identity"
+        sample_id = options.sample_id_column or find(None, SAMPLE_NAMES[:2], columns) or image
         for name in (image, identity, sample_id):
             if name not in columns:
                 raise UserError(f"{path} has no column {name!r}; its first line names {', '.join(columns)}.")
         points = landmark_columns(columns, options.landmarks_column, str(path))
+        people = {record[identity]: normal_name(record[identity]) for _, record in records}
+        note_joined(people, f"people of {path}")
         self.samples: Sequence[Sample] = []
         self._landmarks: list[np.ndarray | None] = []
         lines: dict[str, int] = {}
@@ -56,7 +62,10 @@ class CsvSource:
                 if not record[name]:
                     raise UserError(f"{where}: the column {name} is empty.")
             file = os.path.join(path.parent, os.path.expanduser(record[image]))
-            sample = Sample(record[sample_id], record[identity], file)
+            if not os.path.isfile(file):
+                file = os.path.join(path.parent, os.path.expanduser(slashed(record[image])))
+            name = slashed(record[image]) if sample_id == image else record[sample_id]
+            sample = Sample(normal_name(name), people[record[identity]], file)
             if not os.path.isfile(file):
                 missing.append(f"{file} of line {line}")
             first = lines.setdefault(sample.sample_id, line)
@@ -66,9 +75,11 @@ class CsvSource:
             values = [record[name] for name in points]
             self._landmarks.append(five_points(values, where) if any(values) else None)
             self.samples.append(sample)
-        if missing:
+        if missing and options.bad_images == "fail":
             photographs = f"{len(missing):,} of its {len(records):,} photographs"
-            raise UserError(f"{path}: {photographs} are missing (first: {missing[0]}).")
+            raise UserError(
+                f"{path}: {photographs} are missing (first: {missing[0]}); bad_images=skip leaves them out."
+            )
         check_samples(self.samples, str(path))
 
     def pictures(self, start: int = 0) -> Iterator[Picture]:
@@ -80,17 +91,15 @@ class CsvSource:
 def _records(path: pathlib.Path) -> list[tuple[int, dict[str, str]]]:
     """The lines of the file by column, with their numbers."""
     records: list[tuple[int, dict[str, str]]] = []
-    with reading(path, f"the list of images {path}"), open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        header = [name.strip() for name in reader.fieldnames or ()]
-        if len(set(header)) < len(header):
-            raise UserError(f"{path}: two columns have one name: {', '.join(header)}.")
-        reader.fieldnames = header
-        for record in reader:
-            if None in record or None in record.values():
-                expected = f"{len(header)} values, as in the first line"
-                raise UserError(f"{path}, line {reader.line_num}: expected {expected}.")
-            records.append((reader.line_num, {name: value.strip() for name, value in record.items()}))
+    lines = csv_lines(read_text(path, "a list of images"), path)
+    header = [name.strip() for name in lines[0][1]] if lines else []
+    if len(set(header)) < len(header):
+        raise UserError(f"{path}: two columns have one name: {', '.join(header)}.")
+    for number, line in lines[1:]:
+        if len(line) != len(header):
+            expected = f"{len(header)} values, as in the first line"
+            raise UserError(f"{path}, line {number}: expected {expected}.")
+        records.append((number, {name: value.strip() for name, value in zip(header, line)}))
     if not records:
         expected = "a first line path,identity and one line for each"
         raise UserError(f"{path} lists no photographs; expected {expected}.")

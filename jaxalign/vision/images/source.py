@@ -76,6 +76,7 @@ class SourceOptions:
       config: of a hub data set that has several.
       revision: of a hub data set: a branch, a tag or a commit.
       streaming: read a hub data set while it comes in, without a copy on disk.
+      bad_images: "fail" refuses a list of which files are missing; "skip" leaves that to the reading of photographs.
     """
 
     image_column: str | None = None
@@ -86,11 +87,12 @@ class SourceOptions:
     config: str | None = None
     revision: str | None = None
     streaming: bool = False
+    bad_images: str = "fail"
 
     def refuse_all_but(self, known: Sequence[str], form: str) -> None:
         """Raises ``UserError`` for an option that is not among ``known``, which this kind of source does not have."""
         for field in dataclasses.fields(self):
-            if field.name not in known and getattr(self, field.name) != field.default:
+            if field.name not in (*known, "bad_images") and getattr(self, field.name) != field.default:
                 raise UserError(f"the option {field.name} means nothing to images given as {form}.")
 
 

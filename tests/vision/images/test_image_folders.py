@@ -194,7 +194,7 @@ CSV_ERRORS = {
     "no lines": ([], "lists no photographs"),
     "header only": ([HEAD], "lists no photographs"),
     "no identity": ([("path", "name"), GOOD], "has no column 'identity'; its first line names path, name"),
-    "no path": ([("file", "identity"), GOOD], "has no column 'path'"),
+    "no path": ([("photo", "identity"), GOOD], "has no column 'path'"),
     "missing files": ([HEAD, GOOD, ("p0/9.png", "b"), ("p0/8.png", "b")], MISSING),
     "a folder": ([HEAD, ("p0", "b")], "1 of its 1 photographs are missing"),
     "empty person": ([HEAD, GOOD, ("p1/0.png", " ")], "line 3: the column identity is empty"),
@@ -217,9 +217,9 @@ def test_csv_files_that_cannot_be_used(tmp_path: pathlib.Path, name: str) -> Non
 
 
 def test_csv_files_that_are_none(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UserError, match=r"none.csv cannot be read: No such file"):
+    with pytest.raises(UserError, match=r"none.csv is missing"):
         open_images(f"csv:{tmp_path}/none.csv")
-    with pytest.raises(UserError, match=r"is not a text file in UTF-8"):
+    with pytest.raises(UserError, match=r"is not a list of images in UTF-8"):
         open_images(f"csv:{write(tmp_path / 'a.png')}")
 
 
@@ -229,3 +229,32 @@ def test_real_photographs(shared: pathlib.Path) -> None:
     assert decode(next(att.pictures(100)).load()).shape == (160, 160, 3)
     lfw = open_images(f"folder:{shared / 'data' / 'lfw_photos'}")
     assert len(_ids(lfw)) == 480 and decode(next(lfw.pictures()).load()).shape == (250, 250, 3)
+
+
+WRITTEN = {
+    "semicolons": "\ufefffilename;label\np0\\0.png;Ann \np1/0.png;Bo\n",
+    "tabs": "image\tperson\np0/0.png\tAnn\np1/0.png\tBo\n",
+    "decomposed": "file,subject\np0/0.png,Ann\u200b\np1/0.png,Bo\n",
+}
+
+
+@pytest.mark.parametrize("content", WRITTEN.values(), ids=WRITTEN)
+def test_lists_as_programs_write_them(tmp_path: pathlib.Path, content: str) -> None:
+    for person in ("p0", "p1"):
+        write(tmp_path / person / "0.png")
+    (tmp_path / "list.csv").write_text(content, encoding="utf-8")
+    samples = open_images(f"csv:{tmp_path}/list.csv").samples
+    assert [(sample.sample_id, sample.identity) for sample in samples or ()] == [
+        ("p0/0.png", "Ann"),
+        ("p1/0.png", "Bo"),
+    ]
+
+
+def test_missing_files_of_a_list_are_left_to_skipping_where_that_is_asked_for(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "a.png")
+    (tmp_path / "list.csv").write_text("path,identity\na.png,Ann\nb.png,Bo\n")
+    with pytest.raises(UserError, match="1 of its 2 photographs are missing"):
+        open_images(f"csv:{tmp_path}/list.csv")
+    source = open_images(f"csv:{tmp_path}/list.csv", SourceOptions(bad_images="skip"))
+    with pytest.raises(OSError):
+        list(source.pictures())[1].load()

@@ -1,0 +1,291 @@
+"""Files of named arrays: .npy, .npz, safetensors, PyTorch, HDF5, MATLAB, and flat FAISS indexes.
+
+Of each file first the shapes are read, then, if it has room in memory, the array that is meant.
+"""
+
+import math
+import pathlib
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from numpy.lib import format as npy
+
+from jaxalign.core.errors import UserError
+from jaxalign.core.files import first_line, require_memory
+from jaxalign.data.readers.samples import IDENTITY_NAMES, SAMPLE_NAMES, Names, Samples, pick, split_columns
+
+PICKLED = "holds pickled Python objects, which are never read; save text with numpy.array(names, dtype=str)."
+HEADER_ERRORS = (ValueError, TypeError, KeyError, EOFError, OverflowError, SyntaxError, tokenize.TokenError)
+HEADER_ERRORS += (RecursionError, MemoryError)
+
+
+class Header(NamedTuple):
+    """An array that is not read yet."""
+
+    shape: tuple[int, ...]
+    itemsize: int
+    floating: bool = True
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return math.prod(self.shape) * self.itemsize
+
+
+Load = Callable[[str], np.ndarray]
+
+
+@contextmanager
+def explained(path: pathlib.Path, kind: str) -> Iterator[None]:
+    """Turns what a library raises on a damaged file, which none documents as narrower classes, into one sentence."""
+    try:
+        yield
+    except (UserError, ImportError):
+        raise
+    except Exception as error:
+        raise UserError(f"{path} is damaged or no {kind} file ({first_line(error)}).") from error
+
+
+def from_arrays(
+    headers: Mapping[str, Header], load: Load, path: pathlib.Path, key: str | None, names: Names
+) -> tuple[np.ndarray, Samples]:
+    """The array that is meant, and what the lists beside it say of its rows; vectors by name are one array."""
+    tables = [name for name, header in headers.items() if len(header.shape) == 2]
+    vectors = [name for name, header in headers.items() if len(header.shape) == 1 and header.floating]
+    known = {name.lower() for name in vectors} & {*IDENTITY_NAMES, *SAMPLE_NAMES}
+    if key is None and not tables and len(vectors) == len(headers) > 1 and not known:
+        widths = {headers[name].shape for name in vectors}
+        if len(widths) == 1:
+            require_memory(path, 2 * sum(headers[name].size for name in vectors))
+            return np.stack([load(name) for name in vectors]), split_columns(
+                {"path": np.array(vectors)}, path, Names()
+            )
+    chosen = pick(key, tables, headers, path)
+    require_memory(path, headers[chosen].size)
+    array = load(chosen)
+    return array, samples_of(headers, load, path, names, rows=len(array) if array.ndim else 0)
+
+
+def samples_of(
+    headers: Mapping[str, Header], load: Load, path: pathlib.Path, names: Names, rows: int | None = None
+) -> Samples:
+    """The lists of a file: those that name persons or samples, and others of ``rows`` values, or of any number."""
+    usual = {*IDENTITY_NAMES, *SAMPLE_NAMES}
+    asked = {names.identity, names.sample_id}
+    flat = [name for name, header in headers.items() if len(header.shape) == 1]
+    flat = [
+        name
+        for name in flat
+        if name in asked or name.lower() in usual or rows is None or headers[name].shape == (rows,)
+    ]
+    require_memory(path, sum(headers[name].size for name in flat))
+    return split_columns({name: load(name) for name in flat}, path, names)
+
+
+def read_npy(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """One array, memory-mapped."""
+    if key:
+        raise UserError(f"{path} holds one array without a name; leave '#{key}' out.")
+    with open(path, "rb") as file:
+        header = _npy_header(file, path, "")
+        length = file.tell() + header.size
+    if length != path.stat().st_size:
+        told = f"its first line announces {length:,} bytes, it has {path.stat().st_size:,}"
+        raise UserError(f"{path} is damaged or no .npy file ({told}).")
+    return npy.open_memmap(path, mode="r"), Samples()
+
+
+def _npy_header(file: IO[bytes], path: pathlib.Path, name: str) -> Header:
+    """Shape and type that a .npy file, or one within a .npz file, announces; the file then stands at the numbers."""
+    kind = ".npz" if name else ".npy"
+    try:
+        version = npy.read_magic(file)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
+    except HEADER_ERRORS as error:
+        raise UserError(f"{path} is damaged or no {kind} file ({name} {first_line(error)}).") from error
+    if dtype.hasobject:
+        raise UserError(f"{path} {PICKLED}")
+    if any(side < 0 for side in shape):
+        raise UserError(f"{path} is damaged or no {kind} file ({name} has the shape {shape}).")
+    return Header(shape, dtype.itemsize, dtype.kind in "fV")
+
+
+def read_npz(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """The array that is meant of a .npz file; the others are not read."""
+    with _open_npz(path) as (headers, load):
+        return from_arrays(headers, load, path, key, names)
+
+
+def npz_samples(path: pathlib.Path, names: Names) -> Samples:
+    """The lists of a .npz file."""
+    with _open_npz(path) as (headers, load):
+        return samples_of(headers, load, path, names)
+
+
+@contextmanager
+def _open_npz(path: pathlib.Path) -> Iterator[tuple[dict[str, Header], Load]]:
+    errors = (
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,
+        NotImplementedError,
+        EOFError,
+        OSError,
+        ValueError,
+    )
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is damaged or no .npz file.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            headers = {}
+            for name, info in members.items():
+                with archive.open(info) as file:
+                    headers[name] = _npy_header(file, path, info.filename)
+                    told = file.tell() + headers[name].size
+                if told != info.file_size:
+                    found = f"{info.filename} announces {told:,} bytes, it has {info.file_size:,}"
+                    raise UserError(f"{path} is damaged or no .npz file ({found}).")
+
+            def load(name: str) -> np.ndarray:
+                with archive.open(members[name]) as file:
+                    array = npy.read_array(file, allow_pickle=False)
+                    file.read(1)  # the checksum is compared at the end
+                    return array
+
+            yield headers, load
+    except UserError:
+        raise
+    except errors as error:
+        raise UserError(f"{path} is damaged or no .npz file ({first_line(error)}).") from error
+
+
+def read_safetensors(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """The tensor that is meant, or vectors by name."""
+    import safetensors
+
+    sizes = {
+        "F64": 8,
+        "I64": 8,
+        "U64": 8,
+        "F32": 4,
+        "I32": 4,
+        "U32": 4,
+        "F16": 2,
+        "BF16": 2,
+        "I16": 2,
+        "U16": 2,
+    }
+    with explained(path, "safetensors"), safetensors.safe_open(path, framework="numpy") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        headers = {
+            name: Header(tuple(part.get_shape()), sizes.get(part.get_dtype(), 1), "F" in part.get_dtype())
+            for name, part in slices.items()
+        }
+        return from_arrays(headers, file.get_tensor, path, key, names)
+
+
+def read_torch(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """A tensor, or a dictionary of tensors and of lists of text, saved by ``torch.save``; no code of it runs."""
+    import torch
+
+    with explained(path, "PyTorch"):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = content if isinstance(content, dict) else {"tensor": content}
+        values = {str(name): value for name, value in content.items()}
+        tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+        lists = {name: value for name, value in values.items() if isinstance(value, (list, tuple))}
+        headers = {
+            name: Header(tuple(t.shape), t.element_size(), t.is_floating_point())
+            for name, t in tensors.items()
+        } | {name: Header((len(value),), 64, False) for name, value in lists.items()}
+
+        def load(name: str) -> np.ndarray:
+            if name in lists:
+                return np.array(lists[name])
+            tensor = tensors[name].detach().contiguous()
+            if tensor.dtype == torch.bfloat16:
+                return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+            return tensor.numpy()
+
+        return from_arrays(headers, load, path, key, names)
+
+
+def read_hdf5(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """The data set that is meant, by its path in the file; data that lie in other files are not read."""
+    return _read_hdf5(path, key, names, transposed=False)
+
+
+def _read_hdf5(
+    path: pathlib.Path, key: str | None, names: Names, transposed: bool
+) -> tuple[np.ndarray, Samples]:
+    import h5py
+
+    with explained(path, "HDF5"), h5py.File(path, "r") as file:
+        found: dict[str, Any] = {}
+        file.visititems(
+            lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None
+        )
+        elsewhere = [name for name, data in found.items() if data.is_virtual or data.external]
+        if elsewhere:
+            raise UserError(f"{path}: {elsewhere[0]!r} lies in another file, which is not read.")
+        headers = {
+            name: Header(tuple(data.shape or ()), max(data.dtype.itemsize, 1), data.dtype.kind == "f")
+            for name, data in found.items()
+        }
+
+        def load(name: str) -> np.ndarray:
+            data = found[name]
+            array = np.asarray(data.asstr()[()] if h5py.check_string_dtype(data.dtype) else data[()])
+            return array.T if transposed else array
+
+        return from_arrays(headers, load, path, key, names)
+
+
+def read_matlab(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """The matrix that is meant of a .mat file; those of version 7.3 are HDF5 files."""
+    import scipy.io
+
+    with open(path, "rb") as file:
+        if file.read(128).startswith(b"MATLAB 7.3"):
+            return _read_hdf5(path, key, names, transposed=True)
+    with explained(path, ".mat"):
+        found = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(str(path))}
+        headers = {}
+        for name, (shape, kind) in found.items():
+            flat = len(shape) == 2 and min(shape) == 1
+            headers[name] = Header((max(shape),) if flat else tuple(shape), 8, kind in ("double", "single"))
+
+        def load(name: str) -> np.ndarray:
+            array = scipy.io.loadmat(str(path), variable_names=[name])[name]
+            if array.dtype == object:  # a cell for each text
+                return np.array([str(np.squeeze(cell)) for cell in array.ravel()])
+            return array.ravel() if len(headers[name].shape) == 1 else array
+
+        return from_arrays(headers, load, path, key, names)
+
+
+def read_faiss(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """The rows of a flat FAISS index, in its order."""
+    if key:
+        raise UserError(f"{path} holds one array without a name; leave '#{key}' out.")
+    import faiss
+
+    with open(path, "rb") as file:
+        head = file.read(16)
+    width, rows = struct.unpack("<iq", head[4:]) if len(head) == 16 else (0, 0)
+    if head[:4] not in (b"IxFI", b"IxF2", b"IxFl"):
+        raise UserError(f"{path} is no flat FAISS index; only those hold the embeddings as they were.")
+    if width < 1 or rows < 1 or not 0 <= path.stat().st_size - 4 * width * rows <= 4096:
+        raise UserError(f"{path} is damaged: {rows:,} rows of {width:,} do not fill its bytes.")
+    require_memory(path, 2 * 4 * width * rows)
+    with explained(path, "FAISS"):
+        return faiss.read_index(str(path)).reconstruct_n(0, rows), Samples()

@@ -1,0 +1,281 @@
+"""Files of tables: Parquet, Feather, CSV of floats, JSON, JSON lines, and data sets saved by ``datasets``."""
+
+import pathlib
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxalign.core.errors import UserError
+from jaxalign.core.files import csv_lines, first_line, parse_json, read_json, read_text, regular_file
+from jaxalign.data.readers.samples import (
+    IDENTITY_NAMES,
+    SAMPLE_NAMES,
+    Names,
+    Samples,
+    find,
+    listed,
+    pick,
+    split_columns,
+)
+from jaxalign.data.samples import column, read_parquet
+
+if TYPE_CHECKING:
+    import pyarrow
+
+NUMBERED = re.compile(r"(.*?)(\d+)")
+
+
+def read_parquet_embeddings(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """A column of lists of floats, or one column for each dimension."""
+    return from_table(_parquet(path), path, key, names)
+
+
+def parquet_samples(path: pathlib.Path, names: Names) -> Samples:
+    """The columns of a Parquet file that are no lists."""
+    return table_samples(_parquet(path), path, names)
+
+
+def _parquet(path: pathlib.Path) -> "pyarrow.Table":
+    return read_parquet(path, f"{path} is damaged or no Parquet file")
+
+
+def read_feather(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """As ``read_parquet_embeddings``, of a Feather (Arrow) file."""
+    return from_table(_feather(path), path, key, names)
+
+
+def feather_samples(path: pathlib.Path, names: Names) -> Samples:
+    """The columns of a Feather file that are no lists."""
+    return table_samples(_feather(path), path, names)
+
+
+def _feather(path: pathlib.Path) -> "pyarrow.Table":
+    import pyarrow
+    import pyarrow.feather
+
+    try:
+        table = pyarrow.feather.read_table(path, memory_map=False)
+        table.validate(full=True)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or no Feather file ({first_line(error)}).") from error
+    return table
+
+
+def read_saved_dataset(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """A data set of embeddings that ``datasets`` saved to a directory; ``key`` is a split, a column, or both: a/b."""
+    import pyarrow
+    import pyarrow.ipc
+
+    if (path / "dataset_dict.json").is_file():
+        splits = _listed_in(path / "dataset_dict.json", "splits")
+        split, _, column_name = (key or "").partition("/")
+        path, key = path / pick(split or None, splits, splits, path), column_name or None
+    if not (path / "state.json").is_file():
+        raise UserError(f"{path} is a directory, and not one that datasets' save_to_disk wrote.")
+    files = [entry.get("filename") for entry in _listed_in(path / "state.json", "_data_files", dict)]
+    if not files or not all(isinstance(name, str) and pathlib.Path(name).name == name for name in files):
+        raise UserError(f"{path / 'state.json'} is damaged: it names no files beside it.")
+    try:
+        tables = []
+        for name in files:
+            with (
+                pyarrow.OSFile(str(regular_file(path / name))) as file,
+                pyarrow.ipc.open_stream(file) as stream,
+            ):
+                tables.append(stream.read_all())
+        table = pyarrow.concat_tables(tables)
+        table.validate(full=True)
+    except UserError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or no saved data set ({first_line(error)}).") from error
+    return from_table(table, path, key, names)
+
+
+def _listed_in(file: pathlib.Path, name: str, kind: type = str) -> list[Any]:
+    """A list in a JSON file, of text or objects."""
+    content = read_json(file)
+    values = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+        raise UserError(f"{file} is damaged: {name!r} is no list.")
+    return values
+
+
+def read_csv_embeddings(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """A CSV or TSV file with one number a column, with or without a first line of names, and columns of text."""
+    import pyarrow
+
+    numbered = csv_lines(read_text(path, "a CSV file"), path)
+    if not numbered:
+        raise UserError(f"{path} is empty.")
+    lines = [line for _, line in numbered]
+    if any(_is_number(cell) for cell in lines[0]):
+        texts = [index for index, cell in enumerate(lines[0]) if not _is_number(cell)]
+        header = [f"dim_{index}" for index in range(len(lines[0]))]
+        for index, name in zip(texts, ("sample_id", "identity")):
+            header[index] = name
+    else:
+        header, lines = [name.strip() for name in lines[0]], lines[1:]
+    for number, line in enumerate(lines, 1):
+        if len(line) != len(header):
+            raise UserError(f"{path}: row {number} has {len(line)} values, expected {len(header)}.")
+    columns = {}
+    for index, name in enumerate(header):
+        cells = [line[index].strip() for line in lines]
+        try:
+            columns[name] = pyarrow.array(np.array(cells, np.float64))
+        except ValueError:
+            columns[name] = pyarrow.array(cells)
+    if len(columns) < len(header):
+        raise UserError(f"{path}: two columns have one name: {listed(header)}.")
+    return from_table(pyarrow.table(columns), path, key, names)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def read_json_embeddings(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """Vectors by name, columns by name, or a list of records."""
+    content = read_json(path)
+    if isinstance(content, dict) and content and all(isinstance(vector, list) for vector in content.values()):
+        known = find(None, (*IDENTITY_NAMES, *SAMPLE_NAMES), content)
+        nested = any(vector and isinstance(vector[0], list) for vector in content.values())
+        if known is None and not nested:
+            content = [{"path": name, "embedding": vector} for name, vector in content.items()]
+        elif len({len(values) for values in content.values()}) == 1:
+            content = [dict(zip(content, values)) for values in zip(*content.values())]
+    return _from_records(content, path, key, names)
+
+
+def read_json_lines(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """One record a line, such as {"path": ..., "embedding": [...]}."""
+    return _from_records(_json_lines(path), path, key, names)
+
+
+def json_lines_samples(path: pathlib.Path, names: Names) -> Samples:
+    """The columns of a file of JSON lines that are no lists."""
+    return table_samples(_record_table(_json_lines(path), path), path, names)
+
+
+def _json_lines(path: pathlib.Path) -> list[Any]:
+    lines = enumerate(read_text(path, "a file of JSON lines").split("\n"), 1)
+    return [parse_json(line, f"{path}, line {number}") for number, line in lines if line.strip()]
+
+
+def _from_records(
+    records: Any, path: pathlib.Path, key: str | None, names: Names
+) -> tuple[np.ndarray, Samples]:
+    return from_table(_record_table(records, path), path, key, names)
+
+
+def _record_table(records: Any, path: pathlib.Path) -> "pyarrow.Table":
+    import pyarrow
+
+    if (
+        not isinstance(records, list)
+        or not records
+        or not all(isinstance(record, dict) for record in records)
+    ):
+        raise UserError(f'{path}: expected records such as {{"path": "a.jpg", "embedding": [0.1, ...]}}.')
+    fields = list(records[0])
+    for number, record in enumerate(records, 1):
+        if record.keys() != records[0].keys():
+            raise UserError(f"{path}: record {number} has {listed(record)}, expected {listed(fields)}.")
+    columns = {}
+    for name in fields:
+        values = [record[name] for record in records]
+        if all(isinstance(value, list) for value in values):
+            values = [
+                [float(x) if isinstance(x, int) and not isinstance(x, bool) else x for x in v] for v in values
+            ]
+        try:
+            columns[name] = pyarrow.array(values)
+        except (pyarrow.ArrowException, OverflowError, UnicodeError) as error:
+            raise UserError(
+                f"{path}: {name!r} is not of one kind in all records ({first_line(error)})."
+            ) from error
+    return pyarrow.table(columns)
+
+
+def from_table(
+    table: "pyarrow.Table", path: pathlib.Path, key: str | None, names: Names
+) -> tuple[np.ndarray, Samples]:
+    """The embeddings of a table and the rest of its columns."""
+    import pyarrow.types as types
+
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise UserError(f"{path}: two columns have one name: {listed(twice)}.")
+    if table.num_rows == 0:
+        raise UserError(f"{path} has no rows.")
+    columns = [field for field in table.schema if _is_list(field.type)]
+    lists = [field.name for field in columns if types.is_floating(field.type.value_type)]
+    dimensions = [] if lists or key else _dimensions(table)
+    if dimensions:
+        holes = [name for name in dimensions if table[name].null_count]
+        if holes:
+            raise UserError(
+                f"{path}: column {holes[0]!r} has {table[holes[0]].null_count:,} rows without a number."
+            )
+        array = np.stack([table[name].to_numpy() for name in dimensions], axis=1)
+        return array, table_samples(table.drop_columns(dimensions), path, names)
+    name = pick(key, lists, table.column_names, path)
+    if name not in lists:
+        kind = table.schema.field(name).type
+        raise UserError(f"{path}: column {name!r} must hold lists of floats, it holds {kind}.")
+    return _rows_of_lists(table[name], name, path), table_samples(table, path, names)
+
+
+def _dimensions(table: "pyarrow.Table") -> list[str]:
+    """The columns of one number each that are an embedding: those called alike and numbered, or all floats."""
+    import pyarrow.types as types
+
+    usual = {*IDENTITY_NAMES, *SAMPLE_NAMES}
+    floats = [f.name for f in table.schema if types.is_floating(f.type) and f.name.lower() not in usual]
+    groups: dict[str, list[str]] = {}
+    for name in floats:
+        found = NUMBERED.fullmatch(name)
+        if found:
+            groups.setdefault(found[1], []).append(name)
+    largest = max(groups.values(), key=len, default=[])
+    if len(largest) > 1:
+        return sorted(largest, key=lambda name: int(NUMBERED.fullmatch(name)[2]))  # pyright: ignore
+    return floats if len(floats) > 1 else []
+
+
+def _rows_of_lists(values: Any, name: str, path: pathlib.Path) -> np.ndarray:
+    """A column of lists of equal length as an array [n, d]."""
+    import pyarrow.compute as compute
+
+    if values.null_count:
+        row = np.flatnonzero(values.is_null().to_numpy())[0]
+        raise UserError(
+            f"{path}: column {name!r} has no list in {values.null_count:,} rows (first: row {row})."
+        )
+    widths = compute.call_function("list_value_length", [values]).to_numpy()
+    other = np.flatnonzero(widths != widths[0])
+    if len(other):
+        raise UserError(
+            f"{path}: column {name!r} has lists of different length: {widths[0]} in row 0, "
+            f"{widths[other[0]]} in row {other[0]}."
+        )
+    flat = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in values.chunks])
+    return flat.reshape(len(widths), -1)
+
+
+def table_samples(table: "pyarrow.Table", path: pathlib.Path, names: Names) -> Samples:
+    """The columns of a table that are no lists."""
+    flat = [field.name for field in table.schema if not _is_list(field.type)]
+    return split_columns({name: column(table, name) for name in flat}, path, names)
+
+
+def _is_list(kind: "pyarrow.DataType") -> bool:
+    import pyarrow.types as types
+
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)

@@ -1,0 +1,264 @@
+"""Files of other programs: what each holds is what is read, and a damaged one is one sentence."""
+
+import json
+import os
+import pathlib
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pyarrow
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+import safetensors.numpy
+
+from jaxalign import UserError
+from jaxalign.data.readers import read_embeddings, read_samples
+
+A = np.random.RandomState(0).standard_normal((6, 4)).astype(np.float32)
+NAMES = [f"{person}/{row}.jpg" for row, person in enumerate("aabbcc")]
+PEOPLE = list("aabbcc")
+LISTS = pyarrow.array(A.tolist(), pyarrow.list_(pyarrow.float32()))
+BY_NAME = dict(zip(NAMES, A))
+
+
+def table(**columns):
+    return pyarrow.table({"path": NAMES, "label": PEOPLE, "age": list(range(6)), **columns})
+
+
+def lines(separator=",", header=True, kept=4):
+    named = [separator.join(["file", "person", *(f"e{i}" for i in range(kept))])] if header else []
+    rows = [separator.join([n, p, *map(repr, map(float, row))]) for n, p, row in zip(NAMES, PEOPLE, A)]
+    return "\n".join([*named, *rows])
+
+
+def write_torch(content):
+    def write(path):
+        torch = pytest.importorskip("torch")
+        tensors = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in content.items()}
+        torch.save(tensors if len(content) > 1 else tensors["x"], path)
+
+    return write
+
+
+def write_hdf5(path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("face/embeddings", data=A, compression="gzip")
+        file["path"], file["label"] = NAMES, PEOPLE
+
+
+def write_matlab(path):
+    scipy_io = pytest.importorskip("scipy.io")
+    scipy_io.savemat(path, {"x": A, "path": np.array(NAMES, object), "label": np.array(PEOPLE, object)})
+
+
+def write_faiss(path):
+    faiss = pytest.importorskip("faiss")
+    index = faiss.IndexFlatIP(4)
+    index.add(A)
+    faiss.write_index(index, str(path))
+
+
+def write_dataset(path):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"path": NAMES, "label": PEOPLE, "embedding": A.tolist()}).save_to_disk(
+        str(path)
+    )
+
+
+RECORDS = [{"path": n, "person": p, "normed_embedding": row.tolist()} for n, p, row in zip(NAMES, PEOPLE, A)]
+BOTH, NO_PEOPLE, ROWS_ONLY = (NAMES, PEOPLE), (NAMES, None), (None, None)
+FORMATS = {  # file: (what writes it, sample ids and people that it holds)
+    "a.npy": (lambda path: np.save(path, A), ROWS_ONLY),
+    "fortran.npy": (lambda path: np.save(path, np.asfortranarray(A)), ROWS_ONLY),
+    "a.npz": (lambda path: np.savez_compressed(path, x=A, path=NAMES, label=PEOPLE), BOTH),
+    "perkey.npz": (lambda path: np.savez(path, **BY_NAME), NO_PEOPLE),
+    "a.safetensors": (lambda path: safetensors.numpy.save_file({"x": A}, path), ROWS_ONLY),
+    "perkey.safetensors": (lambda path: safetensors.numpy.save_file(BY_NAME, path), NO_PEOPLE),
+    "lists.parquet": (lambda path: pyarrow.parquet.write_table(table(x=LISTS), path), BOTH),
+    "wide.parquet": (
+        lambda path: pyarrow.parquet.write_table(table(**{f"e{i}": A[:, i] for i in (3, 1, 0, 2)}), path),
+        BOTH,
+    ),
+    "lists.feather": (lambda path: pyarrow.feather.write_feather(table(x=LISTS), str(path)), BOTH),
+    "a.csv": (lambda path: path.write_text(lines()), BOTH),
+    "semicolon.csv": (lambda path: path.write_text("\ufeff" + lines(";")), BOTH),
+    "a.tsv": (lambda path: path.write_text(lines("\t")), BOTH),
+    "headless.csv": (
+        lambda path: path.write_text("\n".join(",".join(map(repr, r)) for r in A.tolist())),
+        ROWS_ONLY,
+    ),
+    "perkey.json": (
+        lambda path: path.write_text(json.dumps({n: r.tolist() for n, r in BY_NAME.items()})),
+        NO_PEOPLE,
+    ),
+    "columns.json": (
+        lambda path: path.write_text(json.dumps({"path": NAMES, "label": PEOPLE, "x": A.tolist()})),
+        BOTH,
+    ),
+    "records.json": (lambda path: path.write_text(json.dumps(RECORDS)), BOTH),
+    "a.jsonl": (lambda path: path.write_text("\n".join(map(json.dumps, RECORDS))), BOTH),
+    "a.pt": (write_torch({"x": A}), ROWS_ONLY),
+    "lists.pth": (write_torch({"x": A, "path": NAMES, "label": PEOPLE}), BOTH),
+    "perkey.pt": (write_torch(BY_NAME), NO_PEOPLE),
+    "a.h5": (write_hdf5, BOTH),
+    "a.mat": (write_matlab, BOTH),
+    "a.faiss": (write_faiss, ROWS_ONLY),
+    "saved": (write_dataset, BOTH),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_holds_the_same(tmp_path, name):
+    write, (samples, people) = FORMATS[name]
+    write(tmp_path / name)
+    array, found = read_embeddings(tmp_path / name)
+    assert np.array_equal(np.asarray(array, np.float32), A)
+    assert (None if found.sample_ids is None else found.sample_ids.tolist()) == samples
+    assert (None if found.identities is None else found.identities.tolist()) == people
+    if "age" in found.columns:
+        assert list(found.columns["age"]) == list(range(6))
+
+
+def test_bfloat16_tensors_keep_their_type(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save(torch.tensor(A).bfloat16(), tmp_path / "a.pt")
+    array, _ = read_embeddings(tmp_path / "a.pt")
+    assert array.dtype == ml_dtypes.bfloat16
+    assert np.array_equal(array, A.astype(ml_dtypes.bfloat16))
+
+
+def outcome(read, path):
+    """What is read, or None for a refusal in one sentence; any other exception passes through."""
+    try:
+        array, samples = read(path)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return None
+    return np.asarray(array).tobytes(), str(samples.sample_ids), str(samples.identities)
+
+
+CHECKED = {
+    "a.npz",
+    "perkey.npz",
+    "a.pt",
+    "lists.pth",
+    "perkey.pt",
+}  # zip files have a checksum of each member
+FUZZED = [name for name in FORMATS if name not in ("saved", "a.h5", "a.faiss", "a.mat", "fortran.npy")]
+
+
+@pytest.mark.parametrize("name", FUZZED)
+@pytest.mark.filterwarnings("ignore")
+def test_damage_is_one_sentence_or_the_same_rows(tmp_path, name):
+    FORMATS[name][0](tmp_path / name)
+    whole, path = (tmp_path / name).read_bytes(), tmp_path / f"damaged{pathlib.Path(name).suffix}"
+    expected = outcome(read_embeddings, tmp_path / name)
+    random = np.random.default_rng(0)
+    for trial in range(150):
+        content = bytearray(whole)
+        if trial % 3 == 0:
+            del content[random.integers(len(content)) :]
+        else:
+            for place in random.integers(len(content), size=1 + trial % 3):
+                content[place] ^= 1 << random.integers(8)
+        path.write_bytes(content)
+        found = outcome(read_embeddings, path)
+        if name in CHECKED and found is not None and name.endswith(".npz"):
+            assert found[0] == expected[0]
+
+
+DAMAGED = {
+    "bracket.npy": (lambda path: path.write_bytes(npy_with(b"(6, 4), }", b" 6, 4(, }")), "bracket.npy"),
+    "short.npy": (lambda path: path.write_bytes(npy_with(b"(6, 4)", b"(5, 4)")), "announces"),
+    "huge.npy": (
+        lambda path: path.write_bytes(npy_with(b"(6, 4), }          ", b"(600000000000, 4)} ")),
+        "huge.npy",
+    ),
+    "latin.csv": (lambda path: path.write_bytes("é,1,2".encode("latin-1")), "UTF-8"),
+    "deep.json": (lambda path: path.write_text("[" * 100_000), "not JSON"),
+    "digits.json": (lambda path: path.write_text('{"a": [' + "9" * 5000 + "]}"), "not JSON"),
+    "half.json": (lambda path: path.write_text('{"\\ud800": [1.0]}'), "not JSON"),
+    "ragged.json": (lambda path: path.write_text('{"a": [1.0], "b": [1.0, 2.0]}'), "different length"),
+    "twice.parquet": (
+        lambda path: pyarrow.parquet.write_table(pyarrow.table([LISTS, LISTS], ["x", "x"]), path),
+        "two columns have one name: x",
+    ),
+    "latin.parquet": (
+        lambda path: pyarrow.parquet.write_table(
+            table(x=LISTS, name=pyarrow.array([b"\xff"] * 6).view(pyarrow.utf8())), path
+        ),
+        "damaged",
+    ),
+    "a.pkl": (lambda path: path.write_bytes(b"\x80\x04N."), "convert it: python -c"),
+    "pipe.npy": (os.mkfifo, "a pipe"),
+    "pipe.csv": (os.mkfifo, "a pipe"),
+    "directory.npz": (lambda path: path.mkdir(), "a directory"),
+    "directory": (lambda path: path.mkdir(), "save_to_disk"),
+    "zero.npy": (lambda path: path.symlink_to("/dev/zero"), "a device"),
+    "ivf.faiss": (lambda path: path.write_bytes(b"IwFl" + bytes(100)), "no flat FAISS index"),
+    "many.npz": (lambda path: np.savez(path, **{f"k{i}": A for i in range(480)}), r"480 in all"),
+}
+
+
+def npy_with(old, new):
+    import io
+
+    file = io.BytesIO()
+    np.save(file, A)
+    content = file.getvalue()
+    assert old in content and len(old) == len(new)
+    return content.replace(old, new)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_cannot_be_read_is_one_sentence(tmp_path, name):
+    write, told = DAMAGED[name]
+    write(tmp_path / name)
+    with pytest.raises(UserError, match=told) as caught:
+        read_embeddings(tmp_path / name)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_only_the_array_that_is_named_is_read(tmp_path):
+    """A file of a few kilobytes whose other array would take a thousand gigabytes."""
+    path = tmp_path / "bomb.npz"
+    np.savez(path, emb=A)
+    head = npy_with(b"(6, 4), }             ", b"(250000000000,)}      "[:22].ljust(22))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("cut.npy", head)
+    with pytest.raises(UserError, match="cut.npy announces 1,000,000,000"):
+        read_embeddings(path, "emb")
+    zeros = tmp_path / "zeros.npz"
+    np.savez_compressed(zeros, emb=A, zeros=np.zeros((50_000, 100)))
+    array, _ = read_embeddings(zeros, "emb")
+    assert np.array_equal(array, A)
+
+
+def test_a_file_that_announces_more_than_memory_is_refused(tmp_path, monkeypatch):
+    from jaxalign.core import files
+
+    np.savez_compressed(tmp_path / "a.npz", emb=np.zeros((1000, 100)))
+    pyarrow.parquet.write_table(table(x=LISTS), tmp_path / "a.parquet")
+    monkeypatch.setattr(files, "available_memory", lambda: 100)
+    for name in ("a.npz", "a.parquet"):
+        with pytest.raises(UserError, match="GB of memory are free"):
+            read_embeddings(tmp_path / name)
+
+
+WRITTEN = {
+    "semicolon": "\ufefffilename;label;pose\na\\1.jpg;Ann ;left\nb\\1.jpg;Bo;right\n",
+    "tab": "image\tperson\tpose\na/1.jpg\tAnn\tleft\nb/1.jpg\t Bo\tright\n",
+    "decomposed": "file_name,subject,pose\na/1.jpg,Ann\u200b,left\nb/1.jpg,Bo,right\n",
+}
+
+
+@pytest.mark.parametrize("content", WRITTEN.values(), ids=WRITTEN)
+def test_lists_of_people_as_programs_write_them(tmp_path, content):
+    (tmp_path / "people.csv").write_text(content, encoding="utf-8")
+    samples = read_samples(tmp_path / "people.csv")
+    assert samples.sample_ids.tolist() == ["a/1.jpg", "b/1.jpg"]
+    assert samples.identities.tolist() == ["Ann", "Bo"]
+    assert samples.columns["pose"].tolist() == ["left", "right"]
