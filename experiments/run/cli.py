@@ -29,7 +29,7 @@ HOME = re.compile(r"(?<![^,:=])~(?=/|,|$)")  # at the start of a path
 NO_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory|can't start new thread|[Cc]annot allocate memory")
 ADVICE = "Take fewer encoders or photographs at once, or a machine or limit with more memory."
 GROUPS = {  # of the flags that several commands have, for --help
-    "Data": "store stores images models crop bad_images embedding_cache sources targets nonfinite",
+    "Data": "store stores images models crop bad_images identity_column embedding_cache sources targets nonfinite",
     "Fitting": "protocol methods l2 ranks loss steps fit_rank folds normalize seeds train_fraction",
     "Measuring": "measures rank_k fmr max_per_person own_photograph comparisons pair_list gallery controls intervals",
     "Output": "out overwrite curves heatmaps save_maps tables",
