@@ -163,8 +163,10 @@ def _text(value: Any, what: str) -> str:
             raise UserError(f"{what}: {value!r} is not text in UTF-8.") from error
     if isinstance(value, str):
         return value
-    if isinstance(value, int | np.integer) and not isinstance(value, bool) and abs(value) < 2**64:
-        return str(value)
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        if abs(int(value)) < 2**64:
+            return str(value)
+        raise UserError(f"{what}: expected text or whole numbers, got a number of more than 64 bits.")
     raise UserError(f"{what}: expected text or whole numbers, got {value!r}.")
 
 

@@ -114,7 +114,10 @@ DAMAGES = {
         "empty": (cut("manifest.json", 0), "{file} is damaged: it is not JSON"),
         "half": (cut("manifest.json", 100), "{file} is damaged: it is not JSON"),
         "deep": (overwrite("manifest.json", b"[" * 100000), "{file} is damaged: it is not JSON"),
-        "binary": (overwrite("manifest.json", b"\xff\xfe\x00"), "{file} is damaged: it is not JSON"),
+        "binary": (
+            overwrite("manifest.json", b"\xff\xfe\x00"),
+            "{file} is not the manifest of a store in UTF-8",
+        ),
         "another JSON": (overwrite("manifest.json", b"[1]"), "is not the manifest of a store"),
         "format": (set_field("format", "zarr"), "{file} is not the manifest of a store"),
         "version": (set_field("version", 2), "{file} has version 2; this program reads version 1."),
@@ -144,7 +147,7 @@ DAMAGES = {
     },
     "arcface.npy": {
         "missing": (unlink("arcface.npy"), "encoder 'arcface' is in manifest.json, but {file} is missing."),
-        "a directory": (make_directory, "store 'toy': {file} cannot be read: Is a directory."),
+        "a directory": (make_directory, "{file} is not a file but a directory"),
         "empty": (cut("arcface.npy", 0), "is not a .npy file or its beginning is damaged"),
         "half a header": (cut("arcface.npy", 60), "is not a .npy file or its beginning is damaged"),
         "header alone": (cut("arcface.npy", 128), "is cut short: 9 rows of 4 take 272 bytes, it has 128"),
