@@ -174,6 +174,8 @@ def whitening_settings(whitening: object, weighting: object, shrinkage: object) 
 
 def identities(values: ArrayLike, rows: int) -> np.ndarray:
     """The identity of each row, shape [rows]: text in its normal form, or numbers; see ``names.labels``."""
+    if isinstance(values, Tracer):
+        array_of(values, "identities")
     array = labels("identities", values)[0]  # pyright: ignore
     if array.shape != (rows,):
         raise UserError(f"identities: expected one identity for each of {rows} rows, got shape {array.shape}")
