@@ -13,17 +13,27 @@ options.
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from experiments.run import cli, flags
 from experiments.run.config import Compiling, PairwiseConfig
-from experiments.run.data import EmbeddingProgress, set_compilation_cache
+from experiments.run.data import (
+    EmbeddingProgress,
+    copies_notes,
+    crops_for,
+    image_numbers,
+    named_crop,
+    set_compilation_cache,
+)
 from experiments.run.progress import duration
 from jaxalign.core.errors import UserError
+from jaxalign.data import EmbeddingStore
 from jaxalign.data.manifest import DTYPES
 from jaxalign.vision.encoders import load_encoder
 from jaxalign.vision.extract import extract
-from jaxalign.vision.images import SourceOptions, open_images, parse_crop
+from jaxalign.vision.images import SourceOptions, open_images
 
 SOURCE_OPTIONS = [field.name for field in dataclasses.fields(SourceOptions)]
 FLAGS = flags.define(
@@ -54,7 +64,7 @@ def main(_: Sequence[str]) -> None:
     """Opens the photographs, loads the encoders, embeds."""
     started = time.monotonic()
     images, models, out = (flags.required(FLAGS, name) for name in ("images", "models", "out"))
-    crop = parse_crop(FLAGS.crop)
+    named = named_crop(FLAGS.crop)
     source = open_images(images, SourceOptions(**{name: getattr(FLAGS, name) for name in SOURCE_OPTIONS}))
     set_compilation_cache(FLAGS.compilation_cache)
     names = [name.strip() for name in models.split(",")]
@@ -63,13 +73,27 @@ def main(_: Sequence[str]) -> None:
     encoders = [load_encoder(name, batch_size=FLAGS.batch_size, dtype=FLAGS.precision) for name in names]
     report = EmbeddingProgress(source)
     with report.progress:
+        crop = crops_for(named, source, encoders, report.progress)
         options = {name: getattr(FLAGS, name) for name in ("dtype", "bad_images", "overwrite")}
+        options["nonfinite"] = "keep" if FLAGS.bad_images == "skip" else "fail"
         store = extract(source, encoders, out, crop=crop, progress=report, **options)
     skipped = f", {report.skipped:,} skipped" if report.skipped else ""
     print(
         f"{out}: {store.rows:,} photographs under {len(store.encoders)} encoders ({report.embedded:,} embedded now"
         f"{skipped}) in {duration(time.monotonic() - started)}."
     )
+    for note in notes(store):
+        print(f"note: {note}.")
+
+
+def notes(store: EmbeddingStore) -> Iterator[str]:
+    """What a user of a store of photographs must know."""
+    for name, rows in store.nonfinite_rows().items():
+        yield (
+            f"encoder {name!r} has {len(rows):,} rows of NaN or infinity (first: {store.sample_ids[rows[0]]}); "
+            "pairwise --nonfinite=drop leaves them out"
+        )
+    yield from copies_notes(image_numbers(store, np.arange(store.rows)), store.identities)
 
 
 if __name__ == "__main__":

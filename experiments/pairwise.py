@@ -30,7 +30,7 @@ from experiments.run.aligning import Aligning, empty_rows
 from experiments.run.analysis import Analysis, Job, describe
 from experiments.run.comparing import control_rows, views, write_extras
 from experiments.run.config import Compiling, Joining, PairwiseConfig
-from experiments.run.data import set_compilation_cache
+from experiments.run.data import copies_notes, set_compilation_cache
 from experiments.run.hosts import Parts, joined, open_data
 from experiments.run.measuring import Measuring
 from experiments.run.progress import Progress, duration
@@ -233,6 +233,7 @@ def warnings(run: Aligning) -> Iterator[str]:
     if used < total:
         why = "were dropped from every encoder, because of NaN, infinite or all-zero rows"
         yield f"{total - used:,} of {total:,} rows {why}"
+    yield from copies_notes(run.data.images, run.data.identities)
     if run.without_value:
         place, reason = next(iter(run.without_value.items()))
         first = f"{place.source} → {place.target} by {place.method}, seed {place.seed}: {reason}"

@@ -64,9 +64,9 @@ class NumpyEncoder:
         return np.stack(rows)
 
 
-def small(name: str = "small", scale: str = "1", killed_at: str = "0") -> NumpyEncoder:
-    """For ``python:numpy_encoders:small``."""
-    return NumpyEncoder(name, scale=float(scale), killed_at=int(killed_at))
+def small(name: str = "small", scale: str = "1") -> NumpyEncoder:
+    """For ``python:numpy_encoders:small``; the variable KILLED_AT is no setting of the encoder."""
+    return NumpyEncoder(name, scale=float(scale), killed_at=int(os.environ.get("KILLED_AT", "0")))
 
 
 def wide(called: str = "wide", dim: str = "9") -> NumpyEncoder:

@@ -228,6 +228,7 @@ def describe(data: Data) -> dict[str, Any]:
         "dataset": store.dataset,
         "rows": store.rows,
         "rows_used": len(data.rows),
+        "copies": data.copies,
         "dims": data.dims,
         "checksums": {name: store.checksums[name] for name in data.encoders},
     }

@@ -59,7 +59,8 @@ class PairwiseConfig:
     crop: str = flags.field(
         "none",
         "What to cut from each photograph before an encoder's own preprocessing: `none`, `center:0.6` (that share "
-        "of each side), `landmarks` or `landmarks:FILE.csv` (five points, aligned as for ArcFace).",
+        "of each side), `landmarks` or `landmarks:FILE.csv` (five points, aligned as for ArcFace), or `auto`: what "
+        "serves each encoder best on a sample.",
     )
     bad_images: str = flags.field(
         "fail", "Unreadable photographs stop the run or are left out and named.", choices=("fail", "skip")

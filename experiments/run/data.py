@@ -26,10 +26,13 @@ from jaxalign.core.people import Split, limit_per_person, published_split, requi
 from jaxalign.core.rows import LazyRows
 from jaxalign.data import EmbeddingStore, join
 from jaxalign.data.manifest import check_new_names
+from jaxalign.data.samples import DIGEST
 from jaxalign.moments.sharded import ShardedMoments
+from jaxalign.version import __version__
 
 if TYPE_CHECKING:  # imported where it is used: most runs read a store and need no encoders
-    from jaxalign.vision.images import BadImage, ImageSource, Sample
+    from jaxalign.vision.encoders import Encoder
+    from jaxalign.vision.images import BadImage, Crop, ImageSource
 
 PIXELS, PIXEL_MODEL = "pixels", "pixels:16"  # an encoder for a control, never one to align
 CHECKED_ROWS = 8192  # read at once in the search for NaN, infinity and zeros
@@ -45,6 +48,7 @@ class Data:
       rows: indices of the rows that every encoder can be compared on, ascending, shape [n].
       identities: of those rows, shape [n].
       normalize: "l2" or "none".
+      images: a number for each of those rows, equal for byte-identical photographs, shape [n]; None where unknown.
     """
 
     store: EmbeddingStore
@@ -52,6 +56,7 @@ class Data:
     rows: np.ndarray
     identities: np.ndarray
     normalize: str
+    images: np.ndarray | None = None
 
     @classmethod
     def open(cls, config: PairwiseConfig) -> "Data":
@@ -73,12 +78,17 @@ class Data:
             raise UserError(f"{called}: no row is left after dropping those that cannot be compared.")
         identities = np.asarray(store.identities)[rows]
         require_repeated_identities(identities, called)
-        return cls(store, encoders, rows, identities, config.protocol.normalize)
+        return cls(store, encoders, rows, identities, config.protocol.normalize, image_numbers(store, rows))
 
     @property
     def dims(self) -> dict[str, int]:
         """The width of each encoder to align."""
         return {name: self.store.dims[name] for name in self.encoders}
+
+    @property
+    def copies(self) -> int:
+        """The number of photographs that are copies of an earlier one of the same person."""
+        return 0 if self.images is None else count_copies(self.images, self.identities)[0]
 
     def only(self, encoders: Sequence[str]) -> "Data":
         """The same rows of only these encoders."""
@@ -137,6 +147,37 @@ def open_store(config: PairwiseConfig) -> EmbeddingStore:
     return join([*stores, cached_store(config, models)] if models else stores)
 
 
+def image_numbers(store: EmbeddingStore, rows: np.ndarray) -> np.ndarray | None:
+    """Of each row, a number that copies of its photograph share; None for a store without digests of photographs."""
+    if DIGEST not in store.columns:
+        return None
+    digests = store.column(DIGEST)[rows].tolist()
+    keys = [
+        str(row) if digest is None else str(digest).partition("-")[0] for row, digest in enumerate(digests)
+    ]
+    return np.unique(keys, return_inverse=True)[1]
+
+
+def count_copies(images: np.ndarray, identities: np.ndarray) -> tuple[int, int]:
+    """Photographs that are copies of another one of the same person, and those that several people have."""
+    _, person = np.unique(identities, return_inverse=True)
+    filed, counts = np.unique(np.stack([images, person], axis=1), axis=0, return_counts=True)
+    people_of = np.unique(filed[:, 0], return_counts=True)[1]
+    return int(np.sum(counts - 1)), int(np.sum(people_of > 1))
+
+
+def copies_notes(images: np.ndarray | None, identities: np.ndarray) -> Iterator[str]:
+    """A sentence on copies of photographs within a person, one on those across people."""
+    copies, shared = (0, 0) if images is None else count_copies(images, identities)
+    if copies:
+        yield (
+            f"{copies:,} of {len(identities):,} photographs are byte-identical copies of another one of the same "
+            "person; where the same image is excluded, its copies are too"
+        )
+    if shared:
+        yield f"{shared:,} photographs are byte-identical under several people; some of their people must be wrong"
+
+
 def prepared(rows: LazyRows, normalize: str) -> LazyRows:
     """Rows as float32; for "l2" scaled to length 1, which is computed in float64."""
     if normalize == "l2":
@@ -170,37 +211,63 @@ def describe_unusable(unusable: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> 
 def cached_store(config: PairwiseConfig, models: Sequence[str]) -> EmbeddingStore:
     """The store of a run's photographs under these encoders; embeds now what the cache lacks.
 
-    The cache has one directory for each set of photographs and crop, which holds one store for each set of encoders
-    that was missing in a run.
+    The cache has one directory for each set of photographs (what is in them and who, not only where they are) and
+    crop, which holds one store for each set of encoders that was missing in a run.
     """
     assert config.images is not None
     from jaxalign.vision.encoders import load_encoder
     from jaxalign.vision.extract import EncoderView, extract
-    from jaxalign.vision.images import SourceOptions, open_images, parse_crop
+    from jaxalign.vision.images import SourceOptions, open_images
 
     images, crop = config.images, config.crop
-    bad_images: Any = config.bad_images
+    bad_images = config.bad_images
     cache = cache_directory(config.embedding_cache, "embeddings")
     options = SourceOptions(identity_column=config.identity_column, bad_images=bad_images)
-    cut, source = parse_crop(crop), open_images(images, options)
+    named, source = named_crop(crop), open_images(images, options)
     encoders = [load_encoder(model) for model in models]
     check_new_names([encoder.name for encoder in encoders])
-    infos = {encoder.name: EncoderView(crop=cut, encoder=encoder).info() for encoder in encoders}
-    digest = _digest([images, crop, bad_images, *map(_state, source.samples or ())])
+    report = EmbeddingProgress(source)
+    cuts = crops_for(named, source, encoders, report.progress)
+    infos = {one.name: EncoderView(crop=cuts[one.name], encoder=one).info() for one in encoders}
+    digest = _digest([images, crop, bad_images, __version__, *_contents(source)])
     place = cache / f"{source.dataset}-{digest}"
     there = _embedded(place, infos)
     missing = [encoder for encoder in encoders if encoder.name not in there]
     if missing:
         new = place / _digest(json.dumps(infos[encoder.name], sort_keys=True) for encoder in missing)
-        report = EmbeddingProgress(source)
         with report.progress:
-            extract(source, missing, new, progress=report, crop=cut, bad_images=bad_images)
+            # Rows with NaN are for --nonfinite to judge, with those of other encoders.
+            new_cuts = {encoder.name: cuts[encoder.name] for encoder in missing}
+            how: Any = {"bad_images": bad_images, "nonfinite": "keep"}
+            extract(source, missing, new, progress=report, crop=new_cuts, **how)
         there |= {encoder.name: new for encoder in missing}
     stores = [
         EmbeddingStore.open(path, encoders=[name for name in there if there[name] == path], verify=False)
         for path in dict.fromkeys(there.values())
     ]
     return join(stores, encoders=list(infos))
+
+
+def named_crop(text: str) -> "Crop | None":
+    """The crop that ``--crop`` names; None for ``auto``."""
+    from jaxalign.vision.images import parse_crop
+
+    return None if text.strip() == "auto" else parse_crop(text)
+
+
+def crops_for(
+    named: "Crop | None", source: "ImageSource", encoders: Sequence["Encoder"], progress: Progress
+) -> dict[str, "Crop"]:
+    """The crop of each encoder: the one named, or where none is what serves each encoder best, which is told."""
+    if named is not None:
+        return {encoder.name: named for encoder in encoders}
+    from experiments.run.crops import choose_crops
+
+    progress.show("trying crops on a sample of the photographs")
+    chosen = choose_crops(source, encoders)
+    for name, choice in chosen.items():
+        progress.note(f"crop of {name}: {choice}")
+    return {name: choice.crop for name, choice in chosen.items()}
 
 
 def _embedded(place: pathlib.Path, infos: Mapping[str, Mapping[str, object]]) -> dict[str, pathlib.Path]:
@@ -218,12 +285,17 @@ def _digest(texts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
-def _state(sample: "Sample") -> str:
-    """A text that changes when the photograph's file does, so that embeddings of another file are not reused."""
-    if sample.path is None or not os.path.exists(sample.path):
-        return f"{sample.sample_id} {sample.identity}"
-    status = os.stat(sample.path)
-    return f"{sample.sample_id} {sample.identity} {sample.path} {status.st_size} {status.st_mtime_ns}"
+def _contents(source: "ImageSource") -> Iterator[str]:
+    """Lines that change when a photograph, its landmarks or its person changes, whatever dates its file has."""
+    from jaxalign.vision.images import SyntheticFaces, read_contents
+
+    if isinstance(source, SyntheticFaces):  # to draw them takes longer than to read files
+        yield source.fingerprint()
+        return
+    with contextlib.closing(read_contents(source)) as contents:
+        for content in contents:
+            digest = getattr(content, "digest", "cannot be read")
+            yield json.dumps([content.sample.sample_id, content.sample.identity, digest])
 
 
 class EmbeddingProgress:
@@ -234,6 +306,8 @@ class EmbeddingProgress:
         self.embedded = self.skipped = 0
         self._all = None if source.samples is None else len(source.samples)
         self._started = time.monotonic()
+        for note in getattr(source, "notes", ()):
+            self.progress.note(f"note: {note}.")
 
     def __call__(self, done: int, embedded: int, bad: Sequence["BadImage"]) -> None:
         """Takes the counts of ``extract``; shares and times leave out what an earlier run embedded."""

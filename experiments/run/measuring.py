@@ -67,6 +67,7 @@ class Measuring:
       split: indices among the usable rows.
       fold: of the training rows, where something is chosen by cross-validation; else None.
       identities: of the test rows, shape [m].
+      images: numbers of their images, equal for copies, shape [m]; None where they are not known.
       plan: what all evaluations of the test rows share; None where the gallery is not all of them.
       pairs: the comparisons of verification; None for all of them.
       resampling: of test people, the same for all that is measured; None where no intervals are asked for.
@@ -76,6 +77,7 @@ class Measuring:
     split: Split
     fold: np.ndarray | None
     identities: np.ndarray
+    images: np.ndarray | None
     plan: EvaluationPlan | None
     pairs: PairList | None
     resampling: Resampling | None = None
@@ -92,10 +94,11 @@ class Measuring:
             pairs = _listed_pairs(config.pair_list, data, split)
         elif config.protocol.comparisons == "balanced" and "verification" in config.measures:
             pairs = published_pairs(identities, seed)
-        plan = EvaluationPlan.of(identities) if config.gallery == "all" else None
+        images = None if data.images is None else data.images[split.test]
+        plan = EvaluationPlan.of(identities, images=images) if config.gallery == "all" else None
         if config.intervals and plan is not None:
             resampling = Resampling.of(plan, resamples=config.intervals, seed=seed)
-        return cls(config, split, folds_of(config, data, split), identities, plan, pairs, resampling)
+        return cls(config, split, folds_of(config, data, split), identities, images, plan, pairs, resampling)
 
     @property
     def seed(self) -> int:
@@ -134,6 +137,7 @@ class Measuring:
         config = self.config
         result = evaluate(
             *(left, right, self.identities if self.plan is None else self.plan),
+            images=self.images if self.plan is None else None,
             fmr=config.fmr,
             ranks=config.rank_k,
             measures=tuple(kind for kind in config.measures if kind != "verification" or self.pairs is None),

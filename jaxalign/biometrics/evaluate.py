@@ -138,6 +138,7 @@ def evaluate(
     gallery_identities: Labels | None = None,
     *,
     own: ArrayLike | None = None,
+    images: Labels | None = None,
     fmr: Sequence[float] = RATES,
     ranks: Sequence[int] = RANKS,
     cmc: int = 50,
@@ -162,11 +163,14 @@ def evaluate(
       probes, gallery: embeddings in one space, shapes [n, d] and [m, d], in memory, memory-mapped or ``LazyRows``.
       probe_identities: one label for each probe, text or numbers (a ``UserNote`` warns where names that differ in
         blanks around them, invisible characters or Unicode's form count as one); or an ``EvaluationPlan`` made once
-        for many evaluations of the same test set (``gallery_identities`` and ``own`` are then part of it).
+        for many evaluations of the same test set (``gallery_identities``, ``own`` and ``images`` are then part of
+        it).
       gallery_identities: one for each gallery row; the probes' own where not given.
       own: for each probe the gallery row that is the same image, −1 for none. Verification never compares an image with
         itself; identification is measured with it in the gallery and without. 0 ... n − 1 where
         ``gallery_identities`` is not given, else none.
+      images: where probes and gallery are the same images in the same order: a number or text for each of them, equal
+        for copies of one image. Copies of a probe's image that have its identity then count as the same image too.
       fmr: false match rates of the operating points.
       ranks, cmc: the ranks k, and the length of the CMC.
       measures: "identification", "verification" or both.
@@ -190,7 +194,7 @@ def evaluate(
     """
     _check_options(measures, own_photograph, ranks, cmc, zero_rows)
     rates, most = check_rates(fmr, least_false_matches), checks.positive(gallery_rows, "gallery_rows")
-    searched = Gallery.of(gallery, probe_identities, gallery_identities, own, templates)
+    searched = Gallery.of(gallery, probe_identities, gallery_identities, own, templates, images)
     left = inputs.checked(probes, "probes", searched.plan.probes)
     inputs.same_width(left, searched.rows)
     listed = None if pairs is None else checked_pairs(pairs, searched.plan.probes, len(searched.images))

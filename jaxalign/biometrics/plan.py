@@ -114,6 +114,7 @@ class EvaluationPlan:
     genuine_probe: np.ndarray
     genuine_gallery: np.ndarray
     genuine_own: np.ndarray  # whether both are the same image
+    image: np.ndarray  # the first gallery row that is the same image as each gallery row, shape [m]
     kept_scores: int  # test sets of up to so many scores are sorted, larger ones are counted
     _tilings: dict[tuple[int, int], Tiling] = dataclasses.field(default_factory=dict, repr=False)
 
@@ -124,6 +125,7 @@ class EvaluationPlan:
         gallery_identities: Sequence | np.ndarray | None = None,
         *,
         own: ArrayLike | None = None,
+        images: Sequence | np.ndarray | None = None,
         kept_scores: int | None = None,
     ) -> Self:
         """Lays out a test set.
@@ -133,6 +135,8 @@ class EvaluationPlan:
           gallery_identities: one for each gallery row, length m, of the same kind; the probes' own where not given.
           own: for each probe the gallery row that is the same image, −1 for none; 0 ... n − 1 where
             ``gallery_identities`` is not given, else none.
+          images: an image's number or name for each row, length n: rows of one person with the same are copies of one
+            image. Instead of ``gallery_identities`` and ``own``.
           kept_scores: test sets of up to so many scores are sorted in memory (128 MiB by default).
 
         Raises:
@@ -140,12 +144,19 @@ class EvaluationPlan:
             naming another person's image.
         """
         codes = _codes(probe_identities, gallery_identities)
+        image = np.arange(len(codes[1]))
+        if images is not None:
+            if gallery_identities is not None or own is not None:
+                raise UserError(
+                    "images: rows have an image each where probes and gallery are the same, without own"
+                )
+            own = image = _first_copies(images, codes[0])
         default = np.arange(len(codes[0])) if gallery_identities is None else np.full(len(codes[0]), -1)
         own_rows = default if own is None else _checked_own(own, *codes)
         order, probe, mate = _mates(*codes)
         kept = SORTED_SCORES if kept_scores is None else kept_scores
-        sizes, genuine = map(len, codes), (probe, mate, own_rows[probe] == mate)
-        return cls(*sizes, *codes, own_rows, order, *genuine, kept)  # pyright: ignore[reportCallIssue]
+        sizes, genuine = map(len, codes), (probe, mate, own_rows[probe] == image[mate])
+        return cls(*sizes, *codes, own_rows, order, *genuine, image, kept)  # pyright: ignore[reportCallIssue]
 
     @functools.cached_property
     def position(self) -> np.ndarray:
@@ -209,6 +220,20 @@ def _checked_own(own: ArrayLike, probes: np.ndarray, gallery: np.ndarray) -> np.
     if wrong:
         raise UserError(f"own: {wrong} of {len(probes)} probes name a gallery row of another person")
     return rows.astype(np.int64)
+
+
+def _first_copies(images: Sequence | np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The first row of the same person and image as each row, int64, shape [n]."""
+    keys = np.asarray(images)
+    if keys.shape != codes.shape or keys.dtype.kind not in "iuUS":
+        raise UserError(
+            f"images: expected a whole number or text for each of {len(codes)} rows, got {keys.dtype} of shape "
+            f"{keys.shape}"
+        )
+    numbers = np.unique(keys, return_inverse=True)[1]
+    pairs = np.stack([codes, numbers], axis=1)
+    _, first, inverse = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+    return first[inverse.reshape(-1)].astype(np.int64)
 
 
 def _mates(probe_codes: np.ndarray, gallery_codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

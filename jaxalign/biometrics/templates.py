@@ -47,14 +47,14 @@ def pooled(rows: ArrayLike | LazyRows, identities: Sequence | np.ndarray) -> tup
 class Gallery:
     """The gallery that is searched, and who is who among the probes and its rows.
 
-    Where images were pooled, ``pooled`` has the template of each image, shape [images], and for each probe the same
-    image, −1 for none, shape [n].
+    Where images were pooled, ``pooled`` has the template of each image, shape [images], for each probe the same image,
+    −1 for none, shape [n], and for each image its first copy, shape [images].
     """
 
     rows: LazyRows  # images or templates, shape [m, d]
     plan: EvaluationPlan
     images: LazyRows  # what was given, shape [images, d]
-    pooled: tuple[np.ndarray, np.ndarray] | None = None
+    pooled: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @classmethod
     def of(
@@ -64,16 +64,19 @@ class Gallery:
         identities: Sequence | np.ndarray | None,
         own: ArrayLike | None,
         templates: str,
+        copies: Sequence | np.ndarray | None = None,
     ) -> "Gallery":
         """All rows, the first of each person, or one pooled template for each person; see ``evaluate``."""
         if templates not in ("all", "first", "pooled"):
             raise UserError(f"templates: expected 'all', 'first' or 'pooled', got {templates!r}")
         if not isinstance(probes, EvaluationPlan):
-            plan = EvaluationPlan.of(probes, identities, own=own)
-        elif identities is None and own is None and templates == "all":
+            plan = EvaluationPlan.of(probes, identities, own=own, images=copies)
+        elif identities is None and own is None and copies is None and templates == "all":
             plan = probes
         else:
-            raise UserError("an EvaluationPlan has gallery_identities and own; templates need identities")
+            raise UserError(
+                "an EvaluationPlan has gallery_identities, own and images; templates need identities"
+            )
         images = checked(gallery, "gallery", plan.gallery)
         if templates == "all":
             return cls(images, plan, images)
@@ -85,25 +88,33 @@ class Gallery:
             rows, groups = images.select(chosen), None
         else:
             place[:-1] = person
-            rows, groups = LazyRows.of(pooled(images, codes)[0]), (person, plan.own)
+            rows, groups = LazyRows.of(pooled(images, codes)[0]), (person, plan.own, plan.image)
         searched = EvaluationPlan.of(plan.probe_codes, codes[chosen], own=place[plan.own])
         return cls(rows, searched, images, groups)
 
     def leave_one_out_scores(self, probes: LazyRows) -> np.ndarray | None:
         """Cosine of each probe [n, d] with the template of the person's other images, float64, shape [n].
 
+        All copies of the probe's image are left out of the template.
+
         NaN where the same image or any other is missing; None where nothing was pooled.
         """
         if self.pooled is None:
             return None
-        template_of, own_image = self.pooled
+        template_of, own_image, first_copy = self.pooled
         sums, size = _template_sums(self.images, template_of), np.bincount(template_of)
+        copies = np.bincount(first_copy, minlength=len(first_copy))
         scores = np.full(len(probes), np.nan)
-        there = np.flatnonzero((own_image >= 0) & (size[template_of[own_image]] > 1))
+        there = np.flatnonzero((own_image >= 0) & (size[template_of[own_image]] > copies[own_image]))
+        by_image = np.argsort(first_copy, kind="stable")
+        first_of = np.cumsum(copies) - copies  # of each image's copies in ``by_image``
         for start in range(0, len(there), ROWS_AT_ONCE):
             some = there[start : start + ROWS_AT_ONCE]
             images = own_image[some]
-            others = sums[template_of[images]] - _unit(self.images.take(images))
+            others = sums[template_of[images]]
+            for number in range(copies[images].max()):
+                more = np.flatnonzero(copies[images] > number)
+                others[more] -= _unit(self.images.take(by_image[first_of[images[more]] + number]))
             scores[some] = np.sum(_unit(probes.take(some)) * _unit(others), axis=1, dtype=np.float64)
         return scores
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FILE = "samples.parquet"
 REQUIRED = ("sample_id", "identity")
+DIGEST = "digest"  # column of a store that was made from photographs: equal digests, equal photographs
 
 
 def text_column(values: Any, what: str) -> np.ndarray:

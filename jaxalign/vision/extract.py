@@ -17,12 +17,12 @@ from jaxalign.data import EmbeddingStore
 from jaxalign.data.arrays import stored_dtype
 from jaxalign.data.manifest import DTYPES, check_info, check_new_names
 from jaxalign.data.manifest import FILE as MANIFEST
+from jaxalign.data.samples import DIGEST
 from jaxalign.data.store import require_free
 from jaxalign.vision.encoders import Encoder
 from jaxalign.vision.images import (
     BadImage,
     BadImageError,
-    Batch,
     Crop,
     ImageSource,
     LandmarkCrop,
@@ -31,7 +31,8 @@ from jaxalign.vision.images import (
     View,
     load_batches,
 )
-from jaxalign.vision.journal import Journal
+from jaxalign.vision.journal import Journal, left_plan
+from jaxalign.vision.unchanged import Photograph, read_photographs, require_unchanged
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -66,7 +67,6 @@ class EncoderView(View):
             raise BadImageError(f"encoder {self.encoder.name!r}: {error}") from error
 
 
-DIGEST = "digest"  # column of samples.parquet: equal digests, equal photographs
 LEAST_BATCH, MOST_BATCH = 64, 256  # photographs handed over at once, where the encoders leave a choice
 
 Told = Callable[[int, int, Sequence[BadImage]], None]
@@ -80,6 +80,7 @@ def extract(
     crop: Crop | Mapping[str, Crop] | None = None,
     dtype: str = "float16",
     bad_images: Literal["fail", "skip"] = "fail",
+    nonfinite: Literal["fail", "keep"] = "fail",
     overwrite: bool = False,
     progress: Told | None = None,
 ) -> EmbeddingStore:
@@ -87,7 +88,8 @@ def extract(
 
     A run that failed or was killed continues at its last checkpoint (at most 5 s before) when it is repeated;
     one that stopped at a bad photograph may go on by skipping it. Where ``out`` is a store already, the
-    encoders that it lacks are added, after the photographs were found to be the same ones.
+    encoders that it lacks are added. Rows are used again only after all photographs were read and found to be the
+    ones that the rows were made from, with the same people.
 
     Args:
       source: from ``open_images``.
@@ -97,6 +99,7 @@ def extract(
         where they differ (others get none).
       dtype: "float16", "float32" or "bfloat16", of the stored rows, which are not normalised.
       bad_images: "fail" stops at the first photograph that cannot be read, "skip" leaves it out.
+      nonfinite: "fail" stops at the first row with NaN or infinity that an encoder gives, "keep" stores such rows.
       overwrite: replace a store, or an unfinished one, that is there.
       progress: called with the photographs done, those embedded by this call, and those skipped since the last call.
 
@@ -118,18 +121,22 @@ def extract(
     there = None
     if (path / MANIFEST).exists() and not overwrite:
         there = EmbeddingStore.open(path, verify=False)
-        views = {name: view for name, view in views.items() if not _is_there(there, name, infos[name])}
-        if not views:
+        new = {name: view for name, view in views.items() if not _is_there(there, name, infos[name])}
+        check_new_names(new, there.encoders)
+        made = _rows_of(there)
+        found = read_photographs(source, made, list(views.values()), bad_images)
+        require_unchanged(made, found, f"store {there.dataset!r}", _EMBED_AGAIN)
+        _remove_finished(path, there)
+        if not new:
             return there
-        check_new_names(views, there.encoders)
+        views = new
     else:
         require_free(path, overwrite)
-    known = None if there is None else _Known(there)
     listed = source.samples
     plan = {  # an unfinished run of another plan is not continued
         "dataset": source.dataset,
         "samples": None if listed is None else _digest([(one.sample_id, one.identity) for one in listed]),
-        "adds_to": None if known is None else _digest(known.rows),
+        "adds_to": None if there is None else _digest(_rows_of(there)),
         "encoders": {name: infos[name] for name in views},
         "dtype": dtype,
     }
@@ -141,7 +148,10 @@ def extract(
                 f"{journal.directory} holds an unfinished run that skipped {journal.bad:,} bad photographs: go on "
                 "skipping them (bad_images=skip), or delete that directory to begin again."
             )
-        _fill(journal, source, list(views.values()), known, bad_images, progress)
+        _require_unchanged_start(journal, source, list(views.values()), bad_images)
+        _fill(journal, source, list(views.values()), bad_images, nonfinite, progress)
+        if there is not None:  # once more: photographs may have changed meanwhile, or have been streamed
+            require_unchanged(_rows_of(there), _done(journal), f"store {there.dataset!r}", _EMBED_AGAIN)
         if not journal.rows:
             raise UserError(f"{source.dataset}: none of its {journal.stop:,} photographs can be used.")
         notes = {name: {**infos[name], "skipped": journal.bad} for name in views}
@@ -163,7 +173,7 @@ def _is_there(store: EmbeddingStore, name: str, info: Mapping[str, Any]) -> bool
     """Whether the store has this encoder's rows already; refuses an encoder of the same name that is another."""
     if name not in store:
         return False
-    if {key: store.info[name].get(key) for key in info} != info:
+    if not _has(store, name, info):
         raise UserError(
             f"store {store.dataset!r} has an encoder {name!r} that was loaded or fed otherwise; give this one "
             "another name (?name=...), or write to another store."
@@ -171,47 +181,61 @@ def _is_there(store: EmbeddingStore, name: str, info: Mapping[str, Any]) -> bool
     return True
 
 
+def _remove_finished(path: pathlib.Path, store: EmbeddingStore) -> None:
+    """Removes the journal of a run that was killed after its store was whole, and what is left of a removed one."""
+    plan = left_plan(path)
+    if plan is None:
+        return
+    infos = plan.get("encoders", {})
+    if not all(name in store and _has(store, name, info) for name, info in infos.items()):
+        return  # that run did not end
+    dims = {name: store.dims[name] for name in infos}
+    with contextlib.closing(
+        Journal(path, plan, dims, stored_dtype(plan.get("dtype", DTYPES[0])), afresh=not plan)
+    ) as journal:
+        if _done(journal) == _rows_of(store):
+            journal.remove()
+
+
+def _has(store: EmbeddingStore, name: str, info: Mapping[str, Any]) -> bool:
+    return {key: store.info[name].get(key) for key in info} == info
+
+
 def _digest(values: object) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-class _Known:
-    """The photographs of a store that encoders are added to."""
-
-    def __init__(self, store: EmbeddingStore):
-        self.store = f"store {store.dataset!r}"
-        digests = store.column(DIGEST).tolist() if DIGEST in store.columns else [None] * store.rows
-        self.rows: list[tuple[str, str | None]] = list(zip(store.sample_ids.tolist(), digests))
-
-    def require(self, batch: Batch, row: int) -> None:
-        """Refuses a batch, its first photograph at ``row``, that is not what the store has there."""
-        for number, (sample, digest) in enumerate(zip(batch.samples, batch.digests), start=row):
-            if number >= len(self.rows):
-                what = f"{self.store} ends after {len(self.rows):,} rows, the images go on with"
-            elif self.rows[number][0] != sample.sample_id:
-                what = f"row {number} of {self.store} is {self.rows[number][0]!r}, the images have there"
-            elif self.rows[number][1] not in (None, digest):
-                what = f"row {number} of {self.store} was made from another version of"
-            else:
-                continue
-            raise UserError(f"{what} {sample.sample_id!r}; {_ONLY_THE_SAME}.")
-
-    def require_end(self, rows: int) -> None:
-        """Refuses to end before the store does."""
-        if rows != len(self.rows):
-            counts = f"{len(self.rows):,} rows, the images {rows:,}"
-            raise UserError(f"{self.store} has {counts}; {_ONLY_THE_SAME}.")
+def _rows_of(store: EmbeddingStore) -> list[Photograph]:
+    """The photographs of a store; one that was not made from photographs is trusted to name them as they are."""
+    if DIGEST not in store.columns:
+        return [Photograph(name, None, None) for name in store.sample_ids.tolist()]
+    columns = store.sample_ids, store.identities, store.column(DIGEST)
+    return [Photograph(*row) for row in zip(*(column.tolist() for column in columns))]
 
 
-_ONLY_THE_SAME = "an encoder can only be added with the same photographs in the same order"
+def _done(journal: Journal) -> list[Photograph]:
+    return [Photograph(name, identity, digest) for name, identity, _, digest in journal.samples()]
+
+
+def _require_unchanged_start(
+    journal: Journal, source: ImageSource, views: Sequence[EncoderView], bad_images: Literal["fail", "skip"]
+) -> None:
+    """Refuses to go on where an unfinished run embedded other photographs than there are now."""
+    if journal.stop:
+        made, remedy = _done(journal), "delete that directory, or overwrite, to embed all of them again"
+        found = read_photographs(source, made, views, bad_images, stop=journal.stop)
+        require_unchanged(made, found, f"the unfinished run in {journal.directory}", remedy)
+
+
+_EMBED_AGAIN = "overwrite the store to embed all of them again, or write to another one"
 
 
 def _fill(
     journal: Journal,
     source: ImageSource,
     views: Sequence[EncoderView],
-    known: _Known | None,
     bad_images: Literal["fail", "skip"],
+    nonfinite: Literal["fail", "keep"],
     progress: Told | None,
 ) -> None:
     """Embeds what the journal lacks; what is done when something fails is kept."""
@@ -221,21 +245,29 @@ def _fill(
     with contextlib.closing(batches):
         try:
             for batch in batches:
-                if known is not None:
-                    known.require(batch, journal.rows)
                 rows = {
                     view.encoder.name: _stored(view.encoder, images, journal.dtype)
                     for view, images in zip(views, batch.images)
                     if len(batch.samples)
                 }
+                if nonfinite == "fail":
+                    _require_finite(rows, [sample.sample_id for sample in batch.samples])
                 journal.append(batch, rows)
                 embedded += len(batch.samples)
                 if progress is not None:
                     progress(journal.stop, embedded, batch.bad)
         finally:
             journal.checkpoint()
-    if known is not None:
-        known.require_end(journal.rows)
+
+
+def _require_finite(rows: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+    for encoder, found in rows.items():
+        bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+        if len(bad):
+            raise UserError(
+                f"encoder {encoder!r} gives NaN or infinity for {len(bad):,} of {len(names):,} photographs (first: "
+                f"{names[bad[0]]!r}); remove these photographs, or keep such rows (bad_images=skip)."
+            )
 
 
 def _batch_size(taken: Sequence[int]) -> int:

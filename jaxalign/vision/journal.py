@@ -20,7 +20,26 @@ from jaxalign.data.atomic import write_atomically, writing
 from jaxalign.vision.images import Batch
 
 SECONDS = 5.0  # between files; what came since the last one is embedded again
+PLAN = "plan.json"
 Row = tuple[str, str, str | None, str]  # sample id, identity, path and digest
+
+
+def unfinished(out: pathlib.Path) -> pathlib.Path:
+    """The directory of the journal of the store at ``out``."""
+    return out.with_name(f".{out.name}.unfinished")
+
+
+def left_plan(out: pathlib.Path) -> dict[str, Any] | None:
+    """The plan of a run that did not end; empty where it was being deleted, None where nothing usable is left."""
+    if not unfinished(out).is_dir():
+        return None
+    try:
+        plan = json.loads((unfinished(out) / PLAN).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        return None
+    return plan if isinstance(plan, dict) else None
 
 
 class Journal:
@@ -48,9 +67,9 @@ class Journal:
         Raises:
           UserError: another plan began what is there, its plan is damaged, or another program is using it.
         """
-        self.directory, self.dims, self.dtype = out.with_name(f".{out.name}.unfinished"), dims, dtype
+        self.directory, self.dims, self.dtype = unfinished(out), dims, dtype
         self.stop = self.rows = self.bad = 0
-        self._plan = self.directory / "plan.json"
+        self._plan = self.directory / PLAN
         self._samples: list[Row] = []
         self._files: list[pathlib.Path] = []
         self._pending: list[dict[str, np.ndarray]] = []  # batches that are not in a file yet

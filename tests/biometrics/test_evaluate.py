@@ -283,6 +283,55 @@ def test_compiles_once_for_test_sets_of_like_size():
     assert count() == before
 
 
+@pytest.mark.parametrize("templates", ["all", "first", "pooled"])
+def test_copies_of_the_probes_image_are_left_out_with_it(templates, way):
+    """Half of the images are there twice or more; under another identity an equal image is an impostor's."""
+    labels = identities("five each", 60)
+    random = np.random.default_rng(4)
+    images = labels // 2 * 10 + random.integers(
+        0, 3, len(labels)
+    )  # two people share the names of their images
+    left, right = (side[np.unique(images, return_inverse=True)[1]] for side in around_people(labels))
+    left = left + 1e-3 * random.standard_normal(left.shape)  # so that no scores tie
+    same = (labels[:, None] == labels) & (images[:, None] == images)
+    laid_out, kept = dict(gallery=right, probe_identities=labels, images=images), way.pop("kept_scores", None)
+    if templates == "all":
+        plan_ = EvaluationPlan.of(labels, images=images, kept_scores=kept)
+        laid_out = dict(gallery=right, probe_identities=plan_)
+    found = biometrics.evaluate(left, templates=templates, least_false_matches=0, **laid_out, **way)
+    hits, genuine = [], []
+    for probe, person in enumerate(labels):
+        rows = np.arange(60)
+        rows = (
+            rows
+            if templates == "all"
+            else np.array([np.flatnonzero(labels == who)[0] for who in set(labels)])
+        )
+        if templates == "pooled":
+            unit = right / np.linalg.norm(right, axis=1, keepdims=True)
+            used = [(labels == who) & ~same[probe] for who in labels[rows]]
+            gallery, there = (
+                np.array([unit[one].sum(axis=0) for one in used]),
+                np.array([one.any() for one in used]),
+            )
+        else:
+            gallery, there = right[rows], ~same[probe, rows]
+        mated = (labels[rows] == person) & there
+        if mated.any():
+            scores = brute_force.cosines(left[[probe]], gallery[there])[0]
+            hits.append(mated[there][scores.argmax()])
+            genuine += scores[mated[there]].tolist()
+    excluded = found.identification["excluded"]
+    assert excluded.probes == len(hits)
+    assert excluded.rank_k[1] == pytest.approx(np.mean(hits))
+    assert found.verification.comparisons[0] == len(genuine)
+    if templates == "all":
+        exact = brute_force.auc(
+            np.array(genuine), brute_force.cosines(left, right)[labels[:, None] != labels]
+        )
+        assert found.verification.auc == pytest.approx(exact, abs=1e-4)
+
+
 BAD = {
     "width": (dict(gallery=np.ones((4, 3))), "width"),
     "rows": (dict(probes=np.ones((3, 2))), "3"),
@@ -294,6 +343,9 @@ BAD = {
     "own range": (dict(own=[0, 1, 2, 4]), "from −1 to 3"),
     "own length": (dict(own=[0, 1]), "own"),
     "own person": (dict(own=[1, 0, 3, 2], probe_identities=[0, 0, 1, 2]), "another person"),
+    "images length": (dict(images=[0, 1]), "images: .* each of 4 rows"),
+    "images missing": (dict(images=[0, 1, None, 2]), "images: expected a whole number or text"),
+    "images and own": (dict(images=[0, 1, 2, 3], own=[0, 1, 2, 3]), "without own"),
     "rate": (dict(fmr=(0.0,)), "fmr"),
     "measure": (dict(measures=("speed",)), "speed"),
     "own photograph": (dict(own_photograph="excluded"), "own_photograph: .* included, excluded"),

@@ -89,10 +89,13 @@ def test_times_and_shares_are_of_this_run(files):
 
 def test_a_killed_run_is_taken_up_by_the_same_command(tmp_path, files):
     """A batch was embedded and lost, because it had no time to last: the store is the same nevertheless."""
-    flags = (*FLAGS, f"--models={SMALL}?killed_at=2")
     path = f"{TESTS.parent}:{TESTS}"
     process = start(
-        "-m", "experiments.embed", *flags, cache=tmp_path / "cache", cwd=tmp_path, PYTHONPATH=path
+        *("-m", "experiments.embed", *FLAGS),
+        cache=tmp_path / "cache",
+        cwd=tmp_path,
+        PYTHONPATH=path,
+        KILLED_AT="2",
     )
     (killed,) = finished([process])
     assert killed.returncode == -9 and not (tmp_path / "store").exists()

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -117,8 +119,16 @@ def test_values_beyond_float16(faces, out):
         extract(faces, [encoder], out)
     assert not out.exists() and not unfinished(out).exists()
     assert np.abs(extract(faces, [encoder], out, dtype="float32")["small"]).max() > 1e5
-    encoder.weights[:, 0], encoder.weights[:, 1:] = np.nan, 0  # the network's own are kept
-    assert np.isnan(extract(faces, [encoder], out, overwrite=True)["small"][:, 0]).all()
+
+
+def test_rows_of_nan_are_refused_or_kept(faces, out):
+    encoder = NumpyEncoder()
+    encoder.weights[:, 0] = np.nan
+    sentence = r"'small' gives NaN or infinity for 64 of 64 photographs \(first: 'p0/00\.png'\)"
+    with pytest.raises(UserError, match=sentence):
+        extract(faces, [encoder], out)
+    assert not out.exists()
+    assert np.isnan(extract(faces, [encoder], out, nonfinite="keep")["small"][:, 0]).all()
 
 
 def test_crops_are_for_all_or_for_each(faces, files, out, tmp_path):
@@ -259,6 +269,25 @@ def test_a_run_that_failed_as_it_wrote_the_store_embeds_nothing_again(faces, out
     assert encoder.calls == 0
 
 
+@pytest.mark.parametrize("deleted", [(), ("plan.json",)])
+def test_a_kill_after_the_store_is_whole_is_in_nobodys_way(faces, out, monkeypatch, deleted):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("jaxalign.vision.journal.Journal.remove", interrupted)
+        extract(faces, [NumpyEncoder()], out)
+    before = content(out)
+    for name in deleted:
+        (unfinished(out) / name).unlink()
+    assert unfinished(out).exists()
+    encoder = NumpyEncoder()
+    extract(faces, [encoder], out)
+    assert encoder.calls == 0 and content(out) == before and not unfinished(out).exists()
+    assert extract(faces, [NumpyEncoder("wide")], out).encoders == ("small", "wide")
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def begun(faces, out) -> list[bytes]:
     """An unfinished run of the encoder ``small``; what its rows are so far."""
@@ -386,33 +415,75 @@ def test_encoders_that_are_there_are_not_run_again(faces, files, out, decodes):
     assert all(after[name] == before[name] for name in before if name != "manifest.json")
 
 
+CHANGES = {
+    "order": "150 in another place (first: 'p0/00.png')",
+    "another": "1 added (first: 'p1/200.png'), 1 removed (first: 'p1/20.png')",
+    "replaced": "1 replaced (first: 'p1/20.png')",
+    "relabelled": "1 relabelled (first: 'p1/20.png')",
+    "more": "1 added (first: 'p2/99.png')",
+    "fewer": "1 removed (first: 'p2/49.png')",
+    "landmarks": "150 replaced (first: 'p0/00.png')",
+}
+
+
+@pytest.fixture(params=CHANGES)
+def change(request, files):
+    """Changes photographs after a run; gives the kind of change and the source as it is then."""
+
+    def made(**how: Any) -> Source:
+        kind = request.param
+        black = PIL.Image.new("RGB", (16, 20))
+        if kind == "another":
+            files[70].rename(files[70].with_name("200.png"))
+        if kind == "replaced":  # by a file of the same size and date
+            status, size = files[70].stat(), len(files[70].read_bytes())
+            black.save(files[70])
+            with files[70].open("ab") as file:
+                file.write(bytes(size - file.tell()))
+            os.utime(files[70], ns=(status.st_atime_ns, status.st_mtime_ns))
+        if kind == "more":
+            black.save(files[149].with_name("99.png"))
+        if kind == "fewer":
+            files[149].unlink()
+        source = open_images(f"folder:{files[0].parents[1]}")
+        if kind == "relabelled":
+            source.samples[70] = dataclasses.replace(source.samples[70], identity="p0")
+        points = np.ones((5, 2)) if kind == "landmarks" else None
+        return Source(source, reverse=kind == "order", landmarks=points, **how)
+
+    made.sentence = "photographs changed: " + re.escape(CHANGES[request.param])
+    return made
+
+
+@pytest.mark.parametrize("added", [False, True])
 @pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ("order", "row 0 of store 'faces' is 'p0/00.png', the images have there 'p2/49.png'"),
-        ("another", "row 70 of store 'faces' is 'p1/20.png', the images have there 'p1/200.png'"),
-        ("changed", "row 70 of store 'faces' was made from another version of 'p1/20.png'"),
-        ("more", "store 'faces' ends after 150 rows, the images go on with 'p2/99.png'"),
-        ("fewer", "store 'faces' has 150 rows, the images 149"),
-    ],
-)
-def test_other_photographs_add_no_encoder(faces, files, out, change, sentence, streamed):
+def test_rows_of_other_photographs_are_never_used_again(faces, out, change, streamed, added, decodes):
     extract(faces, [NumpyEncoder()], out)
     before = content(out)
-    black = PIL.Image.new("RGB", (16, 20))
-    if change == "another":
-        files[70].rename(files[70].with_name("200.png"))
-    if change == "changed":
-        black.save(files[70])
-    if change == "more":
-        black.save(files[149].with_name("99.png"))
-    if change == "fewer":
-        files[149].unlink()
-    source = open_images(f"folder:{files[0].parents[1]}")
-    with pytest.raises(UserError, match=f"^{sentence}; an encoder can only be added with the same"):
-        extract(Source(source, reverse=change == "order", streamed=streamed), [NumpyEncoder("wide")], out)
-    assert content(out) == before
+    source = change(streamed=streamed)
+    decodes.clear()
+    encoders = [NumpyEncoder(), NumpyEncoder("wide")] if added else [NumpyEncoder()]
+    with pytest.raises(UserError, match=f"store 'faces': .*{change.sentence}; overwrite the store"):
+        extract(source, encoders, out)
+    assert content(out) == before and encoders[-1].seen == 0
+    extract(source, encoders, out, overwrite=True)
+    assert extract(source, encoders, out).rows == sum(1 for _ in source.pictures())
+
+
+def test_an_unfinished_run_of_other_photographs_is_refused(faces, out, change):
+    """Of a streamed source; where photographs changed behind those that were embedded, the run goes on."""
+    break_off(Source(faces, streamed=True), NumpyEncoder(fails_at=3), out)
+    source = change(streamed=True)
+    if "p2/" not in change.sentence:
+        sentence = re.sub("150.* in.* another.*", "22 added.*22 removed.*", change.sentence).replace(
+            "150", "128"
+        )
+        with pytest.raises(
+            UserError, match=f"the unfinished run in .*{sentence}; delete that directory, or overwrite"
+        ):
+            extract(source, [NumpyEncoder()], out)
+    again = "p2/" not in change.sentence
+    assert extract(source, [NumpyEncoder()], out, overwrite=again).rows == sum(1 for _ in source.pictures())
 
 
 def test_another_encoder_of_the_same_name_is_refused_before_any_work(faces, out):
@@ -444,7 +515,7 @@ def test_an_unfinished_overwriting_does_not_end_as_an_addition(faces, files, out
     before = content(out)
     PIL.Image.new("RGB", (16, 20)).save(files[0])
     break_off(faces, NumpyEncoder("wide", fails_at=3), out, overwrite=True)
-    with pytest.raises(UserError, match=OTHER_SETTINGS):
+    with pytest.raises(UserError, match="1 replaced"):
         extract(faces, [NumpyEncoder("wide")], out)
     assert content(out) == before
     assert extract(faces, [NumpyEncoder("wide")], out, overwrite=True).encoders == ("wide",)
@@ -453,7 +524,7 @@ def test_an_unfinished_overwriting_does_not_end_as_an_addition(faces, files, out
 def test_an_imported_store_is_matched_by_sample_id(faces, out):
     people, names = zip(*((sample.identity, sample.sample_id) for sample in faces.samples))
     EmbeddingStore.create(out, {"theirs": np.ones((150, 2), np.float32)}, people, sample_ids=names)
-    with pytest.raises(UserError, match="row 0 of store 'store' is 'p0/00.png', the images have there"):
+    with pytest.raises(UserError, match="150 in another place"):
         extract(Source(faces, reverse=True), [NumpyEncoder()], out)
     assert extract(faces, [NumpyEncoder()], out).encoders == ("theirs", "small")
 
@@ -480,7 +551,7 @@ def test_bad_photographs_are_skipped_named_and_counted_also_when_an_encoder_is_a
 def test_a_photograph_that_became_bad_adds_no_encoder(faces, files, out):
     extract(faces, [NumpyEncoder()], out)
     files[5].write_bytes(b"")
-    with pytest.raises(UserError, match=r"row 5 of store 'faces' is 'p0/05\.png', the images have"):
+    with pytest.raises(UserError, match=r"store 'faces': .* 1 removed \(first: 'p0/05\.png'\)"):
         extract(faces, [NumpyEncoder("wide")], out, bad_images="skip")
 
 

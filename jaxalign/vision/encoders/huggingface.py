@@ -176,6 +176,8 @@ def load_huggingface(specification: Specification, settings: Settings) -> JaxEnc
     specification.batch_size(settings, DEFAULT_BATCH)  # refused before anything is downloaded
     specification.choice("pooling", POOLINGS, POOLINGS[0])
     specification.require_installed("transformers", "flax", "PIL")
+    import transformers
+
     directory = checkpoint_directory(specification, specification.options.get("revision"))
     vision, wrapper = _read_config(specification, directory)
     files = weight_files(specification, directory)
@@ -188,7 +190,8 @@ def load_huggingface(specification: Specification, settings: Settings) -> JaxEnc
 
     def facts() -> dict[str, str]:
         checksums = {"weights_sha256": digest(files), "config_sha256": digest([directory / CONFIG])}
-        return {"class": CLASSES[vision.model_type][0], "pooling": pooling, **checksums}
+        kind = {"class": CLASSES[vision.model_type][0], "transformers": transformers.__version__}
+        return {**kind, "pooling": pooling, **checksums}
 
     name = pathlib.PurePath(specification.target).name
     return under_options(specification, settings, name, (apply, params, preprocessing), facts)

@@ -1,7 +1,9 @@
 """Encoders that are JAX functions: bundled networks, plain pixels, and the user's own callables."""
 
+import hashlib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +16,9 @@ from jaxtyping import Array, Float, UInt8
 
 from jaxalign.core.errors import UserError
 from jaxalign.vision.encoders.base import DEFAULT_BATCH, BatchEncoder, Encoder, Preprocessing
+from jaxalign.vision.encoders.checkpoint import digest
 from jaxalign.vision.encoders.load import Settings, Specification
+from jaxalign.vision.encoders.provenance import OwnEncoder, provenance
 
 Apply = Callable[[Any, Float[Array, "n height width 3"]], Float[Array, "n dim"]]
 
@@ -78,8 +82,19 @@ class JaxEncoder(BatchEncoder):
         local = jax.shard_map(
             encode, mesh=mesh, in_specs=(P(), P("batch")), out_specs=P("batch"), check_vma=False
         )
-        self._program = jax.jit(local)
+        self._program, self._encode = jax.jit(local), encode
         self.dim = self._width(encode) if dim is None else dim
+
+    def program_digest(self) -> str:
+        """SHA-256 of the weights and of the program, with the constants in it."""
+        hasher = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self._params):
+            array = np.asarray(leaf)
+            hasher.update(f"{path} {array.dtype} {array.shape}".encode())
+            hasher.update(array.tobytes())
+        pictures = jax.ShapeDtypeStruct((2, *self.preprocessing.size, 3), jnp.uint8)
+        hasher.update(jax.jit(self._encode).lower(self._params, pictures).as_text().encode())
+        return hasher.hexdigest()
 
     def _width(self, encode: Callable[[Any, Any], jax.Array]) -> int:
         pictures = jax.ShapeDtypeStruct((2, *self.preprocessing.size, 3), jnp.uint8)
@@ -167,11 +182,13 @@ def load_python(specification: Specification, settings: Settings) -> Encoder:
         specification.refuse(f"{attribute} does not take the options {sorted(theirs)} ({error}).")
     except ValueError:
         pass  # a callable that has no signature to look at
+    facts = provenance(specification, sys.modules[module_name], theirs)
     made = factory(**theirs)
     if isinstance(made, tuple):
         network = _network(specification, made, attribute)
-        facts = {"source": specification.target, "options": theirs}
-        return under_options(specification, settings, attribute, network, lambda: facts)
+        encoder = under_options(specification, settings, attribute, network, lambda: facts)
+        facts["program_sha256"] = encoder.program_digest()
+        return encoder
     missing = [member for member in _MEMBERS if not hasattr(made, member)]
     if missing:
         specification.refuse(
@@ -181,7 +198,7 @@ def load_python(specification: Specification, settings: Settings) -> Encoder:
     if ours:
         options = ", ".join(ours)
         specification.refuse(f"{attribute} returns an encoder of its own, which {options} cannot change.")
-    return made
+    return OwnEncoder(made, facts)
 
 
 def _find(specification: Specification, module_name: str, attribute: str) -> Any:
@@ -226,5 +243,5 @@ def load_zoo(specification: Specification, settings: Settings) -> JaxEncoder:
     except UserError as error:
         specification.refuse(str(error))
     network = encoder.apply, encoder.params, Preprocessing(size=(64, 64), resize=(64, 64))
-    facts = {"card": card}
+    facts = {"card": card, "weights_sha256": digest([zoo.weights_path(name)])}
     return under_options(specification, settings, name, network, lambda: facts, batch=64, dim=encoder.width)

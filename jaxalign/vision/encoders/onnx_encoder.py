@@ -1,5 +1,6 @@
 """Face networks in ONNX files, run by onnxruntime."""
 
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from jaxalign.vision.encoders.base import BILINEAR, DEFAULT_BATCH, BatchEncoder,
 from jaxalign.vision.encoders.checkpoint import digest
 from jaxalign.vision.encoders.load import Settings, Specification, first_line
 
+MOST_PIXELS = 1 << 28  # numbers of a batch, 1 GiB in float32
 FACE_SIZE = 112  # of ArcFace and its kin; taken where the graph leaves height and width open
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -47,9 +49,16 @@ class OnnxEncoder(BatchEncoder):
         self.name = specification.name(path.stem)
         self.preprocessing = _preprocessing(specification, picture, metadata, path)
         self.batch_size = picture.batch or specification.batch_size(settings, DEFAULT_BATCH)
+        pixels = self.batch_size * 3 * math.prod(self.preprocessing.size)
+        if pixels > MOST_PIXELS:
+            size = f"{self.batch_size:,} pictures of {self.preprocessing.size[0]} × {self.preprocessing.size[1]} pixels"
+            specification.refuse(
+                f"a batch of {size} takes {4 * pixels / 2**30:,.1f} GiB, at most 1 GiB is allowed."
+            )
         self._pads = picture.batch is not None
         self._dtype = np.dtype(picture.dtype)
-        self._facts = lambda: {"form": "onnx", "output": output.name, "weights_sha256": digest([path])}
+        weights = [path, *_external_files(path)]
+        self._facts = lambda: {"form": "onnx", "output": output.name, "weights_sha256": digest(weights)}
         width = output.shape[1:]
         if all(isinstance(size, int) for size in width) and width:
             self.dim = int(np.prod(width))
@@ -135,6 +144,9 @@ def _embedding(specification: Specification, session: Any) -> Any:
         (wanted,) = outputs
     if wanted not in outputs:
         specification.refuse(f"the graph has no output {wanted!r}; it has {names}.")
+    if not outputs[wanted].type.startswith("tensor("):
+        kind = outputs[wanted].type
+        specification.refuse(f"output {wanted!r} is a {kind}; expected a tensor with a row for each picture.")
     return outputs[wanted]
 
 
@@ -179,6 +191,23 @@ def _normalises_itself(path: pathlib.Path) -> bool:
             break
         before.add(node.op_type)
     return "Sub" in before and bool(before & {"Mul", "Div"})
+
+
+def _external_files(path: pathlib.Path) -> list[pathlib.Path]:
+    """The files beside a graph that hold weights of it, wherever in the graph these are used."""
+    import onnx
+
+    names: set[str] = set()
+    parts: list[Any] = [onnx.load(path, load_external_data=False)]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, onnx.TensorProto) and part.data_location == onnx.TensorProto.EXTERNAL:
+            names |= {entry.value for entry in part.external_data if entry.key == "location"}
+            continue
+        for field, value in part.ListFields():
+            if field.message_type is not None:
+                parts += [value] if hasattr(value, "ListFields") else value
+    return [path.parent / name for name in sorted(names)]
 
 
 def _shape(node: Any) -> str:

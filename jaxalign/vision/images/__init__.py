@@ -3,8 +3,12 @@
 from jaxalign.vision.images.loading import BAD_IMAGES as BAD_IMAGES
 from jaxalign.vision.images.loading import BadImage as BadImage
 from jaxalign.vision.images.loading import Batch as Batch
+from jaxalign.vision.images.loading import content_digest as content_digest
+from jaxalign.vision.images.loading import described as described
 from jaxalign.vision.images.loading import load_batches as load_batches
+from jaxalign.vision.images.loading import read_contents as read_contents
 from jaxalign.vision.images.open import SOURCES as SOURCES
+from jaxalign.vision.images.open import SyntheticFaces as SyntheticFaces
 from jaxalign.vision.images.open import open_images as open_images
 from jaxalign.vision.images.pictures import RESAMPLING as RESAMPLING
 from jaxalign.vision.images.pictures import CenterCrop as CenterCrop

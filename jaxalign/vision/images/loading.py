@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -35,7 +36,7 @@ class Batch:
       samples: who and what, b of them; none in the last batch where only bad images were left.
       images: an array per view, uint8 [b, height, width, 3]; for a view without a size, [b] objects, each
         uint8 [h, w, 3].
-      digests: of each photograph as the source has it, 32 hexadecimal digits: equal digests, equal photographs.
+      digests: of each photograph as the source has it, see ``content_digest``.
       bad: those skipped since the batch before.
       stop: how many photographs of the source are done, bad ones included: where to start to go on from here.
     """
@@ -91,7 +92,7 @@ def load_batches(
     pillow()
     if bad_images == "fail":
         require_landmarks(source, views)
-    workers = workers or min(_cores() + 1, 16)
+    workers = workers or _workers()
     facts = [view.facts() for view in views]
     first = [facts.index(fact) for fact in facts]  # of each view, the first view of equal facts
     distinct = {index: views[index] for index in first}
@@ -106,6 +107,26 @@ def load_batches(
         return tuple(arrays[index] for index in first)
 
     return _batches(source, stacked, results, batch_size, bad_images, start)
+
+
+def read_contents(
+    source: ImageSource,
+    is_known: Callable[[str, str], bool] = lambda sample_id, digest: True,
+    views: Sequence[View] = (),
+    *,
+    stop: int | None = None,
+) -> Generator["Prepared | BadImage", None, None]:
+    """Reads photographs for their digests, in the source's order; decodes only those that are not known.
+
+    Args:
+      source: from ``open_images``.
+      is_known: of a sample id and a digest, whether the photograph can be used; all that can be read by default.
+      views: what would be taken of the photographs that are not known, to find the bad ones.
+      stop: the number of photographs to read; None for all.
+    """
+    workers = _workers()
+    prepare = functools.partial(_prepared, dict(enumerate(views)), WHITE, is_known=is_known)
+    return ordered(prepare, itertools.islice(source.pictures(), stop), workers, 4 * workers)
 
 
 class Prepared(NamedTuple):
@@ -134,14 +155,22 @@ def ordered(
         pool.shutdown()
 
 
-def _prepared(views: Mapping[int, View], background: Color, picture: Picture) -> Prepared | BadImage:
-    """What a worker does with one picture."""
+def _prepared(
+    views: Mapping[int, View],
+    background: Color,
+    picture: Picture,
+    is_known: Callable[[str, str], bool] = lambda sample_id, digest: False,
+) -> Prepared | BadImage:
+    """What a worker does with one picture; one whose sample id and digest are known is not decoded."""
     try:
         points = {index: view.crop.points(picture) for index, view in views.items()}
         content = picture.load()
+        digest = content_digest(content, picture.landmarks)
+        if is_known(picture.sample.sample_id, digest):
+            return Prepared(picture.sample, {}, digest)
         image = decode_picture(content, background)
         images = {index: view.apply(image, points[index]) for index, view in views.items()}
-        return Prepared(picture.sample, images, _digest(content))
+        return Prepared(picture.sample, images, digest)
     except BadImageError as error:
         return BadImage(picture.sample, str(error).rstrip("."))
     except OSError as error:
@@ -172,7 +201,7 @@ def _batches(
                 good.append(result)
                 seen += 1
             elif bad_images == "fail":
-                raise UserError(f"{_described(source, result)}. Mend or remove it, or skip bad images.")
+                raise UserError(f"{described(source, result)}. Mend or remove it, or skip bad images.")
             else:
                 bad.append(result)
                 first_bad = first_bad or result
@@ -181,12 +210,13 @@ def _batches(
                 good, bad = [], []
     if start == 0 and seen == 0:
         none = f"{source.dataset}: none of its {done:,} photographs can be used"
-        raise UserError(f"{none}; first, {_described(source, first_bad)}." if first_bad else f"{none}.")
+        raise UserError(f"{none}; first, {described(source, first_bad)}." if first_bad else f"{none}.")
     if good or bad:
         yield batch()
 
 
-def _described(source: ImageSource, bad: BadImage) -> str:
+def described(source: ImageSource, bad: BadImage) -> str:
+    """Which photograph cannot be used, and why, without a full stop."""
     file = f" ({bad.sample.path})" if bad.sample.path else ""
     return f"{source.dataset}: the photograph {bad.sample.sample_id!r}{file} cannot be used: {bad.reason}"
 
@@ -199,11 +229,18 @@ def _stack(images: list[np.ndarray], size: tuple[int, int] | None) -> np.ndarray
     return stacked
 
 
-def _digest(content: Content) -> str:
+def content_digest(content: Content, points: np.ndarray | None = None) -> str:
+    """Names one photograph by what the source has of it: 32 hexadecimal digits of its bytes or pixels.
+
+    Where the source has landmarks, a dash and 32 digits of these follow: embeddings may depend on them.
+    """
     if isinstance(content, np.ndarray):
         content = ",".join(map(str, content.shape)).encode() + content.tobytes()
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    parts = [content] if points is None else [content, np.asarray(points, np.float64).tobytes()]
+    return "-".join(hashlib.blake2b(part, digest_size=16).hexdigest() for part in parts)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _workers() -> int:
+    """A thread for each core and one that waits for the disk, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores + 1, 16)

@@ -1,6 +1,7 @@
 """Opens photographs by a source string: folders, CSV files, Hugging Face data sets, synthetic faces."""
 
 import functools
+import hashlib
 import os
 import pathlib
 import re
@@ -13,6 +14,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.files import csv_lines, read_text
 from jaxalign.core.names import normal_name, note_joined
 from jaxalign.data.readers.samples import IDENTITY_NAMES, SAMPLE_NAMES, find, slashed
+from jaxalign.vision.images.folders import EXPECTED, FolderWalk
 from jaxalign.vision.images.hub import HubSource
 from jaxalign.vision.images.landmarks import five_points, landmark_columns
 from jaxalign.vision.images.source import (
@@ -106,82 +108,39 @@ def _records(path: pathlib.Path) -> list[tuple[int, dict[str, str]]]:
     return records
 
 
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm",
-    ".pbm", ".jp2",
-)  # fmt: skip
+MOST_DEPTH = 8
 
 
 class FolderSource:
     """Photographs in a folder per person, in whatever folders below that.
 
-    The person is the name of the first folder, to the letter: ``Ann`` and ``ann`` are two people. A sample's name is
-    its path below the folder with ``/`` between the parts, such as ``Ann/0001.jpg``. People and photographs are
-    sorted by name, character by character, so the order is the same on every machine. Names that start with a dot,
-    other files than images, and people without photographs are passed over. The data set is called like the folder.
+    The person is the name of the first folder, or with ``?depth=2`` of the second (``train/<person>/``), to the letter:
+    ``Ann`` and ``ann`` are two people, however ``normal_name`` of both counts. A sample's name is its path below the
+    folder with ``/`` between the parts, such as ``Ann/0001.jpg``. People and photographs are sorted by name, character
+    by character, so the order is the same on every machine. Hidden names, folders that systems make, links to folders,
+    other files than images, and people without photographs are passed over; ``notes`` says how many. The data set is
+    called like the folder.
     """
 
     def __init__(self, place: str | os.PathLike[str], options: SourceOptions | None = None):
         """Lists the photographs; reads none."""
         (options or SourceOptions()).refuse_all_but((), "folder:DIR")
-        folder = pathlib.Path(place).expanduser()
+        path, _, depth = os.fspath(place).partition("?depth=")
+        if depth and not (depth.isdecimal() and 1 <= int(depth) <= MOST_DEPTH):
+            raise UserError(f"folder:{place}: depth is a whole number from 1 to {MOST_DEPTH}, got {depth!r}.")
+        folder = pathlib.Path(path).expanduser()
         if not folder.is_dir():
-            raise UserError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}: {_EXPECTED}.")
+            raise UserError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}: {EXPECTED}.")
         self.dataset = os.path.basename(os.path.realpath(folder)) or "images"
-        self.samples: Sequence[Sample] = _samples(folder)
+        walk = FolderWalk()
+        self.samples: Sequence[Sample] = walk.samples(folder, int(depth or 1))
+        self.notes = walk.notes()
         check_samples(self.samples, f"folder {folder}")
 
     def pictures(self, start: int = 0) -> Iterator[Picture]:
         """See ``ImageSource``."""
         for sample in self.samples[start:]:
             yield Picture(sample, functools.partial(read_file, str(sample.path)))
-
-
-_EXPECTED = "expected a folder that holds a folder of photographs per person"
-
-
-def _samples(folder: pathlib.Path) -> list[Sample]:
-    entries = _entries(folder)
-    if not entries:
-        raise UserError(f"{folder} is empty: {_EXPECTED}.")
-    people = [entry for entry in entries if entry.is_dir()]
-    loose = [entry.name for entry in entries if _is_image(entry)]
-    if loose:
-        count = f"{len(loose):,} {'photograph lies' if len(loose) == 1 else 'photographs lie'}"
-        raise UserError(f"{folder}: {count} in no person's folder (first: {loose[0]}): {_EXPECTED}.")
-    if not people:
-        raise UserError(f"{folder} holds no folders: {_EXPECTED}.")
-    samples = [
-        Sample("/".join((person.name, *parts)), person.name, os.path.join(person.path, *parts))
-        for person in people
-        for parts in _images_below(person.path)
-    ]
-    if not samples:
-        names = f"{len(people):,} folders (first: {people[0].name})"
-        raise UserError(f"{folder}: none of its {names} holds a photograph ({', '.join(IMAGE_SUFFIXES)}).")
-    return samples
-
-
-def _images_below(folder: str) -> Iterator[tuple[str, ...]]:
-    """Paths of the images of one person; links to folders are not followed, as they may lead in circles."""
-    for entry in _entries(folder):
-        if entry.is_dir(follow_symlinks=False):
-            yield from ((entry.name, *parts) for parts in _images_below(entry.path))
-        elif _is_image(entry):
-            yield (entry.name,)
-
-
-def _entries(folder: str | os.PathLike[str]) -> list["os.DirEntry[str]"]:
-    try:
-        with os.scandir(folder) as entries:
-            shown = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UserError(f"the folder {os.fspath(folder)} cannot be read: {error.strerror}.") from error
-    return sorted(shown, key=lambda entry: entry.name)
-
-
-def _is_image(entry: "os.DirEntry[str]") -> bool:
-    return entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()
 
 
 MOST_FACES = 100_000
@@ -207,6 +166,17 @@ class SyntheticFaces:
             for photograph in range(self._each)
         ]
 
+    def fingerprint(self) -> str:
+        """A text that changes with the people, the program that draws them, and the version of JAX that runs it."""
+        import jax
+
+        from jaxalign.vision import faces
+
+        hasher = hashlib.sha256(f"{self.dataset} {jax.__version__}".encode())
+        for path in sorted(pathlib.Path(faces.__path__[0]).glob("*.py")):
+            hasher.update(path.read_bytes())
+        return hasher.hexdigest()
+
     def pictures(self, start: int = 0) -> Iterator[Picture]:
         """Renders a block at a time, in the thread that asks."""
         from jaxalign.vision.faces.people import BLOCK, DEFAULT_PEOPLE, photographs
@@ -227,7 +197,9 @@ class SourceKind(NamedTuple):
 
 
 SOURCES: Mapping[str, SourceKind] = {
-    "folder": SourceKind("folder:DIR (a folder per person)", FolderSource),
+    "folder": SourceKind(
+        "folder:DIR (a folder per person; folder:DIR?depth=2 for train/<person>/)", FolderSource
+    ),
     "csv": SourceKind("csv:FILE (columns path and identity)", CsvSource),
     "hub": SourceKind("hub:NAME or hub:DIR (a Hugging Face data set)", HubSource),
     "faces": SourceKind("faces:PEOPLExPHOTOGRAPHS (made ones, of nobody)", SyntheticFaces),

@@ -170,3 +170,38 @@ def by_hand(path, images):
     mean, std = (np.array(notes[key].split(","), np.float32) for key in ("input_mean", "input_std"))
     pixels = ((images.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2)
     return np.asarray(session.run(None, {"input": pixels})[0])
+
+
+def test_weights_in_other_files_are_described(tmp_path):
+    """In one file beside the graph, and one for each weight; onnxruntime reads none in a branch."""
+    onnx_graphs.write(tmp_path / "whole.onnx")
+    for name, options in (
+        ("one", {"location": "weights.bin"}),
+        ("each", {"all_tensors_to_one_file": False}),
+    ):
+        (place := tmp_path / name).mkdir()
+        model = onnx.load(tmp_path / "whole.onnx")
+        how = {"size_threshold": 0, "convert_attribute": True, **options}
+        onnx.save_model(model, place / "g.onnx", save_as_external_data=True, **how)
+        said = load_encoder(f"onnx:{place / 'g.onnx'}").describe()
+        assert load_encoder(f"onnx:{place / 'g.onnx'}").describe() == said
+        (weights, *_) = sorted(path for path in place.iterdir() if path.suffix != ".onnx")
+        numbers = np.frombuffer(weights.read_bytes(), np.float32) * 2
+        weights.write_bytes(numbers.tobytes())
+        assert load_encoder(f"onnx:{place / 'g.onnx'}").describe() != said
+
+
+def test_an_output_that_is_a_sequence_and_a_batch_beyond_memory_are_refused(tmp_path):
+    node = helper.make_node("SequenceConstruct", ["input"], ["parts"])
+    taken = helper.make_tensor_value_info("input", TensorProto.FLOAT, ("N", 3, 8, 8))
+    given = helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, None)
+    graph = helper.make_graph([node], "sequence", [taken], [given])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "s.onnx",
+    )
+    with pytest.raises(UserError, match=r"output 'parts' is a seq\(tensor\(float\)\); expected a tensor"):
+        load_encoder(f"onnx:{tmp_path / 's.onnx'}")
+    path = onnx_graphs.write(tmp_path / "g.onnx", shape=(10**7, 3, 8, 8))
+    with pytest.raises(UserError, match=r"a batch of 10,000,000 pictures of 8 × 8 pixels takes 7\.2 GiB"):
+        load_encoder(f"onnx:{path}")

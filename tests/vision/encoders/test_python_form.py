@@ -1,5 +1,7 @@
 """``python:<module>:<callable>``, with the module that docs/encoders.md shows."""
 
+import importlib
+import os
 import re
 import sys
 
@@ -70,6 +72,67 @@ def test_an_encoder_of_their_own_a_preprocessing_as_a_mapping_and_the_default_na
     encoder = load_encoder(f"{module}:with_mapping", devices=jax.local_devices()[:1], batch_size=3)
     assert (encoder.name, encoder.batch_size) == ("with_mapping", 3)
     assert encoder.encode(np.full((1, 4, 4, 3), 7, np.uint8))[0, 0] == pytest.approx(7)
+
+
+EDITS = {
+    "its own code": ("their_encoders.py", "return pixels.mean", "return -pixels.mean", True),
+    "what it imports": ("their_parts/colours.py", "0.5", "0.25", True),
+    "a file of an option": ("weights/w.bin", "1", "2", True),
+    "a file that nobody imports": ("unused.py", "1", "2", False),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("callable", ["mean_colour", "Own"])
+def test_what_it_was_made_from_is_described(module, tmp_path, edit, callable):
+    """A program that runs anew after an edit must tell the encoder from the one before."""
+    (tmp_path / "their_parts").mkdir()
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "their_parts" / "__init__.py").write_text("from . import colours")
+    for name, text in (("their_parts/colours.py", "x = 0.5"), ("weights/w.bin", "1"), ("unused.py", "1")):
+        (tmp_path / name).write_text(text)
+    source = (tmp_path / "their_encoders.py").read_text()
+    source = source.replace("def pair()", "def lazily():\n    import their_parts\n\ndef pair()")
+    source = source.replace('scale="1"', 'scale="1", weights=""').replace("class Own:", OWN_WITH_WEIGHTS)
+    (tmp_path / "their_encoders.py").write_text(source)
+
+    def described():
+        for name in [name for name in sys.modules if name.startswith("their_")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        return load_encoder(f"{module}:{callable}?weights={tmp_path / 'weights'}").describe()
+
+    before = described()
+    assert described() == before
+    name, old, new, counts = EDITS[edit]
+    (tmp_path / name).write_text((tmp_path / name).read_text().replace(old, new))
+    assert (described() != before) == counts
+
+
+OWN_WITH_WEIGHTS = """class Own:
+    def __init__(self, weights=""): pass"""
+
+
+def test_weights_and_constants_that_no_file_shows_are_described(module, tmp_path):
+    """The same code, given other numbers by something that is not looked at."""
+    (tmp_path / "their_encoders.py").write_text(MODULE + CONSTANT)
+    told = []
+    for number in ("1", "2"):
+        sys.modules.pop("their_encoders", None)
+        os.environ["THEIR_NUMBER"] = number
+        told.append([load_encoder(f"{module}:{name}").describe() for name in ("weight", "constant")])
+    for before, after in zip(*told):
+        assert before["code_sha256"] == after["code_sha256"]
+        assert before["program_sha256"] != after["program_sha256"]
+
+
+CONSTANT = """
+import os
+def weight(): return lambda w, pixels: pixels.mean((1, 2)) * w, np.float32(os.environ["THEIR_NUMBER"]), PREPROCESSING
+def constant():
+    number = np.full(3, float(os.environ["THEIR_NUMBER"]), np.float32)
+    return lambda _, pixels: pixels.mean((1, 2)) * number, {}, PREPROCESSING
+"""
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -60,7 +61,9 @@ def test_people_whose_folders_differ_by_case_are_two(tmp_path: pathlib.Path) -> 
 
 
 LETTERS = st.characters(codec="utf-8", exclude_characters="/\0\n", exclude_categories=["Cs"])
-NAMES = st.text(LETTERS, min_size=1).filter(lambda name: not name.startswith(".") and name.strip())
+NAMES = st.text(LETTERS, min_size=1).filter(
+    lambda name: name.isprintable() and name[0] != "." and unicodedata.normalize("NFC", name).strip() == name
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -79,7 +82,51 @@ def test_links_in_circles_end(tmp_path: pathlib.Path) -> None:
     people_folder(tmp_path / "faces", 2, 1)
     (tmp_path / "faces" / "p0" / "again").symlink_to(tmp_path / "faces" / "p0")
     (tmp_path / "faces" / "p2").symlink_to(tmp_path / "faces" / "p1")
-    assert _ids(open_images(f"folder:{tmp_path / 'faces'}")) == ["p0/0.png", "p1/0.png", "p2/0.png"]
+    assert _ids(open_images(f"folder:{tmp_path / 'faces'}")) == ["p0/0.png", "p1/0.png"]
+
+
+def test_what_is_passed_over_is_noted_with_its_number(tmp_path: pathlib.Path) -> None:
+    folder = people_folder(tmp_path / "faces", 2, 1)
+    for name in ("@eaDir", "#recycle", "__MACOSX", ".thumbnails", "p0/@eaDir"):
+        write(folder / name / "0.png")
+    (folder / "linked").symlink_to(folder / "p0")
+    (folder / "p1" / "gone.jpg").symlink_to(folder / "missing.jpg")
+    for name in ("1.heic", "2.HEIC", "3.avif"):
+        (folder / "p1" / name).write_bytes(b"")
+    source = FolderSource(folder)
+    assert _ids(source) == ["p0/0.png", "p1/0.png"]
+    told = "\n".join(source.notes)
+    for words in (
+        "5 hidden folders and",
+        "1 links to folders",
+        "3 photographs are in formats",
+        "1 links to files",
+    ):
+        assert words in told
+    assert len(source.notes) == 4 and "magick mogrify" in told
+    assert FolderSource(people_folder(tmp_path / "plain", 2, 1)).notes == ()
+
+
+def test_people_may_lie_a_folder_deeper(tmp_path: pathlib.Path) -> None:
+    for path in ("train/ann/1.png", "train/bob/1.png", "test/cid/1.png", "test/cid/2.png"):
+        write(tmp_path / path)
+    (note,) = FolderSource(tmp_path).notes
+    assert note.startswith("2 folders of people hold folders") and "folder:DIR?depth=2" in note
+    source = open_images(f"folder:{tmp_path}?depth=2")
+    assert _people(source) == ["cid", "cid", "ann", "bob"] and _ids(source)[0] == "test/cid/1.png"
+    with pytest.raises(UserError, match=r"2 photographs lie in no person's folder \(first: 1\.png\)"):
+        open_images(f"folder:{tmp_path}?depth=3")
+    with pytest.raises(UserError, match="depth is a whole number from 1 to 8, got 'two'"):
+        open_images(f"folder:{tmp_path}?depth=two")
+
+
+def test_one_person_spelled_in_two_ways(tmp_path: pathlib.Path) -> None:
+    for name in ("Zoe\u0308", "Zo\u00eb", "Bob ", "Cid"):
+        write(tmp_path / name / f"{len(name)}.png")
+    source = FolderSource(tmp_path)
+    assert set(_people(source)) == {"Zo\u00eb", "Bob", "Cid"} and len(set(_ids(source))) == 4
+    (note,) = source.notes
+    assert note.startswith("2 folders have names that differ only in blanks or in Unicode's form")
 
 
 def test_folders_that_cannot_be_used(tmp_path: pathlib.Path) -> None:
