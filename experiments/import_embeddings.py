@@ -66,7 +66,7 @@ FLAGS = flags.define(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Encoder:
+class NewEncoder:
     """An encoder as its file has it: embeddings, shape [n, d], and what the file says of their rows."""
 
     name: str
@@ -112,7 +112,7 @@ class Encoder:
                 "is not the person, give --identity_column."
             )
 
-    def converted(self, dtype: str) -> "Encoder":
+    def converted(self, dtype: str) -> "NewEncoder":
         """The encoder in the type of number asked for."""
         floating = self.array.dtype.kind == "f" or self.array.dtype.name == "bfloat16"
         if dtype == "keep" or not floating or self.array.dtype.name == dtype:
@@ -128,11 +128,11 @@ class Encoder:
         return UserError(f"encoder {self.name!r}: {self.path}{what}")
 
 
-def read_encoders(texts: list[str], names: Names) -> list[Encoder]:
+def read_encoders(texts: list[str], names: Names) -> list[NewEncoder]:
     """Reads every file of --embeddings: ``name=path`` or ``name=path#array``; ``path`` alone is its own name."""
     if not texts:
         raise UserError("--embeddings is missing: give at least one encoder as --embeddings=name=path.")
-    encoders: dict[str, Encoder] = {}
+    encoders: dict[str, NewEncoder] = {}
     for text in texts:
         name, equals, place = text.partition("=")
         place = place if equals else text
@@ -143,11 +143,11 @@ def read_encoders(texts: list[str], names: Names) -> list[Encoder]:
         name = name if equals else path.stem
         if name in encoders:
             raise UserError(f"--embeddings names the encoder {name!r} twice.")
-        encoders[name] = Encoder(name, path, *read_embeddings(path, key or None, names))
+        encoders[name] = NewEncoder(name, path, *read_embeddings(path, key or None, names))
     return list(encoders.values())
 
 
-def make(out: pathlib.Path, encoders: list[Encoder], samples: Samples | None) -> EmbeddingStore:
+def make(out: pathlib.Path, encoders: list[NewEncoder], samples: Samples | None) -> EmbeddingStore:
     """Makes a store; samples come from --identities, else from the first file that names people."""
     found = [encoder.samples for encoder in encoders if encoder.samples.identities is not None]
     origin = samples or (found[0] if found else Samples())
@@ -169,7 +169,7 @@ def make(out: pathlib.Path, encoders: list[Encoder], samples: Samples | None) ->
     )
 
 
-def add(out: pathlib.Path, encoders: list[Encoder], samples: Samples | None) -> EmbeddingStore:
+def add(out: pathlib.Path, encoders: list[NewEncoder], samples: Samples | None) -> EmbeddingStore:
     """Adds encoders to a store, rows matched by sample name where it is known."""
     store = EmbeddingStore.open(out)
     there = Samples(store.identities, store.sample_ids)
@@ -179,7 +179,7 @@ def add(out: pathlib.Path, encoders: list[Encoder], samples: Samples | None) -> 
     return store.add_encoders({encoder.name: encoder.in_order_of(there) for encoder in encoders})
 
 
-def _common_names(encoders: list[Encoder]) -> np.ndarray | None:
+def _common_names(encoders: list[NewEncoder]) -> np.ndarray | None:
     """The samples' names that the encoders' files agree on; None where no file has names."""
     named = [encoder for encoder in encoders if encoder.samples.sample_ids is not None]
     for encoder in named[1:]:

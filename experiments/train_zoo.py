@@ -79,7 +79,7 @@ def measure(name: str, folder: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def write(name: str, specification: zoo.Specification, folder: pathlib.Path, params: Any) -> dict[str, Any]:
+def write(name: str, specification: zoo.Recipe, folder: pathlib.Path, params: Any) -> dict[str, Any]:
     """Writes weights (those that are there stay where none are given) and the model card; returns the card."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.all_pairs import PairwiseMaps, chosen_pairs, plain
-from jaxalign.align.settings import Penalty, Rank, Settings
+from jaxalign.align.settings import FitSettings, Penalty, Rank
 from jaxalign.align.solve import solve
 from jaxalign.align.solvers import Fit, Method, Pair
 from jaxalign.align.solvers.base import AllPairsMethod, Training
@@ -157,7 +157,7 @@ def fit_pairs(
       UserError: arrays, names, options or the mesh are not usable.
     """
     mesh = check_mesh(mesh)
-    settings = Settings.of(method, l2=l2, rank=rank, seed=seed, **options)
+    settings = FitSettings.of(method, l2=l2, rank=rank, seed=seed, **options)
     solver, label = settings.solver, method if isinstance(method, str) else type(method).__name__
     given = embeddings if isinstance(embeddings, FoldMoments) else checks.embeddings(embeddings)
     names = given.names if isinstance(given, FoldMoments) else tuple(given)

@@ -20,7 +20,7 @@ PRODUCTS = jnp.float32
 
 
 @pytree
-class Split:
+class FoldSplit:
     """What one fold holds out, and what the others train on."""
 
     training: Array  # the coefficient of the step between means in the training scatter
@@ -29,7 +29,7 @@ class Split:
     columns: Float[Array, " q"]
 
     @classmethod
-    def of(cls, total: Any, fold: Any, rows: str = "mean", columns: str = "mean") -> Split:
+    def of(cls, total: Any, fold: Any, rows: str = "mean", columns: str = "mean") -> FoldSplit:
         """Of the moments of one encoder, or of a pair; ``rows`` and ``columns`` are the attributes with the means."""
         weight = total.weight - fold.weight
 
@@ -60,7 +60,7 @@ class Rotation:
 
 def own_rotation(grid: Float[Array, " L"], own: OwnMoments, fold: OwnMoments) -> Rotation:
     """Of a source in one fold, what its pairs need for ``pair_errors``."""
-    training, held_out = Split.of(own, fold).block(own.scatter, fold.scatter)
+    training, held_out = FoldSplit.of(own, fold).block(own.scatter, fold.scatter)
     values, vectors = eigenpairs(training)
     # The barriers keep conversions and slices out of the products, which are then faster on CPU.
     transposed = jax.lax.optimization_barrier(vectors.astype(PRODUCTS).T)
@@ -78,7 +78,7 @@ def pair_errors(
     per_column: bool = False,
 ) -> Float[Array, "L units"]:
     """Squared error of a pair in one fold, for every penalty and the target, or each of its columns."""
-    split, scale = Split.of(cross, fold, "mean_x", "mean_y"), source.scale
+    split, scale = FoldSplit.of(cross, fold, "mean_x", "mean_y"), source.scale
     both = jax.lax.optimization_barrier([part.astype(PRODUCTS) for part in split.block(cross.xy, fold.xy)])
     products = [multiply(source.transposed, part) for part in both]
     rotated, rotated_held_out = jax.lax.optimization_barrier(products)  # A, and the same of the fold
@@ -138,7 +138,7 @@ pair_generalised_column_errors = functools.partial(pair_generalised_errors, per_
 
 def own_training(_: Any, own: OwnMoments, fold: OwnMoments) -> tuple[Spectrum, Array]:
     """Of a source in one fold, what its pairs need for ``pair_rank_errors``: its spectrum and held-out scatter."""
-    training, held_out = Split.of(own, fold).block(own.scatter, fold.scatter)
+    training, held_out = FoldSplit.of(own, fold).block(own.scatter, fold.scatter)
     return Spectrum.of(training, len(training)), held_out
 
 
@@ -146,7 +146,7 @@ def pair_rank_errors(
     l2: Array, source: tuple[Spectrum, Array], target: None, cross: CrossMoments, fold: CrossMoments
 ) -> Float[Array, " k"]:
     """Of a pair in one fold, for every rank."""
-    (spectrum, own_held_out), split = source, Split.of(cross, fold, "mean_x", "mean_y")
+    (spectrum, own_held_out), split = source, FoldSplit.of(cross, fold, "mean_x", "mean_y")
     xy, held_out = split.block(cross.xy, fold.xy)
     left, right, strengths = reduced_rank_factors(spectrum, l2, xy)
     # Rows of ``right`` are orthogonal with squared length ``strengths``, so every rank is a cumulative sum.

@@ -51,7 +51,7 @@ class Choice:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class FitSettings:
     """A method with its options; what is to be chosen from the data is chosen by ``choose``."""
 
     solver: Method  # with every fixed setting
@@ -71,7 +71,7 @@ class Settings:
         penalty_per: PenaltyPer = "pair",
         one_standard_error: bool = False,
         **options: Any,
-    ) -> Settings:
+    ) -> FitSettings:
         """Checks every option; raises ``UserError`` for one that the method does not take or that is out of range."""
         if not isinstance(method, str):
             if not isinstance(method, (AllPairsMethod, Solver)):

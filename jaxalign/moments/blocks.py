@@ -46,7 +46,7 @@ class CrossMoments:
 
 
 @pytree
-class Encoder:
+class EncoderSpan:
     """Where the columns of an encoder are, or of a stack of encoders of one padded width."""
 
     start: Int[Leaf, "*n"]  # first column
@@ -56,19 +56,19 @@ class Encoder:
     padded: bool = static(default=True)  # whether any width is smaller than ``size``
 
     @classmethod
-    def stack(cls, total: Sums, names: Sequence[str]) -> Encoder:
+    def stack(cls, total: Sums, names: Sequence[str]) -> EncoderSpan:
         """Several encoders of one padded width."""
         starts, widths = np.array([(total.offset(name), total.width(name)) for name in names]).T
         slots = np.array([total.place(name)[1] for name in names])
         size = padded_width(int(widths[0]))
         return cls(starts, widths, slots, size, bool((widths < size).any()))
 
-    def at(self, index: int | Sequence[int]) -> Encoder:
+    def at(self, index: int | Sequence[int]) -> EncoderSpan:
         """One of a stack, or several."""
         return jax.tree.map(lambda leaf: leaf[index], self)
 
 
-def take(array: Array, *encoders: Encoder | None) -> Array:
+def take(array: Array, *encoders: EncoderSpan | None) -> Array:
     """The entries of one encoder along each axis of an array, padded with zeros; all of the axis for None."""
     short = [max(0, each.size - side) if each else 0 for each, side in zip(encoders, array.shape)]
     array = jnp.pad(array, [(0, more) for more in short]) if any(short) else array
@@ -86,13 +86,15 @@ def take(array: Array, *encoders: Encoder | None) -> Array:
     return part
 
 
-def own_moments(total: Sums, encoder: Encoder) -> OwnMoments:
+def own_moments(total: Sums, encoder: EncoderSpan) -> OwnMoments:
     """Moments of one encoder."""
     mean = take(total.mean, encoder)
     return OwnMoments(total.block(encoder, encoder), mean, total.weight, total.count, encoder.width)
 
 
-def cross_moments(total: Sums, power: Float[Leaf, " D"], source: Encoder, target: Encoder) -> CrossMoments:
+def cross_moments(
+    total: Sums, power: Float[Leaf, " D"], source: EncoderSpan, target: EncoderSpan
+) -> CrossMoments:
     """Moments between two encoders; ``power`` is Σ w (z − mean)² of all columns, as ``total.power()``."""
     means = take(total.mean, source), take(total.mean, target)
     xy, power_y = total.block(source, target), take(jnp.asarray(power), target)

@@ -28,7 +28,7 @@ from jaxalign.core.precision import double_precision, moment_dtype
 from jaxalign.core.pytree import pytree
 from jaxalign.core.rows import Chunk, LazyRows
 from jaxalign.moments.accumulate import DeviceChunk, by_fold
-from jaxalign.moments.blocks import Encoder, take
+from jaxalign.moments.blocks import EncoderSpan, take
 from jaxalign.moments.scatter import Rows, Sums, scatter_of
 from jaxalign.moments.sharded import MeshAccumulator, ShardedMoments
 
@@ -102,7 +102,7 @@ class Moments(Sums):
         """See ``Sums``."""
         return scatter_of(chunk, center, root)
 
-    def block(self, row: Encoder, column: Encoder) -> Float[Array, "p q"]:
+    def block(self, row: EncoderSpan, column: EncoderSpan) -> Float[Array, "p q"]:
         """See ``Sums``."""
         return take(self.scatter, row, column)
 

@@ -25,7 +25,7 @@ from jaxalign.core.precision import double_precision, multiply
 from jaxalign.core.pytree import pytree, static
 from jaxalign.core.rows import Chunk
 from jaxalign.moments.accumulate import DeviceChunk
-from jaxalign.moments.blocks import Encoder, take
+from jaxalign.moments.blocks import EncoderSpan, take
 from jaxalign.moments.scatter import Rows, Sums, add, centred
 
 PAIRS = P("pairs")
@@ -123,7 +123,7 @@ class ShardedMoments(Sums):
         own = self.rows_of(columns)
         return {size: self._placed(multiply(rows, columns.T), PAIRS) for size, rows in own.items()}
 
-    def block(self, row: Encoder, column: Encoder) -> Float[Array, "p q"]:
+    def block(self, row: EncoderSpan, column: EncoderSpan) -> Float[Array, "p q"]:
         """The block of a pair whose first encoder is on this device; inside ``shard_map``."""
         return take(self.scatter[row.size][row.slot], None, column)
 

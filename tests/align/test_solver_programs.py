@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from solver_cases import CASES, ONE_EACH, Case
 
 import jaxalign
-from jaxalign.moments.blocks import Encoder, cross_moments, own_moments
+from jaxalign.moments.blocks import EncoderSpan, cross_moments, own_moments
 from jaxalign.moments.moments import chunk_moments
 
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -35,7 +35,7 @@ def solve(case: Case, x: jax.Array, y: jax.Array) -> jaxalign.Fit:
     (p, q), weights = (x.shape[1], y.shape[1]), jnp.ones(len(x), x.dtype)
     total = chunk_moments((x, y), weights, ("x", "y"), (p, q), np.dtype(np.float64))
     solver = case.solver()
-    spans = [Encoder(*map(np.array, (start, size, 0)), size, False) for start, size in ((0, p), (p, q))]  # pyright: ignore[reportCallIssue]
+    spans = [EncoderSpan(*map(np.array, (start, size, 0)), size, False) for start, size in ((0, p), (p, q))]  # pyright: ignore[reportCallIssue]
     states = [solver.factor(own_moments(total, span)) for span in spans]
     return solver.solve(*states, cross_moments(total, total.scatter.diagonal(), *spans))
 

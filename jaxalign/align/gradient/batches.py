@@ -82,14 +82,14 @@ class Rows:
 
 
 @pytree
-class Batch:
+class TrainingBatch:
     """Two photographs of each of B people: their rows, shape [2 B], and the people's numbers, shape [B]."""
 
     rows: Int[Array, " rows"]
     people: Int[Array, " people"]
 
 
-def draw(rows: Rows, key: Array, people: int) -> Batch:
+def draw(rows: Rows, key: Array, people: int) -> TrainingBatch:
     """Two photographs of each of some people, different ones where a person has them; people without repetition."""
     table = rows.train
     who_key, first_key, second_key = jax.random.split(key, 3)
@@ -102,7 +102,7 @@ def draw(rows: Rows, key: Array, people: int) -> Batch:
     return _batch(rows, table, who, first, second)
 
 
-def held_out_batch(rows: Rows, most: int) -> Batch:
+def held_out_batch(rows: Rows, most: int) -> TrainingBatch:
     """The first two photographs of people who are held out, at most so many."""
     table = rows.held_out
     who = jnp.arange(min(most, table.start.shape[0]))
@@ -115,13 +115,13 @@ def _below(key: Array, most: Array) -> Int[Array, " n"]:
     return jnp.floor(share * most.astype(jnp.float32)).astype(jnp.int32)
 
 
-def _batch(rows: Rows, table: People, who: Array, first: Array, second: Array) -> Batch:
+def _batch(rows: Rows, table: People, who: Array, first: Array, second: Array) -> TrainingBatch:
     positions = jnp.concatenate([table.start[who] + first, table.start[who] + second])
-    return Batch(rows.order[positions], table.number[who])
+    return TrainingBatch(rows.order[positions], table.number[who])
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
+class PreparedRows:
     """Rows with the axes that they are written in, and each encoder's padded width and its index in that stack."""
 
     rows: Rows
@@ -129,7 +129,7 @@ class Prepared:
     stack_index: Mapping[str, tuple[int, int]]
 
 
-def prepare(training: Training, total: Moments, options: GradientOptions) -> Prepared:
+def prepare(training: Training, total: Moments, options: GradientOptions) -> PreparedRows:
     """Rotates the training rows into principal axes and sorts them by person; ``total`` are their moments on the host.
 
     Raises:
@@ -161,7 +161,7 @@ def prepare(training: Training, total: Moments, options: GradientOptions) -> Pre
         rows = Rows(coordinates, of_people, order, People(*table[:, ~aside]), People(*table[:, aside]))
         rows = jax.device_put(rows)
     stack_index = {name: (width, index) for width, names in alike.items() for index, name in enumerate(names)}
-    return Prepared(rows, axes, stack_index)
+    return PreparedRows(rows, axes, stack_index)
 
 
 def _rotated(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxalign.align.gradient.batches import Batch, Rows, draw, held_out_batch
+from jaxalign.align.gradient.batches import Rows, TrainingBatch, draw, held_out_batch
 from jaxalign.align.gradient.contrastive import project
 from jaxalign.align.gradient.losses import LOSSES, MEANS_BASED, Mapped, orthogonality
 from jaxalign.align.gradient.options import GradientOptions
@@ -38,11 +38,11 @@ class Objective:
         used["held_out"] = float(options.held_out > 0)
         return cls(GradientOptions(**used), min(options.people, rows.train.start.shape[0]), *more)
 
-    def batch(self, rows: Rows, key: Array) -> Batch:
+    def batch(self, rows: Rows, key: Array) -> TrainingBatch:
         """The batch that the problems of one step share."""
         return draw(rows, key, self.people)
 
-    def held_out(self, rows: Rows) -> Batch | None:
+    def held_out(self, rows: Rows) -> TrainingBatch | None:
         """The batch that weights are chosen by; None where no one is held out."""
         return held_out_batch(rows, 2 * self.people) if self.options.held_out else None
 
@@ -79,7 +79,9 @@ class PairObjective(Objective):
 
     widths: tuple[int, int]
 
-    def loss(self, weights: PairWeights, member: PairMember, rows: Rows, batch: Batch) -> Float[Array, ""]:
+    def loss(
+        self, weights: PairWeights, member: PairMember, rows: Rows, batch: TrainingBatch
+    ) -> Float[Array, ""]:
         """The loss of one pair on a batch."""
         (p, q), left, right = self.widths, weights.left, weights.right
         u = project(rows.coordinates[p][member.source, batch.rows], jnp.asarray(left))
@@ -137,7 +139,9 @@ class JointObjective(Objective):
 
     shares_terms: ClassVar[bool] = True
 
-    def loss(self, weights: JointWeights, member: Terms, rows: Rows, batch: Batch) -> Float[Array, ""]:
+    def loss(
+        self, weights: JointWeights, member: Terms, rows: Rows, batch: TrainingBatch
+    ) -> Float[Array, ""]:
         """The sum of the terms of ``member``, each times its share."""
         mapped = self._mapped(weights, rows.coordinates, batch.rows)
         means = self._mapped(weights, rows.means, batch.people) if self.options.loss in MEANS_BASED else None

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int32, PRNGKeyArray
 Head = Any  # a tree of parameters that only training needs
 
 
-class Batch(NamedTuple):
+class FaceBatch(NamedTuple):
     """What a loss may look at.
 
     Attributes:
@@ -37,7 +37,9 @@ class Loss(Protocol):
 
     def init(self, key: PRNGKeyArray, width: int, classes: int, traits: int) -> Head: ...
 
-    def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: Batch) -> Float[Array, ""]: ...
+    def __call__(
+        self, head: Head, embeddings: Float[Array, "n width"], batch: FaceBatch
+    ) -> Float[Array, ""]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Margin:
         # Short, so that centres turn fast: each is seen about once in thirty steps, and Adam's steps have one length.
         return 0.003 * jax.random.normal(key, (classes, width), jnp.float32)
 
-    def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: Batch) -> Float[Array, ""]:
+    def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: FaceBatch) -> Float[Array, ""]:
         cosine = unit(centred(embeddings)) @ unit(head).T
         own = jnp.take_along_axis(cosine, batch.labels[:, None], axis=1)[:, 0]
         margin = self.margin * jnp.clip((batch.progress - 0.15) / 0.45, 0.0, 1.0)
@@ -92,7 +94,7 @@ class Triplet:
     def init(self, key: PRNGKeyArray, width: int, classes: int, traits: int) -> Head:
         return ()
 
-    def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: Batch) -> Float[Array, ""]:
+    def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: FaceBatch) -> Float[Array, ""]:
         rows = unit(centred(embeddings))
         distance = 2.0 - 2.0 * rows @ rows.T
         same = batch.labels[:, None] == batch.labels[None, :]
@@ -123,7 +125,7 @@ class Contrastive:
     def init(self, key: PRNGKeyArray, width: int, classes: int, traits: int) -> Head:
         return jax.random.normal(key, (width, self.projection), jnp.float32) / jnp.sqrt(width)
 
-    def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: Batch) -> Float[Array, ""]:
+    def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: FaceBatch) -> Float[Array, ""]:
         rows = unit(jax.nn.leaky_relu(centred(embeddings), 0.2) @ head)
         count = len(rows)
         logits = jnp.where(jnp.eye(count, dtype=bool), -jnp.inf, rows @ rows.T / self.temperature)
@@ -155,7 +157,7 @@ class Reconstruction:
     def init(self, key: PRNGKeyArray, width: int, classes: int, traits: int) -> Head:
         return Decoder().init(key, jnp.zeros((1, width), jnp.float32))
 
-    def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: Batch) -> Float[Array, ""]:
+    def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: FaceBatch) -> Float[Array, ""]:
         middle = batch.clean[:, 12:52, 12:52].mean(3)
         middle = middle - middle.mean((1, 2), keepdims=True)
         middle = middle / (jnp.sqrt((middle**2).mean((1, 2), keepdims=True)) + 4.0)
@@ -171,7 +173,7 @@ class Attributes:
     def init(self, key: PRNGKeyArray, width: int, classes: int, traits: int) -> Head:
         return jax.random.normal(key, (width, len(self.columns)), jnp.float32) / jnp.sqrt(width)
 
-    def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: Batch) -> Float[Array, ""]:
+    def __call__(self, head: Head, embeddings: Float[Array, "n width"], batch: FaceBatch) -> Float[Array, ""]:
         wanted = batch.traits[:, jnp.array(self.columns)]
         return jnp.mean((centred(embeddings) @ head - wanted) ** 2)
 

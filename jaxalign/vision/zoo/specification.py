@@ -12,7 +12,7 @@ GENTLE = Augmentation()
 
 
 @dataclasses.dataclass(frozen=True)
-class Specification:
+class Recipe:
     """One encoder.
 
     Attributes:
@@ -54,16 +54,14 @@ VIEWS = Augmentation(
 
 ARCFACE = Margin(angular=True, margin=0.35)
 
-ZOO: dict[str, Specification] = {
-    "arcface_plain": Specification(bodies.Plain(128), "identity, angular margin", ARCFACE, seed=11),
-    "arcface_squeeze": Specification(bodies.SqueezeExcite(192), "identity, angular margin", ARCFACE, seed=23),
-    "cosface_residual": Specification(
+ZOO: dict[str, Recipe] = {
+    "arcface_plain": Recipe(bodies.Plain(128), "identity, angular margin", ARCFACE, seed=11),
+    "arcface_squeeze": Recipe(bodies.SqueezeExcite(192), "identity, angular margin", ARCFACE, seed=23),
+    "cosface_residual": Recipe(
         bodies.Residual(256), "identity, additive margin", Margin(angular=False, margin=0.30), seed=37
     ),
-    "triplet_dense": Specification(
-        bodies.Dense(96), "identity, triplets", Triplet(), seed=41, batch=96, each=4
-    ),
-    "vit_cosface": Specification(
+    "triplet_dense": Recipe(bodies.Dense(96), "identity, triplets", Triplet(), seed=41, batch=96, each=4),
+    "vit_cosface": Recipe(
         bodies.Transformer(64),
         "identity, transformer",
         Margin(angular=False, margin=0.20),
@@ -71,7 +69,7 @@ ZOO: dict[str, Specification] = {
         steps=3600,
         rate=2e-3,
     ),
-    "simclr_plain": Specification(
+    "simclr_plain": Recipe(
         bodies.Plain(160, ((32, 2), (48, 2), (64, 2))),
         "self-supervised, contrastive",
         Contrastive(temperature=0.07),
@@ -81,7 +79,7 @@ ZOO: dict[str, Specification] = {
         rate=2e-3,
         augmentation=VIEWS,
     ),
-    "masked_autoencoder": Specification(
+    "masked_autoencoder": Recipe(
         bodies.Plain(384, ((32, 2), (32, 2), (32, 2))),
         "self-supervised, masked autoencoding",
         Reconstruction(),
@@ -90,10 +88,10 @@ ZOO: dict[str, Specification] = {
         rate=2e-3,
         augmentation=Augmentation(masked=0.4),
     ),
-    "attributes_plain": Specification(
+    "attributes_plain": Recipe(
         bodies.Plain(80, ((32, 2), (48, 2), (64, 2))), "attribute regression", ATTRIBUTES, seed=83
     ),
-    "untrained_residual": Specification(
+    "untrained_residual": Recipe(
         bodies.Residual(320, (24, 32, 32)), "untrained control", None, seed=97, steps=0
     ),
 }

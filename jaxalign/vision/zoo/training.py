@@ -11,8 +11,8 @@ import optax
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.zoo.losses import Batch
-from jaxalign.vision.zoo.specification import Specification
+from jaxalign.vision.zoo.losses import FaceBatch
+from jaxalign.vision.zoo.specification import Recipe
 
 Params = Any
 # The parameters of the encoder and of the loss's head, and the optimiser's state.
@@ -27,22 +27,20 @@ class Pool(NamedTuple):
     traits: np.ndarray
 
 
-def initial(specification: Specification) -> Params:
+def initial(specification: Recipe) -> Params:
     """The encoder's parameters before training."""
     key = jax.random.fold_in(jax.random.key(specification.seed, impl="threefry2x32"), 0)
     with jax.numpy_dtype_promotion("standard"):
         return specification.body.init(key, jnp.zeros((1, 64, 64, 3), jnp.uint8))["params"]
 
 
-def schedule(specification: Specification) -> optax.Schedule:
+def schedule(specification: Recipe) -> optax.Schedule:
     """The learning rate: 100 steps of warm-up to the peak, then a cosine to zero at the last step."""
     steps = max(specification.steps, 2)
     return optax.warmup_cosine_decay_schedule(0.0, specification.rate, min(WARM_UP, steps // 2), steps)
 
 
-def train(
-    specification: Specification, pool: Pool, progress: Callable[[int, float], None] | None = None
-) -> Params:
+def train(specification: Recipe, pool: Pool, progress: Callable[[int, float], None] | None = None) -> Params:
     """Trains an encoder.
 
     The same specification and pool give the same weights on the same machine and version of JAX.
@@ -85,7 +83,7 @@ def train(
     return state[0][0]
 
 
-def _check(specification: Specification, pool: Pool) -> None:
+def _check(specification: Recipe, pool: Pool) -> None:
     people, each = pool.images.shape[:2]
     needed = specification.batch // specification.each if specification.each > 1 else 2
     if people < needed or each < specification.each:
@@ -95,7 +93,7 @@ def _check(specification: Specification, pool: Pool) -> None:
         )
 
 
-def _batches(specification: Specification, pool: Pool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(specification: Recipe, pool: Pool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images [batch, 64, 64, 3] and numbers of the people on them, once for each step."""
     random = np.random.default_rng(specification.seed)
     people, each = pool.images.shape[:2]
@@ -111,7 +109,7 @@ def _batches(specification: Specification, pool: Pool) -> Iterator[tuple[np.ndar
 
 
 def _step(
-    specification: Specification,
+    specification: Recipe,
     optimiser: optax.GradientTransformation,
     state: State,
     number: Int32[Array, ""],
@@ -127,7 +125,7 @@ def _step(
     seen, clean = augmentation(key, images)
     done = number.astype(jnp.float32) / specification.steps
     labels, traits = (jnp.concatenate([values] * augmentation.views) for values in (labels, traits))
-    batch = Batch(labels, traits, clean, done)
+    batch = FaceBatch(labels, traits, clean, done)
 
     def objective(params: tuple[Params, Params]) -> Float[Array, ""]:
         embeddings = specification.body.apply({"params": params[0]}, seen)

@@ -16,7 +16,7 @@ import safetensors.numpy
 from jaxtyping import Array, Float, UInt8
 
 from jaxalign.core.errors import UnknownNameError, UserError
-from jaxalign.vision.zoo.specification import ZOO, Specification
+from jaxalign.vision.zoo.specification import ZOO, Recipe
 from jaxalign.vision.zoo.training import initial
 
 Params = Any
@@ -24,7 +24,7 @@ Apply = Callable[[Params, UInt8[Array, "n 64 64 3"]], Float[Array, "n width"]]
 FOLDER = pathlib.Path(__file__).parent / "weights"
 
 
-class Encoder(NamedTuple):
+class ZooEncoder(NamedTuple):
     """An encoder of the zoo, ready to use.
 
     Attributes:
@@ -39,14 +39,14 @@ class Encoder(NamedTuple):
     width: int
 
 
-def specification_of(name: str) -> Specification:
+def specification_of(name: str) -> Recipe:
     """The row of ``ZOO``, or the names there are."""
     if name not in ZOO:
         raise UnknownNameError(f"the zoo has no encoder '{name}'; it has {', '.join(ZOO)}.")
     return ZOO[name]
 
 
-def load(name: str, folder: pathlib.Path = FOLDER) -> Encoder:
+def load(name: str, folder: pathlib.Path = FOLDER) -> ZooEncoder:
     """An encoder with its shipped weights, or with those of ``train_zoo`` in another folder.
 
     Raises:
@@ -62,10 +62,10 @@ def load(name: str, folder: pathlib.Path = FOLDER) -> Encoder:
             f"zoo encoder '{name}': {path} cannot be read ({error.strerror}); "
             f"train it with `python -m experiments.train_zoo --models={name}`."
         ) from error
-    return Encoder(apply_of(specification), unpack(content, specification, str(path)), specification.width)
+    return ZooEncoder(apply_of(specification), unpack(content, specification, str(path)), specification.width)
 
 
-def apply_of(specification: Specification) -> Apply:
+def apply_of(specification: Recipe) -> Apply:
     """The forward pass."""
 
     def apply(params: Params, images: UInt8[Array, "n 64 64 3"]) -> Float[Array, "n width"]:
@@ -81,7 +81,7 @@ def pack(params: Params) -> bytes:
     return safetensors.numpy.save(flat)
 
 
-def unpack(content: bytes, specification: Specification, what: str) -> Params:
+def unpack(content: bytes, specification: Recipe, what: str) -> Params:
     """Weights from a safetensors file that messages call ``what``; must fit the specification's parameters."""
     try:
         flat = safetensors.numpy.load(content)
@@ -113,7 +113,7 @@ def card(name: str, folder: pathlib.Path = FOLDER) -> dict[str, Any]:
         raise UserError(f"zoo encoder '{name}': its model card cannot be read: {error}.") from error
 
 
-def describe(name: str, specification: Specification, parameters: int) -> dict[str, Any]:
+def describe(name: str, specification: Recipe, parameters: int) -> dict[str, Any]:
     """What a model card says of how an encoder was made; data and measurements are added by who trained it."""
     loss, body = specification.loss, specification.body
     return {

@@ -10,7 +10,7 @@ import scipy.ndimage
 
 from jaxalign.vision.zoo import losses
 from jaxalign.vision.zoo.augment import Augmentation, _warped
-from jaxalign.vision.zoo.losses import Attributes, Batch, Contrastive, Margin, Reconstruction, Triplet
+from jaxalign.vision.zoo.losses import Attributes, Contrastive, FaceBatch, Margin, Reconstruction, Triplet
 
 CLASSES, WIDTH, TRAITS = 7, 12, 5
 
@@ -19,10 +19,10 @@ def rows(count: int, width: int = WIDTH, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
 
 
-def batch_of(labels: np.ndarray, progress: float = 1.0) -> Batch:
+def batch_of(labels: np.ndarray, progress: float = 1.0) -> FaceBatch:
     clean = np.random.default_rng(2).uniform(0, 255, (len(labels), 64, 64, 3)).astype(np.float32)
     traits = jnp.asarray(rows(len(labels), TRAITS, 3))
-    return Batch(jnp.asarray(labels, jnp.int32), traits, jnp.asarray(clean), progress)
+    return FaceBatch(jnp.asarray(labels, jnp.int32), traits, jnp.asarray(clean), progress)
 
 
 def pictures(count: int, least: int = 0) -> jax.Array:
