@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxalign.core.devices import AXES, at_once, concurrently, padded_width
 from jaxalign.core.precision import double_precision
-from jaxalign.moments.blocks import Encoder, cross_moments, own_moments
+from jaxalign.moments.blocks import EncoderSpan, cross_moments, own_moments
 from jaxalign.moments.scatter import Sums
 from jaxalign.moments.sharded import ShardedMoments
 
@@ -94,7 +94,7 @@ def encoder_calls(total: Sums, arguments: Mapping[str, Any]) -> list[Call]:
     """The calls of ``encoders_program`` for these encoders."""
     calls = []
     for size, names in _alike(arguments, lambda name: padded_width(total.width(name))):
-        every = Encoder.stack(total, names)
+        every = EncoderSpan.stack(total, names)
         for stack, members in _stacks(total, names, names, numbers=0):
             items = every.at(stack), _stacked([arguments[names[k]] for k in stack], total)
             calls.append(Call(size, members, len(stack), (items,)))
@@ -109,7 +109,7 @@ def pair_calls(
     calls = []
     for (p, q), pairs in _alike(arguments, lambda pair: (sizes[pair[0]], sizes[pair[1]])):
         sources, targets = zip(*pairs)
-        sides = Encoder.stack(total, sources), Encoder.stack(total, targets)
+        sides = EncoderSpan.stack(total, sources), EncoderSpan.stack(total, targets)
         stacked = encoders.states[p], encoders.states[q] if both_states else None
         places = [np.array([encoders.index.get(name, 0) for name in side]) for side in (sources, targets)]
         for stack, members in _stacks(total, pairs, sources, numbers=p * q):
@@ -121,11 +121,11 @@ def pair_calls(
 
 @functools.partial(jax.jit, static_argnums=0)
 def encoders_program(
-    function: Callable[..., Any], moments: tuple[Any, ...], items: tuple[Encoder, Any]
+    function: Callable[..., Any], moments: tuple[Any, ...], items: tuple[EncoderSpan, Any]
 ) -> Any:
     """The work on a stack of encoders of one padded width."""
 
-    def one(moments: tuple[Any, ...], shared: None, item: tuple[Encoder, Any]) -> Any:
+    def one(moments: tuple[Any, ...], shared: None, item: tuple[EncoderSpan, Any]) -> Any:
         encoder, argument = item
         return function(argument, *(own_moments(part, encoder) for part in moments))
 
