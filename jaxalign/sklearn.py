@@ -178,7 +178,7 @@ def verification_scorer(fmr: float = 1e-3) -> Any:
     if not 0 < fmr < 1:
         raise UserError(f"fmr: expected a rate above 0 and below 1, got {fmr!r}")
 
-    def true_match_rate(y: np.ndarray, predicted: np.ndarray, groups: ArrayLike | None = None) -> float:
+    def true_match_rate(y: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None = None) -> float:
         if groups is None:
             raise UserError("verification_scorer: give the identity of each row, fit(..., groups=people)")
         found = evaluate(

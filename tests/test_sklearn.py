@@ -88,7 +88,7 @@ def test_settings_reach_the_method() -> None:
     rows = clouds.make("square", seed=6)
     options = {"whitening": 0.75, "weighting": 0.5}
     estimator = AffineAligner("canonical", rank=4, options=options).fit(rows.x, rows.y)
-    expected = jaxalign.fit_affine(rows.x, rows.y, "canonical", rank=4, restore_variance=False, **options)
+    expected = jaxalign.fit_affine(rows.x, rows.y, "canonical", rank=4, restore_variance=False, **options)  # pyright: ignore[reportArgumentType]
     np.testing.assert_array_equal(estimator.transform(rows.x_new), np.asarray(expected(rows.x_new)))
     copy = pickle.loads(pickle.dumps(estimator))
     np.testing.assert_array_equal(copy.transform(rows.x_new), estimator.transform(rows.x_new))
@@ -108,7 +108,7 @@ def test_a_search_over_methods() -> None:
     """With l2 at its default, which methods without a penalty take no notice of."""
     rows = clouds.make("tall", seed=7)
     grid = {"method": ["orthogonal", "ridge", "linear", "canonical"], "restore_variance": [False, True]}
-    search = GridSearchCV(AffineAligner(), grid, cv=3, error_score="raise").fit(rows.x, rows.y)
+    search = GridSearchCV(AffineAligner(), grid, cv=3, error_score="raise").fit(rows.x, rows.y)  # pyright: ignore[reportArgumentType]
     assert (
         search.best_params_["method"] in ("ridge", "linear") and not search.best_params_["restore_variance"]
     )
@@ -127,10 +127,10 @@ def test_a_search_by_true_match_rate() -> None:
         scorer = verification_scorer(fmr=0.05)
         aligner = AffineAligner().set_fit_request(groups=True)
         grid = {"method": ["identity", "ridge"]}
-        search = GridSearchCV(aligner, grid, scoring=scorer, cv=GroupKFold(3), error_score="raise")
+        search = GridSearchCV(aligner, grid, scoring=scorer, cv=GroupKFold(3), error_score="raise")  # pyright: ignore[reportArgumentType]
         search.fit(x, y, groups=people)
         train, test = next(GroupKFold(3).split(x, groups=people))
-        one = clone(aligner).set_params(method="ridge").fit(x[train], y[train], groups=people[train])
+        one = clone(aligner).set_params(method="ridge").fit(x[train], y[train], groups=people[train])  # pyright: ignore[reportAttributeAccessIssue]
         found, same = (
             scorer(one, x[test], y[test], groups=people[test]),
             people[test][:, None] == people[test],

@@ -179,7 +179,7 @@ class AffineMap:
             }
         except (TypeError, ValueError) as error:
             raise UserError(f"metadata: expected a mapping that JSON can hold ({error})") from error
-        write_map(pathlib.Path(path), tensors, texts)
+        write_map(pathlib.Path(path), tensors, texts)  # pyright: ignore[reportArgumentType]
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "AffineMap":

@@ -223,4 +223,4 @@ def _load_fit(directory: pathlib.Path, entry: Mapping[str, Any]) -> Fit:
     if not source.out_dim == target.out_dim == len(entry["residual"]):
         raise UserError(f"{directory / 'maps.json'} does not fit its files: widths differ")
     statistics = [np.asarray(entry[name]) for name in ("effective_rank", "condition", "ok")]
-    return Fit(source, target, columns[0], columns[1], *statistics, columns[2])
+    return Fit(source, target, columns[0], columns[1], *statistics, columns[2])  # pyright: ignore[reportCallIssue]

@@ -65,7 +65,7 @@ def published_pairs(identities: ArrayLike, seed: int) -> PairList:
     References:
       Rubab, Tong, Ross, arXiv 2604.07282, 2026.
     """
-    people, person = np.unique(labels("identities", identities)[0], return_inverse=True)
+    people, person = np.unique(labels("identities", identities)[0], return_inverse=True)  # pyright: ignore[reportArgumentType]
     generator = legacy_generator(seed)
     genuine = _genuine_pairs(person)
     count = len(genuine[0])

@@ -56,7 +56,7 @@ def _equal(self: Any, other: object) -> bool:
 def _equal_leaves(one: Any, other: Any) -> bool:
     if one is other:
         return True
-    if isinstance(one, jax.core.Tracer) or isinstance(other, jax.core.Tracer):
+    if isinstance(one, jax.core.Tracer) or isinstance(other, jax.core.Tracer):  # pyright: ignore[reportAttributeAccessIssue]
         return False  # not known while a program is traced
     one, other = np.asarray(one), np.asarray(other)
     return one.dtype == other.dtype and np.array_equal(one, other)
@@ -64,7 +64,7 @@ def _equal_leaves(one: Any, other: Any) -> bool:
 
 def _state(self: Any) -> dict[str, Any]:
     """For pickle, with numpy leaves: JAX's arrays of float64 come back as float32 where that is not enabled."""
-    known = lambda leaf: isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)  # noqa: E731
+    known = lambda leaf: isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)  # noqa: E731  # pyright: ignore[reportAttributeAccessIssue]
     return vars(jax.tree.map(lambda leaf: np.asarray(leaf) if known(leaf) else leaf, self))
 
 

@@ -31,7 +31,7 @@ def test_a_drop_in_map_has_the_targets_variance(case: Case, cloud: str) -> None:
     plain = np.asarray(jaxalign.fit_affine(x, y, restore_variance=False, **case.arguments())(x))
     compared, target = np.asarray(fit.target(restored)), np.asarray(fit.target(y))
     np.testing.assert_allclose(compared.var(0).sum(), target.var(0).sum(), rtol=1e-6)
-    np.testing.assert_allclose(np.sum(fit.predicted), np.asarray(fit.source(x)).var(0).sum(), rtol=1e-6)
+    np.testing.assert_allclose(np.sum(fit.predicted), np.asarray(fit.source(x)).var(0).sum(), rtol=1e-6)  # pyright: ignore
     scale = np.sqrt(target.var(0).sum() / np.asarray(fit.source(x)).var(0).sum())
     np.testing.assert_allclose(
         restored - y.mean(0), scale * (plain - y.mean(0)), atol=1e-6 * np.abs(plain).max()
@@ -54,7 +54,7 @@ def test_baselines_are_never_scaled(method: str) -> None:
     maps = [
         jaxalign.fit_affine(rows.x, rows.y, method, restore_variance=given)(rows.x) for given in (True, False)
     ]
-    np.testing.assert_array_equal(*maps)
+    np.testing.assert_array_equal(*maps)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("l2", [1e20, 1e300])
@@ -150,7 +150,7 @@ def test_a_fit_inside_a_transformation_is_refused(transform: Any) -> None:
 def test_a_slip_of_the_pen_is_answered(given: str, meant: str) -> None:
     rows = clouds.make("tall", seed=4)
     with pytest.raises(UserError, match=f"{given}; did you mean {meant}"):
-        jaxalign.fit_affine(rows.x, rows.y, "canonical", **{given: 1})
+        jaxalign.fit_affine(rows.x, rows.y, "canonical", **{given: 1})  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("method", sorted(jaxalign.SOLVERS))

@@ -68,7 +68,7 @@ def test_canonical_is_right_or_says_so(rows: str, whitening: float) -> None:
     y = RANDOM.normal(size=(len(x), 3)) + 3 * (NOISE[: len(x), :1] - NOISE[: len(x), 1:])
     options = {"whitening": whitening, "shrinkage": 0.0}
     turn = np.linalg.qr(RANDOM.normal(size=(x.shape[1], x.shape[1])))[0]
-    one, other = (jaxalign.fit_pair(given, y, "canonical", **options) for given in (x, x @ turn))
+    one, other = (jaxalign.fit_pair(given, y, "canonical", **options) for given in (x, x @ turn))  # pyright: ignore[reportArgumentType]
     if one.ok and other.ok:
         np.testing.assert_allclose(one.scores(x, y), other.scores(x @ turn, y), atol=1e-5)
     for fit in (one, other):

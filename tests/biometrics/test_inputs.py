@@ -28,7 +28,7 @@ def test_rows_near_the_limits_of_their_type_have_the_right_cosines(scale, way, d
     first, second = np.triu_indices(120, 1)
     expected = roc_auc_score(person[first] == person[second], (unit @ unit.T)[first, second])
     plan = biometrics.EvaluationPlan.of(person, **way)
-    assert biometrics.evaluate(rows, rows, plan).verification.auc == pytest.approx(expected, abs=1e-4)
+    assert biometrics.evaluate(rows, rows, plan).verification.auc == pytest.approx(expected, abs=1e-4)  # pyright: ignore[reportOptionalMemberAccess]
     listed = PairList(first, second, person[first] == person[second])
     found = biometrics.verify_pairs(rows, rows, listed)
     assert np.allclose(found.scores, (unit @ unit.T)[first, second], atol=2e-6)

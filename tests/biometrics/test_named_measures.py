@@ -20,7 +20,7 @@ def test_measures_by_name() -> None:
         assert RESULT[row.measure, row.own_photograph] == row.value
         assert row._asdict() in RESULT.records()
     assert RESULT["rank1"] == RESULT["rank1", "excluded"] < RESULT["rank1", "included"] == 1
-    assert RESULT["tmr@fmr=0.1"] == RESULT.verification.rates.points[0].tmr
+    assert RESULT["tmr@fmr=0.1"] == RESULT.verification.rates.points[0].tmr  # pyright: ignore[reportOptionalMemberAccess]
     for wrong in ("tmr@fmr=0.2", ("auc", "included")):
         with pytest.raises((UserError, KeyError), match=r"rank1.*tmr@fmr=0\.1"):
             RESULT[wrong]

@@ -167,7 +167,7 @@ def test_damage_is_one_sentence_or_the_same_rows(tmp_path, name):
         path.write_bytes(content)
         found = outcome(read_embeddings, path)
         if name in CHECKED and found is not None and name.endswith(".npz"):
-            assert found[0] == expected[0]
+            assert found[0] == expected[0]  # pyright: ignore[reportOptionalSubscript]
 
 
 DAMAGED = {
@@ -199,7 +199,7 @@ DAMAGED = {
     "directory": (lambda path: path.mkdir(), "save_to_disk"),
     "zero.npy": (lambda path: path.symlink_to("/dev/zero"), "a device"),
     "ivf.faiss": (lambda path: path.write_bytes(b"IwFl" + bytes(100)), "no flat FAISS index"),
-    "many.npz": (lambda path: np.savez(path, **{f"k{i}": A for i in range(480)}), r"480 in all"),
+    "many.npz": (lambda path: np.savez(path, **{f"k{i}": A for i in range(480)}), r"480 in all"),  # pyright: ignore[reportArgumentType]
 }
 
 
@@ -259,6 +259,6 @@ WRITTEN = {
 def test_lists_of_people_as_programs_write_them(tmp_path, content):
     (tmp_path / "people.csv").write_text(content, encoding="utf-8")
     samples = read_samples(tmp_path / "people.csv")
-    assert samples.sample_ids.tolist() == ["a/1.jpg", "b/1.jpg"]
-    assert samples.identities.tolist() == ["Ann", "Bo"]
+    assert samples.sample_ids.tolist() == ["a/1.jpg", "b/1.jpg"]  # pyright: ignore[reportOptionalMemberAccess]
+    assert samples.identities.tolist() == ["Ann", "Bo"]  # pyright: ignore[reportOptionalMemberAccess]
     assert samples.columns["pose"].tolist() == ["left", "right"]

@@ -107,8 +107,8 @@ def two_sided_fits(
     power_x, power_y = np.sum((xx @ left) * left, axis=0), np.sum((yy @ right) * right, axis=0)
     residual = np.maximum(power_x + power_y - 2 * np.sum((xy @ right) * left, axis=0), 0)
     statistics = _statistics(left, left, ok, residual)
-    forth = Fit(source, target, residual, power_y, *statistics, power_x)
-    return forth, Fit(target, source, residual, power_x, *statistics, power_y)
+    forth = Fit(source, target, residual, power_y, *statistics, power_x)  # pyright: ignore[reportCallIssue]
+    return forth, Fit(target, source, residual, power_x, *statistics, power_y)  # pyright: ignore[reportCallIssue]
 
 
 def one_sided_fit(total: Moments, pair: Pair, left: np.ndarray, right: np.ndarray, *, ok: bool) -> Fit:
@@ -119,7 +119,7 @@ def one_sided_fit(total: Moments, pair: Pair, left: np.ndarray, right: np.ndarra
     residual = np.maximum(power - 2 * np.sum(xy * product, axis=0) + mapped, 0)
     source = AffineMap((left, right), np.zeros(right.shape[1]), mean_x)
     target = AffineMap((), -mean_y, orthogonal=True)
-    return Fit(source, target, residual, power, *_statistics(left, product, ok, residual), mapped)
+    return Fit(source, target, residual, power, *_statistics(left, product, ok, residual), mapped)  # pyright: ignore[reportCallIssue]
 
 
 def _blocks(total: Moments, pair: Pair) -> tuple[list[np.ndarray], list[np.ndarray]]:
