@@ -155,7 +155,7 @@ def test_what_cannot_be_learnt_from_is_fitted_or_refused_but_never_nan(rows: str
     x, y = POOR[rows]
     options = {"l2": 1.0} if len(x) == 1 and "l2" in SOLVERS[method].options() else {}
     try:
-        fit = jaxalign.fit_pair(x, y, method, **options)
+        fit = jaxalign.fit_pair(x, y, method, **options)  # pyright: ignore[reportArgumentType]
     except UserError as error:
         assert_one_sentence(error)
     else:

@@ -324,12 +324,12 @@ def test_copies_of_the_probes_image_are_left_out_with_it(templates, way):
     excluded = found.identification["excluded"]
     assert excluded.probes == len(hits)
     assert excluded.rank_k[1] == pytest.approx(np.mean(hits))
-    assert found.verification.comparisons[0] == len(genuine)
+    assert found.verification.comparisons[0] == len(genuine)  # pyright: ignore[reportOptionalMemberAccess]
     if templates == "all":
         exact = brute_force.auc(
             np.array(genuine), brute_force.cosines(left, right)[labels[:, None] != labels]
         )
-        assert found.verification.auc == pytest.approx(exact, abs=1e-4)
+        assert found.verification.auc == pytest.approx(exact, abs=1e-4)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 BAD = {

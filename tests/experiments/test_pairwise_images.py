@@ -94,7 +94,7 @@ def test_other_pictures_under_the_same_names_are_embedded_anew(drive, tmp_path, 
             "identity": [file.parent.name for file in files],
         }
         shutil.rmtree(tmp_path / "set", ignore_errors=True)
-        datasets.Dataset.from_dict(columns).save_to_disk(tmp_path / "set")
+        datasets.Dataset.from_dict(columns).save_to_disk(tmp_path / "set")  # pyright: ignore[reportOptionalMemberAccess]
         return "hub:set"
 
     models = f"--models={FIRST},{SECOND}"

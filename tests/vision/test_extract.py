@@ -447,7 +447,7 @@ def change(request, files):
             files[149].unlink()
         source = open_images(f"folder:{files[0].parents[1]}")
         if kind == "relabelled":
-            source.samples[70] = dataclasses.replace(source.samples[70], identity="p0")
+            source.samples[70] = dataclasses.replace(source.samples[70], identity="p0")  # pyright: ignore
         points = np.ones((5, 2)) if kind == "landmarks" else None
         return Source(source, reverse=kind == "order", landmarks=points, **how)
 
