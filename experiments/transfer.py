@@ -40,7 +40,7 @@ FLAGS = analysis.define(
     Stores,
     **SAME_NAMES,
     **READING,
-    without=("store", "images", "crop", "bad_images", "embedding_cache"),
+    without=("store", "images", "crop", "bad_images", "identity_column", "embedding_cache"),
     measures="identification,verification",
     methods="identity,orthogonal,ridge,canonical",
     out="results/transfer",

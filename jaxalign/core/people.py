@@ -69,9 +69,9 @@ def without_people(identities: ArrayLike, others: ArrayLike) -> tuple[np.ndarray
     Raises:
       UserError: fewer than two people are left.
     """
-    mine, theirs = labels("identities", identities, others)  # pyright: ignore
-    people, person = _people(mine)
-    known = np.isin(people, theirs)
+    sides = labels("identities", identities, *([others] if np.size(others) else []))  # pyright: ignore
+    people, person = _people(sides[0])
+    known = np.isin(people, sides[1:])
     if np.sum(~known) < 2:
         raise UserError(
             f"of {len(people):,} people {np.sum(known):,} have the name of one who is tested, which leaves fewer than "

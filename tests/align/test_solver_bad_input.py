@@ -59,7 +59,7 @@ BAD: dict[str, tuple[Mapping[str, Any], str]] = {
     "no method": ({"method": None}, r"method.*ridge.*solver.*None"),
     "a solver's class": ({"method": Ridge}, r"method.*solver.*Ridge"),
     "ragged rows": ({"x": [[1.0], [1.0, 2.0]]}, r"'x'.*unequal length"),
-    "ragged groups": ({"identities": [1, [2]]}, r"identities.*unequal length"),
+    "ragged groups": ({"identities": [1, [2]]}, r"identities.*one label for each row"),
     "words as weights": ({"weights": ["a"] * 30}, r"weights.*numbers"),
     "a word as seed": ({"seed": "a"}, r"seed.*'a'"),
     "negative seed": ({"seed": -1}, r"seed.*-1"),

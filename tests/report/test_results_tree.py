@@ -96,7 +96,10 @@ def refused(folder):
 def test_what_is_not_there_or_not_ours(tmp_path):
     assert "there is no directory X" in refused(tmp_path / "nowhere")
     assert refused(tmp_path).startswith("X holds no results: there is no config.json")
-    for content, named in (("{", "config.json cannot be read"), ("{}", "is not of format jaxalign-results")):
+    for content, named in (
+        ("{", "config.json is damaged: it is not JSON"),
+        ("{}", "is not of format jaxalign-results"),
+    ):
         (tmp_path / "config.json").write_text(content)
         assert named in refused(tmp_path)
 
