@@ -375,7 +375,7 @@ def test_a_study_of_stores_that_share_no_encoders_has_no_transfer(stores, tmp_pa
     assert done.returncode == 1 and "transfer: failed: maps cross between stores" in done.stdout
     for out in ("a", "b"):
         names = {row["source"] for row in read(tmp_path / out / "ridge_path-other")}
-        assert names == {"beta", "delta"}
+        assert names - {""} == {"beta", "delta"}  # nobody for what is of all pairs
 
 
 def test_a_study_goes_on_where_it_was_interrupted(stores, tmp_path, monkeypatch):

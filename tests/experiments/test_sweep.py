@@ -78,7 +78,7 @@ def test_parts_do_each_item_once_and_the_last_merges(parts):
 
 def test_the_merge_is_what_pairwise_writes(parts, store, tmp_path):
     out, alone = parts[0], tmp_path / "alone"
-    succeed(pairwise, f"--store={store}", f"--out={alone}", "--heatmaps=none", *QUICK)
+    succeed(pairwise, f"--store={store}", f"--out={alone}", "--heatmaps=none", "--controls=none", *QUICK)
     same_numbers(read(out), read(alone))
     types = pyarrow.parquet.read_schema(alone / "results.parquet")
     assert pyarrow.parquet.read_schema(out / "results.parquet") == types
@@ -304,7 +304,7 @@ def test_ranks_and_penalties_are_items_and_share_their_fit(store, tmp_path, monk
     kinds = {(row["method"], row["rank"], row["axis"], row["at"]) for row in rows}
     ridge = {("ridge", "", "l2", at) for at in ("0.1", "10.0", "")}
     assert kinds == ridge | {("canonical", "", "", ""), ("canonical", "2", "", "")}
-    succeed(pairwise, f"--store={store}", f"--out={alone}", "--heatmaps=none", *shared)
+    succeed(pairwise, f"--store={store}", f"--out={alone}", "--heatmaps=none", "--controls=none", *shared)
     chosen = [{**row, "axis": ""} for row in rows if (row["axis"], row["at"]) in (("", ""), ("l2", ""))]
     same_numbers(chosen, read(alone))
 
@@ -315,7 +315,7 @@ def test_pairs_without_a_value_have_their_rows(tmp_path):
     dead, out, alone = make_store(tmp_path / "store", embeddings), tmp_path / "out", tmp_path / "alone"
     shared = ("--methods=orthogonal,linear", "--seeds=1", "--measures=identification", "--rank_k=1")
     succeed(sweep, f"--stores={dead}", f"--out={out}", *shared)
-    succeed(pairwise, f"--store={dead}", f"--out={alone}", "--heatmaps=none", *shared)
+    succeed(pairwise, f"--store={dead}", f"--out={alone}", "--heatmaps=none", "--controls=none", *shared)
     same_numbers(read(out), read(alone))
     assert sum(row["reason"] != "" for row in read(out)) == 2 * 4 * 3
 
