@@ -222,7 +222,7 @@ def weak_encoders(controls: Sequence[Row]) -> Iterator[str]:
             reached = listed(f"{Measure(measure).brief} {percent(value)}" for measure, value in means.items())
             yield (
                 f"{name} recognises few people by itself ({reached}), and no map can make up for that. The likeliest "
-                "cause is a wrong crop of the photographs: try another --crop, such as --crop=center:0.6; others are "
+                "cause is a wrong crop of the photographs: --crop=auto tries the crops on a sample; other causes are "
                 "rows in another order than the identities, and an encoder that was not made for faces"
             )
 
