@@ -88,7 +88,9 @@ def analyse(job: Job) -> str:
     progress.note(headline(run))
     if getattr(job.values, "controls", None) == "all" and "pixels" not in config.controls:
         progress.note("The control pixels is left out: it needs the photographs; give --images.")
-    order = list(order_warnings(unlike_pairs(run.data.take, run.data.identities), run.encoders))
+    # Rows that were embedded from the same photographs just now cannot be in another order.
+    unlike = [] if config.images else unlike_pairs(run.data.take, run.data.identities)
+    order = list(order_warnings(unlike, run.encoders))
     for warning in order:
         progress.note(f"warning: {warning}")
     if job.parts:

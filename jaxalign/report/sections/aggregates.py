@@ -114,6 +114,8 @@ def fits_table(fits: Iterable[tuple[str, float, bool]], *, name: str = "fits") -
     for method, of in found.items():
         known = [r2 for r2, _ in of if math.isfinite(r2)]
         mean = Cell(math.fsum(known) / len(known)) if known else Cell(math.nan, reason="the method has no R²")
+        if mean.mean < 0:
+            mean = Cell(math.nan, reason="below 0: the method does not aim at the target's variance")
         lines.append([method, mean, Cell(float(len(of))), Cell(float(sum(not ok for _, ok in of)))])
     columns = [
         Column("method"),
@@ -123,7 +125,8 @@ def fits_table(fits: Iterable[tuple[str, float, bool]], *, name: str = "fits") -
     ]
     caption = (
         "R² is the share of the target's variance that the mapped source explains on training people, mean over pairs "
-        "and seeds; a fit is doubtful where rounding may decide its numbers."
+        "and seeds, and empty where it is below 0, since a method need not aim at it; a fit is doubtful where rounding "
+        "may decide its numbers."
     )
     return Table(name, "Fits", caption, columns, lines)
 

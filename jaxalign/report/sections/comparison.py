@@ -178,12 +178,9 @@ def controls_table(part: Part, measure: Measure, left_out: Set[tuple[str, str]])
             lines.append([CONTROL_WORDS.get(setting.method, str(setting)), *cells])
     heads = measure.brief, "relative to the encoders' own"
     columns = [Column("method or control"), *(Column(head, "percent", 2) for head in heads)]
-    caption = (
-        f"{measure.describe()}, mean over pairs and seeds; relative: to the geometric mean of what the two encoders "
-        "reach by themselves."
-    )
-    if any(row[2] and row[2].mean > 1 for row in lines):
-        caption += " " + RELATIVE_WORDS
+    above = any(row[2] and row[2].mean > 1 for row in lines)
+    relative_words = RELATIVE_WORDS if above else RELATIVE_WORDS.partition(". ")[0] + "."
+    caption = f"{measure.describe()}, mean over pairs and seeds. {relative_words}"
     return Table(f"{part.name}-controls", "Controls", caption, columns, lines)
 
 
