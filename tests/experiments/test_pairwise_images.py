@@ -135,7 +135,7 @@ def test_a_store_stands_beside_photographs(drive, tmp_path):
 def test_a_photograph_of_a_pixel_control_may_be_black(drive):
     """Pixels are no encoder: a black picture is a row of zeros that must not stop the run."""
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("faces/person00/0.png")
-    drive("--models=zoo:arcface_plain,zoo:cosface_residual", "--controls=pixels")
+    assert drive("--models=zoo:arcface_plain,zoo:cosface_residual", "--controls=pixels")
 
 
 @pytest.fixture(scope="module")
