@@ -17,7 +17,7 @@ import numpy as np
 from experiments.run import analysis, cli, flags
 from experiments.run.aligning import Aligning
 from experiments.run.analysis import Job
-from experiments.run.config import Stores
+from experiments.run.config import OF_PHOTOGRAPHS, Stores
 from experiments.run.data import Data
 from experiments.run.earlier import READING, of_stores
 from experiments.run.measuring import Measuring, folds_of
@@ -40,7 +40,7 @@ FLAGS = analysis.define(
     Stores,
     **SAME_NAMES,
     **READING,
-    without=("store", "images", "crop", "bad_images", "identity_column", "embedding_cache"),
+    without=("store", *OF_PHOTOGRAPHS),
     measures="identification,verification",
     methods="identity,orthogonal,ridge,canonical",
     out="results/transfer",

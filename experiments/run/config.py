@@ -11,6 +11,7 @@ from jaxalign.align.gradient import LOSSES
 from jaxalign.align.methods import SOLVERS
 from jaxalign.core.errors import UserError
 
+OF_PHOTOGRAPHS = ("images", "crop", "bad_images", "identity_column", "embedding_cache")
 KINDS = ("identification", "verification")
 CONTROLS = ("own", "shuffled", "pixels")
 # What a run does where flags and protocol say nothing: one method of each kind on one split, and the picture of the

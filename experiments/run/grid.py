@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from experiments.run import flags, results
 from experiments.run.aligning import Aligning, Place, empty_rows
-from experiments.run.config import PairwiseConfig, Stores
+from experiments.run.config import OF_PHOTOGRAPHS, PairwiseConfig, Stores
 from experiments.run.data import Data
 from experiments.run.earlier import SWEEP
 from experiments.run.flags import Penalty
@@ -32,16 +32,7 @@ from jaxalign.report import Row
 FORMAT = {"format": "jaxalign-sweep", "version": 2}
 # Each store sees the configuration of ``experiments.pairwise``; these fields are set per store and item, or have no
 # meaning in a sweep.
-NOT_SHARED = (
-    "store",
-    "images",
-    "crop",
-    "bad_images",
-    "identity_column",
-    "embedding_cache",
-    "overwrite",
-    "save_maps",
-)
+NOT_SHARED = ("store", *OF_PHOTOGRAPHS, "overwrite", "save_maps")
 NOT_SHARED += ("controls", "heatmaps", "pair_list", "intervals", "curves")
 
 

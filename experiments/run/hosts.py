@@ -21,7 +21,7 @@ import numpy as np
 
 from experiments.run import cli, signals
 from experiments.run.aligning import Aligning, Pair, Place
-from experiments.run.config import PairwiseConfig
+from experiments.run.config import OF_PHOTOGRAPHS, PairwiseConfig
 from experiments.run.data import Data
 from experiments.run.results import FitRow, plain
 from experiments.run.units import Units
@@ -35,17 +35,7 @@ from jaxalign.version import __version__
 
 GO_ON = "Methods that were finished are kept; the same commands go on from there."
 # Flags that concern one host or process 0 alone.
-_OWN = {
-    "store",
-    "images",
-    "crop",
-    "bad_images",
-    "identity_column",
-    "embedding_cache",
-    "out",
-    "overwrite",
-    "heatmaps",
-}
+_OWN = {"store", *OF_PHOTOGRAPHS, "out", "overwrite", "heatmaps"}
 _OWN |= {"save_maps", "pair_list", "devices"}
 
 Content = dict[str, list[Any]]  # as JSON holds it
