@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from jaxalign.report.result_table import Measure
+
 METHODS = {
     "identity": "No map: rows are compared as they are, the narrower side padded with zeros.",
     "translation": "No map but centring: each side's training mean is subtracted.",
@@ -27,6 +29,29 @@ MEASURES = {
     r"eer": "Error rate at the threshold where false matches and false non-matches are equally frequent.",
     r"tmr@fmr=(.+)": "Share of comparisons of one person that match where a share of {} of those of two people does.",
     r"accuracy": "Share of right decisions on the listed pairs, at thresholds chosen on the other folds.",
+    # Of two encoders, before any map.
+    r"linear_cka(_unbiased)?": "Covariance between two spaces relative to that within each; 1 where they agree.",
+    r"rsa_spearman": "Rank correlation of the cosines of every two photographs under one encoder and the other.",
+    r"mutual_knn": "Share of a photograph's nearest neighbours that it has under both encoders.",
+    r"mean_cca": "Mean canonical correlation: how well directions of one space follow linearly from the other.",
+    r"svcca": "Mean canonical correlation of the principal components that hold 99 % of each space's variance.",
+    r"pwcca": "Mean canonical correlation, weighted by how much of the embeddings each direction carries.",
+    r"principal_angles": "Mean cosine of the angles between the subspaces in which two encoders tell people apart.",
+    r"procrustes_distance": "Angle that is left between two spaces after the best rotation; 0 for spaces that agree.",
+    # Of one encoder.
+    r"intrinsic_dimension_(twonn|mle)": "Dimensions that photographs fill, from distances to nearest neighbours.",
+    r"participation_ratio": "Number of directions that carry the variance.",
+    r"first_component_share": "Share of the variance that lies in the one direction with most of it.",
+    r"hubness_skewness": "Skewness of how often photographs are neighbours of others; high where few are near most.",
+    r"(within|between)_person_scatter": "Variance of embeddings {} people.",
+    r"between_within_ratio": "How far people lie apart, divided by how far photographs of one person do.",
+    r"anisotropy": "Mean cosine of two photographs: 0 where directions are even, 1 where all embeddings point one way.",
+    # Of maps.
+    r"effective_rank": "Number of dimensions that a map uses.",
+    r"map_agreement": "How near the mapped rows of two fits, each on half of the people, are; 1 is equal.",
+    r"(score|ranking)_agreement": "Correlation of a probe's {}s under two fits, each on half of the people.",
+    r"round_trip": "How near a row comes to itself after the map there and the map back; 1 is equal.",
+    r"three_way": "How near the way by a third encoder comes to the direct map; 1 is equal.",
 }
 RELATIVE_WORDS = (
     "Relative numbers divide by the geometric mean of what the two encoders reach by themselves. They may exceed "
@@ -38,12 +63,12 @@ SYNTHETIC = (
 
 
 def define(names: Iterable[str]) -> list[tuple[str, str]]:
-    """The definition of each method or measure that has one, in the order given, each once."""
+    """The definition of each method or measure that has one, under its name on the page, each once."""
     found = []
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(name.partition(":")[0] for name in names):
         if name in METHODS:
             found.append((name, METHODS[name]))
         for pattern, words in MEASURES.items():
             if match := re.fullmatch(pattern, name):
-                found.append((name, words.format(*match.groups())))
+                found.append((Measure(name).brief, words.format(*match.groups())))
     return found

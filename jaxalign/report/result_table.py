@@ -15,7 +15,18 @@ WORDS = {  # pattern of a measure's name: in few words, and in full
     r"map": ("mAP", "mean average precision"),
     r"auc": ("AUC", "area under the ROC curve"),
     r"eer": ("EER", "equal error rate"),
-    r"best_l2": ("best penalty", "best penalty"),
+    r"best_l2": ("best penalty",) * 2,
+    r"linear_cka": ("linear CKA",) * 2,
+    r"linear_cka_unbiased": ("linear CKA, unbiased",) * 2,
+    r"rsa_spearman": ("RSA (Spearman)",) * 2,
+    r"mutual_knn": ("mutual k nearest neighbours",) * 2,
+    r"mean_cca": ("mean CCA",) * 2,
+    r"svcca": ("SVCCA",) * 2,
+    r"pwcca": ("PWCCA",) * 2,
+    r"procrustes_distance": ("Procrustes distance",) * 2,
+    r"intrinsic_dimension_twonn": ("intrinsic dimension, TwoNN",) * 2,
+    r"intrinsic_dimension_mle": ("intrinsic dimension, maximum likelihood",) * 2,
+    r"between_within_ratio": ("between- to within-person scatter",) * 2,
 }
 NO_REASON = "too few comparisons to support a number, or none possible"
 RATES = re.compile(r"rank\d+|map\d*|auc|eer|(tmr|tpir|fmr|fnmr|fpir|fnir)\b.*|cmc")

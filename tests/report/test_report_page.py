@@ -12,6 +12,8 @@ import made_results
 import pytest
 
 from jaxalign.align.methods import SOLVERS
+from jaxalign.analysis.geometry import SIMILARITIES
+from jaxalign.analysis.stability import MEASURES as AGREEMENTS
 from jaxalign.report.definitions import METHODS, define
 from jaxalign.report.figures.drawing import new_figure, picture, styled
 from jaxalign.report.page import remarks
@@ -156,6 +158,8 @@ def test_a_reader_learns_what_the_words_mean_and_that_faces_are_synthetic():
     assert define(["ridge", "rank5", "rank5", "tmr@fmr=0.001", "b<>"])[1][1].count("best 5") == 1
     assert len(define(["ridge", "rank5", "rank5", "tmr@fmr=0.001", "b<>"])) == 3
     assert set(SOLVERS) | set(CONTROLS) == set(METHODS)
+    assert define(["pwcca", "pwcca:calibrated"])[0][0] == "PWCCA"
+    assert len(define([*SIMILARITIES, *AGREEMENTS])) == len(SIMILARITIES) + len(AGREEMENTS)
     made = Part("p", "pairwise", {"warnings": ["take care"]}, rows)
     assert [text[:23] for text in remarks([made, made])] == ["The faces are synthetic", "take care"]
     real = dataclasses.replace(made, rows=[row._replace(dataset="lfw") for row in rows])

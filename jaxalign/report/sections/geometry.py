@@ -23,19 +23,6 @@ CALIBRATED = ":calibrated"
 MOST_PAIRS = 60  # two encoders each, that a terminal gets a line for
 NO_CORRELATION = "too few pairs, or the same number for all"
 LEADING = ("linear_cka_unbiased", "linear_cka")
-IN_WORDS = {
-    "linear_cka": "linear CKA",
-    "linear_cka_unbiased": "linear CKA, unbiased",
-    "rsa_spearman": "RSA (Spearman)",
-    "mutual_knn": "mutual k nearest neighbours",
-    "mean_cca": "mean CCA",
-    "svcca": "SVCCA",
-    "pwcca": "PWCCA",
-    "procrustes_distance": "Procrustes distance",
-    "intrinsic_dimension_twonn": "intrinsic dimension, TwoNN",
-    "intrinsic_dimension_mle": "intrinsic dimension, maximum likelihood",
-    "between_within_ratio": "between- to within-person scatter",
-}
 NULL = {"": "value", ":null_mean": "null mean", ":null_95%": "null 95 %", CALIBRATED: "calibrated"}
 
 
@@ -72,14 +59,9 @@ def _names(similar: ResultTable) -> list[str]:
     return list(dict.fromkeys(measure.name.partition(":")[0] for measure in similar.measures))
 
 
-def similarity_words(name: str) -> str:
-    """The name of a similarity, or of a number of one encoder, in the words of the field."""
-    return IN_WORDS.get(name, name.replace("_", " "))
-
-
 def _label(prediction: Predicted) -> str:
     calibrated = ", calibrated" if prediction.calibrated == "yes" else ""
-    return similarity_words(prediction.similarity) + calibrated
+    return Measure(prediction.similarity).brief + calibrated
 
 
 def _strength(prediction: Predicted) -> float:
@@ -103,7 +85,7 @@ def _predictions(part: Part) -> list[tuple[Table, list[Predicted]]]:
         measure = Measure(name)
         lines = [
             [
-                similarity_words(p.similarity),
+                Measure(p.similarity).brief,
                 p.calibrated,
                 Cell(p.spearman, None, p.low, p.high, NO_CORRELATION),
                 Cell(p.p, reason=NO_CORRELATION),
@@ -160,7 +142,7 @@ def _alignability_table(part: Part, similar: ResultTable) -> list[Table]:
         Column("other"),
         *(Column.of(measure, str(setting)) for setting in table.settings),
     ]
-    columns += [Column(similarity_words(name), "number", 2) for name in calibrated]
+    columns += [Column(Measure(name).brief, "number", 2) for name in calibrated]
     caption = (
         f"{measure.describe()}, mean of both directions, by each method; then the calibrated similarity of the two "
         "spaces before any map: 0 as between rows that do not belong together, 1 where spaces agree."
@@ -179,7 +161,7 @@ def _similarities(part: Part, similar: ResultTable) -> Table:
     setting = similar.settings[0]
     lines = [
         [
-            similarity_words(name),
+            Measure(name).brief,
             *(similar.mean_over_pairs(setting, Measure(name + ending)) for ending in NULL),
         ]
         for name in _names(similar)
@@ -195,9 +177,9 @@ def _heat_maps(part: Part, similar: ResultTable) -> list[Block]:
     canvas = Canvas(similar, caption, roles=("", ""), numbers_to=MOST_NUMBERS_ON_PAGE)
     pictures = {}
     for name in _names(similar):
-        measure, title = Measure(name + CALIBRATED), f"{similarity_words(name)}, calibrated"
+        measure, title = Measure(name + CALIBRATED), f"{Measure(name).brief}, calibrated"
         if measure not in similar.measures:
-            measure, title = Measure(name), similarity_words(name)
+            measure, title = Measure(name), Measure(name).brief
         if measure in similar.measures:
             pictures[name] = canvas.plot(
                 setting,
@@ -219,7 +201,7 @@ def _encoders(part: Part, order: Sequence[str]) -> list[Table]:
     if not rows:
         return []
     table = part.table(rows, order)
-    columns = [Column("encoder"), *(Column(similarity_words(m.name), "number") for m in table.measures)]
+    columns = [Column("encoder"), *(Column(m.brief, "number") for m in table.measures)]
     lines = [
         [name, *(table.cell(table.settings[0], measure, name, name) for measure in table.measures)]
         for name in table.encoders
@@ -264,9 +246,8 @@ def families(part: Part, order: Sequence[str]) -> Section:
 def family_words(measure: str) -> str:
     """A measure of ``families.json``: a rate, a rate by a method, or a calibrated similarity."""
     name, _, rest = measure.partition(":")
-    if Measure(name).is_rate:
-        return Measure(name).brief + (f" by {rest}" if rest else "")
-    return similarity_words(name) + (f", {rest}" if rest else "")
+    between = " by" if Measure(name).is_rate else ","
+    return Measure(name).brief + (f"{between} {rest}" if rest else "")
 
 
 def _tree(part: Part, measure: str, tree: Mapping[str, Any]) -> list[Block]:
