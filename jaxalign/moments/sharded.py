@@ -109,7 +109,7 @@ class ShardedMoments(Sums):
             found[index] = np.asarray(blocks[size])
         return found[:-1]
 
-    def rows_of(self, vector: Float[Array, "D *c"]) -> Mapping[int, Array]:
+    def rows_of(self, vector: Float[Array, " D *c"]) -> Mapping[int, Array]:
         """The entries for the rows of every block, shapes [K, p, *c]."""
 
         def rows(index: np.ndarray) -> Array:
