@@ -84,6 +84,10 @@ def main(_: list[str]) -> int:
             raise UserError(f"--merge_only: there is no sweep at {directory}.")
         return _end(directory, items, units)
     stores = [Data.open(config.for_store(number)) for number in range(len(config.stores))]
+    for number, data in enumerate(stores):
+        config.for_store(number).pairs(
+            data.dims
+        )  # flags that do not suit a store are refused before any item
     if FLAGS.dry_run:
         print(plan(config, items, stores))
         return 0

@@ -55,6 +55,12 @@ def test_rooms_import_only_lower_ones(path: pathlib.Path) -> None:
     assert used - {"version", room} <= ALLOWED[room]
 
 
+def test_decompositions_leave_signals_heard() -> None:
+    """Those of scipy.linalg hold Python's lock; one file imports it, for jaxlib."""
+    users = [path for path in LIBRARY if any(name.startswith("scipy.linalg") for name in _imports(path))]
+    assert users == [ROOT / "jaxalign" / "core" / "devices.py"]
+
+
 @pytest.mark.parametrize("library", ONLY_IN)
 def test_heavy_libraries_stay_in_their_room(library: str) -> None:
     users = [path for path in LIBRARY if library in {name.split(".")[0] for name in _imports(path)}]

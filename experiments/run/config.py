@@ -246,6 +246,12 @@ class PairwiseConfig:
         pairs = [(s, t) for s in self.sources or dims for t in self.targets or dims if s != t]
         if not pairs:
             raise UserError("--sources and --targets leave no pair of two different encoders.")
+        asked = max(rank or 0 for rank in self.ranks) if isinstance(self.ranks, tuple) else 0
+        if asked > (largest := sum(dims.values())):
+            raise UserError(
+                f"--ranks asks for {asked}, but the encoders have only {largest} dimensions together; "
+                "--ranks=full sets no limit."
+            )
         if self.fit_rank is not None and "low_rank" in self.protocol.methods:
             for source, target in pairs:
                 if self.fit_rank > min(dims[source], dims[target]):

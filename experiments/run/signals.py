@@ -4,7 +4,7 @@ Python calls a signal handler in the main thread only, between two of its instru
 runs, and an exception that the handler raises is lost if Python happens to be in a callback of JAX. So the handler does
 nothing. A thread reads the signal, ``check`` raises in the main thread at the next step, and the thread ends the
 process if that takes too long. The second signal ends it at once. Neither can interrupt a call that holds Python's
-lock, such as a decomposition by scipy.linalg (method ``shared``): the process ends after it.
+lock, as scipy.linalg does: use JAX's or NumPy's decompositions, which release it.
 """
 
 import contextlib

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -75,8 +74,8 @@ def polynomial(rows: Float[np.ndarray, "n p"], number: int, seed: int) -> Featur
     width = rows.shape[1]
     components = min(width, int((math.sqrt(8 * number + 1) - 1) / 2))  # k (k + 1) / 2 ≤ number
     centred = np.asarray(rows - rows.mean(axis=0), np.float64)
-    _, vectors = scipy.linalg.eigh(centred.T @ centred, subset_by_index=[width - components, width - 1])
-    return _scaled(rows, vectors[:, ::-1], np.zeros(components), products=True)
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    return _scaled(rows, vectors[:, ::-1][:, :components], np.zeros(components), products=True)
 
 
 def _scaled(rows: np.ndarray, directions: Leaf, phase: Leaf, *, products: bool) -> Features:

@@ -155,6 +155,6 @@ def test_processes_that_cannot_be_found_are_refused(store, tmp_path, monkeypatch
 
 
 def test_one_process_among_one_is_a_usual_run(store, tmp_path):
-    one = ("--coordinator=127.0.0.1:9", "--num_processes=1", "--process_id=0", "--ranks=999")
+    one = ("--coordinator=127.0.0.1:9", "--num_processes=1", "--process_id=0", "--ranks=full")
     run(pairwise, f"--store={store}", f"--out={tmp_path / 'out'}", *one)
     assert not jax.distributed.is_initialized()
