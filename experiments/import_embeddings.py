@@ -84,7 +84,8 @@ class NewEncoder:
             known, rows = (theirs if samples.identities is None else samples.identities), in_order
         count = 0 if known is None else len(known)
         if len(self.array) != count:
-            hint = " Is its first line a header? Call it identity." if count == len(self.array) + 1 else ""
+            headless = theirs is None and count == len(self.array) + 1
+            hint = " Is its first line a header? Call it identity." if headless else ""
             raise self.mistake(f" has {len(self.array):,} rows, there are {count:,} samples.{hint}")
         people = self.samples.identities
         if people is not None and samples.identities is not None:

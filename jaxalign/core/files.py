@@ -42,16 +42,21 @@ def read_text(path: str | os.PathLike[str], expected: str = "a text file") -> st
     """The text of a file in UTF-8, a byte order mark left out.
 
     Raises:
-      UserError: as ``regular_file``; or the file is larger than memory, cannot be read, or is not UTF-8.
+      UserError: as ``regular_file``; or the file is larger than memory, cannot be read, is not UTF-8, or holds NUL,
+        which NumPy would leave out of a number.
     """
     path = regular_file(path, expected)
     require_memory(path, 3 * path.stat().st_size)
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not {expected} in UTF-8 ({first_line(error)}).") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{path} is not {expected}: it holds a NUL character (line {line}).")
+    return text
 
 
 def parse_json(text: str | bytes, where: str) -> Any:

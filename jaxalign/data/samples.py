@@ -1,7 +1,7 @@
 """samples.parquet of a store: who is on each row."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,6 +76,16 @@ def make_table(sample_ids: np.ndarray, identities: np.ndarray, columns: Mapping[
     return pyarrow.table(arrays)
 
 
+def further_columns(columns: Mapping[str, Any], own: Sequence[str] = REQUIRED) -> dict[str, Any]:
+    """Columns of a user's file by the names that a store gives them: ``original_`` goes before a name that is taken."""
+    named: dict[str, Any] = {}
+    for name, values in columns.items():
+        while name in own or name in named:
+            name = f"original_{name}"
+        named[name] = values
+    return named
+
+
 def write_table(file: IO[bytes], table: "pyarrow.Table") -> None:
     """Writes samples.parquet to an open file."""
     import pyarrow.parquet
@@ -119,7 +129,9 @@ def read_parquet(path: pathlib.Path, refusal: str) -> "pyarrow.Table":
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(regular_file(path, "a Parquet file")) as file:
+        with pyarrow.parquet.ParquetFile(
+            regular_file(path, "a Parquet file"), page_checksum_verification=True
+        ) as file:
             # Not by column: asking a damaged file for a column that its schema alone has ends the process.
             about = file.metadata
             stated = sum(about.row_group(index).total_byte_size for index in range(about.num_row_groups))

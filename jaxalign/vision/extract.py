@@ -308,6 +308,9 @@ def _finished(
     columns: dict[str, Any] = {DIGEST: list(digests)}
     if any(file is not None for file in paths):
         columns["path"] = list(paths)
+    told = {sample.sample_id: sample.further for sample in source.samples or ()}
+    for column in told.get(names[0], ()):
+        columns[column] = [told[name][column] for name in names]
     return EmbeddingStore.create(
         path,
         arrays,

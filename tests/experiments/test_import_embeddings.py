@@ -283,6 +283,7 @@ HOLE = [[1.0]] * 3 + [None] + [[1.0]] * 2
 MAKE = "--out=new --identities=people.csv --embeddings="
 NEW = "--out=new --embeddings=a.npy --identities="
 ADD = "--out=store --add --embeddings="
+SEVEN = "sample_id,identity\n" + "".join(f"{row},ann\n" for row in range(7))
 REFUSED = [
     (None, "", "--out is missing"),
     (None, "--out=new --identities=people.csv", "--embeddings is missing"),
@@ -319,6 +320,7 @@ REFUSED = [
     (None, NEW + "x.csv", "x.csv is missing"),
     (write("p.json", "{}"), NEW + "p.json", "p.json"),
     (lambda: write_csv("who.csv", "wer"), NEW + "who.csv", "7 samples. Is its first line a header?"),
+    (write("who.csv", SEVEN), NEW + "who.csv", "a.npy has 6 rows, there are 7 samples.\n"),
     (write("who.csv", "a,b\n1,2\n"), NEW + "who.csv", "who.csv has no column 'identity'; it has a, b."),
     (None, NEW + "people.csv --identity_column=who --sample_column=what", "people.csv has no column 'who'"),
     (write("who.csv", "sample_id,identity\na,ann\nb,\n"), NEW + "who.csv", "identity is missing in 1 row"),

@@ -16,7 +16,7 @@ import pytest
 from numpy_encoders import NumpyEncoder, content, small, wide, write_people
 
 from jaxalign.core.errors import UserError
-from jaxalign.data import EmbeddingStore
+from jaxalign.data import EmbeddingStore, join
 from jaxalign.vision.encoders import Encoder
 from jaxalign.vision.extract import extract
 from jaxalign.vision.images import CenterCrop, LandmarkCrop, Picture, landmarks, loading, open_images
@@ -527,6 +527,23 @@ def test_an_imported_store_is_matched_by_sample_id(faces, out):
     with pytest.raises(UserError, match="150 in another place"):
         extract(Source(faces, reverse=True), [NumpyEncoder()], out)
     assert extract(faces, [NumpyEncoder()], out).encoders == ("theirs", "small")
+
+
+def test_further_columns_of_a_list_are_kept(files, out):
+    """Under other names where a store has columns of its own; of the photographs that are used."""
+    files[1].write_bytes(b"")
+    head = "file,identity,camera,digest,original_digest\n"
+    lines = [f"{file},p{row % 2},{row:03d},d,{row}\n" for row, file in enumerate(files[:4])]
+    (out.parent / "list.csv").write_text(head + "".join(lines))
+    source = open_images(f"csv:{out.parent}/list.csv")
+    store = extract(source, [NumpyEncoder()], out, bad_images="skip")
+    assert store.column("camera").tolist() == ["000", "002", "003"]
+    assert store.column("original_digest").tolist() == ["d"] * 3
+    assert store.column("original_original_digest").tolist() == ["0", "2", "3"]
+    assert len(set(store.column("digest").tolist())) == 3 and store.column("path")[0] == str(files[0])
+    added = extract(source, [NumpyEncoder("wide")], out, bad_images="skip")
+    joined = join([added.only(["small"]), added.only(["wide"])])
+    assert joined.column("camera").tolist() == ["000", "002", "003"]
 
 
 # Bad photographs

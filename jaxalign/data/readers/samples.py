@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import csv_lines, read_text
-from jaxalign.data.samples import REQUIRED, text_column
+from jaxalign.data.samples import further_columns, text_column
 
 # Names under which people keep who is on a row and what the row is called; the first that is there counts.
 IDENTITY_NAMES = tuple("identity identities person people subject subjects label labels".split())
@@ -41,13 +41,12 @@ def split_columns(columns: Mapping[str, np.ndarray], path: pathlib.Path, names: 
     """The persons, the samples' names and the rest of the columns of a file."""
     found = find(names.identity, IDENTITY_NAMES, columns), find(names.sample_id, SAMPLE_NAMES, columns)
     rest = {name: values for name, values in columns.items() if name not in found}
-    rest = {f"original_{name}" if name in REQUIRED else name: values for name, values in rest.items()}
     people, samples = (
         None if name is None else text_column(columns[name], f"{path}: {name}") for name in found
     )
     if samples is not None and found[1] != "sample_id":
         samples = np.array([slashed(name) for name in samples.tolist()])
-    return Samples(people, samples, rest)
+    return Samples(people, samples, further_columns(rest))
 
 
 def find(asked: str | None, usual: Sequence[str], columns: Sequence[str] | Mapping[str, Any]) -> str | None:

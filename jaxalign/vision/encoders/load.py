@@ -1,6 +1,7 @@
 """Encoders by a specification string: its parts, short names, and the function that loads each form."""
 
 import dataclasses
+import difflib
 import importlib
 import importlib.util
 import pathlib
@@ -218,12 +219,16 @@ def first_line(error: Exception) -> str:
 
 
 def _unknown(text: str, body: str) -> UserError:
-    """Says which forms there are, with a hint where the form was left out."""
-    hint = ""
-    if body.endswith(".onnx"):
-        hint = f" (did you mean onnx:{body}?)"
+    """Says which forms there are, with a hint where the form was left out or misspelt."""
+    form, colon, target = body.partition(":")
+    meant = ""
+    if colon and (close := difflib.get_close_matches(form, FORMS, 1)):
+        meant = f"{close[0]}:{target}"
+    elif body.endswith(".onnx"):
+        meant = f"onnx:{body}"
     elif body and pathlib.Path(body).is_dir():
-        hint = f" (did you mean hf:{body}?)"
+        meant = f"hf:{body}"
+    hint = f" (did you mean {meant}?)" if meant else ""
     forms = ", ".join(form.written for form in FORMS.values())
     return UserError(
         f"encoder {text!r} is not known{hint}; the forms are {forms}, a bare hub id org/name, and the names "

@@ -14,6 +14,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.files import csv_lines, read_text
 from jaxalign.core.names import normal_name, note_joined
 from jaxalign.data.readers.samples import IDENTITY_NAMES, SAMPLE_NAMES, find, slashed
+from jaxalign.data.samples import DIGEST, REQUIRED, further_columns
 from jaxalign.vision.images.folders import EXPECTED, FolderWalk
 from jaxalign.vision.images.hub import HubSource
 from jaxalign.vision.images.landmarks import five_points, landmark_columns
@@ -33,8 +34,8 @@ class CsvSource:
     Columns ``path`` (relative to the file's folder, or absolute, with slashes or backslashes) and ``identity``, or the
     other names that the importer knows; optional ``sample_id``, else the path is the sample's name; optional landmarks,
     in one column ``landmarks`` or in ten (see ``landmark_columns``). Values are separated by commas, semicolons or
-    tabs. Other columns are passed over. The order is the file's. The data set is called like the file, without its
-    suffix.
+    tabs. Other columns are kept as text, for a store. The order is the file's. The data set is called like the file,
+    without its suffix.
     """
 
     def __init__(self, place: str, options: SourceOptions):
@@ -52,6 +53,7 @@ class CsvSource:
             if name not in columns:
                 raise UserError(f"{path} has no column {name!r}; its first line names {', '.join(columns)}.")
         points = landmark_columns(columns, options.landmarks_column, str(path))
+        others = [name for name in columns if name not in (image, identity, sample_id, *points)]
         people = {record[identity]: normal_name(record[identity]) for _, record in records}
         note_joined(people, f"people of {path}")
         self.samples: Sequence[Sample] = []
@@ -67,7 +69,8 @@ class CsvSource:
             if not os.path.isfile(file):
                 file = os.path.join(path.parent, os.path.expanduser(slashed(record[image])))
             name = slashed(record[image]) if sample_id == image else record[sample_id]
-            sample = Sample(normal_name(name), people[record[identity]], file)
+            further = further_columns({name: record[name] for name in others}, (*REQUIRED, DIGEST, "path"))
+            sample = Sample(normal_name(name), people[record[identity]], file, further)
             if not os.path.isfile(file):
                 missing.append(f"{file} of line {line}")
             first = lines.setdefault(sample.sample_id, line)

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,11 +19,15 @@ class BadImageError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Who is on one photograph, and what it is called: its id (unique in a source), the person and the file, if any."""
+    """Who is on one photograph, and what it is called: its id (unique in a source), the person and the file, if any.
+
+    ``further`` is what else a list says of the photograph, by the name of the column in a store.
+    """
 
     sample_id: str
     identity: str
     path: str | None = None
+    further: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

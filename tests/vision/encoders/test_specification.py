@@ -44,6 +44,8 @@ def test_a_forgotten_form_is_guessed_in_the_message(tmp_path):
         load_encoder("./w600k.onnx")
     with pytest.raises(UserError, match=r"did you mean hf:/"):
         load_encoder(str(tmp_path))
+    with pytest.raises(UserError, match=r"did you mean onnx:C:/w600k.onnx\?"):
+        load_encoder("onx:C:/w600k.onnx")
 
 
 @pytest.mark.parametrize(

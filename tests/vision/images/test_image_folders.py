@@ -211,6 +211,9 @@ def test_a_csv(tmp_path: pathlib.Path) -> None:
     assert source.dataset == "mine"
     assert _ids(source) == ["faces/p1/0.png", "faces/p0/1.png", str(outside)]
     assert _people(source) == ["bob", "ann, the second", "bob"]
+    assert [dict(sample.further) for sample in source.samples or ()] == [
+        {"age": age} for age in ("30", "40", "50")
+    ]
     loaded = [decode(picture.load()) for picture in source.pictures(1)]
     assert loaded[0][0, 0, 0] == 1
     np.testing.assert_array_equal(loaded[1], noise())
