@@ -18,7 +18,8 @@ import pathlib
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def main(_: list[str]) -> int:
     if FLAGS.merge_only:
         if not (directory / SWEEP).exists():
             raise UserError(f"--merge_only: there is no sweep at {directory}.")
-        return _end(directory, items, units)
+        return _end(directory, items, units, described)
     stores = [Data.open(config.for_store(number)) for number in range(len(config.stores))]
     for number, data in enumerate(stores):
         config.for_store(number).pairs(
@@ -111,7 +112,7 @@ def main(_: list[str]) -> int:
             took = f"{results:,} results in {duration(content.get('seconds', 0))}"
             progress.note(f"{item.id}: {'failed' if 'failed' in content else took}")
     print(f"This process did {done} item{'s' * (done != 1)}.")
-    return _end(directory, items, units)
+    return _end(directory, items, units, described)
 
 
 def plan(config: grid.SweepConfig, items: Sequence[grid.Item], stores: Sequence[Data]) -> str:
@@ -135,7 +136,9 @@ def plan(config: grid.SweepConfig, items: Sequence[grid.Item], stores: Sequence[
     return "\n".join(lines)
 
 
-def _end(directory: pathlib.Path, items: Sequence[grid.Item], units: Units) -> int:
+def _end(
+    directory: pathlib.Path, items: Sequence[grid.Item], units: Units, described: Mapping[str, Any]
+) -> int:
     """Says how the sweep stands, and merges if nothing is left to do or --merge_only asks for it."""
     standing = grid.Standing.of(items, units)
     counts = [f"{len(standing.done)} of {len(items)} items are done"]
@@ -143,7 +146,7 @@ def _end(directory: pathlib.Path, items: Sequence[grid.Item], units: Units) -> i
     counts += [f"{len(standing.missing)} left"] if standing.missing else []
     print(f"{', '.join(counts)}.")
     if standing.done and (FLAGS.merge_only or not standing.missing):
-        rows = grid.merge(directory, standing.done, units)
+        rows = grid.merge(directory, standing.done, units, described)
         print(text_of(directory), flush=True)
         print(f"Wrote {len(rows):,} results to {directory / 'results.csv'} and results.parquet.")
     for item, reason in standing.failed.items():

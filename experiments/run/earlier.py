@@ -192,10 +192,10 @@ def read_tree(path: pathlib.Path) -> Tree:
 
 def _parts_of_sweep(path: pathlib.Path) -> list[Part]:
     """What a sweep has measured of each store: methods, and methods against their penalty where it varied several."""
-    described, rows = _json(path / SWEEP), _rows(path / "results.parquet")
-    if not rows:
+    if not (path / "config.json").exists():
         raise UserError(f"{path} holds a sweep without results; it writes them when all items are done.")
-    config = {key: value for key, value in described.items() if key not in ("format", "version", "stores")}
+    described, rows = read_config(path)["config"], _rows(path / "results.parquet")
+    config = {key: value for key, value in described.items() if key != "stores"}
     fits = list(_lines(path / "fits.csv", ("dataset", "source", "target", "method", "ok")))
     parts = []
     for store in described["stores"]:

@@ -26,6 +26,7 @@ from experiments.run.results import FitRow, Writer, plain
 from experiments.run.units import Units
 from jaxalign import FoldMoments
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import read_json
 from jaxalign.data.atomic import write_atomically, writing
 from jaxalign.report import Row
 
@@ -149,13 +150,9 @@ def write_description(directory: pathlib.Path, described: Mapping[str, Any]) -> 
 def require_same_sweep(directory: pathlib.Path, described: Mapping[str, Any]) -> None:
     """Raises ``UserError`` if a directory holds a sweep of another configuration, or of stores with other content."""
     path = directory / SWEEP
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: it is not JSON ({error}).") from error
-    found = list(differences(there, {**FORMAT, **described}))
+    found = list(differences(read_json(path), {**FORMAT, **described}))
     if found:
         advice = "Give the same flags and stores, or another --out."
         raise UserError(f"{directory} holds another sweep: {'; '.join(found[:3])}. {advice}")
@@ -243,8 +240,12 @@ class Standing(NamedTuple):
         return found
 
 
-def merge(directory: pathlib.Path, items: Sequence[Item], units: Units) -> list[Row]:
+def merge(
+    directory: pathlib.Path, items: Sequence[Item], units: Units, described: Mapping[str, Any]
+) -> list[Row]:
     """Writes the tables of finished items, which depend on the items' files alone; returns the rows.
+
+    ``config.json`` holds the description of the sweep and checksums of the tables, for those who read them.
 
     Raises:
       UserError: not one comparison could be made.
@@ -265,9 +266,10 @@ def merge(directory: pathlib.Path, items: Sequence[Item], units: Units) -> list[
         write = Writer(pathlib.Path(temporary))
         write.table(rows)
         write.csv("fits.csv", FitRow._fields, fits)
+        write.config("sweep", described)
         if write.failed:
             raise results.NotWrittenError(f"{directory}: {write.failed}. The items are there.")
-        for name in ("results.csv", "results.parquet", "fits.csv"):
+        for name in ("results.csv", "results.parquet", "fits.csv", "config.json"):
             os.replace(write.directory / name, directory / name)
     return rows
 

@@ -72,7 +72,7 @@ def test_parts_do_each_item_once_and_the_last_merges(parts):
     assert len(items(out)) == 9
     assert "9 of 9 items are done." in ended[2].stdout
     assert {path.name for path in out.iterdir()} == {
-        *("fits.csv", "items", "results.csv", "results.parquet", "sweep.json")
+        *("config.json", "fits.csv", "items", "results.csv", "results.parquet", "sweep.json")
     }
 
 
@@ -101,6 +101,18 @@ def test_a_sweep_has_a_table_and_a_report(parts, tmp_path):
         )
     assert not end.value.code
     assert 'id="pairwise-planted"' in (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["results.parquet", "fits.csv", "config.json"])
+def test_altered_tables_are_refused_until_they_are_merged_again(parts, name):
+    out, flags, _ = parts
+    content = (out / name).read_bytes()
+    place = content.rindex(b"planted")
+    (out / name).write_bytes(content[:place] + b"P" + content[place + 1 :])
+    with pytest.raises(UserError, match=f"{name} is not as it was written"):
+        read_tree(out)
+    succeed(sweep, *flags, "--merge_only")
+    read_tree(out)
 
 
 def test_merging_again_changes_nothing(parts):

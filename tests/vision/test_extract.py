@@ -324,20 +324,26 @@ def test_a_refused_run_gives_back_what_it_held(faces, out, begun):
     assert refused.value.__traceback__  # what the refusal held is still referred to
 
 
-@pytest.mark.parametrize("damage", ["cut short", "flipped", "missing", "of another place"])
+@pytest.mark.parametrize("damage", ["cut short", "flipped", "start", "method", "missing", "of another place"])
 def test_a_damaged_piece_and_what_follows_it_are_embedded_again(tmp_path, out, monkeypatch, damage):
     write_people(tmp_path / "more", 4)
     source = open_images(f"folder:{tmp_path / 'more'}")
     monkeypatch.setattr("jaxalign.vision.journal.SECONDS", 0)
     break_off(source, NumpyEncoder(fails_at=4), out)
     first, second, _ = sorted(unfinished(out).glob("*.npz"))
-    flipped = bytearray(second.read_bytes())
-    flipped[len(flipped) // 2] ^= 255
-    half = second.read_bytes()[: len(flipped) // 2]
-    contents = {"cut short": half, "flipped": flipped, "of another place": first.read_bytes()}
+    whole = bytearray(second.read_bytes())
+    half, directory = len(whole) // 2, whole.index(b"PK\1\2")
+    flips = {
+        "flipped": half,
+        "start": len(whole) - 6,
+        "method": directory + 10,
+    }  # the last two: of zip's directory
+    contents = {"cut short": whole[:half], "of another place": first.read_bytes()}
     second.unlink()
+    if damage in flips:
+        whole[flips[damage]] ^= 255
     if damage != "missing":
-        second.write_bytes(contents[damage])
+        second.write_bytes(contents.get(damage, whole))
     encoder = NumpyEncoder()
     extract(source, [encoder], out)
     assert encoder.seen == 200 - 64
