@@ -111,15 +111,13 @@ def analyse(job: Job) -> str:
         shown = Measure(best.measure, best.own_photograph)
         text += "\n" + to_text([controls_table(part, shown, table.left_out)], width=width)
     text += "\n" + to_text([fits_table([(fit.method, fit.r2, fit.ok) for fit in run.fits])], width=width)
-    found = [*order, *weak_encoders(controls), *warnings(run)]
+    found = [*order, *weak_encoders(controls, causes(config)), *warnings(run)]
     job.record |= {
         "store": describe(run.data),
         "processes": hosts.count,
         "splits": [measuring.record(run.data) for measuring in splits],
         "warnings": found,
     }
-    for warning in found[len(order) :]:
-        progress.note(f"warning: {warning}")
     text += "".join(f"\nwarning: {warning}\n" for warning in found)
     progress.note(f"{len(run.rows):,} results, {pictures} heat maps")
     return text
@@ -212,8 +210,22 @@ def headline(run: Aligning) -> str:
     return f"{pairs}, {how}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
-def weak_encoders(controls: Sequence[Row]) -> Iterator[str]:
-    """A sentence for every encoder that recognises few people by itself, since no map can make up for that."""
+def causes(config: PairwiseConfig) -> str:
+    """Why an encoder may be weak in this run, the likeliest cause first."""
+    synthetic = config.images is not None and config.images.startswith("faces:")
+    found = []
+    if config.images is None:
+        found.append(
+            "a wrong crop of the photographs when they were embedded (embed --crop=auto tries the crops)"
+        )
+        found.append("rows in another order than the identities")
+    elif not synthetic and config.crop != "auto":
+        found.append("a wrong crop of the photographs (--crop=auto tries the crops on a sample)")
+    return "; ".join([*found, f"an encoder that was not made for {'such ' * synthetic}faces"])
+
+
+def weak_encoders(controls: Sequence[Row], why: str) -> Iterator[str]:
+    """A sentence for every encoder that is weak by itself, since no map can make up for that."""
     found: dict[str, dict[str, list[float]]] = {}
     for row in controls:
         if row.method == OWN and row.source not in CONTROLS and row.own_photograph != "included":
@@ -222,11 +234,7 @@ def weak_encoders(controls: Sequence[Row]) -> Iterator[str]:
         means = {measure: statistics.fmean(measures[measure]) for measure in WEAK if measure in measures}
         if any(value < WEAK[measure] for measure, value in means.items()):
             reached = listed(f"{Measure(measure).brief} {percent(value)}" for measure, value in means.items())
-            yield (
-                f"{name} recognises few people by itself ({reached}), and no map can make up for that. The likeliest "
-                "cause is a wrong crop of the photographs: --crop=auto tries the crops on a sample; other causes are "
-                "rows in another order than the identities, and an encoder that was not made for faces"
-            )
+            yield f"{name} is weak by itself ({reached}), and no map can make up for that. Likely causes: {why}"
 
 
 def warnings(run: Aligning) -> Iterator[str]:

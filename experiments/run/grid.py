@@ -7,7 +7,6 @@ import os
 import pathlib
 import re
 import socket
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,10 +26,11 @@ from experiments.run.units import Units
 from jaxalign import FoldMoments
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import read_json
-from jaxalign.data.atomic import write_atomically, writing
+from jaxalign.data.atomic import locked, remove_left, temporary_name, write_atomically, writing
 from jaxalign.report import Row
 
 FORMAT = {"format": "jaxalign-sweep", "version": 2}
+MERGE = "merge"  # what the tables are until all of them are written
 # Each store sees the configuration of ``experiments.pairwise``; these fields are set per store and item, or have no
 # meaning in a sweep.
 NOT_SHARED = ("store", *OF_PHOTOGRAPHS, "overwrite", "save_maps")
@@ -262,8 +262,11 @@ def merge(
             missing |= {Place(*place): why for content in contents for place, why in content["without_value"]}
         rows += stored
         rows += empty_rows(stored or rows, missing)
-    with writing(directory), tempfile.TemporaryDirectory(prefix=".merge.", dir=directory) as temporary:
-        write = Writer(pathlib.Path(temporary))
+    with writing(directory), locked(directory) as alone, temporary_name(directory / MERGE) as temporary:
+        if alone:
+            remove_left(directory, MERGE)
+        temporary.mkdir()
+        write = Writer(temporary)
         write.table(rows)
         write.csv("fits.csv", FitRow._fields, fits)
         write.config("sweep", described)

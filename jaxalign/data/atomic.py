@@ -26,7 +26,7 @@ def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Result]) -
 
     ``write`` writes the content to the open file; what it returns is returned.
     """
-    with _temporary(path) as temporary:
+    with temporary_name(path) as temporary:
         with open(temporary, "xb") as file:
             result = write(file)
             file.flush()
@@ -58,7 +58,7 @@ def new_directory(
         check()
         if alone:
             remove_left(path.parent, glob.escape(path.name))
-        with _temporary(path) as temporary:
+        with temporary_name(path) as temporary:
             temporary.mkdir()
             yield temporary
             sync_directory(temporary)
@@ -150,7 +150,7 @@ def writing(what: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _temporary(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def temporary_name(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A free name beside ``path``; what has this name when the block ends is removed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     _unfinished.add(temporary)
@@ -191,7 +191,7 @@ def _rename_directory(new: pathlib.Path, path: pathlib.Path, overwrite: bool) ->
         if not overwrite:
             raise UserError(f"{path} was made by another program meanwhile, and is left as it is.") from error
         if not _exchanged(new, path):
-            with _temporary(path) as old:
+            with temporary_name(path) as old:
                 os.rename(path, old)
                 try:
                     os.rename(new, path)

@@ -119,10 +119,12 @@ def test_merging_again_changes_nothing(parts):
     out, flags, _ = parts
     before = {name: (out / name).read_bytes() for name in ("results.csv", "results.parquet", "fits.csv")}
     (out / "results.csv").unlink()
+    (out / ".merge.0123abcd.unfinished").mkdir()  # of a killed process
     for more in (["--merge_only"], []):  # by hand, and by a process that finds nothing to do
         done = succeed(sweep, *flags, *more)
         assert {name: (out / name).read_bytes() for name in before} == before
     assert "This process did 0 items." in done.stdout
+    assert not list(out.glob(".merge*"))
 
 
 def test_a_full_disk_leaves_the_tables_as_they_were(parts, monkeypatch):
