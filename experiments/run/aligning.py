@@ -90,7 +90,7 @@ class Aligning:
         needed = 8 * width**2 * (folds + 1 + SPARE) + PROGRAM_BYTES
         if free is not None and needed > free:
             raise UserError(
-                f"aligning {len(self.dims)} encoders of {sum(self.dims.values()):,} dimensions together takes about "
+                f"aligning {len(self.dims)} encoders of {sum(self.dims.values()):,} dimensions together takes at least "
                 f"{needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free: give fewer encoders (--models), "
                 "one penalty or gcv (--l2), or more memory."
             )

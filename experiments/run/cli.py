@@ -19,12 +19,17 @@ from typing import Any, NoReturn
 from absl import flags
 
 from experiments.run import signals
+from jaxalign.core.devices import cores
 from jaxalign.core.errors import UserError, UserNote
-from jaxalign.core.memory import available_memory
+from jaxalign.core.memory import available_addresses, available_memory
 
 FAILED = 2
 INTERRUPTED = 130  # as a shell reports a program ended by Ctrl-C
 PIPE_CLOSED = 141  # likewise for a reader of our output that went away, such as `head`
+START_ADDRESSES, CORE_ADDRESSES = (
+    2**30,
+    2**28,
+)  # that JAX reserves as it starts: in all, and for the threads of a core
 HOME = re.compile(r"(?<![^,:=])~(?=/|,|$)")  # at the start of a path
 NO_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory|can't start new thread|[Cc]annot allocate memory")
 ADVICE = "Take fewer encoders or photographs at once, or a machine or limit with more memory."
@@ -86,7 +91,9 @@ def _status(
             print(help_text(main, values))
             status = 0
         else:
-            status = main(_parse(argv, values, argument))
+            rest = _parse(argv, values, argument)
+            _require_addresses()
+            status = main(rest)
         sys.stdout.flush()
     except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
@@ -107,6 +114,16 @@ def _status(
         print(f"error: memory ran out ({_memory()}). {ADVICE}", file=sys.stderr)
         return FAILED
     return status
+
+
+def _require_addresses() -> None:
+    """Raises ``UserError`` where ``ulimit -v`` leaves so little that JAX would abort as it starts."""
+    free, needed = available_addresses(), START_ADDRESSES + cores() * CORE_ADDRESSES
+    if free is not None and free < needed:
+        raise UserError(
+            f"JAX reserves {needed / 2**30:.1f} GiB of addresses as it starts, far more than it uses, and ulimit -v "
+            f"leaves {free / 2**30:.1f} GiB: raise that limit."
+        )
 
 
 def _memory() -> str:

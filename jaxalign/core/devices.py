@@ -130,7 +130,9 @@ def concurrently(
 
 def at_once(items: int, most: int = MOST_WORKERS) -> int:
     """How many of so many items ``concurrently`` works on at a time."""
-    if jax.default_backend() != "cpu":
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, items, most)
+    return min(cores(), items, most) if jax.default_backend() == "cpu" else 1
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,6 +17,17 @@ def available_memory() -> int | None:
     return min(_rooms(), default=None)
 
 
+def available_addresses() -> int | None:
+    """Bytes of addresses that ``ulimit -v`` leaves this process; None without such a limit."""
+    with contextlib.suppress(ImportError, OSError, KeyError):
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            return max(0, limit - 1024 * _table(PROC / "self" / "status")["VmSize"])
+    return None
+
+
 def _rooms() -> Iterator[int]:
     with contextlib.suppress(OSError, KeyError):
         yield 1024 * _table(PROC / "meminfo")["MemAvailable"]
@@ -26,12 +37,8 @@ def _rooms() -> Iterator[int]:
             statistics = _table(limit.with_name("memory.stat"))
             # Pages of files that were read count as used, and are given up when memory is needed.
             yield max(0, room + statistics.get("inactive_file", statistics.get("total_inactive_file", 0)))
-    with contextlib.suppress(ImportError, OSError, KeyError):
-        import resource
-
-        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if limit != resource.RLIM_INFINITY:
-            yield max(0, limit - 1024 * _table(PROC / "self" / "status")["VmSize"])
+    if (addresses := available_addresses()) is not None:
+        yield addresses
 
 
 def _of_control_groups() -> Iterator[tuple[pathlib.Path, pathlib.Path]]:

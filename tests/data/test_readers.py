@@ -256,6 +256,20 @@ def test_a_file_that_announces_more_than_memory_is_refused(tmp_path, monkeypatch
 
     np.savez_compressed(tmp_path / "a.npz", emb=np.zeros((1000, 100)))
     pyarrow.parquet.write_table(table(x=LISTS), tmp_path / "a.parquet")
+    people = pyarrow.array(["Ann"] * 1000).dictionary_encode()
+    zeros = pyarrow.table({"x": np.zeros((1000, 100)).tolist(), "identity": people})
+    pyarrow.feather.write_feather(zeros, str(tmp_path / "a.feather"))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    packed = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+    with pyarrow.ipc.new_stream(tmp_path / "set" / "a.arrow", zeros.schema, options=packed) as stream:
+        stream.write_table(zeros)
+    for name in ("a.feather", "set"):
+        monkeypatch.setattr(files, "available_memory", lambda: zeros.nbytes + 4096)
+        assert read_embeddings(tmp_path / name)[0].shape == (1000, 100)
+        monkeypatch.setattr(files, "available_memory", lambda: zeros.nbytes - 4096)
+        with pytest.raises(UserError, match="GB of memory are free"):
+            read_embeddings(tmp_path / name)
     monkeypatch.setattr(files, "available_memory", lambda: 100)
     for name in ("a.npz", "a.parquet"):
         with pytest.raises(UserError, match="GB of memory are free"):

@@ -178,6 +178,15 @@ def test_a_signal_ends_a_command_cleanly(tmp_path, mode, sent):
     assert not list(tmp_path.rglob("*out*"))
 
 
+@pytest.mark.skipif(os.name != "posix", reason="limits addresses")
+def test_a_limit_of_addresses_that_jax_would_abort_at_is_refused(tmp_path):
+    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (1_200_000_000,) * 2); "
+    code += "from experiments import pairwise as p; p.cli.run(p.main, ['p', '--seeds=1'], values=p.FLAGS)"
+    (done,) = finished([start("-c", code, cache=tmp_path, cwd=tmp_path)])
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "ulimit -v leaves 0." in done.stderr
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_the_second_signal_does_not_wait(tmp_path):
     command = start(

@@ -2,12 +2,22 @@
 
 import pathlib
 import re
+import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxalign.core.errors import UserError
-from jaxalign.core.files import csv_lines, first_line, parse_json, read_json, read_text, regular_file
+from jaxalign.core.files import (
+    csv_lines,
+    first_line,
+    parse_json,
+    read_json,
+    read_text,
+    regular_file,
+    require_memory,
+)
+from jaxalign.data.readers.arrays import explained
 from jaxalign.data.readers.samples import (
     IDENTITY_NAMES,
     SAMPLE_NAMES,
@@ -51,20 +61,59 @@ def feather_samples(path: pathlib.Path, names: Names) -> Samples:
 
 
 def _feather(path: pathlib.Path) -> "pyarrow.Table":
-    import pyarrow
     import pyarrow.feather
 
-    try:
+    with explained(path, "Feather"):
+        with path.open("rb") as file:
+            compressed = not file.read(4).startswith(b"FEA1")  # version 1 of the format never is
+        require_memory(path, _announced(path, 8) if compressed else path.stat().st_size)
         table = pyarrow.feather.read_table(path, memory_map=False)
         table.validate(full=True)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no Feather file ({first_line(error)}).") from error
     return table
+
+
+def _announced(path: pathlib.Path, start: int = 0) -> int:
+    """Bytes in memory of the columns of an Arrow file whose messages begin at ``start``; no column is read."""
+    import pyarrow
+    import pyarrow.ipc
+
+    with pyarrow.memory_map(str(path)) as file:
+        file.seek(start)
+        return sum(map(_decompressed, pyarrow.ipc.MessageReader.open_stream(file)))
+
+
+def _decompressed(message: Any) -> int:
+    """Bytes of the columns in a message, which pyarrow does not tell: a compressed column begins with its size.
+
+    Where columns lie is in the message's header, tables of FlatBuffers as in Arrow's Message.fbs.
+    """
+    header, columns = message.metadata, message.body
+    number = lambda kind, place: struct.unpack_from(f"<{kind}", header, place)[0]  # noqa: E731
+
+    def field(table: int, index: int) -> int:
+        """The place of a field of the table at a place; 0 where it is left out."""
+        layout, slot = table - number("i", table), 4 + 2 * index
+        offset = number("H", layout + slot) if slot < number("H", layout) else 0
+        return table + offset if offset else 0
+
+    def follow(place: int) -> int:
+        return place + number("I", place)
+
+    if message.type not in ("record batch", "dictionary"):
+        return 0
+    batch = follow(field(follow(0), 2))
+    if message.type == "dictionary":
+        batch = follow(field(batch, 1))
+    size, first = 0, follow(field(batch, 2)) + 4
+    for place in range(first, first + 16 * number("I", first - 4), 16):
+        offset, length = struct.unpack_from("<qq", header, place)
+        stated = struct.unpack_from("<q", columns, offset)[0] if length and field(batch, 3) else -1
+        size += length if stated < 0 else stated  # -1 where compression would not have made it smaller
+    return size
 
 
 def read_saved_dataset(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
     """A data set of embeddings that ``datasets`` saved to a directory; ``key`` is a split, a column, or both: a/b."""
-    import pyarrow
     import pyarrow.ipc
 
     if (path / "dataset_dict.json").is_file():
@@ -76,20 +125,14 @@ def read_saved_dataset(path: pathlib.Path, key: str | None, names: Names) -> tup
     files = [entry.get("filename") for entry in _listed_in(path / "state.json", "_data_files", dict)]
     if not files or not all(isinstance(name, str) and pathlib.Path(name).name == name for name in files):
         raise UserError(f"{path / 'state.json'} is damaged: it names no files beside it.")
-    try:
+    with explained(path, "saved data set's"):
+        require_memory(path, sum(_announced(regular_file(path / name)) for name in files))
         tables = []
         for name in files:
-            with (
-                pyarrow.OSFile(str(regular_file(path / name))) as file,
-                pyarrow.ipc.open_stream(file) as stream,
-            ):
+            with pyarrow.OSFile(str(path / name)) as file, pyarrow.ipc.open_stream(file) as stream:
                 tables.append(stream.read_all())
         table = pyarrow.concat_tables(tables)
         table.validate(full=True)
-    except UserError:
-        raise
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no saved data set ({first_line(error)}).") from error
     return from_table(table, path, key, names)
 
 

@@ -47,6 +47,7 @@ GIVE = {
 
 ALIASES = (*RESOLVED, *GIVE)
 DTYPES = ("float32", "bfloat16")
+MOST_PIXELS = 1 << 28  # numbers of a batch, 1 GiB in float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +124,14 @@ class Specification:
             raise UserError(f"load_encoder: batch_size is a positive whole number, got {asked!r}.")
         return self.count("batch") or asked or default
 
+    def require_room(self, encoder: Encoder) -> None:
+        """Refuses an encoder whose batches are too large, before one is made."""
+        (height, width), count = encoder.preprocessing.size, encoder.batch_size
+        numbers = 3 * height * width * count
+        if numbers > MOST_PIXELS:
+            size = f"{count:,} pictures of {height} × {width} pixels"
+            self.refuse(f"a batch of {size} takes {4 * numbers / 2**30:,.1f} GiB, at most 1 GiB is allowed.")
+
     def numbers(self, key: str, text: str | None) -> tuple[float, float, float] | None:
         """One number for all channels or three, separated by ``:`` or ``,``."""
         if text is None:
@@ -177,7 +186,9 @@ def load_encoder(
     parsed = parse_specification(specification)
     module, function = FORMS[parsed.form].loader.split(":")
     load = getattr(importlib.import_module(f"jaxalign.vision.encoders.{module}"), function)
-    return load(parsed, Settings(batch_size, dtype, devices))
+    encoder = load(parsed, Settings(batch_size, dtype, devices))
+    parsed.require_room(encoder)
+    return encoder
 
 
 def parse_specification(specification: str) -> Specification:

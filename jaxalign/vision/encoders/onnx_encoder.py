@@ -1,6 +1,5 @@
 """Face networks in ONNX files, run by onnxruntime."""
 
-import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ from jaxalign.vision.encoders.base import BILINEAR, DEFAULT_BATCH, BatchEncoder,
 from jaxalign.vision.encoders.checkpoint import digest
 from jaxalign.vision.encoders.load import Settings, Specification, first_line
 
-MOST_PIXELS = 1 << 28  # numbers of a batch, 1 GiB in float32
 FACE_SIZE = 112  # of ArcFace and its kin; taken where the graph leaves height and width open
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -49,12 +47,7 @@ class OnnxEncoder(BatchEncoder):
         self.name = specification.name(path.stem)
         self.preprocessing = _preprocessing(specification, picture, metadata, path)
         self.batch_size = picture.batch or specification.batch_size(settings, DEFAULT_BATCH)
-        pixels = self.batch_size * 3 * math.prod(self.preprocessing.size)
-        if pixels > MOST_PIXELS:
-            size = f"{self.batch_size:,} pictures of {self.preprocessing.size[0]} × {self.preprocessing.size[1]} pixels"
-            specification.refuse(
-                f"a batch of {size} takes {4 * pixels / 2**30:,.1f} GiB, at most 1 GiB is allowed."
-            )
+        specification.require_room(self)  # before a batch is tried below
         self._pads = picture.batch is not None
         self._dtype = np.dtype(picture.dtype)
         weights = [path, *_external_files(path)]

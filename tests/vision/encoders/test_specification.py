@@ -62,6 +62,7 @@ def test_a_forgotten_form_is_guessed_in_the_message(tmp_path):
         ("hf:x?pooling=max", "pooling is one of cls, mean, pooler, projected, got 'max'"),
         ("hf:x?batch=0", "batch is a positive whole number, got '0'"),
         ("hf:x?batch=many", "batch is a positive whole number"),
+        ("pixels:8?batch=10000000", "a batch of 10,000,000 pictures of 8 × 8 pixels takes 7.2 GiB"),
         ("onnx:x?pooling=mean", "no option 'pooling' for onnx:"),
         ("python:module", "expected python:<module>:<callable>"),
     ],
