@@ -1,6 +1,7 @@
 """Verification, identification, operating points and their uncertainty, for any two arrays with identities."""
 
 from jaxalign.biometrics.bootstrap import Resampling, Sampled, combine, maximum, mean_of
+from jaxalign.biometrics.comparators import SCORES, Cohort, Comparator, comparator
 from jaxalign.biometrics.curves import CurvePoint, curve_points
 from jaxalign.biometrics.evaluate import Evaluation, MeasuredValue, evaluate, identify, verify
 from jaxalign.biometrics.identification import Identification
@@ -11,6 +12,9 @@ from jaxalign.biometrics.thresholds import ErrorRates, OperatingPoint
 from jaxalign.biometrics.verification import Verification
 
 __all__ = [
+    "SCORES",
+    "Cohort",
+    "Comparator",
     "CurvePoint",
     "ErrorRates",
     "Evaluation",
@@ -23,6 +27,7 @@ __all__ = [
     "Sampled",
     "Verification",
     "combine",
+    "comparator",
     "curve_points",
     "evaluate",
     "first_rows",

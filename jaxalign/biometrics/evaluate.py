@@ -8,13 +8,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxalign.biometrics import inputs
-from jaxalign.biometrics.identification import Identification, identification
+from jaxalign.biometrics.comparators import Comparator
+from jaxalign.biometrics.identification import Identification, identification, identification_without_own
 from jaxalign.biometrics.pair_lists import PairList
 from jaxalign.biometrics.pairs import PairVerification, checked_pairs, rates_of_pairs
 from jaxalign.biometrics.plan import SEGMENT_ROWS, STRIP_ROWS, EvaluationPlan
 from jaxalign.biometrics.resampled_rates import ResampledRates, resampled_rates
 from jaxalign.biometrics.scores import AT_ONCE, MEASURES, Scorer, scores_of_pairs
-from jaxalign.biometrics.templates import Gallery, identification_without_own
+from jaxalign.biometrics.templates import Gallery, cosines_of_pairs
 from jaxalign.biometrics.thresholds import check_rates
 from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, RATES, Verification
 from jaxalign.core import checks
@@ -137,6 +138,7 @@ def evaluate(
     probe_identities: Labels | EvaluationPlan,
     gallery_identities: Labels | None = None,
     *,
+    score: Comparator | None = None,
     own: ArrayLike | None = None,
     images: Labels | None = None,
     fmr: Sequence[float] = RATES,
@@ -152,12 +154,13 @@ def evaluate(
     devices: Sequence[Any] | None = None,
     gallery_rows: int | None = None,
 ) -> Evaluation:
-    """Compares every probe with every gallery row by cosine and measures recognition.
+    """Compares every probe with every gallery row and measures recognition.
 
-    The score is s_ij = ⟨p_i, g_j⟩ / (‖p_i‖ ‖g_j‖), in float32 (float64 where both inputs are float64 and the caller has
-    enabled it). Ranks, thresholds, achieved rates and operating points are exact counts on these scores; a tie counts
-    against recognition. Small sets are sorted. For large sets no matrix of all scores is formed: scores are computed
-    twice, and of memory-mapped arrays and ``LazyRows`` a few thousand probes and ``gallery_rows`` are read at a time.
+    The score is the cosine s_ij = ⟨p_i, g_j⟩ / (‖p_i‖ ‖g_j‖), or one that a cohort corrects, in float32 (float64 where
+    both inputs are float64 and the caller has enabled it). Ranks, thresholds, achieved rates and operating points are
+    exact counts on these scores; a tie counts against recognition. Small sets are sorted. For large sets no matrix of
+    all scores is formed: scores are computed twice, and of memory-mapped arrays and ``LazyRows`` a few thousand probes
+    and ``gallery_rows`` are read at a time.
 
     Args:
       probes, gallery: embeddings in one space, shapes [n, d] and [m, d], in memory, memory-mapped or ``LazyRows``.
@@ -166,6 +169,8 @@ def evaluate(
         for many evaluations of the same test set (``gallery_identities``, ``own`` and ``images`` are then part of
         it).
       gallery_identities: one for each gallery row; the probes' own where not given.
+      score: a score other than the cosine (``comparator("cohort", Cohort.of(...))``); its cohort must hold nobody of
+        the probes and the gallery.
       own: for each probe the gallery row that is the same image, −1 for none. Verification never compares an image with
         itself; identification is measured with it in the gallery and without. 0 ... n − 1 where
         ``gallery_identities`` is not given, else none.
@@ -187,12 +192,16 @@ def evaluate(
       gallery_rows: most rows of the gallery on a device at once; by default what its memory allows, 512 MiB on a CPU.
 
     Raises:
-      UserError: shapes, identities, rates or rows that cannot be evaluated, or too little memory on the device.
+      UserError: shapes, identities, rates or rows that cannot be evaluated, people of the cohort among those compared,
+        or too little memory on the device.
 
     Equivalent: sort each row of ``normalize(probes) @ normalize(gallery).T``; scikit-learn's ``roc_curve``,
     ``roc_auc_score``, ``average_precision_score``. Reference: ISO/IEC 19795-1:2021; Grother et al., NIST FRTE.
     """
     _check_options(measures, own_photograph, ranks, cmc, zero_rows)
+    if score is not None:
+        tested = (probe_identities, gallery_identities)
+        score.cohort.require_others(*(side for side in tested if side is not None))
     rates, most = check_rates(fmr, least_false_matches), checks.positive(gallery_rows, "gallery_rows")
     searched = Gallery.of(gallery, probe_identities, gallery_identities, own, templates, images)
     left = inputs.checked(probes, "probes", searched.plan.probes)
@@ -201,7 +210,8 @@ def evaluate(
     most = most or _gallery_rows(searched.rows)
     how: dict[str, Any] = {"zero_rows": zero_rows, "devices": devices, "gallery_rows": most}
     how |= {"measures": measures, "fmr": rates, "least_false_matches": least_false_matches}
-    how["left_out"] = searched.leave_one_out_scores(left)
+    of_pairs = cosines_of_pairs if score is None else score.of_pairs
+    how |= {"left_out": searched.leave_one_out_scores(left, of_pairs), "comparator": score}
     scorer = Scorer(left, searched.rows, searched.plan, **how)
     what = f"scores of {searched.plan.gallery:,} gallery rows of width {left.width:,}"
     with explained_memory_error(what, most, "gallery_rows"):
@@ -231,8 +241,9 @@ def _evaluated(
     if people_weights is not None and scored.verification and all(scored.verification.comparisons):
         resampled = resampled_rates(scorer, scored, people_weights)
     if pairs is not None:
-        images = dataclasses.replace(scorer.gallery, rows=searched.images)
-        at_hand = scored if searched.images is searched.rows else None
+        images, at_hand = scorer.gallery, scored
+        if searched.images is not searched.rows:
+            images, at_hand = scorer.placed(dataclasses.replace(images, rows=searched.images)), None
         scores = scores_of_pairs(scorer.probes, images, pairs, at_hand)
         over_pairs = rates_of_pairs(scores, pairs, scorer.fmr, scorer.least_false_matches)
     ranked = {}

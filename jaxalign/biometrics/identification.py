@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxalign.biometrics.scores import Scored
+from jaxalign.biometrics.scores import Scored, Scorer
 
 CUT = 50  # the published mean average precision looks at so many retrieved rows
 
@@ -79,6 +79,31 @@ def identification(scored: Scored, *, own_included: bool, ranks: Sequence[int], 
     with np.errstate(invalid="ignore", divide="ignore"):
         cut = hits_50 / mates_50
     return Identification(probe[first], rank, hits / mates, cut, *shares(rank, ranks, cmc))
+
+
+def identification_without_own(
+    scorer: Scorer, scored: Scored, scores: np.ndarray, *, ranks: Sequence[int], cmc: int
+) -> Identification:
+    """Each probe's rank where the same image is left out of its template; the other templates stay as they are.
+
+    ``scores`` are those of ``Gallery.leave_one_out_scores``. Probes without a score are left out if their image is the
+    whole template, and keep their rank if it is not in the template.
+    """
+    plan = scorer.plan
+    above = np.full(plan.probes, -1)
+    strangers = plan.genuine_probe[~plan.genuine_own]
+    above[strangers] = scored.above[~plan.genuine_own] - 1  # without the person's template
+    without = ~np.isnan(scores)
+    above[without] = 0
+    limits = scores.astype(scored.genuine_scores.dtype)
+    for rows, columns, found in scorer.strips(scored):
+        impostor = plan.probe_codes[rows][:, None] != plan.gallery_codes[columns]
+        above[rows] += np.sum((found >= limits[rows, None]) & impostor, axis=1)
+    probe = np.flatnonzero(above >= 0)
+    rank = 1 + above[probe]
+    precision = 1 / rank
+    cut = np.where(rank <= CUT, precision, np.nan)
+    return Identification(probe, rank, precision, cut, *shares(rank, ranks, cmc))
 
 
 def shares(rank: np.ndarray, ranks: Sequence[int], cmc: int) -> tuple[dict[int, float], np.ndarray]:

@@ -16,6 +16,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows, in_range, prefetch
 
 PIECE_ROWS = 8192  # of the gallery, read and normalised at once
+FURTHER = 8  # columns behind the rows for the two of a score that is not the cosine
 
 
 def checked(array: ArrayLike | LazyRows, name: str, rows: int | None = None) -> LazyRows:
@@ -42,6 +43,18 @@ class Side:
     name: str  # "probes" or "gallery", for the error
     dtype: np.dtype  # of the scores
     zero_rows: str  # "refuse", or "keep" to compare a zero row as one with cosine 0 to everything
+    # Of a score that is not the cosine: the length that unit rows are given and two columns behind them, [n, 3].
+    columns: np.ndarray | None = None
+
+    @property
+    def width(self) -> int:
+        """Width of the rows on the device, padding included."""
+        return padded_width(self.rows.width) + (0 if self.columns is None else FURTHER)
+
+    @property
+    def reach(self) -> float:
+        """The length of the longest row on the device."""
+        return 1.0 if self.columns is None else float(np.linalg.norm(self.columns, axis=1).max())
 
     def read(self, numbers: np.ndarray, size: int) -> np.ndarray:
         """Rows by index on the host, padded with zeros, shape [size, padded width]."""
@@ -62,14 +75,18 @@ class Side:
         """Rows of ``read``, in any number of axes, on the device and of length 1; refuses those without direction."""
         unit, finite, zero = _unit(jax.device_put(buffer, sharding))
         self._check(numbers, finite, zero)
-        return unit
+        if self.columns is None:
+            return unit
+        columns = np.zeros((finite.size, 3), self.dtype)  # of padding rows too, whose scores are 0 exactly
+        columns[: len(numbers)] = self.columns[numbers]
+        return _extended(unit, jax.device_put(columns.reshape(*finite.shape, 3), sharding))
 
     def tile(self, start: int, size: int, sharding: Any) -> Float[Array, "size width"]:
         """Rows from ``start`` on, on the device, of length 1, padded with zeros; read in pieces."""
         numbers = np.arange(start, min(start + size, len(self.rows)))
         if size <= PIECE_ROWS:
             return self.placed(self.read(numbers, size), numbers, sharding)
-        tile = jnp.zeros((size, padded_width(self.rows.width)), self.dtype, device=sharding)
+        tile = jnp.zeros((size, self.width), self.dtype, device=sharding)
         starts = range(0, len(numbers), PIECE_ROWS)
         pieces = ((first, numbers[first : first + PIECE_ROWS]) for first in starts)
         read = ((first, part, self.read(part, min(PIECE_ROWS, size - first))) for first, part in pieces)
@@ -91,7 +108,7 @@ class Side:
 
 
 def sides(probes: LazyRows, gallery: LazyRows, zero_rows: str) -> tuple[Side, Side]:
-    """Both sides; scores are float64 where both inputs are and the caller has enabled it, else float32."""
+    """Both sides, to be compared by cosine; scores are float64 if both inputs are and the caller has enabled it."""
     double = probes.dtype == gallery.dtype == np.float64
     dtype = np.dtype(jax.dtypes.canonicalize_dtype(np.float64) if double else np.float32)
     return Side(probes, "probes", dtype, zero_rows), Side(gallery, "gallery", dtype, zero_rows)
@@ -105,6 +122,13 @@ def _unit(rows: Float[Array, "*n d"]) -> tuple[Float[Array, "*n d"], Bool[Array,
     length = jnp.sqrt(jnp.sum(scaled * scaled, axis=-1, keepdims=True))
     # A row with NaN has no length, whether or not XLA's maximum passes over it, and nor has ∞ / ∞.
     return scaled / jnp.where(length > 0, length, 1), jnp.isfinite(length[..., 0]), largest[..., 0] == 0
+
+
+@jax.jit
+def _extended(unit: Float[Array, "*n d"], columns: Float[Array, "*n three"]) -> Float[Array, "*n wider"]:
+    """Unit rows times the first column, and the other two behind them."""
+    empty = jnp.zeros((*columns.shape[:-1], FURTHER - 2), columns.dtype)
+    return jnp.concatenate([unit * columns[..., :1], columns[..., 1:], empty], axis=-1)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

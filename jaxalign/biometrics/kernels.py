@@ -58,7 +58,7 @@ class Refinement(NamedTuple):
 def scores_of_all(
     probes: Float[Array, "rows width"], gallery: Float[Array, "gallery width"]
 ) -> Float[Array, "rows gallery"]:
-    """The score of every probe with every gallery row: the cosine of unit rows."""
+    """The score of every probe with every gallery row: the inner product of rows as ``inputs.Side`` places them."""
     return multiply(probes, gallery.T)
 
 
@@ -85,9 +85,9 @@ def ordered(scores: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
     return jnp.where(scores == 0, 0, bits ^ ((bits >> (top.bits - 1)) & top.max))
 
 
-def bin_of(scores: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
-    """The bin of each score; edges are multiples of 1 / HALF_BINS, which is exact on the host and on any device."""
-    number = jnp.floor(scores * HALF_BINS).astype(jnp.int32) + HALF_BINS + (scores > 0)
+def bin_of(scores: Float[Array, "*shape"], bound: float) -> Int[Array, "*shape"]:
+    """The bin of each score from −bound to bound, a power of two, so that edges are exact on host and device."""
+    number = jnp.floor(scores * (HALF_BINS / bound)).astype(jnp.int32) + HALF_BINS + (scores > 0)
     return jnp.clip(number, 0, BINS - 1)
 
 
@@ -121,7 +121,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 @functools.partial(
-    jax.jit, static_argnames=("mesh", "strip", "block", "find", "rank", "count"), donate_argnames=("mates",)
+    jax.jit,
+    static_argnames=("mesh", "strip", "block", "bound", "find", "rank", "count"),
+    donate_argnames=("mates",),
 )
 def sweep(
     probes: Float[Array, "devices rows width"],
@@ -135,6 +137,7 @@ def sweep(
     mesh: Mesh,
     strip: int,
     block: int,
+    bound: float,
     find: bool,
     rank: bool,
     count: bool,
@@ -142,7 +145,7 @@ def sweep(
     """Scores a segment of probes on each device with one tile of the gallery.
 
     Args:
-      probes, gallery: unit rows; padding rows are zero.
+      probes, gallery: rows as ``inputs.Side`` places them; padding rows are zero.
       strips: strips that hold probes; the others are skipped.
       table: the segments' mates.
       start: index of the tile's first row in the gallery.
@@ -150,6 +153,7 @@ def sweep(
       refinement: counts scores in its slots; None to count them in bins.
       mesh: of the devices.
       strip, block: probes of one product, and probes that are counted in one step.
+      bound: a power of two that no score exceeds by more than rounding.
       find: whether to look up the scores of the mates that are in this tile.
       rank: whether to count the scores that are ≥ each mate's, which must be known from all tiles.
       count: whether to count scores along the axis.
@@ -167,7 +171,7 @@ def sweep(
             if find or rank:
                 mates = _mates_of_block(rows, number, table, start, mates, find, rank)
             if count:
-                place = bin_of(rows) if refinement is None else slot_of(rows, refinement)
+                place = bin_of(rows, bound) if refinement is None else slot_of(rows, refinement)
                 counts = counts.at[place.reshape(-1)].add(1, mode="promise_in_bounds")
             return mates, counts
 

@@ -109,6 +109,7 @@ class EvaluationPlan:
     gallery: int  # m
     probe_codes: np.ndarray  # identities as integers, shape [n]
     gallery_codes: np.ndarray  # shape [m]
+    names: np.ndarray  # the identity of each code, ascending, shape [people]
     own: np.ndarray  # the gallery row that is the same image as each probe, −1 for none, shape [n]
     order: np.ndarray  # the probe at each sorted position, shape [n]
     genuine_probe: np.ndarray
@@ -143,7 +144,7 @@ class EvaluationPlan:
           UserError: no rows, a label that is missing or of another kind, or ``own`` of a wrong shape, out of range or
             naming another person's image.
         """
-        codes = _codes(probe_identities, gallery_identities)
+        *codes, names = _codes(probe_identities, gallery_identities)
         image = np.arange(len(codes[1]))
         if images is not None:
             if gallery_identities is not None or own is not None:
@@ -156,7 +157,7 @@ class EvaluationPlan:
         order, probe, mate = _mates(*codes)
         kept = SORTED_SCORES if kept_scores is None else kept_scores
         sizes, genuine = map(len, codes), (probe, mate, own_rows[probe] == image[mate])
-        return cls(*sizes, *codes, own_rows, order, *genuine, image, kept)  # pyright: ignore[reportCallIssue]
+        return cls(*sizes, *codes, names, own_rows, order, *genuine, image, kept)  # pyright: ignore[reportCallIssue]
 
     @functools.cached_property
     def position(self) -> np.ndarray:
@@ -197,13 +198,14 @@ class EvaluationPlan:
 
 def _codes(
     probes: Sequence | np.ndarray, gallery: Sequence | np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Identities of both sides as integers."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Identities of both sides as integers, and the identity of each integer."""
     what = "identities of probes and gallery"
     sides = labels(what, probes) if gallery is None else labels(what, probes, gallery)
     left, right, both = sides[0], sides[-1], np.concatenate(sides)
-    codes = np.unique(both, return_inverse=True)[1].astype(np.int64)
-    return codes[: len(left)], codes[-len(right) :]
+    names, codes = np.unique(both, return_inverse=True)
+    codes = codes.astype(np.int64)
+    return codes[: len(left)], codes[-len(right) :], names
 
 
 def _checked_own(own: ArrayLike, probes: np.ndarray, gallery: np.ndarray) -> np.ndarray:

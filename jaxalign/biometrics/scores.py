@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxalign.biometrics import kernels
+from jaxalign.biometrics.comparators import Comparator
 from jaxalign.biometrics.inputs import Side, sides
 from jaxalign.biometrics.pair_lists import PairList
 from jaxalign.biometrics.plan import STRIP_ROWS, EvaluationPlan, MateTable, padded
@@ -23,7 +25,7 @@ MEASURES = ("identification", "verification")
 PAIRS_READ = 1 << 14  # listed pairs whose rows are on the device together
 SORTED_ROWS = 1024  # probes whose scores are sorted at once
 AT_ONCE = 2  # segments: one is read or counted, on one core, while another one's product is computed, on all
-OUTERMOST = 2.0  # cosines exceed 1 by rounding only
+OUTERMOST = 2.0  # times the bound of the scores, which they exceed by rounding only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Scorer:
     Args:
       probes, gallery: shapes [n, d] and [m, d].
       plan: who is who.
+      comparator: the score; None for the cosine.
       zero_rows: "refuse" or "keep".
       measures: those of ``MEASURES`` that are wanted.
       fmr, least_false_matches: see ``error_rates``.
@@ -58,6 +61,7 @@ class Scorer:
         gallery: np.ndarray | LazyRows,
         plan: EvaluationPlan,
         *,
+        comparator: Comparator | None = None,
         zero_rows: str = "refuse",
         measures: Sequence[str] = MEASURES,
         fmr: Sequence[float] = (),
@@ -69,13 +73,17 @@ class Scorer:
         self.plan, self.left_out = plan, left_out
         self.fmr, self.least_false_matches = fmr, least_false_matches
         self.ranked, self.verified = (name in measures for name in MEASURES)
-        self.probes, self.gallery = sides(LazyRows.of(probes), LazyRows.of(gallery), zero_rows)
+        both = sides(LazyRows.of(probes), LazyRows.of(gallery), zero_rows)
+        self.placed = comparator.prepare if comparator is not None else lambda side: side
+        self.probes, self.gallery = map(self.placed, both)
         self.dtype = self.probes.dtype
+        self.bound = 2.0 ** math.ceil(math.log2(self.probes.reach * self.gallery.reach))
         self.is_sorted = plan.is_sorted(gallery_rows or plan.gallery)
         if not self.is_sorted:
             self.mesh = kernels.mesh_of(devices)
             self.tiling = plan.tiling(self.mesh.size, gallery_rows or plan.gallery)
             self._shape = {"mesh": self.mesh, "strip": self.tiling.strip, "block": self.tiling.block}
+            self._shape["bound"] = self.bound
 
     def run(self) -> Scored:
         """Scores every probe with every gallery row."""
@@ -136,7 +144,7 @@ class Scorer:
 
         axis = None
         if self.verified:
-            edges = _bin_edges(self.dtype)
+            edges = _bin_edges(self.dtype, self.bound)
             bin_of_mates = np.searchsorted(edges, orders, "right") - 1
             impostor = bins - np.bincount(bin_of_mates, minlength=kernels.BINS)
             impostor[kernels.HALF_BINS] -= self.tiling.padding
@@ -247,11 +255,11 @@ def scores_of_pairs(probes: Side, gallery: Side, pairs: PairList, scored: Scored
     return np.concatenate(found)
 
 
-def _bin_edges(dtype: np.dtype) -> np.ndarray:
+def _bin_edges(dtype: np.dtype, bound: float) -> np.ndarray:
     """Orders of the first floats of all bins of ``kernels.bin_of``, and of the float after the last."""
     half = kernels.HALF_BINS
-    edges = to_orders((np.arange(-half, half + 1) / half).astype(dtype))
-    outermost = to_orders(np.array([-OUTERMOST, OUTERMOST], dtype))
+    edges = to_orders((np.arange(-half, half + 1) / half * bound).astype(dtype))
+    outermost = to_orders(np.array([-OUTERMOST, OUTERMOST], dtype) * dtype.type(bound))
     return np.concatenate([outermost[:1], edges[1 : half + 1], [1], edges[half + 1 :], outermost[1:]])
 
 

@@ -1,20 +1,21 @@
 """Galleries with one row for each person: the first image, or one template pooled from all of them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxalign.biometrics.identification import CUT, Identification, shares
 from jaxalign.biometrics.inputs import checked
 from jaxalign.biometrics.plan import EvaluationPlan
-from jaxalign.biometrics.scores import Scored, Scorer
 from jaxalign.core.errors import UserError
 from jaxalign.core.names import labels
 from jaxalign.core.rows import LazyRows, unit_rows
 
 ROWS_AT_ONCE = 1 << 14
+OfPairs = Callable[
+    [np.ndarray, np.ndarray], np.ndarray
+]  # scores of rows [n, d] with rows [n, d], float64, [n]
 
 
 def first_rows(identities: Sequence | np.ndarray) -> np.ndarray:
@@ -92,8 +93,8 @@ class Gallery:
         searched = EvaluationPlan.of(plan.probe_codes, codes[chosen], own=place[plan.own])
         return cls(rows, searched, images, groups)
 
-    def leave_one_out_scores(self, probes: LazyRows) -> np.ndarray | None:
-        """Cosine of each probe [n, d] with the template of the person's other images, float64, shape [n].
+    def leave_one_out_scores(self, probes: LazyRows, score: OfPairs) -> np.ndarray | None:
+        """Score of each probe [n, d] with the template of the person's other images, float64, shape [n].
 
         All copies of the probe's image are left out of the template.
 
@@ -115,33 +116,8 @@ class Gallery:
             for number in range(copies[images].max()):
                 more = np.flatnonzero(copies[images] > number)
                 others[more] -= _unit(self.images.take(by_image[first_of[images[more]] + number]))
-            scores[some] = np.sum(_unit(probes.take(some)) * _unit(others), axis=1, dtype=np.float64)
+            scores[some] = score(probes.take(some), others)
         return scores
-
-
-def identification_without_own(
-    scorer: Scorer, scored: Scored, scores: np.ndarray, *, ranks: Sequence[int], cmc: int
-) -> Identification:
-    """Each probe's rank where the same image is left out of its template; the other templates stay as they are.
-
-    ``scores`` are those of ``Gallery.leave_one_out_scores``. Probes without a score are left out if their image is the
-    whole template, and keep their rank if it is not in the template.
-    """
-    plan = scorer.plan
-    above = np.full(plan.probes, -1)
-    strangers = plan.genuine_probe[~plan.genuine_own]
-    above[strangers] = scored.above[~plan.genuine_own] - 1  # without the person's template
-    without = ~np.isnan(scores)
-    above[without] = 0
-    limits = scores.astype(scored.genuine_scores.dtype)
-    for rows, columns, found in scorer.strips(scored):
-        impostor = plan.probe_codes[rows][:, None] != plan.gallery_codes[columns]
-        above[rows] += np.sum((found >= limits[rows, None]) & impostor, axis=1)
-    probe = np.flatnonzero(above >= 0)
-    rank = 1 + above[probe]
-    precision = 1 / rank
-    cut = np.where(rank <= CUT, precision, np.nan)
-    return Identification(probe, rank, precision, cut, *shares(rank, ranks, cmc))
 
 
 def _people(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -165,6 +141,11 @@ def _template_sums(rows: LazyRows, template_of: np.ndarray) -> np.ndarray:
         sums[first:last] = np.add.reduceat(here, bounds[first:last] - bounds[first], axis=0)
         first = last
     return sums
+
+
+def cosines_of_pairs(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The cosine of each row with the row beside it, float64, shape [n]."""
+    return np.sum(_unit(left) * _unit(right), axis=1, dtype=np.float64)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
