@@ -39,7 +39,7 @@ FLAGS = analysis.define(
     out="results/capacity",
 )
 Pair = tuple[str, str]
-Found = Iterator[tuple[Pair, Fit, Compared | str]]
+Found = Iterator[tuple[Pair, Fit, dict[str, Compared] | str]]
 
 
 def analyse(job: Job) -> str:
@@ -99,12 +99,13 @@ def network(job: Job, run: Aligning, measuring: Measuring, test: TestRows, metho
     wide = {name: np.asarray(padded_rows(rows))[: len(rows)] for name, rows in train.items()}
     options: dict[str, Any] = {"hidden": job.values.hidden, "steps": job.values.steps, "seed": measuring.seed}
 
-    def compare(pair: Pair) -> Compared | str:
+    def compare(pair: Pair) -> dict[str, Compared] | str:
         source, target = pair
         fit = maps[pair].padded()
         y = np.asarray(fit.target(wide[target]))
         trained = fit_network(wide[source], y, out, jax.tree.map(np.asarray, fit.source), **options)
-        return numbers_of(measuring, trained.network(np.asarray(test[source])), fit.target(test[target]))
+        mapped = trained.network(np.asarray(test[source])), fit.target(test[target])
+        return numbers_of(measuring, mapped)
 
     for pair, found in zip(maps, concurrently(compare, list(maps))):
         yield pair, maps[pair], found

@@ -59,14 +59,14 @@ def analyse(job: Job) -> str:
 
 def every_rank(
     measuring: Measuring, test: TestRows, cut: Cut, ranks: list[int], full: dict[Pair, int], pair: Pair
-) -> list[tuple[Fit, Compared | str]]:
+) -> list[tuple[Fit, dict[str, Compared] | str]]:
     """A pair at every rank; ranks above its full rank count as its full rank."""
     found = {}
     for rank in dict.fromkeys(min(at, full[pair]) for at in ranks):
         fit = cut(pair, rank)
         padded = fit.padded()
         mapped = padded.source(test[pair[0]]), padded.target(test[pair[1]])
-        found[rank] = fit, numbers_of(measuring, *mapped)
+        found[rank] = fit, numbers_of(measuring, mapped)
     return [found[min(at, full[pair])] for at in ranks]
 
 

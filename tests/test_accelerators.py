@@ -99,7 +99,13 @@ def scoring(refined: bool, dtype: np.dtype) -> Call:
     shape, rows = table.index.shape, np.zeros((1, tiling.segment, 128), np.float32)
     mates = kernels.Mates(np.zeros(shape, np.float32), np.zeros(shape, np.int32))
     cells = kernels.Refinement(*np.zeros((3, kernels.CELLS), np.int32))
-    options = {"mesh": kernels.mesh_of(None), "strip": tiling.strip, "block": tiling.block, "count": True}
+    options = {
+        "mesh": kernels.mesh_of(None),
+        "strip": tiling.strip,
+        "block": tiling.block,
+        "bound": 1.0,
+        "count": True,
+    }
 
     def scored(*arguments: Any) -> Any:
         with jax.enable_x64(False):

@@ -25,7 +25,7 @@ from jaxalign.core.rows import LazyRows, prefetch
 from jaxalign.moments.accumulate import SPARE
 from jaxalign.moments.hosts import ALONE, Hosts
 from jaxalign.report import Row, Setting
-from jaxalign.report.result_table import Point
+from jaxalign.report.result_table import COSINE, Point
 
 Item = TypeVar("Item")
 Pair = tuple[str, str]
@@ -46,6 +46,7 @@ class Place(NamedTuple):
     test_dataset: str = ""
     axis: str = ""
     at: float | None = None
+    score: str = COSINE
 
 
 class Aligning:
@@ -74,6 +75,7 @@ class Aligning:
         self.sampled: dict[Place, Mapping[tuple[str, str], Sampled]] = {}
         self.views: list[Point] = []
         self._moments: tuple[Measuring, FoldMoments] | None = None  # of the last split
+        self._cohort: tuple[Measuring, TestRows] | None = None  # of the last split
 
     def splits(self) -> list[Measuring]:
         """Every seed's split, with its checks, before any work starts."""
@@ -147,6 +149,12 @@ class Aligning:
         fits, settings = ({pair: of[pair] for pair in pairs} for of in (maps.fits, maps.settings))
         return dataclasses.replace(maps, fits=fits, settings=settings)
 
+    def cohort_rows(self, measuring: Measuring) -> TestRows:
+        """Rows of the cohort that scores of a split need, of every encoder; those of the last split are cached."""
+        if self._cohort is None or self._cohort[0] is not measuring:
+            self._cohort = measuring, measuring.cohort_rows(self.data)
+        return self._cohort[1]
+
     def ahead(self, fitted: Generator[Item, None, None]) -> Generator[Item, None, None]:
         """Iterates over fits; on a CPU the next maps are fitted while one is measured, where both are small."""
         small = 8 * sum(self.dims[source] * self.dims[target] for source, target in self.pairs) <= AHEAD_BYTES
@@ -188,25 +196,30 @@ class Aligning:
                 self.keep(measuring.seed, method, task, compared, **mark)
             yield f"{done} of {len(tasks)}", task[0]
 
-    def compare(self, measuring: Measuring, test: TestRows, task: Task) -> Compared | str:
-        """The numbers of one pair at one rank, or why it has none."""
+    def compare(self, measuring: Measuring, test: TestRows, task: Task) -> dict[str, Compared] | str:
+        """The numbers of one pair at one rank by each score, or why it has none."""
         (source, target), _, fit = task
+        cohort = self.cohort_rows(measuring)
         try:
-            return measuring.evaluate(fit, test[source], test[target])
+            return measuring.evaluate(fit, test[source], test[target], cohort.get(source), cohort.get(target))
         except UserError as error:
             return str(error)
 
-    def keep(self, seed: int, method: str, task: Task, found: Compared | str, **mark: Any) -> None:
+    def keep(
+        self, seed: int, method: str, task: Task, found: Mapping[str, Compared] | str, **mark: Any
+    ) -> None:
         """Adds the rows of one evaluation. A pair that cannot be compared never stops a run."""
         pair, rank, fit = task
-        here = Place(self.data.store.dataset, *pair, method, rank, seed, **mark)
-        if isinstance(found, str):
-            self.without_value[here] = found
-        else:
-            self.rows += found.rows(*here[:6], **mark)
-            self.curves += [Row(*here[:6], **point._asdict()) for point in found.curves]
-            if found.sampled:
-                self.sampled[here] = found.sampled
+        for score in self.config.scores if isinstance(found, str) else found:
+            here = Place(self.data.store.dataset, *pair, method, rank, seed, **mark, score=score)
+            if isinstance(found, str):
+                self.without_value[here] = found
+                continue
+            compared = found[score]
+            self.rows += compared.rows(*here[:6], **mark, score=score)
+            self.curves += [Row(*here[:6], **point._asdict(), score=score) for point in compared.curves]
+            if compared.sampled:
+                self.sampled[here] = compared.sampled
         if isinstance(found, str) or not bool(fit.ok):
             merged = method in self.config.chosen_ranks()
             self.doubtful.add((*pair, Setting(method) if merged else Setting(method, rank)))

@@ -29,7 +29,7 @@ from jaxalign.report import Row
 # Flags of the main command that no analysis takes unless it names them.
 NOT_TAKEN = frozenset(
     {"ranks", "loss", "steps", "fit_rank", "comparisons", "pair_list", "gallery", "controls", "curves"}
-    | {"save_maps", "heatmaps", "devices"}
+    | {"save_maps", "heatmaps", "devices", "scores"}
 )
 # Defaults that analyses have in common: one split, identification only, intervals.
 USUAL: dict[str, Any] = {"seeds": "42", "measures": "identification", "intervals": 1000}
@@ -104,7 +104,14 @@ def configure(values: Any, known: Collection[str] = METHODS, **also: Any) -> Pai
 
     ``Aligning`` may not fit all of the ``known`` methods; ``also`` are flags of an analysis that differs.
     """
-    given = {**vars(values), "controls": "none", "heatmaps": "none", "curves": False, **also}
+    given = {
+        **vars(values),
+        "scores": "cosine",
+        "controls": "none",
+        "heatmaps": "none",
+        "curves": False,
+        **also,
+    }
     if given.get("methods") is None:
         return PairwiseConfig.from_flags(types.SimpleNamespace(**given))
     chosen = flags.words("methods", given["methods"], known, "method")

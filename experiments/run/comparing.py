@@ -24,7 +24,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
 from jaxalign.report import Row, Setting
 from jaxalign.report.part import OWN, PIXEL_MAPS, SHUFFLED
-from jaxalign.report.result_table import Difference, Point
+from jaxalign.report.result_table import COSINE, Difference, Point
 
 FEW_PEOPLE, FEW_PHOTOGRAPHS = 6, 5  # of a view
 COMPONENTS = 64  # of the pixels
@@ -49,11 +49,11 @@ def differences(sampled: Mapping[Place, Samples]) -> Iterator[Difference]:
     everything = {**means_over_pairs(sampled), **sampled}
     alike: dict[Place, list[Place]] = {}
     for place in everything:
-        alike.setdefault(place._replace(method="", rank=None), []).append(place)
+        alike.setdefault(place._replace(method="", rank=None, score=""), []).append(place)
     for where, places in alike.items():
         here = [getattr(where, name) for name in Difference._fields[:7]]
         for one, other in itertools.combinations(places, 2):
-            names = [str(Setting(place.method, place.rank)) for place in (one, other)]
+            names = [str(Setting(place.method, place.rank, place.score)) for place in (one, other)]
             for key in everything[one]:
                 if key in everything[other]:
                     less = everything[one][key] - everything[other][key]
@@ -97,10 +97,12 @@ def number_of_curve(curve: Curve, name: str, function: Callable[..., np.ndarray]
     return Row(*curve.place[:6], curve.own_photograph, name, found.estimate, **more_fields)
 
 
-def numbers_of(measuring: Measuring, probes: Any, gallery: Any) -> Compared | str:
-    """The numbers of rows that lie in one space already, or why there are none."""
+def numbers_of(
+    measuring: Measuring, rows: tuple[Any, Any], cohort: tuple[Any, Any] | None = None
+) -> dict[str, Compared] | str:
+    """The numbers, by each score, of rows that lie in one space already, or why there are none."""
     try:
-        return measuring.compare(probes, gallery)
+        return measuring.by_score(rows, cohort)
     except UserError as error:
         return str(error)
 
@@ -156,10 +158,15 @@ def control_rows(run: Aligning, measuring: Measuring, test: TestRows) -> Iterato
 def own(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Row]:
     """Encoders against themselves."""
     encoders = run.encoders[run.hosts.share(len(run.encoders))]
-    compare = lambda name: numbers_of(measuring, test[name], test[name])  # noqa: E731
-    for name, numbers in zip(encoders, measuring.concurrently(compare, encoders, run.data)):
-        if not isinstance(numbers, str):
-            yield from _rows(run, measuring, OWN, (name, name), numbers)
+    cohort = run.cohort_rows(measuring)
+
+    def compare(name: str) -> dict[str, Compared] | str:
+        others = (cohort[name], cohort[name]) if cohort else None
+        return numbers_of(measuring, (test[name], test[name]), others)
+
+    for name, found in zip(encoders, measuring.concurrently(compare, encoders, run.data)):
+        for score, numbers in () if isinstance(found, str) else found.items():
+            yield from _rows(run, measuring, OWN, (name, name), numbers, score=score)
 
 
 def shuffled(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Row]:
@@ -212,7 +219,7 @@ def _fitted(
 
     def compare(pair: Pair) -> Compared:
         try:
-            return measuring.evaluate(maps[pair], test[pair[0]], test[pair[1]])
+            return measuring.evaluate(maps[pair], test[pair[0]], test[pair[1]])[COSINE]
         except UserError:  # a map that carries nothing: as good as chance, but not a number
             return Compared([])
 
@@ -220,5 +227,7 @@ def _fitted(
         yield from _rows(run, measuring, method, pair, numbers)
 
 
-def _rows(run: Aligning, measuring: Measuring, method: str, pair: Pair, numbers: Compared) -> list[Row]:
-    return numbers.rows(run.data.store.dataset, *pair, method, None, measuring.seed)
+def _rows(
+    run: Aligning, measuring: Measuring, method: str, pair: Pair, numbers: Compared, **more: str
+) -> list[Row]:
+    return numbers.rows(run.data.store.dataset, *pair, method, None, measuring.seed, **more)

@@ -9,6 +9,7 @@ from experiments.run import flags
 from experiments.run.protocols import GRADIENT, PENALISED, PROTOCOLS, RANKED, Protocol
 from jaxalign.align.gradient import LOSSES
 from jaxalign.align.methods import SOLVERS
+from jaxalign.biometrics import SCORES
 from jaxalign.core.errors import UserError
 
 OF_PHOTOGRAPHS = ("images", "crop", "bad_images", "identity_column", "embedding_cache")
@@ -138,6 +139,15 @@ class PairwiseConfig:
         "`pooled` template (mean of the photographs) for each person.",
         choices=("all", "first", "pooled"),
     )
+    scores: tuple[str, ...] = flags.field(
+        None,
+        "What two mapped rows are compared by, separated by commas, of: "
+        + ", ".join(SCORES)
+        + ". `cohort` takes off "
+        "how near each of them lies to training people, which helps most at low false match rates. Without it: "
+        "cosine,cohort, or cosine under --protocol=published. Example: --scores=cosine",
+        read=functools.partial(flags.words, known=SCORES, what="score"),
+    )
     controls: tuple[str, ...] = flags.field(
         None,
         "What to measure beside the methods, to judge them by: `own` (each encoder against itself), `shuffled` (ridge "
@@ -178,6 +188,8 @@ class PairwiseConfig:
         """Reads the values of flags, given as attributes; a flag that ``values`` lacks has its default."""
         given = flags.every(cls, values) | flags.every(Protocol, values)
         demonstration = given["store"] is None and given["images"] is None
+        if given["scores"] is None:
+            given["scores"] = "cosine" if given["protocol"] == "published" else "cosine,cohort"
         for name, usual in (USUAL | (DEMONSTRATION if demonstration else WITH_DATA)).items():
             if given[name] is None and (name not in ("methods", "seeds") or given["protocol"] == "default"):
                 given[name] = usual

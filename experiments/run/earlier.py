@@ -24,7 +24,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.files import read_json
 from jaxalign.report.labels import file_stem
 from jaxalign.report.part import CONTROLS, RELATIVE, Part
-from jaxalign.report.result_table import Difference, Point, Predicted, Row, ThreeWay
+from jaxalign.report.result_table import COSINE, Difference, Point, Predicted, Row, ThreeWay
 from jaxalign.report.sections import SECTIONS
 
 STUDY = "study"
@@ -86,6 +86,7 @@ class Earlier:
             and row.test_dataset in ("", row.dataset)
             and row.method not in CONTROLS
             and not row.measure.endswith(RELATIVE)
+            and row.score == COSINE
         ]
 
     def require_same_embeddings(self, data: Data, config: PairwiseConfig) -> None:

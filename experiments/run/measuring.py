@@ -12,14 +12,18 @@ from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data, chosen_devices
 from jaxalign import Fit
 from jaxalign.biometrics import (
+    Cohort,
+    Comparator,
     CurvePoint,
     EvaluationPlan,
     MeasuredValue,
     Resampling,
     Sampled,
+    comparator,
     curve_points,
     evaluate,
 )
+from jaxalign.biometrics.comparators import TOP
 from jaxalign.biometrics.evaluate import RANKS
 from jaxalign.biometrics.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.biometrics.plan import padded
@@ -29,10 +33,13 @@ from jaxalign.core.people import Split, identity_folds
 from jaxalign.core.rows import LazyRows
 from jaxalign.moments.blocks import padded_width
 from jaxalign.report import Row
+from jaxalign.report.result_table import COSINE
 
 Item = TypeVar("Item")
-TestRows = Mapping[str, jax.Array | LazyRows]  # of every encoder
+Side = jax.Array | LazyRows
+TestRows = Mapping[str, Side]  # of every encoder
 TEST_BYTES = 2**28  # of test rows that are read once and stay on the device
+MOST_OTHERS, MOST_OF_COHORT = 2048, 2**15  # people of a cohort, and their photographs
 
 
 class Compared(NamedTuple):
@@ -66,7 +73,8 @@ class Measuring:
     Attributes:
       split: indices among the usable rows.
       fold: of the training rows, where something is chosen by cross-validation; else None.
-      identities: of the test rows, shape [m].
+      cohort: training rows that scores other than the cosine need, of some thousand people at most.
+      identities: of the test rows, shape [m]; ``cohort_identities`` of the cohort's.
       images: numbers of their images, equal for copies, shape [m]; None where they are not known.
       plan: what all evaluations of the test rows share; None where the gallery is not all of them.
       pairs: the comparisons of verification; None for all of them.
@@ -76,6 +84,8 @@ class Measuring:
     config: PairwiseConfig
     split: Split
     fold: np.ndarray | None
+    cohort: np.ndarray
+    cohort_identities: np.ndarray
     identities: np.ndarray
     images: np.ndarray | None
     plan: EvaluationPlan | None
@@ -98,7 +108,9 @@ class Measuring:
         plan = EvaluationPlan.of(identities, images=images) if config.gallery == "all" else None
         if config.intervals and plan is not None:
             resampling = Resampling.of(plan, resamples=config.intervals, seed=seed)
-        return cls(config, split, folds_of(config, data, split), identities, images, plan, pairs, resampling)
+        cohort = some_people(split.train, data.identities)
+        fold, others = folds_of(config, data, split), data.identities[cohort]
+        return cls(config, split, fold, cohort, others, identities, images, plan, pairs, resampling)
 
     @property
     def seed(self) -> int:
@@ -123,12 +135,44 @@ class Measuring:
     def _few(self, data: Data) -> bool:
         return 4 * len(self.split.test) * sum(data.dims.values()) <= TEST_BYTES
 
-    def evaluate(self, fit: Fit, source: jax.Array | LazyRows, target: jax.Array | LazyRows) -> Compared:
-        """Every number of one pair, of rows as ``test_rows`` gives them; ``UserError`` if mapped rows are unusable."""
-        padded = fit.padded()
-        return self.compare(padded.source(source), padded.target(target))
+    def cohort_rows(self, data: Data) -> TestRows:
+        """Rows of the cohort of every encoder, as ``test_rows`` gives them; none where every score is the cosine."""
+        if self.config.scores == (COSINE,):
+            return {}
+        return {name: padded_rows(np.asarray(lazy)) for name, lazy in data.select(self.cohort).items()}
 
-    def compare(self, probes: jax.Array | LazyRows, gallery: jax.Array | LazyRows) -> Compared:
+    def evaluate(
+        self,
+        fit: Fit,
+        source: Side,
+        target: Side,
+        source_cohort: Side | None = None,
+        target_cohort: Side | None = None,
+    ) -> dict[str, Compared]:
+        """Every number of one pair by each score, of rows as ``test_rows`` and ``cohort_rows`` give them.
+
+        Without rows of a cohort, by cosine alone. Raises ``UserError`` if mapped rows are unusable.
+        """
+        padded = fit.padded()
+        cohort = None
+        if source_cohort is not None and target_cohort is not None:
+            cohort = padded.source(source_cohort), padded.target(target_cohort)
+        return self.by_score((padded.source(source), padded.target(target)), cohort)
+
+    def by_score(self, rows: tuple[Side, Side], cohort: tuple[Side, Side] | None) -> dict[str, Compared]:
+        """Every number of probes and gallery by each score; see ``evaluate``."""
+        if cohort is None:
+            return {COSINE: self.compare(*rows)}
+        identities = self.cohort_identities
+        people = Cohort.of(*(np.asarray(side)[: len(identities)] for side in cohort), identities)
+        options = {"top": min(TOP, len(people))}
+        found = {}
+        for score in self.config.scores:
+            how = None if score == COSINE else comparator(score, people, **options)
+            found[score] = self.compare(*rows, how)
+        return found
+
+    def compare(self, probes: Side, gallery: Side, score: Comparator | None = None) -> Compared:
         """Every number of rows that lie in one space already, shape [rows of ``test_rows``, d]."""
         count = len(self.split.test)
         left, right = (
@@ -138,6 +182,7 @@ class Measuring:
         result = evaluate(
             *(left, right, self.identities if self.plan is None else self.plan),
             images=self.images if self.plan is None else None,
+            score=score,
             fmr=config.fmr,
             ranks=config.rank_k,
             measures=tuple(kind for kind in config.measures if kind != "verification" or self.pairs is None),
@@ -169,6 +214,14 @@ def padded_rows(rows: np.ndarray) -> jax.Array:
 
 def _padded_columns(rows: np.ndarray) -> np.ndarray:
     return np.pad(rows, ((0, 0), (0, padded_width(rows.shape[1]) - rows.shape[1])))
+
+
+def some_people(rows: np.ndarray, identities: np.ndarray) -> np.ndarray:
+    """The rows of as many people as a cohort needs: the first ones in the order of the rows, all of their rows."""
+    _, first, person = np.unique(identities[rows], return_index=True, return_inverse=True)
+    place = np.empty(len(first), np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    return rows[place[person] < MOST_OTHERS][:MOST_OF_COHORT]
 
 
 def require_ranks(config: PairwiseConfig, data: Data) -> None:

@@ -79,7 +79,7 @@ class Part:
         """Rows as a table: ranks chosen per pair are one setting, doubtful fits are marked."""
         rows = [row for row in rows if not row.measure.endswith(RELATIVE)]
         merged = chosen_per_pair(rows)
-        settings = {Setting(row.method, None if row.method in merged else row.rank) for row in rows}
+        settings = {Setting.of(row, merged).fit for row in rows}
         marks = [
             (source, target, setting)
             for source, target, method in self.doubtful
@@ -95,7 +95,7 @@ def chosen_per_pair(rows: Sequence[Row]) -> set[str]:
     ranks_of_pair: dict[tuple, set[int | None]] = {}
     for row in rows:
         ranks.setdefault(row.method, set()).add(row.rank)
-        pair = row.method, row.source, row.target, row.seed, row.dataset
+        pair = row.method, row.source, row.target, row.seed, row.dataset, row.score
         ranks_of_pair.setdefault(pair, set()).add(row.rank)
     several = {method for method, found in ranks.items() if len(found) > 1}
     return several - {pair[0] for pair, found in ranks_of_pair.items() if len(found) > 1}
@@ -106,7 +106,7 @@ def relative_rows(rows: Sequence[Row]) -> Iterator[Row]:
 
     Above 1 where a map identifies people better than the encoders do; NaN where an encoder identifies nobody.
     """
-    question = lambda row: (row.dataset, row.seed, row.own_photograph, row.measure)  # noqa: E731
+    question = lambda row: (row.dataset, row.seed, row.own_photograph, row.measure, row.score)  # noqa: E731
     own = {(row.source, *question(row)): row.value for row in rows if row.method == OWN}
     for row in rows:
         if row.method == OWN or not row.own_photograph or row.measure.endswith(RELATIVE):

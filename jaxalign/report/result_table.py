@@ -31,6 +31,7 @@ WORDS = {  # pattern of a measure's name: in few words, and in full
 NO_REASON = "too few comparisons to support a number, or none possible"
 RATES = re.compile(r"rank\d+|map\d*|auc|eer|(tmr|tpir|fmr|fnmr|fpir|fnir)\b.*|cmc")
 Pair = tuple[str, str]  # source and target
+COSINE = "cosine"  # the score that needs nothing but the two rows
 
 
 class Row(NamedTuple):
@@ -52,6 +53,7 @@ class Row(NamedTuple):
       at: the value on that axis; None where there is none.
       low, high: interval of 95 % from a bootstrap over people; None where there is none.
       reason: why there is no value, in words; "" where there is one.
+      score: what two mapped rows are compared by: "cosine", "cohort", ...
     """
 
     dataset: str
@@ -72,6 +74,7 @@ class Row(NamedTuple):
     low: float | None = None
     high: float | None = None
     reason: str = ""
+    score: str = COSINE
 
 
 class Difference(NamedTuple):
@@ -164,13 +167,25 @@ class Predicted(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Setting:
-    """A method at a rank: what one heat map shows, and one line of the summary."""
+    """A method at a rank under a score: what one heat map shows, and one line of the summary."""
 
     method: str
     rank: int | None = None
+    score: str = COSINE
+
+    @classmethod
+    def of(cls, row: "Row", merged: Collection[str] = ()) -> "Setting":
+        """That of a row; all ranks of the ``merged`` methods, whose rank was chosen per pair, are one."""
+        return cls(row.method, None if row.method in merged else row.rank, row.score)
+
+    @property
+    def fit(self) -> "Setting":
+        """The fit alone, whatever the score."""
+        return Setting(self.method, self.rank)
 
     def __str__(self) -> str:
-        return self.method if self.rank is None else f"{self.method} r={self.rank}"
+        of_fit = self.method if self.rank is None else f"{self.method} r={self.rank}"
+        return of_fit if self.score == COSINE else f"{of_fit}, {self.score}"
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -285,7 +300,7 @@ class ResultTable:
         unanswered: set[tuple[Setting, Pair, int]] = set()
         answered: set[tuple[Setting, Pair, int]] = set()
         for row in rows:
-            setting = Setting(row.method, None if row.method in merge_ranks else row.rank)
+            setting = Setting.of(row, merge_ranks)
             pair = row.source, row.target
             pairs = self._rows.setdefault((setting, Measure(row.measure, row.own_photograph)), {})
             pairs.setdefault(pair, {})[row.seed] = row
@@ -309,7 +324,7 @@ class ResultTable:
             return None
         low, high = (rows[0].low, rows[0].high) if len(self.seeds) == 1 else (None, None)
         mean, deviation = _over_seeds([row.value for row in rows])
-        doubtful = (source, target, setting) in self.doubtful
+        doubtful = (source, target, setting.fit) in self.doubtful
         return Cell(mean, deviation, low, high, "; ".join(_reasons(rows)), doubtful)
 
     def reasons(self, setting: Setting, measure: Measure) -> list[str]:
@@ -339,7 +354,7 @@ class ResultTable:
             words = "; ".join(dict.fromkeys(itertools.chain(*missing)))
             every = f"{len(pairs):,} pair{'s' * (len(pairs) != 1)}"
             return Cell(math.nan, reason=f"{len(missing):,} of {every}: {words}")
-        doubtful = any(mark[2] == setting for mark in self.doubtful)
+        doubtful = any(mark[2] == setting.fit for mark in self.doubtful)
         return Cell(*_over_seeds(means), doubtful=doubtful)
 
     def matrix(self, setting: Setting, measure: Measure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

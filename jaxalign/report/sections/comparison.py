@@ -10,7 +10,7 @@ from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas
 from jaxalign.report.figures.projection import draw_projection
 from jaxalign.report.labels import count, percent, percent_cell, shown
 from jaxalign.report.part import CONTROL_WORDS, CONTROLS, OWN, RELATIVE, Part, chosen_per_pair
-from jaxalign.report.result_table import Cell, Measure, Point, ResultTable, Row, Setting
+from jaxalign.report.result_table import COSINE, Cell, Measure, Point, ResultTable, Row, Setting
 from jaxalign.report.sections import aggregates
 from jaxalign.report.sections.aggregates import BASELINES, best_of, best_setting, means_of
 from jaxalign.report.sections.blocks import Block, Folded, Section, Together
@@ -169,13 +169,14 @@ def controls_table(part: Part, measure: Measure, left_out: Set[tuple[str, str]])
     merged = chosen_per_pair(part.rows)
     for row in part.rows:
         if not row.axis and (row.source, row.target) not in left_out:
-            rank = None if row.method in merged else row.rank
-            rows.setdefault(Setting(row.method, rank), []).append(row)
+            rows.setdefault(Setting.of(row, merged), []).append(row)
     lines = []
     for setting, found in rows.items():
         cells = [_control_cell(found, which, setting.method) for which in (measure, relative)]
         if any(cells):
-            lines.append([CONTROL_WORDS.get(setting.method, str(setting)), *cells])
+            words = CONTROL_WORDS.get(setting.method)
+            by = "" if setting.score == COSINE else f", {setting.score}"
+            lines.append([words + by if words else str(setting), *cells])
     heads = measure.brief, "relative to the encoders' own"
     columns = [Column("method or control"), *(Column(head, "percent", 2) for head in heads)]
     above = any(row[2] and row[2].mean > 1 for row in lines)
@@ -200,8 +201,10 @@ def _control_cell(rows: Sequence[Row], measure: Measure, method: str) -> Cell | 
 
 
 def _own_sentences(part: Part, table: ResultTable, measure: Measure) -> list[str]:
-    own = _control_cell([row for row in part.rows if row.method == OWN], measure, OWN)
     best = best_setting(table, measure)
+    score = COSINE if best is None else best[0].score
+    rows = [row for row in part.rows if row.method == OWN and row.score == score]
+    own = _control_cell(rows, measure, OWN)
     if own is None or best is None or math.isnan(own.mean):
         return []
     return [

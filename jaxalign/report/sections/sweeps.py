@@ -247,8 +247,8 @@ def _bands(table: ResultTable, rows: Sequence[Row]) -> dict[tuple[Setting, float
         if row.low is None or row.high is None or row.at is None or row.source == row.target:
             continue
         if (row.source, row.target) not in table.left_out:
-            setting = Setting(row.method, row.rank)
-            setting = setting if setting in table.settings else Setting(row.method)
+            setting = Setting.of(row)
+            setting = setting if setting in table.settings else Setting.of(row, merged=(row.method,))
             ends.setdefault((setting, row.at), []).append((row.low, row.high))
     return {
         key: (statistics.fmean(low for low, _ in found), statistics.fmean(high for _, high in found))

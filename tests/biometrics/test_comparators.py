@@ -1,0 +1,168 @@
+"""Scores that a cohort corrects, against float64 NumPy and the independent numbers of the real store."""
+
+import json
+
+import brute_force
+import jax
+import numpy as np
+import pytest
+
+from jaxalign import UserError, biometrics
+from jaxalign.biometrics import Cohort, EvaluationPlan, comparator
+from jaxalign.core.people import published_split
+from jaxalign.data import EmbeddingStore
+
+TOP, WIDTH = 5, 12
+PEOPLE = np.repeat(np.arange(30), 3)  # of the cohort
+TESTED = 100 + np.repeat(np.arange(25), 4)
+
+
+def sides(people, seed):
+    """Two sides of rows around people, float64; the second is not centred."""
+    random = np.random.default_rng(seed)
+    centre = random.standard_normal((people.max() + 1, WIDTH))[people]
+    return [centre + 0.7 * random.standard_normal((len(people), WIDTH)) + shift for shift in (0.0, 0.3)]
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def centroids(rows, people):
+    return unit(np.stack([unit(rows)[people == person].mean(axis=0) for person in np.unique(people)]))
+
+
+def expected_scores(name, probes, gallery, source, target, people):
+    """All scores by the definitions, in float64."""
+    against = unit(probes) @ centroids(target, people).T, unit(gallery) @ centroids(source, people).T
+    cosines = unit(probes) @ unit(gallery).T
+    nearest = [np.sort(found, axis=1)[:, -TOP:] for found in against]
+    if name == "cohort":
+        x, y = (found.mean(axis=1) for found in nearest)
+        return cosines - (x[:, None] + y) / 2
+    if name == "dual_softmax":
+        x, y = (0.05 * np.log(np.exp(found / 0.05).sum(axis=1)) for found in against)
+        return cosines - (x[:, None] + y) / 2
+    (mx, sx), (my, sy) = ((found.mean(axis=1), found.std(axis=1)) for found in nearest)
+    return (cosines - 0.5 * (mx[:, None] + my)) / (sx[:, None] * sy) ** 0.25
+
+
+@pytest.mark.parametrize("kept_scores", [None, 0], ids=["sorted", "counted"])
+@pytest.mark.parametrize("name", ["cohort", "snorm", "dual_softmax"])
+def test_scores_are_inner_products_and_rates_are_those_of_brute_force(name, kept_scores):
+    (source, target), (probes, gallery) = sides(PEOPLE, 1), sides(TESTED, 2)
+    score = comparator(name, Cohort.of(source, target, PEOPLE), top=TOP)
+    scores = expected_scores(name, probes, gallery, source, target, PEOPLE)
+    found = score.vectors(probes, "probes") @ score.vectors(gallery, "gallery").T
+    assert found.shape == scores.shape and score.vectors(gallery, "gallery").shape == (100, WIDTH + 2)
+    np.testing.assert_allclose(found, scores, atol=1e-6)
+    plan = EvaluationPlan.of(TESTED, kept_scores=kept_scores)
+    with jax.enable_x64(True):
+        result = biometrics.evaluate(probes, gallery, plan, score=score, least_false_matches=0)
+    mated, own = TESTED[:, None] == TESTED, np.arange(len(TESTED))
+    genuine, impostor = brute_force.split(scores, mated, own)
+    assert result.verification.auc == pytest.approx(brute_force.auc(genuine, impostor), abs=1e-4)
+    for point in result.verification.rates.points:
+        threshold = np.sort(impostor)[-int(np.floor(point.fmr * len(impostor))) - 1]
+        assert point.tmr == np.mean(genuine > threshold)
+        assert point.threshold == pytest.approx(threshold, abs=1e-6)
+    ranks = brute_force.ranked(scores, mated, own, False).rank
+    assert result.identification["excluded"].rank_k[1] == np.mean(ranks == 1)
+
+
+def test_pooled_templates_and_listed_pairs_are_scored_the_same_way():
+    (source, target), (probes, gallery) = sides(PEOPLE, 1), sides(TESTED, 2)
+    score = comparator("cohort", Cohort.of(source, target, PEOPLE), top=TOP)
+    templates = np.stack([unit(gallery)[person == TESTED].mean(axis=0) for person in np.unique(TESTED)])
+    scores = expected_scores("cohort", probes, templates, source, target, PEOPLE)
+    for row, person in enumerate(np.searchsorted(np.unique(TESTED), TESTED)):  # without the probe's own image
+        others = (TESTED[row] == TESTED) & (np.arange(len(TESTED)) != row)
+        template = unit(gallery)[others].mean(axis=0, keepdims=True)
+        alone = expected_scores("cohort", probes[row : row + 1], template, source, target, PEOPLE)
+        scores[row, person] = alone.item()
+    mated = TESTED[:, None] == np.unique(TESTED)
+    best = scores[mated]
+    rank = 1 + np.sum(~mated & (scores >= best[:, None]), axis=1)
+    result = biometrics.evaluate(probes, gallery, TESTED, score=score, templates="pooled")
+    assert result["rank1"] == np.mean(rank == 1)
+    pairs = biometrics.pair_lists.PairList(
+        np.array([0, 5, 9]), np.array([1, 6, 40]), np.array([True, True, False])
+    )
+    listed = biometrics.evaluate(
+        probes, gallery, TESTED, score=score, pairs=pairs, measures=("verification",)
+    )
+    all_scores = expected_scores("cohort", probes, gallery, source, target, PEOPLE)
+    np.testing.assert_allclose(listed.pairs.scores, all_scores[[0, 5, 9], [1, 6, 40]], atol=1e-6)
+
+
+def test_half_the_mean_without_spread_is_the_cohort_score():
+    (source, target), (probes, _) = sides(PEOPLE, 1), sides(TESTED, 2)
+    cohort = Cohort.of(source, target, PEOPLE)
+    one, other = comparator("cohort", cohort), comparator("snorm", cohort, shift=0.5, power=0.0)
+    np.testing.assert_allclose(one.vectors(probes, "probes"), other.vectors(probes, "probes"), atol=1e-12)
+
+
+def test_refusals():
+    (source, target), (probes, gallery) = sides(PEOPLE, 1), sides(TESTED, 2)
+    cohort = Cohort.of(source, target, PEOPLE)
+    for named, wrong in (
+        ("top", lambda: comparator("cohort", cohort, top=31)),
+        ("top", lambda: comparator("cohort", cohort, top=0)),
+        ("score", lambda: comparator("zscore", cohort)),
+        ("cohort", lambda: comparator("cohort")),
+        ("temperature", lambda: comparator("cohort", cohort, temperature=1.0)),
+        ("width", lambda: Cohort.of(source, target[:, 1:], PEOPLE)),
+        ("identity", lambda: Cohort.of(source, target, PEOPLE[1:])),
+        ("side", lambda: comparator("cohort", cohort).vectors(probes, "source")),
+    ):
+        with pytest.raises(UserError, match=named):
+            wrong()
+    score = comparator("cohort", cohort)
+    for tested in (TESTED - 100, EvaluationPlan.of(TESTED - 100)):
+        with pytest.raises(UserError, match="25 of its 30"):
+            biometrics.evaluate(probes, gallery, tested, score=score)
+    with pytest.raises(UserError, match="width"):
+        biometrics.evaluate(probes[:, 1:], gallery[:, 1:], TESTED, score=score)
+    probes[3] = 0
+    with pytest.raises(UserError, match="probes.* zero"):
+        biometrics.evaluate(probes, gallery, TESTED, score=score)
+
+
+def test_agrees_with_the_independent_numbers_of_the_real_store(lfw_dev, shared):
+    expected = json.loads((shared / "data" / "reference_meaning.json").read_text())
+    store = EmbeddingStore.open(lfw_dev, verify=False)
+    split = published_split(store.identities, expected["seed"])
+    place = dict.fromkeys(store.identities, 0)
+    test = []
+    for row in split.test:  # the first photographs of each person
+        place[store.identities[row]] += 1
+        if place[store.identities[row]] <= expected["cap"]:
+            test.append(row)
+    train, people = split.train, store.identities[split.train]
+    plan = EvaluationPlan.of(store.identities[test])
+    rows = {}
+    for name in expected["models"]:
+        every = unit(np.asarray(store[name], np.float64))
+        rows[name] = every[train] - every[train].mean(axis=0), every[test] - every[train].mean(axis=0)
+    compared = 0
+    for row in expected["rows"]:
+        if "cohort" not in row:
+            continue
+        (x, probes), (y, gallery) = rows[row["source"]], rows[row["target"]]
+        if row["method"] == "orthogonal":
+            left, _, right = np.linalg.svd(x.T @ y, full_matrices=False)
+            x, probes = (side @ (left @ right) for side in (x, probes))
+        elif row["method"] != "own":
+            weights = np.linalg.solve(x.T @ x + 0.1 * np.eye(x.shape[1]), x.T @ y)
+            x, probes = x @ weights, probes @ weights
+        with jax.enable_x64(True):
+            cohort = Cohort.of(x, y, people)
+            assert len(cohort) == expected["cohort"]["people"]
+            for name in ("cosine", "cohort"):
+                score = comparator(name, cohort)
+                found = biometrics.evaluate(probes, gallery, plan, score=score, measures=("verification",))
+                assert {measure: found[measure] for measure in row[name]} == pytest.approx(
+                    row[name], abs=1e-12
+                )
+        compared += 1
+    assert compared == 28
