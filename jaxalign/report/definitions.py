@@ -21,6 +21,12 @@ METHODS = {
     "shuffled": "Control: ridge fitted on rows that do not belong together, which reaches chance.",
     "pixels": "Control: ridge from 64 principal components of the pixels instead of an encoder.",
 }
+SCORES = {
+    "cosine": "Score: the cosine of the two mapped rows.",
+    "cohort": "Score: the cosine less how near each of the two lies to strangers, the 20 nearest of a cohort.",
+    "snorm": "Score: the cosine, shifted and scaled by how near each of the two lies to a cohort of strangers.",
+    "dual_softmax": "Score: the cosine less the log of both softmax sums over a cohort of strangers.",
+}
 MEASURES = {
     r"rank(\d+)": "Share of photographs for which the right person is among the best {} of the gallery.",
     r"map(\d+)": "Mean average precision: how far up the photographs of the right person are among the first {}.",
@@ -63,11 +69,11 @@ SYNTHETIC = (
 
 
 def define(names: Iterable[str]) -> list[tuple[str, str]]:
-    """The definition of each method or measure that has one, under its name on the page, each once."""
+    """The definition of each method, score or measure that has one, under its name on the page, each once."""
     found = []
     for name in dict.fromkeys(name.partition(":")[0] for name in names):
-        if name in METHODS:
-            found.append((name, METHODS[name]))
+        if name in METHODS | SCORES:
+            found.append((name, (METHODS | SCORES)[name]))
         for pattern, words in MEASURES.items():
             if match := re.fullmatch(pattern, name):
                 found.append((Measure(name).brief, words.format(*match.groups())))

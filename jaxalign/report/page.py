@@ -100,7 +100,9 @@ def _render(found: Sequence[Section], parts: Sequence[Part], **words: Any) -> st
         sections=found,
         origins=[origin(part) for part in parts],
         known=[*remarks(parts)],
-        words=define(name for part in parts for row in part.rows for name in (row.method, row.measure)),
+        words=define(
+            name for part in parts for row in part.rows for name in (row.method, row.score, row.measure)
+        ),
         not_there=[driver for driver in SECTIONS if driver not in {part.driver for part in parts}],
         style=markupsafe.Markup(style),
         script=markupsafe.Markup(script),

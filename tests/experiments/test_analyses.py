@@ -273,6 +273,7 @@ def test_capacity_begins_with_ridge(first, tmp_path):
 def test_the_main_command_writes_intervals_differences_curves_and_views(stores, tmp_path):
     out = tmp_path / "o"
     flags = ("--methods=orthogonal,ridge", "--l2=0.1", "--fmr=0.01,0.1", "--heatmaps=none", "--seeds=42")
+    flags += ("--scores=cosine",)
     rows, _ = measured(pairwise, out, f"--store={stores / 'first'}", *flags)
     here = {"source": "alpha", "target": "gamma", "measure": "map"}
     for row in rows:

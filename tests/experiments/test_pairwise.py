@@ -63,7 +63,8 @@ def test_table_has_the_contracted_columns_and_names(default_run):
     verification = {(name, "") for name in ("auc", "eer", "tmr@fmr=0.001", "tmr@fmr=0.1")}
     assert identification | verification <= names
     assert not any(own == "included" for _, own in names)
-    keys = [tuple(row[name] for name in COLUMNS[1:8]) for row in rows]
+    keys = [tuple(row[name] for name in (*COLUMNS[1:8], "score")) for row in rows]
+    assert {row["score"] for row in rows} == {"cosine", "cohort"}
     assert len(set(keys)) == len(keys)
     by_run = {}
     for key in keys:
@@ -138,19 +139,34 @@ def test_saved_maps_are_those_that_were_measured(default_run, store):
     maps = PairwiseMaps.load(default_run[0] / "maps" / "seed42" / "orthogonal")
     assert len(maps) == 6
     opened = EmbeddingStore.open(store)
-    test = published_split(opened.identities, 42).test
-    rows = {
-        name: array / np.linalg.norm(array, axis=1, keepdims=True)
-        for name, array in opened.take(test).items()
-    }
-    fit = maps["alpha", "gamma"]
-    x, y = np.asarray(fit.source(rows["alpha"])), np.asarray(fit.target(rows["gamma"]))
-    scores = (x / np.linalg.norm(x, axis=1, keepdims=True)) @ (y / np.linalg.norm(y, axis=1, keepdims=True)).T
-    np.fill_diagonal(scores, -np.inf)
-    people = opened.identities[test]
-    hit = np.mean(people[scores.argmax(axis=1)] == people)
-    wanted = {"source": "alpha", "target": "gamma", "method": "orthogonal", "seed": "42", "measure": "rank1"}
-    assert value(read(default_run[0]), **wanted) == pytest.approx(hit, abs=1.5 / len(people))
+    split, fit = published_split(opened.identities, 42), maps["alpha", "gamma"]
+
+    def unit(rows):
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def mapped(rows):
+        embeddings = opened.take(rows)
+        sides = fit.source(unit(embeddings["alpha"])), fit.target(unit(embeddings["gamma"]))
+        return [unit(np.asarray(side)) for side in sides]
+
+    def nearness(rows, others):
+        people = opened.identities[split.train]
+        cohort = unit(np.stack([others[people == person].mean(axis=0) for person in np.unique(people)]))
+        return np.sort(rows @ cohort.T, axis=1)[:, -20:].mean(axis=1)
+
+    (x, y), (source, target) = mapped(split.test), mapped(split.train)
+    people = opened.identities[split.test]
+    genuine = (people[:, None] == people) & ~np.eye(len(people), dtype=bool)
+    cosines = x @ y.T
+    centred = cosines - (nearness(x, target)[:, None] + nearness(y, source)) / 2
+    wanted = {"source": "alpha", "target": "gamma", "method": "orthogonal", "seed": "42"}
+    for score, scores in (("cosine", cosines), ("cohort", centred)):
+        found = [value(read(default_run[0]), **wanted, score=score, measure=of) for of in ("rank1", "auc")]
+        best = np.where(np.eye(len(people)), -np.inf, scores).argmax(axis=1)
+        assert found[0] == pytest.approx(np.mean(people[best] == people), abs=1.5 / len(people))
+        impostor = scores[people[:, None] != people]
+        area = np.mean(scores[genuine][:, None] > impostor)
+        assert found[1] == pytest.approx(area, abs=1e-5), score
 
 
 def test_output_is_a_readable_table_and_nothing_is_left_beside_it(default_run):
@@ -237,7 +253,7 @@ def test_heat_maps_are_one_for_each_method_and_measure(store, tmp_path):
 def test_ranks_penalties_and_pairs_are_flags(store, tmp_path):
     flags = ("--methods=reduced_rank,canonical,shared,ridge", "--ranks=2,6,full", "--l2=0.01,1", "--seeds=1")
     more = ("--sources=gamma", "--measures=identification", "--heatmaps=none", "--rank_k=1")
-    more += ("--normalize=none", "--max_per_person=2")
+    more += ("--normalize=none", "--max_per_person=2", "--scores=cosine")
     succeed(pairwise, "--controls=none", f"--store={store}", f"--out={tmp_path / 'out'}", *flags, *more)
     rows = read(tmp_path / "out")
     assert {(row["source"], row["target"]) for row in rows} == {("gamma", "alpha"), ("gamma", "beta")}
@@ -391,7 +407,7 @@ def test_one_dead_encoder_does_not_stop_the_run(tmp_path):
     embeddings["dead"] = np.ones((PEOPLE * PER_PERSON, 5), np.float32)
     make_store(tmp_path / "store", embeddings)
     flags = ("--models=alpha,beta,dead", "--methods=orthogonal,ridge", "--seeds=1")
-    more = ("--measures=identification", "--heatmaps=none")
+    more = ("--measures=identification", "--heatmaps=none", "--scores=cosine")
     done = succeed(
         pairwise,
         "--controls=none",

@@ -331,7 +331,7 @@ def test_pairs_without_a_value_have_their_rows(tmp_path):
     succeed(sweep, f"--stores={dead}", f"--out={out}", *shared)
     succeed(pairwise, f"--store={dead}", f"--out={alone}", "--heatmaps=none", "--controls=none", *shared)
     same_numbers(read(out), read(alone))
-    assert sum(row["reason"] != "" for row in read(out)) == 2 * 4 * 3
+    assert sum(row["reason"] != "" for row in read(out)) == 2 * 4 * 3 * 2  # by both scores
 
 
 def test_a_dry_run_counts_and_writes_nothing(store, tmp_path):
