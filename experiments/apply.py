@@ -109,6 +109,8 @@ def _of_pair(directory: pathlib.Path) -> Chosen:
         raise UserError("--maps holds maps of pairs: give --source and --target.")
     if FLAGS.side != "to_target" and FLAGS.restore_variance is not None:
         raise UserError(f"--restore_variance is for own coordinates; with --side={FLAGS.side} leave it out.")
+    if not (directory / "maps.json").is_file():
+        raise UserError(f"--maps={directory} holds no maps.json; pairwise writes it with --save_maps.")
     maps, pair = jaxalign.PairwiseMaps.load(directory), (FLAGS.source, FLAGS.target)
     if pair not in maps:
         there = ", ".join(f"{source} → {target}" for source, target in list(maps)[:10])

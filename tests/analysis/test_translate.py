@@ -193,7 +193,10 @@ PAIR = f"{MAPPED} --source=arc --target=half"
         ("--store={store} --out=new", "one map is needed"),
         (MAPPED, "give --source and --target"),
         (f"{MAPPED} --source=arc --target=x", "holds no map arc → x"),
-        ("--store={store} --out=new --maps=nowhere --source=a --target=b", "cannot be read"),
+        (
+            "--store={store} --out=new --maps=nowhere --source=a --target=b",
+            "--maps=nowhere holds no maps.json",
+        ),
         ("--store={store} --out=new --map=nothing.safetensors --encoder=arc", "cannot be read"),
         ("--store={store} --out=new --map={maps} --encoder=arc", "it is a directory"),
         (FILE, "--encoder is missing"),
