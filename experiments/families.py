@@ -8,9 +8,7 @@ calibrated similarity of spaces. Both are measured as by `experiments.geometry`,
 by PERMANOVA whether families explain the distances.
 """
 
-import csv
 import json
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +23,7 @@ from experiments.run.results import plain
 from jaxalign.analysis.geometry import clustering
 from jaxalign.analysis.geometry.clustering import LEAST_ENCODERS, family_test
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import csv_lines, read_text
 from jaxalign.report.sections.geometry import family_tables
 from jaxalign.report.tables import to_text
 
@@ -110,10 +109,14 @@ def read_labels(text: str, encoders: Sequence[str]) -> tuple[str, ...]:
     families: dict[str, list[str]] = {}
     if text.lower().endswith(".csv"):
         try:
-            with pathlib.Path(text).expanduser().open(newline="", encoding="utf-8") as file:
-                pairs = [(line["family"], line["encoder"]) for line in csv.DictReader(file)]
-        except (OSError, KeyError, UnicodeDecodeError) as error:
-            raise UserError(f"--families={text} is not a CSV with columns encoder and family.") from error
+            (_, columns), *lines = csv_lines(read_text(text, "a CSV file"), text)
+            where = columns.index("family"), columns.index("encoder")
+            pairs = [(line[where[0]], line[where[1]]) for _, line in lines]
+        except (ValueError, IndexError) as error:
+            why = f" ({error})" if isinstance(error, UserError) else ""
+            raise UserError(
+                f"--families={text} is not a CSV with columns encoder and family{why}."
+            ) from error
     else:
         parts = [part.partition(":") for part in text.split(",")]
         pairs = [(family.strip(), name.strip()) for family, _, names in parts for name in names.split("+")]

@@ -27,6 +27,7 @@ from experiments.run.results import FitRow, plain
 from experiments.run.units import Units
 from jaxalign.biometrics import Sampled
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import regular_file
 from jaxalign.data.manifest import Manifest
 from jaxalign.moments.hosts import ALONE, Hosts, end_process
 from jaxalign.report import Row, Setting
@@ -99,7 +100,7 @@ def described(config: PairwiseConfig) -> dict[str, Any]:
     store = describe_store(config.store, config.models)
     content |= {"version of jaxalign": __version__, f"store {store['dataset']!r}:": store}
     if config.pair_list is not None:
-        path = pathlib.Path(config.pair_list)
+        path = regular_file(config.pair_list, "a list of pairs")
         try:
             content["checksum of --pair_list"] = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:

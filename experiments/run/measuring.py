@@ -99,12 +99,12 @@ class Measuring:
             split = data.split(seed, config.protocol.train_fraction, config.max_per_person)
         identities = data.identities[split.test]
         _require_gallery(config, identities, seed)
+        images = None if data.images is None else data.images[split.test]
         pairs = resampling = None
         if config.pair_list is not None:
             pairs = _listed_pairs(config.pair_list, data, split)
         elif config.protocol.comparisons == "balanced" and "verification" in config.measures:
-            pairs = published_pairs(identities, seed)
-        images = None if data.images is None else data.images[split.test]
+            pairs = published_pairs(identities, seed, images)
         plan = EvaluationPlan.of(identities, images=images) if config.gallery == "all" else None
         if config.intervals and plan is not None:
             resampling = Resampling.of(plan, resamples=config.intervals, seed=seed)

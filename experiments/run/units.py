@@ -77,7 +77,7 @@ class Units:
             return None
         except OSError as error:
             raise UserError(f"{self.path(name)} cannot be read: {error.strerror}.") from error
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
         return content if sound else None
 

@@ -3,15 +3,14 @@
 import contextlib
 import hashlib
 import json
-import os
 import pathlib
-import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import first_line, read_json, regular_file
 
 FORMAT, INDEX_FORMAT, VERSION = "jaxalign-affine-map", "jaxalign-pairwise-maps", 2
 NORMALIZED = ("l2", "none")  # how rows are scaled before a map: to length 1, or not at all
@@ -33,7 +32,7 @@ def read_map(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     """The tensors that ``write_map`` wrote, and the values of its texts, which are JSON."""
     from safetensors import safe_open
 
-    with _reading(path, "a saved affine map"):
+    with _reading(path, "a saved affine map") as path:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
@@ -61,8 +60,8 @@ def write_index(path: pathlib.Path, content: Mapping[str, Any]) -> None:
 
 def read_index(path: pathlib.Path) -> dict[str, Any]:
     """What ``write_index`` wrote; every field is of the right type and in its range."""
+    content = read_json(path, "an index of saved maps")
     with _reading(path, "an index of saved maps"):
-        content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("format") != INDEX_FORMAT:
             raise UserError("it holds something else")
         if "checksum" not in content:
@@ -84,7 +83,7 @@ def read_index(path: pathlib.Path) -> dict[str, Any]:
 
 def file_checksum(path: pathlib.Path) -> str:
     """sha256 of a regular file, in hexadecimal digits."""
-    with _reading(path, "a saved affine map"), open(path, "rb") as file:
+    with _reading(path, "a saved affine map") as path, open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -126,18 +125,16 @@ def _require(right: bool, what: str) -> None:
 
 
 @contextlib.contextmanager
-def _reading(path: pathlib.Path, what: str) -> Iterator[None]:
-    """Turns everything that is wrong with a file into a sentence that names it; opens regular files only."""
+def _reading(path: pathlib.Path, what: str) -> Iterator[pathlib.Path]:
+    """The path of a regular file; turns everything that is wrong with its content into a sentence that names it."""
     from safetensors import SafetensorError
 
+    path = regular_file(path, what)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError("it is a directory" if os.path.isdir(path) else "it is no regular file")
-        yield
+        yield path
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        first = reason.splitlines()[0] if reason else type(error).__name__
-        raise UserError(f"{path} cannot be read as {what}: {first[:200]}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise UserError(f"{path} cannot be read as {what}: {reason}") from error
 
 
 def _native(tensor: Any) -> np.ndarray:

@@ -61,6 +61,7 @@ def tune(
     folds_compared: int | None = None,
     most_per_person: int = 20,
     seed: int = 0,
+    images: Sequence | np.ndarray | None = None,
 ) -> Tuned:
     """Chooses settings by held-out true match rate at one false match rate: the best candidate, and the scores of all.
 
@@ -76,6 +77,7 @@ def tune(
       folds_compared: how many of them candidates are compared on, where a fit takes long; all by default.
       most_per_person: held-out rows of one person that are compared, so that no person decides alone.
       seed: of the folds.
+      images: an image's number or name for each row: copies of an image are not compared, as in ``evaluate``.
 
     Raises:
       UserError: no candidates, or too few people for the operating point.
@@ -94,7 +96,7 @@ def tune(
         others = ~np.isin(labels, labels[rows])
         train, test = ({name: array[part] for name, array in arrays.items()} for part in (others, rows))
         common = {"identities": labels[others], "moments": FoldMoments.of(train), "pairs": pairs}
-        plan = EvaluationPlan.of(labels[rows])
+        plan = EvaluationPlan.of(labels[rows], images=None if images is None else np.asarray(images)[rows])
         maps = (fit_pairs(train, method, **common, **options) for options in compared)
         scores.append([_mean_tmr(each, test, plan, fmr) for each in maps])
     tmr = np.mean(scores, axis=0)

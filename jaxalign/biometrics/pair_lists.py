@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxalign.biometrics.plan import first_copies
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import csv_lines, read_text
 from jaxalign.core.names import labels, normal_name
@@ -49,7 +50,9 @@ class PairList:
         return PairList(left[kept], right[kept], self.genuine[kept], self.fold[kept])
 
 
-def published_pairs(identities: ArrayLike, seed: int) -> PairList:
+def published_pairs(
+    identities: ArrayLike, seed: int, images: Sequence | np.ndarray | None = None
+) -> PairList:
     """Every genuine pair, then as many impostor pairs, as the published protocol compares; one fold.
 
     Genuine pairs are i < j within a person, all of them. Impostor pairs are drawn independently and evenly from all
@@ -58,6 +61,7 @@ def published_pairs(identities: ArrayLike, seed: int) -> PairList:
     Args:
       identities: the person of each row, shape [n].
       seed: of the draw, from 0 to 2³² − 1.
+      images: an image's number or name for each row, shape [n]: copies of an image are no genuine pair.
 
     Raises:
       UserError: nobody has two rows, or there is one person only.
@@ -68,6 +72,9 @@ def published_pairs(identities: ArrayLike, seed: int) -> PairList:
     people, person = np.unique(labels("identities", identities)[0], return_inverse=True)  # pyright: ignore[reportArgumentType]
     generator = legacy_generator(seed)
     genuine = _genuine_pairs(person)
+    if images is not None:
+        copy = first_copies(images, person)[genuine]
+        genuine = genuine[:, copy[0] != copy[1]]
     count = len(genuine[0])
     if count == 0:
         raise UserError(f"each of the {len(people):,} people has one image, so there is no genuine pair.")

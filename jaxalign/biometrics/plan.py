@@ -151,7 +151,7 @@ class EvaluationPlan:
                 raise UserError(
                     "images: rows have an image each where probes and gallery are the same, without own"
                 )
-            own = image = _first_copies(images, codes[0])
+            own = image = first_copies(images, codes[0])
         default = np.arange(len(codes[0])) if gallery_identities is None else np.full(len(codes[0]), -1)
         own_rows = default if own is None else _checked_own(own, *codes)
         order, probe, mate = _mates(*codes)
@@ -224,7 +224,7 @@ def _checked_own(own: ArrayLike, probes: np.ndarray, gallery: np.ndarray) -> np.
     return rows.astype(np.int64)
 
 
-def _first_copies(images: Sequence | np.ndarray, codes: np.ndarray) -> np.ndarray:
+def first_copies(images: Sequence | np.ndarray, codes: np.ndarray) -> np.ndarray:
     """The first row of the same person and image as each row, int64, shape [n]."""
     keys = np.asarray(images)
     if keys.shape != codes.shape or keys.dtype.kind not in "iuUS":

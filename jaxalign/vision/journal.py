@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import read_json, regular_file
 from jaxalign.data.atomic import write_atomically, writing
 from jaxalign.vision.images import Batch
 
@@ -32,11 +33,10 @@ def left_plan(out: pathlib.Path) -> dict[str, Any] | None:
     """The plan of a run that did not end; empty where it was being deleted, None where nothing usable is left."""
     if not unfinished(out).is_dir():
         return None
+    path = unfinished(out) / PLAN
     try:
-        plan = json.loads((unfinished(out) / PLAN).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
+        plan = read_json(path) if path.exists() else {}
+    except UserError:
         return None
     return plan if isinstance(plan, dict) else None
 
@@ -109,10 +109,9 @@ class Journal:
             write_atomically(self._plan, lambda file: file.write(json.dumps(plan, indent=1).encode()))
             return
         try:
-            begun = json.loads(self._plan.read_text(encoding="utf-8"))
-        except ValueError as error:
-            remedy = "delete that directory to begin again"
-            raise UserError(f"{self._plan} is damaged: it is not JSON ({error}); {remedy}.") from error
+            begun = read_json(self._plan)
+        except UserError as error:
+            raise UserError(f"{error} Delete {self.directory} to begin again.") from error
         if begun != plan:
             raise UserError(
                 f"{self.directory} holds an unfinished run with other photographs, encoders or settings: repeat that "
@@ -130,7 +129,7 @@ class Journal:
     def _read(self, path: pathlib.Path) -> dict[str, Any] | None:
         """What a file says of itself; None where it is damaged or does not follow those before it."""
         try:
-            with np.load(path) as content:
+            with np.load(regular_file(path)) as content:
                 about = json.loads(content["about"].tobytes())
                 # Reads all rows, with their checksums.
                 shapes = {name: content[f"rows.{name}"].shape for name in self.dims}

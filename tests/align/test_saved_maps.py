@@ -105,6 +105,8 @@ def test_other_files_are_refused(tmp_path: pathlib.Path) -> None:
     for name in ("fifo", "folder", "text", "nothing"):
         refused(AffineMap.load, tmp_path / name)
     assert "directory" in refused(PairwiseMaps.load, tmp_path / "folder")
+    (tmp_path / "maps.json").write_text("[" * 100_000)
+    assert "JSON" in refused(PairwiseMaps.load, tmp_path)
     with pytest.raises(UserError, match="metadata"):
         MAP.save(tmp_path / "map", {"rows": object()})
 

@@ -169,6 +169,11 @@ def test_published_sample_depends_on_the_seed_in_its_impostors_only():
     assert as_tuples(first)[180:] != as_tuples(other)[180:]
 
 
+def test_copies_of_an_image_are_no_genuine_pair():
+    pairs = published_pairs(["a", "a", "a", "b", "b"], 1, images=[0, 0, 1, 2, 2])
+    assert as_tuples(pairs)[:2] == [(0, 2, True, 0), (1, 2, True, 0)] and len(pairs) == 4
+
+
 def test_published_sample_of_lfw_dev_has_the_genuine_pairs_of_the_reference(shared, lfw_dev):
     identities = EmbeddingStore.open(lfw_dev, encoders=["dlib_resnet"], verify=False).identities
     pairs = published_pairs(identities[published_split(identities, 42).test], 42)

@@ -358,6 +358,10 @@ def test_a_plan_that_is_missing_or_damaged(faces, out, begun):
         extract(faces, [NumpyEncoder()], out)
     assert pieces(out) == begun
     plan.unlink()
+    os.mkfifo(plan)
+    with pytest.raises(UserError, match="a pipe"):
+        extract(faces, [NumpyEncoder()], out)
+    plan.unlink()
     encoder = NumpyEncoder(scale=2)
     assert extract(faces, [encoder], out).rows == 150 and encoder.seen == 150
 

@@ -1,7 +1,6 @@
 """Checkpoints: found on the hub or on disk, and their weights read without building the model."""
 
 import hashlib
-import json
 import pathlib
 import re
 import types
@@ -10,6 +9,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from jaxalign.core.errors import UserError
+from jaxalign.core.files import parse_json, read_text
 from jaxalign.vision.encoders.load import Specification, first_line
 
 CONFIG = "config.json"
@@ -52,9 +53,9 @@ def read_json(specification: Specification, directory: pathlib.Path, file: str, 
     if not path.is_file():
         specification.refuse(f"{file} is missing in {directory}; {why}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        specification.refuse(f"{path} cannot be read as JSON ({error}).")
+        content = parse_json(read_text(path), str(path))
+    except UserError as error:
+        specification.refuse(str(error))
     if not isinstance(content, dict):
         specification.refuse(f"{path} is expected to hold a JSON object, got {type(content).__name__}.")
     return content
@@ -108,7 +109,12 @@ def weight_files(specification: Specification, directory: pathlib.Path) -> list[
         return [directory / SAFETENSORS]
     if (directory / SAFETENSORS_INDEX).is_file():
         index = read_json(specification, directory, SAFETENSORS_INDEX, "it names the files of the weights.")
-        files = [directory / file for file in sorted(set(index.get("weight_map", {}).values()))]
+        named = index.get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
+            specification.refuse(
+                f"{directory / SAFETENSORS_INDEX} is damaged: its weight_map names no files."
+            )
+        files = [directory / file for file in sorted(set(named.values()))]
         missing = ", ".join(file.name for file in files if not file.is_file())
         if missing or not files:
             specification.refuse(f"{SAFETENSORS_INDEX} names {missing or 'no file'}, missing in {directory}.")

@@ -1,19 +1,18 @@
 """Facial landmarks: read from files, and faces aligned by them."""
 
-import contextlib
-import csv
 import dataclasses
 import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import csv_lines, read_text
 from jaxalign.vision.images.source import Sample
 
 # Where the points lie in ArcFace's 112 × 112 pictures, (x, y) in pixels from the centre of the first pixel; left and
@@ -150,35 +149,19 @@ def read_landmarks(path: str | os.PathLike[str]) -> LandmarkTable:
     """
     path = pathlib.Path(path).expanduser()
     points: dict[str, np.ndarray] = {}
-    with reading(path, f"the landmarks {path}"):
-        content = path.read_bytes()
-        reader = csv.reader(content.decode("utf-8-sig").splitlines(), skipinitialspace=True)
-        for line in reader:
-            if not line or (reader.line_num == 1 and not _is_number(line[-1])):
-                continue
-            where = f"{path}, line {reader.line_num}"
-            if len(line) != 11:
-                raise UserError(f"{where}: expected a sample id and 10 numbers, got {len(line)} values.")
-            name = line[0].strip().removeprefix("./")
-            if name in points:
-                raise UserError(f"{where}: {name!r} is there a second time.")
-            points[name] = five_points(line[1:], where)
+    for number, line in csv_lines(read_text(path, "a CSV file of landmarks"), path):
+        if number == 1 and not _is_number(line[-1]):
+            continue
+        where = f"{path}, line {number}"
+        if len(line) != 11:
+            raise UserError(f"{where}: expected a sample id and 10 numbers, got {len(line)} values.")
+        name = line[0].strip().removeprefix("./")
+        if name in points:
+            raise UserError(f"{where}: {name!r} is there a second time.")
+        points[name] = five_points(line[1:], where)
     if not points:
         raise UserError(f"{path} holds no landmarks; expected lines of a sample id and 10 numbers.")
-    return LandmarkTable(str(path), hashlib.sha256(content).hexdigest(), points)
-
-
-@contextlib.contextmanager
-def reading(path: pathlib.Path, what: str) -> Iterator[None]:
-    """Turns the errors of reading a CSV file into a sentence."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file in UTF-8.") from error
-    except csv.Error as error:
-        raise UserError(f"{path} is not a CSV file: {error}.") from error
-    except OSError as error:
-        raise UserError(f"{what} cannot be read: {error.strerror}.") from error
+    return LandmarkTable(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), points)
 
 
 def landmark_columns(there: Sequence[str], asked: str | None, where: str) -> tuple[str, ...]:

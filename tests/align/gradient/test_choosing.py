@@ -30,6 +30,17 @@ def test_what_fails_on_people_held_out_is_not_chosen(method):
     assert tuned.tmr[1] > tuned.tmr[0] + 0.1
 
 
+def test_copies_of_an_image_choose_nothing():
+    """Noise, each row twice: only copies are found again."""
+    rows = {"a": np.repeat(RANDOM.normal(size=(2 * PEOPLE, 8)).astype(np.float32), 2, axis=0)}
+    rows["b"] = rows["a"]
+    options = {"candidates": ({},), "fmr": 0.01}
+    images = np.arange(4 * PEOPLE) // 2
+    people = np.arange(4 * PEOPLE) // 4
+    tmr = [tuning.tune(rows, people, "identity", images=of, **options).tmr[0] for of in (None, images)]  # pyright: ignore[reportArgumentType]
+    assert tmr[0] > 0.3 and tmr[1] < 0.1
+
+
 def drive(capsys, *arguments):
     with pytest.raises(SystemExit) as ended:
         cli.run(benchmark_accuracy.main, ["benchmark_accuracy", *arguments], values=benchmark_accuracy.VALUES)

@@ -82,6 +82,9 @@ def test_weights_in_several_files(checkpoint, pictures, rows, tmp_path):
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(UserError, match=r"names model-00002-of-00002.safetensors, missing in"):
         load_encoder(f"hf:{tmp_path}")
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": [1]}')
+    with pytest.raises(UserError, match="index.json is damaged"):
+        load_encoder(f"hf:{tmp_path}")
 
 
 def test_bfloat16_weights_on_disk(checkpoint, pictures, rows, tmp_path):

@@ -89,9 +89,10 @@ def test_what_is_not_understood_is_refused(content, model_type, message, tmp_pat
 def test_a_file_that_is_missing_or_no_json_is_said_so(tmp_path):
     with pytest.raises(UserError, match="preprocessor_config.json is missing in .*not guessed here: copy it"):
         read_preprocessing(tmp_path)
-    (tmp_path / "preprocessor_config.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be read as JSON"):
-        read_preprocessing(tmp_path)
+    for content in ("{", "[" * 100_000):
+        (tmp_path / "preprocessor_config.json").write_text(content)
+        with pytest.raises(UserError, match="preprocessor_config.json is damaged: it is not JSON"):
+            read_preprocessing(tmp_path)
 
 
 def test_pictures_that_nothing_brings_to_size_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Crops, sizes and their specifications; oracles are Pillow, float64 numpy and the image processors of transformers."""
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -160,8 +161,11 @@ def test_landmark_files_that_are_not(tmp_path: pathlib.Path, text: str, expected
 
 
 def test_missing_and_binary_landmark_files(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="none.csv is missing"):
         parse_crop(f"landmarks:{tmp_path}/none.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(UserError, match="a pipe"):
+        parse_crop(f"landmarks:{tmp_path}/pipe.csv")
     (tmp_path / "points.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="UTF-8"):
         parse_crop(f"landmarks:{tmp_path}/points.csv")
