@@ -54,7 +54,7 @@ def leading_eigenpairs(
 ) -> tuple[Float[Array, " count"], Float[Array, "d count"]]:
     """The largest eigenvalues, descending, with their eigenvectors.
 
-    All are computed: ``scipy.linalg.eigh`` finds a few of them in 60 % of the time, but holds Python's lock, so that
+    All are computed: ``scipy.linalg.eigh`` finds a few of them in half the time, but holds Python's lock, so that
     no signal is heard.
     """
     values, vectors = jnp.linalg.eigh(symmetric, symmetrize_input=False)
