@@ -60,6 +60,7 @@ FLAGS = flags.define(
         *("store", "sources", "targets", "methods", "l2", "comparisons", "folds", "measures"),
         *analysis.NOT_TAKEN.difference({"comparisons"}),
     ),
+    intervals=1000,
     out="results/study",
 )
 
