@@ -4,7 +4,9 @@ from jaxalign.biometrics.bootstrap import Resampling, Sampled, combine, maximum,
 from jaxalign.biometrics.comparators import SCORES, Cohort, Comparator, comparator
 from jaxalign.biometrics.curves import CurvePoint, curve_points
 from jaxalign.biometrics.evaluate import Evaluation, MeasuredValue, evaluate, identify, verify
+from jaxalign.biometrics.gallery_size import Growth, ParetoTail, fpir_growth
 from jaxalign.biometrics.identification import Identification
+from jaxalign.biometrics.open_set import Draw, OpenSet, OpenSetPoint, draw, open_set
 from jaxalign.biometrics.pairs import PairVerification, verify_pairs
 from jaxalign.biometrics.plan import EvaluationPlan
 from jaxalign.biometrics.templates import first_rows, pooled
@@ -16,24 +18,32 @@ __all__ = [
     "Cohort",
     "Comparator",
     "CurvePoint",
+    "Draw",
     "ErrorRates",
     "Evaluation",
     "EvaluationPlan",
+    "Growth",
     "Identification",
     "MeasuredValue",
+    "OpenSet",
+    "OpenSetPoint",
     "OperatingPoint",
     "PairVerification",
+    "ParetoTail",
     "Resampling",
     "Sampled",
     "Verification",
     "combine",
     "comparator",
     "curve_points",
+    "draw",
     "evaluate",
     "first_rows",
+    "fpir_growth",
     "identify",
     "maximum",
     "mean_of",
+    "open_set",
     "pooled",
     "verify",
     "verify_pairs",

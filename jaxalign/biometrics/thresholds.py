@@ -92,18 +92,25 @@ def error_rates(axis: ScoreAxis, fmr: Sequence[float], least_false_matches: floa
     return ErrorRates(auc, bound, _equal_error_rate(axis, crossing), ordered, _curve(axis))
 
 
-def check_rates(fmr: Sequence[float], least_false_matches: float = 0.0) -> tuple[float, ...]:
-    """The rates; refuses those outside (0, 1], and a least number of false matches that is none."""
+def check_rates(
+    fmr: Sequence[float],
+    least_false_matches: float = 0.0,
+    names: tuple[str, str] = ("fmr", "least_false_matches"),
+) -> tuple[float, ...]:
+    """The rates; refuses those outside (0, 1], and a least number of false matches that is none.
+
+    ``names`` are what the caller calls both.
+    """
     least = np.asarray(least_false_matches)
     if least.ndim or least.dtype.kind not in "iuf" or not 0 <= least < np.inf:
-        raise UserError(f"least_false_matches: expected a finite number ≥ 0, got {least_false_matches!r}")
+        raise UserError(f"{names[1]}: expected a finite number ≥ 0, got {least_false_matches!r}")
     given = np.asarray(fmr)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iuf"):
-        raise UserError(f"fmr: expected a list of rates such as (0.001, 0.01), got {fmr!r}")
+        raise UserError(f"{names[0]}: expected a list of rates such as (0.001, 0.01), got {fmr!r}")
     rates = tuple(float(rate) for rate in given)
     wrong = [rate for rate in rates if not 0 < rate <= 1]
     if wrong:
-        raise UserError(f"fmr: expected rates above 0 and at most 1, got {wrong[0]}")
+        raise UserError(f"{names[0]}: expected rates above 0 and at most 1, got {wrong[0]}")
     return rates
 
 
