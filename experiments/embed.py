@@ -5,10 +5,10 @@
 After a kill, the same command goes on from the last checkpoint. Encoders that the store has
 already are not run again; new ones are added, after the photographs were found to be the same.
 
-Photographs: `folder:DIR` (a folder per person), `csv:FILE` (columns path, identity), `hub:NAME_OR_DIR` (a Hugging
-Face data set), `faces:300x8` (synthetic faces). Encoders: `hf:<hub id or directory>`, `onnx:<file>`,
-`zoo:<name>`, `python:<module>:<callable>`, a bare hub id, or a name such as `clip`; docs/encoders.md has all forms and
-options.
+Photographs: `folder:DIR` (a folder per person), `csv:FILE` (columns path and identity; the store keeps the others),
+`hub:NAME_OR_DIR` (a Hugging Face data set), `faces:300x8` (synthetic faces). Encoders: `hf:<hub id or directory>`,
+`onnx:<file>`, `zoo:<name>`, `python:<module>:<callable>`, a bare hub id, or a name such as `clip`; docs/encoders.md
+has all forms and options.
 """
 
 import dataclasses

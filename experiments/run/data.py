@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -271,10 +272,17 @@ def crops_for(
 
 
 def _embedded(place: pathlib.Path, infos: Mapping[str, Mapping[str, object]]) -> dict[str, pathlib.Path]:
-    """Of each encoder that a store in ``place`` holds, loaded and fed in the same way: the path of that store."""
+    """Of each encoder that a store in ``place`` holds, loaded and fed in the same way: the path of that store.
+
+    Removes stores that are damaged, so that what they held is embedded again.
+    """
     found: dict[str, pathlib.Path] = {}
     for path in sorted(place.glob("[!.]*/manifest.json")):
-        noted = EmbeddingStore.open(path.parent, verify=False).info
+        try:
+            noted = EmbeddingStore.open(path.parent).info
+        except UserError:
+            shutil.rmtree(path.parent)
+            continue
         for name, info in infos.items():
             if name in noted and {key: noted[name].get(key) for key in info} == info:
                 found[name] = path.parent

@@ -195,6 +195,7 @@ DAMAGED = {
         "do not fill",
     ),
     "nul.csv": (lambda path: path.write_text(lines().replace("0.", "0.\0", 1)), r"a NUL character \(line \d"),
+    "heap.h5": (lambda path: write_endless(path), "free space of no length"),
     "a.pkl": (lambda path: path.write_bytes(b"\x80\x04N."), "convert it: python -c"),
     "pipe.npy": (os.mkfifo, "a pipe"),
     "pipe.csv": (os.mkfifo, "a pipe"),
@@ -209,6 +210,15 @@ DAMAGED = {
 def write_checked(path):
     options = {"write_page_checksum": True, "compression": "none", "use_dictionary": False}
     pyarrow.parquet.write_table(table(x=LISTS), path, **options)
+
+
+def write_endless(path):
+    """HDF5 does not end on it, and nothing but SIGKILL stops it."""
+    write_hdf5(path)
+    content = bytearray(path.read_bytes())
+    first = content.index(b"GCOL") + 16
+    content[first : first + 16] = bytes(16)
+    path.write_bytes(content)
 
 
 def altered(path, write, old, new):

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pathlib
 import shutil
 from collections import Counter
 
@@ -74,6 +75,10 @@ def test_photographs_are_embedded_once(drive, monkeypatch):
     os.utime("faces/person03/2.png", (0, 0))
     drive(f"--models={FIRST},{SECOND}")
     assert seen == {"one": 80, "two": 80, "three": 80}  # its content counts, not its date
+    (cached,) = pathlib.Path("cache").glob("*/*/one.npy")
+    cached.write_bytes(cached.read_bytes()[:-1] + b"x")
+    assert drive(f"--models={FIRST},{SECOND}") == first
+    assert seen == {"one": 160, "two": 160, "three": 80}  # what is damaged is embedded again
 
 
 @pytest.mark.parametrize("kind", ["folder", "csv", "hub"])

@@ -4,6 +4,7 @@ Of each file first the shapes are read, then, if it has room in memory, the arra
 """
 
 import math
+import mmap
 import pathlib
 import struct
 import tokenize
@@ -250,6 +251,7 @@ def _read_hdf5(
 ) -> tuple[np.ndarray, Samples]:
     import h5py
 
+    _require_finite_heaps(path)
     with explained(path, "HDF5"), h5py.File(path, "r") as file:
         found: dict[str, Any] = {}
         file.visititems(
@@ -269,6 +271,26 @@ def _read_hdf5(
             return array.T if transposed else array
 
         return from_arrays(headers, load, path, key, names)
+
+
+def _require_finite_heaps(path: pathlib.Path) -> None:
+    """Refuses a file with a heap of texts that has free space of no length, by damage: HDF5 would never get past it."""
+    if not path.stat().st_size:
+        return
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(b"GCOL")
+        while start >= 0:
+            (size,) = struct.unpack("<Q", content[start + 8 : start + 16].ljust(8, b"\0"))
+            place, end = start + 16, min(start + size, len(content))
+            while place + 16 <= end:
+                index, length = struct.unpack("<H6xQ", content[place : place + 16])
+                step = 16 + -(-length // 8) * 8 if index else length
+                if not step:
+                    raise UserError(
+                        f"{path} is damaged: its heap at byte {start:,} has free space of no length."
+                    )
+                place += step
+            start = content.find(b"GCOL", start + 4)
 
 
 def read_matlab(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
