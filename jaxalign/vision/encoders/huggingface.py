@@ -86,7 +86,7 @@ def read_preprocessing(
             mean=_channels(processor.image_mean) if processor.do_normalize else (0.0, 0.0, 0.0),
             std=_channels(processor.image_std) if processor.do_normalize else (1.0, 1.0, 1.0),
         )
-    except (ValueError, OSError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:  # transformers checks no types
         specification.refuse(f"{PREPROCESSOR} is not understood: {first_line(error)}")
 
 
@@ -206,13 +206,15 @@ def _read_config(specification: Specification, directory: pathlib.Path) -> tuple
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        vision = config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        if kind in WRAPPERS:
+            vision = getattr(config, WRAPPERS[kind][0])
+        _image_size(vision)
     except Exception as error:
         specification.refuse(f"{CONFIG} is not understood by transformers ({first_line(error)}).")
     if kind not in WRAPPERS:
         return config, None
-    vision = getattr(config, WRAPPERS[kind][0])
-    if vision.model_type not in CLASSES:
+    if vision.model_type not in tuple(CLASSES):  # a list there has no hash
         specification.refuse(_no_flax_class(f"a vision network of model_type {vision.model_type!r}"))
     return vision, kind
 

@@ -105,6 +105,19 @@ def test_classes_without_flax_are_refused_with_those_there_are(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"model_type": "clip", "vision_config": {"model_type": [[1]]}}, r"model_type \[\[1\]\]"),
+        ({"model_type": "vit", "image_size": "large"}, "config.json is not understood by transformers"),
+    ],
+)
+def test_values_of_other_types(content, message, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        load_encoder(f"hf:{tmp_path}")
+
+
+@pytest.mark.parametrize(
     "file, message",
     [
         ("config.json", "config.json is missing in .* class is not known"),

@@ -75,6 +75,7 @@ def test_older_and_faster_names_mean_the_same(named, tmp_path):
         ({"size": 24}, None, "names the class None; known are"),
         ({"size": {"longest_edge": 24}}, "vit", "not understood"),
         ({"size": "large"}, "vit", "not understood"),
+        ({"size": [[1]]}, "vit", "not understood"),
         ({"size": 24, "image_std": [1, 0, 1]}, "vit", "standard deviations other than 0"),
         ({"size": 24, "image_mean": [1, 2]}, "vit", "not understood"),
         ({"size": 24, "resample": 9}, "vit", "one of Pillow's filters 0 to 5, got 9"),
