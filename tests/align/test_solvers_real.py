@@ -1,6 +1,6 @@
 """Every solver against its float64 oracle on real embeddings: test rows of the published split.
 
-One encoder of 1280 columns has a singular second moment, and one of 1024 a participation ratio of 82.
+One encoder of 1280 columns has a singular second moment.
 """
 
 import functools
@@ -18,10 +18,10 @@ import jaxalign
 from jaxalign import FoldMoments, PairwiseMaps
 from jaxalign.core.people import published_split
 
-ENCODERS = ("mobilefacenet", "dlib_resnet", "nsfw_mobilenet_v2", "faceres")
+ENCODERS = ("mobilefacenet", "dlib_resnet", "nsfw_mobilenet_v2")
 PAIRS = [(a, b) for a in ENCODERS for b in ENCODERS if a != b]
 HARD = [("nsfw_mobilenet_v2", "dlib_resnet"), ("dlib_resnet", "nsfw_mobilenet_v2")]
-HARD += [("faceres", "mobilefacenet"), ("mobilefacenet", "dlib_resnet")]
+HARD += [("mobilefacenet", "dlib_resnet")]
 
 
 class RealRows(NamedTuple):
@@ -104,7 +104,7 @@ def test_reduced_rank(real: RealRows, l2: float, rank: int) -> None:
     ids=["default", "cut", "correlations"],
 )
 def test_canonical(real: RealRows, options: dict[str, Any]) -> None:
-    pairs = HARD[:2] if options else [*HARD, ("faceres", "nsfw_mobilenet_v2")]
+    pairs = HARD[:2] if options else HARD
     maps = jaxalign.fit_pairs(real.moments, "canonical", pairs=pairs, **options)
     for source, target in pairs:
         sides = oracles.canonical(real.train[source], real.train[target], None, **options)

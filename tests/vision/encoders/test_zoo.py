@@ -146,7 +146,7 @@ def test_schedule_warms_up_and_ends_at_zero() -> None:
 
 @pytest.mark.parametrize("name", ["arcface_plain", "simclr_plain"])
 def test_training_lowers_the_loss_and_repeats(name: str, pool: zoo.Pool) -> None:
-    specification = dataclasses.replace(zoo.ZOO[name], batch=8, steps=75)
+    specification = dataclasses.replace(zoo.ZOO[name], batch=8, steps=60)
     losses: list[float] = []
     first = zoo.train(specification, pool, lambda _, loss: losses.append(loss))
     assert losses[-1] < losses[0]
