@@ -78,7 +78,7 @@ def curved(job: Job, run: Aligning, measuring: Measuring, test: TestRows, method
         pairs = [pair for pair in run.pairs if pair[0] == source]
         moments = FoldMoments(Moments.of({**train, source: np.asarray(features(train[source]))}), ())
         maps = fit_pairs(moments, "ridge", pairs=pairs, l2=job.config.protocol.l2)
-        rows = {**test, source: padded_rows(np.asarray(features(tested[source])))}
+        rows = TestRows({**test, source: padded_rows(np.asarray(features(tested[source])))})
         yield from compared(run, measuring, maps, rows)
 
 

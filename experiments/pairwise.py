@@ -32,7 +32,7 @@ from experiments.run.comparing import control_rows, views, write_extras
 from experiments.run.config import Compiling, Joining, PairwiseConfig
 from experiments.run.data import copies_notes, set_compilation_cache
 from experiments.run.hosts import Parts, joined, open_data
-from experiments.run.measuring import Measuring
+from experiments.run.measuring import Measuring, TestRows
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol
 from experiments.run.results import FitRow
@@ -137,7 +137,7 @@ def measure(
     config, methods, controls = run.config, run.protocol.methods, Aligning(run.config, run.data, run.hosts)
 
     def measure_split(label: str, measuring: Measuring, missing: Sequence[str]) -> None:
-        test = {}
+        test = TestRows({})
         if missing or (config.controls and part_name(measuring, "controls") not in parts):
             progress.show(f"{label}: second moments of {len(run.encoders)} encoders")
             run.moments(measuring)
@@ -152,7 +152,9 @@ def measure(
             if write is not None and config.save_maps:
                 directory = write.directory / "maps" / f"seed{measuring.seed}" / method
                 with write.trying("maps"):
-                    fitted.save(directory, {"seed": measuring.seed}, normalize=run.protocol.normalize)
+                    cohorts = {pair: measuring.people_of(test, pair, fit) for pair, fit in fitted.items()}
+                    more = {"normalize": run.protocol.normalize, "cohorts": cohorts}
+                    fitted.save(directory, {"seed": measuring.seed}, **more)
             if config.curves and measuring.seed == run.protocol.seeds[0]:
                 found.views += views(run.data, measuring, method, fitted)
 

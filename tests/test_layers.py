@@ -18,7 +18,7 @@ ALLOWED = {
     "data": {"core"},
     "biometrics": {"core"},
     "report": {"core"},
-    "align": {"core", "moments"},
+    "align": {"core", "moments", "biometrics"},
     "vision": {"core", "data"},
     "analysis": {"core", "moments", "data", "biometrics", "align"},
     "sklearn": {"core", "align", "biometrics"},

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data, chosen_devices, mesh_for
-from experiments.run.measuring import Compared, Measuring, TestRows
+from experiments.run.measuring import Compared, Measuring, Pair, TestRows
 from experiments.run.results import FitRow
 from jaxalign import Fit, FoldMoments, PairwiseMaps, device_mesh, fit_pairs
 from jaxalign.align.methods import SOLVERS
@@ -28,7 +28,6 @@ from jaxalign.report import Row, Setting
 from jaxalign.report.result_table import COSINE, Point
 
 Item = TypeVar("Item")
-Pair = tuple[str, str]
 Task = tuple[Pair, int | None, Fit]  # a pair, the rank to measure it at, and its maps
 PROGRAM_BYTES = 2**29  # of compiled programs and their threads
 AHEAD_BYTES = 2**29  # of the maps of all pairs, up to which the next are fitted while one is measured
@@ -75,7 +74,6 @@ class Aligning:
         self.sampled: dict[Place, Mapping[tuple[str, str], Sampled]] = {}
         self.views: list[Point] = []
         self._moments: tuple[Measuring, FoldMoments] | None = None  # of the last split
-        self._cohort: tuple[Measuring, TestRows] | None = None  # of the last split
 
     def splits(self) -> list[Measuring]:
         """Every seed's split, with its checks, before any work starts."""
@@ -149,12 +147,6 @@ class Aligning:
         fits, settings = ({pair: of[pair] for pair in pairs} for of in (maps.fits, maps.settings))
         return dataclasses.replace(maps, fits=fits, settings=settings)
 
-    def cohort_rows(self, measuring: Measuring) -> TestRows:
-        """Rows of the cohort that scores of a split need, of every encoder; those of the last split are cached."""
-        if self._cohort is None or self._cohort[0] is not measuring:
-            self._cohort = measuring, measuring.cohort_rows(self.data)
-        return self._cohort[1]
-
     def ahead(self, fitted: Generator[Item, None, None]) -> Generator[Item, None, None]:
         """Iterates over fits; on a CPU the next maps are fitted while one is measured, where both are small."""
         small = 8 * sum(self.dims[source] * self.dims[target] for source, target in self.pairs) <= AHEAD_BYTES
@@ -198,10 +190,9 @@ class Aligning:
 
     def compare(self, measuring: Measuring, test: TestRows, task: Task) -> dict[str, Compared] | str:
         """The numbers of one pair at one rank by each score, or why it has none."""
-        (source, target), _, fit = task
-        cohort = self.cohort_rows(measuring)
+        pair, _, fit = task
         try:
-            return measuring.evaluate(fit, test[source], test[target], cohort.get(source), cohort.get(target))
+            return measuring.evaluate(fit, test, pair)
         except UserError as error:
             return str(error)
 

@@ -18,7 +18,7 @@ from experiments.run.results import Writer
 from jaxalign import FoldMoments, PairwiseMaps, fit_pairs
 from jaxalign.align.subspaces import principal_components
 from jaxalign.analysis.curves import two_dimensions
-from jaxalign.biometrics import Sampled, combine, mean_of
+from jaxalign.biometrics import Cohort, Sampled, combine, mean_of
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
@@ -98,7 +98,7 @@ def number_of_curve(curve: Curve, name: str, function: Callable[..., np.ndarray]
 
 
 def numbers_of(
-    measuring: Measuring, rows: tuple[Any, Any], cohort: tuple[Any, Any] | None = None
+    measuring: Measuring, rows: tuple[Any, Any], cohort: Cohort | None = None
 ) -> dict[str, Compared] | str:
     """The numbers, by each score, of rows that lie in one space already, or why there are none."""
     try:
@@ -158,11 +158,9 @@ def control_rows(run: Aligning, measuring: Measuring, test: TestRows) -> Iterato
 def own(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Row]:
     """Encoders against themselves."""
     encoders = run.encoders[run.hosts.share(len(run.encoders))]
-    cohort = run.cohort_rows(measuring)
 
     def compare(name: str) -> dict[str, Compared] | str:
-        others = (cohort[name], cohort[name]) if cohort else None
-        return numbers_of(measuring, (test[name], test[name]), others)
+        return numbers_of(measuring, (test[name], test[name]), measuring.people_of(test, (name, name)))
 
     for name, found in zip(encoders, measuring.concurrently(compare, encoders, run.data)):
         for score, numbers in () if isinstance(found, str) else found.items():
@@ -206,7 +204,7 @@ def _fitted(
     measuring: Measuring,
     method: str,
     moments: FoldMoments,
-    test: TestRows,
+    test: Mapping[str, Any],
     pairs: list[Pair],
     **options: Any,
 ) -> Iterator[Row]:
@@ -219,7 +217,7 @@ def _fitted(
 
     def compare(pair: Pair) -> Compared:
         try:
-            return measuring.evaluate(maps[pair], test[pair[0]], test[pair[1]])[COSINE]
+            return measuring.evaluate(maps[pair], TestRows(test), pair)[COSINE]
         except UserError:  # a map that carries nothing: as good as chance, but not a number
             return Compared([])
 

@@ -37,9 +37,26 @@ from jaxalign.report.result_table import COSINE
 
 Item = TypeVar("Item")
 Side = jax.Array | LazyRows
-TestRows = Mapping[str, Side]  # of every encoder
+Pair = tuple[str, str]  # source and target
 TEST_BYTES = 2**28  # of test rows that are read once and stay on the device
 MOST_OTHERS, MOST_OF_COHORT = 2048, 2**15  # people of a cohort, and their photographs
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TestRows(Mapping[str, Side]):
+    """Test rows of every encoder and, where a score needs them, the rows of its cohort."""
+
+    rows: Mapping[str, Side]
+    cohort: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Side:
+        return self.rows[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 class Compared(NamedTuple):
@@ -119,12 +136,16 @@ class Measuring:
 
     def test_rows(self, data: Data) -> TestRows:
         """Test rows of every encoder on the device, padded by ``padded_rows``; lazy ones where they are too many."""
-        rows = data.select(self.split.test)
+        rows, cohort = data.select(self.split.test), {}
+        if self.config.scores != (COSINE,):
+            others = data.select(self.cohort)
+            cohort = {name: padded_rows(np.asarray(lazy)) for name, lazy in others.items()}
         if self._few(data):
-            return {name: padded_rows(np.asarray(lazy)) for name, lazy in rows.items()}
-        return {
+            return TestRows({name: padded_rows(np.asarray(lazy)) for name, lazy in rows.items()}, cohort)
+        wide = {
             name: lazy.then(_padded_columns, width=padded_width(lazy.width)) for name, lazy in rows.items()
         }
+        return TestRows(wide, cohort)
 
     def concurrently(
         self, compare: Callable[[Item], Any], items: Sequence[Item], data: Data
@@ -135,42 +156,33 @@ class Measuring:
     def _few(self, data: Data) -> bool:
         return 4 * len(self.split.test) * sum(data.dims.values()) <= TEST_BYTES
 
-    def cohort_rows(self, data: Data) -> TestRows:
-        """Rows of the cohort of every encoder, as ``test_rows`` gives them; none where every score is the cosine."""
-        if self.config.scores == (COSINE,):
-            return {}
-        return {name: padded_rows(np.asarray(lazy)) for name, lazy in data.select(self.cohort).items()}
+    def evaluate(self, fit: Fit, test: TestRows, pair: Pair) -> dict[str, Compared]:
+        """Every number of one pair by each score; ``UserError`` if mapped rows are unusable.
 
-    def evaluate(
-        self,
-        fit: Fit,
-        source: Side,
-        target: Side,
-        source_cohort: Side | None = None,
-        target_cohort: Side | None = None,
-    ) -> dict[str, Compared]:
-        """Every number of one pair by each score, of rows as ``test_rows`` and ``cohort_rows`` give them.
-
-        Without rows of a cohort, by cosine alone. Raises ``UserError`` if mapped rows are unusable.
+        By cosine alone where ``test`` has no rows of a cohort.
         """
         padded = fit.padded()
-        cohort = None
-        if source_cohort is not None and target_cohort is not None:
-            cohort = padded.source(source_cohort), padded.target(target_cohort)
-        return self.by_score((padded.source(source), padded.target(target)), cohort)
+        rows = padded.source(test[pair[0]]), padded.target(test[pair[1]])
+        return self.by_score(rows, self.people_of(test, pair, padded))
 
-    def by_score(self, rows: tuple[Side, Side], cohort: tuple[Side, Side] | None) -> dict[str, Compared]:
-        """Every number of probes and gallery by each score; see ``evaluate``."""
+    def people_of(self, test: TestRows, pair: Pair, fit: Fit | None = None) -> Cohort | None:
+        """The cohort of a pair where ``fit``, padded or not, compares it; None where no score needs one."""
+        if not test.cohort:
+            return None
+        left, right = (test.cohort[name][: len(self.cohort)] for name in pair)
+        if fit is not None:
+            left, right = fit.source(left[:, : fit.source.in_dim]), fit.target(right[:, : fit.target.in_dim])
+        return Cohort.of(np.asarray(left), np.asarray(right), self.cohort_identities)
+
+    def by_score(self, rows: tuple[Side, Side], cohort: Cohort | None) -> dict[str, Compared]:
+        """Every number of probes and gallery that lie in one space already, by each score or by cosine alone."""
         if cohort is None:
             return {COSINE: self.compare(*rows)}
-        identities = self.cohort_identities
-        people = Cohort.of(*(np.asarray(side)[: len(identities)] for side in cohort), identities)
-        options = {"top": min(TOP, len(people))}
-        found = {}
-        for score in self.config.scores:
-            how = None if score == COSINE else comparator(score, people, **options)
-            found[score] = self.compare(*rows, how)
-        return found
+        options = {"top": min(TOP, len(cohort))}
+        by_cohort = {
+            name: comparator(name, cohort, **options) for name in self.config.scores if name != COSINE
+        }
+        return {name: self.compare(*rows, by_cohort.get(name)) for name in self.config.scores}
 
     def compare(self, probes: Side, gallery: Side, score: Comparator | None = None) -> Compared:
         """Every number of rows that lie in one space already, shape [rows of ``test_rows``, d]."""

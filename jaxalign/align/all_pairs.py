@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import html
+import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,9 +14,18 @@ import numpy as np
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.gradient.training import History
-from jaxalign.align.saved import NORMALIZED, file_checksum, read_index, write_index
+from jaxalign.align.saved import (
+    COHORT,
+    NORMALIZED,
+    file_checksum,
+    read_index,
+    read_map,
+    write_index,
+    write_map,
+)
 from jaxalign.align.solvers import Fit, Pair
 from jaxalign.align.solvers.base import summary
+from jaxalign.biometrics.comparators import Cohort
 from jaxalign.core.errors import UnknownNameError, UserError
 from jaxalign.version import __version__
 
@@ -34,6 +44,7 @@ class PairwiseMaps(Mapping[Pair, Fit]):
       settings: what was fixed or chosen for each pair, such as ``{"l2": 3.2}``.
       history: how the loss of each pair fell, for methods fitted by gradient; else empty.
       normalize: how rows were scaled before the fit, "l2" or "none"; None where nobody said it.
+      cohorts: of pairs that were saved with one; see ``cohort``.
     """
 
     method: str
@@ -41,6 +52,7 @@ class PairwiseMaps(Mapping[Pair, Fit]):
     settings: Mapping[Pair, Mapping[str, Any]]
     history: Mapping[Pair, History] = dataclasses.field(default_factory=dict)
     normalize: str | None = None
+    cohorts: Mapping[Pair, Callable[[], Cohort]] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, pair: Pair) -> Fit:
         if pair not in self.fits:
@@ -105,20 +117,35 @@ class PairwiseMaps(Mapping[Pair, Fit]):
         pair = next(iter(self)) if source is None or target is None else (source, target)
         return self[pair].scores(x, y)
 
+    def cohort(self, source: str, target: str) -> Cohort:
+        """The people that a pair was fitted on, as centroids where it is compared, for ``biometrics.comparator``.
+
+        Raises:
+          UserError: the maps were saved without; or the file is missing or damaged.
+        """
+        if (source, target) not in self.cohorts:
+            raise UserError(
+                f"{source} → {target} was saved without a cohort, which scores other than the cosine need; "
+                "pairwise saves one with --save_maps"
+            )
+        return self.cohorts[source, target]()
+
     def save(
         self,
         directory: str | pathlib.Path,
         metadata: Mapping[str, Any] | None = None,
         *,
         normalize: str | None = None,
+        cohorts: Mapping[Pair, Cohort | None] | None = None,
     ) -> None:
-        """Writes two safetensors files for each pair and an index, ``maps.json``, last.
+        """Writes two safetensors files for each pair, or three, and an index, ``maps.json``, last.
 
         Args:
           directory: made if it is missing.
           metadata: further notes on every map, anything JSON can hold.
           normalize: how rows were scaled before the fit, "l2" or "none"; without it what the maps were loaded with,
             or nothing: whoever applies them must then say it.
+          cohorts: of pairs, which scores that a cohort corrects need: kept in float16, names as digests.
         """
         normalize = self.normalize if normalize is None else normalize
         if normalize not in (*NORMALIZED, None):
@@ -139,10 +166,16 @@ class PairwiseMaps(Mapping[Pair, Fit]):
                 "jaxalign": __version__,
             }
             files = {side: f"{number:05d}.{side}.safetensors" for side in ("source", "target")}
-            for side, encoder in zip(files, pair):
+            for side, encoder in zip(("source", "target"), pair):
                 map_: AffineMap = getattr(fit, side)
                 of_side = {"side": side, "encoder": encoder, "widths": [map_.in_dim, map_.out_dim]}
                 map_.save(directory / files[side], {**about, **of_side})
+            if cohort := (cohorts or {}).get(pair):
+                files["cohort"] = f"{number:05d}.cohort.safetensors"
+                tensors = {"source": cohort.source, "target": cohort.target}
+                tensors = {name: np.asarray(side, np.float16) for name, side in tensors.items()}
+                texts = {"digests": json.dumps(cohort.digests.tolist())}
+                write_map(directory / files["cohort"], tensors, texts, COHORT)
             checksums = {side: file_checksum(directory / name) for side, name in files.items()}
             parts = {name: getattr(fit, name) for name in OF_COLUMNS}
             columns = {
@@ -160,13 +193,15 @@ class PairwiseMaps(Mapping[Pair, Fit]):
         """
         path = pathlib.Path(directory) / "maps.json"
         index = read_index(path)
-        fits, settings = {}, {}
+        fits, settings, cohorts = {}, {}, {}
         for entry in index["maps"]:
             pair = (entry["source"], entry["target"])
             fits[pair] = functools.partial(_load_fit, path.parent, entry)
+            if "cohort" in entry["files"]:
+                cohorts[pair] = functools.partial(_load_cohort, path.parent, entry)
             own = (*OF_COLUMNS, "files", "sha256")
             settings[pair] = {name: entry[name] for name in entry if name not in own}
-        return cls(index["method"], fits, settings, normalize=index["normalize"])
+        return cls(index["method"], fits, settings, normalize=index["normalize"], cohorts=cohorts)
 
 
 def chosen_pairs(
@@ -211,14 +246,29 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: np.asarray(value).tolist() if value is not None else None for name, value in values.items()}
 
 
-def _load_fit(directory: pathlib.Path, entry: Mapping[str, Any]) -> Fit:
-    def load(side: str) -> AffineMap:
-        path = directory / entry["files"][side]
-        if file_checksum(path) != entry["sha256"][side]:
-            raise UserError(f"{path} is not the file that maps.json names: it was damaged or replaced")
-        return AffineMap.load(path)
+def _checked(directory: pathlib.Path, entry: Mapping[str, Any], which: str) -> pathlib.Path:
+    path = directory / entry["files"][which]
+    if file_checksum(path) != entry["sha256"][which]:
+        raise UserError(f"{path} is not the file that maps.json names: it was damaged or replaced")
+    return path
 
-    source, target = load("source"), load("target")
+
+def _load_cohort(directory: pathlib.Path, entry: Mapping[str, Any]) -> Cohort:
+    path = _checked(directory, entry, "cohort")
+    tensors, texts = read_map(path, COHORT)
+    digests = texts.get("digests")
+    right = isinstance(digests, list) and all(isinstance(digest, str) for digest in digests)
+    if not right or {name: array.shape[:-1] for name, array in tensors.items()} != {
+        "source": (len(digests),),
+        "target": (len(digests),),
+    }:
+        raise UserError(f"{path} is no saved cohort: parts are missing or unknown")
+    source, target = (tensors[name].astype(np.float32) for name in ("source", "target"))
+    return Cohort(source, target, np.array(digests))
+
+
+def _load_fit(directory: pathlib.Path, entry: Mapping[str, Any]) -> Fit:
+    source, target = (AffineMap.load(_checked(directory, entry, side)) for side in ("source", "target"))
     columns = [None if entry[name] is None else np.asarray(entry[name], source.dtype) for name in OF_COLUMNS]
     if not source.out_dim == target.out_dim == len(entry["residual"]):
         raise UserError(f"{directory / 'maps.json'} does not fit its files: widths differ")

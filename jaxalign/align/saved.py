@@ -13,29 +13,32 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.files import first_line, read_json, regular_file
 
 FORMAT, INDEX_FORMAT, VERSION = "jaxalign-affine-map", "jaxalign-pairwise-maps", 2
+COHORT = "jaxalign-cohort"
 NORMALIZED = ("l2", "none")  # how rows are scaled before a map: to length 1, or not at all
 SIDES = ("source", "target", "to_target")  # what the map of a file does: see ``AffineMap.save``
 
 
-def write_map(path: pathlib.Path, tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> None:
+def write_map(
+    path: pathlib.Path, tensors: Mapping[str, np.ndarray], texts: Mapping[str, str], format_: str = FORMAT
+) -> None:
     """Writes tensors as safetensors with ``texts`` and a checksum of everything in the header."""
     from safetensors.numpy import save_file
 
     arrays = {name: _native(tensor) for name, tensor in tensors.items()}
-    header = {"format": FORMAT, "version": str(VERSION), **texts}
+    header = {"format": format_, "version": str(VERSION), **texts}
     temporary = path.with_name(path.name + ".partial")
     save_file(arrays, temporary, {**header, "checksum": _checksum(arrays, header)})
     temporary.replace(path)
 
 
-def read_map(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_map(path: pathlib.Path, format_: str = FORMAT) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The tensors that ``write_map`` wrote, and the values of its texts, which are JSON."""
     from safetensors import safe_open
 
-    with _reading(path, "a saved affine map") as path:
+    with _reading(path, "a saved cohort" if format_ == COHORT else "a saved affine map") as path:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
-            if header.get("format") != FORMAT:
+            if header.get("format") != format_:
                 raise UserError("it holds something else")
             if "checksum" not in header:
                 raise UserError(
@@ -98,7 +101,7 @@ def _of_entry(entry: Any) -> dict[str, bool]:
     def of_sides(value: Any) -> bool:
         return (
             isinstance(value, dict)
-            and set(value) == {"source", "target"}
+            and {"source", "target"} <= set(value) <= {"source", "target", "cohort"}
             and all(map(_is_name, value.values()))
         )
 
@@ -111,6 +114,7 @@ def _of_entry(entry: Any) -> dict[str, bool]:
         **{name: type(entry.get(name)) in (int, float) for name in ("effective_rank", "condition")},
         "ok": isinstance(entry.get("ok"), bool),
         "the width": len(widths) == 1,
+        "the cohort": list(entry.get("files") or ()) == list(entry.get("sha256") or ()),
     }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -39,12 +40,12 @@ class Cohort:
 
     Attributes:
       source, target: unit centroids, one for each person, shape [people, d].
-      identities: who they are, shape [people]; nobody of them may be tested.
+      digests: sha256 of their names, shortened, shape [people]; nobody of them may be tested.
     """
 
     source: np.ndarray
     target: np.ndarray
-    identities: np.ndarray
+    digests: np.ndarray
 
     @classmethod
     def of(cls, source: ArrayLike | LazyRows, target: ArrayLike | LazyRows, identities: ArrayLike) -> Self:
@@ -61,20 +62,25 @@ class Cohort:
         left, right = checked(source, "source"), checked(target, "target")
         same_width(left, right)
         found = [pooled(rows, identities) for rows in (left, right)]  # pyright: ignore[reportArgumentType]
-        return cls(*(unit_rows(rows).astype(rows.dtype) for rows, _ in found), found[0][1])
+        return cls(*(unit_rows(rows).astype(rows.dtype) for rows, _ in found), _digests(found[0][1]))
 
     def __len__(self) -> int:
-        return len(self.identities)
+        return len(self.digests)
 
     def require_others(self, *tested: Sequence | np.ndarray | EvaluationPlan) -> None:
         """Raises ``UserError`` if some people of these identities or plans are in the cohort."""
         names = [side.names if isinstance(side, EvaluationPlan) else side for side in tested]
-        known, *tested = labels("identities of the cohort and of those tested", self.identities, *names)
-        both = np.intersect1d(known, np.concatenate(tested))
+        people = np.concatenate(labels("identities", *names))
+        both = np.intersect1d(self.digests, _digests(np.unique(people)))
         if len(both):
             raise UserError(
-                f"cohort: {len(both):,} of its {len(known):,} people are tested; a cohort is of other people"
+                f"cohort: {len(both):,} of its {len(self):,} people are tested; a cohort is of other people"
             )
+
+
+def _digests(names: np.ndarray) -> np.ndarray:
+    """16 hexadecimal digits for each name, text or number, so that a saved cohort names nobody."""
+    return np.array([hashlib.sha256(str(name).encode()).hexdigest()[:16] for name in names.tolist()])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 import jaxalign
 from jaxalign import AffineMap, PairwiseMaps, UserError
 from jaxalign.align import saved
+from jaxalign.biometrics import Cohort
 
 RANDOM = np.random.default_rng(0)
 ROWS = {"a": RANDOM.normal(size=(40, 5)), "b": RANDOM.normal(size=(40, 3))}
@@ -55,6 +56,31 @@ def test_maps_say_what_they_are(directory: pathlib.Path) -> None:
     np.testing.assert_allclose(fit.at_rank(2).to_target()(ROWS["a"]), fresh.at_rank(2).to_target()(ROWS["a"]))
     with pytest.raises(UserError, match="normalize"):
         maps.save(directory, normalize="yes")
+
+
+def test_cohorts_are_saved_with_the_maps(tmp_path: pathlib.Path) -> None:
+    maps, people = jaxalign.fit_pairs(ROWS, "canonical"), np.repeat(["x", "y", "ä", "z"], 10)
+    fit = maps["a", "b"]
+    cohort = Cohort.of(fit.source(ROWS["a"]), fit.target(ROWS["b"]), people)
+    maps.save(tmp_path / "maps", normalize="none", cohorts={("a", "b"): cohort})
+    loaded = PairwiseMaps.load(tmp_path / "maps")
+    found = loaded.cohort("a", "b")
+    for side in ("source", "target"):
+        np.testing.assert_allclose(getattr(found, side), getattr(cohort, side), atol=1e-3)
+    with pytest.raises(UserError, match="1 of its 4"):
+        found.require_others(np.array(["ä", "other"]))
+    with pytest.raises(UserError, match="without a cohort"):
+        loaded.cohort("b", "a")
+    np.testing.assert_allclose(loaded["a", "b"].source(ROWS["a"]), fit.source(ROWS["a"]))
+    file = next((tmp_path / "maps").glob("*.cohort.*"))
+    assert "ä" not in file.read_bytes().decode("utf-8", "ignore")
+    damaged = bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    file.write_bytes(damaged)
+    with pytest.raises(UserError, match=file.name):
+        loaded.cohort("a", "b")
+    with pytest.raises(UserError, match=file.name):
+        saved.read_map(file, saved.COHORT)
 
 
 DAMAGED = {
