@@ -5,6 +5,8 @@ near a template lies to strangers, and one number a template corrects for it. Ea
 unit rows with two more columns, so that evaluation costs what cosines cost and any vector index can serve it:
 
   s(x, y) = (⟨x̂, ŷ⟩ + a(x) + b(y)) c(x) d(y) = ⟨[c x̂, c, a c], [d ŷ, b d, d]⟩
+
+Log-likelihood ratios are the same with the coordinates of ``TwoCovariance`` instead of unit rows.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from jaxtyping import Array, Float
 
 from jaxalign.biometrics.inputs import FURTHER, PIECE_ROWS, Side, checked, same_width
 from jaxalign.biometrics.plan import EvaluationPlan, padded
+from jaxalign.biometrics.plda import TwoCovariance
 from jaxalign.biometrics.templates import pooled
 from jaxalign.core.checks import is_whole
 from jaxalign.core.errors import UserError
@@ -41,11 +44,14 @@ class Cohort:
     Attributes:
       source, target: unit centroids, one for each person, shape [people, d].
       digests: sha256 of their names, shortened, shape [people]; nobody of them may be tested.
+      rows: the mapped rows of both sides and their identities, which log-likelihood ratios are fitted to; None where
+        only the centroids are known.
     """
 
     source: np.ndarray
     target: np.ndarray
     digests: np.ndarray
+    rows: tuple[LazyRows, LazyRows, np.ndarray] | None = None
 
     @classmethod
     def of(cls, source: ArrayLike | LazyRows, target: ArrayLike | LazyRows, identities: ArrayLike) -> Self:
@@ -62,7 +68,17 @@ class Cohort:
         left, right = checked(source, "source"), checked(target, "target")
         same_width(left, right)
         found = [pooled(rows, identities) for rows in (left, right)]  # pyright: ignore[reportArgumentType]
-        return cls(*(unit_rows(rows).astype(rows.dtype) for rows, _ in found), _digests(found[0][1]))
+        source, target = (unit_rows(rows).astype(rows.dtype) for rows, _ in found)
+        return cls(source, target, _digests(found[0][1]), (left, right, labels("identities", identities)[0]))
+
+    @functools.cached_property
+    def ratios(self) -> TwoCovariance:
+        """The model of log-likelihood ratios; a ``UserError`` where only the centroids are known."""
+        if self.rows is None:
+            raise UserError(
+                "plda: expected a cohort with the rows of its people (Cohort.of), got centroids alone"
+            )
+        return TwoCovariance.fit(*self.rows)
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -96,6 +112,14 @@ class Rule:
     def correct(self, nearest: Float[Array, "n top"], cosines: Float[Array, "n people"]) -> tuple[Any, Array]:
         """The factor c(x) and the offset a(x) of each template, from its cosines with the cohort; shapes [n]."""
         raise NotImplementedError
+
+
+class Uncorrected(Rule):
+    """The score as it is; the cohort is what a model of log-likelihood ratios was fitted to."""
+
+    def correct(self, nearest: Array, cosines: Array) -> tuple[Any, Array]:
+        """See ``Rule``."""
+        return 1.0, jnp.zeros_like(cosines[:, 0])
 
 
 class CohortCentred(Rule):
@@ -155,10 +179,12 @@ class Comparator:
     Attributes:
       cohort: other people, in the space where the rows are compared.
       rule: how they correct.
+      model: of the log-likelihood ratios that are corrected; None for cosines.
     """
 
     cohort: Cohort
     rule: Rule
+    model: TwoCovariance | None = None
 
     def __post_init__(self) -> None:
         most = len(self.cohort)
@@ -169,26 +195,26 @@ class Comparator:
 
     def prepare(self, side: Side) -> Side:
         """The side with the factor and the further columns of each row; every row is read once."""
-        against = self.cohort.target if side.name == "probes" else self.cohort.source
-        if side.rows.width != against.shape[1]:
+        probes = side.name == "probes"
+        people = LazyRows.of(self.cohort.target if probes else self.cohort.source)
+        if side.rows.width != people.width:
             raise UserError(
-                f"{side.name}: the cohort is of width {against.shape[1]}, the rows of {side.rows.width}"
+                f"{side.name}: the cohort is of width {people.width}, the rows of {side.rows.width}"
             )
+        against = Side(people, "gallery" if probes else "probes", side.dtype, "keep")
+        if self.model is not None:
+            side, against = self.model.prepare(side), self.model.prepare(against)
+        known = against.unit(np.arange(len(people)), len(people))
         count, size = len(side.rows), min(PIECE_ROWS, padded(len(side.rows)))
-        columns = np.empty((count, 3), side.dtype)
-        known = None
+        own = 1 if probes else 2  # the column of the row's own number
+        columns = np.tile([1, own != 1, own != 2], (count, 1)) if side.columns is None else side.columns
+        columns = columns.astype(side.dtype)
         for start in range(0, count, size):
             numbers = np.arange(start, min(start + size, count))
-            unit = side.unit(numbers, size)
-            if known is None:
-                known = jnp.asarray(
-                    np.pad(against, ((0, 0), (0, unit.shape[1] - against.shape[1]))), unit.dtype
-                )
-            factor, offset = (
-                np.asarray(part)[: len(numbers)] for part in _corrections(unit, known, self.rule)
-            )
-            further = (factor, offset * factor) if side.name == "probes" else (offset * factor, factor)
-            columns[numbers] = np.stack([factor, *further], axis=1)
+            found = _corrections(side.unit(numbers, size), known, self.rule)
+            factor, offset = (np.asarray(part)[: len(numbers)] for part in found)
+            columns[numbers, own] += offset
+            columns[numbers] *= factor[:, None]
         return dataclasses.replace(side, columns=columns)
 
     def of_pairs(self, probes: np.ndarray, gallery: np.ndarray) -> np.ndarray:
@@ -232,7 +258,14 @@ def _corrections(
     return factor * jnp.ones_like(offset), offset
 
 
-RULES = {"cohort": CohortCentred, "snorm": SNorm, "dual_softmax": DualSoftmax}
+RULES = {
+    "cohort": CohortCentred,
+    "snorm": SNorm,
+    "dual_softmax": DualSoftmax,
+    "plda": Uncorrected,
+    "plda_cohort": CohortCentred,
+}
+LIKELIHOOD_RATIOS = ("plda", "plda_cohort")  # the others start from cosines
 SCORES = ("cosine", *RULES)
 
 
@@ -257,4 +290,5 @@ def comparator(score: str, cohort: Cohort | None = None, **options: Any) -> Comp
     for name in options:
         if name not in known:
             raise UserError(f"score {score!r} has no option {name!r}; it has {', '.join(known)}")
-    return Comparator(cohort, RULES[score](**options))
+    model = cohort.ratios if score in LIKELIHOOD_RATIOS else None
+    return Comparator(cohort, RULES[score](**options), model)

@@ -26,6 +26,8 @@ SCORES = {
     "cohort": "Score: the cosine less how near each of the two lies to strangers, the 20 nearest of a cohort.",
     "snorm": "Score: the cosine, shifted and scaled by how near each of the two lies to a cohort of strangers.",
     "dual_softmax": "Score: the cosine less the log of both softmax sums over a cohort of strangers.",
+    "plda": "Score: the log-likelihood ratio of one person against two, from how training people vary.",
+    "plda_cohort": "Score: `plda` less how near each of the two lies to strangers, the 20 nearest of a cohort.",
 }
 MEASURES = {
     r"rank(\d+)": "Share of photographs for which the right person is among the best {} of the gallery.",

@@ -4,6 +4,7 @@ import brute_force
 import jax
 import numpy as np
 import pytest
+from scipy.stats import multivariate_normal
 
 from jaxalign import UserError, biometrics
 from jaxalign.biometrics import Cohort, EvaluationPlan, comparator
@@ -28,12 +29,35 @@ def centroids(rows, people):
     return unit(np.stack([unit(rows)[people == person].mean(axis=0) for person in np.unique(people)]))
 
 
+def log_ratios(source, target, people):
+    """The two-covariance model of these rows, by densities: a function of rows of both sides to all their ratios."""
+    means = unit(source).mean(axis=0), unit(target).mean(axis=0)
+    rows = np.concatenate([unit(side) - mean for side, mean in zip((source, target), means)])
+    of = [rows[np.tile(people, 2) == person] for person in np.unique(people)]
+    within = sum(len(few) * np.cov(few.T, bias=True) for few in of) / (len(rows) - len(of))
+    within = 0.4 * within + 0.6 * np.trace(within) / WIDTH * np.eye(WIDTH)
+    between = np.mean([np.outer(few.mean(axis=0), few.mean(axis=0)) for few in of], axis=0)
+    each = multivariate_normal(np.zeros(WIDTH), between + within).logpdf
+    one = np.block([[between + within, between], [between, between + within]])
+
+    def ratios(x, y):
+        x, y = unit(x) - means[0], unit(y) - means[1]
+        pairs = np.concatenate([np.repeat(x, len(y), axis=0), np.tile(y, (len(x), 1))], axis=1)
+        joint = multivariate_normal(np.zeros(2 * WIDTH), one).logpdf(pairs).reshape(len(x), len(y))
+        return joint - each(x).reshape(-1, 1) - each(y)
+
+    return ratios
+
+
 def expected_scores(name, probes, gallery, source, target, people):
     """All scores by the definitions, in float64."""
-    against = unit(probes) @ centroids(target, people).T, unit(gallery) @ centroids(source, people).T
-    cosines = unit(probes) @ unit(gallery).T
+    score = log_ratios(source, target, people) if "plda" in name else lambda x, y: unit(x) @ unit(y).T
+    against = score(probes, centroids(target, people)), score(centroids(source, people), gallery).T
+    cosines = score(probes, gallery)
     nearest = [np.sort(found, axis=1)[:, -TOP:] for found in against]
-    if name == "cohort":
+    if name == "plda":
+        return cosines
+    if "cohort" in name:
         x, y = (found.mean(axis=1) for found in nearest)
         return cosines - (x[:, None] + y) / 2
     if name == "dual_softmax":
@@ -44,7 +68,7 @@ def expected_scores(name, probes, gallery, source, target, people):
 
 
 @pytest.mark.parametrize("kept_scores", [None, 0], ids=["sorted", "counted"])
-@pytest.mark.parametrize("name", ["cohort", "snorm", "dual_softmax"])
+@pytest.mark.parametrize("name", biometrics.SCORES[1:])
 def test_scores_are_inner_products_and_rates_are_those_of_brute_force(name, kept_scores):
     (source, target), (probes, gallery) = sides(PEOPLE, 1), sides(TESTED, 2)
     score = comparator(name, Cohort.of(source, target, PEOPLE), top=TOP)
@@ -98,6 +122,24 @@ def test_half_the_mean_without_spread_is_the_cohort_score():
     np.testing.assert_allclose(one.vectors(probes, "probes"), other.vectors(probes, "probes"), atol=1e-12)
 
 
+def test_log_likelihood_ratios_need_no_more_rows_than_dimensions_and_ignore_columns_of_zeros():
+    (source, target), (probes, gallery) = sides(PEOPLE[:6], 1), sides(TESTED, 2)
+    score, padded = (
+        comparator(
+            "plda",
+            Cohort.of(*(np.pad(side, ((0, 0), (0, width))) for side in (source, target)), PEOPLE[:6]),
+            top=1,
+        )
+        for width in (0, 5)
+    )
+    found = score.of_pairs(probes, gallery)
+    assert (
+        np.isfinite(found).all() and found[TESTED > 0].mean() > score.of_pairs(probes, gallery[::-1]).mean()
+    )
+    wide = (np.pad(side, ((0, 0), (0, 5))) for side in (probes, gallery))
+    np.testing.assert_allclose(padded.of_pairs(*wide), found, atol=1e-9)
+
+
 def test_refusals():
     (source, target), (probes, gallery) = sides(PEOPLE, 1), sides(TESTED, 2)
     cohort = Cohort.of(source, target, PEOPLE)
@@ -110,6 +152,15 @@ def test_refusals():
         ("width", lambda: Cohort.of(source, target[:, 1:], PEOPLE)),
         ("identity", lambda: Cohort.of(source, target, PEOPLE[1:])),
         ("side", lambda: comparator("cohort", cohort).vectors(probes, "source")),
+        (
+            "rows of its people",
+            lambda: comparator("plda", Cohort(cohort.source, cohort.target, cohort.digests)),
+        ),
+        ("1 people", lambda: comparator("plda", Cohort.of(source[:3], target[:3], PEOPLE[:3]), top=1)),
+        (
+            "differ",
+            lambda: comparator("plda", Cohort.of(np.ones((4, 3)), np.ones((4, 3)), PEOPLE[:4]), top=1),
+        ),
     ):
         with pytest.raises(UserError, match=named):
             wrong()
@@ -119,6 +170,8 @@ def test_refusals():
             biometrics.evaluate(probes, gallery, tested, score=score)
     with pytest.raises(UserError, match="width"):
         biometrics.evaluate(probes[:, 1:], gallery[:, 1:], TESTED, score=score)
-    probes[3] = 0
-    with pytest.raises(UserError, match="probes.* zero"):
-        biometrics.evaluate(probes, gallery, TESTED, score=score)
+    for value, trouble in ((0, "zero"), (np.nan, "not finite")):
+        probes[3] = value
+        for name in ("cohort", "plda"):
+            with pytest.raises(UserError, match=f"probes.* {trouble}"):
+                biometrics.evaluate(probes, gallery, TESTED, score=comparator(name, cohort))
