@@ -68,6 +68,23 @@ def test_pairwise_summary():
     ]
 
 
+def test_what_the_map_and_what_the_score_gains():
+    by_cohort = [row._replace(value=row.value + 0.1, score="cohort") for row in BY_RIDGE]
+    shared = [rank1(pair, "shared", 0.55, score=score) for pair in RIDGE for score in ("cosine", "cohort")]
+    own = [rank1("aa", "own", 0.9), rank1("aa", "own", 0.95, score="cohort")]
+    found = section(part([*IDENTITY, *BY_RIDGE, *by_cohort, *shared, *own]))
+    summary = plain(found.summary)
+    assert "to 60.0 % with ridge, cohort, the best of 5 settings." in summary[0]
+    assert summary[1] == (
+        "Score by score, this map reaches 50.0 % by cosine and 60.0 % by cohort; the best published map reaches 50.0 % "
+        "by cosine (ridge) and 60.0 % by cohort (ridge)."
+    )
+    assert summary[-1].startswith("Compared with themselves the encoders reach 95.0 %")
+    assert [row[0] for row in rows_of(found, "pairwise-methods")] == [
+        *("identity", "ridge", "ridge, cohort", "shared", "shared, cohort")
+    ]
+
+
 def test_a_pair_without_a_number_is_said_so_with_its_reason_and_never_counts_as_zero():
     why = "the source is singular"
     found = section(part([*IDENTITY, *BY_RIDGE[1:], rank1("ab", "ridge", NAN, reason=why)]))

@@ -8,7 +8,7 @@ from typing import Any
 from jaxalign.report.definitions import RELATIVE_WORDS
 from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas
 from jaxalign.report.figures.projection import draw_projection
-from jaxalign.report.labels import count, percent, percent_cell, shown
+from jaxalign.report.labels import count, listed, percent, percent_cell, shown
 from jaxalign.report.part import CONTROL_WORDS, CONTROLS, OWN, RELATIVE, Part, chosen_per_pair
 from jaxalign.report.result_table import COSINE, Cell, Measure, Point, ResultTable, Row, Setting
 from jaxalign.report.sections import aggregates
@@ -17,6 +17,7 @@ from jaxalign.report.sections.blocks import Block, Folded, Section, Together
 from jaxalign.report.sections.sweeps import MOST_LINES, cmc, det
 from jaxalign.report.tables import Column, Table
 
+PUBLISHED = ("orthogonal", "linear", "ridge")  # maps of arXiv 2604.07282
 MOST_VIEWS_OPEN, MOST_VIEWS = 2, 6  # before and after: without unfolding, and at all
 
 
@@ -64,13 +65,32 @@ def _summary(part: Part, table: ResultTable, leading: Sequence[Measure]) -> list
         where = "The " if sentences else f"On {part.dataset_words}, over {pairs}, "
         words = f"mean {measure.describe()} {verb} {percent_cell(cell)} with {setting}{many}{over}."
         ahead = aggregates.lead(part, setting, table, measure)
-        sentences += [where + words, *ahead]
+        sentences += [where + words, *_by_score(table, setting, measure), *ahead]
         if many and len(table.seeds) == 1 and not ahead and not part.differences:
             chance = "one split of people without intervals, so the order of close methods may be chance"
             sentences.append(f"This is {chance}: give several --seeds or --intervals=1000.")
         if measure == leading[0]:
             sentences += _ends(table, setting, measure)
     return sentences
+
+
+def _by_score(table: ResultTable, best: Setting, measure: Measure) -> list[str]:
+    """What the map and what the score of the best setting gains; nothing where there is one score."""
+    cells = {setting: cell for setting, cell in means_of(table, measure).items() if not math.isnan(cell.mean)}
+    scores = dict.fromkeys(setting.score for setting in cells)
+    if len(scores) < 2:
+        return []
+    same = [f"{percent_cell(cells[one])} by {one.score}" for one in cells if one.fit == best.fit]
+    words = f"Score by score, this map reaches {listed(same)}"
+    published = {}
+    for score in scores:
+        known = {s: cell.mean for s, cell in cells.items() if s.method in PUBLISHED and s.score == score}
+        if known:
+            setting = best_of(known, measure)
+            assert setting is not None
+            published[score] = f"{percent_cell(cells[setting])} by {score} ({setting.fit})"
+    theirs = f"; the best published map reaches {listed(published.values())}" if published else ""
+    return [f"{words}{theirs}."]
 
 
 def _baseline(table: ResultTable) -> Setting | None:
