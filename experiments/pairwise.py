@@ -230,7 +230,8 @@ def weak_encoders(controls: Sequence[Row], why: str) -> Iterator[str]:
     """A sentence for every encoder that is weak by itself, since no map can make up for that."""
     found: dict[str, dict[str, list[float]]] = {}
     for row in controls:
-        if row.method == OWN and row.source not in CONTROLS and row.own_photograph != "included":
+        own = row.method == OWN and row.source not in CONTROLS and row.own_photograph != "included"
+        if own and row.score == controls[0].score:  # by one score only
             found.setdefault(row.source, {}).setdefault(row.measure, []).append(row.value)
     for name, measures in found.items():
         means = {measure: statistics.fmean(measures[measure]) for measure in WEAK if measure in measures}
