@@ -22,12 +22,17 @@ def write_map(
     path: pathlib.Path, tensors: Mapping[str, np.ndarray], texts: Mapping[str, str], format_: str = FORMAT
 ) -> None:
     """Writes tensors as safetensors with ``texts`` and a checksum of everything in the header."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays = {name: _native(tensor) for name, tensor in tensors.items()}
     header = {"format": format_, "version": str(VERSION), **texts}
+    data = save(arrays, {**header, "checksum": _checksum(arrays, header)})
+    size = int.from_bytes(data[:8], "little")
+    # The texts come in random order; sorted, so that the same map is the same file.
+    text = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True).encode()
+    text += b" " * (-len(text) % 8)
     temporary = path.with_name(path.name + ".partial")
-    save_file(arrays, temporary, {**header, "checksum": _checksum(arrays, header)})
+    temporary.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
     temporary.replace(path)
 
 

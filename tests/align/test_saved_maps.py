@@ -58,6 +58,12 @@ def test_maps_say_what_they_are(directory: pathlib.Path) -> None:
         maps.save(directory, normalize="yes")
 
 
+def test_the_same_map_is_the_same_file(tmp_path: pathlib.Path) -> None:
+    for number in range(4):
+        MAP.save(tmp_path / str(number), {"a": 1, "b": [2]})
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(4)}) == 1
+
+
 def test_cohorts_are_saved_with_the_maps(tmp_path: pathlib.Path) -> None:
     maps, people = jaxalign.fit_pairs(ROWS, "canonical"), np.repeat(["x", "y", "ä", "z"], 10)
     fit = maps["a", "b"]

@@ -205,7 +205,7 @@ SOURCES: Mapping[str, SourceKind] = {
     ),
     "csv": SourceKind("csv:FILE (columns path and identity)", CsvSource),
     "hub": SourceKind("hub:NAME or hub:DIR (a Hugging Face data set)", HubSource),
-    "faces": SourceKind("faces:PEOPLExPHOTOGRAPHS (made ones, of nobody)", SyntheticFaces),
+    "faces": SourceKind("faces:PEOPLExPHOTOGRAPHS (synthetic people)", SyntheticFaces),
 }
 
 
