@@ -26,10 +26,8 @@ from jaxalign.core.memory import available_addresses, available_memory
 FAILED = 2
 INTERRUPTED = 130  # as a shell reports a program ended by Ctrl-C
 PIPE_CLOSED = 141  # likewise for a reader of our output that went away, such as `head`
-START_ADDRESSES, CORE_ADDRESSES = (
-    2**30,
-    2**28,
-)  # that JAX reserves as it starts: in all, and for the threads of a core
+START_ADDRESSES = 2**31  # that JAX and pyarrow reserve as they start,
+CORE_ADDRESSES = 2**27  # and for the two threads of each core
 HOME = re.compile(r"(?<![^,:=])~(?=/|,|$)")  # at the start of a path
 NO_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory|can't start new thread|[Cc]annot allocate memory")
 ADVICE = "Take fewer encoders or photographs at once, or a machine or limit with more memory."
@@ -117,11 +115,11 @@ def _status(
 
 
 def _require_addresses() -> None:
-    """Raises ``UserError`` where ``ulimit -v`` leaves so little that JAX would abort as it starts."""
+    """Raises ``UserError`` where ``ulimit -v`` leaves so little that JAX may abort as it starts."""
     free, needed = available_addresses(), START_ADDRESSES + cores() * CORE_ADDRESSES
     if free is not None and free < needed:
         raise UserError(
-            f"JAX reserves {needed / 2**30:.1f} GiB of addresses as it starts, far more than it uses, and ulimit -v "
+            f"JAX and pyarrow reserve {needed / 2**30:.1f} GiB of addresses, far more than they use, and ulimit -v "
             f"leaves {free / 2**30:.1f} GiB: raise that limit."
         )
 
