@@ -1,6 +1,15 @@
 """Verification, identification, operating points and their uncertainty, for any two arrays with identities."""
 
 from jaxalign.biometrics.bootstrap import Resampling, Sampled, combine, maximum, mean_of
+from jaxalign.biometrics.calibration import (
+    Calibration,
+    act_dcf,
+    calibration_loss,
+    cllr,
+    cross_calibrated,
+    min_cllr,
+    min_dcf,
+)
 from jaxalign.biometrics.comparators import SCORES, Cohort, Comparator, comparator
 from jaxalign.biometrics.curves import CurvePoint, curve_points
 from jaxalign.biometrics.evaluate import Evaluation, MeasuredValue, evaluate, identify, verify
@@ -15,6 +24,7 @@ from jaxalign.biometrics.verification import Verification
 
 __all__ = [
     "SCORES",
+    "Calibration",
     "Cohort",
     "Comparator",
     "CurvePoint",
@@ -33,8 +43,12 @@ __all__ = [
     "Resampling",
     "Sampled",
     "Verification",
+    "act_dcf",
+    "calibration_loss",
+    "cllr",
     "combine",
     "comparator",
+    "cross_calibrated",
     "curve_points",
     "draw",
     "evaluate",
@@ -43,6 +57,8 @@ __all__ = [
     "identify",
     "maximum",
     "mean_of",
+    "min_cllr",
+    "min_dcf",
     "open_set",
     "pooled",
     "verify",

@@ -17,6 +17,8 @@ import numpy as np
 
 from jaxalign.biometrics.evaluate import Evaluation
 from jaxalign.biometrics.plan import EvaluationPlan
+from jaxalign.biometrics.resampled_rates import ResampledRates
+from jaxalign.biometrics.verification import Verification
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 
@@ -157,11 +159,21 @@ class Resampling:
           evaluation: with verification, made with ``people_weights`` (or it is a ``UserError``).
           fmr: one of its rates, or any other if ``estimate``, the TMR of the test set as it is, is given.
         """
+        verified, resampled = self._rates(evaluation)
+        value = verified.tmr[fmr] if estimate is None else estimate
+        return _shifted(value, resampled.tmr_at(fmr))
+
+    def threshold(self, evaluation: Evaluation, fmr: float) -> Sampled:
+        """The threshold at one of the evaluation's rates, below 1, found anew in each resample as for ``tmr``."""
+        verified, resampled = self._rates(evaluation)
+        values = resampled.threshold_at(fmr)
+        return Sampled(verified.threshold[fmr], values[1:] + (verified.threshold[fmr] - values[0]))
+
+    def _rates(self, evaluation: Evaluation) -> tuple[Verification, ResampledRates]:
         self._same(evaluation)
         if evaluation.resampled is None or evaluation.verification is None:
             raise UserError("the evaluation lacks resamples: give it people_weights=resampling.weights")
-        value = evaluation.verification.tmr[fmr] if estimate is None else estimate
-        return _shifted(value, evaluation.resampled.tmr_at(fmr))
+        return evaluation.verification, evaluation.resampled
 
     def _same(self, evaluation: Evaluation) -> None:
         mine, other = self.plan, evaluation.plan

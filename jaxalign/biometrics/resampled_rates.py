@@ -56,6 +56,11 @@ class ResampledRates:
         found = _where_positive(self.fmr - rate * (1 + 1e-6), self.tmr)
         return np.where(self.fmr[:, -1] <= rate, self.tmr[:, -1], found)
 
+    def threshold_at(self, rate: float) -> np.ndarray:
+        """Threshold where FMR is ``rate``, below 1, interpolated as by ``tmr_at``, shape [1 + resamples]."""
+        finite = np.clip(self.threshold, self.threshold[-2], self.threshold[1])
+        return _where_positive(self.fmr - rate * (1 + 1e-6), np.broadcast_to(finite, self.fmr.shape))
+
 
 def _where_positive(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Each row's value where another one becomes positive, interpolated linearly; NaN where that has NaN."""

@@ -52,9 +52,12 @@ def test_with_every_score_a_threshold_rates_are_those_of_repeated_comparisons(ca
         expected = brute_force.eer(genuine, impostor)
         assert found["", "eer"].samples[number] == pytest.approx(expected, abs=one_step)
         for rate in RATES:
-            _, accepted, _ = brute_force.operating_point(genuine, impostor, rate)
+            threshold, accepted, _ = brute_force.operating_point(genuine, impostor, rate)
             sample = resampling.tmr(evaluation, rate).samples[number]
             assert sample == pytest.approx(accepted / len(genuine), abs=one_step)
+            sampled = resampling.threshold(evaluation, rate)
+            assert sampled.estimate == evaluation.verification.threshold[rate]
+            assert sampled.samples[number] == pytest.approx(threshold, abs=0.01)
 
 
 def test_a_ladder_of_thresholds_is_close_to_all_of_them(case, request):

@@ -1,0 +1,138 @@
+"""Calibration against analytic values, scikit-learn and SciPy."""
+
+import functools
+
+import numpy as np
+import pytest
+from scipy.special import logit
+from scipy.stats import norm
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from jaxalign import UserError
+from jaxalign.biometrics import (
+    Calibration,
+    act_dcf,
+    calibration_loss,
+    cllr,
+    cross_calibrated,
+    min_cllr,
+    min_dcf,
+)
+from jaxalign.core.people import identity_folds
+
+
+def normal(d, count=1_000_000):
+    """Scores of mates N(d, 1) and of others N(0, 1) at equally likely quantiles."""
+    quantiles = norm.ppf((np.arange(count) + 0.5) / count)
+    return quantiles + d, quantiles
+
+
+@functools.cache
+def drawn(ties=False, d=1.5):
+    """Scores and whether they are genuine, 300 and 2,000."""
+    random = np.random.default_rng(3)
+    scores = np.concatenate([random.normal(d, 1, 300), random.normal(0, 1, 2000)])
+    return np.round(scores, 1) if ties else scores, np.arange(2300) < 300
+
+
+@pytest.mark.parametrize("d, expected", [(1, 0.839253), (2, 0.514056), (4, 0.087178)])
+def test_cost_of_the_true_ratio_of_two_normal_distributions(d, expected):
+    genuine, impostor = (d * side - d * d / 2 for side in normal(d))
+    assert cllr(genuine, impostor) == pytest.approx(expected, abs=2e-6)
+    assert min_cllr(genuine, impostor) == pytest.approx(expected, abs=1e-4)
+    assert calibration_loss(2 * genuine, 2 * impostor) > 0.01
+    scores = np.concatenate(normal(d, 10_000))
+    rule = Calibration.fit(scores, np.arange(20_000) < 10_000, prior=0.1)
+    np.testing.assert_allclose(rule.values, [-d * d / 2, d], rtol=2e-3)
+
+
+@pytest.mark.parametrize("d, expected", [(2, 0.951057), (4, 0.278481)])
+def test_detection_cost_of_two_normal_distributions(d, expected):
+    genuine, impostor = normal(d)
+    assert min_dcf(genuine, impostor, prior=0.01) == pytest.approx(expected, abs=1e-4)
+    ratios = (d * side - d * d / 2 for side in (genuine, impostor))
+    assert act_dcf(*ratios, prior=0.01) == pytest.approx(expected, abs=1e-4)
+
+
+def test_costs_count_ties_and_accepting_nothing():
+    genuine, impostor = np.array([0.0, 1.0, 2.0, 2.0]), np.array([0.0, 0.0, 1.0, 3.0])
+    weights = 0.3 * 5, 0.7 * 2
+    at = [(genuine < t).mean() * weights[0] + (impostor >= t).mean() * weights[1] for t in (0, 1, 2, 3, 4)]
+    found = min_dcf(genuine, impostor, prior=0.3, cost_miss=5, cost_false=2)
+    assert found == pytest.approx(min(at) / min(weights))
+    assert min_dcf([0.0], [1.0]) == 1 and act_dcf([-np.inf], [-np.inf]) == 1
+    assert cllr([np.inf], [-np.inf]) == 0 and cllr([-np.inf], [0.0]) == np.inf
+
+
+@pytest.mark.parametrize("prior", [0.5, 0.01])
+def test_logistic_rule_is_that_of_scikit_learn(prior):
+    scores, genuine = drawn()
+    weights = np.where(genuine, prior / 300, (1 - prior) / 2000) * 1e4
+    peer = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+    peer.fit(scores[:, None], genuine, sample_weight=weights)
+    found = Calibration.fit(scores, genuine, prior=prior)
+    expected = peer.decision_function(scores[:, None]) - logit(prior)
+    np.testing.assert_allclose(found(scores), expected, rtol=1e-5, atol=1e-5)
+    moved = Calibration.fit(1e-3 * scores - 7, genuine, prior=prior)
+    np.testing.assert_allclose(moved(1e-3 * scores - 7), found(scores), atol=1e-8)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_isotonic_rule_is_that_of_scikit_learn(ties):
+    scores, genuine = drawn(ties)
+    ends = np.repeat([scores.min(), scores.max()], 2)
+    values, kinds = np.append(scores, ends), np.append(genuine, [1, 0, 1, 0])
+    expected = logit(IsotonicRegression().fit(values, kinds).predict(scores)) - np.log(302 / 2002)
+    rule = Calibration.fit(scores, genuine, kind="isotonic")
+    np.testing.assert_allclose(rule(scores), expected, atol=1e-9)
+    assert np.isfinite(rule([-100.0, 100.0])).all()
+    share = IsotonicRegression().fit(scores, genuine).predict(scores)
+    with np.errstate(divide="ignore"):
+        ratios = logit(share) - np.log(300 / 2000)
+    assert min_cllr(scores[genuine], scores[~genuine]) == pytest.approx(
+        cllr(ratios[genuine], ratios[~genuine]), abs=1e-12
+    )
+    assert calibration_loss(ratios[genuine], ratios[~genuine]) == pytest.approx(0, abs=1e-12)
+
+
+def test_comparisons_are_calibrated_by_other_people():
+    random = np.random.default_rng(0)
+    people = np.array([f"p{number}" for number in range(40)])
+    left, right = (side.ravel() for side in np.meshgrid(people, people))
+    left, right = np.tile(left, 2), np.tile(right, 2)
+    scores = random.normal(size=len(left)) + 2 * (left == right)
+    found = cross_calibrated(scores, left, right, folds=4, prior=0.2)
+    fold = dict(zip(np.sort(people), identity_folds(np.sort(people), 4)))
+    for row in (0, 1, 41, 1700):
+        own = {fold[left[row]], fold[right[row]]}
+        others = [fold[x] not in own and fold[y] not in own for x, y in zip(left, right)]
+        rule = Calibration.fit(scores[others], (left == right)[others], prior=0.2)
+        assert found[row] == pytest.approx(rule(scores[row]).item(), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "named, wrong",
+    [
+        ("prior", lambda s, g: Calibration.fit(s, g, prior=1.0)),
+        ("prior", lambda s, g: min_dcf(s[g], s[~g], prior=0.0)),
+        ("prior", lambda s, g: act_dcf(s[g], s[~g], prior=np.nan)),
+        ("cost_false", lambda s, g: min_dcf(s[g], s[~g], cost_false=0)),
+        ("kind", lambda s, g: Calibration.fit(s, g, kind="platt")),
+        ("0 genuine", lambda s, g: Calibration.fit(s[~g], g[~g])),
+        ("0 impostor", lambda s, g: Calibration.fit(s[g], g[g], kind="isotonic")),
+        ("genuine", lambda s, g: Calibration.fit(s, g[1:])),
+        ("genuine", lambda s, g: Calibration.fit(s, g + 1)),
+        ("number 7 ", lambda s, g: Calibration.fit(np.where(np.arange(len(s)) == 7, np.inf, s), g)),
+        ("impostor: number 0 ", lambda s, g: cllr(s[g], [np.nan])),
+        ("genuine", lambda s, g: cllr([], s)),
+        ("isotonic", lambda s, g: Calibration.fit(1.0 * g, g)),
+        ("isotonic", lambda s, g: Calibration.fit(0.0 * s, g)),
+        ("folds", lambda s, g: cross_calibrated(s, g, g, folds=2)),
+        ("fewer people", lambda s, g: cross_calibrated(s, g, g)),
+        ("identities", lambda s, g: cross_calibrated(s, g, g[1:])),
+    ],
+)
+def test_refusals(named, wrong):
+    with pytest.raises(UserError, match=named):
+        wrong(*drawn())
