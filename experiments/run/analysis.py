@@ -29,7 +29,7 @@ from jaxalign.report import Row
 # Flags of the main command that no analysis takes unless it names them.
 NOT_TAKEN = frozenset(
     {"ranks", "loss", "steps", "fit_rank", "comparisons", "pair_list", "gallery", "controls", "curves"}
-    | {"save_maps", "heatmaps", "devices", "scores"}
+    | {"save_maps", "heatmaps", "devices", "scores", "open_set", "fpir", "draws"}
 )
 # Defaults that analyses have in common: one split, identification only, intervals.
 USUAL: dict[str, Any] = {"seeds": "42", "measures": "identification", "intervals": 1000}

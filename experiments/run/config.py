@@ -10,6 +10,7 @@ from experiments.run.protocols import GRADIENT, PENALISED, PROTOCOLS, RANKED, Pr
 from jaxalign.align.gradient import LOSSES
 from jaxalign.align.methods import SOLVERS
 from jaxalign.biometrics import SCORES
+from jaxalign.biometrics.open_set import CANDIDATES, FPIRS
 from jaxalign.core.errors import UserError
 
 OF_PHOTOGRAPHS = ("images", "crop", "bad_images", "identity_column", "embedding_cache")
@@ -36,7 +37,7 @@ class PairwiseConfig:
       protocol: with every setting that a flag changed.
       ranks: None for the methods' own choice, "cv", or numbers where None is no limit.
       fit_rank: None for the methods' own.
-      fmr: ascending.
+      fmr, fpir: ascending.
     """
 
     store: str | None = flags.field(
@@ -148,6 +149,21 @@ class PairwiseConfig:
         "cosine,cohort, or cosine under --protocol=published. Example: --scores=cosine",
         read=functools.partial(flags.words, known=SCORES, what="score"),
     )
+    open_set: bool = flags.field(
+        False,
+        "Measure open-set identification too: half of the test people with two photographs or more are enrolled with "
+        "one, all other photographs search that gallery. Measures fnir@fpir=..., fnir20@fpir=..., sel@fpir=...",
+    )
+    fpir: tuple[float, ...] = flags.field(
+        ",".join(map(str, FPIRS)),
+        "With --open_set: false positive identification rates at which to report errors. Example: --fpir=0.01,0.03,0.1",
+        read=lambda name, text: tuple(sorted(flags.numbers(name, text, 0, 1))),
+    )
+    draws: int = flags.field(
+        1,
+        "With --open_set: galleries to draw, over which measures are averaged; the first is fixed, others are random. "
+        "Example: --draws=5",
+    )
     controls: tuple[str, ...] = flags.field(
         None,
         "What to measure beside the methods, to judge them by: `own` (each encoder against itself), `shuffled` (ridge "
@@ -232,6 +248,12 @@ class PairwiseConfig:
         if self.gallery != "all" and (listed or balanced):
             left_out = "leave --pair_list and --comparisons out"
             raise UserError(f"--gallery={self.gallery} goes with all comparisons; {left_out}.")
+        if self.draws < 1:
+            raise UserError(f"--draws takes a whole number of 1 or more, got {self.draws}.")
+        if not self.open_set and (self.fpir != FPIRS or self.draws > 1):
+            raise UserError("--fpir and --draws are of open-set identification; add --open_set.")
+        if self.open_set and self.gallery != "all":
+            raise UserError("--open_set enrols one photograph a person; leave --gallery out.")
         if self.intervals and (self.gallery != "all" or listed or balanced):
             raise UserError("--intervals goes with --gallery=all and all comparisons; leave one of them out.")
 
@@ -247,6 +269,9 @@ class PairwiseConfig:
         if "verification" in self.measures:
             names += ["auc", "eer", *(f"tmr@fmr={rate:g}" for rate in self.fmr)]
             names += ["accuracy", "accuracy_error"] if self.pair_list else []
+        if self.open_set:
+            kinds = "fnir", f"fnir{CANDIDATES}", "sel"
+            names += [f"{kind}@fpir={rate:g}" for rate in self.fpir for kind in kinds]
         return tuple(names)
 
     def pairs(self, dims: Mapping[str, int]) -> list[tuple[str, str]]:

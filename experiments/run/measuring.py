@@ -15,13 +15,17 @@ from jaxalign.biometrics import (
     Cohort,
     Comparator,
     CurvePoint,
+    Draw,
     EvaluationPlan,
     MeasuredValue,
     Resampling,
     Sampled,
     comparator,
     curve_points,
+    draw,
     evaluate,
+    mean_of,
+    open_set,
 )
 from jaxalign.biometrics.comparators import TOP
 from jaxalign.biometrics.evaluate import RANKS
@@ -96,6 +100,7 @@ class Measuring:
       plan: what all evaluations of the test rows share; None where the gallery is not all of them.
       pairs: the comparisons of verification; None for all of them.
       resampling: of test people, the same for all that is measured; None where no intervals are asked for.
+      searches: the draws of open-set identification, and who is who in each; none where it is not asked for.
     """
 
     config: PairwiseConfig
@@ -108,6 +113,7 @@ class Measuring:
     plan: EvaluationPlan | None
     pairs: PairList | None
     resampling: Resampling | None = None
+    searches: tuple[tuple[Draw, EvaluationPlan], ...] = ()
 
     @classmethod
     def of(cls, config: PairwiseConfig, data: Data, seed: int, split: Split | None = None) -> "Measuring":
@@ -127,7 +133,8 @@ class Measuring:
             resampling = Resampling.of(plan, resamples=config.intervals, seed=seed)
         cohort = some_people(split.train, data.identities)
         fold, others = folds_of(config, data, split), data.identities[cohort]
-        return cls(config, split, fold, cohort, others, identities, images, plan, pairs, resampling)
+        searches = tuple(_searches(config, identities, images, seed)) if config.open_set else ()
+        return cls(config, split, fold, cohort, others, identities, images, plan, pairs, resampling, searches)
 
     @property
     def seed(self) -> int:
@@ -206,7 +213,30 @@ class Measuring:
         )
         sampled = {} if self.resampling is None else self.resampling.measures(result)
         curves = tuple(curve_points(result, self.resampling)) if config.curves else ()
-        return Compared(list(result.measures()), sampled, curves)
+        found, found_sampled = self._searched(LazyRows.of(left), LazyRows.of(right), score)
+        return Compared([*result.measures(), *found], {**sampled, **found_sampled}, curves)
+
+    def _searched(
+        self, probes: LazyRows, gallery: LazyRows, score: Comparator | None
+    ) -> tuple[list[MeasuredValue], dict[tuple[str, str], Sampled]]:
+        """Open-set identification, the mean over draws; ``comparisons`` are those of all draws."""
+        results = [
+            open_set(
+                *(probes.select(sets.probes), gallery.select(sets.gallery), plan),
+                score=score,
+                fpir=self.config.fpir,
+            )
+            for sets, plan in self.searches
+        ]
+        numbers = []
+        for same in zip(*(result.measures() for result in results)):
+            means = np.mean([number[2:5] for number in same], axis=0).tolist()
+            numbers.append(MeasuredValue(*same[0][:2], *means, sum(number.comparisons for number in same)))
+        if self.resampling is None:
+            return numbers, {}
+        drawn = [result.resampled(self.resampling.weights) for result in results]
+        common = [name for name in drawn[0] if all(name in found for found in drawn)] if drawn else []
+        return numbers, {("", name): mean_of([found[name] for found in drawn]) for name in common}
 
     def record(self, data: Data) -> dict[str, Any]:
         """How many people, photographs and listed comparisons there are on either side."""
@@ -250,6 +280,17 @@ def _require_gallery(config: PairwiseConfig, identities: np.ndarray, seed: int) 
     size, largest = len(identities if config.gallery == "all" else np.unique(identities)), max(config.rank_k)
     if largest > size and config.rank_k != RANKS:  # the usual ranks may be too many for a small store
         raise UserError(f"--rank_k asks for rank {largest:,}; the gallery of seed {seed} has {size:,} rows.")
+
+
+def _searches(
+    config: PairwiseConfig, identities: np.ndarray, images: np.ndarray | None, seed: int
+) -> Iterator[tuple[Draw, EvaluationPlan]]:
+    for number in range(config.draws):
+        try:
+            sets = draw(identities, number, seed, images)
+        except UserError as error:
+            raise UserError(f"--open_set, test people of seed {seed}: {error}") from error
+        yield sets, EvaluationPlan.of(identities[sets.probes], identities[sets.gallery])
 
 
 def folds_of(config: PairwiseConfig, data: Data, split: Split) -> np.ndarray | None:

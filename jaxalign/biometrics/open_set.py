@@ -49,7 +49,7 @@ def draw(identities: Labels, number: int = 0, seed: int = 0, images: Labels | No
       images: for each row a number or text, equal for copies of one image: copies of an enrolled image do not search.
 
     Raises:
-      UserError: fewer than two people are to be enrolled.
+      UserError: fewer than two people are to be enrolled, or none of them has another image.
     """
     names, person, size = np.unique(
         labels("identities", identities)[0], return_inverse=True, return_counts=True
@@ -70,7 +70,10 @@ def draw(identities: Labels, number: int = 0, seed: int = 0, images: Labels | No
     image = np.unique(np.arange(len(person)) if images is None else images, return_inverse=True)[1]
     own = np.full(len(names), -1)
     own[enrolled] = image[gallery]
-    return Draw(np.sort(gallery), np.flatnonzero(own[person] != image))
+    probes = np.flatnonzero(own[person] != image)
+    if not np.isin(person[probes], enrolled).any():
+        raise UserError("open set: enrolled people have no images but copies of the enrolled one")
+    return Draw(np.sort(gallery), probes)
 
 
 class OpenSetPoint(NamedTuple):

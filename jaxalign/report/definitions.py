@@ -36,6 +36,10 @@ MEASURES = {
     r"auc": "Probability that a comparison of one person scores above one of two people; chance is 50 %.",
     r"eer": "Error rate at the threshold where false matches and false non-matches are equally frequent.",
     r"tmr@fmr=(.+)": "Share of comparisons of one person that match where a share of {} of those of two people does.",
+    r"fnir@fpir=(.+)": "Share of searches for enrolled people that do not find them first and above the threshold at "
+    "which a share of {} of the searches for people who are not enrolled finds anybody.",
+    r"fnir(\d+)@fpir=(.+)": "The same as FNIR, if the enrolled person may be among the best {} candidates, at FPIR {}.",
+    r"sel@fpir=(.+)": "Mean number of candidates that a search for a person who is not enrolled returns, at FPIR {}.",
     r"accuracy": "Share of right decisions on the listed pairs, at thresholds chosen on the other folds.",
     # Of two encoders, before any map.
     r"linear_cka(_unbiased)?": "Covariance between two spaces relative to that within each; 1 where they agree.",

@@ -29,7 +29,7 @@ WORDS = {  # pattern of a measure's name: in few words, and in full
     r"between_within_ratio": ("between- to within-person scatter",) * 2,
 }
 NO_REASON = "too few comparisons to support a number, or none possible"
-RATES = re.compile(r"rank\d+|map\d*|auc|eer|(tmr|tpir|fmr|fnmr|fpir|fnir)\b.*|cmc")
+RATES = re.compile(r"rank\d+|map\d*|auc|eer|(tmr|tpir|fmr|fnmr|fpir|fnir\d*)\b.*|cmc")
 Pair = tuple[str, str]  # source and target
 COSINE = "cosine"  # the score that needs nothing but the two rows
 
@@ -46,7 +46,8 @@ class Row(NamedTuple):
       measure: "rank1", "map50", "auc", "eer", "tmr@fmr=0.001", ...
       value: the number: a rate in [0, 1], or a count, a distance or a ratio; NaN where there is none, with ``reason``.
       threshold: similarity at and above which a comparison counts as a match; None where there is none.
-      achieved: the false match rate at that threshold; None where there is none.
+      achieved: the false match rate at that threshold, or the false positive identification rate; None where there is
+        none.
       comparisons: how many the number rests on; None where unknown.
       test_dataset: where it was measured, if that is not ``dataset``, where the map was fitted.
       axis: what an analysis varies, such as "train_people" or "l2"; "" where nothing is.
@@ -200,8 +201,8 @@ class Measure:
 
     @property
     def lower_is_better(self) -> bool:
-        """Error rates, as opposed to hit rates."""
-        return self.name.startswith(("eer", "fmr", "fnmr"))
+        """Error rates and numbers of candidates, as opposed to hit rates."""
+        return self.name.startswith(("eer", "fmr", "fnmr", "fpir", "fnir", "sel@"))
 
     @property
     def is_rate(self) -> bool:
@@ -228,11 +229,11 @@ class Measure:
 
     def _words(self, full: bool, then: str = "") -> str:
         name, _, derived = self.name.partition(":")
-        kind, _, fmr = name.partition("@fmr=")
         words = _plain(name)
-        if fmr:
-            rate = f"{100 * float(fmr):g} %" if full else f"{float(fmr):g}"
-            words = f"{kind.upper()} at FMR {rate}"
+        if point := re.fullmatch(r"(\w+)@(fmr|fpir)=(.+)", name):
+            kind, of, rate = point.groups()
+            shown = f"{100 * float(rate):g} %" if full else f"{float(rate):g}"
+            words = f"{kind.upper()} at {of.upper()} {shown}"
         for pattern, forms in WORDS.items():
             if found := re.fullmatch(pattern, name):
                 words = forms[full].format(*found.groups())

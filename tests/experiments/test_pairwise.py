@@ -313,6 +313,54 @@ def test_other_comparisons(kind, store, tmp_path):
     assert float(rows["rank1", "excluded"]["value"]) > 0.8
 
 
+def test_open_set_identification_is_measured_when_asked(store, tmp_path):
+    from jaxalign import PairwiseMaps
+    from jaxalign.core.people import published_split
+
+    out = tmp_path / "out"
+    flags = (f"--store={store}", f"--out={out}", "--models=alpha,beta", "--methods=orthogonal", "--seeds=1")
+    flags += ("--train_fraction=0.4", "--open_set", "--fpir=0.1,0.2", "--intervals=20", "--heatmaps=none")
+    succeed(pairwise, *flags, "--save_maps", "--controls=own", "--measures=identification")
+    opened = EmbeddingStore.open(store)
+    test = published_split(opened.identities, 1, 0.4).test
+    fit = PairwiseMaps.load(out / "maps" / "seed1" / "orthogonal")["alpha", "beta"]
+    sides = (np.asarray(opened.take(test)[name], np.float64) for name in ("alpha", "beta"))
+    sides = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
+    mapped = [np.asarray(way(side)) for way, side in zip((fit.source, fit.target), sides)]
+    x, y = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in mapped)
+    people = opened.identities[test]
+    first = {person: row for row, person in reversed(list(enumerate(people)))}
+    enrolled = sorted(first)[::2]
+    rows = [first[person] for person in enrolled]
+    scores, searching = np.delete(x @ y[rows].T, rows, axis=0), np.delete(people, rows)
+    mated = np.isin(searching, enrolled)
+    highest = np.sort(scores[~mated].max(axis=1))[::-1]
+    threshold = highest[len(highest) // 5]
+    found = scores[np.arange(len(scores)), np.searchsorted(enrolled, searching).clip(0, len(enrolled) - 1)]
+    missed = np.mean((found[mated] <= threshold) | (found[mated] < scores[mated].max(axis=1)))
+    read_rows = {
+        (row["method"], row["score"], row["measure"]): row
+        for row in read(out)
+        if (row["source"], row["own_photograph"]) == ("alpha", "")
+    }
+    names = [f"{kind}@fpir={rate}" for rate in ("0.1", "0.2") for kind in ("fnir", "fnir20", "sel")]
+    methods, scores_of_run = ("orthogonal", "own"), ("cosine", "cohort")
+    assert set(read_rows) == {(m, s, n) for m in methods for s in scores_of_run for n in names}
+    for name, row in read_rows.items():
+        supported = name[2].endswith("0.2")  # 0.1 of the searches of strangers are fewer than 5
+        assert (row["value"] != "") == supported == (row["reason"] == "")
+        assert int(row["comparisons"]) == len(highest)
+        assert (row["low"] != "") == (supported and not name[2].startswith("sel"))
+    row = read_rows["orthogonal", "cosine", "fnir@fpir=0.2"]
+    assert float(row["threshold"]) == pytest.approx(threshold, abs=1e-5)
+    assert float(row["achieved"]) == np.mean(highest > threshold)
+    assert float(row["value"]) == pytest.approx(missed, abs=1e-12)
+    above = np.mean(np.sum(scores[~mated] > threshold, axis=1))
+    assert float(read_rows["orthogonal", "cosine", "sel@fpir=0.2"]["value"]) == pytest.approx(
+        above, abs=1e-12
+    )
+
+
 def test_nonfinite_rows_are_dropped_from_all_encoders_when_asked(tmp_path):
     embeddings, _ = planted()
     embeddings["beta"][[3, 50]] = np.nan

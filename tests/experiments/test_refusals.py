@@ -57,6 +57,12 @@ REFUSED = [  # command, its flags, and what further flags are refused with
         pairwise,
         "--store=planted --out=deep/out --seeds=1",
         {
+            "--draws=2": "add --open_set",
+            "--fpir=0.5": "add --open_set",
+            "--open_set --draws=0": "--draws takes a whole number of 1 or more, got 0",
+            "--open_set --fpir=2": "--fpir takes numbers above 0",
+            "--open_set --gallery=first": "leave --gallery out",
+            "--open_set --train_fraction=0.94": "--open_set, test people of seed 1",
             "--models=alpha,delta": "delta",
             "--models=alpha": "two encoders",
             "--models=alpha,alpha": "twice",

@@ -158,6 +158,9 @@ def test_a_reader_learns_what_the_words_mean_and_that_faces_are_synthetic():
     assert define(["ridge", "rank5", "rank5", "tmr@fmr=0.001", "b<>"])[1][1].count("best 5") == 1
     assert len(define(["ridge", "rank5", "rank5", "tmr@fmr=0.001", "b<>"])) == 3
     assert set(SOLVERS) | set(CONTROLS) == set(METHODS)
+    assert [words.partition(" at FPIR ")[2] for _, words in define(["fnir20@fpir=0.1", "sel@fpir=0.1"])] == [
+        "0.1."
+    ] * 2
     assert define(["pwcca", "pwcca:calibrated"])[0][0] == "PWCCA"
     assert len(define([*SIMILARITIES, *AGREEMENTS])) == len(SIMILARITIES) + len(AGREEMENTS)
     made = Part("p", "pairwise", {"warnings": ["take care"]}, rows)

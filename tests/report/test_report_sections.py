@@ -316,7 +316,12 @@ def test_measures_in_words():
     assert Measure("rank5", "included").head == "rank-5, same image included"
     tmr = Measure("tmr@fmr=0.001")
     assert (tmr.head, tmr.describe()) == ("TMR at FMR 0.001", "TMR at FMR 0.1 %")
-    assert Measure("eer").lower_is_better and not tmr.lower_is_better
+    fnir = Measure("fnir20@fpir=0.01")
+    assert (fnir.head, fnir.describe()) == ("FNIR20 at FPIR 0.01", "FNIR20 at FPIR 1 %")
+    assert fnir.is_rate and not Measure("sel@fpir=0.01").is_rate
+    for worse in ("eer", "fnir@fpir=0.01", "fnir20@fpir=0.01", "sel@fpir=0.01"):
+        assert Measure(worse).lower_is_better
+    assert not tmr.lower_is_better
     rates = ["rank1", "map50", "auc", "eer", "tmr@fmr=0.1", "rank1_relative"]
     assert all(Measure(name).is_rate for name in rates)
     assert not any(
