@@ -13,6 +13,7 @@ from jaxalign.biometrics.calibration import (
 from jaxalign.biometrics.comparators import SCORES, Cohort, Comparator, comparator
 from jaxalign.biometrics.curves import CurvePoint, curve_points
 from jaxalign.biometrics.evaluate import Evaluation, MeasuredValue, evaluate, identify, verify
+from jaxalign.biometrics.fusion import Fusion, fused_rows, mean_rows, mixed_rows
 from jaxalign.biometrics.gallery_size import Growth, ParetoTail, fpir_growth
 from jaxalign.biometrics.identification import Identification
 from jaxalign.biometrics.open_set import Draw, OpenSet, OpenSetPoint, draw, open_set
@@ -32,6 +33,7 @@ __all__ = [
     "ErrorRates",
     "Evaluation",
     "EvaluationPlan",
+    "Fusion",
     "Growth",
     "Identification",
     "MeasuredValue",
@@ -54,11 +56,14 @@ __all__ = [
     "evaluate",
     "first_rows",
     "fpir_growth",
+    "fused_rows",
     "identify",
     "maximum",
     "mean_of",
+    "mean_rows",
     "min_cllr",
     "min_dcf",
+    "mixed_rows",
     "open_set",
     "pooled",
     "verify",

@@ -61,10 +61,9 @@ class Calibration:
         """
         if kind not in KINDS:
             raise UserError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
-        values, mated = _comparisons(scores, genuine)
-        logit = _logit(prior)
+        values, mated = comparisons(scores, genuine)
         if kind == "logistic":
-            return cls(kind, np.zeros(0), _logistic(values, mated, prior, logit))
+            return cls(kind, np.zeros(0), logistic_rule(values[:, None], mated, prior))
         ends = np.repeat([values.min(), values.max()], 2)
         first, same, other = _steps(np.append(values, ends), np.append(mated, [True, False, True, False]))
         return cls(kind, first[1:], np.log(same / other) - np.log(same.sum() / other.sum()))
@@ -211,43 +210,48 @@ def _steps(scores: np.ndarray, genuine: np.ndarray) -> tuple[np.ndarray, np.ndar
     return values[first], same, every - same
 
 
-def _logistic(scores: np.ndarray, genuine: np.ndarray, prior: float, logit: float) -> np.ndarray:
-    """Offset and slope by Newton's method, halving steps that do not lower the loss."""
+def logistic_rule(scores: np.ndarray, genuine: np.ndarray, prior: float = 0.5) -> np.ndarray:
+    """Offset and K slopes of a log-likelihood ratio from scores [n, K]; see ``Calibration.fit``. Shape [K + 1].
+
+    Newton's method, halving steps that do not lower the loss. Where columns depend on one another, the shortest slopes.
+    """
     from scipy.special import expit
 
-    same, other = scores[genuine], scores[~genuine]
-    if same.min() >= other.max() or same.max() <= other.min():
-        raise UserError(
-            "scores: one threshold parts genuine from impostor comparisons, so that the slope of kind 'logistic' is "
-            "infinite; give more comparisons or take kind 'isotonic'"
-        )
-    centre, spread = scores.mean(), scores.std()
-    columns = np.stack([np.ones(len(scores)), (scores - centre) / spread])
+    logit, centre, spread = _logit(prior), scores.mean(axis=0), scores.std(axis=0)
+    spread = np.where(spread > 0, spread, 1)
+    columns = np.vstack([np.ones(len(scores)), ((scores - centre) / spread).T])
     sign = np.where(genuine, 1.0, -1.0)
-    weights = np.where(genuine, prior / len(same), (1 - prior) / len(other))
+    weights = np.where(genuine, prior / genuine.sum(), (1 - prior) / (~genuine).sum())
 
     def loss(rule: np.ndarray) -> float:
         return float(weights @ np.logaddexp(0, -sign * (rule @ columns + logit)))
 
-    rule = np.zeros(2)
+    rule = np.zeros(len(columns))
     for _ in range(STEPS):
         wrong = expit(-sign * (rule @ columns + logit))
         gradient = -columns @ (weights * sign * wrong)
-        step = np.linalg.solve(columns * (weights * wrong * (1 - wrong)) @ columns.T, gradient)
+        curvature = columns * (weights * wrong * (1 - wrong)) @ columns.T
+        step = np.linalg.lstsq(curvature, gradient, rcond=None)[0]
         while loss(rule - step) > loss(rule) and np.abs(step).max() > TOLERANCE:
             step /= 2
         rule -= step
+        fused = rule @ columns
+        if fused[genuine].min() >= fused[~genuine].max():
+            raise UserError(
+                "scores: one threshold parts genuine from impostor comparisons, so that the slope of kind 'logistic' "
+                "is infinite; give more comparisons, or another kind such as 'isotonic' or, to fuse, 'znorm'"
+            )
         if np.abs(step).max() <= TOLERANCE:
             break
-    slope = rule[1] / spread
-    return np.array([rule[0] - slope * centre, slope])
+    slopes = rule[1:] / spread
+    return np.array([rule[0] - slopes @ centre, *slopes])
 
 
-def _comparisons(scores: ArrayLike, genuine: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Finite scores, and whether each is genuine, of both kinds."""
-    values, mated = _numbers(scores, "scores", finite=True), checks.array_of(genuine, "genuine")
-    if mated.shape != values.shape or mated.dtype.kind not in "biuf" or not np.isin(mated, (0, 1)).all():
-        raise UserError(f"genuine: expected True or False for each of {len(values):,} scores")
+def comparisons(scores: ArrayLike, genuine: ArrayLike, axes: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Finite scores, shape [n] or, of several systems, [n, K]; and whether each is genuine, of both kinds."""
+    values, mated = _numbers(scores, "scores", finite=True, axes=axes), checks.array_of(genuine, "genuine")
+    if mated.shape != values.shape[:1] or mated.dtype.kind not in "biuf" or not np.isin(mated, (0, 1)).all():
+        raise UserError(f"genuine: expected True or False for each of {len(values):,} comparisons")
     kinds = int(np.sum(mated)), int(np.sum(mated == 0))
     if 0 in kinds:
         raise UserError(
@@ -256,12 +260,16 @@ def _comparisons(scores: ArrayLike, genuine: ArrayLike) -> tuple[np.ndarray, np.
     return values, mated.astype(bool)
 
 
-def _numbers(values: ArrayLike, name: str, *, finite: bool = False) -> np.ndarray:
+def _numbers(values: ArrayLike, name: str, *, finite: bool = False, axes: int = 1) -> np.ndarray:
     found = checks.array_of(values, name)
-    if found.ndim != 1 or not len(found) or found.dtype.kind not in "iuf":
-        raise UserError(f"{name}: expected one number or more, shape [n], got {found.shape} of {found.dtype}")
+    if found.ndim != axes or not found.size or found.dtype.kind not in "iuf":
+        shape = "[n]" if axes == 1 else "[n, K]"
+        raise UserError(
+            f"{name}: expected one number or more, shape {shape}, got {found.shape} of {found.dtype}"
+        )
     wide = found.astype(np.float64)
-    wrong = np.flatnonzero(~np.isfinite(wide) if finite else np.isnan(wide))
+    bad = ~np.isfinite(wide) if finite else np.isnan(wide)
+    wrong = np.flatnonzero(bad.reshape(len(wide), -1).any(axis=1))
     if len(wrong):
         raise UserError(f"{name}: number {wrong[0]:,} of {len(wide):,} is {wide[wrong[0]]}")
     return wide
