@@ -133,6 +133,8 @@ def test_det_shows_error_rates():
     rows = [other(pair, f"tmr@fmr={fmr}", value) for fmr, value in points for pair in RIDGE]
     picture = picture_of(section(part([*BY_RIDGE, *rows])), "pairwise-det")
     assert picture.alt.endswith("ridge: 40 % at 0.1, 20 % at 1, 10 % at 10.")
+    perfect = [row._replace(value=1.0) for row in rows]  # no error can be drawn on a logarithmic axis
+    assert not any(plot.name == "pairwise-det" for plot in section(part([*BY_RIDGE, *perfect])).pictures())
 
 
 def test_heat_maps_follow_the_families():

@@ -191,7 +191,7 @@ def _mean_curve(
     to_unit: Callable[[float], float],
     at_to_unit: Callable[[float], float] = float,
 ) -> Plot | None:
-    """A line for each setting: the mean over pairs at each point; None where there are fewer than two points.
+    """A line for each setting: the mean over pairs at each point; None without two points or without numbers.
 
     ``rows`` are of one measure along one axis, ``to_unit`` and ``at_to_unit`` convert a row's value and its place on
     the axis to the units of the axes.
@@ -221,7 +221,9 @@ def _mean_curve(
         notes += f" {count(len(table.left_out), 'pair')} without any number left out."
     if len(settings) > MOST_LINES:
         notes += f" Of {len(settings)} settings, {MOST_LINES} are drawn."
-    return draw_lines(lines, x, y, name=name, title=title, caption=f"{caption}. {notes}") if lines else None
+    if not any(np.isfinite(line.y).any() for line in lines):  # such as the errors of maps that make none
+        return None
+    return draw_lines(lines, x, y, name=name, title=title, caption=f"{caption}. {notes}")
 
 
 def _along(part: Part, rows: Iterable[Row]) -> tuple[ResultTable, dict[tuple[Measure, float], Measure]]:
