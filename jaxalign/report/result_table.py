@@ -328,6 +328,10 @@ class ResultTable:
         doubtful = (source, target, setting.fit) in self.doubtful
         return Cell(mean, deviation, low, high, "; ".join(_reasons(rows)), doubtful)
 
+    def rows_of(self, setting: Setting, measure: Measure) -> dict[Pair, list[Row]]:
+        """The rows of every pair, one for each seed."""
+        return {pair: list(rows.values()) for pair, rows in self._rows.get((setting, measure), {}).items()}
+
     def reasons(self, setting: Setting, measure: Measure) -> list[str]:
         """Why pairs of a setting have no number, each reason once."""
         pairs = self._rows.get((setting, measure), {})

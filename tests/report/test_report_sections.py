@@ -85,6 +85,32 @@ def test_what_the_map_and_what_the_score_gains():
     ]
 
 
+def test_the_page_opens_with_the_map_the_score_and_the_thresholds_to_use():
+    rows = []
+    for score, gain, threshold in (("cosine", 0.0, 0.4), ("cohort", 0.1, 0.15)):
+        for pair, value in RIDGE.items():
+            more: Any = {"threshold": threshold + value / 10, "achieved": 0.001, "score": score}
+            rows += [other(pair, "tmr@fmr=0.001", value + gain, **more)]
+            rows += [other(pair, "tmr@fmr=1e-05", NAN, score=score, reason="too few")]
+    found = section(part([*IDENTITY, *BY_RIDGE, *rows]))
+    assert plain(found.summary)[0] == (
+        "To compare these encoders with each other, ridge and the score cohort serve best here: at FMR 0.1 %, 60.0 % of "
+        "comparisons of one person match on average, and 30.0 % from a to b, the least."
+    )
+    table = rows_of(found, "pairwise-thresholds")
+    assert [row[:2] for row in table] == [
+        ["a", "b"],
+        ["a", "c"],
+        ["b", "a"],
+        ["b", "c"],
+        ["c", "a"],
+        ["c", "b"],
+    ]
+    numbers = [[cell.mean for cell in row[2:]] for row in table]
+    expected = [[0.15 + value / 10, 0.001, value + 0.1] for value in RIDGE.values()]
+    np.testing.assert_allclose(numbers, expected)
+
+
 def test_a_pair_without_a_number_is_said_so_with_its_reason_and_never_counts_as_zero():
     why = "the source is singular"
     found = section(part([*IDENTITY, *BY_RIDGE[1:], rank1("ab", "ridge", NAN, reason=why)]))

@@ -12,12 +12,14 @@ from jaxalign.report.labels import count, listed, percent, percent_cell, shown
 from jaxalign.report.part import CONTROL_WORDS, CONTROLS, OWN, RELATIVE, Part, chosen_per_pair
 from jaxalign.report.result_table import COSINE, Cell, Measure, Point, ResultTable, Row, Setting
 from jaxalign.report.sections import aggregates
+from jaxalign.report.sections.advice import advice, thresholds
 from jaxalign.report.sections.aggregates import BASELINES, best_of, best_setting, means_of
 from jaxalign.report.sections.blocks import Block, Folded, Section, Together
 from jaxalign.report.sections.sweeps import MOST_LINES, cmc, det
 from jaxalign.report.tables import Column, Table
 
 PUBLISHED = ("orthogonal", "linear", "ridge")  # maps of arXiv 2604.07282
+FEW_PAIRS = 12  # whose thresholds are shown without unfolding
 MOST_VIEWS_OPEN, MOST_VIEWS = 2, 6  # before and after: without unfolding, and at all
 
 
@@ -26,7 +28,10 @@ def pairwise(part: Part, order: Sequence[str]) -> Section:
     table = part.table(part.methods(), order)
     leading = aggregates.leading_measures(table)
     name, measures = part.name, aggregates.main_measures(table)
+    to_use = thresholds(table, name=f"{name}-thresholds")
+    few = to_use is None or len(to_use.rows) <= FEW_PAIRS
     blocks: list[Block] = [
+        *([] if to_use is None else [to_use] if few else [Folded("Thresholds of every pair", [to_use])]),
         aggregates.methods_table(table, measures, name=f"{name}-methods", title="Methods"),
         *(each for measure in leading for each in aggregates.differences_table(part, measure)),
         *_heat_maps(part, table, leading, bool(order)),
@@ -38,7 +43,7 @@ def pairwise(part: Part, order: Sequence[str]) -> Section:
     if part.fits:
         blocks.append(aggregates.fits_table(part.fits, name=f"{name}-fits"))
     blocks += aggregates.every_pair(part, table, leading)
-    summary = _summary(part, table, leading) + _own_sentences(part, table, leading[0])
+    summary = [*advice(table), *_summary(part, table, leading), *_own_sentences(part, table, leading[0])]
     title = f"Pairs of encoders: {part.dataset_words}"
     return Section(name, title, summary + aggregates.failures(table), blocks)
 

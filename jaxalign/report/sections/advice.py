@@ -1,0 +1,102 @@
+"""What a practitioner reads first: which map and score serve these encoders, and the thresholds to use."""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from jaxalign.report.labels import percent, percent_cell, shown
+from jaxalign.report.result_table import COSINE, Cell, Measure, ResultTable, Row
+from jaxalign.report.sections.aggregates import best_setting, means_of
+from jaxalign.report.tables import Column, Table
+
+PREFIX = "tmr@fmr="
+USUAL_FMR = 1e-3  # of access control
+
+
+def operating_measure(table: ResultTable) -> Measure | None:
+    """The true match rate at the FMR nearest to the usual one that some setting has a mean for; None without any."""
+    known = [
+        measure
+        for measure in table.measures
+        if measure.name.startswith(PREFIX)
+        and any(not math.isnan(cell.mean) for cell in means_of(table, measure).values())
+    ]
+    return min(known, key=lambda measure: abs(math.log(_fmr(measure) / USUAL_FMR)), default=None)
+
+
+def advice(table: ResultTable) -> list[str]:
+    """A sentence with the best map and score at the operating point, and what they reach."""
+    measure = operating_measure(table)
+    best = None if measure is None else best_setting(table, measure)
+    if measure is None or best is None:
+        return []
+    setting, cell = best
+    score = "the cosine" if setting.score == COSINE else f"the score {setting.score}"
+    means = {
+        pair: _mean(rows) for pair, rows in table.rows_of(setting, measure).items() if pair[0] != pair[1]
+    }
+    least = min(means, key=lambda pair: means[pair])
+    words = f"To compare these encoders with each other, {setting.fit} and {score} serve best here: at FMR "
+    words += f"{percent(_fmr(measure))}, {percent_cell(cell)} of comparisons of one person match"
+    if len(means) > 1:
+        words += (
+            f" on average, and {percent(means[least])} from {shown(least[0])} to {shown(least[1])}, the least"
+        )
+    return [words + "."]
+
+
+def thresholds(table: ResultTable, *, name: str) -> Table | None:
+    """A line for each ordered pair under the best map and score: the threshold to use, and what to expect of it."""
+    measure = operating_measure(table)
+    best = None if measure is None else best_setting(table, measure)
+    if measure is None or best is None:
+        return None
+    setting = best[0]
+    found = table.rows_of(setting, measure)
+    lines = []
+    for source in table.sources:
+        for target in table.targets:
+            rows = found.get((source, target), [])
+            if source != target and rows:
+                cell = table.cell(setting, measure, source, target)
+                lines.append(
+                    [
+                        shown(source),
+                        shown(target),
+                        _number(rows, "threshold"),
+                        _number(rows, "achieved"),
+                        cell,
+                    ]
+                )
+    columns = [
+        Column("source"),
+        Column("target"),
+        Column("threshold", "number", 4),
+        Column("achieved FMR", "percent", 3),
+        Column.of(measure, bold=False),
+    ]
+    seeds = ", mean over seeds" if len(table.seeds) > 1 else ""
+    caption = (
+        f"{setting}: two photographs match where their score reaches the threshold{seeds}, the smallest whose FMR on "
+        f"these test people does not exceed {percent(_fmr(measure))}. The map and the score were chosen on the same "
+        "people, and other people, photographs and cameras have other error rates: check a threshold on your own."
+    )
+    return Table(name, "Thresholds", caption, columns, lines)
+
+
+def _fmr(measure: Measure) -> float:
+    return float(measure.name.removeprefix(PREFIX))
+
+
+def _mean(rows: Sequence[Row]) -> float:
+    return statistics.fmean(row.value for row in rows)
+
+
+def _number(rows: Sequence[Row], name: str) -> Cell:
+    """The mean over seeds of a field; without a number where a seed has none."""
+    values = [getattr(row, name) for row in rows]
+    known = all(value is not None and math.isfinite(value) for value in values)
+    return Cell(
+        statistics.fmean(values) if known else math.nan,
+        reason=next((row.reason for row in rows if row.reason), ""),
+    )
