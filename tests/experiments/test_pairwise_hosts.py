@@ -16,7 +16,7 @@ from experiments import pairwise
 from experiments.run.units import Units
 
 SEED = 42
-RUN = (f"--seeds={SEED}", "--methods=identity,orthogonal,ridge", "--controls=own,shuffled")
+RUN = (f"--seeds={SEED}", "--methods=identity,orthogonal,ridge", "--controls=own,shuffled", "--scores=cosine")
 RUN += ("--fmr=0.1", "--rank_k=1", "--heatmaps=none")
 TAMPERED = 0.123456
 SCRIPT = TESTS / "experiments/run_pairwise.py"

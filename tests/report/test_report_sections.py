@@ -94,8 +94,8 @@ def test_the_page_opens_with_the_map_the_score_and_the_thresholds_to_use():
             rows += [other(pair, "tmr@fmr=1e-05", NAN, score=score, reason="too few")]
     found = section(part([*IDENTITY, *BY_RIDGE, *rows]))
     assert plain(found.summary)[0] == (
-        "To compare these encoders with each other, ridge and the score cohort serve best here: at FMR 0.1 %, 60.0 % of "
-        "comparisons of one person match on average, and 30.0 % from a to b, the least."
+        "To compare these encoders with each other, ridge and the score cohort serve best here: at FMR 0.1 %, 60.0 % "
+        "of comparisons of one person match on average, and 30.0 % from a to b, the least."
     )
     table = rows_of(found, "pairwise-thresholds")
     assert [row[:2] for row in table] == [
