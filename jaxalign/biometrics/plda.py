@@ -13,23 +13,24 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows, unit_rows
 
 SHRINKAGE = 0.6
+SMALLEST_SHARE = 1e-8  # of the variance that lies within people, below which ratios have no digits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TwoCovariance:
     """How unit rows of people vary: x = μ + u + e, u ~ N(0, B) for each person and e ~ N(0, W) for each photograph.
 
-    Coordinates z are chosen in which W is the identity and B is diagonal, b. With t = b + 1, the log-likelihood ratio
-    of "one person" to "two people" is
+    In coordinates in which W is the identity and B is diagonal, b, the log-likelihood ratio of "one person" to "two
+    people" is
 
-      Σ [bxy / (t² − b²) + ½ (1/t − t / (t² − b²)) (x² + y²) − ½ log(1 − b²/t²)]
+      Σ [b / (2b + 1) (xy − ½ b / (b + 1) (x² + y²)) + log(b + 1) − ½ log(2b + 1)],
 
-    so that, with coordinates scaled by √(b / (t² − b²)), it is an inner product and a number of each row.
+    with coordinates z scaled by √(b / (2b + 1)) an inner product and a number of each row.
 
     Attributes:
       means: μ of the probes' and of the gallery's side, shape [2, d].
       directions: unit rows less their mean times this are the scaled coordinates, shape [d, d].
-      bend: b / 2t of each coordinate, shape [d]; a row loses Σ bend z².
+      bend: ½ b / (b + 1) of each coordinate, shape [d]; a row loses Σ bend z².
       constant: the logarithms of all coordinates, which every ratio has.
 
     Reference: Brümmer and de Villiers, "The speaker partitioning problem", Odyssey 2010.
@@ -56,20 +57,20 @@ class TwoCovariance:
           UserError: fewer than two people, or rows of a person that do not differ or are not finite.
         """
         people, person = np.unique(identities, return_inverse=True)
-        width, total, means = source.width, 0.0, []
-        sums = np.zeros((len(people), width))
-        for side in (source, target):
-            rows = unit_rows(np.asarray(side))
-            means.append(rows.mean(axis=0))
-            rows -= means[-1]
-            total = total + rows.T @ rows
-            np.add.at(sums, person, rows)
-        counts = 2.0 * np.bincount(person)
-        centres = sums / counts[:, None]
-        within = (total - sums.T @ centres) / (counts.sum() - len(people))
-        live = np.diagonal(total) > 0
+        width, sides = source.width, [unit_rows(np.asarray(side)) for side in (source, target)]
+        means = np.stack([rows.mean(axis=0) for rows in sides])
+        centres, within = np.zeros((len(people), width)), np.zeros((width, width))
+        for rows, mean in zip(sides, means):
+            rows -= mean
+            np.add.at(centres, person, rows)
+        centres /= 2 * np.bincount(person)[:, None]
+        total = sum(float(np.sum(rows * rows)) for rows in sides)
+        live = np.any([rows.any(axis=0) for rows in sides], axis=0)
+        for rows in sides:
+            rows -= centres[person]
+            within += rows.T @ rows / (2 * len(person) - len(people))
         variance = np.trace(within) / max(live.sum(), 1)
-        if len(people) < 2 or not variance > 0:
+        if len(people) < 2 or not np.trace(within) * len(person) > SMALLEST_SHARE * total:
             raise UserError(
                 f"plda: expected rows of two people or more that differ within a person, got {len(identities):,} "
                 f"rows of {len(people):,} people, whose variance within a person is {variance:g}"
@@ -79,11 +80,11 @@ class TwoCovariance:
         spread = centres[:, live] @ whitening.T
         b, rotation = np.linalg.eigh(spread.T @ spread / len(people))
         b = np.maximum(b, 0)
-        t = b + 1
         directions, bend = np.zeros((width, width)), np.zeros(width)
-        directions[np.ix_(live, live)] = whitening.T @ rotation * np.sqrt(b / (t * t - b * b))
-        bend[live] = b / (2 * t)
-        return cls(np.stack(means), directions, bend, float(-np.log1p(-((b / t) ** 2)).sum() / 2))
+        directions[np.ix_(live, live)] = whitening.T @ rotation * np.sqrt(b / (2 * b + 1))
+        bend[live] = b / (b + 1) / 2
+        constant = np.log1p(b).sum() - np.log1p(2 * b).sum() / 2
+        return cls(means, directions, bend, float(constant))
 
     def prepare(self, side: Side) -> Side:
         """The side in scaled coordinates, with their lengths and the numbers of the rows; every row is read once."""

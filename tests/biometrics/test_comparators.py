@@ -143,6 +143,7 @@ def test_log_likelihood_ratios_need_no_more_rows_than_dimensions_and_ignore_colu
 def test_refusals():
     (source, target), (probes, gallery) = sides(PEOPLE, 1), sides(TESTED, 2)
     cohort = Cohort.of(source, target, PEOPLE)
+    alike = source[PEOPLE] + 1e-6 * target  # of one person
     for named, wrong in (
         ("top", lambda: comparator("cohort", cohort, top=31)),
         ("top", lambda: comparator("cohort", cohort, top=0)),
@@ -161,6 +162,8 @@ def test_refusals():
             "differ",
             lambda: comparator("plda", Cohort.of(np.ones((4, 3)), np.ones((4, 3)), PEOPLE[:4]), top=1),
         ),
+        ("differ", lambda: comparator("plda", Cohort.of(alike, alike, PEOPLE))),
+        ("nan", lambda: comparator("plda", Cohort.of(np.nan * source, target, PEOPLE))),
     ):
         with pytest.raises(UserError, match=named):
             wrong()
