@@ -6,7 +6,7 @@ rate of people whom the maps were not fitted on. One choice for all pairs togeth
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from jax.typing import ArrayLike
 from jaxalign.align.all_pairs import PairwiseMaps
 from jaxalign.align.fit import fit_pairs
 from jaxalign.align.methods import SOLVERS
-from jaxalign.align.solvers import Pair
-from jaxalign.biometrics import EvaluationPlan, verify
+from jaxalign.align.solvers import Fit, Pair
+from jaxalign.biometrics import Cohort, Comparator, EvaluationPlan, comparator, verify
+from jaxalign.biometrics.comparators import rule_options
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import identity_folds, limit_per_person
 from jaxalign.moments.moments import FoldMoments
@@ -56,6 +57,7 @@ def tune(
     candidates: Sequence[Mapping[str, Any]] | None = None,
     fixed: Mapping[str, Any] | None = None,
     pairs: Sequence[Pair] | None = None,
+    score: str = "cosine",
     fmr: float = 1e-4,
     folds: int = 3,
     folds_compared: int | None = None,
@@ -69,9 +71,10 @@ def tune(
       embeddings: of the training people only: per encoder an array [n, d].
       identities: of the rows, shape [n].
       method: a method of ``fit_pairs``; ``CANDIDATES`` has the default candidates of some.
-      candidates: options of that method to compare.
+      candidates: options of that method, and of the score such as ``top``, to compare.
       fixed: options that all candidates share, such as ``{"rank": 96}``.
       pairs: the ordered pairs to average over; all by default.
+      score: what rows are compared by; its cohort are the people that a map is fitted on.
       fmr: the operating point.
       folds: of people.
       folds_compared: how many of them candidates are compared on, where a fit takes long; all by default.
@@ -97,13 +100,29 @@ def tune(
         train, test = ({name: array[part] for name, array in arrays.items()} for part in (others, rows))
         common = {"identities": labels[others], "moments": FoldMoments.of(train), "pairs": pairs}
         plan = EvaluationPlan.of(labels[rows], images=None if images is None else np.asarray(images)[rows])
-        maps = (fit_pairs(train, method, **common, **options) for options in compared)
-        scores.append([_mean_tmr(each, test, plan, fmr) for each in maps])
-    tmr = np.mean(scores, axis=0)
+        for options in compared:
+            of_score = {name: value for name, value in options.items() if name in rule_options(score)}
+            of_method = {name: value for name, value in options.items() if name not in of_score}
+            maps = fit_pairs(train, method, **common, **of_method)
+
+            def scorer(
+                fit: Fit, pair: Pair, train: Any = train, people: Any = labels[others], of: Any = of_score
+            ):
+                sides = fit.source(train[pair[0]]), fit.target(train[pair[1]])
+                return comparator(score, None if score == "cosine" else Cohort.of(*sides, people), **of)
+
+            scores.append(_mean_tmr(maps, test, plan, fmr, scorer))
+    tmr = np.mean(np.reshape(scores, (-1, len(compared))), axis=0)
     return Tuned(dict(compared[int(np.argmax(tmr))]), compared, tuple(tmr.tolist()), fmr)
 
 
-def _mean_tmr(maps: PairwiseMaps, test: Mapping[str, np.ndarray], plan: EvaluationPlan, fmr: float) -> float:
+def _mean_tmr(
+    maps: PairwiseMaps,
+    test: Mapping[str, np.ndarray],
+    plan: EvaluationPlan,
+    fmr: float,
+    scorer: Callable[[Fit, Pair], Comparator | None],
+) -> float:
     rates = []
     done: set[Pair] = set()
     for (source, target), fit in maps.items():
@@ -111,7 +130,8 @@ def _mean_tmr(maps: PairwiseMaps, test: Mapping[str, np.ndarray], plan: Evaluati
             continue  # the mirror image: the same scores, transposed
         done.add((source, target))
         sides = fit.source(test[source]), fit.target(test[target])
-        result = verify(*sides, plan, fmr=(fmr,), zero_rows="keep")
+        score = scorer(fit, (source, target))
+        result = verify(*sides, plan, fmr=(fmr,), zero_rows="keep", score=score)
         if not result.supported[fmr]:
             raise UserError(
                 f"choosing settings at a false match rate of {fmr:g} needs more people: a fold has "

@@ -269,6 +269,11 @@ LIKELIHOOD_RATIOS = ("plda", "plda_cohort")  # the others start from cosines
 SCORES = ("cosine", *RULES)
 
 
+def rule_options(score: str) -> list[str]:
+    """The options of a score, such as ``top``; the cosine has none."""
+    return [field.name for field in dataclasses.fields(RULES[score])] if score in RULES else []
+
+
 def comparator(score: str, cohort: Cohort | None = None, **options: Any) -> Comparator | None:
     """What computes a score of ``SCORES``; None for the cosine, which needs nothing.
 
@@ -286,7 +291,7 @@ def comparator(score: str, cohort: Cohort | None = None, **options: Any) -> Comp
         return None
     if cohort is None:
         raise UserError(f"score {score!r} needs a cohort of people who are not tested")
-    known = [field.name for field in dataclasses.fields(RULES[score])]
+    known = rule_options(score)
     for name in options:
         if name not in known:
             raise UserError(f"score {score!r} has no option {name!r}; it has {', '.join(known)}")

@@ -30,6 +30,15 @@ def test_what_fails_on_people_held_out_is_not_chosen(method):
     assert tuned.tmr[1] > tuned.tmr[0] + 0.1
 
 
+def test_settings_are_chosen_under_a_score_and_so_are_those_of_the_score():
+    def tmr(score, *candidates):
+        return tuning.tune(ROWS, IDENTITIES, "orthogonal", candidates=candidates, score=score, fmr=0.01).tmr
+
+    by_cohort = tmr("cohort", {"top": 5}, {"top": 60})
+    assert by_cohort[0] == tmr("snorm", {"top": 5, "shift": 0.5, "power": 0.0})[0]
+    assert len({*by_cohort, *tmr("cosine", {})}) == 3
+
+
 def test_copies_of_an_image_choose_nothing():
     """Noise, each row twice: only copies are found again."""
     rows = {"a": np.repeat(RANDOM.normal(size=(2 * PEOPLE, 8)).astype(np.float32), 2, axis=0)}
