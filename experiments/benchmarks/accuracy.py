@@ -93,9 +93,9 @@ def chosen(
         f"{method}, {score}: TMR of held-out training people, in % ({time.perf_counter() - started:.0f} s)",
         flush=True,
     )
-    for options, tmr in zip(tuned.candidates, tuned.tmr):
-        mark = "  chosen" if options == tuned.settings else ""
-        named = ", ".join(f"{name} {value}" for name, value in options.items())
+    for candidate, tmr in zip(tuned.candidates, tuned.tmr):
+        mark = "  chosen" if candidate == tuned.settings else ""
+        named = ", ".join(f"{name} {value}" for name, value in candidate.items())
         print(f"  {100 * tmr:6.2f}  {named}{mark}", flush=True)
     return dict(tuned.settings)
 

@@ -231,7 +231,8 @@ class Measuring:
         numbers = []
         for same in zip(*(result.measures() for result in results)):
             means = np.mean([number[2:5] for number in same], axis=0).tolist()
-            numbers.append(MeasuredValue(*same[0][:2], *means, sum(number.comparisons for number in same)))
+            probes_of_all = sum(number.comparisons or 0 for number in same)
+            numbers.append(MeasuredValue._make((*same[0][:2], *means, probes_of_all)))
         if self.resampling is None:
             return numbers, {}
         drawn = [result.resampled(self.resampling.weights) for result in results]

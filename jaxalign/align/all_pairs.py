@@ -256,15 +256,12 @@ def _checked(directory: pathlib.Path, entry: Mapping[str, Any], which: str) -> p
 def _load_cohort(directory: pathlib.Path, entry: Mapping[str, Any]) -> Cohort:
     path = _checked(directory, entry, "cohort")
     tensors, texts = read_map(path, COHORT)
-    digests = texts.get("digests")
-    right = isinstance(digests, list) and all(isinstance(digest, str) for digest in digests)
-    if not right or {name: array.shape[:-1] for name, array in tensors.items()} != {
-        "source": (len(digests),),
-        "target": (len(digests),),
-    }:
+    digests = np.array(texts.get("digests"))
+    shapes = {name: array.shape[:-1] for name, array in tensors.items()}
+    if digests.dtype.kind != "U" or shapes != {"source": digests.shape, "target": digests.shape}:
         raise UserError(f"{path} is no saved cohort: parts are missing or unknown")
     source, target = (tensors[name].astype(np.float32) for name in ("source", "target"))
-    return Cohort(source, target, np.array(digests))
+    return Cohort(source, target, digests)
 
 
 def _load_fit(directory: pathlib.Path, entry: Mapping[str, Any]) -> Fit:

@@ -69,7 +69,8 @@ class Cohort:
         same_width(left, right)
         found = [pooled(rows, identities) for rows in (left, right)]  # pyright: ignore[reportArgumentType]
         source, target = (unit_rows(rows).astype(rows.dtype) for rows, _ in found)
-        return cls(source, target, _digests(found[0][1]), (left, right, labels("identities", identities)[0]))
+        people = labels("identities", np.asarray(identities))[0]
+        return cls(source, target, _digests(found[0][1]), (left, right, people))
 
     @functools.cached_property
     def ratios(self) -> TwoCovariance:
@@ -220,7 +221,7 @@ class Comparator:
     def of_pairs(self, probes: np.ndarray, gallery: np.ndarray) -> np.ndarray:
         """The score of each probe with the gallery row beside it, both of shape [n, d]; float64, shape [n]."""
         both = self.vectors(probes, "probes"), self.vectors(gallery, "gallery")
-        return np.sum(both[0] * both[1], axis=1, dtype=np.float64)
+        return np.einsum("nd,nd->n", *both, dtype=np.float64)
 
     def vectors(self, rows: ArrayLike | LazyRows, side: str) -> np.ndarray:
         """Rows whose inner products are the scores, for a vector index.

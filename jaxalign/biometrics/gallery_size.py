@@ -4,7 +4,7 @@ import dataclasses
 from typing import NamedTuple, Self
 
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from jaxalign.biometrics.open_set import OpenSet
 from jaxalign.core.checks import is_whole

@@ -236,13 +236,11 @@ def open_set(
             raise UserError(
                 f"probes: none of {plan.probes:,} is of a person who is {kind}; some of either kind are needed"
             )
-    left, right = (
-        inputs.checked(probes, "probes", plan.probes),
-        inputs.checked(gallery, "gallery", plan.gallery),
-    )
-    inputs.same_width(left, right)
-    sides = inputs.sides(left, right, zero_rows)
-    search = Search(*(sides if score is None else map(score.prepare, sides)), plan, candidates)
+    rows = inputs.checked(probes, "probes", plan.probes), inputs.checked(gallery, "gallery", plan.gallery)
+    inputs.same_width(*rows)
+    sides = inputs.sides(*rows, zero_rows)
+    left, right = sides if score is None else map(score.prepare, sides)
+    search = Search(left, right, plan, candidates)
     mate, others = search.best()
     mated, non_mated = np.flatnonzero(has_mate), np.flatnonzero(~has_mate)
     strangers = others[non_mated]
@@ -257,7 +255,7 @@ def open_set(
         ]
         numbers = [point.threshold, point.achieved, *missed, above[:, k].mean()]
         numbers = [float(number) if point.supported else np.nan for number in numbers]
-        points.append(OpenSetPoint(point.fmr, *numbers, point.false_matches, point.supported))
+        points.append(OpenSetPoint._make((point.fmr, *numbers, point.false_matches, point.supported)))
     return OpenSet(tuple(points), mated, non_mated, mate[mated], others[mated], strangers, above, plan)
 
 

@@ -145,7 +145,7 @@ def _template_sums(rows: LazyRows, template_of: np.ndarray) -> np.ndarray:
 
 def cosines_of_pairs(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """The cosine of each row with the row beside it, float64, shape [n]."""
-    return np.sum(_unit(left) * _unit(right), axis=1, dtype=np.float64)
+    return np.einsum("nd,nd->n", _unit(left), _unit(right), dtype=np.float64)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

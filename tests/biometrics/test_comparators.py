@@ -7,11 +7,18 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from jaxalign import UserError, biometrics
-from jaxalign.biometrics import Cohort, EvaluationPlan, comparator
+from jaxalign.biometrics import Cohort, Comparator, EvaluationPlan
+from jaxalign.biometrics.pair_lists import PairList
 
 TOP, WIDTH = 5, 12
 PEOPLE = np.repeat(np.arange(30), 3)  # of the cohort
 TESTED = 100 + np.repeat(np.arange(25), 4)
+
+
+def comparator(score, cohort=None, **options) -> Comparator:
+    found = biometrics.comparator(score, cohort, **options)
+    assert found is not None
+    return found
 
 
 def sides(people, seed):
@@ -43,7 +50,8 @@ def log_ratios(source, target, people):
     def ratios(x, y):
         x, y = unit(x) - means[0], unit(y) - means[1]
         pairs = np.concatenate([np.repeat(x, len(y), axis=0), np.tile(y, (len(x), 1))], axis=1)
-        joint = multivariate_normal(np.zeros(2 * WIDTH), one).logpdf(pairs).reshape(len(x), len(y))
+        joint = multivariate_normal(np.zeros(2 * WIDTH), one).logpdf(pairs)  # pyright: ignore[reportArgumentType]
+        joint = np.reshape(joint, (len(x), len(y)))
         return joint - each(x).reshape(-1, 1) - each(y)
 
     return ratios
@@ -79,6 +87,7 @@ def test_scores_are_inner_products_and_rates_are_those_of_brute_force(name, kept
     plan = EvaluationPlan.of(TESTED, kept_scores=kept_scores)
     with jax.enable_x64(True):
         result = biometrics.evaluate(probes, gallery, plan, score=score, least_false_matches=0)
+    assert result.verification
     mated, own = TESTED[:, None] == TESTED, np.arange(len(TESTED))
     genuine, impostor = brute_force.split(scores, mated, own)
     assert result.verification.auc == pytest.approx(brute_force.auc(genuine, impostor), abs=1e-4)
@@ -105,13 +114,12 @@ def test_pooled_templates_and_listed_pairs_are_scored_the_same_way():
     rank = 1 + np.sum(~mated & (scores >= best[:, None]), axis=1)
     result = biometrics.evaluate(probes, gallery, TESTED, score=score, templates="pooled")
     assert result["rank1"] == np.mean(rank == 1)
-    pairs = biometrics.pair_lists.PairList(
-        np.array([0, 5, 9]), np.array([1, 6, 40]), np.array([True, True, False])
-    )
+    pairs = PairList(np.array([0, 5, 9]), np.array([1, 6, 40]), np.array([True, True, False]))
     listed = biometrics.evaluate(
         probes, gallery, TESTED, score=score, pairs=pairs, measures=("verification",)
     )
     all_scores = expected_scores("cohort", probes, gallery, source, target, PEOPLE)
+    assert listed.pairs
     np.testing.assert_allclose(listed.pairs.scores, all_scores[[0, 5, 9], [1, 6, 40]], atol=1e-6)
 
 

@@ -185,7 +185,7 @@ def test_growth_with_the_gallery():
 @pytest.mark.parametrize("shape", [0.0, -0.25, 0.2])
 def test_the_pareto_tail_is_found_and_extrapolated(shape):
     random = np.random.default_rng(2)
-    scores = scipy.stats.genpareto.rvs(shape, size=200_000, random_state=random)
+    scores = np.asarray(scipy.stats.genpareto.rvs(shape, size=200_000, random_state=random))
     start = np.quantile(scores, 0.9)
     tail = ParetoTail.of(scores, len(scores), start, 1000)
     _, _, scale = scipy.stats.genpareto.fit(scores[scores > start] - start, floc=0)
