@@ -101,7 +101,7 @@ class Fusion:
         return self.slopes
 
 
-def fused_rows(rows: Sequence[Rows], weights: ArrayLike | None = None) -> LazyRows:
+def fused_rows(rows: Sequence[Rows], weights: Sequence[float] | np.ndarray | None = None) -> LazyRows:
     """Unit rows of K encoders one behind the other, each times its weight.
 
     The cosine of probes with weights w and gallery rows without is Σ wₖ sₖ / (√K √Σ wₖ²), sₖ the cosine by encoder k:

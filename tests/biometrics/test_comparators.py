@@ -132,20 +132,18 @@ def test_half_the_mean_without_spread_is_the_cohort_score():
 
 def test_log_likelihood_ratios_need_no_more_rows_than_dimensions_and_ignore_columns_of_zeros():
     (source, target), (probes, gallery) = sides(PEOPLE[:6], 1), sides(TESTED, 2)
-    score, padded = (
-        comparator(
-            "plda",
-            Cohort.of(*(np.pad(side, ((0, 0), (0, width))) for side in (source, target)), PEOPLE[:6]),
-            top=1,
-        )
-        for width in (0, 5)
-    )
+
+    def wider(*rows):
+        return [np.pad(side, ((0, 0), (0, 5))) for side in rows]
+
+    score = comparator("plda", Cohort.of(source, target, PEOPLE[:6]), top=1)
+    source, target = wider(source, target)
+    padded = comparator("plda", Cohort.of(source, target, PEOPLE[:6]), top=1)
     found = score.of_pairs(probes, gallery)
     assert (
         np.isfinite(found).all() and found[TESTED > 0].mean() > score.of_pairs(probes, gallery[::-1]).mean()
     )
-    wide = (np.pad(side, ((0, 0), (0, 5))) for side in (probes, gallery))
-    np.testing.assert_allclose(padded.of_pairs(*wide), found, atol=1e-9)
+    np.testing.assert_allclose(padded.of_pairs(*wider(probes, gallery)), found, atol=1e-9)
 
 
 def test_refusals():
