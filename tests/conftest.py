@@ -30,3 +30,8 @@ def shared() -> pathlib.Path:
 def lfw_dev(shared: pathlib.Path) -> pathlib.Path:
     """A store of 6,114 photographs of 1,897 people under seven real networks."""
     return shared / "data" / "lfw_dev"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One worker more than cores: several tests wait for processes that they have started."""
+    return (os.cpu_count() or 1) + 1

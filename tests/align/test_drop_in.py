@@ -187,4 +187,4 @@ def test_loaded_maps_print_without_a_traceback(tmp_path) -> None:
     jaxalign.fit_pairs({"x": rows.x, "y": rows.y}, "ridge", l2=1.0).save(tmp_path)
     maps = PairwiseMaps.load(tmp_path)
     next(tmp_path.glob("*.source.safetensors")).unlink()
-    assert "cannot be read" in repr(maps)
+    assert "is missing" in repr(maps)

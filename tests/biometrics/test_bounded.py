@@ -128,4 +128,4 @@ biometrics.verify(array[:256], gallery, np.arange(256), np.arange(rows), gallery
         for _ in range(rows // len(block)):
             file.write(block.data)
     small, large = (memory.peak_megabytes(code, tmp_path / "rows", count) for count in (150_000, rows))
-    assert large - small < 120, (small, large)
+    assert large - small < 200, (small, large)  # of which 100 are pages of the file
