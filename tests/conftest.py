@@ -32,6 +32,7 @@ def lfw_dev(shared: pathlib.Path) -> pathlib.Path:
     return shared / "data" / "lfw_dev"
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One worker more than cores: several tests wait for processes that they have started."""
     return (os.cpu_count() or 1) + 1
