@@ -177,10 +177,12 @@ def measure(
 
     methods = dict.fromkeys(["mean", *job.config.protocol.methods])
     every = itertools.product(sets, methods)
-    tasks = [(members, method) for members, method in every if len(members) > 1 or method in ALONE]
+    tasks: list[tuple[Members, str]] = [
+        (members, method) for members, method in every if len(members) > 1 or method in ALONE
+    ]
     tasks += [(pair, CROSSING) for pair in run.pairs]
     for (members, method), found in zip(tasks, measuring.concurrently(compare, tasks, run.data)):
-        pair = members if method == CROSSING else (joined(members),) * 2
+        pair = (members[0], members[-1]) if method == CROSSING else (joined(members), joined(members))
         fit = space.fit(members[0], members[-1])
         run.keep(measuring.seed, method, (pair, None, fit), found)
         job.progress.step(f"{method}, {joined(members)}")

@@ -21,6 +21,7 @@ from jaxalign.analysis.curves import two_dimensions
 from jaxalign.biometrics import Cohort, Sampled, combine, mean_of
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
+from jaxalign.core.precision import double_precision, moment_dtype
 from jaxalign.core.rows import LazyRows
 from jaxalign.report import Row, Setting
 from jaxalign.report.part import OWN, PIXEL_MAPS, SHUFFLED
@@ -156,11 +157,14 @@ def control_rows(run: Aligning, measuring: Measuring, test: TestRows) -> Iterato
 
 
 def own(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Row]:
-    """Encoders against themselves."""
+    """Encoders against themselves: in float64, since the cosines of rows that share a large mean hardly differ."""
     encoders = run.encoders[run.hosts.share(len(run.encoders))]
 
     def compare(name: str) -> dict[str, Compared] | str:
-        return numbers_of(measuring, (test[name], test[name]), measuring.people_of(test, (name, name)))
+        rows, wide = test[name], moment_dtype()
+        with double_precision(wide == np.float64):
+            rows = rows.then(wide.type, dtype=wide) if isinstance(rows, LazyRows) else np.asarray(rows, wide)
+            return numbers_of(measuring, (rows, rows), measuring.people_of(test, (name, name)))
 
     for name, found in zip(encoders, measuring.concurrently(compare, encoders, run.data)):
         for score, numbers in () if isinstance(found, str) else found.items():

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from commands import read, run, succeed, value
 from planted import planted, refused_with
-from sklearn.preprocessing import normalize
 
 from experiments import ensemble
 from jaxalign import Moments, fit_shared_space
@@ -30,6 +29,10 @@ def found(tmp_path_factory):
     mapped = {name: normalize(np.asarray(space[name](side))) for name, side in test.items()}
     raw = {name: normalize(test[name] - train[name].mean(axis=0)) for name in test}
     return place / "o", people[split.test], mapped, raw
+
+
+def normalize(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def rates(scores, people):
