@@ -92,12 +92,14 @@ def test_the_page_opens_with_the_map_the_score_and_the_thresholds_to_use():
             more: Any = {"threshold": threshold + value / 10, "achieved": 0.001, "score": score}
             rows += [other(pair, "tmr@fmr=0.001", value + gain, **more)]
             rows += [other(pair, "tmr@fmr=1e-05", NAN, score=score, reason="too few")]
+        rows.insert(0, other("da", "tmr@fmr=0.001", NAN, score=score, reason="singular"))  # is no least pair
     found = section(part([*IDENTITY, *BY_RIDGE, *rows]))
     assert plain(found.summary)[0] == (
-        "To compare these encoders with each other, ridge and the score cohort serve best here: at FMR 0.1 %, 60.0 % "
-        "of comparisons of one person match on average, and 30.0 % from a to b, the least."
+        "To compare these encoders with each other, ridge and the score cohort did best on these test people: at FMR "
+        "0.1 %, 60.0 % of comparisons of one person match on average, and 30.0 % from a to b, the least."
     )
-    table = rows_of(found, "pairwise-thresholds")
+    *table, failed = rows_of(found, "pairwise-thresholds")
+    assert failed[:2] == ["d", "a"] and failed[2].reason == "singular"
     assert [row[:2] for row in table] == [
         ["a", "b"],
         ["a", "c"],

@@ -33,11 +33,13 @@ def advice(table: ResultTable) -> list[str]:
     setting, cell = best
     score = "the cosine" if setting.score == COSINE else f"the score {setting.score}"
     means = {
-        pair: _mean(rows) for pair, rows in table.rows_of(setting, measure).items() if pair[0] != pair[1]
+        pair: statistics.fmean(row.value for row in rows)
+        for pair, rows in table.rows_of(setting, measure).items()
+        if pair[0] != pair[1] and pair not in table.left_out
     }
     least = min(means, key=lambda pair: means[pair])
-    words = f"To compare these encoders with each other, {setting.fit} and {score} serve best here: at FMR "
-    words += f"{percent(_fmr(measure))}, {percent_cell(cell)} of comparisons of one person match"
+    words = f"To compare these encoders with each other, {setting.fit} and {score} did best on these test people: "
+    words += f"at FMR {percent(_fmr(measure))}, {percent_cell(cell)} of comparisons of one person match"
     if len(means) > 1:
         words += (
             f" on average, and {percent(means[least])} from {shown(least[0])} to {shown(least[1])}, the least"
@@ -86,10 +88,6 @@ def thresholds(table: ResultTable, *, name: str) -> Table | None:
 
 def _fmr(measure: Measure) -> float:
     return float(measure.name.removeprefix(PREFIX))
-
-
-def _mean(rows: Sequence[Row]) -> float:
-    return statistics.fmean(row.value for row in rows)
 
 
 def _number(rows: Sequence[Row], name: str) -> Cell:
