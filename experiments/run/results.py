@@ -26,6 +26,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import content_checksum
 from jaxalign.data import samples
 from jaxalign.data.atomic import new_directory, write_atomically, writing
 from jaxalign.report.result_table import Row
@@ -135,12 +136,6 @@ def checksums(directory: pathlib.Path) -> dict[str, str]:
     """SHA-256 of every file of ours in a results directory but ``config.json``, by name."""
     names = sorted(OURS - {"config.json"})
     return {name: _sha256(directory / name) for name in names if (directory / name).is_file()}
-
-
-def content_checksum(content: Mapping[str, Any]) -> str:
-    """SHA-256 of the content of a ``config.json`` but its own checksum, however it is laid out."""
-    own = {name: value for name, value in content.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def require_unaltered(path: pathlib.Path, content: Mapping[str, Any]) -> None:

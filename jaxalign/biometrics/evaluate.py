@@ -33,8 +33,9 @@ GALLERY_BYTES = 1 << 29  # of gallery rows at once on a device that does not say
 class MeasuredValue(NamedTuple):
     """One number of an evaluation, as it stands in a table of results.
 
-    ``own_photograph`` is 'included' or 'excluded' for identification and empty for verification; ``threshold`` and
-    ``achieved`` are None where they do not apply. An operating point without support has the value NaN.
+    ``own_photograph`` is 'included', 'excluded' or 'absent' for identification (see ``Evaluation``) and empty for
+    verification; ``threshold`` and ``achieved`` are None where they do not apply. An operating point without support
+    has the value NaN.
     """
 
     own_photograph: str
@@ -53,8 +54,9 @@ class Evaluation:
     as ``result["rank1", "included"]``.
 
     Attributes:
-      identification: by whether the same image counts as a mate, "included" (only where the gallery has the same
-        image as some probe) and "excluded"; without those that were not asked for.
+      identification: by whether the same image counts as a mate, "included" (only where a probe's own image is among
+        its mates) and "excluded", without those that were not asked for; or "absent" alone, where the gallery has the
+        image of no probe, so that there is nothing to exclude.
       verification: over all comparisons; None where not asked for.
       pairs: over a list of pairs; None where none was given.
       plan: who is who.
@@ -157,10 +159,11 @@ def evaluate(
     """Compares every probe with every gallery row and measures recognition.
 
     The score is the cosine s_ij = ⟨p_i, g_j⟩ / (‖p_i‖ ‖g_j‖), or one that a cohort corrects, in float32 (float64 where
-    both inputs are float64 and the caller has enabled it). Ranks, thresholds, achieved rates and operating points are
-    exact counts on these scores; a tie counts against recognition. Small sets are sorted. For large sets no matrix of
-    all scores is formed: scores are computed twice, and of memory-mapped arrays and ``LazyRows`` a few thousand probes
-    and ``gallery_rows`` are read at a time.
+    both inputs are float64 and the caller has enabled it, or where the rows are so nearly parallel that float32 could
+    not order their cosines; a ``UserNote`` warns on a TPU, which has no float64). Ranks, thresholds, achieved rates and
+    operating points are exact counts on these scores; a tie counts against recognition. Small sets are sorted. For
+    large sets no matrix of all scores is formed: scores are computed twice, and of memory-mapped arrays and
+    ``LazyRows`` a few thousand probes and ``gallery_rows`` are read at a time.
 
     Args:
       probes, gallery: embeddings in one space, shapes [n, d] and [m, d], in memory, memory-mapped or ``LazyRows``.
@@ -179,7 +182,8 @@ def evaluate(
       fmr: false match rates of the operating points.
       ranks, cmc: the ranks k, and the length of the CMC.
       measures: "identification", "verification" or both.
-      own_photograph: identification with the same image "included", "excluded" or both.
+      own_photograph: identification with the same image "included", "excluded" or both; either gives "absent" where
+        the gallery has the image of no probe.
       templates: the gallery: "all" rows, the "first" row of each person, or one "pooled" template for each person.
         ``own`` numbers the rows of ``gallery``, as always. Where the same image is excluded, a probe whose image is in
         a pooled template is compared with the template of the person's other images.
@@ -203,19 +207,20 @@ def evaluate(
         tested = (probe_identities, gallery_identities)
         score.cohort.require_others(*(side for side in tested if side is not None))
     rates, most = check_rates(fmr, least_false_matches), checks.positive(gallery_rows, "gallery_rows")
-    searched = Gallery.of(gallery, probe_identities, gallery_identities, own, templates, images)
-    left = inputs.checked(probes, "probes", searched.plan.probes)
-    inputs.same_width(left, searched.rows)
-    listed = None if pairs is None else checked_pairs(pairs, searched.plan.probes, len(searched.images))
-    most = most or _gallery_rows(searched.rows)
-    how: dict[str, Any] = {"zero_rows": zero_rows, "devices": devices, "gallery_rows": most}
-    how |= {"measures": measures, "fmr": rates, "least_false_matches": least_false_matches}
-    of_pairs = cosines_of_pairs if score is None else score.of_pairs
-    how |= {"left_out": searched.leave_one_out_scores(left, of_pairs), "comparator": score}
-    scorer = Scorer(left, searched.rows, searched.plan, **how)
-    what = f"scores of {searched.plan.gallery:,} gallery rows of width {left.width:,}"
-    with explained_memory_error(what, most, "gallery_rows"):
-        return _evaluated(scorer, searched, listed, people_weights, own_photograph, ranks=ranks, cmc=cmc)
+    with inputs.orderable(probes, gallery) as (probes, gallery):
+        searched = Gallery.of(gallery, probe_identities, gallery_identities, own, templates, images)
+        left = inputs.checked(probes, "probes", searched.plan.probes)
+        inputs.same_width(left, searched.rows)
+        listed = None if pairs is None else checked_pairs(pairs, searched.plan.probes, len(searched.images))
+        most = most or _gallery_rows(searched.rows)
+        how: dict[str, Any] = {"zero_rows": zero_rows, "devices": devices, "gallery_rows": most}
+        how |= {"measures": measures, "fmr": rates, "least_false_matches": least_false_matches}
+        of_pairs = cosines_of_pairs if score is None else score.of_pairs
+        how |= {"left_out": searched.leave_one_out_scores(left, of_pairs), "comparator": score}
+        scorer = Scorer(left, searched.rows, searched.plan, **how)
+        what = f"scores of {searched.plan.gallery:,} gallery rows of width {left.width:,}"
+        with explained_memory_error(what, most, "gallery_rows"):
+            return _evaluated(scorer, searched, listed, people_weights, own_photograph, ranks=ranks, cmc=cmc)
 
 
 def _evaluated(
@@ -246,10 +251,12 @@ def _evaluated(
             images, at_hand = scorer.placed(dataclasses.replace(images, rows=searched.images)), None
         scores = scores_of_pairs(scorer.probes, images, pairs, at_hand)
         over_pairs = rates_of_pairs(scores, pairs, scorer.fmr, scorer.least_false_matches)
-    ranked = {}
-    if scorer.ranked and "included" in own_photograph and plan.genuine_own.any():
+    ranked, wanted = {}, own_photograph if scorer.ranked else ()
+    if wanted and (plan.own < 0).all():
+        ranked["absent"], wanted = identification(scored, own_included=False, **options), ()
+    if "included" in wanted and plan.genuine_own.any():
         ranked["included"] = identification(scored, own_included=True, **options)
-    if scorer.ranked and "excluded" in own_photograph:
+    if "excluded" in wanted:
         if scorer.left_out is None:
             ranked["excluded"] = identification(scored, own_included=False, **options)
         else:

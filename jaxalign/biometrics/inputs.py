@@ -1,7 +1,10 @@
 """Rows on their way to the device: checked, padded to one of a few sizes, and scaled to length 1."""
 
+import contextlib
 import dataclasses
 import functools
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,10 +15,15 @@ from jaxtyping import Array, Bool, Float
 
 from jaxalign.core import checks
 from jaxalign.core.devices import padded_width
-from jaxalign.core.errors import UserError
-from jaxalign.core.rows import LazyRows, in_range, prefetch
+from jaxalign.core.errors import UserError, UserNote
+from jaxalign.core.precision import double_precision, moment_dtype
+from jaxalign.core.rows import LazyRows, in_range, prefetch, unit_rows
 
 PIECE_ROWS = 8192  # of the gallery, read and normalised at once
+SAMPLED = 64  # rows of each side that tell whether all are nearly parallel
+PARALLEL = (
+    0.99  # their median cosine, above which rounding in float32 is more than 1e-4 of what cosines differ by
+)
 FURTHER = 8  # columns behind the rows for the two of a score that is not the cosine
 
 
@@ -33,6 +41,44 @@ def same_width(probes: LazyRows, gallery: LazyRows) -> None:
         raise UserError(
             f"probes and gallery must have the same width to be compared, got {probes.shape[1]} and {gallery.shape[1]}"
         )
+
+
+@contextlib.contextmanager
+def orderable(
+    probes: ArrayLike | LazyRows, gallery: ArrayLike | LazyRows
+) -> Iterator[tuple[LazyRows, LazyRows]]:
+    """Both sides as checked rows; where they are nearly parallel in float64, which the block then allows.
+
+    Cosines of rows that share a large mean lie so close to 1 that float32 makes many of them equal: at a median of
+    0.99999 the AUC of 400 rows is 3·10⁻⁴ wrong, at 0.999999 it is .90 instead of .998. On a TPU, which has no float64,
+    a ``UserNote`` says so.
+    """
+    left, right = checked(probes, "probes"), checked(gallery, "gallery")
+    if not _nearly_parallel(left, right):
+        yield left, right
+    elif moment_dtype() != np.float64:
+        warnings.warn(
+            f"probes and gallery are nearly parallel (median cosine above {PARALLEL}), and this device has no float64 "
+            "to order their cosines by: subtract their means, as fit.source and fit.target do.",
+            UserNote,
+            stacklevel=4,
+        )
+        yield left, right
+    else:
+        with double_precision():
+            yield left.then(np.float64, dtype=np.float64), right.then(np.float64, dtype=np.float64)
+
+
+def _nearly_parallel(probes: LazyRows, gallery: LazyRows) -> bool:
+    """Whether some rows of either side, evenly spread, say so; False where they cannot be compared."""
+    if not len(probes) or not len(gallery) or probes.width != gallery.width:
+        return False
+    some = (
+        rows.take(np.unique(np.linspace(0, len(rows) - 1, SAMPLED).astype(int))) for rows in (probes, gallery)
+    )
+    with np.errstate(all="ignore"):  # NaN and infinity are refused where all rows are read
+        left, right = map(unit_rows, some)
+        return bool(np.median(left @ right.T) > PARALLEL)
 
 
 @dataclasses.dataclass(frozen=True)

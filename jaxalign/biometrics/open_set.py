@@ -236,18 +236,19 @@ def open_set(
             raise UserError(
                 f"probes: none of {plan.probes:,} is of a person who is {kind}; some of either kind are needed"
             )
-    rows = inputs.checked(probes, "probes", plan.probes), inputs.checked(gallery, "gallery", plan.gallery)
-    inputs.same_width(*rows)
-    sides = inputs.sides(*rows, zero_rows)
-    left, right = sides if score is None else map(score.prepare, sides)
-    search = Search(left, right, plan, candidates)
-    mate, others = search.best()
-    mated, non_mated = np.flatnonzero(has_mate), np.flatnonzero(~has_mate)
-    strangers = others[non_mated]
-    axis = SortedScores(*(np.sort(part) for part in (mate[mated], strangers[:, 0])))
-    found = error_rates(axis, rates, least_false_positives).points
-    thresholds = np.array([point.threshold for point in found], strangers.dtype)
-    above = search.above(thresholds, others)[non_mated]
+    with inputs.orderable(probes, gallery) as (probes, gallery):
+        rows = inputs.checked(probes, "probes", plan.probes), inputs.checked(gallery, "gallery", plan.gallery)
+        inputs.same_width(*rows)
+        sides = inputs.sides(*rows, zero_rows)
+        left, right = sides if score is None else map(score.prepare, sides)
+        search = Search(left, right, plan, candidates)
+        mate, others = search.best()
+        mated, non_mated = np.flatnonzero(has_mate), np.flatnonzero(~has_mate)
+        strangers = others[non_mated]
+        axis = SortedScores(*(np.sort(part) for part in (mate[mated], strangers[:, 0])))
+        found = error_rates(axis, rates, least_false_positives).points
+        thresholds = np.array([point.threshold for point in found], strangers.dtype)
+        above = search.above(thresholds, others)[non_mated]
     points = []
     for k, point in enumerate(found):
         missed = [

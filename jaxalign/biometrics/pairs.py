@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxalign.biometrics.inputs import checked, same_width, sides
+from jaxalign.biometrics.inputs import orderable, same_width, sides
 from jaxalign.biometrics.pair_lists import PairList
 from jaxalign.biometrics.scores import scores_of_pairs
 from jaxalign.biometrics.thresholds import SortedScores, check_rates, error_rates
@@ -79,11 +79,11 @@ def verify_pairs(
     References:
       Huang et al., "Labeled Faces in the Wild", 2007, for the accuracy over ten folds.
     """
-    left, right = checked(probes, "probes"), checked(gallery, "gallery")
-    same_width(left, right)
     rates = check_rates(fmr, least_false_matches)
-    listed = checked_pairs(pairs, len(left), len(right))
-    scores = scores_of_pairs(*sides(left, right, zero_rows), listed)
+    with orderable(probes, gallery) as (left, right):
+        same_width(left, right)
+        listed = checked_pairs(pairs, len(left), len(right))
+        scores = scores_of_pairs(*sides(left, right, zero_rows), listed)
     return rates_of_pairs(scores, listed, rates, least_false_matches)
 
 

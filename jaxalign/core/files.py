@@ -1,10 +1,12 @@
 """The door that files of a user come in by: regular files only, text in UTF-8, JSON that can be written again."""
 
 import csv
+import hashlib
 import json
 import os
 import pathlib
 import stat
+from collections.abc import Mapping
 from typing import Any
 
 from jaxalign.core.errors import UserError
@@ -73,6 +75,12 @@ def parse_json(text: str | bytes, where: str) -> Any:
 def read_json(path: str | os.PathLike[str], expected: str = "a JSON file") -> Any:
     """What a JSON file says; errors as ``read_text`` and ``parse_json``."""
     return parse_json(read_text(path, expected), str(path))
+
+
+def content_checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a JSON file of ours says but its own field ``checksum``, however it is laid out."""
+    own = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def csv_lines(text: str, path: str | os.PathLike[str]) -> list[tuple[int, list[str]]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxalign.core.checks import is_whole
 from jaxalign.core.errors import UserError
-from jaxalign.core.files import read_json
+from jaxalign.core.files import content_checksum, read_json
 from jaxalign.data.atomic import write_atomically
 
 FILE = "manifest.json"
@@ -43,7 +43,10 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: pathlib.Path) -> "Manifest":
-        """Reads the manifest of a store; a ``UserError`` if it is missing, damaged, or of another format or version."""
+        """Reads the manifest of a store; a ``UserError`` if it is missing, damaged, or of another format or version.
+
+        One without a checksum of its own, such as another program may write, is taken as it is.
+        """
         path = directory / FILE
         if not directory.exists():
             raise UserError(f"there is no store at {directory}.")
@@ -64,6 +67,7 @@ class Manifest:
         content: dict[str, Any] = {"format": FORMAT, "version": VERSION, **own}
         if self.samples_sha256:
             content["samples"] = {"sha256": self.samples_sha256}
+        content["checksum"] = content_checksum(content)
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         write_atomically(directory / FILE, lambda file: file.write(text.encode()))
 
@@ -121,6 +125,11 @@ def _parse(content: Any, path: pathlib.Path) -> Manifest:
         '"sha256" of "samples" must be 64 hexadecimal digits': digest is None or _is_digest(digest),
     }
     _require(checks, path)
+    if content.get("checksum", content_checksum(content)) != content_checksum(content):
+        raise UserError(
+            f"{path} is not as it was written: its checksum differs. Restore it; if you edited it on purpose, delete its "
+            'field "checksum".'
+        )
     return Manifest(dataset, rows, {name: _entry(name, encoders[name], path) for name in encoders}, digest)  # pyright: ignore
 
 

@@ -41,8 +41,8 @@ class Row(NamedTuple):
       dataset, source, target, method: names; source and target are empty where a number is of the mean over pairs.
       rank: at most so many dimensions; None where the method has no rank or none was asked for.
       seed: of the split.
-      own_photograph: whether the gallery held the same image as the probe: "included", "excluded", or "" where the
-        question does not arise.
+      own_photograph: whether the gallery held the same image as the probe: "included", "excluded" (left out), "absent"
+        (it was never there), or "" where the question does not arise.
       measure: "rank1", "map50", "auc", "eer", "tmr@fmr=0.001", ...
       value: the number: a rate in [0, 1], or a count, a distance or a ratio; NaN where there is none, with ``reason``.
       threshold: similarity at and above which a comparison counts as a match; None where there is none.

@@ -30,6 +30,19 @@ def test_measures_by_name() -> None:
     assert (RESULT == 3) is False and (RESULT == RESULT) is True
 
 
+def test_a_gallery_without_the_probes_images_has_nothing_to_exclude() -> None:
+    first = np.arange(36) % 3 == 0
+    sides = ROWS[~first], ROWS[first], PEOPLE[~first], PEOPLE[first]
+    found = jaxalign.evaluate(*sides, fmr=[0.1])
+    assert list(found.identification) == ["absent"] and "same image absent" in repr(found)
+    for wanted in ("included", "excluded"):
+        one = jaxalign.evaluate(*sides, fmr=[0.1], own_photograph=[wanted])
+        np.testing.assert_array_equal(one.identification["absent"].rank, found.identification["absent"].rank)
+    own = np.full(24, -1)
+    own[0] = 0  # of one probe
+    assert list(jaxalign.evaluate(*sides, own=own).identification) == ["included", "excluded"]
+
+
 def test_a_frame_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = builtins.__import__
 

@@ -99,6 +99,7 @@ def test_two_bytes_are_not_taken_for_another_type(tmp_path, written, claimed):
     path = tmp_path / "toy" / "manifest.json"
     content = json.loads(path.read_text())
     content["encoders"]["a"]["dtype"] = claimed
+    del content["checksum"]
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=f"manifest.json says {claimed}"):
         EmbeddingStore.open(tmp_path / "toy")
@@ -114,6 +115,8 @@ def test_files_are_as_the_format_says(tmp_path):
     manifest = json.loads((path / "manifest.json").read_text())
     digests = {name: hashlib.sha256((path / f"{name}.npy").read_bytes()).hexdigest() for name in embeddings}
     samples = hashlib.sha256((path / "samples.parquet").read_bytes()).hexdigest()
+    own = json.dumps({key: manifest[key] for key in sorted(manifest) if key != "checksum"}, sort_keys=True)
+    assert manifest.pop("checksum") == hashlib.sha256(own.encode()).hexdigest()
     assert manifest == {
         "format": "jaxalign-store",
         "version": 1,

@@ -12,6 +12,7 @@ import pytest
 
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
+from jaxalign.data.manifest import Manifest
 
 ROWS = 9
 GOOD = np.arange(ROWS * 4, dtype=np.float32).reshape(ROWS, 4)
@@ -35,11 +36,12 @@ OBJECTS = np.full((ROWS, 4), Evil(), object)
 
 
 def edit_manifest(change):
-    """Changes the manifest's content in place, and writes it."""
+    """Changes the manifest's content in place, and writes it without a checksum, as one does who means it."""
 
     def damage(path):
         manifest = json.loads((path / "manifest.json").read_text())
         change(manifest)
+        manifest.pop("checksum", None)
         (path / "manifest.json").write_text(json.dumps(manifest))
 
     return damage
@@ -212,6 +214,28 @@ def test_rows_of_manifest_and_samples_may_agree_and_the_array_not(store):
     drop_field("samples")(store)
     with pytest.raises(UserError, match=r"npy has 9 rows, samples.parquet has 3; its .* does match\."):
         EmbeddingStore.open(store)
+
+
+def test_a_manifest_that_differs_in_one_bit_is_refused(store):
+    """Wherever the bit is: fields that nothing else checks, such as the data set's name, have the manifest's checksum."""
+    path = store / "manifest.json"
+    content, before = path.read_bytes(), Manifest.read(store)
+    for place in np.random.default_rng(0).choice(len(content), 100, replace=False):
+        flip("manifest.json", place)(store)
+        try:
+            assert (
+                Manifest.read(store) == before
+            )  # where blanks between fields or the name of the checksum differ
+        except UserError as error:
+            assert "\n" not in str(error)
+        path.write_bytes(content)
+    path.write_text(json.dumps(json.loads(content), sort_keys=True))  # laid out otherwise
+    assert Manifest.read(store) == before
+    path.write_bytes(content.replace(b'"toy"', b'"tou"'))
+    with pytest.raises(
+        UserError, match='not as it was written: its checksum differs.* delete its field "checksum"'
+    ):
+        EmbeddingStore.open(store, verify=False)
 
 
 def test_a_store_without_a_checksum_of_its_samples_opens(store):

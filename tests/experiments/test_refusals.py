@@ -313,7 +313,10 @@ def one_photograph_a_person(store):
         (alter("beta.npy", lambda rows: rows[:-100]), "beta.npy"),
         (alter("beta.npy", lambda rows: rows[:-1] + bytes([rows[-1] ^ 1])), "beta.npy"),
         (alter("manifest.json", lambda _: b"{"), "manifest.json"),
-        (alter("manifest.json", lambda text: json.dumps({**json.loads(text), "rows": 7}).encode()), "rows"),
+        (
+            alter("manifest.json", lambda text: json.dumps({**json.loads(text), "rows": 7}).encode()),
+            "differs",
+        ),
         (lambda store: (store / "gamma.npy").unlink(), "gamma.npy"),
         (drop_identities, "identity"),
         (one_photograph_a_person, "no genuine comparison"),

@@ -15,6 +15,7 @@ from experiments.run import cli, results
 from experiments.run.earlier import read_tree
 from experiments.run.results import read_parquet
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import content_checksum
 
 ENCODERS = ("a", "b", "c")
 
@@ -39,7 +40,7 @@ def seal(folder):
     """Makes the checksums right, so that what a test damaged gets past them."""
     file = folder / "config.json"
     content = {**json.loads(file.read_text()), "files": results.checksums(folder)}
-    file.write_text(json.dumps({**content, "checksum": results.content_checksum(content)}))
+    file.write_text(json.dumps({**content, "checksum": content_checksum(content)}))
 
 
 def test_parts_of_an_older_study_are_left_out(study):
