@@ -258,7 +258,9 @@ def warnings(run: Aligning) -> Iterator[str]:
         yield f"{setting}: numerically doubtful for {named}{more} (marked * in the table)"
 
 
-ANALYSIS = Analysis("pairwise", FLAGS, analyse, also={"curves": True})
+ANALYSIS = Analysis(
+    "pairwise", FLAGS, analyse, also={"curves": True, "controls": OWN}
+)  # what tells weak encoders
 
 
 if __name__ == "__main__":

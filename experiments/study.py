@@ -4,8 +4,9 @@
 
 Without --stores: synthetic faces under five of the bundled encoders; --models=all takes all of them. Each part is
 written to --out/NAME as its own command would write it, with that command's defaults (`pairwise`: one seed, five
-methods, intervals; no controls, no heat maps) and the flags given here. If a part fails for the data at hand, its
-reason is printed and the others are still done. --parts names some of them. The page is --out/report/report.html.
+methods, intervals; of the controls `own` alone, no heat maps) and the flags given here. If a part fails for the data
+at hand, its reason is printed and the others are still done. --parts names some of them. The page is
+--out/report/report.html.
 
 A part that is finished with the same settings and data is kept, so the same command goes on where a study was stopped.
 --overwrite replaces parts of other settings; to measure a part again, delete its directory.
@@ -27,7 +28,7 @@ from experiments.run.measuring import require_ranks
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol
 from jaxalign.core.errors import UserError
-from jaxalign.data.atomic import UNFINISHED, claimed
+from jaxalign.data.atomic import UNFINISHED, claimed, remove_abandoned
 from jaxalign.report.labels import count, file_stem
 from jaxalign.report.page import PAGE, require_report_libraries
 from jaxalign.version import __version__
@@ -98,6 +99,7 @@ def main(_: list[str]) -> int:
         for data in part.stores:
             require_ranks(part.config, data)
     with results.no_new_parents(out), claimed(out.absolute()):
+        remove_abandoned(out)
         kept = [part.name for part in parts if is_finished(part)]
         for part in parts:
             if part.name not in kept:

@@ -31,6 +31,7 @@ from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol
 from experiments.run.units import Units, digest
 from jaxalign.core.errors import UserError
+from jaxalign.data.atomic import remove_abandoned
 from jaxalign.report.sections.aggregates import main_measures, methods_table
 from jaxalign.report.sections.sweeps import sweep_tables
 from jaxalign.report.tables import to_text
@@ -93,6 +94,8 @@ def main(_: list[str]) -> int:
         print(plan(config, items, stores))
         return 0
     grid.write_description(directory, described)
+    for place in (directory, units.directory):
+        remove_abandoned(place)
     share = items[len(items) * (part - 1) // parts : len(items) * part // parts]
     standing = grid.Standing.of(share, units)
     left = [*standing.missing, *(standing.failed if FLAGS.retry_failed else ())][: FLAGS.max_items or None]

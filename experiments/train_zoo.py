@@ -18,7 +18,7 @@ import numpy as np
 from experiments.run import cli, flags
 from experiments.run.progress import Progress
 from jaxalign import biometrics
-from jaxalign.data.atomic import write_atomically, writing
+from jaxalign.data.atomic import remove_abandoned, write_atomically, writing
 from jaxalign.vision import faces as procedural
 from jaxalign.vision import zoo
 
@@ -83,6 +83,7 @@ def write(name: str, specification: zoo.Recipe, folder: pathlib.Path, params: An
     """Writes weights (those that are there stay where none are given) and the model card; returns the card."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
         if params is not None:
             write_atomically(zoo.weights_path(name, folder), lambda file: file.write(zoo.pack(params)))
         card = zoo.describe(name, specification, zoo.count(zoo.load(name, folder).params))

@@ -9,6 +9,7 @@ import os
 import pathlib
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from typing import IO, TypeVar
 
@@ -18,16 +19,21 @@ Result = TypeVar("Result")
 TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # why a directory cannot be renamed to a name in use
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 UNFINISHED = ".unfinished"  # ends the names of temporary files and directories
+ABANDONED_SECONDS = (
+    60.0  # after which a temporary file that nobody has locked belongs to a program that is gone
+)
 _unfinished: set[pathlib.Path] = set()  # what this process would leave if it ended now
 
 
 def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], Result]) -> Result:
     """Writes a file under a temporary name in the same directory, then renames it, over one that is there.
 
-    ``write`` writes the content to the open file; what it returns is returned.
+    ``write`` writes the content to the open file; what it returns is returned. The file is locked meanwhile, for
+    ``remove_abandoned``.
     """
     with temporary_name(path) as temporary:
         with open(temporary, "xb") as file:
+            _lock(file.fileno())
             result = write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -110,10 +116,33 @@ def remove_left(directory: pathlib.Path, name: str = "*") -> None:
       directory: to look in.
       name: pattern of what they were to become, which no other program may be making now.
     """
-    for left in directory.glob(f".{name}.{'[0-9a-f]' * 8}{UNFINISHED}"):
+    for left in _left(directory, name):
         if not (left / "lock").exists():  # it is not such a name, but embeddings that are to be continued
-            _remove(left)
-            logging.getLogger(__name__).warning("removed %s, which a killed program had left", left)
+            _remove_left(left)
+
+
+def remove_abandoned(directory: pathlib.Path) -> None:
+    """The same for temporary files in a directory that other programs may be writing in now.
+
+    Removes those that no program has locked and that were not written to for a minute; none where the file system
+    cannot lock.
+    """
+    for left in _left(directory):
+        with contextlib.suppress(OSError):  # its program has renamed or removed it just now
+            if not left.is_file() or time.time() - left.stat().st_mtime < ABANDONED_SECONDS:
+                continue
+            with open(left, "r+b") as file:
+                if _lock(file.fileno()):
+                    _remove_left(left)
+
+
+def _left(directory: pathlib.Path, name: str = "*") -> Iterator[pathlib.Path]:
+    return directory.glob(f".{name}.{'[0-9a-f]' * 8}{UNFINISHED}")
+
+
+def _remove_left(left: pathlib.Path) -> None:
+    _remove(left)
+    logging.getLogger(__name__).warning("removed %s, which a killed program had left", left)
 
 
 def sync_directory(path: pathlib.Path) -> None:

@@ -127,8 +127,8 @@ def _parse(content: Any, path: pathlib.Path) -> Manifest:
     _require(checks, path)
     if content.get("checksum", content_checksum(content)) != content_checksum(content):
         raise UserError(
-            f"{path} is not as it was written: its checksum differs. Restore it; if you edited it on purpose, delete its "
-            'field "checksum".'
+            f"{path} is not as it was written: its checksum differs. Restore it; if you edited it on purpose, delete "
+            'its field "checksum".'
         )
     return Manifest(dataset, rows, {name: _entry(name, encoders[name], path) for name in encoders}, digest)  # pyright: ignore
 

@@ -35,7 +35,7 @@ def test_rows_near_the_limits_of_their_type_have_the_right_cosines(scale, way, d
     assert np.allclose(unit_rows(rows), unit, atol=1e-12)
 
 
-def median_cosine_of(mean: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def rows_with_mean(mean: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Float32 rows of 40 people that share a mean, their people, and their cosines by float64 numpy."""
     random = np.random.default_rng(0)
     person = np.repeat(np.arange(40), 3)
@@ -49,7 +49,7 @@ def median_cosine_of(mean: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("mean", [1.0, 1000.0])
 def test_nearly_parallel_rows_are_ordered_as_in_float64(mean, way):
     """Cosines within 1e-6 of each other, which float32 rounds by 1e-7: rank-1, AUC and FNIR against float64 numpy."""
-    rows, person, cosines = median_cosine_of(mean)
+    rows, person, cosines = rows_with_mean(mean)
     result = biometrics.evaluate(rows, rows, biometrics.EvaluationPlan.of(person, **way))
     assert result.genuine_scores.dtype == (np.float64 if mean > 1 else np.float32)
     mated, other = person[:, None] == person, ~np.eye(120, dtype=bool)
@@ -63,7 +63,7 @@ def test_nearly_parallel_rows_are_ordered_as_in_float64(mean, way):
     gallery, probes = np.flatnonzero(enrolled), np.r_[np.flatnonzero(~enrolled), 60:120]
     searched = biometrics.open_set(rows[probes], rows[gallery], person[probes], person[gallery], fpir=[0.1])
     scores, same = cosines[np.ix_(probes, gallery)], person[probes][:, None] == person[gallery]
-    threshold = np.sort(scores[~same.any(axis=1)].max(axis=1))[-6]
+    threshold = np.sort(scores[~same.any(axis=1)].max(axis=1))[-7]  # six above it are allowed
     top = np.where(same, scores, -2).max(axis=1)[same.any(axis=1)]
     wrong = np.where(same, -2, scores).max(axis=1)[same.any(axis=1)]
     assert searched[0.1].fnir == np.mean((top <= threshold) | (wrong >= top))
@@ -71,7 +71,7 @@ def test_nearly_parallel_rows_are_ordered_as_in_float64(mean, way):
 
 def test_parallel_rows_are_told_of_where_there_is_no_float64(monkeypatch):
     monkeypatch.setattr("jaxalign.biometrics.inputs.moment_dtype", lambda: np.dtype(np.float32))
-    rows, person, _ = median_cosine_of(1000.0)
+    rows, person, _ = rows_with_mean(1000.0)
     with pytest.warns(UserNote, match="nearly parallel"):
         biometrics.evaluate(rows, rows, person)
 

@@ -217,7 +217,7 @@ def test_rows_of_manifest_and_samples_may_agree_and_the_array_not(store):
 
 
 def test_a_manifest_that_differs_in_one_bit_is_refused(store):
-    """Wherever the bit is: fields that nothing else checks, such as the data set's name, have the manifest's checksum."""
+    """Wherever the bit is: fields that nothing else checks, such as the data set's name, have the checksum."""
     path = store / "manifest.json"
     content, before = path.read_bytes(), Manifest.read(store)
     for place in np.random.default_rng(0).choice(len(content), 100, replace=False):

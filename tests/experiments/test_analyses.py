@@ -323,14 +323,20 @@ def test_a_study_writes_every_part_as_its_command_does(stores, tmp_path, monkeyp
 def test_a_study_measures_maps_of_one_store_once(stores, tmp_path, monkeypatch):
     out, both = tmp_path / "s", f"--stores={stores / 'first'},{stores / 'second'}"
     monkeypatch.setattr(study.report, "write", lambda *given, **more: None)
-    succeed(study, both, f"--out={out}", "--parts=pairwise,transfer", "--rank_k=1", LIGHT)
+    monkeypatch.setattr(pairwise, "WEAK", {"rank1": 1.01})
+    done = succeed(study, both, f"--out={out}", "--parts=pairwise,transfer", "--rank_k=1", LIGHT)
+    for name in ("first", "second"):
+        (told, *_) = json.loads((out / f"pairwise-{name}" / "config.json").read_text())["warnings"]
+        assert told.startswith("alpha is weak by itself") and f"warning: {told}" in done.stderr
     rows = read(out / "transfer" / "results.csv")
     for name in ("first", "second"):
         own = [row for row in rows if row["dataset"] == name and not row["test_dataset"]]
         methods = {row["method"] for row in own}
         assert methods == {"identity", "orthogonal", "ridge", "canonical"}
         there = read(out / f"pairwise-{name}" / "results.csv")
-        assert own == [row for row in there if row["method"] in methods]
+        plain = [row for row in there if not row["measure"].endswith("_relative")]
+        assert own == [row for row in plain if row["method"] in methods]
+        assert {row["source"] for row in plain if row["method"] == "own"} == {"alpha", "gamma"}
         assert any(row["dataset"] == name and row["test_dataset"] for row in rows)
     assert len(read(out / "transfer" / "fits.csv")) == 2 * 4 * 2  # none of a store by itself
 

@@ -9,6 +9,7 @@ from processes import finished, start
 
 from experiments.run.units import Units, digest
 from jaxalign.core.errors import UserError
+from jaxalign.data.atomic import remove_abandoned, write_atomically
 
 CONTENT = {"rows": [["lfw", "a→b", None, 42, 0.1 + 0.2], ["lfw", "ü", 3, 1, math.nan]], "fits": []}
 
@@ -84,5 +85,29 @@ def test_a_writer_that_is_killed_leaves_a_whole_file_or_none(units, tmp_path):
     killed = finished([start("-c", WRITE, units.directory, *case, cache=tmp_path) for case in cases])
     assert [done.returncode for done in killed] == [-9] * len(cases)
     assert len(os.listdir(units.directory)) == 1 + len(cases)  # each left its unfinished file
+    remove_abandoned(units.directory)
+    assert len(os.listdir(units.directory)) == 1 + len(cases)  # nobody knows yet that they are gone
+    grow_old(units.directory)
+    remove_abandoned(units.directory)
+    assert os.listdir(units.directory) == ["seed1-ridge.json"]
     assert units.names() == ["seed1-ridge"]
     assert repr(units.read("seed1-ridge")) == repr(CONTENT)
+
+
+def grow_old(directory):
+    for path in directory.glob(".*.unfinished"):
+        os.utime(path, (0, 0))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks files")
+def test_a_unit_that_is_being_written_is_not_removed_however_old_it_looks(tmp_path):
+    def write(file):
+        file.write(b"half")
+        file.flush()
+        grow_old(tmp_path)
+        remove_abandoned(tmp_path)
+        file.write(b" and half")
+
+    write_atomically(tmp_path / "unit.json", write)
+    assert (tmp_path / "unit.json").read_bytes() == b"half and half"
+    assert os.listdir(tmp_path) == ["unit.json"]
