@@ -24,11 +24,11 @@ from experiments.run import cli, flags
 from experiments.run.progress import Progress, duration
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.saved import NORMALIZED, SIDES
-from jaxalign.analysis.translate import translate
 from jaxalign.core.errors import UserError
-from jaxalign.data import EmbeddingStore
 from jaxalign.data.manifest import DTYPES, check_encoder_name
 from jaxalign.data.store import require_free
+from jaxalign.gallery.move import affine_transform, checksum, move_gallery
+from jaxalign.gallery.stores import open_gallery
 
 FLAGS = flags.define(
     store=flags.Flag(None, "Directory of the store to translate."),
@@ -156,23 +156,29 @@ def main(_: Sequence[str]) -> None:
     require_free(out, FLAGS.overwrite)
     if FLAGS.name:
         check_encoder_name(FLAGS.name)
-    store = EmbeddingStore.open(path, encoders=[encoder])
-    info = {"map": chosen.about, "rows_before_the_map": normalize, "leads_to": chosen.leads_to}
-    with Progress(store.rows) as progress:
-        made = translate(
-            *(store, encoder, chosen.map, out),
-            normalize_input=normalize == "l2",
-            normalize=FLAGS.normalize_output,
-            info=info,
+    gallery = open_gallery(f"{path}#{encoder}")
+    scaled = normalize == "l2", FLAGS.normalize_output
+    transform = affine_transform(chosen.map, gallery, normalize_input=scaled[0], normalize=scaled[1])
+    own = chosen.about.get("side") == "to_target" and {"source", "target"} <= set(chosen.about)
+    note = {
+        "checksum": checksum(chosen.map, *scaled),
+        **({end: chosen.about[end] for end in ("source", "target")} if own else {}),
+        "map": chosen.about,
+        "rows_before_the_map": normalize,
+        "leads_to": chosen.leads_to,
+    }
+    with Progress(gallery.rows) as progress:
+        made = move_gallery(
+            *(gallery, f"{out}#{FLAGS.name or encoder}", transform, chosen.map.out_dim, note),
             progress=lambda done: progress.step("rows mapped", done - progress.done),
-            **{name: getattr(FLAGS, name) for name in ("name", "dtype", "chunk_rows", "overwrite")},
+            **{name: getattr(FLAGS, name) for name in ("dtype", "chunk_rows", "overwrite")},
         )
+    took = duration(time.monotonic() - started)
     before = "scaled to length 1 first, " if normalize == "l2" else ""
     to = "" if chosen.leads_to == "not stated" else f" ({chosen.leads_to})"
-    (name,) = made.encoders
     print(
         f"{out}: {made.rows:,} rows of {encoder}, {before}mapped from width {chosen.map.in_dim} to "
-        f"{chosen.map.out_dim}{to}, as {name} in {FLAGS.dtype}, in {duration(time.monotonic() - started)}."
+        f"{chosen.map.out_dim}{to}, as {FLAGS.name or encoder} in {FLAGS.dtype}, in {took}."
     )
 
 

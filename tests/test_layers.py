@@ -21,6 +21,7 @@ ALLOWED = {
     "align": {"core", "moments", "biometrics"},
     "vision": {"core", "data"},
     "analysis": {"core", "moments", "data", "biometrics", "align"},
+    "gallery": {"core", "moments", "data", "biometrics", "align"},
     "sklearn": {"core", "align", "biometrics"},
     "version": set(),
 }
@@ -29,6 +30,8 @@ ONLY_IN = {
     **dict.fromkeys(("transformers", "onnxruntime", "onnx", "datasets", "flax"), "jaxalign/vision"),
     **dict.fromkeys(("matplotlib", "jinja2"), "jaxalign/report"),
     "sklearn": "jaxalign/sklearn.py",
+    "qdrant_client": "jaxalign/gallery/stores/qdrant.py",
+    **dict.fromkeys(("psycopg", "pgvector"), "jaxalign/gallery/stores/postgres.py"),
     "absl": "experiments",
 }
 HEAVY = "transformers onnxruntime datasets PIL matplotlib jinja2 pandas sklearn scipy.stats pyarrow absl flax optax"

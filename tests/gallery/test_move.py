@@ -12,10 +12,11 @@ import jaxalign
 from experiments import apply
 from experiments.run import cli
 from jaxalign import AffineMap
-from jaxalign.analysis.translate import translate
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import unit_rows
 from jaxalign.data import EmbeddingStore
+from jaxalign.gallery.move import affine_transform, checksum, move_gallery
+from jaxalign.gallery.stores import open_gallery
 
 ROWS, WIDTH, OUT = 53, 6, 4
 RNG = np.random.default_rng(0)
@@ -32,6 +33,16 @@ def store(tmp_path):
     people = [f"person{row % 9}" for row in range(ROWS)]
     columns = {"capture": [str(row) for row in range(ROWS)]}
     return EmbeddingStore.create(tmp_path / "store", embeddings, people, columns=columns, dataset="toy")
+
+
+def translate(store, encoder, map, out, *, name=None, dtype="float16", **options):
+    """Moves one encoder's rows to a new directory and opens it."""
+    scaled = {key: options.pop(key) for key in ("normalize_input", "normalize") if key in options}
+    gallery = open_gallery(f"{store.path}#{encoder}")
+    transform = affine_transform(map, gallery, **scaled)
+    note = {"checksum": checksum(map, scaled)}
+    out = f"{out}#{name or encoder}"
+    return move_gallery(gallery, out, transform, map.out_dim, note, dtype=dtype, **options).store
 
 
 def expected(rows):
@@ -83,7 +94,7 @@ def test_memory_that_runs_out_gives_a_sentence_and_leaves_nothing(store, tmp_pat
         ({"dtype": "int8"}, "dtype is one of float16, float32, bfloat16, got 'int8'"),
         ({"name": "a/b"}, "cannot be called"),
         ({"encoder": "no"}, "there is no encoder 'no'"),
-        ({"map": AffineMap((), np.zeros(3))}, "the map takes rows of width 3, encoder 'arc'"),
+        ({"map": AffineMap((), np.zeros(3))}, "the map takes rows of width 3, .*store#arc has width 6"),
         ({"map": AffineMap((), np.zeros((2, 6)))}, "got a stack of shape"),
         ({"chunk_rows": 0}, "chunk_rows: expected a whole number of at least 1"),
         ({"map": AffineMap((), np.full(6, 1e6))}, "beyond what float16 holds"),

@@ -1,0 +1,80 @@
+"""Galleries in jaxalign's own stores: one encoder of a directory, moved to a new directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxalign.core.errors import UserError
+from jaxalign.core.rows import LazyRows, prefetch
+from jaxalign.data import EmbeddingStore
+from jaxalign.data.derive import write_derived
+from jaxalign.data.manifest import check_encoder_name
+from jaxalign.data.store import require_free
+from jaxalign.gallery.stores.base import COMPLETE, Gallery, Move, Rows, as_note, drawn, split_path
+
+
+class DirectoryGallery(Gallery):
+    """``DIR``, or ``DIR#encoder`` where the store has several; the marker is what the manifest notes of the encoder.
+
+    A move writes a new directory with the same samples and one encoder, ``DIR#name`` to call it otherwise, which is
+    there whole or not at all.
+    """
+
+    kind = "directory"
+
+    def __init__(self, specification: str, store: EmbeddingStore, encoder: str):
+        self.specification, self.store, self.encoder = specification, store, encoder
+        self.rows, self.width, self.dtype = store.rows, store.dims[encoder], str(store[encoder].dtype)
+        noted = store.info[encoder]
+        self.marker = {**noted, "state": COMPLETE} if "translated_from" in noted else None
+
+    @classmethod
+    def open(cls, specification: str) -> DirectoryGallery:
+        path, encoder = split_path(specification)
+        store = EmbeddingStore.open(path, encoders=encoder and [encoder])
+        if len(store) > 1:
+            raise UserError(
+                f"{path} has {len(store)} encoders; choose one as {path}#{store.encoders[0]} "
+                f"(there are {', '.join(store.encoders)})."
+            )
+        return cls(specification, store, store.encoders[0])
+
+    def chunks(self, size: int) -> Iterator[Rows]:
+        for start, rows in LazyRows.of(self.store[self.encoder]).pieces(size):
+            yield self.store.sample_ids[start : start + len(rows)], rows.astype(np.float32, copy=False)
+
+    def sample(self, count: int, seed: int = 0) -> np.ndarray:
+        return np.asarray(self.store[self.encoder][drawn(self.rows, count, seed)], np.float32)
+
+    def identities(self) -> np.ndarray:
+        return self.store.identities
+
+    def move(self, out: str | None, move: Move) -> DirectoryGallery:
+        path, name = split_path(out or "")
+        name = check_encoder_name(name or self.encoder)
+        if os.path.realpath(path) == os.path.realpath(self.store.path):
+            raise UserError(f"{path} is the store to translate; choose another path for the new one.")
+        source = {"encoder": self.encoder, "sha256": self.store.checksums[self.encoder]}
+        info: dict[str, Any] = as_note({"translated_from": source, **move.note})
+        dtype = move.dtype or self.dtype
+        if not move.overwrite and _holds(path, name, info, dtype):
+            return self.open(f"{path}#{name}")
+        require_free(path, move.overwrite)
+        chunks = (rows for _, rows in move.mapped(prefetch(self.chunks(move.size))))
+        made = write_derived(
+            self.store, path, name, chunks, move.width, dtype, info=info, overwrite=move.overwrite
+        )
+        return DirectoryGallery(f"{path}#{name}", made, name)
+
+
+def _holds(path: os.PathLike[str], name: str, info: dict[str, Any], dtype: str) -> bool:
+    """Whether a directory is what this move writes, so that a run that was killed at its very end has ended."""
+    try:
+        store = EmbeddingStore.open(path, verify=False)
+    except UserError:
+        return False
+    return store.encoders == (name,) and dict(store.info[name]) == info and str(store[name].dtype) == dtype
