@@ -1,0 +1,195 @@
+"""Pooled comparisons, choosing and the verdict, against NumPy, SciPy and scikit-learn."""
+
+import numpy as np
+import pytest
+from planted import planted
+from sklearn.linear_model import Ridge
+
+from jaxalign.biometrics import Sampled
+from jaxalign.core.errors import UserError
+from jaxalign.core.people import identity_folds
+from jaxalign.core.rows import LazyRows
+from jaxalign.gallery.choose import Calibration, Point, Way, choose, people_curve, ways
+from jaxalign.gallery.comparisons import Block, Pooled, everyone, require_support, sampled
+from jaxalign.gallery.verdict import Backfill, Evidence, decide
+
+FMR = 0.02
+
+
+def normalize(rows):
+    rows = np.asarray(rows, np.float64)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    rows, people = planted(people=40, noise=0.6)
+    sides = (LazyRows.of(rows[name]).unit() for name in ("alpha", "gamma"))
+    return Calibration.of(("alpha", "gamma"), *sides, people, folds=4)
+
+
+@pytest.fixture(scope="module")
+def chosen(calibration):
+    return choose(calibration, Point(FMR))
+
+
+def blocks(people=9, seed=0):
+    """Two folds of people with one to four photographs each."""
+    random = np.random.default_rng(seed)
+    person = np.repeat(np.arange(2 * people), random.integers(1, 5, 2 * people))
+    rows = random.normal(size=(2 * people, 6))[person] + 0.8 * random.normal(size=(len(person), 6))
+    gallery, probes = normalize(rows), normalize(rows + 0.4 * random.normal(size=rows.shape))
+    folds = [person % 2 == k for k in range(2)]
+    return [
+        Block(*(side[of].astype("f4") for side in (gallery, probes)), person[of], np.flatnonzero(of))
+        for of in folds
+    ]
+
+
+def comparisons(given, drawn):
+    """Genuine and impostor scores where a person who is drawn twice is there twice, each time another person."""
+    genuine, impostor = [], []
+    for block in given:
+        scores = block.gallery @ block.probes.T
+        for i, p in enumerate(block.people):
+            for j, q in enumerate(block.people):
+                if p != q:
+                    impostor += [scores[i, j]] * int(drawn[p] * drawn[q])
+                elif i != j:
+                    genuine += [scores[i, j]] * int(drawn[p])
+    return np.array(genuine), np.array(impostor)
+
+
+def test_rates_of_resampled_people_are_those_of_people_who_are_there_so_often():
+    given = blocks()
+    pooled, weights = Pooled.of(given), everyone(18, 6, seed=3)
+    assert (weights[0] == 1).all() and (weights.sum(axis=1) == 18).all()
+    thresholds = pooled.thresholds(0.05, weights)
+    found = pooled.shares(thresholds, weights)
+    for drawn, threshold, share in zip(weights, thresholds, found):
+        genuine, impostor = comparisons(given, drawn)
+        achieved = np.mean(impostor[:, None] >= np.unique(impostor), axis=0)
+        least = np.unique(impostor)[achieved <= 0.05][0]  # the lowest score that may be accepted
+        below = np.unique(impostor)[achieved > 0.05][-1]
+        assert below < threshold <= least
+        assert share == pytest.approx(np.mean(genuine >= threshold))
+
+
+def test_searches_count_probes_and_people_who_beat_the_mate():
+    given = blocks(seed=1)
+    pooled, weights = Pooled.of(given), everyone(18, 0)
+    threshold, size, missed = 0.6, 4, []
+    for block in given:
+        scores, person = block.gallery @ block.probes.T, block.people
+        for j, p in enumerate(person):
+            mates = [i for i in range(len(person)) if person[i] == p and i != j]
+            others = [np.flatnonzero(person == q) for q in np.unique(person) if q != p]
+            beaten = [np.mean([np.mean(scores[of, j] >= scores[i, j]) for of in others]) for i in mates]
+            found = [(scores[i, j] >= threshold) * (1 - b) ** (size - 1) for i, b in zip(mates, beaten)]
+            missed += [1 - np.mean(found)] if mates else []
+    reached = pooled.shares(np.array([threshold]), weights, size)[0]
+    assert 1 - reached == pytest.approx(np.mean(missed))
+    few, many = (pooled.measured(threshold, size, people, everyone(18, 300)) for people in (4, 4000))
+    assert few.estimate == many.estimate == pytest.approx(np.mean(missed))
+    estimates = sampled(1 - pooled.shares(np.full(301, threshold), everyone(18, 300), size))
+    spread = [np.subtract(*of.interval()[::-1]) for of in (few, many, estimates)]
+    assert spread[0] > 1.5 * spread[1] > 1.5 * 0.9 * spread[2]
+
+
+def expected(calibration, fit, fmr=FMR):
+    """TMR of old rows that a map of the other folds carries over, compared with new rows by cosine within a fold."""
+    old, new = (np.asarray(side, np.float64) for side in (calibration.old, calibration.new))
+    genuine, impostor = [], []
+    for k in range(4):
+        train, test = calibration.fold != k, calibration.fold == k
+        mapped, probes = fit(old[train], new[train], old[test], new[test])
+        scores = normalize(mapped) @ normalize(probes).T
+        same = calibration.people[test][:, None] == calibration.people[test]
+        genuine.append(scores[same & ~np.eye(len(scores), dtype=bool)])
+        impostor.append(scores[~same])
+    genuine, impostor = np.concatenate(genuine), np.sort(np.concatenate(impostor))
+    return np.mean(genuine > impostor[-int(fmr * len(impostor)) - 1])
+
+
+def test_candidates_are_measured_on_people_whom_their_maps_were_not_fitted_on(calibration, chosen):
+    """Ridge with the penalty that each fold's fit chose, in the new network's own coordinates and centred."""
+    movers = [next(calibration.movers(k, [Way("ridge", True)])) for k in range(4)]
+    turn = iter(movers)
+
+    def drop_in(x, y, x_new, y_new):
+        mover = next(turn)
+        weights = np.linalg.lstsq(x - x.mean(0), mover.gallery_map.apply_on_host(x) - y.mean(0))[0]
+        scale = np.sqrt(np.var(y, axis=0).sum() / np.var((x - x.mean(0)) @ weights, axis=0).sum())
+        assert scale == pytest.approx(1, abs=1e-5)  # the variance is the new network's
+        return (x_new - x.mean(0)) @ weights + y.mean(0), y_new
+
+    assert chosen.reached[Way("ridge", True)] == pytest.approx(expected(calibration, drop_in), abs=1e-9)
+
+    def plain(x, y, x_new, y_new):
+        return Ridge(alpha=1e-9).fit(x, y - y.mean(0)).predict(x_new), y_new - y.mean(0)
+
+    fit = calibration.fit("linear", calibration.without(0)[0])
+    assert fit.source.out_dim == 16
+    linear = choose(calibration, Point(FMR), [Way("linear", False)])
+    assert linear.reached[Way("linear", False)] == pytest.approx(expected(calibration, plain), abs=1e-9)
+
+
+def test_the_best_of_either_kind_is_chosen(calibration, chosen):
+    assert set(chosen.reached) == set(ways())
+    for drop_in, way in chosen.best.items():
+        kind = {other: value for other, value in chosen.reached.items() if other.drop_in == drop_in}
+        assert way.drop_in == drop_in and chosen.reached[way] == max(kind.values())
+        assert 0 <= chosen.optimism[drop_in] < 0.2
+        assert len(chosen.movers[way]) == 4
+    folds = identity_folds(calibration.identities, 4)
+    assert (calibration.fold == folds).all()
+    for mover in chosen.movers[chosen.best[True]]:
+        assert len(mover.cohort) == 30
+
+
+def test_more_people_do_not_hurt_and_the_last_size_is_everybody(calibration, chosen):
+    way = chosen.best[True]
+    sizes = list(people_curve(calibration, chosen.movers[way], Point(FMR), resamples=50))
+    assert [size.people for size in sizes] == [2, 4, 8, 15, 30]
+    assert sizes[-1].value == chosen.reached[way] > sizes[0].value
+    assert all(size.low <= size.value <= size.high for size in sizes)
+
+
+def test_too_few_people_are_told_how_many_are_needed(calibration):
+    with pytest.raises(UserError, match=r"100,000 comparisons .* 40 people .* 5,760, about 167 people"):
+        require_support(calibration.own("gamma"), 1e-4, "an operating point")
+    with pytest.raises(UserError, match="needed"):
+        choose(calibration, Point.of_search(0.001, 1000))
+
+
+def hits(value, spread=0.01):
+    random = np.random.default_rng(0)
+    return Sampled(value, value + spread * random.normal(size=1000))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "mapped", "optimism", "verdict"),
+    [
+        (0.80, 0.90, 0.85, 0.0, "map"),
+        (0.80, 0.90, 0.785, 0.0, "map"),
+        (0.80, 0.90, 0.785, 0.01, "map_and_reenrol"),
+        (0.80, 0.90, 0.775, 0.0, "map_and_reenrol"),
+        (0.80, 0.90, 0.50, 0.0, "reenrol"),
+        (0.80, 0.90, 0.42, 0.0, "reenrol"),
+        (0.90, 0.80, 0.95, 0.0, "stay"),
+        (0.05, 0.90, 0.06, 0.0, "reenrol"),
+    ],
+)
+def test_the_verdict(old, new, mapped, optimism, verdict):
+    """The samples of all three share their chance, so differences are exact."""
+    backfills = [Backfill(share, hits(mapped + share * (new - mapped)), mapped) for share in (0.1, 0.2, 0.5)]
+    found = decide(Evidence(hits(old), hits(new), hits(mapped), optimism, backfills), 0.02)
+    assert found.name == verdict
+    assert found.margin == pytest.approx(mapped - old + 0.02 - optimism)
+    assert found.share == {"map": 0, "stay": 0, "reenrol": 1, "map_and_reenrol": 0.1}[verdict]
+    assert f"{100 * new:.1f} %" in found.reason
+
+
+def test_an_interval_that_reaches_beyond_the_allowed_loss_fails_the_gate():
+    loose = Sampled(0.8, 0.8 + 0.1 * np.random.default_rng(1).normal(size=1000))
+    assert decide(Evidence(hits(0.8), hits(0.9), loose), 0.02).name == "reenrol"
