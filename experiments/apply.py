@@ -90,7 +90,11 @@ def choose() -> Chosen:
         raise UserError(
             "--source, --target, --rank and --restore_variance choose among --maps; with --map leave them out."
         )
-    path = pathlib.Path(FLAGS.map)
+    return of_file(pathlib.Path(FLAGS.map))
+
+
+def of_file(path: pathlib.Path) -> Chosen:
+    """Reads a file of one map."""
     map_, about = AffineMap.load_with_metadata(path)
     expected = {"encoder": str, "source": str, "target": str, "method": str, "normalize": str, "side": str}
     known = {name: about[name] for name in expected if about.get(name) is not None}

@@ -24,6 +24,8 @@ def write(
     declared: tuple[int | str, ...] | None = None,
     fixed_reshape: bool = False,
     metadata: dict[str, str] | None = None,
+    opset: int = 17,
+    ir_version: int = 8,
 ) -> pathlib.Path:
     """Writes one graph.
 
@@ -34,6 +36,7 @@ def write(
       outputs, inputs: how many of each.
       declared: the output's shape as the graph states it.
       fixed_reshape: ends in a reshape to [1, 4], as graphs exported for one picture have it.
+      ir_version: of the file; up to 3, constants are inputs as well.
     """
     constants = [numpy_helper.from_array(KERNEL, "kernel")]
     nodes: list[Any] = []
@@ -72,8 +75,10 @@ def write(
     taken = [helper.make_tensor_value_info("input", dtype, shape)]
     for k in range(inputs - 1):
         taken.append(helper.make_tensor_value_info(f"extra{k}", TensorProto.FLOAT, [1, 2]))
+    if ir_version <= 3:
+        taken += [helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in constants]
     graph = helper.make_graph(nodes, "tiny", taken, results, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
     helper.set_model_props(model, metadata or {})
     onnx.save(model, path)
     return path

@@ -27,9 +27,10 @@ ALLOWED = {
 }
 # Heavy libraries, and where alone they may be imported.
 ONLY_IN = {
-    **dict.fromkeys(("transformers", "onnxruntime", "onnx", "datasets", "flax"), "jaxalign/vision"),
+    **dict.fromkeys(("transformers", "onnxruntime", "datasets", "flax"), "jaxalign/vision"),
+    "onnx": ("jaxalign/vision", "jaxalign/gallery/onnx_"),
     **dict.fromkeys(("matplotlib", "jinja2"), "jaxalign/report"),
-    "sklearn": "jaxalign/sklearn.py",
+    "sklearn": ("jaxalign/sklearn.py", "jaxalign/gallery/export.py"),
     "qdrant_client": "jaxalign/gallery/stores/qdrant.py",
     **dict.fromkeys(("psycopg", "pgvector"), "jaxalign/gallery/stores/postgres.py"),
     "absl": "experiments",
