@@ -90,11 +90,7 @@ def choose() -> Chosen:
         raise UserError(
             "--source, --target, --rank and --restore_variance choose among --maps; with --map leave them out."
         )
-    return of_file(pathlib.Path(FLAGS.map))
-
-
-def of_file(path: pathlib.Path) -> Chosen:
-    """Reads a file of one map."""
+    path = pathlib.Path(FLAGS.map)
     map_, about = AffineMap.load_with_metadata(path)
     expected = {"encoder": str, "source": str, "target": str, "method": str, "normalize": str, "side": str}
     known = {name: about[name] for name in expected if about.get(name) is not None}

@@ -15,8 +15,9 @@ A file cannot say which encoder its network is, only the width of its rows: --en
 import pathlib
 from collections.abc import Sequence
 
-from experiments.apply import of_file, settled
+from experiments.apply import settled
 from experiments.run import cli, flags
+from jaxalign.align.affine import AffineMap
 from jaxalign.align.saved import NORMALIZED, file_checksum
 from jaxalign.core.errors import UserError
 from jaxalign.gallery.export import Exported, require_free, write_faiss
@@ -56,9 +57,10 @@ def main(_: Sequence[str]) -> None:
         raise UserError(f"--onnx makes an ONNX file, --out={out} names another format.")
     if FLAGS.output and not FLAGS.onnx:
         raise UserError("--output chooses among the outputs of --onnx, which is not given.")
-    chosen = of_file(place)
-    encoder = settled(FLAGS.encoder, chosen.encoder, "--encoder", "rows of encoder", place)
-    normalize = settled(FLAGS.normalize, chosen.normalize, "--normalize", "rows normalized as", place)
+    map_, noted = AffineMap.load_with_metadata(place)
+    noted = {name: value for name, value in noted.items() if isinstance(value, str)}
+    encoder = settled(FLAGS.encoder, noted.get("encoder"), "--encoder", "rows of encoder", place)
+    normalize = settled(FLAGS.normalize, noted.get("normalize"), "--normalize", "rows normalized as", place)
     require_free(out, FLAGS.overwrite, place)
     texts = {
         name: chosen.about[name] for name in ("source", "target", "method", "side") if name in chosen.about
@@ -78,9 +80,8 @@ def main(_: Sequence[str]) -> None:
         else "takes "
     )
     before = "scaled to length 1 first, " if normalize == "l2" else ""
-    to = "" if chosen.leads_to == "not stated" else f" ({chosen.leads_to})"
-    widths = f"mapped from width {chosen.map.in_dim} to {exported.out_dim}"
-    print(f"{out}: {given}rows of {encoder}, {before}{widths}{to}.{_notes(fused)}")
+    widths = f"mapped from width {map_.in_dim} to {exported.out_dim}"
+    print(f"{out}: {given}rows of {encoder}, {before}{widths}.{_notes(fused)}")
 
 
 def _notes(fused: Fused | None) -> str:
