@@ -62,11 +62,9 @@ def main(_: Sequence[str]) -> None:
     encoder = settled(FLAGS.encoder, noted.get("encoder"), "--encoder", "rows of encoder", place)
     normalize = settled(FLAGS.normalize, noted.get("normalize"), "--normalize", "rows normalized as", place)
     require_free(out, FLAGS.overwrite, place)
-    texts = {
-        name: chosen.about[name] for name in ("source", "target", "method", "side") if name in chosen.about
-    }
-    about = {"encoder": encoder, **texts, "leads_to": chosen.leads_to, "map_sha256": file_checksum(place)}
-    exported = Exported(chosen.map, normalize, FLAGS.normalize_output, about=about)
+    texts = {name: noted[name] for name in ("source", "target", "method", "side") if name in noted}
+    about = {"encoder": encoder, **texts, "map_sha256": file_checksum(place)}
+    exported = Exported(map_, normalize, FLAGS.normalize_output, about=about)
     fused = None
     if FLAGS.onnx:
         fused = fuse(FLAGS.onnx, exported, out, output=FLAGS.output, overwrite=FLAGS.overwrite)

@@ -66,7 +66,6 @@ def test_the_command_writes_each_format(place, tmp_path, monkeypatch):
         "new.onnx (opset 17)",
         "rows of new",
         "from width 4 to 6",
-        "old's own coordinates",
         "scaled to length 1",
     ):
         assert part in done.stdout
