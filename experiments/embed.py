@@ -12,8 +12,11 @@ has all forms and options.
 """
 
 import dataclasses
+import os
+import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,9 +34,11 @@ from experiments.run.progress import duration
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
 from jaxalign.data.manifest import DTYPES
+from jaxalign.data.manifest import FILE as MANIFEST
 from jaxalign.vision.encoders import load_encoder
 from jaxalign.vision.extract import extract
 from jaxalign.vision.images import SourceOptions, open_images
+from jaxalign.vision.journal import left_plan
 
 SOURCE_OPTIONS = [field.name for field in dataclasses.fields(SourceOptions)]
 FLAGS = flags.define(
@@ -73,7 +78,7 @@ def main(_: Sequence[str]) -> None:
     encoders = [load_encoder(name, batch_size=FLAGS.batch_size, dtype=FLAGS.precision) for name in names]
     report = EmbeddingProgress(source)
     with report.progress:
-        crop = crops_for(named, source, encoders, report.progress)
+        crop = crops_for(named, source, encoders, report.progress, [] if FLAGS.overwrite else noted(out))
         options = {name: getattr(FLAGS, name) for name in ("dtype", "bad_images", "overwrite")}
         options["nonfinite"] = "keep" if FLAGS.bad_images == "skip" else "fail"
         store = extract(source, encoders, out, crop=crop, progress=report, **options)
@@ -84,6 +89,13 @@ def main(_: Sequence[str]) -> None:
     )
     for note in notes(store):
         print(f"note: {note}.")
+
+
+def noted(out: str) -> list[Mapping[str, Any]]:
+    """What the store at ``out``, and a run that was cut short, note of their encoders."""
+    path = pathlib.Path(os.path.realpath(out))
+    there = EmbeddingStore.open(path, verify=False).info if (path / MANIFEST).exists() else {}
+    return [*there.values(), *(left_plan(path) or {}).get("encoders", {}).values()]
 
 
 def notes(store: EmbeddingStore) -> Iterator[str]:

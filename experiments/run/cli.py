@@ -7,6 +7,7 @@ if __name__ == "__main__":
 import contextlib
 import functools
 import io
+import math
 import os
 import pathlib
 import re
@@ -26,7 +27,7 @@ from jaxalign.core.memory import available_addresses, available_memory
 FAILED = 2
 INTERRUPTED = 130  # as a shell reports a program ended by Ctrl-C
 PIPE_CLOSED = 141  # likewise for a reader of our output that went away, such as `head`
-START_ADDRESSES = 2**31  # that JAX and pyarrow reserve as they start,
+START_ADDRESSES = 2**31  # that JAX and pyarrow reserve as they start (measured: docs/scale.md),
 CORE_ADDRESSES = 2**27  # and for the two threads of each core
 HOME = re.compile(r"(?<![^,:=])~(?=/|,|$)")  # at the start of a path
 NO_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory|can't start new thread|[Cc]annot allocate memory")
@@ -119,8 +120,9 @@ def _require_addresses() -> None:
     free, needed = available_addresses(), START_ADDRESSES + cores() * CORE_ADDRESSES
     if free is not None and free < needed:
         raise UserError(
-            f"JAX and pyarrow reserve {needed / 2**30:.1f} GiB of addresses, far more than they use, and ulimit -v "
-            f"leaves {free / 2**30:.1f} GiB: raise that limit."
+            f"JAX and pyarrow reserve {needed / 2**30:.2f} GiB of addresses, far more than they use, and ulimit -v "
+            f"leaves {free / 2**30:.2f} GiB: raise that limit by {math.ceil((needed - free) / 2**20):,} MiB, or limit "
+            "memory by a control group (docs/scale.md)."
         )
 
 

@@ -63,7 +63,7 @@ class PairwiseConfig:
         "none",
         "What to cut from each photograph before an encoder's own preprocessing: `none`, `center:0.6` (that share "
         "of each side), `landmarks` or `landmarks:FILE.csv` (five points, aligned as for ArcFace), or `auto`: what "
-        "serves each encoder best on a sample.",
+        "serves each encoder best on a sample; an encoder whose rows are there already keeps their crop.",
     )
     bad_images: str = flags.field(
         "fail", "Unreadable photographs stop the run or are left out and named.", choices=("fail", "skip")

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +76,19 @@ def choose_crops(source: ImageSource, encoders: Sequence[Encoder]) -> dict[str, 
         tried = {str(crop): rate for crop, rate in zip(crops, of_crops)}
         chosen[encoder.name] = ChosenCrop(crops[best], tried, len(people))
     return chosen
+
+
+def kept_crops(encoders: Sequence[Encoder], noted: Sequence[Mapping[str, Any]]) -> dict[str, Crop]:
+    """The crops of those encoders that have rows already, by name, so that they are not tried again.
+
+    ``noted`` is what manifests say of encoders: a crop is kept where one says that this encoder was fed it.
+    """
+    kept = {}
+    for encoder, crop in itertools.product(encoders, CROPS):
+        info = EncoderView(crop=crop, encoder=encoder).info()
+        if any({key: other.get(key) for key in info} == info for other in noted):
+            kept[encoder.name] = crop
+    return kept
 
 
 def _rates(rows: np.ndarray, people: Sequence[str], digests: Sequence[str]) -> tuple[float, float]:

@@ -228,11 +228,14 @@ def cached_store(config: PairwiseConfig, models: Sequence[str]) -> EmbeddingStor
     encoders = [load_encoder(model) for model in models]
     check_new_names([encoder.name for encoder in encoders])
     report = EmbeddingProgress(source)
-    cuts = crops_for(named, source, encoders, report.progress)
-    infos = {one.name: EncoderView(crop=cuts[one.name], encoder=one).info() for one in encoders}
     digest = _digest([images, crop, bad_images, __version__, *_contents(source)])
     place = cache / f"{source.dataset}-{digest}"
-    there = _embedded(place, infos)
+    noted = _noted(place)
+    cuts = crops_for(
+        named, source, encoders, report.progress, [info for of in noted.values() for info in of.values()]
+    )
+    infos = {one.name: EncoderView(crop=cuts[one.name], encoder=one).info() for one in encoders}
+    there = _embedded(noted, infos)
     missing = [encoder for encoder in encoders if encoder.name not in there]
     if missing:
         new = place / _digest(json.dumps(infos[encoder.name], sort_keys=True) for encoder in missing)
@@ -257,36 +260,56 @@ def named_crop(text: str) -> "Crop | None":
 
 
 def crops_for(
-    named: "Crop | None", source: "ImageSource", encoders: Sequence["Encoder"], progress: Progress
+    named: "Crop | None",
+    source: "ImageSource",
+    encoders: Sequence["Encoder"],
+    progress: Progress,
+    noted: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, "Crop"]:
-    """The crop of each encoder: the one named, or where none is what serves each encoder best, which is told."""
+    """The crop of each encoder: the one named, or where none is what serves each encoder best, which is told.
+
+    ``noted`` is what manifests say of encoders that have rows of these photographs: these keep their crop.
+    """
     if named is not None:
         return {encoder.name: named for encoder in encoders}
-    from experiments.run.crops import choose_crops
+    from experiments.run.crops import choose_crops, kept_crops
 
-    progress.show("trying crops on a sample of the photographs")
-    chosen = choose_crops(source, encoders)
-    for name, choice in chosen.items():
+    crops = kept_crops(encoders, noted)
+    for name, crop in crops.items():
+        progress.note(f"crop of {name}: {crop}, as its rows have it already")
+    left = [encoder for encoder in encoders if encoder.name not in crops]
+    if left:
+        progress.show("trying crops on a sample of the photographs")
+    for name, choice in choose_crops(source, left).items() if left else ():
         progress.note(f"crop of {name}: {choice}")
-    return {name: choice.crop for name, choice in chosen.items()}
+        crops[name] = choice.crop
+    return crops
 
 
-def _embedded(place: pathlib.Path, infos: Mapping[str, Mapping[str, object]]) -> dict[str, pathlib.Path]:
-    """Of each encoder that a store in ``place`` holds, loaded and fed in the same way: the path of that store.
+def _noted(place: pathlib.Path) -> dict[pathlib.Path, Mapping[str, Mapping[str, Any]]]:
+    """What the stores in ``place`` note of their encoders, by path and name.
 
     Removes stores that are damaged, so that what they held is embedded again.
     """
-    found: dict[str, pathlib.Path] = {}
+    found: dict[pathlib.Path, Mapping[str, Mapping[str, Any]]] = {}
     for path in sorted(place.glob("[!.]*/manifest.json")):
         try:
-            noted = EmbeddingStore.open(path.parent).info
+            found[path.parent] = EmbeddingStore.open(path.parent).info
         except UserError:
             shutil.rmtree(path.parent)
-            continue
-        for name, info in infos.items():
-            if name in noted and {key: noted[name].get(key) for key in info} == info:
-                found[name] = path.parent
     return found
+
+
+def _embedded(
+    noted: Mapping[pathlib.Path, Mapping[str, Mapping[str, Any]]], infos: Mapping[str, Mapping[str, Any]]
+) -> dict[str, pathlib.Path]:
+    """Of each encoder that a store holds, loaded and fed in the same way: the path of that store."""
+    return {
+        name: path
+        for path, there in noted.items()
+        for name, info in infos.items()
+        if name in there and {key: there[name].get(key) for key in info} == info
+    }
 
 
 def _digest(texts: Iterable[str]) -> str:

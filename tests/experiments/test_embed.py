@@ -10,7 +10,7 @@ from planted import refused_with
 from processes import TESTS, finished, start
 
 from experiments import embed, pairwise
-from experiments.run import progress
+from experiments.run import crops, progress
 from experiments.run.data import EmbeddingProgress
 from jaxalign.data import EmbeddingStore
 from jaxalign.vision.images import open_images
@@ -45,6 +45,26 @@ def test_a_second_run_embeds_nothing_and_another_encoder_is_added(files):
     assert "store 'faces' has an encoder 'small'" in refused_with(run(embed, *other))
     succeed(embed, *other, "--overwrite")
     assert EmbeddingStore.open("store").encoders == ("small",)
+
+
+def test_a_crop_that_was_chosen_is_kept(files, monkeypatch):
+    """A second call tries no crop for rows that are there, so that it cannot choose another one; --overwrite does."""
+    tried, choose = [], crops.choose_crops
+
+    def recorded(source, encoders):
+        tried.append([encoder.name for encoder in encoders])
+        return choose(source, encoders)
+
+    monkeypatch.setattr(crops, "choose_crops", recorded)
+    succeed(embed, *FLAGS, "--crop=center:0.8")
+    again = succeed(embed, *FLAGS, f"--models={SMALL},{WIDE}", "--crop=auto")
+    assert "crop of small: center:0.8, as its rows have it already" in again.stderr
+    assert "crop of wide: " in again.stderr and "under 2 encoders (150 embedded now)" in again.stdout
+    both = succeed(embed, *FLAGS, f"--models={SMALL},{WIDE}", "--crop=auto")
+    assert both.stderr.count("as its rows have it already") == 2 and "(0 embedded now)" in both.stdout
+    assert tried == [["wide"]]
+    succeed(embed, *FLAGS, "--crop=auto", "--overwrite")
+    assert tried == [["wide"], ["small"]]
 
 
 def test_help_shows_every_flag():
