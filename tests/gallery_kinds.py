@@ -1,11 +1,14 @@
 """Galleries of every kind for the tests: how one is made, and how the kind's own client reads it back."""
 
+import contextlib
 import dataclasses
 import pathlib
+import zlib
 from collections.abc import Callable
 
 import faiss
 import numpy as np
+import postgres
 import pyarrow
 import pyarrow.parquet
 
@@ -94,6 +97,58 @@ def read_faiss(specification: str) -> tuple[np.ndarray, np.ndarray]:
     return keys, flat.reconstruct_n(0, index.ntotal).astype(np.float64)
 
 
+def make_qdrant(folder: pathlib.Path) -> str:
+    import qdrant_client
+    from qdrant_client import models
+
+    with contextlib.closing(qdrant_client.QdrantClient(path=str(folder / "qdrant"))) as client:
+        params = models.VectorParams(size=WIDTH, distance=models.Distance.DOT)
+        client.create_collection("faces", {"arc": params, "other": params})
+        points = [
+            models.PointStruct(id=at, payload={"key": int(key)}, vector={"arc": row, "other": row})
+            for at, (key, row) in enumerate(zip(KEYS, X.astype(np.float32).tolist()))
+        ]
+        client.upsert("faces", points)
+    return f"qdrant:{folder / 'qdrant'}#faces/arc"
+
+
+def read_qdrant(specification: str) -> tuple[np.ndarray, np.ndarray]:
+    import qdrant_client
+
+    folder, _, name = specification.removeprefix("qdrant:").partition("#")
+    collection, _, vector = name.partition("/")
+    with contextlib.closing(qdrant_client.QdrantClient(path=folder)) as client:
+        points, _ = client.scroll(collection, limit=10 * ROWS, with_vectors=True)
+    keys = [point.payload["key"] for point in points]  # pyright: ignore[reportOptionalSubscript]
+    return np.array(keys), np.array([point.vector[vector] for point in points], np.float64)  # pyright: ignore
+
+
+def make_postgres(folder: pathlib.Path) -> str:
+    import psycopg
+
+    dsn, schema = postgres.start(), f"s{zlib.crc32(str(folder).encode())}"
+    with psycopg.connect(dsn) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+        columns = f"at smallint, key text, embedding vector({WIDTH}), person text, PRIMARY KEY (at, key)"
+        connection.execute(f"CREATE TABLE {schema}.faces ({columns})")
+        for at, (key, row) in enumerate(zip(KEYS, X.astype(np.float32).tolist())):
+            values = at, str(key), str(row), f"p{key % 9}"
+            connection.execute(f"INSERT INTO {schema}.faces VALUES (%s, %s, %s, %s)", values)
+    return f"postgres:{dsn}#{schema}.faces.embedding"
+
+
+def read_postgres(specification: str) -> tuple[np.ndarray, np.ndarray]:
+    import psycopg
+
+    dsn, _, name = specification.removeprefix("postgres:").partition("#")
+    table, _, column = name.rpartition(".")
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute(
+            f"SELECT key::int, {column}::vector::float4[] FROM {table} ORDER BY at"
+        ).fetchall()
+    return np.array([row[0] for row in found]), np.array([row[1] for row in found], np.float64)
+
+
 FIXED = pyarrow.list_(pyarrow.float32(), WIDTH)
 KINDS = [
     Kind("directory", make_directory, lambda folder: str(folder / "new"), read_directory, 2e-3),
@@ -111,4 +166,6 @@ KINDS = [
         Kind(name, make_faiss(mapped), lambda folder: f"faiss:{folder / 'new.faiss'}", read_faiss, 1e-6)
         for name, mapped in (("flat", False), ("ids", True))
     ),
+    Kind("qdrant", make_qdrant, lambda folder: None, read_qdrant, 1e-6, goes_on=True),
+    Kind("postgres", make_postgres, lambda folder: None, read_postgres, 1e-6, goes_on=True),
 ]

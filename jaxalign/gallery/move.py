@@ -61,6 +61,8 @@ def move_gallery(
     """
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype is one of {', '.join(DTYPES)}, got {dtype!r}.")
+    if not isinstance(note.get(CHECKSUM), str):
+        raise UserError(f"the note of a move needs the map's {CHECKSUM}, got {note.get(CHECKSUM)!r}.")
     if out is not None:
         same_kind(gallery, out)
     refuse_moved(gallery, note)
@@ -77,17 +79,15 @@ def refuse_moved(gallery: Gallery, note: Mapping[str, Any]) -> None:
         return
     if marker["state"] == MOVING:
         raise UserError(
-            f"{gallery.specification} holds rows that an unfinished move wrote; name the old rows to go on."
+            f"{gallery.place} holds rows that an unfinished move wrote; name the old rows to go on."
         )
-    if marker.get(CHECKSUM) is not None and marker.get(CHECKSUM) == note.get(CHECKSUM):
+    if marker.get(CHECKSUM) == note[CHECKSUM]:
         raise UserError(
-            f"{gallery.specification} holds rows that this map has moved already; they are not mapped twice."
+            f"{gallery.place} holds rows that this map has moved already; they are not mapped twice."
         )
     holds, takes = marker.get("target"), note.get("source")
     if holds and takes and holds != takes:
-        raise UserError(
-            f"{gallery.specification} was moved to {holds} before, and this map takes rows of {takes}."
-        )
+        raise UserError(f"{gallery.place} was moved to {holds} before, and this map takes rows of {takes}.")
 
 
 def affine_transform(
@@ -108,7 +108,7 @@ def affine_transform(
         raise UserError(f"a gallery is translated by one map, got a stack of shape {map.bias.shape[:-1]}.")
     if map.in_dim != gallery.width:
         raise UserError(
-            f"the map takes rows of width {map.in_dim}, {gallery.specification} has width {gallery.width}."
+            f"the map takes rows of width {map.in_dim}, {gallery.place} has width {gallery.width}."
         )
 
     def transform(rows: np.ndarray) -> np.ndarray:

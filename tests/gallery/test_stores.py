@@ -197,7 +197,8 @@ def test_what_does_not_fit_is_a_sentence_and_leaves_nothing(kind, tmp_path):
     old = kind.make(tmp_path)
     before = files(tmp_path)
     for options, sentence in (
-        ({"note": {"checksum": object()}}, "must fit JSON"),
+        ({"note": {**NOTE, "about": object()}}, "must fit JSON"),
+        ({"note": {}}, "needs the map's checksum"),
         ({"dtype": "int8"}, "dtype is one of"),
     ):
         with pytest.raises(UserError, match=sentence):

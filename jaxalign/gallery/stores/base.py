@@ -131,15 +131,15 @@ class Gallery(abc.ABC):
 
     def switch(self, out: str | None = None) -> str:
         """Lets programs that ask for the old rows find the new ones; a sentence that says what was done."""
-        raise UserError(f"{self.specification} has no name to switch: give programs the new path.")
+        raise UserError(f"{self.place} has no name to switch: give programs the new path.")
 
     def roll_back(self, out: str | None = None) -> str:
         """Undoes ``switch``."""
-        raise UserError(f"{self.specification} was not changed by a move: give programs this path again.")
+        raise UserError(f"{self.place} was not changed by a move: give programs this path again.")
 
     def drop_old(self, out: str | None = None) -> str:
         """Deletes the old rows after ``switch``."""
-        raise UserError(f"{self.specification} is a file of yours: delete it once nothing reads it.")
+        raise UserError(f"{self.place} is a file of yours: delete it once nothing reads it.")
 
     def close(self) -> None:  # noqa: B027 (files have nothing to close)
         """Closes the connection, if there is one."""
@@ -150,11 +150,14 @@ class Gallery(abc.ABC):
     def __exit__(self, *unused: object) -> None:
         self.close()
 
+    @property
+    def place(self) -> str:
+        """The specification as messages show it: without a password."""
+        return self.specification
+
     def __repr__(self) -> str:
         state = f", {self.marker['state']}" if self.marker else ""
-        return (
-            f"{type(self).__name__}({self.specification!r}: {self.rows:,} × {self.width} {self.dtype}{state})"
-        )
+        return f"{type(self).__name__}({self.place!r}: {self.rows:,} × {self.width} {self.dtype}{state})"
 
 
 def open_gallery(specification: str) -> Gallery:
@@ -177,7 +180,7 @@ def same_kind(gallery: Gallery, out: str) -> None:
     """Refuses an ``out`` of another kind: other columns, payload and ids would be lost on the way."""
     kind = out.partition(":")[0]
     if (kind if kind in KINDS else "directory") != gallery.kind:
-        raise UserError(f"{out} is of another kind than {gallery.specification}; both must be of one kind.")
+        raise UserError(f"{out} is of another kind than {gallery.place}; both must be of one kind.")
 
 
 @contextlib.contextmanager
@@ -210,6 +213,12 @@ def as_note(marker: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(json.dumps(dict(marker), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise UserError(f"what is noted of a move must fit JSON ({error}).") from error
+
+
+def same_move(there: Mapping[str, Any] | None, marker: Mapping[str, Any]) -> bool:
+    """Whether rows that are there were written by the same map from the same rows."""
+    keys = (CHECKSUM, "translated_from")
+    return there is not None and all(there.get(key) == marker.get(key) for key in keys)
 
 
 def file_marker(path: pathlib.Path, move: Move) -> dict[str, Any]:

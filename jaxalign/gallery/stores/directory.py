@@ -14,7 +14,7 @@ from jaxalign.data import EmbeddingStore
 from jaxalign.data.derive import write_derived
 from jaxalign.data.manifest import check_encoder_name
 from jaxalign.data.store import require_free
-from jaxalign.gallery.stores.base import COMPLETE, Gallery, Move, Rows, as_note, drawn, split_path
+from jaxalign.gallery.stores.base import COMPLETE, Gallery, Move, Rows, as_note, drawn, same_move, split_path
 
 
 class DirectoryGallery(Gallery):
@@ -77,4 +77,4 @@ def _holds(path: os.PathLike[str], name: str, info: dict[str, Any], dtype: str) 
         store = EmbeddingStore.open(path, verify=False)
     except UserError:
         return False
-    return store.encoders == (name,) and dict(store.info[name]) == info and str(store[name].dtype) == dtype
+    return store.encoders == (name,) and same_move(store.info[name], info) and str(store[name].dtype) == dtype

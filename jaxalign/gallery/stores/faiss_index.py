@@ -31,6 +31,7 @@ from jaxalign.gallery.stores.base import (
     file_marker,
     narrowed,
     require_new_file,
+    same_move,
     split_path,
     write_new_file,
 )
@@ -82,7 +83,7 @@ class FaissGallery(Gallery):
         move.only_dtypes(self.specification, "float32")
         path, _ = split_path(out)
         marker = file_marker(self.path, move)
-        if path.exists() and not move.overwrite and _noted(path) == {**marker, "state": COMPLETE}:
+        if path.exists() and not move.overwrite and same_move(_noted(path), marker):
             return self.open(out)
         require_new_file(self.path, path, move.overwrite)
         write_new_file(path, functools.partial(self._write, path=path, move=move, marker=marker))

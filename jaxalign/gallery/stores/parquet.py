@@ -23,6 +23,7 @@ from jaxalign.gallery.stores.base import (
     file_marker,
     narrowed,
     require_new_file,
+    same_move,
     split_path,
     write_new_file,
 )
@@ -233,7 +234,7 @@ def _holds(path: pathlib.Path, column: str, marker: dict[str, Any], dtype: str, 
         there = ParquetGallery(str(path), path, column)
     except UserError:
         return False
-    return there.marker == {**marker, "state": COMPLETE} and (there.dtype, there.width) == (dtype, width)
+    return same_move(there.marker, marker) and (there.dtype, there.width) == (dtype, width)
 
 
 def _metadata(
