@@ -13,8 +13,7 @@ The new store has the same samples and one encoder.
 
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -22,12 +21,13 @@ import numpy as np
 import jaxalign
 from experiments.run import cli, flags
 from experiments.run.progress import Progress, duration
-from jaxalign.align.affine import AffineMap
 from jaxalign.align.saved import NORMALIZED, SIDES
 from jaxalign.core.errors import UserError
 from jaxalign.data.manifest import DTYPES, check_encoder_name
 from jaxalign.data.store import require_free
+from jaxalign.gallery.fingerprint import CHECKED_ROWS
 from jaxalign.gallery.move import affine_transform, checksum, move_gallery
+from jaxalign.gallery.one_map import OneMap, leads_to, read_one
 from jaxalign.gallery.stores import open_gallery
 
 FLAGS = flags.define(
@@ -35,7 +35,7 @@ FLAGS = flags.define(
     encoder=flags.Flag(
         None, "Encoder of --store whose rows are mapped, where the map's file does not say whose."
     ),
-    map=flags.Flag(None, "File of one map, as AffineMap.save writes it."),
+    map=flags.Flag(None, "File of one map, as AffineMap.save or GalleryMap.save writes it."),
     maps=flags.Flag(None, "Directory of maps of pairs, with maps.json in it."),
     source=flags.Flag(None, "With --maps: the encoder that the map comes from."),
     target=flags.Flag(None, "With --maps: the encoder that the map leads to."),
@@ -69,18 +69,7 @@ FLAGS = flags.define(
 )
 
 
-class Chosen(NamedTuple):
-    """The map to apply, and what its file says of it; None where it says nothing."""
-
-    map: AffineMap
-    place: pathlib.Path  # the file or directory that it comes from
-    encoder: str | None  # whose rows it takes
-    normalize: str | None  # how those were scaled before the fit
-    leads_to: str  # the space of mapped rows
-    about: dict[str, Any]
-
-
-def choose() -> Chosen:
+def choose() -> OneMap:
     """Reads the map that the flags name."""
     if bool(FLAGS.map) == bool(FLAGS.maps):
         raise UserError("one map is needed: give --map=FILE, or --maps=DIR with --source and --target.")
@@ -90,21 +79,10 @@ def choose() -> Chosen:
         raise UserError(
             "--source, --target, --rank and --restore_variance choose among --maps; with --map leave them out."
         )
-    path = pathlib.Path(FLAGS.map)
-    map_, about = AffineMap.load_with_metadata(path)
-    expected = {"encoder": str, "source": str, "target": str, "method": str, "normalize": str, "side": str}
-    known = {name: about[name] for name in expected if about.get(name) is not None}
-    wrong = [name for name, value in known.items() if not isinstance(value, str)]
-    wrong += ["normalize"] * (known.get("normalize", "l2") not in NORMALIZED)
-    wrong += ["side"] * (known.get("side", SIDES[0]) not in SIDES)
-    if wrong:
-        raise UserError(f"{path}: its metadata holds {wrong[0]}={about[wrong[0]]!r}, which is not known.")
-    leads_to = _leads_to(known) if {"side", "source", "target"} <= set(known) else "not stated"
-    encoder, normalize = known.get("encoder"), known.get("normalize")
-    return Chosen(map_, path, encoder, normalize, leads_to, {"file": str(path), **about})
+    return read_one(FLAGS.map, FLAGS.encoder)
 
 
-def _of_pair(directory: pathlib.Path) -> Chosen:
+def _of_pair(directory: pathlib.Path) -> OneMap:
     if not FLAGS.source or not FLAGS.target:
         raise UserError("--maps holds maps of pairs: give --source and --target.")
     if FLAGS.side != "to_target" and FLAGS.restore_variance is not None:
@@ -126,15 +104,7 @@ def _of_pair(directory: pathlib.Path) -> Chosen:
         "restore_variance": restored,
     }
     encoder = pair[1] if FLAGS.side == "target" else pair[0]
-    return Chosen(jax.tree.map(np.asarray, map_), directory, encoder, maps.normalize, _leads_to(about), about)
-
-
-def _leads_to(about: Mapping[str, Any]) -> str:
-    """The space of mapped rows, in words for whoever opens the new store."""
-    if about["side"] == "to_target":
-        return f"{about['target']}'s own coordinates"
-    method = f" by {about['method']}" if "method" in about else ""
-    return f"the space where {about['source']} → {about['target']} is compared{method}"
+    return OneMap(jax.tree.map(np.asarray, map_), directory, encoder, maps.normalize, leads_to(about), about)
 
 
 def settled(given: str | None, known: str | None, flag: str, what: str, place: pathlib.Path) -> str:
@@ -157,6 +127,7 @@ def main(_: Sequence[str]) -> None:
     if FLAGS.name:
         check_encoder_name(FLAGS.name)
     gallery = open_gallery(f"{path}#{encoder}")
+    chosen.require_rows(gallery.sample(CHECKED_ROWS, 0))
     scaled = normalize == "l2", FLAGS.normalize_output
     transform = affine_transform(chosen.map, gallery, normalize_input=scaled[0], normalize=scaled[1])
     own = chosen.about.get("side") == "to_target" and {"source", "target"} <= set(chosen.about)

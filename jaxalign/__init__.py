@@ -9,6 +9,7 @@ from jaxalign.biometrics import evaluate
 from jaxalign.core.devices import device_mesh
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
+from jaxalign.gallery import GalleryMap, load_map
 from jaxalign.moments.moments import FoldMoments, Moments
 from jaxalign.version import __version__
 
@@ -18,6 +19,7 @@ __all__ = [
     "EmbeddingStore",
     "Fit",
     "FoldMoments",
+    "GalleryMap",
     "Moments",
     "PairwiseMaps",
     "SharedSpace",
@@ -31,4 +33,5 @@ __all__ = [
     "fit_pair",
     "fit_pairs",
     "fit_shared_space",
+    "load_map",
 ]

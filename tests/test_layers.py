@@ -35,7 +35,10 @@ ONLY_IN = {
     **dict.fromkeys(("psycopg", "pgvector"), "jaxalign/gallery/stores/postgres.py"),
     "absl": "experiments",
 }
-HEAVY = "transformers onnxruntime datasets PIL matplotlib jinja2 pandas sklearn scipy.stats pyarrow absl flax optax"
+HEAVY = (
+    "transformers onnxruntime datasets PIL matplotlib jinja2 pandas sklearn scipy.stats pyarrow absl flax optax "
+    "huggingface_hub"
+)
 LIBRARY = [
     path for path in sorted((ROOT / "jaxalign").rglob("*.py")) if path != ROOT / "jaxalign" / "__init__.py"
 ]

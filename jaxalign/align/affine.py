@@ -169,9 +169,6 @@ class AffineMap:
         Raises:
           UserError: JSON cannot hold the metadata.
         """
-        tensors = {**{f"factor{k}": factor for k, factor in enumerate(self.factors)}, "bias": self.bias}
-        if self.center is not None:
-            tensors["center"] = self.center
         try:
             texts = {
                 "orthogonal": json.dumps(bool(self.orthogonal)),
@@ -179,7 +176,7 @@ class AffineMap:
             }
         except (TypeError, ValueError) as error:
             raise UserError(f"metadata: expected a mapping that JSON can hold ({error})") from error
-        write_map(pathlib.Path(path), tensors, texts)  # pyright: ignore[reportArgumentType]
+        write_map(pathlib.Path(path), self.tensors(), texts)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "AffineMap":
@@ -190,19 +187,34 @@ class AffineMap:
     def load_with_metadata(cls, path: str | os.PathLike) -> tuple["AffineMap", dict[str, Any]]:
         """Reads a map and the metadata that was saved with it."""
         tensors, texts = read_map(pathlib.Path(path))
+        if not isinstance(texts.get("metadata"), dict) or set(texts) != {"orthogonal", "metadata"}:
+            raise UserError(f"{path} is no saved affine map: parts are missing or unknown")
+        try:
+            return cls.of_tensors(tensors, texts["orthogonal"]), texts["metadata"]
+        except UserError as error:
+            raise UserError(f"{path} is no saved affine map that can be used: {error}") from error
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The arrays by the names that files have them under, for ``of_tensors``."""
+        arrays = {**{f"factor{k}": factor for k, factor in enumerate(self.factors)}, "bias": self.bias}
+        if self.center is not None:
+            arrays["center"] = self.center
+        return {name: np.asarray(array) for name, array in arrays.items()}
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, np.ndarray], orthogonal: Any) -> "AffineMap":
+        """The map that ``tensors`` gave; a ``UserError`` for what is none."""
         numbered = [f"factor{k}" for k in range(sum(name.startswith("factor") for name in tensors))]
         wrong = set(numbered) | {"bias"} | ({"center"} & set(tensors)) != set(tensors)
-        wrong |= not isinstance(texts.get("orthogonal"), bool) or not isinstance(texts.get("metadata"), dict)
-        if wrong or set(texts) != {"orthogonal", "metadata"}:
-            raise UserError(f"{path} is no saved affine map: parts are missing or unknown")
+        if wrong or not isinstance(orthogonal, bool):
+            raise UserError("parts are missing or unknown")
         factors = tuple(tensors[name] for name in numbered)
-        map_ = cls(factors, tensors["bias"], tensors.get("center"), texts["orthogonal"])
-        problem = map_._problem()
-        if problem:
-            raise UserError(f"{path} is no saved affine map that can be used: {problem}")
-        return map_, texts["metadata"]
+        map_ = cls(factors, tensors["bias"], tensors.get("center"), orthogonal)
+        if problem := map_.problem():
+            raise UserError(problem)
+        return map_
 
-    def _problem(self) -> str | None:
+    def problem(self) -> str | None:
         """What is wrong with the arrays, if anything: their formats, shapes or values."""
         leaves = jax.tree.leaves(self)
         if any(leaf.dtype.kind != "f" and leaf.dtype.name != "bfloat16" for leaf in leaves):

@@ -13,7 +13,8 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.files import first_line, read_json, regular_file
 
 FORMAT, INDEX_FORMAT, VERSION = "jaxalign-affine-map", "jaxalign-pairwise-maps", 2
-COHORT = "jaxalign-cohort"
+COHORT, GALLERY = "jaxalign-cohort", "jaxalign-gallery-map"
+KINDS = {FORMAT: "a saved affine map", COHORT: "a saved cohort", GALLERY: "a saved gallery map"}
 NORMALIZED = ("l2", "none")  # how rows are scaled before a map: to length 1, or not at all
 SIDES = ("source", "target", "to_target")  # what the map of a file does: see ``AffineMap.save``
 
@@ -26,7 +27,7 @@ def write_map(
 
     arrays = {name: _native(tensor) for name, tensor in tensors.items()}
     header = {"format": format_, "version": str(VERSION), **texts}
-    data = save(arrays, {**header, "checksum": _checksum(arrays, header)})
+    data = save(arrays, {**header, "checksum": map_checksum(arrays, texts, format_)})
     size = int.from_bytes(data[:8], "little")
     # The texts come in random order; sorted, so that the same map is the same file.
     text = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True).encode()
@@ -40,11 +41,11 @@ def read_map(path: pathlib.Path, format_: str = FORMAT) -> tuple[dict[str, np.nd
     """The tensors that ``write_map`` wrote, and the values of its texts, which are JSON."""
     from safetensors import safe_open
 
-    with _reading(path, "a saved cohort" if format_ == COHORT else "a saved affine map") as path:
+    with _reading(path, KINDS[format_]) as path:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             if header.get("format") != format_:
-                raise UserError("it holds something else")
+                raise UserError(f"it holds {KINDS.get(header.get('format', ''), 'something else')}")
             if "checksum" not in header:
                 raise UserError(
                     "it has no checksum, as those of earlier versions; fit and save the map again"
@@ -52,10 +53,25 @@ def read_map(path: pathlib.Path, format_: str = FORMAT) -> tuple[dict[str, np.nd
             if header.get("version") != str(VERSION):
                 raise UserError(f"it is of version {header.get('version')}, this program reads {VERSION}")
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        if header.pop("checksum") != _checksum(tensors, header):
-            raise UserError("its content does not match its checksum: it was damaged or changed")
+        checksum = header.pop("checksum")
         del header["format"], header["version"]
+        if checksum != map_checksum(tensors, header, format_):
+            raise UserError("its content does not match its checksum: it was damaged or changed")
         return tensors, {name: json.loads(text) for name, text in header.items()}
+
+
+def map_format(path: pathlib.Path) -> str | None:
+    """What kind of file its header says it is, such as ``FORMAT``; None where it says nothing."""
+    from safetensors import safe_open
+
+    with _reading(path, "a saved map") as path, safe_open(path, framework="numpy") as file:
+        return (file.metadata() or {}).get("format")
+
+
+def map_checksum(tensors: Mapping[str, Any], texts: Mapping[str, str], format_: str = FORMAT) -> str:
+    """The checksum that ``write_map`` puts into the header: of all tensors and texts, of the format and its version."""
+    arrays = {name: _native(tensor) for name, tensor in tensors.items()}
+    return _checksum(arrays, {"format": format_, "version": str(VERSION), **texts})
 
 
 def write_index(path: pathlib.Path, content: Mapping[str, Any]) -> None:

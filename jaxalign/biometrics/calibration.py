@@ -65,7 +65,9 @@ class Calibration:
         if kind == "logistic":
             return cls(kind, np.zeros(0), logistic_rule(values[:, None], mated, prior))
         ends = np.repeat([values.min(), values.max()], 2)
-        first, same, other = _steps(np.append(values, ends), np.append(mated, [True, False, True, False]))
+        mated = np.append(mated, [True, False, True, False])
+        first, _, same, every = isotonic_steps(np.append(values, ends), mated)
+        other = every - same
         return cls(kind, first[1:], np.log(same / other) - np.log(same.sum() / other.sum()))
 
     def __call__(self, scores: ArrayLike) -> np.ndarray:
@@ -132,7 +134,8 @@ def min_cllr(genuine: ArrayLike, impostor: ArrayLike) -> float:
     """``cllr`` after the best rule that never falls, fitted to these very scores: what no calibration can improve."""
     sides = _numbers(genuine, "genuine"), _numbers(impostor, "impostor")
     mated = np.repeat([True, False], [len(side) for side in sides])
-    _, same, other = _steps(np.concatenate(sides), mated)
+    _, _, same, every = isotonic_steps(np.concatenate(sides), mated)
+    other = every - same
     odds = same.sum() / other.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         of_same = np.where(same > 0, same * np.log2(1 + other / same * odds), 0).sum() / same.sum()
@@ -199,15 +202,20 @@ def _detection_cost(
     return float((weights[0] * fnmr + weights[1] * (1 - kept_out)).min() / min(weights))
 
 
-def _steps(scores: np.ndarray, genuine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps of the share of genuine comparisons that never falls: lowest score, genuine and impostor comparisons."""
+def isotonic_steps(
+    scores: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Steps of the mean of ``values`` that never falls as scores rise (pool adjacent violators); shapes [steps].
+
+    Returns the lowest and the highest score of each step, the sum of the values on it and how many there are.
+    """
     from scipy.optimize import isotonic_regression
 
-    values, place = np.unique(scores, return_inverse=True)
-    every, same = np.bincount(place).astype(np.float64), np.bincount(place, genuine)
-    first = isotonic_regression(same / every, weights=every).blocks[:-1]
-    same, every = np.add.reduceat(same, first), np.add.reduceat(every, first)
-    return values[first], same, every - same
+    found, place = np.unique(scores, return_inverse=True)
+    every, total = np.bincount(place).astype(np.float64), np.bincount(place, values)
+    first = isotonic_regression(total / every, weights=every).blocks[:-1]
+    last = np.append(first[1:], len(found)) - 1
+    return found[first], found[last], np.add.reduceat(total, first), np.add.reduceat(every, first)
 
 
 def logistic_rule(scores: np.ndarray, genuine: np.ndarray, prior: float = 0.5) -> np.ndarray:

@@ -1,0 +1,75 @@
+"""Gallery maps as the Hub has them: directories, cards and refusals; nothing here needs a network."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from huggingface_hub import HfApi, ModelCard
+
+from jaxalign import GalleryMap, UserError
+
+
+def test_a_directory_gives_the_map_back(two_sided: GalleryMap, tmp_path: pathlib.Path) -> None:
+    two_sided.save_pretrained(tmp_path / "made")
+    assert GalleryMap.from_pretrained(tmp_path / "made").checksum == two_sided.checksum
+    summary = json.loads((tmp_path / "made" / "config.json").read_text())
+    assert (summary["source"], summary["target"], summary["checksum"]) == ("old", "new", two_sided.checksum)
+    with pytest.raises(UserError, match=r"README\.md"):
+        two_sided.save_pretrained(tmp_path / "made")
+
+
+def test_the_card_says_what_the_hub_and_a_person_ask(two_sided: GalleryMap, planted, tmp_path) -> None:
+    two_sided.save_pretrained(tmp_path / "made")
+    card = ModelCard.load(tmp_path / "made" / "README.md")
+    assert card.data.base_model == ["old", "new"] and card.data.library_name == "jaxalign"
+    found = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert found == {"tmr@fmr=0.01": 0.9, "r": 1}
+    assert {result.dataset_name for result in card.data.eval_results} == {"planted"}
+    assert card.data.license == "other" and "nobody's" in card.text
+    assert "| 0.001 | 0.6000 | 0.5000 to 0.7000 |" in card.text
+    code = card.text.split("```python\n")[2].split("```")[0]
+    space: dict = {}
+    exec(code, space)
+    rows = planted.x[planted.test]
+    found = space["apply"](tmp_path / "made" / "map.safetensors", rows)
+    np.testing.assert_allclose(found, two_sided.apply(rows), atol=1e-6)
+    named = planted.map(source="a_b|<c>", about={"license": "apache-2.0"})
+    named.save_pretrained(tmp_path / "named")
+    card = ModelCard.load(tmp_path / "named" / "README.md")
+    assert card.data.license == "apache-2.0" and card.data.base_model == ["a_b|<c>", "new"]
+    assert card.data.eval_results is None and "a\\_b\\|\\<c\\>" in card.text
+
+
+def test_an_upload_is_one_commit_of_the_three_files(two_sided: GalleryMap, monkeypatch) -> None:
+    sent = {}
+
+    def upload(self, *, folder_path, repo_id, **_):
+        sent[repo_id] = sorted(path.name for path in pathlib.Path(folder_path).iterdir())
+        return "address"
+
+    monkeypatch.setattr(
+        HfApi, "create_repo", lambda self, repo_id, **_: type("Url", (), {"repo_id": repo_id})
+    )
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    assert two_sided.push_to_hub("name/map") == "address"
+    assert sent == {"name/map": ["README.md", "config.json", "map.safetensors"]}
+    with pytest.raises(UserError, match="not/a/name"):
+        two_sided.push_to_hub("not/a/name")
+
+
+def test_what_is_no_map_is_a_sentence(two_sided: GalleryMap, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "empty").mkdir()
+    two_sided.save_pretrained(tmp_path / "damaged")
+    (tmp_path / "damaged" / "map.safetensors").write_bytes(b"x")
+    two_sided.save_pretrained(tmp_path / "config")
+    (tmp_path / "config" / "config.json").write_text("[")
+    (tmp_path / "file").write_text("")
+    for name in ("empty", "damaged", "config", "nothing"):
+        with pytest.raises(UserError, match=name) as caught:
+            GalleryMap.from_pretrained(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="name/unknown"):
+        GalleryMap.from_pretrained("name/unknown", local_files_only=True)
+    with pytest.raises(UserError, match="file"):
+        two_sided.save_pretrained(tmp_path / "file" / "made")
