@@ -35,7 +35,8 @@ ADVICE = "Take fewer encoders or photographs at once, or a machine or limit with
 GROUPS = {  # of the flags that several commands have, for --help
     "Data": "store stores images models crop bad_images identity_column embedding_cache sources targets nonfinite",
     "Fitting": "protocol methods l2 ranks loss steps fit_rank folds normalize seeds train_fraction",
-    "Measuring": "measures rank_k fmr max_per_person own_photograph comparisons pair_list gallery controls intervals",
+    "Measuring": "measures rank_k fmr max_per_person own_photograph comparisons pair_list gallery controls intervals "
+    "scores open_set fpir draws calibration prior cost_miss cost_false",
     "Output": "out overwrite curves heatmaps save_maps tables",
     "Computing": "devices hosts coordinator num_processes process_id compilation_cache",
 }

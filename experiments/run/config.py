@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -164,6 +165,16 @@ class PairwiseConfig:
         "With --open_set: galleries to draw, over which measures are averaged; the first is fixed, others are random. "
         "Example: --draws=5",
     )
+    calibration: bool = flags.field(
+        False,
+        "Measure what decisions by calibrated scores cost too: cllr, min_cllr and calibration_loss in bits, by a "
+        "logistic rule that is fitted to other test people, and min_dcf@prior=..., the least detection cost.",
+    )
+    prior: float = flags.field(
+        0.01, "With --calibration: how often comparisons are of one person. Example: --prior=0.001"
+    )
+    cost_miss: float = flags.field(1.0, "With --calibration: the cost of a false non-match.")
+    cost_false: float = flags.field(1.0, "With --calibration: the cost of a false match.")
     controls: tuple[str, ...] = flags.field(
         None,
         "What to measure beside the methods, to judge them by: `own` (each encoder against itself), `shuffled` (ridge "
@@ -254,6 +265,18 @@ class PairwiseConfig:
             raise UserError("--fpir and --draws are of open-set identification; add --open_set.")
         if self.open_set and self.gallery != "all":
             raise UserError("--open_set enrols one photograph a person; leave --gallery out.")
+        if not self.calibration and (self.prior, self.cost_miss, self.cost_false) != (0.01, 1, 1):
+            raise UserError(
+                "--prior, --cost_miss and --cost_false are of detection costs; add --calibration."
+            )
+        if not 0 < self.prior < 1:
+            raise UserError(f"--prior takes a number between 0 and 1, got {self.prior:g}.")
+        if not (0 < self.cost_miss < math.inf and 0 < self.cost_false < math.inf):
+            raise UserError(
+                f"--cost_miss and --cost_false take positive numbers, got {self.cost_miss:g} and {self.cost_false:g}."
+            )
+        if self.calibration and self.gallery != "all":
+            raise UserError("--calibration compares all test photographs; leave --gallery out.")
         if self.intervals and (self.gallery != "all" or listed or balanced):
             raise UserError("--intervals goes with --gallery=all and all comparisons; leave one of them out.")
 
@@ -272,6 +295,8 @@ class PairwiseConfig:
         if self.open_set:
             kinds = "fnir", f"fnir{CANDIDATES}", "sel"
             names += [f"{kind}@fpir={rate:g}" for rate in self.fpir for kind in kinds]
+        if self.calibration:
+            names += ["cllr", "min_cllr", "calibration_loss", f"min_dcf@prior={self.prior:g}"]
         return tuple(names)
 
     def pairs(self, dims: Mapping[str, int]) -> list[tuple[str, str]]:

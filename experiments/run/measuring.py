@@ -22,13 +22,14 @@ from jaxalign.biometrics import (
     Sampled,
     comparator,
     curve_points,
+    decision_costs,
     draw,
     evaluate,
     mean_of,
     open_set,
 )
 from jaxalign.biometrics.comparators import TOP
-from jaxalign.biometrics.evaluate import RANKS
+from jaxalign.biometrics.evaluate import RANKS, Rows
 from jaxalign.biometrics.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.biometrics.plan import padded
 from jaxalign.core.devices import MOST_WORKERS, concurrently
@@ -214,7 +215,15 @@ class Measuring:
         sampled = {} if self.resampling is None else self.resampling.measures(result)
         curves = tuple(curve_points(result, self.resampling)) if config.curves else ()
         found, found_sampled = self._searched(LazyRows.of(left), LazyRows.of(right), score)
-        return Compared([*result.measures(), *found], {**sampled, **found_sampled}, curves)
+        costs = self._costs(left, right, score) if config.calibration else []
+        return Compared([*result.measures(), *found, *costs], {**sampled, **found_sampled}, curves)
+
+    def _costs(self, probes: Rows, gallery: Rows, score: Comparator | None) -> list[MeasuredValue]:
+        """What decisions by calibrated scores cost."""
+        names = "prior", "cost_miss", "cost_false"
+        options = {name: getattr(self.config, name) for name in names}
+        options |= {"images": self.images, "score": score, "seed": self.seed}
+        return decision_costs(probes, gallery, self.identities, **options)
 
     def _searched(
         self, probes: LazyRows, gallery: LazyRows, score: Comparator | None

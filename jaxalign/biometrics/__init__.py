@@ -12,6 +12,7 @@ from jaxalign.biometrics.calibration import (
 )
 from jaxalign.biometrics.comparators import SCORES, Cohort, Comparator, comparator
 from jaxalign.biometrics.curves import CurvePoint, curve_points
+from jaxalign.biometrics.decisions import decision_costs
 from jaxalign.biometrics.evaluate import Evaluation, MeasuredValue, evaluate, identify, verify
 from jaxalign.biometrics.fusion import Fusion, fused_rows, mean_rows, mixed_rows
 from jaxalign.biometrics.gallery_size import Growth, ParetoTail, fpir_growth
@@ -52,6 +53,7 @@ __all__ = [
     "comparator",
     "cross_calibrated",
     "curve_points",
+    "decision_costs",
     "draw",
     "evaluate",
     "first_rows",

@@ -23,6 +23,10 @@ KINDS = ("logistic", "isotonic")
 STEPS, TOLERANCE = 100, 1e-10  # of Newton's method; standardised scores reach it in about 10
 
 
+class SeparatedError(UserError):
+    """One threshold parts all genuine from all impostor comparisons, so that no logistic rule exists."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Calibration:
     """A rule from scores to log-likelihood ratios.
@@ -245,7 +249,7 @@ def logistic_rule(scores: np.ndarray, genuine: np.ndarray, prior: float = 0.5) -
         rule -= step
         fused = rule @ columns
         if fused[genuine].min() >= fused[~genuine].max():
-            raise UserError(
+            raise SeparatedError(
                 "scores: one threshold parts genuine from impostor comparisons, so that the slope of kind 'logistic' "
                 "is infinite; give more comparisons, or another kind such as 'isotonic' or, to fuse, 'znorm'"
             )

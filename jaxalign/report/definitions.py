@@ -40,6 +40,10 @@ MEASURES = {
     "which a share of {} of the searches for people who are not enrolled finds anybody.",
     r"fnir(\d+)@fpir=(.+)": "The same as FNIR, if the enrolled person may be among the best {} candidates, at FPIR {}.",
     r"sel@fpir=(.+)": "Mean number of candidates that a search for a person who is not enrolled returns, at FPIR {}.",
+    r"cllr": "Cost of scores that were calibrated on other people, in bits: 0 is perfect, 1 tells nothing.",
+    r"min_cllr": "The least Cllr that any calibration of these scores could reach, in bits.",
+    r"calibration_loss": "The part of Cllr that better calibration could remove, in bits.",
+    r"min_dcf@prior=(.+)": "Least cost of decisions where a share of {} of comparisons is of one person; at most 1.",
     r"accuracy": "Share of right decisions on the listed pairs, at thresholds chosen on the other folds.",
     # Of two encoders, before any map.
     r"linear_cka(_unbiased)?": "Covariance between two spaces relative to that within each; 1 where they agree.",

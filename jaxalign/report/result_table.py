@@ -15,6 +15,9 @@ WORDS = {  # pattern of a measure's name: in few words, and in full
     r"map": ("mAP", "mean average precision"),
     r"auc": ("AUC", "area under the ROC curve"),
     r"eer": ("EER", "equal error rate"),
+    r"cllr": ("Cllr", "cost of log-likelihood ratios (Cllr)"),
+    r"min_cllr": ("min Cllr", "least Cllr of any calibration"),
+    r"min_dcf@prior=(.+)": ("min DCF at prior {}", "least detection cost at a prior of {}"),
     r"best_l2": ("best penalty",) * 2,
     r"linear_cka": ("linear CKA",) * 2,
     r"linear_cka_unbiased": ("linear CKA, unbiased",) * 2,
@@ -201,8 +204,10 @@ class Measure:
 
     @property
     def lower_is_better(self) -> bool:
-        """Error rates and numbers of candidates, as opposed to hit rates."""
-        return self.name.startswith(("eer", "fmr", "fnmr", "fpir", "fnir", "sel@"))
+        """Error rates, costs and numbers of candidates, as opposed to hit rates."""
+        return self.name.startswith(
+            ("eer", "fmr", "fnmr", "fpir", "fnir", "sel@", "cllr", "min_", "calibration")
+        )
 
     @property
     def is_rate(self) -> bool:

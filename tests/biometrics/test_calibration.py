@@ -12,10 +12,14 @@ from sklearn.linear_model import LogisticRegression
 from jaxalign import UserError
 from jaxalign.biometrics import (
     Calibration,
+    Cohort,
     act_dcf,
     calibration_loss,
     cllr,
+    comparator,
     cross_calibrated,
+    decision_costs,
+    decisions,
     min_cllr,
     min_dcf,
 )
@@ -136,3 +140,72 @@ def test_comparisons_are_calibrated_by_other_people():
 def test_refusals(named, wrong):
     with pytest.raises(UserError, match=named):
         wrong(*drawn())
+
+
+@pytest.mark.parametrize("score", ["cosine", "cohort"])
+def test_decision_costs_of_rows_are_those_of_their_scores(score):
+    random = np.random.default_rng(5)
+    people, others = np.repeat(np.arange(12), 4), np.repeat(np.arange(100, 130), 2)
+    centres = {person: random.normal(size=6) for person in [*range(12), *range(100, 130)]}
+
+    def photographs(of):
+        return np.stack([centres[person] for person in of]) + random.normal(size=(len(of), 6))
+
+    probes, gallery = photographs(people), photographs(people)
+    cohort = Cohort.of(photographs(others), photographs(others), others)
+    images = np.arange(48)
+    images[1] = 0  # a copy
+    options = {"prior": 0.2, "cost_miss": 3.0, "cost_false": 0.5, "seed": 2}
+    rows = decision_costs(probes, gallery, people, images=images, score=comparator(score, cohort), **options)
+    x, y = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (probes, gallery))
+    scores = x @ y.T
+    if score == "cohort":
+        near = [
+            np.sort(a @ b.T, axis=1)[:, -20:].mean(axis=1)
+            for a, b in ((x, cohort.target), (y, cohort.source))
+        ]
+        scores = scores - (near[0][:, None] + near[1]) / 2
+    apart = images[:, None] != images
+    genuine = (people[:, None] == people) & apart
+    same, other = scores[genuine], scores[apart & ~genuine]
+    probe, row = np.nonzero(apart)
+    # Scikit-learn's rule for each comparison, from comparisons of people in neither of its folds.
+    fold = identity_folds(people, 5, 2)
+    ratios, truth = np.empty(len(probe)), people[probe] == people[row]
+    for one in {*zip(fold[probe], fold[row])}:
+        here = (fold[probe] == one[0]) & (fold[row] == one[1])
+        fitted = ~np.isin(fold[probe], one) & ~np.isin(fold[row], one)
+        rule = LogisticRegression(C=np.inf, class_weight="balanced", tol=1e-10)
+        rule.fit(scores[apart][fitted, None], truth[fitted])
+        ratios[here] = rule.decision_function(scores[apart][here, None])
+    cost = (np.log2(1 + np.exp(-ratios[truth])).mean() + np.log2(1 + np.exp(ratios[~truth])).mean()) / 2
+    thresholds = np.append(scores[apart], np.inf)
+    misses = [(same < one).mean() for one in thresholds]
+    matches = [(other >= one).mean() for one in thresholds]
+    dcf = np.min(0.2 * 3 * np.array(misses) + 0.8 * 0.5 * np.array(matches)) / min(0.6, 0.4)
+    found = {row.measure: row for row in rows}
+    assert list(found) == ["cllr", "min_cllr", "calibration_loss", "min_dcf@prior=0.2"]
+    assert found["cllr"].value == pytest.approx(cost, rel=1e-5)
+    assert found["min_cllr"].value == pytest.approx(min_cllr(same, other), abs=1e-12)
+    assert found["calibration_loss"].value == pytest.approx(found["cllr"].value - found["min_cllr"].value)
+    assert found["min_dcf@prior=0.2"].value == pytest.approx(dcf, abs=1e-12)
+    assert {row.comparisons for row in rows} == {48 * 48 - 48 - 2}
+
+
+def test_decision_costs_of_many_rows_and_of_people_that_one_threshold_parts(monkeypatch):
+    random = np.random.default_rng(6)
+    people = np.repeat(np.arange(40), 3)
+    rows = np.eye(40)[people] + 0.02 * random.normal(size=(120, 40))
+    assert np.isnan(decision_costs(rows, rows, people)[0].value)
+    monkeypatch.setattr(decisions, "MOST_ROWS", 60)
+    monkeypatch.setattr(decisions, "MOST_IMPOSTORS", 500)
+    noisy = rows + 0.3 * random.normal(size=rows.shape)
+    found = decision_costs(noisy, noisy, people)
+    assert [row.comparisons for row in found] == [
+        620,
+        620,
+        620,
+        60 * 59,
+    ]  # of 20 people with 3 rows, 120 genuine
+    with pytest.raises(UserError, match="one person"):
+        decision_costs(noisy, noisy, np.repeat(["a", "b"], [61, 59]))

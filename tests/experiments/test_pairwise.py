@@ -313,13 +313,15 @@ def test_other_comparisons(kind, store, tmp_path):
     assert float(rows["rank1", "excluded"]["value"]) > 0.8
 
 
-def test_open_set_identification_is_measured_when_asked(store, tmp_path):
+def test_open_sets_and_decision_costs_are_measured_when_asked(store, tmp_path):
     from jaxalign import PairwiseMaps
+    from jaxalign.biometrics import decision_costs
     from jaxalign.core.people import published_split
 
     out = tmp_path / "out"
     flags = (f"--store={store}", f"--out={out}", "--models=alpha,beta", "--methods=orthogonal", "--seeds=1")
     flags += ("--train_fraction=0.4", "--open_set", "--fpir=0.1,0.2", "--intervals=20", "--heatmaps=none")
+    flags += ("--calibration", "--prior=0.1")
     succeed(pairwise, *flags, "--save_maps", "--controls=own", "--measures=identification")
     opened = EmbeddingStore.open(store)
     test = published_split(opened.identities, 1, 0.4).test
@@ -345,8 +347,14 @@ def test_open_set_identification_is_measured_when_asked(store, tmp_path):
     }
     names = [f"{kind}@fpir={rate}" for rate in ("0.1", "0.2") for kind in ("fnir", "fnir20", "sel")]
     methods, scores_of_run = ("orthogonal", "own"), ("cosine", "cohort")
-    assert set(read_rows) == {(m, s, n) for m in methods for s in scores_of_run for n in names}
+    costs = ["cllr", "min_cllr", "calibration_loss", "min_dcf@prior=0.1"]
+    assert set(read_rows) == {(m, s, n) for m in methods for s in scores_of_run for n in names + costs}
+    by_cost = {name: float(read_rows["orthogonal", "cosine", name]["value"] or np.nan) for name in costs}
+    expected = decision_costs(*mapped, people, prior=0.1, seed=1)
+    assert by_cost == pytest.approx({row.measure: row.value for row in expected}, abs=1e-6, nan_ok=True)
     for name, row in read_rows.items():
+        if name[2] in costs:
+            continue
         supported = name[2].endswith("0.2")  # 0.1 of the searches of strangers are fewer than 5
         assert (row["value"] != "") == supported == (row["reason"] == "")
         assert int(row["comparisons"]) == len(highest)
