@@ -104,10 +104,19 @@ def test_devices_share_the_work_and_send_as_much_for_twice_the_rows(figures, mon
 
 
 def test_evaluation_has_rates_and_memory(figures):
-    found, printed = figures(evaluation, "--sizes=200", "--width=64", "--runs=1", "--memory_rows=300")
+    found, printed = figures(
+        evaluation,
+        "--sizes=200",
+        "--width=64",
+        "--runs=1",
+        "--memory_rows=300",
+        "--cohort=20",
+        "--corrected_rows=90",
+    )
     assert found["evaluation"][0]["rows"] == 200
     assert found["evaluation"][0]["share"] > 0
-    assert found["memory"]["gigabytes"] > 0
+    assert found["evaluation"][0]["cohort_over_cosine"] > 0 and found["corrected"] > 0
+    assert all(found["memory"][score]["gigabytes"] > 0 for score in ("cosine", "cohort"))
     assert "200 × 200" in printed
 
 
