@@ -16,13 +16,12 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from jaxalign.gallery.map_file import load_map
-
 from experiments.run import cli, flags
 from experiments.run.progress import Progress
 from jaxalign.core.errors import UserError
 from jaxalign.data.atomic import write_atomically, writing
 from jaxalign.gallery.doctor import Examination, Fingerprinted, examine
+from jaxalign.gallery.map_file import load_map
 from jaxalign.gallery.stores import open_gallery
 
 FOUND = 1

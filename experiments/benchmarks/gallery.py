@@ -3,10 +3,10 @@
   python -m experiments.benchmarks.gallery --out=results/benchmark_gallery.json
   python -m experiments.benchmarks.gallery --postgres=postgresql://me@host/db
 
-A jaxalign store and a Parquet file of float16 rows are moved in processes of their own. Against them stand copying the
-array of the store in chunks, and the product alone. Qdrant's embedded mode, and with --postgres a server, whose table
-jaxalign_benchmark is made and dropped, move fewer rows. Against them stands a loop that reads and writes as many vectors
-by the same client without mapping or checking anything.
+A jaxalign store and a Parquet file of float16 rows are moved in processes of their own. Against them stand copying
+the array of the store in chunks, and the product alone. Qdrant's embedded mode, and with --postgres a server, whose
+table jaxalign_benchmark is made and dropped, move fewer rows. Against them stands a loop that reads and writes as many
+vectors by the same client without mapping or checking anything.
 """
 
 import contextlib

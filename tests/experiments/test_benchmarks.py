@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import numpy as np
+import postgres
 import pytest
 from commands import succeed
 
@@ -12,6 +13,7 @@ import experiments.benchmarks
 from experiments.benchmarks import (
     encode,
     evaluation,
+    gallery,
     scale,
     scale_devices,
     scale_gradient,
@@ -145,3 +147,13 @@ def test_the_study_tells_of_every_part_and_of_the_whole(store, figures):
     assert found["rows of one"] > found["rows of two"] > 100
     assert found["whole process: seconds"] > sum(found[part] for part in parts)
     assert found["whole process: gigabytes of memory at most"] > 0
+
+
+def test_moves_of_galleries(figures, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    sizes = ["--rows=300", "--server_rows=20", "--width=8", f"--scratch={scratch}"]
+    found, _ = figures(gallery, *sizes, f"--postgres={postgres.start()}")
+    assert all(value > 0 for value in found.values()) and found["gigabytes of the array"] == 300 * 8 * 2 / 1e9
+    assert {name.partition(":")[0] for name in found} >= {"store", "parquet", "qdrant", "postgres"}
+    assert not list(scratch.iterdir())
