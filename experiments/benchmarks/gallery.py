@@ -45,8 +45,8 @@ def main(_: Sequence[str]) -> None:
     figures: dict[str, float] = {"gigabytes of the array": rows * width * 2 / 1e9}
     with scratch_directory(VALUES.scratch, 8 * rows * width) as scratch:
         make_files(pathlib.Path(scratch), rows, width)
-        copy = in_fresh_process(copy_array, scratch)["seconds"]
-        product = in_fresh_process(product_alone, rows, width)["seconds"]
+        bare = in_fresh_process(copy_and_product, scratch, rows, width)
+        copy, product = bare["copy"], bare["product"]
         figures |= {"reading and writing the array: seconds": copy, "the product: seconds": product}
         for kind, old, new in (("store", "old", "new"), ("parquet", "old.parquet", "new.parquet")):
             prefix = "" if kind == "store" else "parquet:"
@@ -92,25 +92,21 @@ def make_files(scratch: pathlib.Path, rows: int, width: int) -> None:
             writer.write_table(pyarrow.table([np.arange(start, start + len(part)), vectors], schema=schema))
 
 
-def copy_array(scratch: str) -> Mapping[str, float]:
-    """Reads an array in chunks and writes each of them; what is written is on the disk in the end."""
+def copy_and_product(scratch: str, rows: int, width: int) -> Mapping[str, float]:
+    """Seconds of reading and writing an array in chunks, to the disk, and of mapping a chunk as often."""
     array = np.load(f"{scratch}/old/encoder.npy", mmap_mode="r")
 
-    def work() -> None:
+    def copy() -> None:
         with open(f"{scratch}/copy.npy", "wb") as file:
-            for start in range(0, len(array), CHUNK_ROWS):
+            for start in range(0, rows, CHUNK_ROWS):
                 file.write(np.array(array[start : start + CHUNK_ROWS]).data)
             file.flush()
             os.fsync(file.fileno())
 
-    return {"seconds": seconds(work)}
-
-
-def product_alone(rows: int, width: int) -> Mapping[str, float]:
-    """Maps so many rows, a chunk again and again."""
     chunk, map_ = some_rows(CHUNK_ROWS, width), some_map(width)
     np.asarray(map_(chunk))
-    return {"seconds": seconds(lambda: [np.asarray(map_(chunk)) for _ in range(-(-rows // CHUNK_ROWS))])}
+    product = seconds(lambda: [np.asarray(map_(chunk)) for _ in range(-(-rows // CHUNK_ROWS))])
+    return {"copy": seconds(copy), "product": product}
 
 
 def moved(gallery: Gallery, out: str | None) -> Gallery:

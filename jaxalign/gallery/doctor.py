@@ -16,7 +16,7 @@ CHUNK_ROWS = 4096
 UNIT = 2e-3  # by how much the length of a row that was scaled to 1 may be off; float16 rounds by less
 FEW: Final = 0.01  # share of rows of length 1 in a gallery of unscaled rows that chance does not give
 LIMIT = 0.001  # false-alarm rate of the limit within which a row looks like an encoder's
-LEAST_MIXED = 0.001  # share of rows that makes a gallery one of two encoders
+LEAST_MIXED = 0.01  # share of rows that makes a gallery one of two encoders
 DRIFT = 0.01, 5  # false-alarm rate, and how many times it the rows beyond that limit may be
 
 
@@ -156,8 +156,8 @@ class _Networks:
             self.far += int(np.sum(distances > print_.limits[DRIFT[0]]))
 
     def findings(self) -> list[str]:
-        least = max(2.0, LEAST_MIXED * self.rows)
-        mixed = {encoder: count for encoder, count in self.looks_like.items() if count >= least}
+        least = LEAST_MIXED * self.rows
+        mixed = {encoder: count for encoder, count in self.looks_like.items() if count > least}
         found = []
         if len(mixed) > 1:
             parts = " and ".join(f"{count:,} like rows of {encoder}" for encoder, count in mixed.items())
