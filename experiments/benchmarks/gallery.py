@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from experiments.benchmarks import define, in_fresh_process, scratch_directory, seconds, show, write
+from experiments.benchmarks import define, in_fresh_process, medians, scratch_directory, seconds, show, write
 from experiments.run import cli, flags
 from jaxalign import AffineMap
 from jaxalign.data import EmbeddingStore
@@ -123,8 +123,10 @@ def move(old: str, new: str) -> Mapping[str, float]:
 
 
 def of_qdrant(_: str, scratch: str, rows: int, width: int) -> Mapping[str, float]:
-    """Moves a collection of the embedded mode, and copies it by scrolling and writing points."""
+    """Moves a collection of the embedded mode, and copies it by scrolling and writing points; seconds of each."""
     from qdrant_client import QdrantClient, models
+
+    from jaxalign.gallery.stores.qdrant import QdrantGallery
 
     warnings.filterwarnings("ignore", "Local mode")
     folder = f"{scratch}/qdrant"
@@ -133,36 +135,44 @@ def of_qdrant(_: str, scratch: str, rows: int, width: int) -> Mapping[str, float
         client.create_collection("old", {"v": params})
         vectors = enumerate(some_rows(rows, width).tolist())
         client.upload_points("old", [models.PointStruct(id=at, vector={"v": row}) for at, row in vectors])
-        client.create_collection("copy", {"v": params, "v_new": params})
+        gallery = QdrantGallery(f"qdrant:{folder}#old/v", client)
 
         def loop() -> None:
-            offset = None
-            while True:
+            client.create_collection("copy", {"v": params, "v_new": params})
+            offset, first = None, True
+            while first or offset is not None:
                 points, offset = client.scroll("old", limit=512, offset=offset, with_vectors=True)
-                written: list[Any] = [(point.id, point.vector["v"], point.payload) for point in points]  # pyright: ignore
-                structs = [
-                    models.PointStruct(id=key, vector={"v": row, "v_new": row}, payload=payload)
-                    for key, row, payload in written
-                ]
-                client.upsert("copy", structs)
-                if offset is None:
-                    return
+                first = False
+                held: list[Any] = [(point.id, point.vector["v"], point.payload) for point in points]  # pyright: ignore
+                client.upsert(
+                    "copy",
+                    [
+                        models.PointStruct(id=at, vector={"v": v, "v_new": v}, payload=about)
+                        for at, v, about in held
+                    ],
+                )
+            client.delete_collection("copy")
 
-        bare = seconds(loop)
-    with open_gallery(f"qdrant:{folder}#old/v") as gallery:
-        return {"loop": bare, "move": seconds(lambda: moved(gallery, None))}
+        def work() -> None:
+            moved(gallery, None)
+            client.delete_collection("old_new")
+
+        return medians({"loop": loop, "move": work}, 1)
 
 
 def of_postgres(dsn: str, scratch: str, rows: int, width: int) -> Mapping[str, float]:
-    """Moves a column, and copies one by the same statements; then by a binary COPY into another table."""
+    """Moves a column, and copies one by the same statements; seconds of each."""
     import pgvector
     import psycopg
     from pgvector.psycopg import register_vector
 
     with psycopg.connect(dsn, autocommit=True) as connection:
         register_vector(connection)
-        connection.execute(f"DROP TABLE IF EXISTS {TABLE}, {TABLE}_copy")
+        connection.execute(f"DROP TABLE IF EXISTS {TABLE}")
         connection.execute(f"CREATE TABLE {TABLE} (id bigint PRIMARY KEY, v vector({width}))")
+        connection.execute("CREATE TEMP TABLE chunk (id bigint, v vector)")
+        connection.execute("SET enable_hashjoin TO off")
+        connection.execute("SET enable_mergejoin TO off")
 
         def fill(table: str, given: list[tuple[int, Any]]) -> None:
             with connection.cursor().copy(f"COPY {table} FROM STDIN (FORMAT BINARY)") as copy:
@@ -170,33 +180,26 @@ def of_postgres(dsn: str, scratch: str, rows: int, width: int) -> Mapping[str, f
                 for key, row in given:
                     copy.write_row((key, row))
 
-        fill(TABLE, [(at, pgvector.Vector(row)) for at, row in enumerate(some_rows(rows, width))])
-        connection.execute(f"CREATE TABLE {TABLE}_copy (LIKE {TABLE} INCLUDING ALL)")
-        connection.execute(f"ALTER TABLE {TABLE} ADD COLUMN w vector({width})")
-        connection.execute("CREATE TEMP TABLE chunk (id bigint, v vector)")
-        connection.execute("SET enable_hashjoin TO off")
-        connection.execute("SET enable_mergejoin TO off")
-
-        def loop(table: str, after: Callable[[], Any]) -> None:
+        def loop() -> None:
+            connection.execute(f"ALTER TABLE {TABLE} ADD COLUMN w vector({width})")
             for start in range(0, rows, CHUNK_ROWS):
                 query = f"SELECT id, v FROM {TABLE} WHERE id >= %s ORDER BY id LIMIT {CHUNK_ROWS}"
                 found = connection.execute(query, (start,), binary=True).fetchall()
                 with connection.transaction():
-                    fill(table, found)
-                    after()
+                    fill("chunk", found)
+                    connection.execute(f"UPDATE {TABLE} t SET w = c.v FROM chunk c WHERE t.id = c.id")
+                    connection.execute("TRUNCATE chunk")
+            connection.execute(f"ALTER TABLE {TABLE} DROP COLUMN w")
 
-        def update() -> None:
-            connection.execute(f"UPDATE {TABLE} t SET w = c.v FROM chunk c WHERE t.id = c.id")
-            connection.execute("TRUNCATE chunk")
+        def work() -> None:
+            with open_gallery(f"postgres:{dsn}#{TABLE}.v") as gallery:
+                moved(gallery, None).close()
+            connection.execute(f"ALTER TABLE {TABLE} DROP COLUMN v_new")
 
-        bare = seconds(lambda: loop("chunk", update))
-        table = seconds(lambda: loop(f"{TABLE}_copy", lambda: None))
-        connection.execute(f"ALTER TABLE {TABLE} DROP COLUMN w")
-        connection.execute(f"VACUUM FULL {TABLE}")
-        with open_gallery(f"postgres:{dsn}#{TABLE}.v") as gallery:
-            found = seconds(lambda: moved(gallery, None).close())
-        connection.execute(f"DROP TABLE {TABLE}, {TABLE}_copy")
-    return {"loop": bare, "new table": table, "move": found}
+        fill(TABLE, [(at, pgvector.Vector(row)) for at, row in enumerate(some_rows(rows, width))])
+        found = medians({"loop": loop, "move": work}, 3)
+        connection.execute(f"DROP TABLE {TABLE}")
+    return found
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from gallery_kinds import (
     transform,
 )
 
+from experiments import switch as switching
+from experiments.run import cli
 from jaxalign.core.errors import UserError
 from jaxalign.gallery.move import drop_old, move_gallery, roll_back, switch
 from jaxalign.gallery.stores import open_gallery
@@ -90,16 +92,18 @@ def test_a_killed_process_goes_on_in_postgres(table):
     child = subprocess.run([sys.executable, "-c", code], env=os.environ, check=False)
     assert child.returncode == -signal.SIGKILL
     with open_gallery(table) as gallery:
-        assert gallery.unfinished and gallery.unfinished["rows"] == 21
-        half = gallery.unfinished["checksum"]
-    assert half == NOTE["checksum"]
+        half = gallery.unfinished or {}
+    written = half["rows"]
+    assert (
+        written in (14, 21) and half["checksum"] == NOTE["checksum"]
+    )  # a chunk is mapped while one is written
     with pytest.raises(UserError, match="unfinished move"):
         move(f"{table}_new")
-    with pytest.raises(UserError, match="32 rows are not in embedding_new yet"):
+    with pytest.raises(UserError, match=f"{ROWS - written} rows are not in embedding_new yet"):
         switch(table)
     seen = []
     move(table, lambda rows: seen.append(len(rows)) or transform(rows))
-    assert sum(seen) == ROWS - 21
+    assert sum(seen) == ROWS - written
     np.testing.assert_allclose(read_postgres(f"{table}_new")[1], EXPECTED, rtol=1e-6, atol=1e-6)
 
 
@@ -133,6 +137,23 @@ def test_columns_are_swapped_rolled_back_and_dropped(table):
     drop_old(table)
     with pytest.raises(UserError, match="no column embedding_old"):
         roll_back(table)
+
+
+def test_the_command_switches_and_goes_back(table, capsys):
+    def drive(*flags):
+        with pytest.raises(SystemExit) as ended:
+            cli.run(switching.main, ["switch", table, *flags], values=switching.FLAGS, argument="The gallery")
+        return ended.value.code or 0, capsys.readouterr()
+
+    assert drive()[0] == 2
+    before = read_postgres(table)[1]
+    move(table)
+    for flags, rows in (((), EXPECTED), (("--back",), before)):
+        status, shown = drive(*flags)
+        assert (status, shown.err) == (0, "") and "embedding of PostgreSQL" in shown.out
+        np.testing.assert_allclose(read_postgres(table)[1], rows, rtol=1e-6, atol=1e-6)
+    status, shown = drive("--back", "--drop_old")
+    assert status == 2 and shown.err.startswith("error: --back needs the old rows")
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,19 @@ def split_path(specification: str) -> tuple[pathlib.Path, str | None]:
     return pathlib.Path(path).expanduser(), part or None
 
 
+def pieces_of_file(array: np.memmap, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """All rows of a memory-mapped array, ``size`` at a time: the index of the first one, and a copy of the rows.
+
+    They are read from the file, since pages that a map has touched count as resident memory until others need it.
+    """
+    with open(str(array.filename), "rb") as file:
+        file.seek(array.offset)
+        for start in range(0, len(array), size):
+            count = min(size, len(array) - start)
+            rows = np.frombuffer(file.read(count * array.shape[1] * array.dtype.itemsize), array.dtype)
+            yield start, rows.reshape(count, -1)
+
+
 def drawn(rows: int, count: int, seed: int) -> np.ndarray:
     """Indices of rows drawn without replacement, in order, shape [min(count, rows)]."""
     return np.sort(np.random.default_rng(seed).choice(rows, min(count, rows), replace=False))

@@ -9,12 +9,22 @@ from typing import Any
 import numpy as np
 
 from jaxalign.core.errors import UserError
-from jaxalign.core.rows import LazyRows, prefetch
+from jaxalign.core.rows import prefetch
 from jaxalign.data import EmbeddingStore
 from jaxalign.data.derive import write_derived
 from jaxalign.data.manifest import check_encoder_name
 from jaxalign.data.store import require_free
-from jaxalign.gallery.stores.base import COMPLETE, Gallery, Move, Rows, as_note, drawn, same_move, split_path
+from jaxalign.gallery.stores.base import (
+    COMPLETE,
+    Gallery,
+    Move,
+    Rows,
+    as_note,
+    drawn,
+    pieces_of_file,
+    same_move,
+    split_path,
+)
 
 
 class DirectoryGallery(Gallery):
@@ -44,7 +54,7 @@ class DirectoryGallery(Gallery):
         return cls(specification, store, store.encoders[0])
 
     def chunks(self, size: int) -> Iterator[Rows]:
-        for start, rows in LazyRows.of(self.store[self.encoder]).pieces(size):
+        for start, rows in pieces_of_file(self.store[self.encoder], size):
             yield self.store.sample_ids[start : start + len(rows)], rows.astype(np.float32, copy=False)
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import read_json, regular_file
-from jaxalign.core.rows import LazyRows, prefetch
+from jaxalign.core.rows import prefetch
 from jaxalign.data.arrays import sha256
 from jaxalign.data.atomic import write_atomically
 from jaxalign.gallery.stores.base import (
@@ -30,6 +30,7 @@ from jaxalign.gallery.stores.base import (
     drawn,
     file_marker,
     narrowed,
+    pieces_of_file,
     require_new_file,
     same_move,
     split_path,
@@ -71,7 +72,7 @@ class FaissGallery(Gallery):
         return cls(specification, path)
 
     def chunks(self, size: int) -> Iterator[Rows]:
-        for start, rows in LazyRows.of(self.array).pieces(size):
+        for start, rows in pieces_of_file(self.array, size):
             yield self.ids[start : start + len(rows)], rows
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import first_line
+from jaxalign.core.rows import prefetch
 from jaxalign.data.readers.samples import IDENTITY_NAMES, find
 from jaxalign.data.samples import text_column
 from jaxalign.gallery.stores.base import (
@@ -143,12 +144,14 @@ class PostgresGallery(Gallery):
                 + ("; float16 reaches 4,000." if move.width <= 4_000 else ".")
             )
         marker = as_note({**move.note, "translated_from": {"column": self.column}})
-        with self._errors(), self._alone():
+        with PostgresGallery(self.specification) as reader, self._errors(), self._alone():
             self._add_column(new, f"{kind}({move.width})", marker)
             (done,) = self._one("SELECT count({n}) FROM {t} WHERE {c} IS NOT NULL", new)
-            pending = self._read(move.size, "{c} IS NOT NULL AND {n} IS NULL", new)
+            pending = reader._read(move.size, "{c} IS NOT NULL AND {n} IS NULL", new)
             self._execute("CREATE TEMP TABLE jaxalign_rows AS SELECT {k}, {n} FROM {t} WITH NO DATA", new=new)
-            for keys, rows in move.mapped(pending, done):
+            for keys, rows in prefetch(
+                move.mapped(pending, done)
+            ):  # while the server writes the chunk before
                 self._fill(keys, narrowed(rows, TYPES[kind], self.place), new, kind)
             self._execute("DROP TABLE jaxalign_rows")
             self._comment(new, {**marker, "state": COMPLETE})
