@@ -129,7 +129,9 @@ def make_postgres(folder: pathlib.Path) -> str:
     dsn, schema = postgres.start(), f"s{zlib.crc32(str(folder).encode())}"
     with psycopg.connect(dsn) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
-        columns = f"at smallint, key text, embedding vector({WIDTH}), person text, PRIMARY KEY (at, key)"
+        columns = (
+            f"at smallint, key text, embedding vector({WIDTH}) NOT NULL, person text, PRIMARY KEY (at, key)"
+        )
         connection.execute(f"CREATE TABLE {schema}.faces ({columns})")
         for at, (key, row) in enumerate(zip(KEYS, X.astype(np.float32).tolist())):
             values = at, str(key), str(row), f"p{key % 9}"
@@ -144,7 +146,7 @@ def read_postgres(specification: str) -> tuple[np.ndarray, np.ndarray]:
     table, _, column = name.rpartition(".")
     with psycopg.connect(dsn) as connection:
         found = connection.execute(
-            f"SELECT key::int, {column}::vector::float4[] FROM {table} ORDER BY at"
+            f"SELECT key::int, {column}::vector::float4[] FROM {table} WHERE {column} IS NOT NULL ORDER BY at"
         ).fetchall()
     return np.array([row[0] for row in found]), np.array([row[1] for row in found], np.float64)
 

@@ -123,6 +123,13 @@ def test_columns_are_swapped_rolled_back_and_dropped(table):
     switch(table)
     keys, rows = read_postgres(table)
     assert len(keys) == ROWS + 2
+    with sql(table) as (
+        connection,
+        name,
+    ):  # the old column was NOT NULL; whom the new network enrols has no old vector
+        connection.execute(
+            f"INSERT INTO {name} (at, key, embedding) VALUES (902, '9', %s)", (str([1.0] * OUT),)
+        )
     np.testing.assert_allclose(rows[:ROWS], EXPECTED, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(
         rows[ROWS:], [transform(np.ones((1, WIDTH), np.float32))[0], [7.0] * OUT], rtol=1e-6

@@ -277,6 +277,8 @@ class PostgresGallery(Gallery):
             self._execute(f"SET LOCAL lock_timeout TO '{WAIT}'")
             for before, after in names:
                 self._execute("ALTER TABLE {t} RENAME COLUMN {n} TO {m}", new=before, other=after)
+            # Rows that are enrolled from now on have no vector of the other network.
+            self._execute("ALTER TABLE {t} ALTER COLUMN {n} DROP NOT NULL", new=names[0][1])
 
     def _comment(self, column: str, marker: dict[str, Any]) -> None:
         self._execute("COMMENT ON COLUMN {t}.{n} IS {l}", new=column, text=MARK + json.dumps(marker))
