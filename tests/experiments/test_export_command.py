@@ -6,26 +6,13 @@ import onnx_graphs
 import onnxruntime
 import pytest
 from commands import run, succeed
+from exported import mapped, unit
 from planted import refused_with
 
 from experiments import export
 from jaxalign.align.affine import AffineMap
 
 RNG = np.random.default_rng(1)
-
-
-def unit(rows):
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length == 0, 1, length)
-
-
-def mapped(rows, map_, normalize):
-    """The map in float64 numpy."""
-    rows = unit(rows.astype(np.float64)) if normalize == "l2" else rows.astype(np.float64)
-    rows = rows - (0 if map_.center is None else map_.center)
-    for factor in map_.factors:
-        rows = rows @ factor
-    return rows + map_.bias
 
 
 NOTED = {
@@ -65,7 +52,7 @@ def test_the_command_writes_each_format(place, tmp_path, monkeypatch):
     for part in (
         "new.onnx (opset 17)",
         "rows of new",
-        "from width 4 to 6",
+        "from width 4 to 6 (old's own coordinates)",
         "scaled to length 1",
     ):
         assert part in done.stdout
@@ -91,13 +78,15 @@ REFUSED = {  # flags, and what they are refused with
     "--onnx=new.onnx --out=a.onnx": "--map is missing",
     "--map=map.safetensors": "--out is missing",
     "--map=none.safetensors --out=a.onnx": "none.safetensors is missing",
-    "--map=new.onnx --out=a.onnx": "new.onnx cannot be read as a saved affine map",
+    "--map=new.onnx --out=a.onnx": "new.onnx cannot be read as a saved",
     "--map=map.safetensors --out=a.pickle": "ends in .onnx or .faiss",
     "--map=map.safetensors --onnx=new.onnx --out=a.faiss": "names another format",
     "--map=map.safetensors --out=a.onnx --output=fc1": "chooses among the outputs of --onnx",
     "--map=plain.safetensors --out=a.onnx --normalize=l2": "--encoder is missing",
     "--map=plain.safetensors --out=a.onnx --encoder=new": "--normalize is missing",
     "--map=map.safetensors --out=a.onnx --encoder=old": "--encoder=old contradicts map.safetensors",
+    "--map=map.safetensors --out=a.onnx --side=probes": "holds one map, so leave it out",
+    "--map=map.safetensors --out=a.onnx --cohort": "map.safetensors holds no cohort",
     "--map=map.safetensors --out=there.onnx": "there.onnx exists already",
     "--map=map.safetensors --out=folder.onnx --overwrite": "folder.onnx exists and is not a file",
     "--map=map.safetensors --out=nowhere/a.onnx": "nowhere/a.onnx cannot be written",

@@ -7,6 +7,7 @@ import sys
 import faiss
 import numpy as np
 import pytest
+from exported import mapped, unit
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.core.errors import UserError
@@ -19,20 +20,6 @@ MAPS = {
     "shift": AffineMap((), RNG.normal(size=12), RNG.normal(size=12)),
 }
 ROWS = RNG.normal(size=(40, 12)).astype(np.float32)
-
-
-def unit(rows):
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length == 0, 1, length)
-
-
-def mapped(rows, map_, normalize):
-    """The map in float64 numpy."""
-    rows = unit(rows.astype(np.float64)) if normalize == "l2" else rows.astype(np.float64)
-    rows = rows - (0 if map_.center is None else map_.center)
-    for factor in map_.factors:
-        rows = rows @ factor
-    return rows + map_.bias
 
 
 @pytest.mark.parametrize("normalize", ["l2", "none"])

@@ -1,15 +1,13 @@
 """Maps as ONNX, alone and inside networks: against float64 numpy, run by onnxruntime."""
 
-import pathlib
-import re
+import os
 
 import numpy as np
 import onnx
 import onnx_graphs
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from exported import declared, mapped, run, small, unit
+from onnx import TensorProto, helper
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.core.errors import UserError
@@ -29,41 +27,11 @@ ROWS = onnx_graphs.expected(PIXELS)
 NEWEST = 27  # that onnxruntime says it runs
 
 
-def unit(rows):
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length == 0, 1, length)
-
-
-def mapped(rows, map_, normalize="l2"):
-    """The map in float64 numpy."""
-    rows = unit(rows.astype(np.float64)) if normalize == "l2" else rows.astype(np.float64)
-    rows = rows - (0 if map_.center is None else map_.center)
-    for factor in map_.factors:
-        rows = rows @ factor
-    return rows + map_.bias
-
-
 def with_cohort(rows, people, top, of_source):
     """Unit rows and the columns that make inner products s − ½ (r(x) + r(y))."""
     r = -np.sort(-(unit(rows) @ people.T), axis=1)[:, :top].mean(axis=1)
     columns = [-r / 2, np.ones(len(rows))]
     return np.column_stack([unit(rows), *(columns if of_source else columns[::-1])])
-
-
-def run(path: pathlib.Path, given: np.ndarray, output: str | None = None) -> np.ndarray:
-    """The output that a file gives, once it passes onnx's check."""
-    onnx.checker.check_model(str(path))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return session.run([output or session.get_outputs()[0].name], {session.get_inputs()[0].name: given})[0]
-
-
-def declared(path: pathlib.Path, name: str) -> tuple[int, list[int | str]]:
-    """Format and shape of an output as a file states them."""
-    (entry,) = [one for one in onnx.load(path).graph.output if one.name == name]
-    sizes = entry.type.tensor_type.shape.dim
-    return entry.type.tensor_type.elem_type, [size.dim_value or size.dim_param for size in sizes]
 
 
 @pytest.mark.parametrize("normalize", ["l2", "none"])
@@ -127,17 +95,6 @@ def test_declared_shapes(case, tmp_path):
     np.testing.assert_allclose(found, mapped(ROWS, MAP, "none")[: len(pixels)], rtol=1e-5, atol=1e-5)
     assert declared(tmp_path / "f.onnx", fused.output)[1] in ([batch, 6], ["N", 6])
     assert len(fused.shape) == (4 if case == "trailing ones" else 2)
-
-
-def small(path, nodes, outputs, constants=(), taken=("N", D), opset=17, dtype=TensorProto.FLOAT, **more):
-    """A graph of these nodes whose input is named x."""
-    given = [helper.make_tensor_value_info("x", dtype, taken)]
-    results = [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in outputs]
-    initial = [numpy_helper.from_array(values, name) for name, values in constants]
-    graph = helper.make_graph(nodes, "small", given, results, initial)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    onnx.save(model, path, **more)
-    return path
 
 
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT16, TensorProto.DOUBLE])
@@ -214,6 +171,22 @@ def test_weights_apart_become_one_file_beside_the_new_one(apart, tmp_path):
     np.testing.assert_allclose(found, mapped(rows, MAP, "none"), rtol=1e-5, atol=1e-4)
 
 
+def test_an_old_graph_never_stands_beside_new_weights(apart, tmp_path, monkeypatch):
+    """The disk fails between the two files: the graph is gone, and says nothing wrong of the new weights."""
+    fuse(apart[0], Exported(MAP, "l2"), tmp_path / "f.onnx")
+    replace = os.replace
+
+    def failing(source, target):
+        if target == tmp_path / "f.onnx":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(UserError, match=r"f\.onnx cannot be written: No space left on device"):
+        fuse(apart[0], Exported(MAP, "none"), tmp_path / "f.onnx", overwrite=True)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["f.onnx.data", "in"]
+
+
 def test_weights_apart_that_are_not_there(apart, tmp_path):
     network, _ = apart
     for location, message in (
@@ -235,147 +208,3 @@ def test_weights_apart_that_are_not_there(apart, tmp_path):
         onnx.save(model, network.parent / "bad.onnx")
         fuse(network.parent / "bad.onnx", Exported(MAP, "l2"), network.parent / "m.onnx", overwrite=True)
     assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
-
-
-def node(operator, *inputs, **attributes):
-    return [helper.make_node(operator, inputs, ["y"], **attributes)]
-
-
-REFUSED = {  # nodes, shape of the input, and what the refusal says
-    "no batch axis": (
-        node("ReduceSum", "x", "zero", keepdims=0),
-        ("N", D),
-        "[4], without a batch axis; expected",
-    ),
-    "one row of several": (
-        node("ReduceSum", "x", "zero"),
-        (3, D),
-        "[1, 4] for 3 pictures, so it has no batch axis",
-    ),
-    "rows of an open number": (node("Tile", "row", "two"), ("N", D), "for an open number of pictures"),
-    "three axes": (node("Unsqueeze", "x", "zero"), ("N", D), "has shape [1, N, 4]; expected [pictures, 4]"),
-    "another width": (node("Concat", "x", "x", axis=1), ("N", D), "gives rows of width 8, the map takes 4."),
-    "wrong way": (node("Relu", "x"), ("N", 6), "of width 6, the map takes 4; it leads to rows of that width"),
-    "whole numbers": (node("Cast", "x", to=TensorProto.INT32), ("N", D), "[N, 4] of INT32; expected"),
-    "passed through": ([], ("N", D), "none of its nodes computes output 'x'"),
-    "an operator that is none": (node("Rleu", "x"), ("N", D), "does not pass onnx's check"),
-    "a node that lacks its input": (node("Relu", "w"), ("N", D), "does not pass onnx's check"),
-}
-CONSTANTS = [("zero", np.array([0])), ("two", np.array([2, 1])), ("row", np.zeros((1, D), np.float32))]
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_networks_that_do_not_fit(case, tmp_path):
-    nodes, taken, message = REFUSED[case]
-    if case == "passed through":
-        nodes, name = [helper.make_node("Relu", ["x"], ["y"])], "x"
-    else:
-        name = "y"
-    kind = TensorProto.INT32 if case == "whole numbers" else TensorProto.FLOAT
-    known = case in ("passed through", "an operator that is none", "a node that lacks its input")
-    network = small(tmp_path / "n.onnx", nodes, [(name, kind, ["N", D] if known else None)], CONSTANTS, taken)
-    with pytest.raises(UserError, match=re.escape(message)):
-        fuse(network, Exported(MAP, "l2"), tmp_path / "f.onnx")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["n.onnx"]
-
-
-def test_files_that_cannot_be_fused(tmp_path):
-    exported = Exported(MAP, "l2")
-    network, out = onnx_graphs.write(tmp_path / "n.onnx"), tmp_path / "f.onnx"
-    old = onnx_graphs.write(tmp_path / "old.onnx", opset=6, ir_version=3)
-    fuse(network, exported, out)
-    there = out.read_bytes()
-    for path, message in (
-        (out, "has a map inside already"),
-        (old, "of opset 6; expected 7 or newer"),
-        (tmp_path / "none.onnx", "none.onnx is missing"),
-        (tmp_path, "is not a file but a directory"),
-    ):
-        with pytest.raises(UserError, match=message):
-            fuse(path, exported, tmp_path / "g.onnx")
-    for arguments, message in (
-        ({}, "exists already; choose another path or add --overwrite"),
-        ({"overwrite": True}, "does not pass onnx's check"),
-    ):
-        bad = small(tmp_path / "bad.onnx", node("Rleu", "x"), [("y", TensorProto.FLOAT, ["N", D])])
-        with pytest.raises(UserError, match=message):
-            fuse(bad, exported, out, **arguments)
-        assert out.read_bytes() == there
-    with pytest.raises(UserError, match="what the export is made from"):
-        fuse(network, exported, network, overwrite=True)
-    with pytest.raises(UserError, match=r"nowhere.*cannot be written: No such file"):
-        fuse(network, exported, tmp_path / "nowhere" / "f.onnx")
-    with pytest.raises(UserError, match="numbers that float32 cannot hold"):
-        fuse(
-            network,
-            Exported(MAP.astype(np.float64).then(AffineMap((), np.full(6, 1e39))), "l2"),
-            tmp_path / "g.onnx",
-        )
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bad.onnx", "f.onnx", "n.onnx", "old.onnx"]
-
-
-def test_what_cannot_be_exported():
-    people = unit(RNG.normal(size=(7, 6)))
-    for arguments, message in (
-        ({"normalize": "l1"}, "expected one of l2, none, got 'l1'"),
-        ({"map": AffineMap((), np.zeros((2, 3))), "normalize": "l2"}, "got a stack of shape"),
-        (
-            {"normalize": "l2", "cohort": CohortColumns(people[:, :3], top=1)},
-            "is of width 3, the map gives rows of 6",
-        ),
-    ):
-        with pytest.raises(UserError, match=message):
-            Exported(**{"map": MAP, **arguments})
-    with pytest.raises(UserError, match="from 1 to 7, got 8"):
-        CohortColumns(people, top=8)
-    with pytest.raises(UserError, match="finite centroids"):
-        CohortColumns(np.full((7, 6), np.nan))
-
-
-NETWORKS = ("mobilefacenet", "mobileface", "faceres")
-
-
-@pytest.fixture(scope="module")
-def real(shared):
-    """Each real network: its file, the pixels of twelve photographs as it takes them, and its rows of these."""
-    paths = sorted((shared / "data" / "att_photos").glob("*/*.png"))[::30][:12]
-    if not paths or not (shared / "models").is_dir():
-        pytest.skip("photographs and networks are not there")
-    found = {}
-    for name in NETWORKS:
-        path = shared / "models" / f"{name}.onnx"
-        model = onnx.load(path)
-        about = {entry.key: entry.value for entry in model.metadata_props}
-        size = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
-        pictures = [
-            np.asarray(Image.open(one).convert("RGB").resize((size, size), 2), np.float32) for one in paths
-        ]
-        mean, std = (np.float32(about[key].split(",")) for key in ("input_mean", "input_std"))
-        pixels = ((np.stack(pictures) - mean) / std).transpose(0, 3, 1, 2)
-        found[name] = path, pixels, run(path, pixels)
-    return found
-
-
-def fitted(shared, source: str, target: str) -> AffineMap:
-    """Ridge regression between the unit rows of two networks, by numpy; drop-in, float64."""
-    x, y = (
-        unit(np.load(shared / "data" / "att_reference" / f"{name}.npy").astype(float))
-        for name in (source, target)
-    )
-    center, bias = x.mean(axis=0), y.mean(axis=0)
-    x, y = x - center, y - bias
-    return AffineMap((np.linalg.solve(x.T @ x + 0.1 * np.eye(x.shape[1]), x.T @ y),), bias, center)
-
-
-@pytest.mark.parametrize("source, target", [(a, b) for a in NETWORKS for b in NETWORKS if a != b])
-def test_real_networks_speak_each_others_space(source, target, real, shared, tmp_path):
-    """The worst number of a unit row is off by less than 1e-6 in float32 (2.2e-7 over all 380 photographs)."""
-    path, pixels, rows = real[source]
-    map_, out = fitted(shared, source, target), tmp_path / "f.onnx"
-    fuse(path, Exported(map_, "l2", True), out)
-    expected = unit(mapped(rows, map_))
-    found = run(out, pixels[:12:4], "embedding")
-    assert np.abs(found - expected[::4]).max() < 1e-6
-    assert np.abs(run(out, pixels[:1]) - expected[:1]).max() < 1e-6
-    write_map_alone(Exported(map_, "l2", True), tmp_path / "m.onnx")
-    assert np.abs(run(tmp_path / "m.onnx", rows) - expected).max() < 1e-6
