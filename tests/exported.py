@@ -30,7 +30,8 @@ def run(path: pathlib.Path, given: np.ndarray, output: str | None = None) -> np.
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return session.run([output or session.get_outputs()[0].name], {session.get_inputs()[0].name: rows})[0]
+    name = output or session.get_outputs()[0].name
+    return np.asarray(session.run([name], {session.get_inputs()[0].name: rows})[0])
 
 
 def declared(path: pathlib.Path, name: str) -> tuple[int, list[int | str]]:

@@ -149,10 +149,10 @@ def faiss_index(exported: Exported) -> Any:
         return step
 
     center, factors, bias = exported.arrays(np.float32)
-    steps = [faiss.NormalizationTransform(exported.map.in_dim, 2.0)] * (exported.normalize == "l2")
+    steps: list[Any] = [faiss.NormalizationTransform(exported.map.in_dim, 2.0)] * (exported.normalize == "l2")
     steps += [] if center is None else [shifted(center)]
     for factor in factors:
-        step = faiss.LinearTransform(*factor.shape, False)
+        step = faiss.LinearTransform(factor.shape[0], factor.shape[1], False)
         faiss.copy_array_to_vector(np.ascontiguousarray(factor.T).ravel(), step.A)
         step.is_trained = True
         steps.append(step)

@@ -51,7 +51,9 @@ class Nodes:
 
     def unit(self, rows: str) -> str:
         """Scales rows to length 1."""
-        length = self.add("Add", self.over_columns("ReduceL2", rows), self.constant(np.float32([[SHORTEST]])))
+        length = self.add(
+            "Add", self.over_columns("ReduceL2", rows), self.constant(np.full((1, 1), SHORTEST, np.float32))
+        )
         return self.add("Div", rows, length)
 
     def mapped(self, rows: str, exported: Exported) -> str:
@@ -78,7 +80,7 @@ class Nodes:
         else:
             nearest = self.add("TopK", cosines, k=int(cohort.top), outputs=2)
         r = self.over_columns("ReduceMean", nearest)
-        own, other = np.float32([[-0.5, 0]]), np.float32([[0, 1]])
+        own, other = np.array([[[-0.5, 0]], [[0, 1]]], np.float32)
         if not cohort.of_source:
             own, other = own[:, ::-1], other[:, ::-1]
         columns = self.add("Add", self.add("Mul", r, self.constant(own)), self.constant(other))

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import faiss
 import numpy as np
@@ -25,7 +26,7 @@ ROWS = RNG.normal(size=(40, 12)).astype(np.float32)
 @pytest.mark.parametrize("normalize", ["l2", "none"])
 @pytest.mark.parametrize("kind", MAPS)
 def test_faiss_finds_the_neighbours_of_mapped_rows(kind, normalize):
-    index = faiss.deserialize_index(faiss.serialize_index(faiss_index(Exported(MAPS[kind], normalize))))
+    index: Any = faiss.deserialize_index(faiss.serialize_index(faiss_index(Exported(MAPS[kind], normalize))))
     expected = unit(mapped(ROWS, MAPS[kind], normalize))
     cosines = expected[:8] @ expected[8:].T
     order = np.argsort(-cosines, axis=1)[:, :5]

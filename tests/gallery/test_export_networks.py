@@ -80,13 +80,13 @@ def test_files_that_cannot_be_fused(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             fuse(path, exported, tmp_path / "g.onnx")
-    for arguments, message in (
-        ({}, "exists already; choose another path or add --overwrite"),
-        ({"overwrite": True}, "does not pass onnx's check"),
+    for overwrite, message in (
+        (False, "exists already; choose another path or add --overwrite"),
+        (True, "does not pass onnx's check"),
     ):
         bad = small(tmp_path / "bad.onnx", node("Rleu", "x"), [("y", TensorProto.FLOAT, ["N", D])])
         with pytest.raises(UserError, match=message):
-            fuse(bad, exported, out, **arguments)
+            fuse(bad, exported, out, overwrite=overwrite)
         assert out.read_bytes() == there
     with pytest.raises(UserError, match="what the export is made from"):
         fuse(network, exported, network, overwrite=True)
@@ -143,7 +143,7 @@ def real(shared):
         pictures = [
             np.asarray(Image.open(one).convert("RGB").resize((size, size), 2), np.float32) for one in paths
         ]
-        mean, std = (np.float32(about[key].split(",")) for key in ("input_mean", "input_std"))
+        mean, std = (np.array(about[key].split(","), np.float32) for key in ("input_mean", "input_std"))
         pixels = ((np.stack(pictures) - mean) / std).transpose(0, 3, 1, 2)
         found[name] = path, pixels, run(path, pixels)
     return found

@@ -112,10 +112,10 @@ def test_one_of_two_outputs_that_other_nodes_and_graphs_inside_them_use(tmp_path
     """The other output, which is computed from the mapped one, stays as it was; our names collide with none."""
     inner = [helper.make_node("Neg", ["jaxalign/1"], ["inner"])]
     result = [helper.make_tensor_value_info("inner", TensorProto.FLOAT, ["N", D])]
-    branches = {name: helper.make_graph(inner, name, [], result) for name in ("then_branch", "else_branch")}
+    yes, no = (helper.make_graph(inner, name, [], result) for name in ("yes", "no"))
     nodes = [
         helper.make_node("Relu", ["x"], ["jaxalign/1"]),
-        helper.make_node("If", ["yes"], ["jaxalign_/2"], **branches),
+        helper.make_node("If", ["yes"], ["jaxalign_/2"], then_branch=yes, else_branch=no),
     ]
     outputs = [(name, TensorProto.FLOAT, ["N", D]) for name in ("jaxalign/1", "jaxalign_/2")]
     network = small(tmp_path / "n.onnx", nodes, outputs, [("yes", np.array(True))])
