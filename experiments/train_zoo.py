@@ -21,6 +21,7 @@ from jaxalign import biometrics
 from jaxalign.data.atomic import remove_abandoned, write_atomically, writing
 from jaxalign.vision import faces as procedural
 from jaxalign.vision import zoo
+from jaxalign.vision.zoo.weights import apply_of, unpack
 
 PEOPLE = 2000  # to learn from
 EACH = 24  # photographs of each: 48,000 in all, 590 MB
@@ -59,13 +60,12 @@ def training_pool() -> zoo.Pool:
     return zoo.Pool(images.reshape(PEOPLE, EACH, 64, 64, 3), procedural.identities(np.array(people)))
 
 
-def measure(name: str, folder: pathlib.Path) -> dict[str, Any]:
-    """Recognition of the held-out people by the stored weights."""
-    encoder = zoo.load(name, folder)
-    apply = jax.jit(encoder.apply)
+def measure(specification: zoo.Recipe, params: Any) -> dict[str, Any]:
+    """Recognition of the held-out people by weights as they are stored."""
+    apply = jax.jit(apply_of(specification))
     measured = procedural.HELD_OUT_PEOPLE[:MEASURED_PEOPLE]
     batches = list(procedural.stream(measured, MEASURED_EACH, batch=BLOCK))
-    embeddings = np.concatenate([np.asarray(apply(encoder.params, batch.images)) for batch in batches])
+    embeddings = np.concatenate([np.asarray(apply(params, batch.images)) for batch in batches])
     identities = np.concatenate([batch.people for batch in batches])
     result = biometrics.evaluate(embeddings, embeddings, identities, fmr=(0.001, 0.01))
     rates = {
@@ -80,23 +80,31 @@ def measure(name: str, folder: pathlib.Path) -> dict[str, Any]:
 
 
 def write(name: str, specification: zoo.Recipe, folder: pathlib.Path, params: Any) -> dict[str, Any]:
-    """Writes weights (those that are there stay where none are given) and the model card; returns the card."""
+    """Writes weights (those that are there stay where none are given) and the model card; returns the card.
+
+    Everything is measured before anything is written, and a card is removed before its weights are replaced, so that a
+    killed run leaves no card of other weights.
+    """
+    path, card_path = zoo.weights_path(name, folder), zoo.card_path(name, folder)
+    packed = None if params is None else zoo.pack(params)
+    stored = zoo.load(name, folder).params if packed is None else unpack(packed, specification, str(path))
+    card = zoo.describe(name, specification, zoo.count(stored))
+    if specification.loss is not None:
+        used = procedural.TRAINING_PEOPLE[:PEOPLE]
+        card["data"] = {
+            "images": "procedural faces, 64 x 64",
+            "people": f"{used.start} to {used.stop - 1}, seed {procedural.SEED}",
+            "photographs_each": EACH,
+        }
+    card["verification"] = measure(specification, stored)
+    text = json.dumps(card, indent=2) + "\n"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder)
-        if params is not None:
-            write_atomically(zoo.weights_path(name, folder), lambda file: file.write(zoo.pack(params)))
-        card = zoo.describe(name, specification, zoo.count(zoo.load(name, folder).params))
-        if specification.loss is not None:
-            used = procedural.TRAINING_PEOPLE[:PEOPLE]
-            card["data"] = {
-                "images": "procedural faces, 64 x 64",
-                "people": f"{used.start} to {used.stop - 1}, seed {procedural.SEED}",
-                "photographs_each": EACH,
-            }
-        card["verification"] = measure(name, folder)
-        text = json.dumps(card, indent=2) + "\n"
-        write_atomically(zoo.card_path(name, folder), lambda file: file.write(text.encode()))
+        if packed is not None:
+            card_path.unlink(missing_ok=True)
+            write_atomically(path, lambda file: file.write(packed))
+        write_atomically(card_path, lambda file: file.write(text.encode()))
     return card
 
 
@@ -110,7 +118,8 @@ def main(argv: list[str]) -> None:
             specification = dataclasses.replace(specification, steps=FLAGS.steps)
         params = None
         if not FLAGS.measure_only:
-            pool = pool or training_pool()
+            if specification.loss is not None:
+                pool = pool or training_pool()
             with Progress(specification.steps) as progress:
                 show = lambda done, loss: progress.step(f"{name}, loss {loss:.3f}", done - progress.done)  # noqa
                 params = zoo.train(specification, pool, show)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import read_json
 from jaxalign.vision.images.landmarks import five_points, landmark_columns
 from jaxalign.vision.images.source import (
     BadImageError,
@@ -174,7 +175,13 @@ class HubSource:
         self._data = data
         self.samples: list[Sample] | None = None
         if not isinstance(data, datasets.IterableDataset):
+            data = self._data = data.with_format(None)  # one that was saved may leave columns out
             self._labels = data.select_columns(self._columns.labels)
+            try:
+                # Reading a damaged Arrow file may end the process.
+                data.select_columns([self._columns.image, *self._columns.labels]).data.validate(full=True)
+            except Exception as error:
+                raise UserError(f"{self._where} is damaged ({reason(error)}).") from error
             self.samples = [self._sample(row, labels) for row, labels in enumerate(self._labels)]
             check_samples(self.samples, self._where)
 
@@ -230,6 +237,7 @@ def _open(place: str, options: SourceOptions, where: str) -> tuple[Any, str | No
     whole, one = (os.path.isfile(os.path.join(place, name)) for name in ("dataset_dict.json", "state.json"))
     try:
         if whole or one:  # what ``save_to_disk`` wrote is memory-mapped, so streaming would save nothing
+            _require_saved(pathlib.Path(place), whole)
             data = datasets.load_from_disk(place)
         else:
             data = datasets.load_dataset(
@@ -239,7 +247,12 @@ def _open(place: str, options: SourceOptions, where: str) -> tuple[Any, str | No
                 revision=options.revision,
                 streaming=options.streaming,
             )
+    except UserError:
+        raise
     except Exception as error:
+        if whole or one:
+            may = "state.json, dataset_info.json or an Arrow file in it may be damaged"
+            raise UserError(f"{where} cannot be opened: {may} ({reason(error)}).") from error
         raise _explained(error, place, where) from error
     if isinstance(data, dict):
         names = [str(name) for name in data]
@@ -255,6 +268,22 @@ def _open(place: str, options: SourceOptions, where: str) -> tuple[Any, str | No
     if options.split not in (None, split):
         raise UserError(f"{where} was saved as {split or 'one table without splits'}, not {options.split!r}.")
     return data, split
+
+
+def _require_saved(folder: pathlib.Path, splits: bool) -> None:
+    """Names the first damaged file of metadata in what ``save_to_disk`` wrote; ``datasets`` would name none."""
+    folders = [folder]
+    if splits:
+        file = folder / "dataset_dict.json"
+        content = read_json(file)
+        names = content.get("splits") if isinstance(content, dict) else None
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise UserError(f'{file} is damaged: expected the names of splits as "splits", got {names!r}.')
+        folders = [folder / name for name in names]
+    for file in (part / name for part in folders for name in ("state.json", "dataset_info.json")):
+        content = read_json(file)
+        if not isinstance(content, dict):
+            raise UserError(f"{file} is damaged: expected a JSON object, got {type(content).__name__}.")
 
 
 def _explained(error: Exception, place: str, where: str) -> UserError:

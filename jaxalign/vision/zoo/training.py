@@ -40,14 +40,16 @@ def schedule(specification: Recipe) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(0.0, specification.rate, min(WARM_UP, steps // 2), steps)
 
 
-def train(specification: Recipe, pool: Pool, progress: Callable[[int, float], None] | None = None) -> Params:
+def train(
+    specification: Recipe, pool: Pool | None, progress: Callable[[int, float], None] | None = None
+) -> Params:
     """Trains an encoder.
 
     The same specification and pool give the same weights on the same machine and version of JAX.
 
     Args:
       specification: of the encoder; one without a loss keeps its initial weights.
-      pool: photographs to learn from, all of people that no measurement uses.
+      pool: photographs to learn from, all of people that no measurement uses; None is enough where there is no loss.
       progress: called with the number of steps done and the mean loss since the last call, every 50 steps.
 
     Returns:
@@ -58,6 +60,8 @@ def train(specification: Recipe, pool: Pool, progress: Callable[[int, float], No
     """
     if specification.loss is None:
         return initial(specification)
+    if pool is None:
+        raise UserError("training takes a pool of photographs, got None.")
     _check(specification, pool)
     key = jax.random.key(specification.seed, impl="threefry2x32")
     clipped = optax.clip_by_global_norm(5.0)

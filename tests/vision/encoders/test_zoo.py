@@ -185,6 +185,16 @@ def test_driver_writes_weights_and_card(tmp_path: pathlib.Path, monkeypatch, cap
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["attributes_plain.json", "attributes_plain.safetensors"]
 
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for place, left in (("measure", names), ("write_atomically", names[1:])):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(train_zoo, place, killed)
+            cli.run(train_zoo.main, [*arguments[:-1], "--steps=1"], values=train_zoo.FLAGS)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {n: before[n] for n in left}
+
 
 def test_weights_are_package_data() -> None:
     assert "weights/*.safetensors" in (ROOT / "setup.cfg").read_text()

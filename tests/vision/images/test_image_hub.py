@@ -167,6 +167,48 @@ def test_a_damaged_row_is_skipped_by_name(tmp_path: pathlib.Path) -> None:
         list(load_batches(source, [View()], 10))
 
 
+DAMAGE = {
+    "no JSON": ("state.json", "{", r"train.state\.json is damaged: it is not JSON"),
+    "a list": (
+        "dataset_info.json",
+        "[1]",
+        r"dataset_info\.json is damaged: expected a JSON object, got list",
+    ),
+    "no files": ("state.json", "{}", r"cannot be opened: state\.json, .* may be damaged \('_data_files'\)"),
+    "no splits": (
+        "../dataset_dict.json",
+        "{}",
+        r'dataset_dict\.json is damaged: expected .* "splits", got None',
+    ),
+    "cut short": ("data-00000-of-00001.arrow", "", "cannot be opened: .* an Arrow file in it may be damaged"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_metadata_is_named(damage: str, tmp_path: pathlib.Path) -> None:
+    name, content, told = DAMAGE[damage]
+    place = _saved(tmp_path / "faces", datasets.DatasetDict(train=_table()))
+    (tmp_path / "faces" / "train" / name).write_text(content)
+    with pytest.raises(UserError, match=told) as refused:
+        open_images(place)
+    assert "\n" not in str(refused.value)
+
+
+def test_damaged_offsets_are_refused_before_they_are_followed(tmp_path: pathlib.Path) -> None:
+    place = _saved(tmp_path / "faces", _table())
+    (file,) = (tmp_path / "faces").glob("*.arrow")
+    content, size = file.read_bytes(), len(encoded(np.full((6, 8, 3), 0, np.uint8)))
+    where = content.index(np.array([0, size], np.int32).tobytes())
+    file.write_bytes(content[: where + 4] + np.array([-7], np.int32).tobytes() + content[where + 8 :])
+    with pytest.raises(UserError, match="data set .*faces is damaged"):
+        open_images(place)
+
+
+def test_a_format_that_was_saved_leaves_no_columns_out(tmp_path: pathlib.Path) -> None:
+    source = open_images(_saved(tmp_path / "faces", _table().with_format("numpy", columns=["image"])))
+    assert _seen(source) == _expected("")
+
+
 def test_columns_that_are_not_clear(tmp_path: pathlib.Path) -> None:
     def error(name: str, data: Any, **options: Any) -> str:
         with pytest.raises(UserError) as caught:
