@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import faiss
 import numpy as np
@@ -91,7 +92,7 @@ def make_faiss(mapped: bool) -> Callable[[pathlib.Path], str]:
 
 
 def read_faiss(specification: str) -> tuple[np.ndarray, np.ndarray]:
-    index = faiss.read_index(specification.removeprefix("faiss:"))
+    index: Any = faiss.read_index(specification.removeprefix("faiss:"))
     keys = faiss.vector_to_array(index.id_map) if hasattr(index, "id_map") else KEYS
     flat = faiss.downcast_index(index.index) if hasattr(index, "id_map") else index
     return keys, flat.reconstruct_n(0, index.ntotal).astype(np.float64)
@@ -127,7 +128,8 @@ def make_postgres(folder: pathlib.Path) -> str:
     import psycopg
 
     dsn, schema = postgres.start(), f"s{zlib.crc32(str(folder).encode())}"
-    with psycopg.connect(dsn) as connection:
+    with psycopg.connect(dsn) as opened:
+        connection: Any = opened
         connection.execute(f"CREATE SCHEMA {schema}")
         columns = (
             f"at smallint, key text, embedding vector({WIDTH}) NOT NULL, person text, PRIMARY KEY (at, key)"
@@ -144,7 +146,8 @@ def read_postgres(specification: str) -> tuple[np.ndarray, np.ndarray]:
 
     dsn, _, name = specification.removeprefix("postgres:").partition("#")
     table, _, column = name.rpartition(".")
-    with psycopg.connect(dsn) as connection:
+    with psycopg.connect(dsn) as opened:
+        connection: Any = opened
         found = connection.execute(
             f"SELECT key::int, {column}::vector::float4[] FROM {table} WHERE {column} IS NOT NULL ORDER BY at"
         ).fetchall()

@@ -166,8 +166,9 @@ def of_postgres(dsn: str, scratch: str, rows: int, width: int) -> Mapping[str, f
     import psycopg
     from pgvector.psycopg import register_vector
 
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        register_vector(connection)
+    with psycopg.connect(dsn, autocommit=True) as opened:
+        connection: Any = opened  # its queries are put together here
+        register_vector(opened)
         connection.execute(f"DROP TABLE IF EXISTS {TABLE}")
         connection.execute(f"CREATE TABLE {TABLE} (id bigint PRIMARY KEY, v vector({width}))")
         connection.execute("CREATE TEMP TABLE chunk (id bigint, v vector)")

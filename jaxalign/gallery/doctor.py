@@ -23,9 +23,10 @@ DRIFT = 0.01, 5  # false-alarm rate, and how many times it the rows beyond that 
 class Fingerprinted(Protocol):
     """What is asked of a ``Fingerprint``."""
 
-    encoder: str
-    limits: Mapping[float, float]
-
+    @property
+    def encoder(self) -> str: ...
+    @property
+    def limits(self) -> Mapping[float, float]: ...
     @property
     def width(self) -> int: ...
     def distances(self, rows: np.ndarray) -> np.ndarray: ...
@@ -80,7 +81,8 @@ def examine(
       progress: told how many rows are read.
     """
     known = [print_ for print_ in (fingerprints or {}).values() if print_.width == gallery.width]
-    counts, first = dict.fromkeys(("nonfinite", "zero", "unit"), 0), {}
+    counts: dict[str, int] = {"nonfinite": 0, "zero": 0, "unit": 0}
+    first: dict[str, object] = {}
     networks, digests, rows, findings = _Networks(known), [], 0, []
     try:
         for keys, chunk in gallery.chunks(CHUNK_ROWS):

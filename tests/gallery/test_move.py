@@ -42,7 +42,7 @@ def translate(store, encoder, map, out, *, name=None, dtype="float16", **options
     transform = affine_transform(map, gallery, **scaled)
     note = {"checksum": checksum(map, scaled)}
     out = f"{out}#{name or encoder}"
-    return move_gallery(gallery, out, transform, map.out_dim, note, dtype=dtype, **options).store
+    return move_gallery(gallery, out, transform, map.out_dim, note, dtype=dtype, **options).store  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def expected(rows):

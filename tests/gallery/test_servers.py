@@ -231,6 +231,10 @@ def test_a_table_without_a_key_or_vectors_and_a_foreign_column_are_refused(table
     ):
         with pytest.raises(UserError, match=sentence):
             move(table, out=out)
+    with sql(table) as (connection, name):
+        connection.execute("CREATE ROLE stranger LOGIN")
+    with pytest.raises(UserError, match="the server refuses: permission denied"):
+        open_gallery(table.replace("user=postgres", "user=stranger"))
     with pytest.raises(UserError, match="the server refuses: NaN not allowed"):
         move(table, lambda rows: np.full((len(rows), OUT), np.nan))
 

@@ -52,6 +52,7 @@ def test_rows_are_moved_and_the_old_ones_stay(kind, tmp_path):
     np.testing.assert_array_equal(keys, KEYS)
     close(kind, rows)
     assert (made.rows, made.width, done[-1]) == (ROWS, OUT, ROWS)
+    assert made.marker is not None
     assert made.marker | NOTE | {"state": "complete"} == made.marker
     for one, other in zip(before, kind.read(old)):
         np.testing.assert_array_equal(one, other)

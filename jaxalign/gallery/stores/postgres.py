@@ -70,17 +70,25 @@ class PostgresGallery(Gallery):
             self._address = (
                 "/".join(str(words[key]) for key in ("host", "port", "dbname") if key in words) or "local"
             )
-            self._connection = psycopg.connect(conninfo.make_conninfo(**words), autocommit=True)
+            self._connection = psycopg.connect(conninfo.make_conninfo("", **words), autocommit=True)
         except psycopg.Error as error:
             where = getattr(self, "_address", "the address")
             raise UserError(f"PostgreSQL at {where} cannot be used: {first_line(error)}.") from error
         self._table = sql.Identifier(*place)
         self._quoted = self._table.as_string(self._connection)
-        self._open()
+        try:
+            with self._errors():
+                self._open()
+        except UserError:
+            self.close()
+            raise
 
     @classmethod
     def open(cls, specification: str) -> PostgresGallery:
         return cls(specification)
+
+    def __enter__(self) -> PostgresGallery:
+        return self
 
     @property
     def place(self) -> str:
@@ -133,11 +141,8 @@ class PostgresGallery(Gallery):
     def move(self, out: str | None, move: Move) -> PostgresGallery:
         move.only_dtypes(self.place, *TYPES.values())
         new = self._new(out)
-        kind = (
-            "halfvec"
-            if (move.dtype or self.dtype) == "float16" or (not move.dtype and move.width > 2_000)
-            else "vector"
-        )
+        wide = move.width > INDEXED["vector"] and move.dtype is None
+        kind = "halfvec" if wide or (move.dtype or self.dtype) == "float16" else "vector"
         if move.width > INDEXED[kind]:
             raise UserError(
                 f"pgvector indexes {kind} up to width {INDEXED[kind]:,}, and the map gives {move.width:,}"
@@ -219,7 +224,8 @@ class PostgresGallery(Gallery):
         while True:
             after = f" AND ({{k}}) > ({', '.join(['%s'] * len(last))})" if last else ""
             query = f"SELECT {{k}}, {{c}} FROM {{t}} WHERE {condition}{after} ORDER BY {{k}} LIMIT {size}"
-            found = self._execute(query, *last, new=new).fetchall()
+            with self._errors():
+                found = self._execute(query, *last, new=new).fetchall()
             if not found:
                 return
             last = found[-1][:-1]
@@ -243,11 +249,9 @@ class PostgresGallery(Gallery):
                 copy.set_types([*(oid for _, oid in self._key), kind])
                 for key, row in zip(keys, rows):
                     copy.write_row([*(key if len(self._key) > 1 else (key,)), as_vector(row)])
-            for way in (
-                "hashjoin",
-                "mergejoin",
-            ):  # the planner knows nothing of the temporary table and reads all of {t}
-                cursor.execute(f"SET LOCAL enable_{way} TO off")
+            # The planner knows nothing of the temporary table and would read all of the other one.
+            cursor.execute("SET LOCAL enable_hashjoin TO off")
+            cursor.execute("SET LOCAL enable_mergejoin TO off")
             update = (
                 f"UPDATE {{t}} t SET {{n}} = r.{{n}} FROM jaxalign_rows r WHERE {match} AND t.{{n}} IS NULL"
             )
