@@ -256,7 +256,11 @@ def _part(path: pathlib.Path, config: Mapping[str, Any]) -> Part:
         predictions=_records(path / "prediction.csv", Predicted),
         differences=_records(path / "differences.csv", Difference),
         three_way=_records(path / "three_way.csv", ThreeWay),
-        families=_json(path / "families.json") if (path / "families.json").exists() else {},
+        **{
+            name: _json(path / f"{name}.json")
+            for name in ("families", "migration")
+            if (path / f"{name}.json").exists()
+        },
         checksums={
             file.name: hashlib.sha256(file.read_bytes()).hexdigest()
             for file in sorted(path.iterdir())

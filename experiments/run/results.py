@@ -42,6 +42,7 @@ OURS = frozenset(
     | {"report", "report.html", "figures", "tables"}
     | {"prediction.csv", "alignability.csv", "alignability.parquet", "families.json"}
     | {"curves.csv", "curves.parquet", "differences.csv", "projection.csv", "three_way.csv"}
+    | {"migration.json", "reenrol.csv"}
 )
 
 

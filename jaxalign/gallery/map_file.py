@@ -230,11 +230,15 @@ class GalleryMap:
             self.gallery if side == "source" else self.probes, given, self.normalize, zeros=not check
         )
 
-    def vectors(self, rows: Rows, encoder: str, *, check: bool = True) -> Float[np.ndarray, "n v"]:
+    def vectors(
+        self, rows: Rows, encoder: str, *, enrolled: bool | None = None, check: bool = True
+    ) -> Float[np.ndarray, "n v"]:
         """Rows whose inner products, of either side with the other, are the scores: what a vector index stores.
 
         Args:
           rows, encoder, check: see ``apply``.
+          enrolled: whether the rows stand in the gallery, or search it; without it those of the source do. In a mixed
+            gallery rows of the target stand there too, beside mapped ones, at one threshold.
 
         Returns:
           Shape [n, s] of length 1 for the cosine; [n, s + 2] for other scores, not of length 1.
@@ -242,8 +246,9 @@ class GalleryMap:
         mapped = self.apply(rows, encoder, check=check)
         if self.comparator is None:
             return unit_rows(mapped).astype(mapped.dtype)
+        in_gallery = self.side(encoder) == "source" if enrolled is None else enrolled
         # To a comparator the probes are the rows of a fit's source.
-        return self.comparator.vectors(mapped, "probes" if self.side(encoder) == "source" else "gallery")
+        return self.comparator.vectors(mapped, "probes" if in_gallery else "gallery")
 
     def scores(self, gallery_rows: Rows, probe_rows: Rows, *, check: bool = True) -> Float[np.ndarray, "n m"]:
         """Scores of rows of the source, shape [n, p], with rows of the target, shape [m, q], neither mapped."""

@@ -4,7 +4,7 @@
 resamples of people, and "beyond chance" means an interval of 95 % that does not hold 0. The rule, in this order:
 
 1. ``stay``: new against new reaches less than old against old, beyond chance.
-2. ``reenrol``: mapped against new does not reach ``KEPT`` of what new against new reaches, beyond chance.
+2. ``reenrol``: mapped against new reaches less than ``KEPT`` of what new against new reaches, beyond chance.
 3. ``map``: mapped against new loses at most ``max_tmr_loss`` of old against old, at the lower end of the interval and
    after what choosing the map may have gained.
 4. ``map_and_reenrol``: the same holds once a share of the gallery, ``MOST`` at most, is enrolled again with the new
@@ -53,8 +53,8 @@ class Evidence(NamedTuple):
         return (hits - self.old).interval()[0] - self.optimism + max_loss
 
     def keeps(self, hits: Sampled) -> bool:
-        """Whether enough of what the new network reaches is kept, beyond chance."""
-        return float(np.quantile(hits.samples - KEPT * self.new.samples, 0.025)) >= 0
+        """Whether enough of what the new network reaches may be kept: it is not less beyond chance."""
+        return float(np.quantile(hits.samples - KEPT * self.new.samples, 0.975)) >= 0
 
 
 class Verdict(NamedTuple):

@@ -13,7 +13,7 @@ from jaxalign.report.definitions import SYNTHETIC, define
 from jaxalign.report.figures.drawing import Plot, require_libraries
 from jaxalign.report.labels import count, shown
 from jaxalign.report.part import Part
-from jaxalign.report.sections import SECTIONS, Folded, Section, Together, sections
+from jaxalign.report.sections import OF_STUDY, Folded, Section, Together, sections
 from jaxalign.report.tables import FORMATS, Table, to_csv
 
 PAGE = "report.html"
@@ -103,11 +103,16 @@ def _render(found: Sequence[Section], parts: Sequence[Part], **words: Any) -> st
         words=define(
             name for part in parts for row in part.rows for name in (row.method, row.score, row.measure)
         ),
-        not_there=[driver for driver in SECTIONS if driver not in {part.driver for part in parts}],
+        not_there=_not_there({part.driver for part in parts}),
         style=markupsafe.Markup(style),
         script=markupsafe.Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _not_there(drivers: set[str]) -> list[str]:
+    """What a study may hold and these results do not; nothing where they are of no study."""
+    return [name for name in OF_STUDY if name not in drivers] if drivers & set(OF_STUDY) else []
 
 
 def remarks(parts: Sequence[Part]) -> Iterator[str]:

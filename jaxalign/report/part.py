@@ -33,7 +33,7 @@ class Part:
       alignability: of ``alignability.parquet``.
       projection, predictions, differences, three_way: of ``projection.csv``, ``prediction.csv``, ``differences.csv``
         and ``three_way.csv``.
-      families: the content of ``families.json``.
+      families, migration: the content of ``families.json`` and ``migration.json``.
       checksums: SHA-256 of the files read, by name.
     """
 
@@ -50,6 +50,7 @@ class Part:
     differences: Sequence[Difference] = ()
     three_way: Sequence[ThreeWay] = ()
     families: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    migration: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property

@@ -1,4 +1,4 @@
-"""Pooled comparisons, choosing and the verdict, against NumPy, SciPy and scikit-learn."""
+"""Choosing how to move a gallery, the verdict and the order of new enrolments, against NumPy and scikit-learn."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,10 @@ from jaxalign.biometrics import Sampled
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import identity_folds
 from jaxalign.core.rows import LazyRows
+from jaxalign.gallery import Fingerprint, GalleryMap
 from jaxalign.gallery.choose import Calibration, Point, Way, choose, people_curve, ways
 from jaxalign.gallery.comparisons import Block, Pooled, everyone, require_support, sampled
+from jaxalign.gallery.reenrol import FALSE_ALARM, Losses, Signs, ordered
 from jaxalign.gallery.verdict import Backfill, Evidence, decide
 
 FMR = 0.02
@@ -30,7 +32,7 @@ def calibration():
 
 @pytest.fixture(scope="module")
 def chosen(calibration):
-    return choose(calibration, Point(FMR))
+    return choose(calibration, Point(FMR), ways(("ridge", "canonical")))
 
 
 def blocks(people=9, seed=0):
@@ -135,7 +137,7 @@ def test_candidates_are_measured_on_people_whom_their_maps_were_not_fitted_on(ca
 
 
 def test_the_best_of_either_kind_is_chosen(calibration, chosen):
-    assert set(chosen.reached) == set(ways())
+    assert set(chosen.reached) == set(ways(("ridge", "canonical"))) and len(ways()) == 12
     for drop_in, way in chosen.best.items():
         kind = {other: value for other, value in chosen.reached.items() if other.drop_in == drop_in}
         assert way.drop_in == drop_in and chosen.reached[way] == max(kind.values())
@@ -145,6 +147,33 @@ def test_the_best_of_either_kind_is_chosen(calibration, chosen):
     assert (calibration.fold == folds).all()
     for mover in chosen.movers[chosen.best[True]]:
         assert len(mover.cohort) == 30
+
+
+def test_rows_of_both_networks_stand_in_one_gallery_and_are_compared_by_one_score(calibration):
+    """The cosine less half of how near both lie to strangers, of the probes' side for whatever is enrolled."""
+    (mover,) = calibration.movers(0, [Way("ridge", False, "cohort")])
+    train, rows = np.flatnonzero(calibration.fold != 0), calibration.compared[0]
+    old, new = (np.asarray(side, np.float64) for side in (calibration.old, calibration.new))
+    old, new = normalize(mover.gallery_map.apply_on_host(old)), normalize(new - new[train].mean(axis=0))
+
+    def near(side, strangers):
+        people = [
+            strangers[calibration.people == p].mean(axis=0) for p in np.unique(calibration.people[train])
+        ]
+        return np.sort(side[rows] @ normalize(people).T, axis=1)[:, -20:].mean(axis=1)
+
+    new_rows = calibration.new.take(rows)
+    probes = mover.probes(new_rows)
+    sides = (mover.gallery(calibration.old.take(rows)), old), (mover.enrolled(new_rows), new)
+    for enrolled, side in sides:
+        expected = side[rows] @ new[rows].T - (near(side, new)[:, None] + near(new, old)) / 2
+        assert np.abs(enrolled @ probes.T - expected).max() < 1e-5
+    whole = (calibration.old.select(train), calibration.new.select(train))
+    names = {"source": "alpha", "target": "gamma", "method": "ridge", "normalize": "l2", "score": "cohort"}
+    options = {"options": {"top": 20}, "cohort": mover.cohort, "identities": calibration.identities[train]}
+    saved = GalleryMap.of(mover.fit, rows=whole, **names, **options)
+    assert np.abs(saved.vectors(new_rows, "gamma", enrolled=True) - mover.enrolled(new_rows)).max() < 1e-5
+    assert np.abs(saved.vectors(new_rows, "gamma") - probes).max() < 1e-5
 
 
 def test_more_people_do_not_hurt_and_the_last_size_is_everybody(calibration, chosen):
@@ -159,7 +188,7 @@ def test_too_few_people_are_told_how_many_are_needed(calibration):
     with pytest.raises(UserError, match=r"100,000 comparisons .* 40 people .* 5,760, about 167 people"):
         require_support(calibration.own("gamma"), 1e-4, "an operating point")
     with pytest.raises(UserError, match="needed"):
-        choose(calibration, Point.of_search(0.001, 1000))
+        choose(calibration, Point.of_search(0.001, 1000), [Way("ridge", True)])
 
 
 def hits(value, spread=0.01):
@@ -193,3 +222,66 @@ def test_the_verdict(old, new, mapped, optimism, verdict):
 def test_an_interval_that_reaches_beyond_the_allowed_loss_fails_the_gate():
     loose = Sampled(0.8, 0.8 + 0.1 * np.random.default_rng(1).normal(size=1000))
     assert decide(Evidence(hits(0.8), hits(0.9), loose), 0.02).name == "reenrol"
+
+
+@pytest.fixture(scope="module")
+def losses():
+    """A quarter of the old encoder's rows are spoilt by noise ten times the usual."""
+    rows, people = planted(people=60, noise=0.2)
+    spoilt = np.arange(len(people)) % 4 == 1
+    noise = np.random.default_rng(5).normal(size=rows["alpha"].shape)
+    old = np.where(spoilt[:, None], rows["alpha"] + 2 * noise, rows["alpha"])
+    sides = (LazyRows.of(side.astype("f4")) for side in (old, rows["gamma"]))
+    calibration = Calibration.of(("alpha", "gamma"), *sides, people, folds=4)
+    movers = [next(calibration.movers(fold, [Way("ridge", True)])) for fold in range(4)]
+    pooled = calibration.pooled(movers)
+    found = Losses.of(calibration, movers, pooled, Point(FMR), "none")
+    return found, np.concatenate([spoilt[rows] for rows in calibration.compared]), pooled
+
+
+def test_a_loss_is_the_share_of_probes_that_a_new_enrolment_saves(losses):
+    found, spoilt, pooled = losses
+    threshold = pooled.thresholds(0.02, everyone(60, 0))[0]
+    start = 0
+    for fold, (block, mover) in enumerate(zip(pooled.blocks, found.movers)):
+        new = found.calibration.new.take(found.calibration.compared[fold])
+        unit = new / np.linalg.norm(new, axis=1, keepdims=True)
+        same = (block.people[:, None] == block.people) & ~np.eye(len(new), dtype=bool)
+        sides = block.gallery @ block.probes.T, unit @ unit.T
+        missed = [np.sum(same & (scores < threshold), axis=1) / same.sum(axis=1) for scores in sides]
+        lost = found.lost[start : start + len(new)]
+        assert np.allclose(lost, missed[0] - missed[1]) and mover.probe_map is None
+        start += len(new)
+    assert found.lost[spoilt].mean() > 0.3 > 0.1 > found.lost[~spoilt].mean()
+
+
+def test_spoilt_rows_come_first_and_their_new_enrolment_gains_most(losses):
+    found, spoilt, _ = losses
+    first = np.argsort(-found.expected)[: spoilt.sum()]
+    assert spoilt[first].mean() > 0.8
+    steps = list(found.backfills(everyone(60, 100)))
+    assert [step.share for step in steps] == [0.05, 0.1, 0.2, 0.3, 0.5, 1.0]
+    gains = {step.share: step.hits.estimate - step.at_random for step in steps}
+    assert gains[0.2] > 0.05 and gains[1.0] == pytest.approx(0)
+    assert steps[-1].hits.estimate == pytest.approx(
+        Point(FMR).hits(found.calibration.own("gamma"), everyone(60, 0))[0]
+    )
+
+
+def test_a_gallery_is_ordered_and_flagged_in_chunks(losses):
+    found, _, _ = losses
+    calibration, order = found.calibration, found.order()
+    fingerprint = Fingerprint.of(calibration.old, calibration.identities, encoder="alpha", normalize="none")
+    rows = np.asarray(calibration.old)
+    far = 10 * np.random.default_rng(0).normal(size=(5, 12)).astype("f4")
+    gallery = np.concatenate([rows, far])
+    chunks = [
+        (np.arange(start, min(start + 100, 245)), gallery[start : start + 100])
+        for start in range(0, 245, 100)
+    ]
+    keys, losses_, flags = ordered(order, found.movers[0], fingerprint, chunks)
+    assert sorted(keys) == list(range(245)) and (np.diff(losses_) <= 0).all()
+    flagged = {int(key) for key, flag in zip(keys, flags) if "distance" in flag.split()}
+    assert {240, 241, 242, 243, 244} <= flagged and len(flagged) <= 5 + 3 * FALSE_ALARM * 240
+    signs = Signs.of(found.movers[0], fingerprint, rows)
+    assert np.allclose(np.exp(signs.distance), fingerprint.distances(rows))

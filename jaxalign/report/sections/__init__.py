@@ -9,6 +9,7 @@ from jaxalign.report.sections.blocks import Section as Section
 from jaxalign.report.sections.blocks import Together as Together
 from jaxalign.report.sections.comparison import pairwise
 from jaxalign.report.sections.geometry import families, family_order, geometry
+from jaxalign.report.sections.migration import migration
 from jaxalign.report.sections.run_details import run_details
 from jaxalign.report.sections.sweeps import sweep
 from jaxalign.report.sections.transfer import transfer
@@ -24,7 +25,9 @@ SECTIONS: dict[str, Callable[[Part, Sequence[str]], Section]] = {
     "ridge_path": sweep,
     "capacity": run_details,
     "stability": run_details,
+    "migrate": migration,
 }
+OF_STUDY = tuple(name for name in SECTIONS if name != "migrate")  # what a study may hold
 
 
 def sections(parts: Sequence[Part]) -> Iterator[Section]:

@@ -1,0 +1,352 @@
+"""Moves an enrolled gallery from an old network to a new one, without its photographs, if that costs little enough.
+
+  python -m experiments.migrate --calibration=STORE --gallery=STORE --old=arcface --new=adaface --out=moved
+
+The calibration store holds photographs of other people under both networks; the gallery holds rows of the old one.
+Candidate maps and scores are compared at --at_fmr (or --at_fpir) on people whom they were not fitted on. The verdict
+is `map`, `map_and_reenrol` (map, and enrol a part again), `reenrol` or `stay`. After `map` and `map_and_reenrol` --out
+is the moved gallery. After the others nothing is moved, the exit status is 3, and --out says why and what would help:
+migration.json for programs, report.html for people, reenrol.csv with the gallery's rows by expected loss.
+
+A gallery that holds the new network's rows too is measured by itself besides. To see what a map would have done on one
+store, divide its people as `experiments.pairwise` does: --calibration=S --gallery=S --split=42. Without data, synthetic
+people under two bundled encoders show the whole story.
+"""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.run import cli, flags, results
+from experiments.run.config import DEMONSTRATION, Compiling
+from experiments.run.data import (
+    image_numbers,
+    prepared,
+    set_compilation_cache,
+)
+from experiments.run.galleries import NO_SPLIT, Given, opened, public
+from experiments.run.progress import Progress, duration
+from experiments.run.tested import Tested, result_rows, tested_on
+from jaxalign.align.saved import NORMALIZED
+from jaxalign.core.errors import UserError
+from jaxalign.core.rows import LazyRows
+from jaxalign.data.manifest import DTYPES
+from jaxalign.gallery.choose import COSINE, METHODS, Calibration, Mover, Point
+from jaxalign.gallery.fingerprint import Fingerprint
+from jaxalign.gallery.map_file import GalleryMap
+from jaxalign.gallery.migration import Migration, Rate, described, plain_rate
+from jaxalign.gallery.move import affine_transform, move_gallery
+from jaxalign.gallery.operating import Threshold
+from jaxalign.gallery.reenrol import FALSE_ALARM, ordered
+from jaxalign.gallery.reenrol import FLAGS as SIGNS
+from jaxalign.gallery.stores.base import KINDS, same_kind, split_path
+from jaxalign.gallery.verdict import WRITTEN
+from jaxalign.report.page import require_report_libraries, write_report
+from jaxalign.report.part import Part
+from jaxalign.report.sections.migration import candidates_table, rates_table
+from jaxalign.report.tables import to_text
+
+FMR, FMR_OF_DEMONSTRATION = 1e-3, 1e-2
+GATE = 3  # exit status where nothing is moved
+CHUNK_ROWS = 4096
+OLD, NEW = "arcface_squeeze", "triplet_dense"  # bundled, where no data is given
+
+FLAGS = flags.define(
+    Compiling,
+    calibration=flags.Flag(
+        None,
+        "Directory of a store with both networks' rows of the same photographs, of people outside the gallery.",
+    ),
+    gallery=flags.Flag(
+        None,
+        "The enrolled rows of the old network: DIR, parquet:FILE, faiss:FILE, qdrant:URL-or-DIR#collection/vector or "
+        "postgres:DSN#table.column.",
+    ),
+    old=flags.Flag(None, "Name of the old network in --calibration, and in a gallery that is a store."),
+    new=flags.Flag(None, "Name of the new network in --calibration."),
+    at_fmr=flags.Flag(
+        None,
+        "False match rate to decide at. Without it and --at_fpir: 0.001, or 0.01 where no data is given.",
+        kind=float,
+    ),
+    at_fpir=flags.Flag(
+        None,
+        "False positive identification rate of searches in the gallery to decide at, instead.",
+        kind=float,
+    ),
+    max_tmr_loss=flags.Flag(
+        0.02,
+        "Share of true matches that may be lost of those that the old network finds today; compared with the lower end "
+        "of the interval.",
+    ),
+    drop_in=flags.Flag(
+        True,
+        "Move the gallery into the new network's own coordinates: vector databases compare raw cosines, and neither "
+        "probes nor later enrolments need a map then, now or ever. --nodrop_in maps both sides and may use a cohort, "
+        "which finds more but needs the map in front of every probe. Both are in the table.",
+    ),
+    methods=flags.Flag(",".join(METHODS), "Ways to map that are compared, separated by commas."),
+    normalize=flags.Flag(
+        "l2", "Scale rows to length 1 before anything else (l2), or not (none).", choices=NORMALIZED
+    ),
+    same_names=flags.Flag(
+        "person",
+        "What it means when --calibration and --gallery have the same name in the column identity: the same `person`, "
+        "which is refused, or nothing (`unrelated` names).",
+        choices=("person", "unrelated"),
+    ),
+    split=flags.Flag(
+        NO_SPLIT,
+        "Seed of the published split: calibrate on its training people, take its test people of the same store as the "
+        "gallery; -1 for two stores. Example: --split=42",
+        least=NO_SPLIT,
+    ),
+    intervals=flags.Flag(1000, "Resamples of people for intervals of 95 %.", least=100),
+    dtype=flags.Flag(None, "Type to store moved rows in; without it that of the gallery.", choices=DTYPES),
+    embedding_cache=flags.Flag(
+        "default", "Directory that caches the embeddings of the synthetic photographs."
+    ),
+    out=flags.Flag(
+        "results/migrate", "Where the moved gallery goes, of the same kind as --gallery. Must not exist yet."
+    ),
+    results=flags.Flag(
+        None,
+        "Directory for the results where --out is no directory. Without it they are in --out, beside the store.",
+    ),
+)
+
+
+def point_of(gallery_size: int) -> Point:
+    """The operator's point."""
+    at_fmr, at_fpir = FLAGS.at_fmr, FLAGS.at_fpir
+    if at_fmr is not None and at_fpir is not None:
+        raise UserError("--at_fmr and --at_fpir exclude each other: one point is decided at.")
+    for name, value in (("at_fmr", at_fmr), ("at_fpir", at_fpir)):
+        if value is not None and not 0 < value < 1:
+            raise UserError(f"--{name} takes a number between 0 and 1, got {value:g}.")
+    usual = FMR_OF_DEMONSTRATION if FLAGS.calibration is None else FMR
+    return Point(at_fmr or usual) if at_fpir is None else Point.of_search(at_fpir, gallery_size)
+
+
+def main(_: Sequence[str]) -> int:
+    """Checks, measures, decides, and moves the gallery if the gate holds."""
+    started = time.monotonic()
+    demonstration = FLAGS.calibration is None and FLAGS.gallery is None
+    old, new = FLAGS.old or (OLD if demonstration else ""), FLAGS.new or (NEW if demonstration else "")
+    point_of(2)
+    for name, value in (("old", old), ("new", new)):
+        if not value:
+            flags.required(FLAGS, name)
+    if old == new:
+        raise UserError(f"--old and --new are both {old}.")
+    if not 0 <= FLAGS.max_tmr_loss <= 1:
+        raise UserError(f"--max_tmr_loss takes a share from 0 to 1, got {FLAGS.max_tmr_loss:g}.")
+    methods = flags.words("methods", FLAGS.methods, METHODS, "method")
+    require_report_libraries()
+    set_compilation_cache(FLAGS.compilation_cache)
+    place = result_directory()
+    results.check_output(place, overwrite=False)
+    with opened(FLAGS, old, new) as given, Progress(0) as progress:
+        same_kind(given.gallery, FLAGS.out)
+        people = given.gallery.identities()
+        size = given.gallery.rows if people is None else len(np.unique(people))
+        sides = (prepared(given.side(name), FLAGS.normalize) for name in (old, new))
+        images = image_numbers(given.store, given.rows)
+        calibration = Calibration.of((old, new), *sides, given.identities, images)
+        how: dict[str, Any] = {"drop_in": FLAGS.drop_in, "max_loss": FLAGS.max_tmr_loss, "methods": methods}
+        how |= {"normalize": FLAGS.normalize, "resamples": FLAGS.intervals, "progress": progress.show}
+        migration = Migration.of(calibration, point_of(size), gallery_size=max(2, size), **how)
+        text = write(given, migration, place, progress, started)
+        progress.clear()
+        print(text)
+    moved = migration.verdict.name in WRITTEN
+    what = f"the moved gallery {public(FLAGS.out)}" if moved else "why nothing is moved"
+    print(f"Wrote {place}: {what}, in {duration(time.monotonic() - started)}.")
+    return 0 if moved else GATE
+
+
+def result_directory() -> pathlib.Path:
+    """Where the results go; refuses an output that exists."""
+    kind = FLAGS.out.partition(":")[0]
+    if kind not in KINDS:
+        if FLAGS.results is not None:
+            raise UserError("--results is for an --out that is no directory; leave it out.")
+        return pathlib.Path(FLAGS.out)
+    if FLAGS.results is None:
+        raise UserError(
+            f"--results is missing: {public(FLAGS.out)} is no directory, so the results need one."
+        )
+    path, _ = split_path(FLAGS.out)
+    if kind in ("parquet", "faiss") and path.exists():
+        raise UserError(f"--out={FLAGS.out} exists; choose another place for the moved gallery.")
+    return pathlib.Path(FLAGS.results)
+
+
+def write(given: Given, migration: Migration, place: pathlib.Path, progress: Progress, started: float) -> str:
+    """Writes everything, the gallery and the maps only if the gate holds; returns the text for the terminal."""
+    (old, new), gallery = migration.calibration.names, given.gallery
+    mover = migration.mover()
+    progress.show("rows by expected loss")
+    how = {"encoder": old, "normalize": FLAGS.normalize}
+    fingerprint = Fingerprint.of(migration.calibration.old, given.identities, **how)
+
+    def chunks() -> Iterator[tuple[Any, np.ndarray]]:
+        for keys, rows in gallery.chunks(CHUNK_ROWS):
+            yield keys, np.asarray(prepared(LazyRows.of(rows), FLAGS.normalize))
+
+    keys, losses, signs = ordered(migration.losses.order(), mover, fingerprint, chunks())
+    tested = None
+    if given.tested is not None:
+        progress.show("the gallery's own people")
+        try:
+            tested = tested_on(migration, mover, *given.tested, FLAGS.normalize, FLAGS.intervals)
+        except UserError as error:
+            given.notes.append(f"The gallery's own people could not be measured: {error}")
+    content = contents(given, migration, signs, tested)
+    with results.writer(place) as write:
+        reasons = [" and ".join(SIGNS[sign] for sign in of.split()) for of in signs]
+        lines = list(zip(map(str, keys), losses.tolist(), reasons, signs))
+        write.csv("reenrol.csv", ("sample_id", "expected_loss", "reason", "flags"), lines)
+        if migration.verdict.name in WRITTEN:
+            content["files"] = moved(given, migration, mover, write.directory, progress)
+        rows = list(result_rows(migration, given.store.dataset, tested))
+        write.table(rows)
+        write.text("migration.json", json.dumps(results.plain(content), indent=1, ensure_ascii=False) + "\n")
+        values = {name: FLAGS[name].value for name in FLAGS}
+        options = {name: public(value) if isinstance(value, str) else value for name, value in values.items()}
+        record: dict[str, Any] = {"command": [public(word) for word in sys.argv]}
+        record |= {"warnings": given.notes, "seconds": round(time.monotonic() - started, 1)}
+        write.config("migrate", options, store=_described(given), **record)
+        config = json.loads((write.directory / "config.json").read_text(encoding="utf-8"))
+        part = Part("migrate", "migrate", config, rows, migration=content)
+        with write.trying("the page with its figures and tables"):
+            write_report([part], write.directory, title=f"jaxalign: {old} → {new}")
+    return to_text(
+        [rates_table(content), candidates_table(content)], title=f"{content['verdict']}: {content['reason']}"
+    )
+
+
+def contents(
+    given: Given, migration: Migration, signs: Sequence[str], tested: Tested | None
+) -> dict[str, Any]:
+    """What migration.json holds."""
+    old, new = migration.calibration.names
+    flagged = {sign: sum(sign in of.split() for of in signs) for sign in SIGNS}
+    people = given.gallery.identities()
+    return {
+        "old": old,
+        "new": new,
+        **described(migration),
+        "max_tmr_loss": FLAGS.max_tmr_loss,
+        "helps": migration.helps(FLAGS.max_tmr_loss),
+        "unlike": {"false_alarm": FALSE_ALARM, "flagged": flagged},
+        "calibration": {
+            "dataset": given.store.dataset,
+            "rows": len(given.rows),
+            "people": len(np.unique(given.identities)),
+        },
+        "gallery": {
+            "specification": public(FLAGS.gallery or FLAGS.calibration or DEMONSTRATION["images"]),
+            "rows": given.gallery.rows,
+            "people": None if people is None else len(np.unique(people)),
+        },
+        "tested": None if tested is None else tested.plain(),
+        "files": {},
+        "notes": given.notes,
+    }
+
+
+def _described(given: Given) -> dict[str, Any]:
+    store = given.store
+    of = {"path": store.path, "dataset": store.dataset, "rows": store.rows, "rows_used": len(given.rows)}
+    return {**of, "dims": store.dims, "checksums": store.checksums}
+
+
+def moved(
+    given: Given, migration: Migration, mover: Mover, place: pathlib.Path, progress: Progress
+) -> dict[str, str]:
+    """Writes the maps in both directions into ``place`` and moves the gallery; the names of what was written."""
+    (old, new), way = migration.calibration.names, migration.way
+    progress.show("the map back")
+    found = [
+        Threshold(fmr, rate.threshold, rate.threshold_low or 0.0, rate.threshold_high or 0.0)
+        for fmr, rate in migration.thresholds
+        if rate.threshold is not None
+    ]
+    there = gallery_map(given, mover, (old, new), found, migration.rates["mapped"])
+    back_way, back_thresholds = migration.back()
+    back = gallery_map(given, back_way, (new, old), back_thresholds)
+    (place / "maps").mkdir()
+    names = {"map": "maps/old_to_new.safetensors", "map_back": "maps/new_to_old.safetensors"}
+    for map_, name in zip((there, back), names.values()):
+        map_.save(place / name)
+    leads_to = new if way.drop_in else f"{old}+{new}"
+    note = {
+        "checksum": there.checksum,
+        "source": old,
+        "target": leads_to,
+        "threshold": migration.threshold.estimate,
+    }
+    note |= {"method": way.method, "score": way.score, "drop_in": way.drop_in}
+    width = there.gallery.out_dim + (0 if way.score == COSINE else 2)
+    progress.total, progress.done = given.gallery.rows, 0
+    transform = lambda rows: there.vectors(rows, old, check=False)  # noqa: E731
+    if way.score == COSINE:  # the same, in one program
+        scaled = {"normalize_input": FLAGS.normalize == "l2", "normalize": True}
+        transform = affine_transform(there.gallery, given.gallery, **scaled)
+    directory = FLAGS.out.partition(":")[0] not in KINDS
+    out = f"{place / 'store'}#{leads_to}" if directory else FLAGS.out
+    move_gallery(
+        *(given.gallery, out, transform, width, note),
+        dtype=FLAGS.dtype,
+        progress=lambda done: progress.step("rows mapped", done - progress.done),
+    )
+    if directory:  # the store is the directory itself, with the results beside it
+        for file in (place / "store").iterdir():
+            file.rename(place / file.name)
+        (place / "store").rmdir()
+    return {**names, "gallery": public(FLAGS.out)}
+
+
+def gallery_map(
+    given: Given,
+    mover: Mover,
+    names: tuple[str, str],
+    thresholds: Sequence[Threshold],
+    rates: Mapping[str, Rate] | None = None,
+) -> GalleryMap:
+    """A fitted way as a file that explains itself."""
+    way = mover.way
+    about: dict[str, Any] = {"dataset": given.store.dataset}
+    # Only what does not depend on the gallery, so that a move that was cut short goes on though rows were added.
+    found = {
+        name: rate for name, rate in (rates or {}).items() if name.startswith("tmr@") and not rate.reason
+    }
+    known = {name: plain_rate(rate) for name, rate in found.items()}
+    about |= {"rates": known} if known else {}
+    scored: dict[str, Any] = {}
+    if mover.score is not None:
+        scored = {"options": {"top": mover.score.rule.top}, "cohort": mover.cohort}
+    return GalleryMap.of(
+        mover.fit,
+        source=names[0],
+        target=names[1],
+        method=way.method,
+        normalize=FLAGS.normalize,
+        rows=tuple(given.side(name) for name in names),  # pyright: ignore[reportArgumentType]
+        identities=given.identities,
+        score=way.score,
+        drop_in=way.drop_in,
+        thresholds=tuple(thresholds),
+        about=about,
+        **scored,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, values=FLAGS)

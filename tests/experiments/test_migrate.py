@@ -1,0 +1,235 @@
+"""A gallery is moved from an old network to a new one, or is not and the page says why."""
+
+import json
+
+import numpy as np
+import pytest
+from commands import read, run, succeed, value
+from planted import planted, refused_with
+from sklearn.linear_model import LinearRegression
+
+from experiments import migrate, pairwise
+from experiments.benchmarks import migration as benchmark
+from experiments.run.galleries import public
+from jaxalign.core.people import published_split
+from jaxalign.data import EmbeddingStore
+from jaxalign.gallery.map_file import load_map
+
+AT = ("--at_fmr=0.02", "--intervals=100", "--methods=ridge")
+OLD_NEW = ("--old=alpha", "--new=gamma")
+
+
+def normalize(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A store of all people, and one each of the published split's training and test people: alpha is the worse."""
+    place = tmp_path_factory.mktemp("migrate")
+    rows, people = planted(people=60, noise=0.2)
+    random = np.random.default_rng(7)
+    rows["alpha"] += 0.8 * random.normal(size=rows["alpha"].shape).astype("f4")
+    rows["noise"] = random.normal(size=rows["alpha"].shape).astype("f4")
+    split = published_split(people, 42)
+    for name, part in (("all", slice(None)), ("people", np.sort(split.train)), ("gallery", split.test)):
+        EmbeddingStore.create(
+            place / name, {key: side[part] for key, side in rows.items()}, people[part], dataset=name
+        )
+    return place
+
+
+@pytest.fixture(scope="module")
+def moved(place):
+    sides = f"--calibration={place / 'people'}", f"--gallery={place / 'gallery'}"
+    succeed(migrate, *sides, *OLD_NEW, *AT, f"--out={place / 'moved'}")
+    return place / "moved"
+
+
+def content_of(out):
+    return json.loads((out / "migration.json").read_text())
+
+
+def test_the_output_is_the_moved_gallery_with_everything_beside_it(place, moved):
+    content, gallery = content_of(moved), EmbeddingStore.open(place / "gallery")
+    assert content["verdict"] == "map" and content["drop_in"] and content["score"] == "cosine"
+    rates = content["rates"]["mapped"]["tmr@fmr=0.02"]
+    assert rates["low"] <= rates["value"] <= rates["high"] and rates["threshold"] == content["threshold"]
+    assert content["rates"]["old"]["tmr@fmr=0.0001"]["value"] is None  # too few comparisons
+    store = EmbeddingStore.open(moved)
+    assert store.encoders == ("gamma",) and store.sample_ids.tolist() == gallery.sample_ids.tolist()
+    people = EmbeddingStore.open(place / "people")
+    x, y, old = (
+        normalize(np.asarray(of, np.float64)) for of in (people["alpha"], people["gamma"], gallery["alpha"])
+    )
+    map_ = load_map(moved / "maps" / "old_to_new.safetensors")
+    assert (map_.source, map_.target, map_.drop_in) == ("alpha", "gamma", True)
+    assert [at.fmr for at in map_.thresholds] == [0.01, 0.02]
+    back = load_map(moved / "maps" / "new_to_old.safetensors")
+    assert (back.source, back.target, back.drop_in) == ("gamma", "alpha", True)
+    # Either method comes near least squares here; the store holds what the map's file says, row by row.
+    expected = normalize(np.asarray(map_.gallery.apply_on_host(old)))
+    assert np.abs(np.asarray(store["gamma"], np.float64) - expected).max() < 1e-6
+    plain = normalize(LinearRegression().fit(x, y).predict(old))
+    assert np.einsum("nd,nd->n", plain, expected).mean() > 0.95
+    listed = read(moved / "reenrol.csv")
+    assert sorted(line["sample_id"] for line in listed) == sorted(gallery.sample_ids)
+    losses = [float(line["expected_loss"]) for line in listed]
+    assert losses == sorted(losses, reverse=True) and all(0 <= loss <= 1 for loss in losses)
+    flagged = sum("distance" in line["flags"].split() for line in listed)
+    assert flagged == content["unlike"]["flagged"]["distance"] < len(listed) / 5
+    assert "Map the gallery" in (moved / "report.html").read_text()
+
+
+def test_numbers_on_the_gallerys_people_are_those_of_pairwise(place):
+    """The split divides one store; pairwise measures the same maps on the same people."""
+    flags = (
+        f"--calibration={place / 'all'}",
+        "--split=42",
+        *OLD_NEW,
+        *AT,
+        "--nodrop_in",
+        f"--out={place / 'both'}",
+    )
+    succeed(migrate, *flags)
+    content, rows = content_of(place / "both"), read(place / "both")
+    mapped = [row for row in rows if row["test_dataset"] and row["method"] == content["method"]]
+    sides = (
+        "--sources=alpha",
+        "--targets=gamma",
+        "--models=alpha,gamma",
+        "--heatmaps=none",
+        "--controls=none",
+        "--fmr=0.01,0.02",
+    )
+    method = (
+        f"--methods={content['method']}",
+        f"--scores={content['score']}",
+        "--nocurves",
+        "--measures=verification",
+    )
+    succeed(pairwise, f"--store={place / 'all'}", *sides, *method, f"--out={place / 'pairwise'}")
+    theirs = read(place / "pairwise")
+    for measure in ("auc", "eer", "tmr@fmr=0.01", "tmr@fmr=0.02"):
+        assert value(mapped, measure=measure) == pytest.approx(value(theirs, measure=measure), abs=1e-12)
+    assert not content["drop_in"] and content["tested"]["people"] == 18
+    low, high = content["tested"]["expected"]
+    assert low <= content["tested"]["fnir"] <= high
+    store = EmbeddingStore.open(place / "both")
+    assert store.rows == 72 and store.encoders == ("alpha+gamma",)
+
+
+def test_a_gallery_of_files_is_moved_into_a_file_and_the_results_have_a_directory(place, moved):
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = EmbeddingStore.open(place / "gallery")["alpha"]
+    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(np.asarray(rows).ravel()), 12)
+    pyarrow.parquet.write_table(pyarrow.table({"vector": column}), place / "gallery.parquet")
+    flags = (
+        f"--calibration={place / 'people'}",
+        f"--gallery=parquet:{place / 'gallery.parquet'}",
+        *OLD_NEW,
+        *AT,
+    )
+    out = f"--out=parquet:{place / 'moved.parquet'}"
+    assert "--results" in refused_with(run(migrate, *flags, out))
+    succeed(migrate, *flags, out, f"--results={place / 'told'}")
+    maps = [load_map(of / "maps" / "old_to_new.safetensors") for of in (moved, place / "told")]
+    assert maps[0].checksum == maps[1].checksum  # so that a run that was killed goes on by the same map
+    found = np.stack(pyarrow.parquet.read_table(place / "moved.parquet")["vector"].to_numpy())
+    assert np.abs(found - np.asarray(EmbeddingStore.open(moved)["gamma"])).max() < 1e-6
+    content = content_of(place / "told")
+    assert content["gallery"]["people"] is None and content["tested"] is None and content["notes"]
+    again = run(
+        migrate,
+        *flags[:1],
+        f"--gallery=parquet:{place / 'moved.parquet'}",
+        *OLD_NEW,
+        *AT,
+        f"--out={place / 'n'}",
+    )
+    assert "moved to gamma before" in refused_with(again)
+
+
+def test_where_the_gate_fails_nothing_is_moved_and_the_status_says_so(place, tmp_path):
+    sides = (
+        f"--calibration={place / 'people'}",
+        f"--gallery={place / 'gallery'}",
+        "--old=noise",
+        "--new=gamma",
+    )
+    done = run(migrate, *sides, "--at_fpir=0.2", *AT[1:], f"--out={tmp_path / 'o'}")
+    assert done.returncode == 3 and done.stdout.startswith("reenrol")
+    content = content_of(tmp_path / "o")
+    assert content["verdict"] == "reenrol" and content["reason"] in done.stdout and content["helps"]
+    assert content["files"] == {} and content["operating_point"]["gallery"] == 18
+    assert content["operating_point"]["fmr"] == pytest.approx(1 - 0.8 ** (1 / 18))
+    assert not {"manifest.json", "maps", "gamma.npy"} & {path.name for path in (tmp_path / "o").iterdir()}
+    assert "Enrol again" in (tmp_path / "o" / "report.html").read_text()
+
+
+REFUSED = {
+    "--old=delta": "there is no encoder 'delta'",
+    "--old=gamma": "both gamma",
+    "--at_fpir=0.1": "exclude each other",
+    "--at_fmr=1.5": "between 0 and 1",
+    "--max_tmr_loss=2": "from 0 to 1",
+    "--methods=magic": "there is no method 'magic'",
+    "--gallery=PLACE/people": "42 people are in --calibration and in the gallery",
+    "--gallery=PLACE/wide": "width 16",
+    "--gallery=PLACE/long --normalize=none": "of length",
+    "--gallery=PLACE/gallery#gamma": "width 16",
+    "--out=PLACE/gallery": "not results",
+    "--out=parquet:new.parquet": "--results is missing",
+    "--at_fmr=0.0001": "people are needed",
+}
+
+
+@pytest.mark.parametrize(("flag", "named"), REFUSED.items(), ids=REFUSED)
+def test_a_mistake_is_one_sentence_and_nothing_is_written(place, tmp_path, flag, named):
+    gallery = EmbeddingStore.open(place / "gallery")
+    if not (place / "wide").exists():
+        for name, rows in (("wide", gallery["gamma"]), ("long", 100 * np.asarray(gallery["alpha"]))):
+            EmbeddingStore.create(place / name, {"alpha": rows}, gallery.identities)
+    given = {"calibration": place / "people", "gallery": place / "gallery", "old": "alpha", "new": "gamma"}
+    given |= {"at_fmr": 0.02, "out": tmp_path / "o", "methods": "ridge"}
+    given |= dict(text.removeprefix("--").split("=") for text in flag.replace("PLACE", str(place)).split())
+    done = run(migrate, *(f"--{key}={of}" for key, of in given.items()))
+    assert named in refused_with(done)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_passwords_are_not_written():
+    shown = public("postgres://me:secret@host:5432/db#faces.v"), public("postgres:host=h password=secret#t.v")
+    assert shown == ("postgres://me:***@host:5432/db#faces.v", "postgres:host=h password=***#t.v")
+    assert public("qdrant:http://localhost:6333#faces/old") == "qdrant:http://localhost:6333#faces/old"
+
+
+def test_a_point_of_searches_that_the_probes_cannot_support(place, tmp_path):
+    sides = (
+        f"--calibration={place / 'people'}",
+        f"--gallery={place / 'gallery'}",
+        *OLD_NEW,
+        f"--out={tmp_path / 'o'}",
+    )
+    assert "needs 5,000 probes" in refused_with(run(migrate, *sides, "--at_fpir=0.001"))
+
+
+def test_the_benchmark_counts_promises_that_come_true(place, tmp_path):
+    flags = (
+        f"--store={place / 'all'}",
+        *OLD_NEW,
+        "--at_fpir=0.2",
+        "--splits=3",
+        "--methods=ridge",
+        "--resamples=100",
+    )
+    succeed(benchmark, *flags, f"--out={tmp_path / 'f.json'}")
+    figures = json.loads((tmp_path / "f.json").read_text())["migration"]
+    assert figures["splits"] == 3 and figures["FNIR inside its interval, share of splits"] in (
+        1 / 3,
+        2 / 3,
+        1,
+    )
+    assert figures["people enrolled, mean"] == 9
