@@ -18,6 +18,7 @@ from jaxalign.align.methods import SOLVERS
 from jaxalign.align.solvers import Fit, Pair
 from jaxalign.biometrics import Cohort, Comparator, EvaluationPlan, comparator, verify
 from jaxalign.biometrics.comparators import rule_options
+from jaxalign.core.checks import is_whole
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import identity_folds, limit_per_person
 from jaxalign.moments.moments import FoldMoments
@@ -39,11 +40,14 @@ CANDIDATES: dict[str, tuple[dict[str, float], ...]] = {
 }
 
 
+COHORT_PEOPLE = "cohort_people"  # the option of a candidate that says how many people the cohort has
+
+
 @dataclasses.dataclass(frozen=True)
 class Tuned:
     """The settings chosen, and what they were chosen from."""
 
-    settings: Mapping[str, Any]  # options for ``fit_pairs`` with the same method
+    settings: Mapping[str, Any]  # options for ``fit_pairs`` with the same method, and of the score
     candidates: tuple[Mapping[str, Any], ...]
     tmr: tuple[float, ...]  # mean true match rate over pairs and folds, for each candidate
     fmr: float  # the operating point
@@ -71,7 +75,8 @@ def tune(
       embeddings: of the training people only: per encoder an array [n, d].
       identities: of the rows, shape [n].
       method: a method of ``fit_pairs``; ``CANDIDATES`` has the default candidates of some.
-      candidates: options of that method, and of the score such as ``top``, to compare.
+      candidates: options of that method, and of the score, to compare: ``top``, ``cohort_people`` (how many people the
+        cohort has; all that a map is fitted on without it), ``shift`` and ``power`` of "snorm".
       fixed: options that all candidates share, such as ``{"rank": 96}``.
       pairs: the ordered pairs to average over; all by default.
       score: what rows are compared by; its cohort are the people that a map is fitted on.
@@ -101,19 +106,36 @@ def tune(
         common = {"identities": labels[others], "moments": FoldMoments.of(train), "pairs": pairs}
         plan = EvaluationPlan.of(labels[rows], images=None if images is None else np.asarray(images)[rows])
         for options in compared:
-            of_score = {name: value for name, value in options.items() if name in rule_options(score)}
+            names = [*rule_options(score), *([COHORT_PEOPLE] if score != "cosine" else [])]
+            of_score = {name: value for name, value in options.items() if name in names}
             of_method = {name: value for name, value in options.items() if name not in of_score}
             maps = fit_pairs(train, method, **common, **of_method)
 
             def scorer(
                 fit: Fit, pair: Pair, train: Any = train, people: Any = labels[others], of: Any = of_score
             ):
-                sides = fit.source(train[pair[0]]), fit.target(train[pair[1]])
-                return comparator(score, None if score == "cosine" else Cohort.of(*sides, people), **of)
+                if score == "cosine":
+                    return None
+                some = _first_people(people, of.get(COHORT_PEOPLE))
+                sides = fit.source(train[pair[0]][some]), fit.target(train[pair[1]][some])
+                rule = {name: value for name, value in of.items() if name != COHORT_PEOPLE}
+                return comparator(score, Cohort.of(*sides, people[some]), **rule)
 
             scores.append(_mean_tmr(maps, test, plan, fmr, scorer))
     tmr = np.mean(np.reshape(scores, (-1, len(compared))), axis=0)
     return Tuned(dict(compared[int(np.argmax(tmr))]), compared, tuple(tmr.tolist()), fmr)
+
+
+def _first_people(people: np.ndarray, count: int | None) -> np.ndarray:
+    """The rows of the first so many people; of all for None."""
+    first = np.sort(np.unique(people, return_index=True)[1])
+    if count is None:
+        return np.arange(len(people))
+    if not is_whole(count, 1) or count > len(first):
+        raise UserError(
+            f"{COHORT_PEOPLE}: expected a number from 1 to {len(first):,}, the people of a fit, got {count!r}"
+        )
+    return np.flatnonzero(np.isin(people, people[first[:count]]))
 
 
 def _mean_tmr(

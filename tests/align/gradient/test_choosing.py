@@ -7,7 +7,7 @@ import pytest
 
 from experiments.benchmarks import accuracy as benchmark_accuracy
 from experiments.run import cli
-from jaxalign import EmbeddingStore
+from jaxalign import EmbeddingStore, UserError
 from jaxalign.analysis import tuning
 
 PEOPLE, EACH = 90, 3
@@ -37,6 +37,11 @@ def test_settings_are_chosen_under_a_score_and_so_are_those_of_the_score():
     by_cohort = tmr("cohort", {"top": 5}, {"top": 60})
     assert by_cohort[0] == tmr("snorm", {"top": 5, "shift": 0.5, "power": 0.0})[0]
     assert len({*by_cohort, *tmr("cosine", {})}) == 3
+    # A cohort of five people is averaged whole; of all 60 of a fold, so many are the nearest.
+    small, whole = tmr("cohort", {"top": 5, "cohort_people": 5}, {"top": 5, "cohort_people": 60})
+    assert whole == by_cohort[0] != small
+    with pytest.raises(UserError, match="from 1 to 60"):
+        tmr("cohort", {"cohort_people": 61})
 
 
 def test_copies_of_an_image_choose_nothing():
