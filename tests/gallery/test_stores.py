@@ -114,6 +114,9 @@ def test_other_columns_of_parquet_stay_and_rows_may_lack_a_vector(tmp_path):
     table = table.set_column(1, "vector", pyarrow.array(values, FIXED))
     pyarrow.parquet.write_table(table, old, compression="gzip")
     made = moved(PARQUET, f"parquet:{old}", tmp_path)
+    people = made.identities()
+    assert made.rows == there.sum() and people is not None
+    assert people.tolist() == [f"p{key % 9}" for key in KEYS[there]]
     new = pyarrow.parquet.read_table(tmp_path / "new.parquet")
     others = ["key", "nested", "person"]
     assert new.select(others).equals(table.select(others)) and new.schema.names == table.schema.names
@@ -160,6 +163,8 @@ def two_columns(folder):
 def uneven(folder):
     rows = pyarrow.array([[1.0, 2.0], [3.0]], pyarrow.list_(pyarrow.float32()))
     pyarrow.parquet.write_table(pyarrow.table({"v": rows}), folder / "uneven.parquet")
+    empty = pyarrow.array([[], None], pyarrow.list_(pyarrow.float32()))
+    pyarrow.parquet.write_table(pyarrow.table({"v": empty}), folder / "empty.parquet")
 
 
 def damaged(folder):
@@ -181,6 +186,7 @@ def damaged(folder):
         ("parquet:two.parquet", "parquet:.*#vector; there are vector, w"),
         ("parquet:two.parquet#key", "'key' is no column of lists"),
         ("parquet:uneven.parquet", "row 1 .* another width than 2"),
+        ("parquet:empty.parquet", "holds no vector"),
         ("faiss:ivf.faiss", "no flat FAISS index"),
         ("faiss:cut.faiss", "do not fill its bytes"),
     ],

@@ -51,7 +51,7 @@ class ParquetGallery(Gallery):
         self.specification, self.path = specification, regular_file(path, "a Parquet file")
         try:
             with self._opened() as file:
-                schema, self.rows = file.schema_arrow, file.metadata.num_rows
+                schema, about = file.schema_arrow, file.metadata
         except (pyarrow.ArrowException, OSError) as error:
             raise UserError(f"{path} is damaged or no Parquet file ({first_line(error)}).") from error
         self.schema, self.column = schema, _chosen(schema, column, path)
@@ -64,6 +64,9 @@ class ParquetGallery(Gallery):
             raise UserError(f"{path}: column {self.column!r} holds no vector.")
         noted = _noted(schema, path)
         self.marker = {**noted["marker"], "state": COMPLETE} if noted.get("column") == self.column else None
+        self.rows = about.num_rows
+        if _may_lack(about, self.column):
+            self.rows = sum(len(rows) for _, rows in self.chunks(4096))
 
     @classmethod
     def open(cls, specification: str) -> ParquetGallery:
@@ -101,7 +104,7 @@ class ParquetGallery(Gallery):
                 raise UserError(
                     f"{self.path}: row {row:,} of column {self.column!r} has another width than {width}."
                 )
-        rows = values.to_numpy(zero_copy_only=False).reshape(-1, width)
+        rows = values.to_numpy(zero_copy_only=False).reshape(len(held), width)
         return there, rows.astype(np.float32, copy=False)
 
     def chunks(self, size: int) -> Iterator[Rows]:
@@ -116,8 +119,11 @@ class ParquetGallery(Gallery):
         name = find(None, IDENTITY_NAMES, self.schema.names)
         if name is None:
             return None
-        batches = self._batches(65_536, [name])
-        return text_column([value for batch in batches for value in batch.column(0).to_pylist()], name)
+        held = (
+            batch.column(name).filter(batch.column(self.column).is_valid())
+            for batch in self._batches(4096, [name, self.column])
+        )
+        return text_column([value for people in held for value in people.to_pylist()], f"{self.path}: {name}")
 
     def move(self, out: str | None, move: Move) -> ParquetGallery:
         if out is None:
@@ -206,6 +212,14 @@ def _chosen(schema: pyarrow.Schema, column: str | None, path: pathlib.Path) -> s
         advice = f"choose one as parquet:{path}#{lists[0]}; {there}" if lists else there
         raise UserError(f"{path}: expected one column of lists of floats; {advice}.")
     return column or lists[0]
+
+
+def _may_lack(about: pyarrow.parquet.FileMetaData, column: str) -> bool:
+    """Whether rows may lack a vector, by the statistics of the column's numbers."""
+    groups = (about.row_group(number) for number in range(about.num_row_groups))
+    leaves = (group.column(leaf) for group in groups for leaf in range(group.num_columns))
+    held = (leaf.statistics for leaf in leaves if leaf.path_in_schema.partition(".")[0] == column)
+    return any(found is None or not found.has_null_count or found.null_count for found in held)
 
 
 def _list_like(kind: pyarrow.DataType, item: pyarrow.Field, width: int) -> pyarrow.DataType:
