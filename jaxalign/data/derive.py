@@ -53,7 +53,12 @@ def write_derived(
             lambda file: arrays.write_chunks(file, name, chunks, shape, stored),
         )
         finish_store(directory, store.dataset, store.table, {name: dataclasses.replace(entry, info=notes)})
-    return EmbeddingStore.open(path, verify=False)
+    manifest = Manifest.read(path)
+    where = f"store {store.dataset!r}"
+    mapped = arrays.open_array(path, name, manifest.encoders[name], store.rows, where, verify=False)
+    return EmbeddingStore(
+        path, manifest, store.table, {name: mapped}
+    )  # the samples were checked when they were read
 
 
 def join(stores: Sequence[EmbeddingStore], encoders: Sequence[str] | None = None) -> EmbeddingStore:
