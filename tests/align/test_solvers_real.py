@@ -1,6 +1,7 @@
 """Every solver against its float64 oracle on real embeddings: test rows of the published split.
 
-One encoder of 1280 columns has a singular second moment.
+Of one encoder the last 256 of 1280 columns are taken: two of them never vary and one hardly does, so that its second
+moment is singular.
 """
 
 import functools
@@ -22,6 +23,7 @@ ENCODERS = ("mobilefacenet", "dlib_resnet", "nsfw_mobilenet_v2")
 PAIRS = [(a, b) for a in ENCODERS for b in ENCODERS if a != b]
 HARD = [("nsfw_mobilenet_v2", "dlib_resnet"), ("dlib_resnet", "nsfw_mobilenet_v2")]
 HARD += [("mobilefacenet", "dlib_resnet")]
+SINGULAR = slice(-256, None)
 
 
 class RealRows(NamedTuple):
@@ -37,8 +39,10 @@ def real(lfw_dev: pathlib.Path) -> RealRows:
     people = pyarrow.parquet.read_table(lfw_dev / "samples.parquet")["identity"].to_numpy()
     split = published_split(people.astype(str), seed=42)
     arrays = {name: np.load(lfw_dev / f"{name}.npy") for name in ENCODERS}
+    arrays["nsfw_mobilenet_v2"] = arrays["nsfw_mobilenet_v2"][:, SINGULAR]
     train = {name: array[split.train] for name, array in arrays.items()}
     test = {name: array[split.test] for name, array in arrays.items()}
+    assert np.sum(np.ptp(train["nsfw_mobilenet_v2"], axis=0) == 0) == 2
     return RealRows(train, test, FoldMoments.of(train))
 
 
