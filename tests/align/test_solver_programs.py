@@ -30,14 +30,22 @@ def note_compilation(event: str, duration_secs: float, **_: Any) -> None:
 jax.monitoring.register_event_duration_secs_listener(note_compilation)
 
 
-def solve(case: Case, x: jax.Array, y: jax.Array) -> jaxalign.Fit:
-    """Both phases by hand, on moments of rows that may be traced."""
+def solve(solver: Any, x: jax.Array, y: jax.Array) -> jaxalign.Fit:
+    """Both phases by hand, on moments of rows that may be traced; so may the solver's penalties and exponents."""
     (p, q), weights = (x.shape[1], y.shape[1]), jnp.ones(len(x), x.dtype)
     total = chunk_moments((x, y), weights, ("x", "y"), (p, q), np.dtype(np.float64))
-    solver = case.solver()
     spans = [EncoderSpan(*map(np.array, (start, size, 0)), size, False) for start, size in ((0, p), (p, q))]  # pyright: ignore[reportCallIssue]
     states = [solver.factor(own_moments(total, span)) for span in spans]
     return solver.solve(*states, cross_moments(total, total.scatter.diagonal(), *spans))
+
+
+@jax.jit
+@jax.value_and_grad
+def value_and_slope(x: jax.Array, rows: tuple[np.ndarray, np.ndarray, np.ndarray], solver: Any) -> jax.Array:
+    """One program for all solvers of a class and rank."""
+    y, x_new, y_new = rows
+    fit = solve(solver, x, y)
+    return jnp.sum(jnp.tanh(fit.source.apply(x_new) @ fit.target.apply(y_new).T)) + fit.r2
 
 
 @by_case
@@ -45,17 +53,10 @@ def test_gradient_through_both_phases(case: Case) -> None:
     """The gradient by all training rows is finite, and agrees with finite differences along a direction."""
     rows = clouds.make("tall", seed=0)
     direction = np.random.default_rng(1).normal(size=rows.x.shape)
-
-    def loss(x: jax.Array) -> jax.Array:
-        fit = solve(case, x, jnp.asarray(rows.y))
-        products = fit.source.apply(jnp.asarray(rows.x_new)) @ fit.target.apply(jnp.asarray(rows.y_new)).T
-        return jnp.sum(jnp.tanh(products)) + fit.r2
-
+    others, step = ((rows.y, rows.x_new, rows.y_new), case.solver()), 1e-5
     with jax.enable_x64(True):
-        value_and_slope = jax.jit(jax.value_and_grad(loss))
-        step = 1e-5
-        slope = np.asarray(value_and_slope(jnp.asarray(rows.x))[1])
-        ahead, behind = (value_and_slope(jnp.asarray(rows.x + by * direction))[0] for by in (step, -step))
+        slope = np.asarray(value_and_slope(rows.x, *others)[1])
+        ahead, behind = (value_and_slope(rows.x + by * direction, *others)[0] for by in (step, -step))
     assert slope.shape == rows.x.shape and np.isfinite(slope).all() and slope.any()
     difference = float(ahead - behind) / (2 * step)
     np.testing.assert_allclose(np.sum(slope * direction), difference, rtol=1e-5, atol=1e-6)
@@ -67,7 +68,7 @@ def test_stacked_problems_under_vmap(case: Case) -> None:
     several = [clouds.make("tall", seed=seed) for seed in (3, 4)]
     x, y = np.stack([rows.x for rows in several]), np.stack([rows.y for rows in several])
     with jax.enable_x64(True):
-        stack = jax.jit(jax.vmap(lambda x, y: solve(case, x, y)))(jnp.asarray(x), jnp.asarray(y))
+        stack = jax.jit(jax.vmap(lambda x, y: solve(case.solver(), x, y)))(jnp.asarray(x), jnp.asarray(y))
     for number, rows in enumerate(several):
         alone = jaxalign.fit_pair(rows.x, rows.y, **case.arguments())
         one = jax.tree.map(lambda leaf, number=number: np.asarray(leaf[number]), stack)
