@@ -165,16 +165,15 @@ def test_transfer_reads_what_stores_reach_by_their_own_maps(stores, tmp_path):
     asked = ("--l2=0.1", "--methods=ridge", "--measures=identification")
     found, _ = measured(transfer, tmp_path / "measured", both, *asked)
     here = f"--store={stores / 'first'}"
-    measured(
-        pairwise, tmp_path / "own", here, *asked, "--methods=identity,ridge", "--seeds=42", "--heatmaps=none"
-    )
+    plain = (here, *asked, "--seeds=42", "--heatmaps=none", "--nocurves")
+    measured(pairwise, tmp_path / "own", *plain, "--methods=identity,ridge")
     read_, _ = measured(transfer, tmp_path / "read", both, *asked, f"--results={tmp_path / 'own'}")
     same = {frozenset(row.items()) for row in found}
     assert len(read_) == len(found) and {frozenset(row.items()) for row in read_} == same
     fits = read(tmp_path / "read" / "fits.csv")
     assert {row["dataset"] for row in fits} == {"first", "second"} and len(fits) == 6  # 3 ways of 2 pairs
     measured(stability, tmp_path / "halves", here, "--l2=0.1", "--methods=ridge")
-    measured(pairwise, tmp_path / "half", here, *asked, "--seeds=42", "--heatmaps=none", "--targets=gamma")
+    measured(pairwise, tmp_path / "half", *plain, "--targets=gamma")
     for earlier, flag, sentence in (
         ("own", "--l2=0.2", "made with --l2=0.1, this run has 0.2"),
         ("own", "--seeds=7", "none of --seeds=7"),
@@ -387,12 +386,12 @@ def test_a_study_of_stores_that_share_no_encoders_has_no_transfer(stores, tmp_pa
 
 def test_a_study_goes_on_where_it_was_interrupted(stores, tmp_path, monkeypatch):
     out = tmp_path / "s"
-    again = (f"--stores={stores / 'first'}", f"--out={out}", "--parts=ridge_path,capacity", LIGHT)
+    again = (f"--stores={stores / 'first'}", f"--out={out}", "--parts=ridge_path,stability", LIGHT)
     monkeypatch.setattr(study.report, "write", lambda *given, **more: None)
     analyse = study.analysis.run
 
     def interrupted(part, job):
-        if part.name == "capacity":
+        if part.name == "stability":
             raise KeyboardInterrupt
         return analyse(part, job)
 
@@ -404,7 +403,7 @@ def test_a_study_goes_on_where_it_was_interrupted(stores, tmp_path, monkeypatch)
     assert "ridge_path-first: is there already" in done.stdout
     assert "Wrote 1 part to" in done.stdout
     config = json.loads((out / "config.json").read_text())
-    assert config["parts"] == ["ridge_path-first", "capacity-first"]
+    assert config["parts"] == ["ridge_path-first", "stability-first"]
 
 
 def test_every_part_of_the_table_is_there():
