@@ -54,11 +54,17 @@ def same_numbers(one, other):
 
 
 @pytest.fixture(scope="module")
-def parts(store, tmp_path_factory):
+def cache(tmp_path_factory):
+    """Compiled programs of the process beside ``parts``."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def parts(store, cache, tmp_path_factory):
     """A sweep in three parts, two of them at once, one of these in another process; and how each ended."""
     out = tmp_path_factory.mktemp("sweeps") / "parts"
     flags = (f"--stores={store}", f"--out={out}", *QUICK)
-    beside = start("-m", "experiments.sweep", *flags, "--part=1/3", cache=tmp_path_factory.mktemp("cache"))
+    beside = start("-m", "experiments.sweep", *flags, "--part=1/3", cache=cache)
     ended = [run(sweep, *flags, "--part=3/3"), *finished([beside])]
     return out, flags, [*ended, run(sweep, *flags, "--part=2/3")]
 
@@ -165,10 +171,10 @@ def test_a_store_that_differs_is_refused(parts, tmp_path):
     succeed(sweep, *flags, f"--stores={moved}")
 
 
-def started(store, out, *more):
-    """The sweep in another process that has to compile each method, once its first item is there."""
+def started(store, out, cache, *more):
+    """The sweep in another process, once its first item is there."""
     flags = (f"--stores={store}", f"--out={out}", *QUICK)
-    process = start("-m", "experiments.sweep", *flags, *more, cache=out.parent)
+    process = start("-m", "experiments.sweep", *flags, *more, cache=cache)
     deadline = time.monotonic() + 200
     while not items(out):
         assert process.poll() is None and time.monotonic() < deadline
@@ -179,7 +185,7 @@ def started(store, out, *more):
 @kills
 def test_a_killed_process_loses_one_item_at_most(parts, store, tmp_path):
     out = tmp_path / "out"
-    killed = started(store, out)
+    killed = started(store, out, tmp_path)  # with every method still to compile
     killed.kill()
     killed.communicate()
     before = {path: path.stat().st_mtime_ns for path in (out / "items").glob("*.json")}
@@ -191,10 +197,10 @@ def test_a_killed_process_loses_one_item_at_most(parts, store, tmp_path):
 
 
 @kills
-def test_ray_workers_do_every_item_though_one_is_killed(parts, store, tmp_path):
+def test_ray_workers_do_every_item_though_one_is_killed(parts, store, cache, tmp_path):
     pytest.importorskip("ray")
     out = tmp_path / "out"
-    process = started(store, out, "--workers=2")
+    process = started(store, out, cache, "--workers=2")
     first = content(out, items(out)[0])["process"]
     assert first != process.pid
     os.kill(first, signal.SIGKILL)
