@@ -1,5 +1,6 @@
 """Losses against float64 numpy and scipy, written without sight of them."""
 
+import functools
 import types
 
 import jax
@@ -29,6 +30,12 @@ def batch(seed):
 def on_device(u, v, means):
     u, v, means = (jnp.asarray(part, jnp.float32) for part in (u, v, means))
     return Mapped(u, v, means, jnp.float32(SCALE))
+
+
+@functools.cache
+def compiled(name):
+    """A loss as a program, which is compiled faster than its operations one by one."""
+    return jax.jit(lambda mapped: LOSSES[name](mapped, OPTIONS))
 
 
 def unit(rows):
@@ -74,8 +81,15 @@ def test_loss_agrees_with_its_oracle(name):
         means = batches[0][2]
         batches.append((*[np.concatenate([-means, -means + 1e-3])] * 2, means))  # pyright: ignore[reportArgumentType]
     for u, v, means in batches:
-        found = LOSSES[name](on_device(u, v, means), OPTIONS)
+        found = compiled(name)(on_device(u, v, means))
         np.testing.assert_allclose(found, ORACLES[name](u, v, means), rtol=2e-5)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_gradient(form, u, v, scale):
+    """Of a contrastive loss, by rows and scale."""
+    loss = lambda u, v, scale: form(losses.unit(u), losses.unit(v), scale)  # noqa: E731
+    return jax.value_and_grad(loss, (0, 1, 2))(u, v, scale)
 
 
 @pytest.mark.parametrize("form", [contrastive.plain, contrastive.fast])
@@ -84,12 +98,8 @@ def test_loss_agrees_with_its_oracle(name):
 def test_contrastive_loss_and_its_gradient_by_central_differences(form, far, scale):
     u, v, _ = batch(4)
     v = -u if far else v
-
-    def loss(u, v, scale):
-        return form(losses.unit(u), losses.unit(v), scale)
-
     given = [u, v, np.array(scale)]
-    found = jax.value_and_grad(loss, (0, 1, 2))(*(jnp.asarray(part, jnp.float32) for part in given))
+    found = value_and_gradient(form, *(jnp.asarray(part, jnp.float32) for part in given))
     np.testing.assert_allclose(found[0], numpy_contrastive(u, v, None, scale), rtol=1e-5)
     for index, gradient in enumerate(found[1]):
         expected = np.zeros(given[index].shape)
@@ -107,16 +117,16 @@ def test_gradient_of_zero_rows_is_finite_and_an_overflow_is_not(name):
     u, v, means = (jnp.asarray(part, jnp.float32) for part in batch(1))
 
     def loss(u):
-        return LOSSES[name](Mapped(u, v, means, jnp.float32(SCALE)), OPTIONS)
+        return compiled(name)(Mapped(u, v, means, jnp.float32(SCALE)))
 
-    assert np.isfinite(jax.grad(loss)(u.at[0].set(0))).all()
+    assert np.isfinite(jax.jit(jax.grad(loss))(u.at[0].set(0))).all()
     if name != "huber":  # which grows slowly enough to stay a number
         assert not np.isfinite(loss(u * 1e30))
 
 
 @pytest.mark.parametrize("name", ["cosine", "contrastive", "margin"])
 def test_cosine_losses_do_not_see_lengths(name):
-    loss = jax.jit(lambda mapped: LOSSES[name](mapped, OPTIONS))  # compiled once for all examples
+    loss = compiled(name)
 
     @given(scale=st.floats(0.01, 100), seed=st.integers(0, 50))
     @settings(max_examples=15, deadline=None)
@@ -142,7 +152,7 @@ def test_orthogonality_is_zero_for_equal_orthogonal_columns_only():
     gram = mixed.T @ mixed
     gram *= 4 / np.trace(gram)
     found = [
-        orthogonality(jnp.asarray(factor, jnp.float32))
+        jax.jit(orthogonality)(jnp.asarray(factor, jnp.float32))
         for factor in (3 * columns, np.pad(columns, ((0, 0), (0, 2))), mixed)
     ]
     assert found[0] < 1e-10 and found[1] < 1e-10

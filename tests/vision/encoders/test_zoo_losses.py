@@ -1,5 +1,6 @@
 """The zoo's losses against numpy written from their papers, and what each must prefer."""
 
+import functools
 from typing import Any
 
 import jax
@@ -23,6 +24,9 @@ def batch_of(labels: np.ndarray, progress: float = 1.0) -> FaceBatch:
     clean = np.random.default_rng(2).uniform(0, 255, (len(labels), 64, 64, 3)).astype(np.float32)
     traits = jnp.asarray(rows(len(labels), TRAITS, 3))
     return FaceBatch(jnp.asarray(labels, jnp.int32), traits, jnp.asarray(clean), progress)
+
+
+compiled = functools.cache(jax.jit)  # one program of a loss takes less time than its operations one by one
 
 
 def pictures(count: int, least: int = 0) -> jax.Array:
@@ -56,7 +60,8 @@ def test_margin_softmax(angular: bool, progress: float, share: float) -> None:
     own = cosine[np.arange(20), labels]
     logits[np.arange(20), labels] = np.cos(np.arccos(own) + 0.35 * share) if angular else own - 0.35 * share
     expected = -log_softmax(20.0 * logits)[np.arange(20), labels].mean()
-    loss = Margin(angular, 0.35)(jnp.asarray(centres), jnp.asarray(embeddings), batch_of(labels, progress))
+    batch = batch_of(labels, progress)
+    loss = compiled(Margin(angular, 0.35))(jnp.asarray(centres), jnp.asarray(embeddings), batch)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
@@ -88,7 +93,7 @@ def test_triplet_is_semi_hard() -> None:
             further = strangers[strangers > distance[anchor, positive]]
             negative = further.min() if len(further) else strangers.max()
             costs.append(max(0.0, distance[anchor, positive] - negative + 0.2))
-    loss = Triplet()((), jnp.asarray(embeddings), batch_of(labels))
+    loss = compiled(Triplet())((), jnp.asarray(embeddings), batch_of(labels))
     np.testing.assert_allclose(loss, np.mean(costs), rtol=1e-5)
 
 
@@ -100,14 +105,15 @@ def test_contrastive() -> None:
     np.fill_diagonal(scores, -np.inf)
     partner = (np.arange(10) + 5) % 10
     expected = -log_softmax(scores)[np.arange(10), partner].mean()
-    loss = Contrastive()(jnp.asarray(head), jnp.asarray(embeddings), batch_of(np.zeros(10)))
+    loss = compiled(Contrastive())(jnp.asarray(head), jnp.asarray(embeddings), batch_of(np.zeros(10)))
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
 def test_contrastive_ignores_labels_and_traits() -> None:
     head, embeddings = jnp.asarray(rows(WIDTH, 6, seed=1)), jnp.asarray(rows(10))
     one, each = batch_of(np.zeros(10)), batch_of(np.arange(10))
-    assert Contrastive()(head, embeddings, one) == Contrastive()(head, embeddings, each)
+    loss = compiled(Contrastive())
+    assert loss(head, embeddings, one) == loss(head, embeddings, each)
 
 
 def test_reconstruction() -> None:
