@@ -1,4 +1,4 @@
-"""Four real processes exchange values and sum moments over loopback; each has only its rows."""
+"""Three real processes exchange values and sum moments over loopback; each has only its rows."""
 
 import json
 
@@ -9,7 +9,7 @@ from processes import TESTS, finished, free_port, start
 
 from jaxalign.moments.hosts import Hosts
 
-COUNT, ROWS = 4, 37
+COUNT, ROWS = 3, 37
 WIDTHS = {"alpha": 5, "beta": 3}
 
 
@@ -38,7 +38,7 @@ def sums(rows, tmp_path_factory):
 
 def test_values_pass_in_the_order_of_processes(sums):
     gathered = [json.loads(str(found.pop("gathered"))) for found in sums]
-    assert gathered == [[{"from": index, "ü": float("inf")} for index in range(COUNT)], None, None, None]
+    assert gathered == [[{"from": index, "ü": float("inf")} for index in range(COUNT)], None, None]
     assert {str(found["broadcast"]) for found in sums} == {'[0, ""]'}
 
 
