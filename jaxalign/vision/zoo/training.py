@@ -64,14 +64,12 @@ def train(
         raise UserError("training takes a pool of photographs, got None.")
     _check(specification, pool)
     key = jax.random.key(specification.seed, impl="threefry2x32")
-    clipped = optax.clip_by_global_norm(5.0)
-    optimiser = optax.chain(clipped, optax.adam(schedule(specification), b1=0.9, b2=0.99))
+    optimiser, step = _program(specification)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes the formats of its step counter
         people, traits = pool.traits.shape
         head = specification.loss.init(jax.random.fold_in(key, 1), specification.width, people, traits)
         params = initial(specification), head
         state = params, optimiser.init(params)
-        step = jax.jit(functools.partial(_step, specification, optimiser), donate_argnums=0)
         recent: list[jax.Array] = []
         for number, (images, labels) in enumerate(_batches(specification, pool), 1):
             step_key = jax.random.fold_in(jax.random.fold_in(key, 2), number)
@@ -85,6 +83,14 @@ def train(
                 if progress is not None:
                     progress(number, mean)
     return state[0][0]
+
+
+@functools.cache
+def _program(specification: Recipe) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
+    """The optimiser and the compiled step, once for each encoder."""
+    clipped = optax.clip_by_global_norm(5.0)
+    optimiser = optax.chain(clipped, optax.adam(schedule(specification), b1=0.9, b2=0.99))
+    return optimiser, jax.jit(functools.partial(_step, specification, optimiser), donate_argnums=0)
 
 
 def _check(specification: Recipe, pool: Pool) -> None:
