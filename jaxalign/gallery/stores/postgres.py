@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 TYPES = {"vector": "float32", "halfvec": "float16"}
 INDEXED = {"vector": 2_000, "halfvec": 4_000}  # width up to which pgvector indexes a type
 MARK = "jaxalign: "  # begins the comment of a column that holds the marker
+CHUNK_ROWS = 1024  # of a transaction, at most: the next ones are read and mapped while the server writes
 WAIT = "10s"  # for a lock that another program holds
 COLUMNS = """
   SELECT a.attname, t.typname, a.atttypmod, col_description(a.attrelid, a.attnum)
@@ -152,7 +153,7 @@ class PostgresGallery(Gallery):
         with PostgresGallery(self.specification) as reader, self._errors(), self._alone():
             self._add_column(new, f"{kind}({move.width})", marker)
             (done,) = self._one("SELECT count({n}) FROM {t} WHERE {c} IS NOT NULL", new)
-            pending = reader._read(move.size, "{c} IS NOT NULL AND {n} IS NULL", new)
+            pending = reader._read(min(move.size, CHUNK_ROWS), "{c} IS NOT NULL AND {n} IS NULL", new)
             self._execute("CREATE TEMP TABLE jaxalign_rows AS SELECT {k}, {n} FROM {t} WITH NO DATA", new=new)
             for keys, rows in prefetch(
                 move.mapped(pending, done)
