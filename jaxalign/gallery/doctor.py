@@ -83,7 +83,7 @@ def examine(
     known = [print_ for print_ in (fingerprints or {}).values() if print_.width == gallery.width]
     counts: dict[str, int] = {"nonfinite": 0, "zero": 0, "unit": 0}
     first: dict[str, object] = {}
-    networks, digests, rows, findings = _Networks(known), [], 0, []
+    networks, digests, rows, findings = _Networks(known), bytearray(), 0, []
     try:
         for keys, chunk in gallery.chunks(CHUNK_ROWS):
             with np.errstate(over="ignore", invalid="ignore"):
@@ -97,15 +97,17 @@ def examine(
                 counts[name] += int(here.sum())
                 if here.any():
                     first.setdefault(name, keys[int(np.argmax(here))])
-            usable = chunk[np.isfinite(lengths) & (lengths > 0)]
-            networks.add(usable)
-            digests += [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in usable]
+            given = chunk[np.isfinite(lengths) & (lengths > 0)]
+            networks.add(given)
+            for row in given:
+                digests += hashlib.blake2b(row.tobytes(), digest_size=8).digest()
             rows += len(chunk)
             if progress is not None:
                 progress(rows)
     except UserError as error:  # rows of another width, or damage
         findings.append(str(error))
-    duplicate = len(digests) - len(np.unique(np.frombuffer(b"".join(digests), np.uint64)))
+    usable = len(digests) // 8
+    duplicate = usable - len(np.unique(np.frombuffer(digests, np.uint64)))
     findings += [
         f"{counts[name]:,} {_rows(counts[name])} {what} (first: {str(first[name])!r})."
         for name, what in (("nonfinite", "NaN or infinity"), ("zero", "nothing but zeros"))
@@ -113,7 +115,6 @@ def examine(
     ]
     if duplicate:
         findings.append(f"{duplicate:,} {_rows(duplicate)} the same numbers as an earlier one.")
-    usable = len(digests)
     findings += _of_lengths(counts["unit"], usable)
     findings += _of_moves(gallery)
     widths = {print_.width for print_ in (fingerprints or {}).values()}
