@@ -378,3 +378,57 @@ def test_the_command_can_be_typed_again():
         "results.parquet": "SHA-256 00",
     }
     assert found.settings == [("protocol.seeds", "1, 2")]
+
+
+def test_a_migration_says_what_to_do_and_what_it_costs():
+    """The sentences and tables of one that fails, whose gallery has both networks' rows."""
+    number = {"value": 0.8, "low": 0.75, "high": 0.85}
+    missing = {"value": None, "low": None, "high": None, "reason": "too few"}
+    at = {"threshold": 0.3, "threshold_low": 0.25, "threshold_high": 0.35}
+    rates = {"tmr@fmr=0.01": {**number, **at}, "tmr@fmr=0.0001": missing, "rank1": number}
+    mapped = {**rates, "fnir@threshold": {"value": 0.1, "low": 0.07, "high": 0.14}}
+    ways = [
+        {"method": m, "drop_in": d, "score": "cosine", "chosen": True}
+        for m, d in (("ridge", True), ("shared", False))
+    ]
+    tested = {"people": 50, "enrolled": 20, "fnir": 0.12, "fpir": 0.1, "expected": [0.05, 0.2]}
+    content: dict[str, Any] = {
+        "old": "a",
+        "new": "b",
+        "verdict": "reenrol",
+        "reason": "The gate fails.",
+        "helps": ["More people."],
+        "method": "ridge",
+        "score": "cosine",
+        "drop_in": True,
+        "threshold": 0.3,
+        "threshold_interval": [0.25, 0.35],
+        "operating_point": {"fmr": 0.01, "fpir": None, "measure": "tmr@fmr=0.01", "gallery": 100},
+        "hits": dict.fromkeys(("old", "new", "mapped"), number),
+        "rates": {"old": rates, "new": rates, "mapped": mapped, "other": rates},
+        "candidates": [{**way, "value": value} for way, value in zip(ways, (0.8, 0.9))],
+        "people": [{"people": people, **number} for people in (10, 20)],
+        "reenrolled": [{"share": share, "at_random": 0.7, **number} for share in (0.5, 1.0)],
+        "unlike": {"false_alarm": 0.01, "flagged": {"distance": 3, "hubness": 2}},
+        "gallery": {"rows": 200},
+        "tested": {**tested, "rates": {name: {"rank1": number} for name in ("old", "new", "mapped")}},
+    }
+    found = section(part([], "migrate", migration=content))
+    assert found.title == "Enrol again: a → b"
+    assert plain(found.summary) == [
+        "The gate fails.",
+        "At the threshold 0.3000 a search of 100 people misses 10.0 % of those who are enrolled; a measurement on "
+        "as many other people shows 7.0 % to 14.0 % in 95 of 100 cases.",
+        "More people.",
+        "Of 200 gallery rows, 3 by distance and 2 by hubness are flagged as unlike the calibration data; 2 by each "
+        "would be expected of like ones.",
+    ]
+    names = [line[0] for line in rows_of(found, "migrate-rates")]
+    assert names == ["a", "b", "a, mapped", "a, mapped two-sided"]
+    assert [line[0] for line in rows_of(found, "migrate-candidates")] == ["shared", "ridge"]
+    thresholds = rows_of(found, "migrate-thresholds")
+    assert thresholds[0][1].mean == 0.3 and thresholds[1][1].reason == "too few"
+    assert {picture.name for picture in found.pictures()} == {"migrate-people", "migrate-reenrolled"}
+    assert "12.0" in next(table for table in found.tables() if table.name == "migrate-tested").caption
+    gone = section(part([], "migrate", migration={**content, "verdict": "map"}))
+    assert "accept scores of 0.3000 or more" in gone.summary[1]

@@ -48,10 +48,11 @@ def _summary(content: Content) -> Iterator[str]:
             f"{high:.4f}) for {_point(content)}."
         )
     search = content["rates"]["mapped"]["fnir@threshold"]
+    people = count(content["operating_point"]["gallery"], "person", "people")
     yield (
-        f"At this threshold a search of {count(content['operating_point']['gallery'], 'person', 'people')} misses "
-        f"{percent(search['value'])} of those who are enrolled; a measurement on as many other people shows "
-        f"{percent(search['low'])} to {percent(search['high'])} in 95 of 100 cases."
+        f"At the threshold {content['threshold']:.4f} a search of {people} misses {percent(search['value'])} of those "
+        f"who are enrolled; a measurement on as many other people shows {percent(search['low'])} to "
+        f"{percent(search['high'])} in 95 of 100 cases."
     )
     yield from content["helps"]
     unlike, rows = content["unlike"], content["gallery"]["rows"]
