@@ -155,9 +155,9 @@ def main(_: Sequence[str]) -> int:
         same_kind(given.gallery, FLAGS.out)
         people = given.gallery.identities()
         size = given.gallery.rows if people is None else len(np.unique(people))
-        sides = (prepared(given.side(name), FLAGS.normalize) for name in (old, new))
+        sides = [prepared(given.side(name), FLAGS.normalize) for name in (old, new)]
         images = image_numbers(given.store, given.rows)
-        calibration = Calibration.of((old, new), *sides, given.identities, images)
+        calibration = Calibration.of((old, new), sides[0], sides[1], given.identities, images)
         how: dict[str, Any] = {"drop_in": FLAGS.drop_in, "max_loss": FLAGS.max_tmr_loss, "methods": methods}
         how |= {"normalize": FLAGS.normalize, "resamples": FLAGS.intervals, "progress": progress.show}
         migration = Migration.of(calibration, point_of(size), gallery_size=max(2, size), **how)

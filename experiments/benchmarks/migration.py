@@ -45,7 +45,7 @@ def promised(
     split = published_split(store.identities, seed)
     sides = [prepared(LazyRows.of(store[name]), "l2") for name in names]
     calibration = Calibration.of(
-        names, *(side.select(split.train) for side in sides), store.identities[split.train]
+        names, sides[0].select(split.train), sides[1].select(split.train), store.identities[split.train]
     )
     test = limit_per_person(split.test, store.identities, MOST_PER_PERSON)
     size = len(draw(store.identities[test]).gallery)

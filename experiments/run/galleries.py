@@ -86,7 +86,7 @@ def opened(values: Any, old: str, new: str) -> Iterator[Given]:
     rows, test = np.sort(split.train), split.test
     with tempfile.TemporaryDirectory() as place:
         part = {name: np.asarray(store[name])[test] for name in (old, new)}
-        columns = {"identities": store.identities[test], "sample_ids": store.sample_ids[test]}
+        columns: dict[str, Any] = {"identities": store.identities[test], "sample_ids": store.sample_ids[test]}
         EmbeddingStore.create(pathlib.Path(place) / "gallery", part, **columns, dataset=store.dataset)
         with open_gallery(f"{place}/gallery#{old}") as gallery:
             yield checked(values, Given(store, rows, gallery, (store, test), []), old, new)

@@ -88,7 +88,9 @@ class Pooled:
         mates, others = (
             [part[np.argsort(-side[0], kind="stable")] for part in side] for side in (mates, others)
         )
-        return cls(blocks, rows_of, fold_of, *mates, others[0], np.stack(others[1:]), total)
+        scores, person, probe, row = mates
+        pairs = others[0], np.stack(others[1:])
+        return cls(blocks, rows_of, fold_of, scores, person, probe, row, pairs[0], pairs[1], total)
 
     def supports(self, fmr: float) -> bool:
         """Whether there are comparisons enough for a false match rate."""

@@ -44,8 +44,11 @@ class Rate(NamedTuple):
     @classmethod
     def of(cls, value: Sampled, threshold: Sampled | None = None) -> Self:
         """Of resampled numbers."""
-        at = () if threshold is None else (threshold.estimate, *threshold.interval())
-        return cls(value.estimate, *value.interval(), *at)
+        rate = cls(value.estimate, *value.interval())
+        if threshold is None:
+            return rate
+        low, high = threshold.interval()
+        return rate._replace(threshold=threshold.estimate, threshold_low=low, threshold_high=high)
 
     @classmethod
     def missing(cls, reason: str) -> Self:
@@ -240,17 +243,22 @@ def rates_of(pooled: Pooled, point: Point, weights: np.ndarray, gallery_size: in
     Verification at an FMR and search at an FPIR find their threshold anew in each resample.
     """
     found: Rates = {}
-    for fmr in sorted({*FMRS, *([point.fmr] if point.fpir is None else [])}, reverse=True):
+    fmrs, fpirs = set(FMRS), set(FPIRS)
+    if point.fpir is None:
+        fmrs.add(point.fmr)
+    else:
+        fpirs.add(point.fpir)
+    for fmr in sorted(fmrs, reverse=True):
         found[f"tmr@fmr={fmr:g}"] = Rate.missing(TOO_FEW)
         if pooled.supports(fmr):
             at = pooled.thresholds(fmr, weights)
             found[f"tmr@fmr={fmr:g}"] = Rate.of(sampled(pooled.shares(at, weights)), sampled(at))
     anywhere = np.full(len(weights), -np.inf)
     found["rank1"] = Rate.of(sampled(pooled.shares(anywhere, weights, gallery_size)))
-    for fpir in sorted({*FPIRS, *([] if point.fpir is None else [point.fpir])}):
+    for fpir in sorted(fpirs):
         search, name = Point.of_search(fpir, gallery_size), f"fnir@fpir={fpir:g}"
         found[name] = Rate.missing(TOO_FEW)
-        if pooled.supports(search.fmr) and fpir * len(pooled.genuine_row) >= LEAST_FALSE_POSITIVES:
+        if pooled.supports(search.fmr) and fpir * pooled.rows_of.sum() >= LEAST_FALSE_POSITIVES:
             at = pooled.thresholds(search.fmr, weights)
             found[name] = Rate.of(sampled(1 - pooled.shares(at, weights, gallery_size)), sampled(at))
     return found

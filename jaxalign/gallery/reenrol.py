@@ -93,10 +93,9 @@ class Losses:
         signs = []
         for k, (mover, rows) in enumerate(zip(movers, calibration.compared)):
             others = np.flatnonzero(calibration.fold != k)
-            how = {"encoder": calibration.names[0], "normalize": normalize}
-            fingerprint = Fingerprint.of(
-                calibration.old.select(others), calibration.identities[others], **how
-            )
+            rows_of_others, people = calibration.old.select(others), calibration.identities[others]
+            named = calibration.names[0]
+            fingerprint = Fingerprint.of(rows_of_others, people, encoder=named, normalize=normalize)
             signs.append(Signs.of(mover, fingerprint, calibration.old.take(rows)))
         fold = np.repeat(np.arange(len(movers)), [len(rows) for rows in calibration.compared])
         both = Signs(*(np.concatenate(parts) for parts in zip(*signs)))

@@ -54,6 +54,11 @@ def _summary(content: Content) -> Iterator[str]:
         f"who are enrolled; a measurement on as many other people shows {percent(search['low'])} to "
         f"{percent(search['high'])} in 95 of 100 cases."
     )
+    fewer, all_ = content["people"][-2:]
+    yield (
+        f"Maps fitted on {fewer['people']:,} people reach {percent(fewer['value'])}, those fitted on "
+        f"{all_['people']:,} {percent(all_['value'])}."
+    )
     yield from content["helps"]
     unlike, rows = content["unlike"], content["gallery"]["rows"]
     named = " and ".join(f"{amount:,} by {sign}" for sign, amount in unlike["flagged"].items())
@@ -169,7 +174,7 @@ def _curve(points: Sequence[Mapping[str, Any]], along: str, label: str, scale: f
     return Line(label, np.array(at), *map(np.array, parts))
 
 
-def _level(content: Content, system: str, label: str, ends: Sequence[float]) -> Line:
+def _level(content: Content, system: str, label: str, ends: np.ndarray) -> Line:
     hits = content["hits"][system]
     flat = (np.full(2, 100 * hits[name]) for name in ("value", "low", "high"))
     return Line(label, np.array([min(ends), max(ends)]), *flat)
