@@ -22,6 +22,7 @@ ALLOWED = {
     "vision": {"core", "data"},
     "analysis": {"core", "moments", "data", "biometrics", "align"},
     "gallery": {"core", "moments", "data", "biometrics", "align"},
+    "security": {"core", "moments", "data", "biometrics", "align"},
     "sklearn": {"core", "align", "biometrics"},
     "version": set(),
 }
