@@ -59,19 +59,17 @@ def work_of_devices(encoders: int, width: int) -> Iterator[tuple[str, float]]:
     Operations are those of matrix products and elementwise work; decompositions are library calls that XLA does not
     count, so encoders are counted instead.
     """
+    alone, many = (dict(work_of_one("data", 1, number, width)) for number in (encoders, 2 * encoders))
     for axis in ("data", "pairs"):
-        alone: dict[str, float] = {}
         for count in COUNTS:
-            found = dict(work_of_one(axis, count, encoders, width))
-            alone = alone or found
+            found = alone if count == 1 else dict(work_of_one(axis, count, encoders, width))
             for name, value in found.items():
                 yield f"{count} on {axis}: {name}", value / alone[name] if "/ of one" in name else value
-    few, many = (dict(work_of_one("data", 1, number, width)) for number in (encoders, 2 * encoders))
     pairs = 2 * (2 * encoders - 1) / (encoders - 1)
     expected = {"moments": ("D²", 4.0), "ridge": ("pairs", pairs), "canonical": ("pairs", pairs)}
     for name, (what, ratio) in expected.items():
         figure = f"{name}, operations / of one"
-        yield f"twice the encoders: {name} / what {what} says", many[figure] / few[figure] / ratio
+        yield f"twice the encoders: {name} / what {what} says", many[figure] / alone[figure] / ratio
 
 
 def work_of_one(axis: str, count: int, encoders: int, width: int) -> Iterator[tuple[str, float]]:
