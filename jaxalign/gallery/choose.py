@@ -27,6 +27,7 @@ METHODS = ("orthogonal", "ridge", "canonical", "shared")
 COSINE = "cosine"
 SCORES = (COSINE, "cohort")  # of two-sided ways
 MOST_OTHERS, MOST_OF_COHORT = 2048, 2**15  # people of a cohort, and their photographs
+STRANGERS = 512  # of these people, who say how near a gallery row lies to strangers
 MOST_PER_PERSON, MOST_COMPARED = 20, 3000  # photographs of a person, and of a fold, that are compared
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the training people, for the curve
 
@@ -213,7 +214,8 @@ class Mover:
 
     def nearness(self, old: np.ndarray) -> np.ndarray:
         """How near enrolled rows lie to strangers: the mean of their highest cosines with the cohort, shape [n]."""
-        near = unit(mapped(self.gallery_map, old)) @ np.asarray(self.cohort.target, np.float32).T
+        strangers = np.asarray(self.cohort.target[:STRANGERS], np.float32)
+        near = unit(mapped(self.gallery_map, old)) @ strangers.T
         top = min(TOP, near.shape[1])
         return np.partition(near, -top, axis=1)[:, -top:].mean(axis=1)
 
