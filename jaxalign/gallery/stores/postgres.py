@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import psycopg
 
 TYPES = {"vector": "float32", "halfvec": "float16"}
+NUMBERS = {"vector": np.dtype(">f4"), "halfvec": np.dtype(">f2")}  # as pgvector sends them
+HEADER = np.dtype(">u4")  # of each vector: its width, and two bytes of no use
 INDEXED = {"vector": 2_000, "halfvec": 4_000}  # width up to which pgvector indexes a type
 MARK = "jaxalign: "  # begins the comment of a column that holds the marker
 CHUNK_ROWS = 1024  # of a transaction, at most: the next ones are read and mapped while the server writes
@@ -99,8 +101,6 @@ class PostgresGallery(Gallery):
         self._connection.close()
 
     def _open(self) -> None:
-        from pgvector.psycopg import register_vector
-
         name = self._quoted
         columns = {row[0]: row[1:] for row in self._execute(COLUMNS, name)}
         vectors = [column for column, (kind, *_) in columns.items() if kind in TYPES]
@@ -114,16 +114,16 @@ class PostgresGallery(Gallery):
             raise UserError(
                 f"table {name} at {self._address} has no primary key, by which rows are found again."
             )
-        register_vector(self._connection)
+        _leave_packed(self._connection)
         kind, width, comment = columns[self.column]
-        self.dtype, self.marker = TYPES[kind], _marker(comment)
+        self._kind, self.dtype, self.marker = kind, TYPES[kind], _marker(comment)
         self._columns = columns
         about = self._one(
             "SELECT count({c}), (array_agg({c}))[1] FROM (SELECT {c} FROM {t} WHERE {c} IS NOT NULL LIMIT 1)"
         )
         if not about[0]:
             raise UserError(f"{self.place} holds no vector.")
-        self.width = width if width > 0 else len(about[1].to_list())
+        self.width = width if width > 0 else (len(about[1]) - HEADER.itemsize) // NUMBERS[kind].itemsize
         (self.rows,) = self._one("SELECT count({c}) FROM {t}")
         beside = _marker(columns[f"{self.column}_new"][2]) if f"{self.column}_new" in columns else None
         if beside and beside["state"] == MOVING:
@@ -230,26 +230,29 @@ class PostgresGallery(Gallery):
             if not found:
                 return
             last = found[-1][:-1]
-            vectors = [row[-1].to_numpy() for row in found]
-            for row, vector in zip(found, vectors):
-                if len(vector) != self.width:
-                    raise UserError(
-                        f"{self.place}: row {row[0]!r} has width {len(vector)}, expected {self.width}."
-                    )
+            numbers = NUMBERS[self._kind]
+            packed, length = [row[-1] for row in found], HEADER.itemsize + self.width * numbers.itemsize
+            for row in found:
+                if len(row[-1]) != length:
+                    raise UserError(f"{self.place}: row {row[0]!r} has another width than {self.width}.")
+            held = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, length)[:, HEADER.itemsize :]
             keys = [row[:-1] if len(last) > 1 else row[0] for row in found]
-            yield keys, np.stack(vectors).astype(np.float32, copy=False)
+            yield keys, np.ascontiguousarray(held).view(numbers).astype(np.float32)
 
     def _fill(self, keys: Sequence[Any], rows: np.ndarray, new: str, kind: str) -> None:
         """Writes the vectors of one chunk, in one transaction."""
-        import pgvector
-
-        as_vector = pgvector.Vector if kind == "vector" else pgvector.HalfVector
+        length = HEADER.itemsize + rows.shape[1] * NUMBERS[kind].itemsize
+        packed = np.empty((len(rows), length), np.uint8)
+        packed[:, : HEADER.itemsize] = np.array([rows.shape[1], 0], ">u2").view(np.uint8)
+        packed[:, HEADER.itemsize :] = np.ascontiguousarray(rows, NUMBERS[kind]).view(np.uint8)
+        content = packed.tobytes()
         match = " AND ".join(f"t.{{k{at}}} = r.{{k{at}}}" for at in range(len(self._key)))
         with self._connection.transaction(), self._connection.cursor() as cursor:
             with cursor.copy("COPY jaxalign_rows FROM STDIN (FORMAT BINARY)") as copy:
                 copy.set_types([*(oid for _, oid in self._key), kind])
-                for key, row in zip(keys, rows):
-                    copy.write_row([*(key if len(self._key) > 1 else (key,)), as_vector(row)])
+                for at, key in enumerate(keys):
+                    vector = content[at * length : (at + 1) * length]
+                    copy.write_row([*(key if len(self._key) > 1 else (key,)), vector])
             # The planner knows nothing of the temporary table and would read all of the other one.
             cursor.execute("SET LOCAL enable_hashjoin TO off")
             cursor.execute("SET LOCAL enable_mergejoin TO off")
@@ -319,6 +322,27 @@ class PostgresGallery(Gallery):
             yield
         except psycopg.Error as error:
             raise UserError(f"{self.place}: the server refuses: {first_line(error)}.") from error
+
+
+def _leave_packed(connection: psycopg.Connection[Any]) -> None:
+    """Makes a connection know pgvector's types and leave their bytes to us, who convert a chunk at once."""
+    from pgvector.psycopg import register_vector
+    from psycopg.adapt import Dumper
+    from psycopg.pq import Format
+    from psycopg.types.string import ByteaBinaryLoader
+
+    class Packed(Dumper):
+        format = Format.BINARY
+
+        def dump(self, obj: Any) -> Any:
+            return obj
+
+    register_vector(connection)
+    for name in TYPES:
+        info = connection.adapters.types.get(name)
+        if info is not None:
+            connection.adapters.register_loader(info.oid, ByteaBinaryLoader)
+            connection.adapters.register_dumper(Packed, type(name, (Packed,), {"oid": info.oid}))
 
 
 def _marker(comment: str | None) -> dict[str, Any] | None:
