@@ -134,7 +134,7 @@ def test_three_real_networks_on_real_photographs(tmp_path, shared):
     pytest.importorskip("onnxruntime")
     reference = EmbeddingStore.open(shared / "data" / "att_reference")
     models = ",".join(f"onnx:{shared / 'models' / name}.onnx" for name in reference.encoders)
-    for person in sorted((shared / "data" / "att_photos").iterdir())[:12]:
+    for person in sorted((shared / "data" / "att_photos").iterdir())[:6]:
         shutil.copytree(person, tmp_path / "faces" / person.name)
     photographs, out = f"--images=folder:{tmp_path / 'faces'}", tmp_path / "att"
     done = succeed(embed, photographs, f"--models={models}", f"--out={out}")
@@ -143,11 +143,12 @@ def test_three_real_networks_on_real_photographs(tmp_path, shared):
     assert store.encoders == reference.encoders
     theirs = {name: row for row, name in enumerate(reference.sample_ids.tolist())}
     order = [theirs[name] for name in store.sample_ids.tolist()]
-    assert len(set(order)) == store.rows > 100
+    assert len(set(order)) == store.rows > 50
     assert store.identities.tolist() == reference.identities[order].tolist()
     for name in reference.encoders:
         ours, wanted = store[name].astype(np.float64), reference[name][order].astype(np.float64)
         norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(wanted, axis=1)
         assert ((ours * wanted).sum(axis=1) / norms).min() > 0.99
     quick = ("--methods=orthogonal", "--seeds=0", "--heatmaps=none", "--measures=identification")
+    quick += ("--controls=none", "--scores=cosine", "--nocurves")
     succeed(pairwise, f"--store={out}", f"--out={tmp_path / 'results'}", *quick)
