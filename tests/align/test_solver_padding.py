@@ -17,7 +17,7 @@ WIDTHS = {
     "d": 250,
     "e": 120,
 }  # one not padded, the last with no room to its right
-PAIRS = [("a", "c"), ("c", "a"), ("b", "a"), ("d", "b"), ("e", "d")]
+PAIRS = [("a", "c"), ("c", "a"), ("b", "c"), ("d", "b"), ("e", "d")]  # of two pairs of padded widths
 
 
 def views(rows: int, directions: int) -> dict[str, np.ndarray]:
