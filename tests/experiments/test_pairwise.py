@@ -237,7 +237,7 @@ def test_published_reports_both_and_centres_the_baseline(published_run):
 
 
 def test_heat_maps_are_one_for_each_method_and_measure(store, tmp_path):
-    flags = ("--methods=orthogonal,shared", "--ranks=6,full", "--seeds=1", "--heatmaps=all")
+    flags = ("--methods=orthogonal,shared", "--ranks=6,full", "--seeds=1", "--heatmaps=all", "--nocurves")
     succeed(
         pairwise,
         "--controls=none",
@@ -258,7 +258,7 @@ def test_heat_maps_are_one_for_each_method_and_measure(store, tmp_path):
 def test_ranks_penalties_and_pairs_are_flags(store, tmp_path):
     flags = ("--methods=reduced_rank,canonical,shared,ridge", "--ranks=2,6,full", "--l2=0.01,1", "--seeds=1")
     more = ("--sources=gamma", "--measures=identification", "--heatmaps=none", "--rank_k=1")
-    more += ("--normalize=none", "--max_per_person=2", "--scores=cosine")
+    more += ("--normalize=none", "--max_per_person=2", "--scores=cosine", "--nocurves")
     succeed(pairwise, "--controls=none", f"--store={store}", f"--out={tmp_path / 'out'}", *flags, *more)
     rows = read(tmp_path / "out")
     assert {(row["source"], row["target"]) for row in rows} == {("gamma", "alpha"), ("gamma", "beta")}
@@ -498,7 +498,7 @@ def test_results_do_not_depend_on_what_is_in_memory_nor_on_devices(tmp_path, mon
     }
     EmbeddingStore.create(tmp_path / "store", rows, identities)
     flags = [f"--store={tmp_path / 'store'}", "--methods=orthogonal,ridge", "--l2=0.1", "--seeds=7"]
-    flags += ["--controls=own,shuffled", "--heatmaps=none", "--max_per_person=9"]
+    flags += ["--controls=own,shuffled", "--heatmaps=none", "--max_per_person=9", "--nocurves"]
     succeed(pairwise, "--controls=none", *flags, f"--out={tmp_path / 'one'}")
     monkeypatch.setattr(measuring, "TEST_BYTES", 0)
     monkeypatch.setattr(plan, "SORTED_SCORES", 0)
