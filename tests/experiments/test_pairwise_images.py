@@ -47,6 +47,7 @@ def drive(tmp_path, monkeypatch):
             "--embedding_cache=cache",
             "--out=out",
             "--overwrite",
+            "--nocurves",
             *flags,
         )
         succeed(pairwise, *QUICK, *flags)
