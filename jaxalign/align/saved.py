@@ -22,7 +22,11 @@ SIDES = ("source", "target", "to_target")  # what the map of a file does: see ``
 def write_map(
     path: pathlib.Path, tensors: Mapping[str, np.ndarray], texts: Mapping[str, str], format_: str = FORMAT
 ) -> None:
-    """Writes tensors as safetensors with ``texts`` and a checksum of everything in the header."""
+    """Writes tensors as safetensors with ``texts`` and a checksum of everything in the header.
+
+    Raises:
+      UserError: the file cannot be written; nothing is left of it.
+    """
     from safetensors.numpy import save
 
     arrays = {name: _native(tensor) for name, tensor in tensors.items()}
@@ -33,8 +37,13 @@ def write_map(
     text = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True).encode()
     text += b" " * (-len(text) % 8)
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"{path} cannot be written: {error.strerror or first_line(error)}.") from error
 
 
 def read_map(path: pathlib.Path, format_: str = FORMAT) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -154,8 +154,11 @@ class Fingerprint:
 
     def likelihoods(self, rows: ArrayLike | LazyRows) -> Float[np.ndarray, " n"]:
         """Logarithm of the normal density of each row, less ½ d log 2π: compares fingerprints of one width."""
-        own = np.log(np.abs(np.diag(self.whitening).astype(np.float64))).sum()
-        return own - self.width / 2 * self.distances(rows)
+        return self._likelihoods(self.distances(rows))
+
+    def _likelihoods(self, distances: np.ndarray) -> np.ndarray:
+        volume = np.log(np.abs(np.diag(self.whitening).astype(np.float64))).sum()
+        return volume - self.width / 2 * distances
 
     def problem(self, rows: ArrayLike | LazyRows, other: Fingerprint | None = None) -> str | None:
         """Why these are no rows of the encoder, in a sentence without its full stop; None where they may be.
@@ -185,11 +188,13 @@ class Fingerprint:
             return "these rows are zero and have no direction"
         if self.normalize == "none" and (found := self._problem_of_lengths(lengths)):
             return found
-        alike = other if other is not None and other.width == self.width else self
-        # Under any density, ratios of another to it exceed 1 / a in at most the share a.
-        if np.median(alike.likelihoods(plain) - self.likelihoods(plain)) > -np.log(FALSE_ALARMS[-1]):
-            return f"these look like rows of {alike.encoder}, not of {self.encoder}"
-        distance, rate = np.median(self.distances(plain)), FALSE_ALARMS[-1]
+        distances, rate = self.distances(plain), FALSE_ALARMS[-1]
+        if other is not None and other.width == self.width:
+            ratios = other.likelihoods(plain) - self._likelihoods(distances)
+            # Under any density, ratios of another to it exceed 1 / a in at most the share a.
+            if np.median(ratios) > -np.log(rate):
+                return f"these look like rows of {other.encoder}, not of {self.encoder}"
+        distance = np.median(distances)
         if distance > self.limits[rate]:
             return (
                 f"these do not look like rows of {self.encoder}: their distance from its mean is {distance:.3g} "

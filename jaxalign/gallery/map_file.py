@@ -140,7 +140,9 @@ class GalleryMap:
         known = {"jaxalign": __version__, "rows": len(np.asarray(identities)), "people": people}
         return cls(
             *(source, target, method, normalize, score, gallery, probes, fingerprints),
-            *(None if score == "cosine" else cohort, model, dict(options or {}), tuple(thresholds), native),
+            *(None if score == "cosine" else cohort, model, dict(options or {})),
+            tuple(Threshold(*map(float, at)) for at in thresholds),
+            None if native is None else (np.asarray(native[0], float), np.asarray(native[1], float)),
             {**known, **(about or {})},
         )
 
@@ -345,7 +347,8 @@ def rates_of(about: Mapping[str, Any]) -> dict[str, float]:
         name: rate.get("value") if isinstance(rate, Mapping) else rate
         for name, rate in (given.items() if isinstance(given, Mapping) else ())
     }
-    return {str(name): float(value) for name, value in values.items() if type(value) in (int, float)}
+    numbers = {str(name): float(value) for name, value in values.items() if type(value) in (int, float)}
+    return {name: value for name, value in numbers.items() if np.isfinite(value)}
 
 
 def _mapped(map_: AffineMap | None, rows: Rows, normalize: str, zeros: bool = False) -> np.ndarray:

@@ -107,6 +107,11 @@ def test_what_is_read_is_what_was_saved(planted, two_sided, drop_in, tmp_path) -
         scores = [one.scores(planted.x[:5], planted.y[:5]) for one in (map_, found)]
         np.testing.assert_array_equal(*scores)
     assert len({map_.checksum for map_ in (two_sided, drop_in, ratios)}) == 3
+    (tmp_path / "folder").mkdir()
+    for place in (tmp_path / "none" / "map", tmp_path / "folder"):
+        with pytest.raises(UserError, match=place.name):
+            two_sided.save(place)
+    assert not list(tmp_path.glob("*.partial"))
     assert two_sided.about["people"] == 40 and two_sided.about["rows"] == 160
 
 
