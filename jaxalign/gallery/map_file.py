@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
+import numpy.typing as npt
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
@@ -257,7 +258,7 @@ class GalleryMap:
         gallery = self.vectors(gallery_rows, self.source, check=check)
         return gallery @ self.vectors(probe_rows, self.target, check=check).T
 
-    def native_scores(self, scores: ArrayLike) -> np.ndarray:
+    def native_scores(self, scores: npt.ArrayLike) -> np.ndarray:
         """What the target itself would on average give comparisons with these scores; float64, of the scores' shape.
 
         Raises:

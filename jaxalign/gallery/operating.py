@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from jaxalign.biometrics.bootstrap import Resampling
 from jaxalign.biometrics.calibration import isotonic_steps

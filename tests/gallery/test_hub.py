@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def test_a_directory_gives_the_map_back(two_sided: GalleryMap, tmp_path: pathlib
 
 def test_the_card_says_what_the_hub_and_a_person_ask(two_sided: GalleryMap, planted, tmp_path) -> None:
     two_sided.save_pretrained(tmp_path / "made")
-    card = ModelCard.load(tmp_path / "made" / "README.md")
+    card: Any = ModelCard.load(tmp_path / "made" / "README.md")
     assert card.data.base_model == ["old", "new"] and card.data.library_name == "jaxalign"
     found = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert found == {"tmr@fmr=0.01": 0.9, "r": 1}

@@ -6,6 +6,7 @@ import pathlib
 import struct
 import textwrap
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import safetensors
 import jaxalign
 from jaxalign import AffineMap, GalleryMap, UserError, load_map
 from jaxalign.align import saved
-from jaxalign.gallery import read_one
+from jaxalign.biometrics import Cohort
+from jaxalign.gallery import Threshold, read_one
 from jaxalign.gallery.map_parts import parts_of
 
 
@@ -39,7 +41,7 @@ def by_numpy() -> Callable[..., np.ndarray]:
     text = inspect.getdoc(load_map) or ""
     lines = textwrap.dedent(text.split("::\n\n")[1].split("\n\nRaises")[0])
     assert len(lines.splitlines()) <= 11
-    space = {"np": np, "json": json, "safetensors": safetensors}
+    space: dict[str, Any] = {"np": np, "json": json, "safetensors": safetensors}
     exec(lines, space)
     return space["apply"]
 
@@ -104,8 +106,8 @@ def test_what_is_read_is_what_was_saved(planted, two_sided, drop_in, tmp_path) -
             "about",
         ):
             assert getattr(found, name) == getattr(map_, name)
-        scores = [one.scores(planted.x[:5], planted.y[:5]) for one in (map_, found)]
-        np.testing.assert_array_equal(*scores)
+        given, read = (one.scores(planted.x[:5], planted.y[:5]) for one in (map_, found))
+        np.testing.assert_array_equal(given, read)
     assert len({map_.checksum for map_ in (two_sided, drop_in, ratios)}) == 3
     (tmp_path / "folder").mkdir()
     for place in (tmp_path / "none" / "map", tmp_path / "folder"):
@@ -158,7 +160,7 @@ def test_parts_that_do_not_fit_are_refused(planted, two_sided) -> None:
              ({"native": (np.array([1.0, 0.0]), np.zeros(2))}, "rise")]  # fmt: skip
     for change, word in cases:
         if "thresholds" in change:
-            change = {"thresholds": tuple(jaxalign.gallery.Threshold(*at) for at in change["thresholds"])}
+            change = {"thresholds": tuple(Threshold(*at) for at in change["thresholds"])}
         with pytest.raises(UserError, match=word):
             planted.map(**change)
 
@@ -167,12 +169,13 @@ def test_a_pair_of_saved_maps_becomes_one(planted, tmp_path) -> None:
     x, y, people = planted.x[planted.train], planted.y[planted.train], planted.identities[planted.train]
     fit = planted.fit("l2")
     maps = jaxalign.PairwiseMaps("planted", {("old", "new"): lambda: fit}, {("old", "new"): {"l2": 1.0}})
-    cohort = jaxalign.biometrics.Cohort.of(fit.source(unit(x)), fit.target(unit(y)), people)
+    cohort = Cohort.of(fit.source(unit(x)), fit.target(unit(y)), people)
     maps.save(tmp_path / "maps", normalize="l2", cohorts={("old", "new"): cohort})
     loaded = jaxalign.PairwiseMaps.load(tmp_path / "maps")
     map_ = GalleryMap.of_pair(loaded, "old", "new", rows=(x, y), identities=people, score="cohort")
     assert (map_.normalize, map_.method) == ("l2", "planted")
     np.testing.assert_allclose(map_.apply(planted.x), fit.source(unit(planted.x)), atol=1e-6)
+    assert map_.cohort is not None
     np.testing.assert_allclose(map_.cohort.source, cohort.source, atol=1e-3)
     with pytest.raises(UserError, match="contradicts"):
         GalleryMap.of_pair(loaded, "old", "new", rows=(x, y), identities=people, normalize="none")
