@@ -61,8 +61,9 @@ class Guess(NamedTuple):
 
     Attributes:
       weights: the rotation from the first space to the second, shape [d, k].
-      agreement: what the attacker sees: the share of rows with a mutual nearest neighbour under this map.
-      restart: its number; restart 0 is the one without chance.
+      agreement: what the attacker sees: how alike the rows that are mutual nearest neighbours under this map lie in
+        both collections, as the correlation of the cosines among them; 0 where they are fewer than three.
+      restart: its number.
     """
 
     weights: Float[np.ndarray, "d k"]
@@ -110,7 +111,15 @@ def refine(
         earlier = found
         pairs = np.concatenate([seeds, found[~np.isin(found[:, 0], seeds[:, 0])]])
         weights = procrustes(one.rows[pairs[:, 0]], other.rows[pairs[:, 1]])
-    return Guess(weights, len(found) / min(len(one.rows), len(other.rows)), restart)
+    return Guess(weights, _agreement(one.rows[found[:, 0]], other.rows[found[:, 1]]), restart)
+
+
+def _agreement(x: np.ndarray, y: np.ndarray) -> float:
+    """Correlation of the cosines among rows with those among others, row for row; the map plays no part."""
+    if len(x) < 3:
+        return 0.0
+    above = np.triu_indices(len(x), 1)
+    return float(np.corrcoef((x @ x.T)[above], (y @ y.T)[above])[0, 1])
 
 
 def same_photographs(
@@ -124,9 +133,10 @@ def same_photographs(
 ) -> Iterator[Guess]:
     """Matches two collections of the same photographs in unknown order.
 
-    The order that makes the matrices of cosines most alike is looked for by quadratic assignment, from the order that
-    the profiles of similarities suggest (restart 0: each row's sorted cosines, which no order changes) and from random
-    ones; the rotation is then fitted to the pairs found, and refined.
+    The order that makes the matrices of cosines most alike is looked for by quadratic assignment, first from the start
+    that prefers no order and then from random ones. Without seeds the very first start is the order that the profiles
+    of similarities suggest: each row's sorted cosines, which no order changes. The rotation is fitted to the pairs
+    found, and refined.
 
     Args:
       x, y: rows of the two networks, at most ``MOST_ROWS``.
@@ -151,10 +161,11 @@ def same_photographs(
     profiles = [np.sort(gram[rows], axis=1) for gram, rows in zip(grams, free)]
     profiles = [unit_rows(profile - profile.mean(axis=0)) for profile in profiles]
     suggested = np.eye(len(free[0]))[linear_sum_assignment(-profiles[0] @ profiles[1].T)[1]]
+    suggested = (suggested + 1 / len(suggested)) / 2  # halfway to the start that prefers nothing
+    starts = ["barycenter"] if len(seeds) else [suggested, "barycenter"]
     random = np.random.default_rng(seed)
     for restart in range(restarts):
-        start = suggested if restart == 0 else np.eye(len(suggested))[random.permutation(len(suggested))]
-        start = (start + 1 / len(start)) / 2  # halfway to the start that prefers nothing
+        start = starts[restart] if restart < len(starts) else "randomized"
         options = {"maximize": True, "partial_match": seeds, "P0": start, "rng": random}
         order = quadratic_assignment(grams[0], grams[1], options=options).col_ind
         yield refine(procrustes(one.rows, other.rows[order]), one, other, seeds, steps, restart)
