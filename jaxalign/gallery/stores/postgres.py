@@ -169,7 +169,7 @@ class PostgresGallery(Gallery):
         (left,) = self._one("SELECT count(*) FROM {t} WHERE {c} IS NOT NULL AND {n} IS NULL", new)
         if marker["state"] != COMPLETE or left:
             raise UserError(
-                f"{self.place}: {left:,} rows are not in {new} yet; run the move again before the switch."
+                f"{self.place}: rows that {new} lacks: {left:,}; run the move again before the switch."
             )
         self._rename((self.column, old), (new, self.column))
         return f"{self.place} holds the moved rows; the old ones are in {old}."

@@ -195,7 +195,7 @@ class QdrantGallery(Gallery):
             raise UserError(f"{self.place}: there is no collection {name!r} that a move has written.")
         left = self.rows - self._client.count(name, exact=True).count
         if marker["state"] != COMPLETE or left > 0:
-            raise UserError(f"{self.place}: {left:,} points are not in {name!r} yet; run the move again.")
+            raise UserError(f"{self.place}: points that {name!r} lacks: {left:,}; run the move again.")
 
     def _lead_to(self, name: str) -> None:
         """Lets the alias lead to another collection, in one step."""
