@@ -98,9 +98,9 @@ class Side:
         return padded_width(self.rows.width) + (0 if self.columns is None else FURTHER)
 
     @property
-    def reach(self) -> float:
-        """The length of the longest row on the device."""
-        return 1.0 if self.columns is None else float(np.linalg.norm(self.columns, axis=1).max())
+    def reach(self) -> Float[np.ndarray, " three"]:
+        """The largest absolute values of the columns; sums of their products with the other side's bound the scores."""
+        return np.array([1.0, 0, 0]) if self.columns is None else np.abs(self.columns).max(axis=0)
 
     def read(self, numbers: np.ndarray, size: int) -> np.ndarray:
         """Rows by index on the host, padded with zeros, shape [size, padded width]."""

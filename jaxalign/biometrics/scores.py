@@ -77,7 +77,7 @@ class Scorer:
         self.placed = comparator.prepare if comparator is not None else lambda side: side
         self.probes, self.gallery = map(self.placed, both)
         self.dtype = self.probes.dtype
-        self.bound = 2.0 ** math.ceil(math.log2(self.probes.reach * self.gallery.reach))
+        self.bound = 2.0 ** math.ceil(math.log2(self.probes.reach @ self.gallery.reach))
         self.is_sorted = plan.is_sorted(gallery_rows or plan.gallery)
         if not self.is_sorted:
             self.mesh = kernels.mesh_of(devices)
