@@ -17,7 +17,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.rows import unit_rows
 from jaxalign.data.readers.samples import Names, read_csv
 
-RIDGE = 1.0  # the penalty of a probe, for rows of length 1
+RIDGE = 0.1  # the penalty of a probe, as a share of the mean eigenvalue of its Gram matrix
 LEAST_EACH = 2  # training rows that a value of an attribute must have
 
 
@@ -47,7 +47,8 @@ class Probe(NamedTuple):
         Raises:
           UserError: fewer than two values, or one on fewer than ``LEAST_EACH`` rows.
 
-        Equivalent: ``sklearn.linear_model.Ridge(alpha=RIDGE)`` on the one-hot columns of the values.
+        Equivalent: ``sklearn.linear_model.Ridge(alpha=RIDGE * trace / d)`` on the one-hot columns of the values, with
+        the trace of the centred rows' Gram matrix: rows of some networks are nearly parallel.
         """
         values, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
         if len(values) < 2 or counts.min() < LEAST_EACH:
@@ -60,7 +61,8 @@ class Probe(NamedTuple):
         mean = unit.mean(axis=0)
         wanted = np.eye(len(values))[place] - shares
         gram = (unit - mean).T @ (unit - mean)
-        weights = np.linalg.solve(gram + RIDGE * np.eye(len(gram)), (unit - mean).T @ wanted)
+        penalty = RIDGE * np.trace(gram) / len(gram)
+        weights = np.linalg.solve(gram + penalty * np.eye(len(gram)), (unit - mean).T @ wanted)
         return cls(values, weights, mean, shares)
 
     def read(self, rows: Float[np.ndarray, "n d"]) -> np.ndarray:

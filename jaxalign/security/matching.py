@@ -91,7 +91,7 @@ def refine(
     one: Space,
     other: Space,
     seeds: Pairs = NO_SEEDS,
-    steps: int = 10,
+    steps: int = 5,
     restart: int = 0,
 ) -> Guess:
     """Turns mutual nearest neighbours into pairs and fits the rotation to them, until nothing changes.
@@ -128,7 +128,7 @@ def same_photographs(
     seeds: Pairs = NO_SEEDS,
     *,
     restarts: int = 5,
-    steps: int = 10,
+    steps: int = 5,
     seed: int = 0,
 ) -> Iterator[Guess]:
     """Matches two collections of the same photographs in unknown order.

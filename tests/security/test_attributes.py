@@ -25,7 +25,8 @@ def unit(rows: np.ndarray) -> np.ndarray:
 def test_probe_is_ridge_regression_on_one_hot_columns() -> None:
     probe = Probe.fit(ROWS[0][TRAIN], LABELS[TRAIN])
     columns = (LABELS[TRAIN, None] == ["beard", "none", "stubble"]).astype(float)
-    oracle = Ridge(alpha=attributes.RIDGE).fit(unit(ROWS[0][TRAIN]), columns)
+    trace = len(columns) * unit(ROWS[0][TRAIN]).var(axis=0).sum()
+    oracle = Ridge(alpha=attributes.RIDGE * trace / 9).fit(unit(ROWS[0][TRAIN]), columns)
     expected = probe.values[oracle.predict(unit(ROWS[0][TEST])).argmax(axis=1)]
     np.testing.assert_array_equal(probe.read(ROWS[0][TEST]), expected)
     np.testing.assert_allclose(probe.weights, oracle.coef_.T, atol=1e-10)
