@@ -134,8 +134,8 @@ class GalleryMap:
         model = None
         if score != "cosine" and probes is not None:
             if cohort is None or (score in LIKELIHOOD_RATIOS and cohort.rows is None):
-                mapped = (_mapped(map_, part, normalize) for map_, part in zip((gallery, probes), rows))
-                cohort = Cohort.of(*mapped, identities)
+                left, right = (_mapped(map_, part, normalize) for map_, part in zip((gallery, probes), rows))
+                cohort = Cohort.of(left, right, identities)
             model = cohort.ratios if score in LIKELIHOOD_RATIOS else None
         people = len(np.unique(np.asarray(identities)))
         known = {"jaxalign": __version__, "rows": len(np.asarray(identities)), "people": people}
@@ -344,11 +344,11 @@ def load_map(path: str | os.PathLike[str]) -> GalleryMap:
 def rates_of(about: Mapping[str, Any]) -> dict[str, float]:
     """The numbers among ``about["rates"]``, whether they stand alone or with an interval."""
     given = about.get("rates")
-    values = {
-        name: rate.get("value") if isinstance(rate, Mapping) else rate
+    values: dict[str, Any] = {
+        str(name): rate.get("value") if isinstance(rate, Mapping) else rate
         for name, rate in (given.items() if isinstance(given, Mapping) else ())
     }
-    numbers = {str(name): float(value) for name, value in values.items() if type(value) in (int, float)}
+    numbers = {name: float(value) for name, value in values.items() if type(value) in (int, float)}
     return {name: value for name, value in numbers.items() if np.isfinite(value)}
 
 

@@ -75,7 +75,8 @@ def fields_of(tensors: Mapping[str, np.ndarray], texts: Mapping[str, Any]) -> di
     }
     cohort = model = native = None
     if "cohort" in parts:
-        cohort = Cohort(**parts["cohort"], digests=np.array(texts["digests"], np.str_).reshape(-1))
+        sides: dict[str, Any] = parts["cohort"]
+        cohort = Cohort(**sides, digests=np.array(texts["digests"], np.str_).reshape(-1))
     if "model" in parts:
         model = TwoCovariance(**parts["model"], constant=texts["constant"])
     if "native" in parts:

@@ -41,7 +41,7 @@ def solve(solver: Any, x: jax.Array, y: jax.Array) -> jaxalign.Fit:
 
 @jax.jit
 @jax.value_and_grad
-def value_and_slope(x: jax.Array, rows: tuple[np.ndarray, np.ndarray, np.ndarray], solver: Any) -> jax.Array:
+def value_and_slope(x: jax.Array, rows: tuple[Any, Any, Any], solver: Any) -> jax.Array:
     """One program for all solvers of a class and rank."""
     y, x_new, y_new = rows
     fit = solve(solver, x, y)

@@ -349,7 +349,7 @@ def test_open_sets_and_decision_costs_are_measured_when_asked(store, tmp_path):
     costs = ["cllr", "min_cllr", "calibration_loss", "min_dcf@prior=0.1"]
     assert set(read_rows) == {(m, s, n) for m in methods for s in scores_of_run for n in names + costs}
     by_cost = {name: float(read_rows["orthogonal", "cosine", name]["value"] or np.nan) for name in costs}
-    expected = decision_costs(*mapped, people, prior=0.1, seed=1)
+    expected = decision_costs(mapped[0], mapped[1], people, prior=0.1, seed=1)
     assert by_cost == pytest.approx({row.measure: row.value for row in expected}, abs=1e-6, nan_ok=True)
     for name, row in read_rows.items():
         if name[2] in costs:

@@ -1,6 +1,7 @@
 """Settings of maps fitted by gradient are chosen on training people; the benchmark of accuracy reports what came."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def drive(capsys, *arguments):
 
 def test_benchmark_of_accuracy(tmp_path, capsys, monkeypatch):
     EmbeddingStore.create(tmp_path / "store", ROWS, IDENTITIES)
-    few = {"canonical": ({"whitening": 0.5},), "shared": ({"whitening": 0.75},)}
+    few: dict[str, Any] = {"canonical": ({"whitening": 0.5},), "shared": ({"whitening": 0.75},)}
     few["low_rank"] = tuple({**CHEAP, **candidate} for candidate in CANDIDATES)
     monkeypatch.setattr(tuning, "CANDIDATES", few)
     flags = [f"--store={tmp_path / 'store'}", "--fmr=0.01", "--rank=6", "--steps=5", "--resamples=20"]
