@@ -165,7 +165,8 @@ def open_stores(values: Any, known: Collection[str] = METHODS) -> tuple[Pairwise
 class Analysis:
     """A command that analyses: ``analyse`` measures, writes its rows and returns its text.
 
-    ``methods`` are those that --methods may name, ``also`` are flags that ``configure`` would set otherwise.
+    ``methods`` are those that --methods may name, ``also`` are flags that ``configure`` would set otherwise, ``page``
+    writes a page beside the results, when these are complete.
     """
 
     name: str
@@ -174,6 +175,7 @@ class Analysis:
     methods: tuple[str, ...] = METHODS
     opening: Callable[[Any, Collection[str]], tuple[PairwiseConfig, list[Data]]] = open_one
     also: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    page: Callable[[Job], None] | None = None
 
 
 def main_of(analysis: Analysis, module: str) -> Callable[[list[str]], None]:
@@ -187,7 +189,11 @@ def main_of(analysis: Analysis, module: str) -> Callable[[list[str]], None]:
         results.check_output(values.out, values.overwrite)
         config, stores = analysis.opening(values, analysis.methods)
         with results.writer(config.out, overwrite=config.overwrite) as write, Progress(0) as progress:
-            text = run(analysis, Job(values, config, stores, write, progress))
+            job = Job(values, config, stores, write, progress)
+            text = run(analysis, job)
+            if analysis.page is not None:
+                with write.trying("the page with its figures and tables"):
+                    analysis.page(job)
             progress.clear()
             print(text, flush=True)  # before anything that the disk may refuse
         print(f"Wrote {config.out} in {duration(time.monotonic() - started)}.")

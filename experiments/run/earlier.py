@@ -258,7 +258,7 @@ def _part(path: pathlib.Path, config: Mapping[str, Any]) -> Part:
         three_way=_records(path / "three_way.csv", ThreeWay),
         **{
             name: _json(path / f"{name}.json")
-            for name in ("families", "migration")
+            for name in ("families", "migration", "security")
             if (path / f"{name}.json").exists()
         },
         checksums={

@@ -42,7 +42,7 @@ OURS = frozenset(
     | {"report", "report.html", "figures", "tables"}
     | {"prediction.csv", "alignability.csv", "alignability.parquet", "families.json"}
     | {"curves.csv", "curves.parquet", "differences.csv", "projection.csv", "three_way.csv"}
-    | {"migration.json", "reenrol.csv"}
+    | {"migration.json", "reenrol.csv", "security.json"}
 )
 
 
@@ -243,7 +243,7 @@ def write_parquet(file: pathlib.Path | IO[bytes], rows: Sequence[Row]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    kinds = {"rank": pyarrow.int64(), "seed": pyarrow.int64(), "comparisons": pyarrow.int64()}
+    kinds = dict.fromkeys(("rank", "seed", "comparisons", "pairs_owned"), pyarrow.int64())
     kinds |= {name: pyarrow.float64() for name in ("value", "threshold", "achieved", "at", "low", "high")}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
     columns = [[None if _is_empty(row[k]) else row[k] for row in rows] for k in range(len(COLUMNS))]
@@ -256,7 +256,7 @@ def read_parquet(path: pathlib.Path) -> list[Row]:
     table = samples.read_parquet(path, f"{path} is damaged")
     if missing := [name for name in COLUMNS if table.column_names.count(name) != 1]:
         raise UserError(f"{path} is damaged: it has not one column {missing[0]}.")
-    text = ("source", "target", "method", "own_photograph", "test_dataset", "axis", "reason")
+    text = ("source", "target", "method", "own_photograph", "test_dataset", "axis", "reason", "variant")
     empty = {"value": math.nan, **dict.fromkeys(text, "")}
     columns = [[empty.get(name) if v is None else v for v in table[name].to_pylist()] for name in COLUMNS]
     return [Row(*values) for values in zip(*columns, strict=True)]

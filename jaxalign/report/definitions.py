@@ -45,6 +45,15 @@ MEASURES = {
     r"calibration_loss": "The part of Cllr that better calibration could remove, in bits.",
     r"min_dcf@prior=(.+)": "Least cost of decisions where a share of {} of comparisons is of one person; at most 1.",
     r"accuracy": "Share of right decisions on the listed pairs, at thresholds chosen on the other folds.",
+    # Of attacks on templates.
+    r"attack_same_image@fmr=(.+)": "Share of leaked templates that pass as their own image, at FMR {}.",
+    r"attack_other_image@fmr=(.+)": "Share of leaked templates that pass as another image of their owner, at FMR {}.",
+    r"attack_other_person@fmr=(.+)": "Share of leaked templates that pass as an image of another person, at FMR {}.",
+    r"pairs_to_key@fmr=(.+)": "Pairs of photographs that an attacker needs until a leak is a key, at FMR {}.",
+    r"reidentified_rank1": "Share of searches for people in a leak that find them first.",
+    r"reidentified@fpir=(.+)": "The same above the threshold at which a share of {} of strangers finds anybody.",
+    r"d_sys": "Global linkability of two databases: 0 where scores tell nothing, 1 where they always tell.",
+    r"maximal_linkability": "The most that any attacker learns from one score on who is who, in bits.",
     # Of two encoders, before any map.
     r"linear_cka(_unbiased)?": "Covariance between two spaces relative to that within each; 1 where they agree.",
     r"rsa_spearman": "Rank correlation of the cosines of every two photographs under one encoder and the other.",

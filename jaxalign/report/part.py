@@ -33,7 +33,7 @@ class Part:
       alignability: of ``alignability.parquet``.
       projection, predictions, differences, three_way: of ``projection.csv``, ``prediction.csv``, ``differences.csv``
         and ``three_way.csv``.
-      families, migration: the content of ``families.json`` and ``migration.json``.
+      families, migration, security: the content of ``families.json``, ``migration.json`` and ``security.json``.
       checksums: SHA-256 of the files read, by name.
     """
 
@@ -51,6 +51,7 @@ class Part:
     three_way: Sequence[ThreeWay] = ()
     families: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     migration: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    security: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property

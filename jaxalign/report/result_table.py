@@ -18,6 +18,8 @@ WORDS = {  # pattern of a measure's name: in few words, and in full
     r"cllr": ("Cllr", "cost of log-likelihood ratios (Cllr)"),
     r"min_cllr": ("min Cllr", "least Cllr of any calibration"),
     r"min_dcf@prior=(.+)": ("min DCF at prior {}", "least detection cost at a prior of {}"),
+    r"d_sys": ("D_sys",) * 2,
+    r"maximal_linkability": ("maximal linkability",) * 2,
     r"best_l2": ("best penalty",) * 2,
     r"linear_cka": ("linear CKA",) * 2,
     r"linear_cka_unbiased": ("linear CKA, unbiased",) * 2,
@@ -58,6 +60,8 @@ class Row(NamedTuple):
       low, high: interval of 95 % from a bootstrap over people; None where there is none.
       reason: why there is no value, in words; "" where there is one.
       score: what two mapped rows are compared by: "cosine", "cohort", ...
+      variant: of the map or model that the number is of, such as "restored"; "" where there is one.
+      pairs_owned: pairs of photographs that an attacker's map was fitted on; None where nobody attacks.
     """
 
     dataset: str
@@ -79,6 +83,8 @@ class Row(NamedTuple):
     high: float | None = None
     reason: str = ""
     score: str = COSINE
+    variant: str = ""
+    pairs_owned: int | None = None
 
 
 class Difference(NamedTuple):

@@ -27,7 +27,7 @@ ROWS = [
 def test_columns_are_the_contract():
     contract = (
         "dataset source target method rank seed own_photograph measure value threshold achieved comparisons "
-        "test_dataset axis at low high reason score"
+        "test_dataset axis at low high reason score variant pairs_owned"
     )
     assert list(results.COLUMNS) == contract.split()
 

@@ -11,6 +11,7 @@ from jaxalign.report.sections.comparison import pairwise
 from jaxalign.report.sections.geometry import families, family_order, geometry
 from jaxalign.report.sections.migration import migration
 from jaxalign.report.sections.run_details import run_details
+from jaxalign.report.sections.security import security
 from jaxalign.report.sections.sweeps import sweep
 from jaxalign.report.sections.transfer import transfer
 
@@ -26,8 +27,9 @@ SECTIONS: dict[str, Callable[[Part, Sequence[str]], Section]] = {
     "capacity": run_details,
     "stability": run_details,
     "migrate": migration,
+    "security": security,
 }
-OF_STUDY = tuple(name for name in SECTIONS if name != "migrate")  # what a study may hold
+OF_STUDY = tuple(name for name in SECTIONS if name not in ("migrate", "security"))  # what a study may hold
 
 
 def sections(parts: Sequence[Part]) -> Iterator[Section]:
