@@ -6,8 +6,10 @@ The attacker owns photographs under both networks (the training people of the sp
 templates of the test people, nobody of whom they own. --parts: `injection` presents mapped templates to the other
 system at the thresholds of its own comparisons, against the number of pairs of photographs owned; `reidentification`
 searches a leak without names with public photographs; `linkability` says how well two databases can be joined (D_sys
-and maximal linkability, each with its null by permuted labels). The page begins with how many pairs make a leak of one
-network a key to the other. This is for assessing systems that you are responsible for. Terms: ISO/IEC 24745 and 30136.
+and maximal linkability, each with its null by permuted labels); `keys` breaks keyed templates by known pairs;
+`matching` joins collections of which few pairs are known, or none; `attributes` reads labels from mapped templates. The
+page begins with how many pairs make a leak of one network a key to the other. This is for assessing systems that you
+are responsible for. Terms: ISO/IEC 24745 and 30136.
 """
 
 import dataclasses
@@ -15,9 +17,9 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from experiments.run import analysis, cli, flags, results
+from experiments.run import analysis, attacks, cli, flags, further_attacks, results
 from experiments.run.analysis import Job
-from experiments.run.attacks import PARTS, Attacks, owned
+from experiments.run.attacks import Attacks, owned
 from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data
 from experiments.run.earlier import read_tree
@@ -26,6 +28,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.report import Row
 from jaxalign.report.page import require_report_libraries, write_report
 
+PARTS = {**attacks.PARTS, **further_attacks.PARTS}
 METHODS = tuple(name for name, of in SOLVERS.items() if not of.needs_rows)
 DEMONSTRATION = "zoo:arcface_squeeze,zoo:triplet_dense,zoo:cosface_residual,zoo:vit_cosface"
 
@@ -35,6 +38,12 @@ FLAGS = analysis.define(
         None,
         "Numbers of pairs of photographs that the attacker owns, drawn from all training people, separated by commas. "
         "Without it: from 5 to all, evenly on a logarithmic scale. Example: --pairs_owned=10,100,1000",
+    ),
+    attributes=flags.Flag(
+        None,
+        "CSV file of attributes to read from templates: a column sample_id and one of values for each attribute. "
+        "Without it, traits of synthetic faces where the photographs are such, else none. Example: "
+        "--attributes=labels.csv",
     ),
     key=flags.Flag(
         0.5, "A leak is a key from so many successes on: of templates whose owner's other image is enrolled."
@@ -65,12 +74,15 @@ def analyse(job: Job) -> str:
         raise UserError(f"--at_fmr={values.at_fmr:g} is not one of --fmr={there}.")
     run = job.aligning()
     splits = run.splits()
+    further_attacks.require_labels(job, splits, chosen)
     sizes = [owned(values.pairs_owned, measuring) for measuring in splits]
     methods = sum(name != "identity" for name in job.config.protocol.methods)
     if not methods:
         raise UserError("--methods names no map but identity, which is measured anyway.")
-    steps = {"injection": methods * sum(map(len, sizes))}
-    job.progress.total = len(run.pairs) * sum(steps.get(name, (1 + methods) * len(splits)) for name in chosen)
+    steps = {"injection": len(run.pairs) * methods * sum(map(len, sizes))}
+    steps |= {name: count * len(splits) for name, count in further_attacks.steps(run, methods).items()}
+    usual = len(run.pairs) * (1 + methods) * len(splits)
+    job.progress.total = sum(steps.get(name, usual) for name in chosen)
     content: dict[str, Any] = {
         "key": values.key,
         "at_fmr": values.at_fmr,

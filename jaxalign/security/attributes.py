@@ -44,19 +44,10 @@ class Probe(NamedTuple):
           rows: of training people; they are scaled to length 1.
           labels: the attribute's value on each row, shape [n].
 
-        Raises:
-          UserError: fewer than two values, or one on fewer than ``LEAST_EACH`` rows.
-
         Equivalent: ``sklearn.linear_model.Ridge(alpha=RIDGE * trace / d)`` on the one-hot columns of the values, with
         the trace of the centred rows' Gram matrix: rows of some networks are nearly parallel.
         """
         values, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        if len(values) < 2 or counts.min() < LEAST_EACH:
-            few = f"{str(values[counts.argmin()])!r} on {counts.min():,} rows" if len(values) else "no row"
-            raise UserError(
-                f"an attribute must have two values or more, each on {LEAST_EACH} training rows or more; got "
-                f"{len(values):,}, {few}"
-            )
         unit, shares = unit_rows(rows), counts / counts.sum()
         mean = unit.mean(axis=0)
         wanted = np.eye(len(values))[place] - shares
@@ -68,6 +59,17 @@ class Probe(NamedTuple):
     def read(self, rows: Float[np.ndarray, "n d"]) -> np.ndarray:
         """The value that each row is read to have, shape [n]."""
         return self.values[((unit_rows(rows) - self.mean) @ self.weights + self.shares).argmax(axis=1)]
+
+
+def require_values(attribute: str, labels: np.ndarray) -> None:
+    """Raises ``UserError`` for training labels of one value, or with a value on fewer than ``LEAST_EACH`` rows."""
+    values, counts = np.unique(labels, return_counts=True)
+    if len(values) < 2 or counts.min() < LEAST_EACH:
+        few = f", {str(values[counts.argmin()])!r} on {counts.min():,}" if len(values) else ""
+        raise UserError(
+            f"attribute {attribute!r}: expected two values or more, each on {LEAST_EACH} training rows or more; got "
+            f"{len(values):,}{few}"
+        )
 
 
 class Inversion(NamedTuple):
@@ -105,10 +107,8 @@ def inversion(
     Raises:
       UserError: the training labels do not allow a probe; the message names the attribute.
     """
-    try:
-        own, theirs = (Probe.fit(rows, train[2]) for rows in train[:2])
-    except UserError as error:
-        raise UserError(f"attribute {attribute!r}: {error}") from error
+    require_values(attribute, train[2])
+    own, theirs = (Probe.fit(rows, train[2]) for rows in train[:2])
     read = [own.read(test[0]), theirs.read(test[1]), theirs.read(mapped)]
     read.append(np.broadcast_to(own.values[own.shares.argmax()], len(test[2])))
     return Inversion(attribute, *(values == test[2] for values in read))

@@ -21,9 +21,8 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(store):
     out = store.parent / "out"
-    succeed(
-        security, f"--store={store}", "--models=alpha,gamma", "--max_per_person=3", *SMALL, f"--out={out}"
-    )
+    given = (f"--store={store}", "--models=alpha,gamma", "--max_per_person=3", f"--out={out}")
+    succeed(security, *given, *SMALL, "--parts=injection,reidentification,linkability")
     return out
 
 

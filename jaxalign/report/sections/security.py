@@ -11,6 +11,7 @@ from jaxalign.report.labels import count, percent
 from jaxalign.report.part import Part
 from jaxalign.report.result_table import COSINE, Cell, Row
 from jaxalign.report.sections.blocks import Block, Folded, Section, Together
+from jaxalign.report.sections.further_attacks import further_blocks
 from jaxalign.report.tables import Column, Table
 
 OWN_SYSTEMS = (
@@ -35,6 +36,7 @@ def security(part: Part, order: Sequence[str]) -> Section:
         blocks += [_linkability_table(part, rows), Together(list(_densities(part)))]
     if any(row.measure == "reidentified_rank1" for row in rows):
         blocks += [_reidentification_table(part, rows), Together(list(_searches(part, rows)))]
+    blocks += further_blocks(part, rows)
     several = len({row.seed for row in part.rows})
     summary = [*_summary(part, verdicts)]
     if several > 1:
