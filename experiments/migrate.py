@@ -17,7 +17,7 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,8 @@ from jaxalign.data.manifest import DTYPES
 from jaxalign.gallery.choose import COSINE, METHODS, Calibration, Mover, Point
 from jaxalign.gallery.fingerprint import Fingerprint
 from jaxalign.gallery.map_file import GalleryMap
-from jaxalign.gallery.migration import Migration, Rate, described, plain_rate
+from jaxalign.gallery.migration import Migration, Rates, described, plain_rates
 from jaxalign.gallery.move import affine_transform, move_gallery
-from jaxalign.gallery.operating import Threshold
 from jaxalign.gallery.reenrol import FALSE_ALARM, ordered
 from jaxalign.gallery.reenrol import FLAGS as SIGNS
 from jaxalign.gallery.stores.base import KINDS, same_kind, split_path
@@ -207,10 +206,11 @@ def write(given: Given, migration: Migration, place: pathlib.Path, progress: Pro
             tested = tested_on(migration, mover, *given.tested, FLAGS.normalize, FLAGS.intervals)
         except UserError as error:
             given.notes.append(f"The gallery's own people could not be measured: {error}")
+    progress.show("rates of the way back")
     content = contents(given, migration, signs, tested)
     with results.writer(place) as write:
         reasons = [" and ".join(SIGNS[sign] for sign in of.split()) for of in signs]
-        lines = list(zip(map(str, keys), losses.tolist(), reasons, signs))
+        lines = list(zip(map(str, keys), losses.round(6).tolist(), reasons, signs))
         write.csv("reenrol.csv", ("sample_id", "expected_loss", "reason", "flags"), lines)
         if migration.verdict.name in WRITTEN:
             content["files"] = moved(given, migration, mover, write.directory, progress)
@@ -272,15 +272,9 @@ def moved(
 ) -> dict[str, str]:
     """Writes the maps in both directions into ``place`` and moves the gallery; the names of what was written."""
     (old, new), way = migration.calibration.names, migration.way
-    progress.show("the map back")
-    found = [
-        Threshold(fmr, rate.threshold, rate.threshold_low or 0.0, rate.threshold_high or 0.0)
-        for fmr, rate in migration.thresholds
-        if rate.threshold is not None
-    ]
-    there = gallery_map(given, mover, (old, new), found, migration.rates["mapped"])
-    back_way, back_thresholds = migration.back()
-    back = gallery_map(given, back_way, (new, old), back_thresholds)
+    progress.show("maps")
+    there = gallery_map(given, mover, (old, new), migration, migration.rates["mapped"], migration.native)
+    back = gallery_map(given, migration.back.mover, (new, old), migration, *migration.back[1:])
     (place / "maps").mkdir()
     names = {"map": "maps/old_to_new.safetensors", "map_back": "maps/new_to_old.safetensors"}
     for map_, name in zip((there, back), names.values()):
@@ -317,18 +311,16 @@ def gallery_map(
     given: Given,
     mover: Mover,
     names: tuple[str, str],
-    thresholds: Sequence[Threshold],
-    rates: Mapping[str, Rate] | None = None,
+    migration: Migration,
+    rates: Rates,
+    native: tuple[np.ndarray, np.ndarray],
 ) -> GalleryMap:
-    """A fitted way as a file that explains itself."""
+    """A fitted way with what it reaches, as a file that explains itself."""
     way = mover.way
     about: dict[str, Any] = {"dataset": given.store.dataset}
     # Only what does not depend on the gallery, so that a move that was cut short goes on though rows were added.
-    found = {
-        name: rate for name, rate in (rates or {}).items() if name.startswith("tmr@") and not rate.reason
-    }
-    known = {name: plain_rate(rate) for name, rate in found.items()}
-    about |= {"rates": known} if known else {}
+    known = {name: rate for name, rate in rates.items() if name.startswith("tmr@") and not rate.reason}
+    about |= {"rates": plain_rates(known)} if known else {}
     scored: dict[str, Any] = {}
     if mover.score is not None:
         scored = {"options": {"top": mover.score.rule.top}, "cohort": mover.cohort}
@@ -342,7 +334,8 @@ def gallery_map(
         identities=given.identities,
         score=way.score,
         drop_in=way.drop_in,
-        thresholds=tuple(thresholds),
+        thresholds=tuple(migration.thresholds(rates)),
+        native=native,
         about=about,
         **scored,
     )

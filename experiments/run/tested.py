@@ -12,10 +12,10 @@ from jaxalign.core.rows import LazyRows
 from jaxalign.data import EmbeddingStore
 from jaxalign.gallery.choose import MOST_PER_PERSON, Mover, mapped
 from jaxalign.gallery.comparisons import everyone
-from jaxalign.gallery.migration import FMRS, TOO_FEW, Migration, Rate, plain_rate
+from jaxalign.gallery.migration import FMRS, TOO_FEW, Migration, Rate, plain_rates
 from jaxalign.report import Row
 
-OLD, NEW, MAPPED = "old", "new", "mapped"
+OLD, NEW, MAPPED, BACK = "old", "new", "mapped", "back"
 
 
 class Tested(NamedTuple):
@@ -41,9 +41,7 @@ class Tested(NamedTuple):
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        rates = {
-            of: {name: plain_rate(rate) for name, rate in found.items()} for of, found in self.rates.items()
-        }
+        rates = {of: plain_rates(found) for of, found in self.rates.items()}
         own = {name: getattr(self, name) for name in ("dataset", "people", "enrolled", "fnir", "fpir")}
         return {**own, "expected": list(self.expected), "rates": rates}
 
@@ -122,10 +120,11 @@ def result_rows(migration: Migration, dataset: str, tested: Tested | None) -> It
     """Rows of results.csv: each system on calibration people, and on the gallery's people as test data set."""
     old, new = migration.calibration.names
     other = migration.choice.best[not migration.drop_in]
-    pairs = {OLD: (old, old), NEW: (new, new), MAPPED: (old, new), "other": (old, new)}
+    pairs = {OLD: (old, old), NEW: (new, new), MAPPED: (old, new), "other": (old, new), BACK: (new, old)}
     ways = {OLD: ("own", "cosine"), NEW: ("own", "cosine")}
+    ways[BACK] = migration.choice.best[True].method, "cosine"
     ways |= {MAPPED: (migration.way.method, migration.way.score), "other": (other.method, other.score)}
-    for system, rates in migration.rates.items():
+    for system, rates in {**migration.rates, BACK: migration.back.rates}.items():
         method, score = ways[system]
         for name, rate in rates.items():
             numbers = {"low": rate.low, "high": rate.high, "threshold": rate.threshold, "reason": rate.reason}

@@ -14,11 +14,13 @@ import numpy as np
 from jaxalign.biometrics import Sampled, fpir_growth
 from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES
 from jaxalign.core.errors import UserError
+from jaxalign.gallery.operating import native_curve
 
 KEPT = 0.25  # of the impostor scores, the highest, which serve false match rates up to ``HIGHEST``
 HIGHEST = 0.1
 MOST_DRAWN = 20_000  # people of a measurement; with more of them its own chance no longer counts
 AT_ONCE = 1 << 23  # numbers of resamples in memory
+MOST_ON_CURVE = 1 << 20  # comparisons that a curve of native scores is fitted to
 
 
 class Block(NamedTuple):
@@ -218,6 +220,29 @@ class Pooled:
         ]
         growth = fpir_growth(np.minimum(np.concatenate(matched), 1), [gallery_size], 1)
         return float(growth.by_probe[0]), float(growth.independent[0])
+
+
+def native(
+    mapped: Sequence[Block], own: Sequence[Block], most: int = MOST_ON_CURVE, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The curve from scores of mapped rows to what the target gives the same photographs; see ``native_curve``.
+
+    Args:
+      mapped: mapped rows and the target's own, by fold.
+      own: the target's own rows on both sides, of the same photographs.
+      most: of more comparisons than these, so many gallery rows of each fold are drawn that about so many are left.
+      seed: of the draw.
+    """
+    share = min(1, most / sum(len(block.people) ** 2 for block in mapped))
+    random, found = np.random.default_rng(seed), []
+    for block, alone in zip(mapped, own):
+        rows = len(block.people)
+        some = random.permutation(rows)[: max(1, round(share * rows))]
+        different = block.images[some, None] != block.images
+        found.append(
+            [side._replace(gallery=side.gallery[some]).scores()[different] for side in (block, alone)]
+        )
+    return native_curve(*map(np.concatenate, zip(*found)))
 
 
 def everyone(people: int, resamples: int, seed: int = 0) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A migration measured before anything is moved: the way chosen, its rates, what it loses, and the verdict."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -21,7 +22,7 @@ from jaxalign.gallery.choose import (
     people_curve,
     ways,
 )
-from jaxalign.gallery.comparisons import Pooled, everyone, require_support, sampled
+from jaxalign.gallery.comparisons import Pooled, everyone, native, require_support, sampled
 from jaxalign.gallery.operating import Threshold
 from jaxalign.gallery.reenrol import Losses
 from jaxalign.gallery.verdict import KEPT, Backfill, Evidence, Verdict, decide
@@ -57,6 +58,20 @@ class Rate(NamedTuple):
 
 
 Rates = dict[str, Rate]
+
+
+class Back(NamedTuple):
+    """The way back, from the new encoder into the old one's own coordinates: the gallery stays, probes are mapped.
+
+    Attributes:
+      mover: fitted on everybody.
+      rates: of mapped probes against old rows, by measure.
+      native: the curve from these scores to the old encoder's own.
+    """
+
+    mover: Mover
+    rates: Rates
+    native: tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,29 +177,42 @@ class Migration:
         """The way chosen."""
         return self.choice.best[self.drop_in]
 
-    @property
-    def thresholds(self) -> list[tuple[float, Rate]]:
-        """Of the chosen way, by false match rate; rates without support have none."""
-        given = {*FMRS, *([self.point.fmr] if self.point.fpir is None else [])}
-        return [(fmr, self.rates["mapped"][f"tmr@fmr={fmr:g}"]) for fmr in sorted(given)]
+    def thresholds(self, rates: Rates) -> list[Threshold]:
+        """Those among the rates, by false match rate; rates without support have none."""
+        given = sorted({*FMRS, *([self.point.fmr] if self.point.fpir is None else [])})
+        found = [(fmr, rates[f"tmr@fmr={fmr:g}"]) for fmr in given]
+        return [
+            Threshold(fmr, rate.threshold, rate.threshold_low or 0.0, rate.threshold_high or 0.0)
+            for fmr, rate in found
+            if rate.threshold is not None
+        ]
+
+    @functools.cached_property
+    def native(self) -> tuple[np.ndarray, np.ndarray]:
+        """The curve from scores of the chosen way to the new encoder's own."""
+        pooled = self.calibration.pooled(self.choice.movers[self.way])
+        return native(pooled.blocks, self.calibration.own(self.calibration.names[1]).blocks)
 
     def mover(self) -> Mover:
         """The chosen way, fitted on everybody."""
         return next(self.calibration.movers(None, [self.way]))
 
-    def back(self) -> tuple[Mover, list[Threshold]]:
-        """The drop-in way back, from the new encoder to the old one, for whoever keeps the gallery and maps probes.
+    @functools.cached_property
+    def back(self) -> Back:
+        """The drop-in way back, for whoever keeps the gallery, measured on the same people as the way there.
 
-        It is of the method that serves best on the way there; its thresholds are measured as there.
+        It is of the method that serves best on the way there.
         """
         there, way = self.calibration, self.choice.best[True]
         turned = dataclasses.replace(there, names=there.names[::-1], old=there.new, new=there.old)
-        pooled = turned.pooled([next(turned.movers(k, [way])) for k in range(len(there.compared))])
+        mapped = [turned.compare(k, next(turned.movers(k, [way]))) for k in range(len(there.compared))]
+        # The rows that are mapped are the probes here.
+        blocks = [block._replace(gallery=block.probes, probes=block.gallery) for block in mapped]
+        pooled = Pooled.of(blocks)
         weights = everyone(len(pooled.rows_of), len(self.threshold.samples))
-        rates = [fmr for fmr, _ in self.thresholds if pooled.supports(fmr)]
-        found = [(fmr, sampled(pooled.thresholds(fmr, weights))) for fmr in rates]
-        thresholds = [Threshold(fmr, at.estimate, *at.interval()) for fmr, at in found]
-        return next(turned.movers(None, [way])), thresholds
+        rates = rates_of(pooled, self.point, weights, self.gallery_size)
+        curve = native(blocks, there.own(there.names[0]).blocks)
+        return Back(next(turned.movers(None, [way])), rates, curve)
 
     def helps(self, max_loss: float) -> list[str]:
         """What would help where the gate fails: the other kind of map, more people, another threshold."""
@@ -268,10 +296,7 @@ def described(migration: Migration) -> dict[str, Any]:
     """The migration as JSON can hold it."""
     way, point, verdict = migration.way, migration.point, migration.verdict
     evidence, best = migration.evidence, migration.choice.best.values()
-    rates = {
-        system: {name: plain_rate(rate) for name, rate in found.items()}
-        for system, found in migration.rates.items()
-    }
+    rates = {system: plain_rates(found) for system, found in migration.rates.items()}
     reached = migration.choice.reached.items()
     return {
         "verdict": verdict.name,
@@ -285,6 +310,7 @@ def described(migration: Migration) -> dict[str, Any]:
         "hits": {name: _interval(getattr(evidence, name)) for name in ("old", "new", "mapped")},
         "optimism": evidence.optimism,
         "rates": rates,
+        "rates_keeping_gallery": plain_rates(migration.back.rates),
         "candidates": [{**way._asdict(), "value": value, "chosen": way in best} for way, value in reached],
         "people": [size._asdict() for size in migration.sizes],
         "reenrolled": [
@@ -292,6 +318,11 @@ def described(migration: Migration) -> dict[str, Any]:
             for step in evidence.backfills
         ],
     }
+
+
+def plain_rates(rates: Rates) -> dict[str, Any]:
+    """Rates as JSON can hold them."""
+    return {name: plain_rate(rate) for name, rate in rates.items()}
 
 
 def plain_rate(rate: Rate) -> dict[str, Any]:

@@ -67,6 +67,14 @@ def test_the_output_is_the_moved_gallery_with_everything_beside_it(place, moved)
     assert [at.fmr for at in map_.thresholds] == [0.01, 0.02]
     back = load_map(moved / "maps" / "new_to_old.safetensors")
     assert (back.source, back.target, back.drop_in) == ("gamma", "alpha", True)
+    for of, found in ((map_, content["rates"]["mapped"]), (back, content["rates_keeping_gallery"])):
+        known = {name: rate for name, rate in found.items() if name.startswith("tmr@") and rate["value"]}
+        assert of.about["rates"] == known and set(known) == {"tmr@fmr=0.01", "tmr@fmr=0.02"}
+        assert [at.threshold for at in of.thresholds] == sorted(
+            (rate["threshold"] for rate in known.values()), reverse=True
+        )
+        assert np.corrcoef(*of.native)[0, 1] > 0.9 and -1 <= of.native[1][0] < of.native[1][-1] <= 1
+    assert value(read(moved), source="gamma", target="alpha", measure="rank1") > 0.5
     # Either method comes near least squares here; the store holds what the map's file says, row by row.
     expected = normalize(np.asarray(map_.gallery.apply_on_host(old)))
     assert np.abs(np.asarray(store["gamma"], np.float64) - expected).max() < 1e-6
@@ -75,6 +83,7 @@ def test_the_output_is_the_moved_gallery_with_everything_beside_it(place, moved)
     listed = read(moved / "reenrol.csv")
     assert sorted(line["sample_id"] for line in listed) == sorted(gallery.sample_ids)
     losses = [float(line["expected_loss"]) for line in listed]
+    assert max(len(line["expected_loss"]) for line in listed) <= len("0.123456")
     assert losses == sorted(losses, reverse=True) and all(0 <= loss <= 1 for loss in losses)
     flagged = sum("distance" in line["flags"].split() for line in listed)
     assert flagged == content["unlike"]["flagged"]["distance"] < len(listed) / 5

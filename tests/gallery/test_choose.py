@@ -1,8 +1,12 @@
 """Choosing how to move a gallery, the verdict and the order of new enrolments, against NumPy and scikit-learn."""
 
+import dataclasses
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from planted import planted
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import Ridge
 
 from jaxalign.biometrics import Sampled
@@ -12,6 +16,7 @@ from jaxalign.core.rows import LazyRows
 from jaxalign.gallery import Fingerprint, GalleryMap
 from jaxalign.gallery.choose import Calibration, Point, Way, choose, people_curve, ways
 from jaxalign.gallery.comparisons import Block, Pooled, everyone, require_support, sampled
+from jaxalign.gallery.migration import Migration
 from jaxalign.gallery.reenrol import FALSE_ALARM, Losses, Signs, ordered
 from jaxalign.gallery.verdict import Backfill, Evidence, decide
 
@@ -77,18 +82,23 @@ def test_rates_of_resampled_people_are_those_of_people_who_are_there_so_often():
         assert share == pytest.approx(np.mean(genuine >= threshold))
 
 
+def misses(block, threshold, size):
+    """How often each probe's search of ``size`` people fails, a mate enrolled by each of the other photographs."""
+    scores, person, missed = block.gallery @ block.probes.T, block.people, []
+    for j, p in enumerate(person):
+        mates = [i for i in range(len(person)) if person[i] == p and i != j]
+        others = [np.flatnonzero(person == q) for q in np.unique(person) if q != p]
+        beaten = [np.mean([np.mean(scores[of, j] >= scores[i, j]) for of in others]) for i in mates]
+        found = [(scores[i, j] >= threshold) * (1 - b) ** (size - 1) for i, b in zip(mates, beaten)]
+        missed += [1 - np.mean(found)] if mates else []
+    return missed
+
+
 def test_searches_count_probes_and_people_who_beat_the_mate():
     given = blocks(seed=1)
     pooled, weights = Pooled.of(given), everyone(18, 0)
-    threshold, size, missed = 0.6, 4, []
-    for block in given:
-        scores, person = block.gallery @ block.probes.T, block.people
-        for j, p in enumerate(person):
-            mates = [i for i in range(len(person)) if person[i] == p and i != j]
-            others = [np.flatnonzero(person == q) for q in np.unique(person) if q != p]
-            beaten = [np.mean([np.mean(scores[of, j] >= scores[i, j]) for of in others]) for i in mates]
-            found = [(scores[i, j] >= threshold) * (1 - b) ** (size - 1) for i, b in zip(mates, beaten)]
-            missed += [1 - np.mean(found)] if mates else []
+    threshold, size = 0.6, 4
+    missed = [one for block in given for one in misses(block, threshold, size)]
     reached = pooled.shares(np.array([threshold]), weights, size)[0]
     assert 1 - reached == pytest.approx(np.mean(missed))
     few, many = (pooled.measured(threshold, size, people, everyone(18, 300)) for people in (4, 4000))
@@ -147,6 +157,40 @@ def test_the_best_of_either_kind_is_chosen(calibration, chosen):
     assert (calibration.fold == folds).all()
     for mover in chosen.movers[chosen.best[True]]:
         assert len(mover.cohort) == 30
+
+
+def test_the_way_back_is_measured_on_the_same_people_with_mapped_probes(calibration, chosen):
+    resampled, rest = Sampled(0.0, np.zeros(50)), cast(Any, None)
+    migration = Migration(
+        calibration, Point(FMR), True, chosen, rest, rest, resampled, {}, rest, (), gallery_size=5
+    )
+    rates, (scores, natives) = migration.back.rates, migration.back.native
+    way = chosen.best[True]
+    assert migration.back.mover.gallery_map.out_dim == calibration.old.width
+    names = {"names": ("gamma", "alpha"), "old": calibration.new, "new": calibration.old}
+    turned = dataclasses.replace(calibration, **names)
+    movers = iter([next(turned.movers(k, [way])) for k in range(4)])
+
+    def back(x, y, x_new, y_new):
+        return next(movers).gallery_map.apply_on_host(x_new), y_new
+
+    rate = rates["tmr@fmr=0.02"]
+    assert (
+        rate.value == pytest.approx(expected(turned, back), abs=1e-9) and rate.low <= rate.value <= rate.high
+    )
+    missed, mapped, own = [], [], []
+    for k, mover in enumerate(next(turned.movers(k, [way])) for k in range(4)):
+        rows = calibration.compared[k]
+        probes = normalize(mover.gallery_map.apply_on_host(np.asarray(calibration.new, np.float64)[rows]))
+        gallery = normalize(np.asarray(calibration.old)[rows])
+        missed += misses(Block(gallery, probes, calibration.people[rows], rows), -1, 5)
+        others = ~np.eye(len(rows), dtype=bool)
+        mapped.append((gallery @ probes.T)[others])
+        own.append((gallery @ gallery.T)[others])
+    assert rates["rank1"].value == pytest.approx(1 - np.mean(missed), abs=1e-6)
+    curve = IsotonicRegression(out_of_bounds="clip").fit(np.concatenate(mapped), np.concatenate(own))
+    at = np.linspace(-1, 1, 101)
+    assert np.abs(np.interp(at, scores, natives) - curve.predict(at)).max() < 1e-3
 
 
 def test_rows_of_both_networks_stand_in_one_gallery_and_are_compared_by_one_score(calibration):

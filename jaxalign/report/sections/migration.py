@@ -54,6 +54,12 @@ def _summary(content: Content) -> Iterator[str]:
         f"who are enrolled; a measurement on as many other people shows {percent(search['low'])} to "
         f"{percent(search['high'])} in 95 of 100 cases."
     )
+    kept = content["rates_keeping_gallery"][content["operating_point"]["measure"].replace("tpir", "fnir")]
+    yield (
+        f"Where the gallery stays and probes of {content['new']} are mapped into the space of {content['old']}, they "
+        f"{'find' if content['operating_point']['fpir'] is None else 'miss'} {percent(kept['value'])} at "
+        f"{_point(content)}, with a threshold of {kept['threshold']:.4f}."
+    )
     fewer, all_ = content["people"][-2:]
     yield (
         f"Maps fitted on {fewer['people']:,} people reach {percent(fewer['value'])}, those fitted on "
@@ -106,6 +112,8 @@ def rates_table(content: Content, name: str = "migration") -> Table:
         ]
         for system, title in systems.items()
     ]
+    kept = content["rates_keeping_gallery"]
+    lines.append([content["old"], f"{content['new']}, mapped", *(_cell(kept.get(name)) for name in measures)])
     size = content["operating_point"]["gallery"]
     caption = (
         f"People of the calibration, each by maps that were not fitted on them; searches for {size:,} people, each "
