@@ -25,18 +25,26 @@ def test_agrees_with_the_independent_numbers_of_the_real_store(shared):
     plan, same = EvaluationPlan.of(known.identities), known.identities[:, None] == known.identities
     mated = same & ~np.eye(len(test), dtype=bool)
     systems = {name: System.of(rows[name], plan, (1e-4, 1e-3, 1e-2)) for name in rows}
-    # The template that is presented, and both sides as they are compared for linkability.
-    cases = [
-        (case.expected, case.probes + mean[case.expected["target"]], case.probes, case.gallery)
-        for case in known.cases()
-        if "attack" in case.expected
-    ]
+    train = {name: sides[0] for name, sides in known.rows.items()}
+    grams = {name: x.T @ x + 0.1 * np.eye(x.shape[1]) for name, x in train.items()}
+    crosses: dict = {}
+    cases = []  # the template that is presented, and both sides as they are compared for linkability
     for row in known.said["rows"]:
+        source, target = row["source"], row["target"]
         if row["method"] == "identity":
-            x, y = rows[row["source"]], rows[row["target"]]
-            width = max(x.shape[1], y.shape[1])
-            padded = [np.pad(side, ((0, 0), (0, width - side.shape[1]))) for side in (x, y)]
-            cases.append((row, padded[0][:, : y.shape[1]], *padded))
+            width = max(rows[name].shape[1] for name in (source, target))
+            x, y = (
+                np.pad(rows[name], ((0, 0), (0, width - rows[name].shape[1]))) for name in (source, target)
+            )
+            cases.append((row, x[:, : rows[target].shape[1]], x, y))
+        elif "attack" in row:
+            cross = crosses.setdefault((source, target), train[source].T @ train[target])
+            left, _, right = (
+                np.linalg.svd(cross, full_matrices=False) if row["method"] == "orthogonal" else [None] * 3
+            )
+            weights = np.linalg.solve(grams[source], cross) if left is None else left @ right
+            mapped = known.rows[source][1] @ weights
+            cases.append((row, mapped + mean[target], mapped, known.rows[target][1]))
     assert len(cases) == 36
     for row, templates, *sides in cases:
         for attack in systems[row["target"]].attacked_by(templates):

@@ -88,10 +88,11 @@ def verdict_table(part: Part, rows: Sequence[Row], verdicts: dict[Pair, Row]) ->
     lines = []
     for (source, target), row in verdicts.items():
         reached = _largest(rows, row)
-        ends = ["more" if end is None else f"{math.ceil(end):,}" for end in (row.low, row.high)]
+        ends = "more" if row.low is None else f"{math.ceil(row.low):,} to "
+        ends += "" if row.low is None else "more" if row.high is None else f"{math.ceil(row.high):,}"
         needed = Cell(row.value if math.isnan(row.value) else math.ceil(row.value), reason=row.reason)
         rates = [_cell(reached.get(f"attack_{kind}@{at}")) for kind in KINDS]
-        lines.append([source, target, needed, " to ".join(ends), f"{row.method}, {row.variant}", *rates])
+        lines.append([source, target, needed, ends, f"{row.method}, {row.variant}", *rates])
     share, most = percent(part.security["key"], 0), max(part.security["sizes"])
     caption = (
         "Pairs of photographs (one image under both networks) that the attacker needs until a share of "
