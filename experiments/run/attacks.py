@@ -231,7 +231,7 @@ def reidentification(at: Attacks) -> Iterator[Row]:
             known = [_mapped(side, at.train[name]) for side, name in zip((fit.source, fit.target), pair)]
             for score in SCORES if method != UNALIGNED else SCORES[:1]:
                 # To a comparator the leaked rows are the probes, being the source's; searches are its columns.
-                cohort = at.cohort(*known, score)
+                cohort = at.cohort(known[0], known[1], score)
                 scores = score_matrix(leaked[sets.gallery], public, score, cohort).T
                 people = codes[sets.mated], codes[sets.non_mated]
                 found = reidentify(
@@ -270,8 +270,9 @@ def linked(at: Attacks) -> Iterator[Row]:
     densities = at.content.setdefault("densities", [])
     for method, maps in at.maps.items():
         for pair, fit in maps.items():
-            sides = (_mapped(side, at.test[name]) for side, name in zip((fit.source, fit.target), pair))
-            scores = score_matrix(*sides)
+            scores = score_matrix(
+                _mapped(fit.source, at.test[pair[0]]), _mapped(fit.target, at.test[pair[1]])
+            )
             found = linkability(scores[mates], scores[others], **how)
             yield from _linkability_rows(at, pair, method, found)
             parts = ("edges", "mated", "non_mated", "local")

@@ -27,7 +27,7 @@ SAME_IMAGE, OTHER_IMAGE, OTHER_PERSON = KINDS = ("same_image", "other_image", "o
 def require_others(training: ArrayLike, victims: ArrayLike) -> None:
     """Raises ``UserError`` if people whom the attacker's map was fitted on are among the victims."""
     sides = [np.unique(labels("identities", np.asarray(side))[0]) for side in (training, victims)]
-    both = np.intersect1d(*sides)
+    both = np.intersect1d(sides[0], sides[1])
     if len(both):
         raise UserError(
             f"attack: {len(both):,} of {len(sides[1]):,} victims are among the attacker's training people; "

@@ -125,7 +125,7 @@ def linkability(
     inside = [_inside(scores, edges) for scores in classes.values()]
     counts = np.stack([np.bincount(at, minlength=bins) for at in inside])
     random = np.random.default_rng(seed)
-    value = _measures(*counts, omega)
+    value = _measures(counts[0], counts[1], omega)
     drawn = random.multivariate_hypergeometric(
         counts.sum(axis=0), counts[0].sum(), size=permutations, method="marginals"
     )
@@ -134,18 +134,18 @@ def linkability(
     spreads = np.full(2, np.nan)
     if people is not None:
         everyone = people.weights.shape[1]
-        by_person = (
+        by_person = [
             np.bincount(of * bins + at, minlength=everyone * bins).reshape(everyone, bins)
             for of, at in zip(people[:2], inside, strict=True)
-        )
+        ]
         weights = people.weights.astype(np.float64)
-        spreads = _measures(*(weights @ table for table in by_person), omega).std(axis=-1)
-    found = (
+        spreads = _measures(weights @ by_person[0], weights @ by_person[1], omega).std(axis=-1)
+    found = [
         Estimate(*map(float, numbers))
         for numbers in zip(value, null.mean(axis=1), null.std(axis=1), corrected, spreads, strict=True)
-    )
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    return Linkability(edges, *shares, _local(*shares, omega), *found)
+    ]
+    mates, others = counts / counts.sum(axis=1, keepdims=True)
+    return Linkability(edges, mates, others, _local(mates, others, omega), found[0], found[1])
 
 
 def _inside(scores: np.ndarray, edges: np.ndarray) -> np.ndarray:
