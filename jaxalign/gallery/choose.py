@@ -212,9 +212,12 @@ class Mover:
         """Vectors of gallery rows that the new encoder made: they stand in one gallery with mapped rows."""
         return self._vectors(self._moved(new), "probes")
 
-    def nearness(self, old: np.ndarray) -> np.ndarray:
-        """How near enrolled rows lie to strangers: the mean of their highest cosines with the cohort, shape [n]."""
-        strangers = np.asarray(self.cohort.target[:STRANGERS], np.float32)
+    def nearness(self, old: np.ndarray, people: int = STRANGERS) -> np.ndarray:
+        """How near enrolled rows lie to strangers: the mean of their highest cosines with the cohort, shape [n].
+
+        The first ``people`` of the cohort are taken: the same ones in all folds and in the end, but for the fold's own.
+        """
+        strangers = np.asarray(self.cohort.target[:people], np.float32)
         near = unit(mapped(self.gallery_map, old)) @ strangers.T
         top = min(TOP, near.shape[1])
         return np.partition(near, -top, axis=1)[:, -top:].mean(axis=1)

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from jaxalign.gallery.choose import Calibration, Mover, Point
+from jaxalign.gallery.choose import STRANGERS, Calibration, Mover, Point
 from jaxalign.gallery.comparisons import Pooled, sampled
 from jaxalign.gallery.fingerprint import Fingerprint
 from jaxalign.gallery.verdict import Backfill
@@ -30,10 +30,10 @@ class Signs(NamedTuple):
     hubness: np.ndarray
 
     @classmethod
-    def of(cls, mover: Mover, fingerprint: Fingerprint, old: np.ndarray) -> Self:
-        """Of rows of the old encoder."""
+    def of(cls, mover: Mover, fingerprint: Fingerprint, old: np.ndarray, strangers: int) -> Self:
+        """Of rows of the old encoder, by their nearness to so many strangers."""
         distance = np.minimum(fingerprint.distances(old), 1e6)  # a row of zeros lies infinitely far off
-        return cls(np.log(np.maximum(distance, 1e-6)), mover.nearness(old))
+        return cls(np.log(np.maximum(distance, 1e-6)), mover.nearness(old, strangers))
 
     def design(self) -> np.ndarray:
         """The columns of the regression, shape [n, 6]."""
@@ -46,12 +46,15 @@ class Order:
     """Orders gallery rows by the loss to expect, and flags unlike ones.
 
     Attributes:
-      limits: of each sign, which a share ``FALSE_ALARM`` of the calibration people's rows exceeds.
+      limits: of each sign, the mean of those that a share ``FALSE_ALARM`` of the rows of one fold exceeds. (A gallery
+        is mapped by one map; rows of all folds together spread more, as each fold has a map of its own.)
       weights: of the regression, shape [6].
+      strangers: how many the nearness is to; the more they are, the nearer the nearest.
     """
 
     limits: Signs
     weights: np.ndarray
+    strangers: int
 
     def losses(self, signs: Signs) -> np.ndarray:
         """The share of a row's probes that a new enrolment is expected to save, 0 to 1, shape [n]."""
@@ -71,6 +74,7 @@ class Losses:
       signs: of the compared rows of all folds, one fold after the other, shape [n] each.
       lost: the share of a row's probes that a new enrolment would save; NaN for rows without a mate, shape [n].
       fold: of each row.
+      strangers: see ``Order``.
     """
 
     calibration: Calibration
@@ -79,6 +83,7 @@ class Losses:
     signs: Signs
     lost: np.ndarray
     fold: np.ndarray
+    strangers: int
 
     @classmethod
     def of(
@@ -90,16 +95,16 @@ class Losses:
           calibration, movers, pooled, point: as for ``choose``; ``pooled`` of these movers.
           normalize: how the calibration's rows were scaled.
         """
-        signs = []
+        signs, strangers = [], min(STRANGERS, *(len(mover.cohort) for mover in movers))
         for k, (mover, rows) in enumerate(zip(movers, calibration.compared)):
             others = np.flatnonzero(calibration.fold != k)
             rows_of_others, people = calibration.old.select(others), calibration.identities[others]
             named = calibration.names[0]
             fingerprint = Fingerprint.of(rows_of_others, people, encoder=named, normalize=normalize)
-            signs.append(Signs.of(mover, fingerprint, calibration.old.take(rows)))
+            signs.append(Signs.of(mover, fingerprint, calibration.old.take(rows), strangers))
         fold = np.repeat(np.arange(len(movers)), [len(rows) for rows in calibration.compared])
         both = Signs(*(np.concatenate(parts) for parts in zip(*signs)))
-        found = cls(calibration, movers, point, both, np.empty(len(fold)), fold)
+        found = cls(calibration, movers, point, both, np.empty(len(fold)), fold, strangers)
         threshold = pooled.thresholds(point.fmr, np.ones((1, len(pooled.rows_of)), np.float32))[0]
         missed = [_missed(side, threshold) for side in (pooled, found.backfilled(np.ones(len(fold), bool)))]
         return dataclasses.replace(found, lost=missed[0] - missed[1])
@@ -108,8 +113,9 @@ class Losses:
         """Fits the order on the compared rows of all folds but one."""
         used = (self.fold != but) & np.isfinite(self.lost)
         weights = np.linalg.lstsq(Signs(*(sign[used] for sign in self.signs)).design(), self.lost[used])[0]
-        limits = Signs(*(np.quantile(sign[self.fold != but], 1 - FALSE_ALARM) for sign in self.signs))
-        return Order(limits, weights)
+        folds = [self.fold == fold for fold in range(len(self.movers)) if fold != but]
+        limits = (np.mean([np.quantile(sign[k], 1 - FALSE_ALARM) for k in folds]) for sign in self.signs)
+        return Order(Signs(*limits), weights, self.strangers)
 
     @functools.cached_property
     def expected(self) -> np.ndarray:
@@ -158,7 +164,7 @@ def ordered(
     """
     keys, losses, flags = [], [], []
     for names, rows in chunks:
-        signs = Signs.of(mover, fingerprint, rows)
+        signs = Signs.of(mover, fingerprint, rows, order.strangers)
         keys.append(np.asarray(names))
         losses.append(order.losses(signs))
         flags += order.flags(signs)

@@ -312,6 +312,31 @@ def test_spoilt_rows_come_first_and_their_new_enrolment_gains_most(losses):
     )
 
 
+def test_nearness_is_to_equally_many_strangers_in_every_fold_and_for_the_gallery(losses):
+    found, order = losses[0], losses[0].order()
+    calibration, start = found.calibration, 0
+    assert order.strangers == found.strangers == 45  # 60 people in four folds
+    centroids = [
+        normalize(calibration.new)[calibration.people == person].mean(axis=0) for person in range(60)
+    ]
+    final = next(calibration.movers(None, [Way("ridge", True)]))
+    for fold, mover in [*enumerate(found.movers), (None, final)]:
+        fitted = [
+            p for p in range(60) if fold is None or p not in calibration.people[calibration.fold == fold]
+        ]
+        strangers = normalize([centroids[p] for p in fitted[:45]])
+        rows = np.arange(240) if fold is None else calibration.compared[fold]
+        old = normalize(mover.gallery_map.apply_on_host(np.asarray(calibration.old)[rows]))
+        near = np.sort(old @ strangers.T, axis=1)[:, -20:].mean(axis=1)
+        given = mover.nearness(calibration.old.take(rows), 45)
+        assert np.abs(given - near).max() < 1e-5
+        if fold is not None:
+            assert np.abs(found.signs.hubness[start : start + len(rows)] - near).max() < 1e-5
+            start += len(rows)
+    of_folds = [np.quantile(found.signs.hubness[found.fold == fold], 0.99) for fold in range(4)]
+    assert order.limits.hubness == pytest.approx(np.mean(of_folds))
+
+
 def test_a_gallery_is_ordered_and_flagged_in_chunks(losses):
     found, _, _ = losses
     calibration, order = found.calibration, found.order()
@@ -327,5 +352,5 @@ def test_a_gallery_is_ordered_and_flagged_in_chunks(losses):
     assert sorted(keys) == list(range(245)) and (np.diff(losses_) <= 0).all()
     flagged = {int(key) for key, flag in zip(keys, flags) if "distance" in flag.split()}
     assert {240, 241, 242, 243, 244} <= flagged and len(flagged) <= 5 + 3 * FALSE_ALARM * 240
-    signs = Signs.of(found.movers[0], fingerprint, rows)
+    signs = Signs.of(found.movers[0], fingerprint, rows, order.strangers)
     assert np.allclose(np.exp(signs.distance), fingerprint.distances(rows))
