@@ -179,8 +179,8 @@ class Migration:
 
     def thresholds(self, rates: Rates) -> list[Threshold]:
         """Those among the rates, by false match rate; rates without support have none."""
-        given = sorted({*FMRS, *([self.point.fmr] if self.point.fpir is None else [])})
-        found = [(fmr, rates[f"tmr@fmr={fmr:g}"]) for fmr in given]
+        given: set[float] = {*FMRS, *([self.point.fmr] if self.point.fpir is None else [])}
+        found = [(fmr, rates[f"tmr@fmr={fmr:g}"]) for fmr in sorted(given)]
         return [
             Threshold(fmr, rate.threshold, rate.threshold_low or 0.0, rate.threshold_high or 0.0)
             for fmr, rate in found

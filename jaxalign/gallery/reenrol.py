@@ -114,8 +114,9 @@ class Losses:
         used = (self.fold != but) & np.isfinite(self.lost)
         weights = np.linalg.lstsq(Signs(*(sign[used] for sign in self.signs)).design(), self.lost[used])[0]
         folds = [self.fold == fold for fold in range(len(self.movers)) if fold != but]
-        limits = (np.mean([np.quantile(sign[k], 1 - FALSE_ALARM) for k in folds]) for sign in self.signs)
-        return Order(Signs(*limits), weights, self.strangers)
+        of_folds = ([np.quantile(sign[k], 1 - FALSE_ALARM) for k in folds] for sign in self.signs)
+        limits = Signs(*(np.mean(found, axis=0) for found in of_folds))
+        return Order(limits, weights, self.strangers)
 
     @functools.cached_property
     def expected(self) -> np.ndarray:
