@@ -73,7 +73,9 @@ def test_the_output_is_the_moved_gallery_with_everything_beside_it(place, moved)
         assert [at.threshold for at in of.thresholds] == sorted(
             (rate["threshold"] for rate in known.values()), reverse=True
         )
-        assert np.corrcoef(*of.native)[0, 1] > 0.9 and -1 <= of.native[1][0] < of.native[1][-1] <= 1
+        assert of.native is not None
+        scores, native = of.native
+        assert np.corrcoef(scores, native)[0, 1] > 0.9 and -1 <= native[0] < native[-1] <= 1
     assert value(read(moved), source="gamma", target="alpha", measure="rank1") > 0.5
     # Either method comes near least squares here; the store holds what the map's file says, row by row.
     expected = normalize(np.asarray(map_.gallery.apply_on_host(old)))

@@ -92,7 +92,10 @@ def test_the_page_has_the_verdict_and_says_what_it_is_for(done):
     ],
 )
 def test_bad_input_is_a_sentence_and_writes_nothing(store, tmp_path, flags, said):
-    given = dict(flag.split("=", 1) for flag in (*SMALL, *flags))
+    given: dict[str, str] = {}
+    for flag in (*SMALL, *flags):
+        name, _, value = flag.partition("=")
+        given[name] = value
     given.update({"--at_fmr": "0.001"} if flags[0].startswith("--fmr") else {})
     out = tmp_path / "out"
     line = refused_with(
@@ -100,7 +103,7 @@ def test_bad_input_is_a_sentence_and_writes_nothing(store, tmp_path, flags, said
             security,
             f"--store={store}",
             "--models=alpha,gamma",
-            *map("=".join, given.items()),
+            *(f"{name}={value}" for name, value in given.items()),
             f"--out={out}",
         )
     )

@@ -1,6 +1,7 @@
 """Linear probes against scikit-learn, what crosses a map, and the file of attributes."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,22 +34,22 @@ def test_probe_is_ridge_regression_on_one_hot_columns() -> None:
 
 
 @pytest.fixture(scope="module")
-def sides() -> tuple:
+def sides() -> Any:
     return tuple((ROWS[0][part], ROWS[1][part], LABELS[part]) for part in (TRAIN, TEST))
 
 
-def test_a_good_map_carries_the_attribute_and_a_random_one_does_not(sides: tuple) -> None:
+def test_a_good_map_carries_the_attribute_and_a_random_one_does_not(sides: Any) -> None:
     map_ = Ridge(alpha=1e-3).fit(*(rows[TRAIN] for rows in ROWS))
-    good = attributes.inversion("hair", *sides, map_.predict(ROWS[0][TEST]))
+    good = attributes.inversion("hair", sides[0], sides[1], map_.predict(ROWS[0][TEST]))
     rates = {name: values.mean() for name, values in zip(good._fields[1:], good[1:])}
     assert good.attribute == "hair" and rates["source"] > 0.8 and rates["target"] > 0.8
     assert abs(rates["across"] - rates["target"]) < 0.1
     assert rates["chance"] == np.mean(LABELS[TEST] == "none") < 0.7
-    random = attributes.inversion("hair", *sides, ROWS[1][RANDOM.permutation(100)])
+    random = attributes.inversion("hair", sides[0], sides[1], ROWS[1][RANDOM.permutation(100)])
     assert random.across.mean() < rates["across"] - 0.2
 
 
-def test_values_unseen_in_training_are_read_wrongly_and_rare_ones_refused(sides: tuple) -> None:
+def test_values_unseen_in_training_are_read_wrongly_and_rare_ones_refused(sides: Any) -> None:
     train, (x, y, _) = sides
     unseen = attributes.inversion("hair", train, (x, y, np.full(100, "wig")), y)
     assert not any(values.any() for values in unseen[1:])

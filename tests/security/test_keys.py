@@ -162,11 +162,11 @@ def test_known_pairs_of_other_photographs_are_of_one_person() -> None:
 
 def test_links_between_two_keys_of_one_person() -> None:
     one, other = (Key.make("sign_permutation", WIDTH, seed).protect(VICTIMS) for seed in (1, 2))
-    known = tuple(Key.make("sign_permutation", WIDTH, seed).protect(KNOWN) for seed in (1, 2))
+    first, second = (Key.make("sign_permutation", WIDTH, seed).protect(KNOWN) for seed in (1, 2))
     area = {}
     for link in keys.LINKS:
         mated, strangers = keys.link_scores(
-            one, other, VICTIM_NAMES, link, known if link == "pairs" else None
+            one, other, VICTIM_NAMES, link, (first, second) if link == "pairs" else None
         )
         assert len(mated) == 120 * 2 and len(strangers) == 120 * 117
         area[link] = roc_auc_score(np.repeat([1, 0], [240, 120 * 117]), np.append(mated, strangers))

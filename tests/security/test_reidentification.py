@@ -1,5 +1,7 @@
 """Searches against galleries that are drawn and counted, and models against what they were made from."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import expon, hypergeom, linregress
@@ -26,7 +28,7 @@ def test_rates_are_those_of_galleries_drawn_at_random(searched):
     mate = mated[np.arange(PROBES), own]
     k = np.array([np.sum(np.delete(row, at) >= row[at]) for row, at in zip(mated, own)])
     for number, size in enumerate(found.sizes):
-        exact = hypergeom(ENROLLED - 1, k, size - 1).pmf(0)
+        exact = hypergeom.pmf(0, ENROLLED - 1, k, size - 1)
         assert found.rank1[number].estimate == pytest.approx(exact.mean(), abs=1e-12)
         # The threshold is the smallest that keeps to the rate; its FPIR is that of galleries drawn one by one.
         draws = [random.choice(ENROLLED, size, replace=False) for _ in range(300)]
@@ -57,7 +59,7 @@ def test_models_are_near_a_gallery_that_was_never_enrolled():
     found = reidentify(mated, non_mated, own, sizes=[10, 20, 50, 100, 200], fpir=[0.05])
     line, pareto = extrapolated(found, size)
     assert (line.fitted_on, pareto.fitted_on) == ((10, 20, 50, 100, 200), (200,))
-    straight = linregress(np.log(found.sizes), [rate.estimate for rate in found.rank1])
+    straight: Any = linregress(np.log(found.sizes), [rate.estimate for rate in found.rank1])
     assert line.rank1 == pytest.approx(min(1, straight.intercept + straight.slope * np.log(size)), abs=1e-9)
     first = expon.cdf(mate) ** (size - 1)
     threshold = expon.ppf(0.95 ** (1 / size))
