@@ -23,6 +23,7 @@ import numpy as np
 from experiments.benchmarks import define, in_fresh_process, peak_gigabytes, seconds, write
 from experiments.run import cli, flags
 from jaxalign import biometrics
+from jaxalign.biometrics.inputs import Side, checked
 
 VALUES = define(
     sizes=flags.Flag("1700,10000,20000", "Rows of the test sets."),
@@ -92,9 +93,10 @@ def timed(rows: int, width: int, photographs: int, runs: int) -> dict[str, float
 
 def corrected(rows: int, width: int, people: int, runs: int) -> float:
     """The rate of finding how near rows lie to a cohort, as a share of the product's."""
-    given, score = planted(rows, width, 1)[0], by_cohort(people, width)
+    score = by_cohort(people, width)
+    side = Side(checked(planted(rows, width, 1)[0], "probes"), "probes", np.dtype(np.float32), "refuse")
     rate = product_rate(width, 2 * runs + 1)
-    return 2 * width * rows * people / fastest(lambda: score.vectors(given, "probes"), runs) / rate
+    return 2 * width * rows * people / fastest(lambda: score.prepare(side).columns, runs) / rate
 
 
 def evaluated(rows: int, width: int, photographs: int, cohort: int) -> Mapping[str, float]:
