@@ -20,8 +20,9 @@ import numpy as np
 
 import jaxalign
 from experiments.run import cli, flags
+from experiments.run.map_flags import NORMALIZE, settled
 from experiments.run.progress import Progress, duration
-from jaxalign.align.saved import NORMALIZED, SIDES
+from jaxalign.align.saved import SIDES
 from jaxalign.core.errors import UserError
 from jaxalign.data.manifest import DTYPES, check_encoder_name
 from jaxalign.data.store import require_free
@@ -55,12 +56,7 @@ FLAGS = flags.define(
     out=flags.Flag(None, "Directory of the store to make."),
     name=flags.Flag(None, "Encoder's name in the new store; without it as in --store."),
     dtype=flags.Flag("float16", "Type to store numbers in.", choices=DTYPES),
-    normalize=flags.Flag(
-        None,
-        "Scale rows to length 1 before the map (l2), or not (none), as was done before the fit; needed where the "
-        "map's file does not say it.",
-        choices=NORMALIZED,
-    ),
+    normalize=NORMALIZE,
     normalize_output=flags.Flag(False, "Scale mapped rows to length 1."),
     chunk_rows=flags.Flag(
         None, "Rows mapped at once; without it what the device's memory allows.", kind=int, least=1
@@ -105,15 +101,6 @@ def _of_pair(directory: pathlib.Path) -> OneMap:
     }
     encoder = pair[1] if FLAGS.side == "target" else pair[0]
     return OneMap(jax.tree.map(np.asarray, map_), directory, encoder, maps.normalize, leads_to(about), about)
-
-
-def settled(given: str | None, known: str | None, flag: str, what: str, place: pathlib.Path) -> str:
-    """The value of a flag that a map's file may fix: the file's, or the flag's; never one against the other."""
-    if given and known and given != known:
-        raise UserError(f"{flag}={given} contradicts {place}, whose map takes {what} {known}.")
-    if not (given or known):
-        raise UserError(f"{flag} is missing: {place} does not say {what} its map takes.")
-    return given or known or ""
 
 
 def main(_: Sequence[str]) -> None:

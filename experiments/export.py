@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.apply import settled
 from experiments.run import cli, flags
-from jaxalign.align.saved import NORMALIZED, file_checksum
+from experiments.run.map_flags import NORMALIZE, settled
+from jaxalign.align.saved import file_checksum
 from jaxalign.biometrics.comparators import CohortCentred
 from jaxalign.core.errors import UserError
 from jaxalign.gallery.export import CohortColumns, Exported, require_free, write_faiss
@@ -44,12 +44,7 @@ FLAGS = flags.define(
         choices=("gallery", "probes"),
     ),
     out=flags.Flag(None, f"File to write; it ends in {' or '.join(ENDINGS)}."),
-    normalize=flags.Flag(
-        None,
-        "Scale rows to length 1 before the map (l2), or not (none), as was done before the fit; needed where the "
-        "map's file does not say it.",
-        choices=NORMALIZED,
-    ),
+    normalize=NORMALIZE,
     normalize_output=flags.Flag(False, "Scale mapped rows to length 1; a FAISS index does so in any case."),
     cohort=flags.Flag(
         False,
@@ -103,7 +98,7 @@ def cohort_columns(chosen: OneMap) -> CohortColumns | None:
 
 
 def main(_: Sequence[str]) -> None:
-    """Checks everything, then writes one file, or two where a network has its weights beside it."""
+    """Checks all flags, then writes one file, or two if the network keeps its weights in a second file."""
     place, out = (pathlib.Path(flags.required(FLAGS, name)).expanduser() for name in ("map", "out"))
     if out.suffix not in ENDINGS:
         raise UserError(

@@ -23,12 +23,9 @@ from typing import Any
 import numpy as np
 
 from experiments.run import cli, flags, results
+from experiments.run.computing import set_compilation_cache
 from experiments.run.config import DEMONSTRATION, Compiling
-from experiments.run.data import (
-    image_numbers,
-    prepared,
-    set_compilation_cache,
-)
+from experiments.run.data import image_numbers, prepared
 from experiments.run.galleries import NO_SPLIT, Given, opened, public
 from experiments.run.progress import Progress, duration
 from experiments.run.tested import Tested, result_rows, tested_on

@@ -29,8 +29,9 @@ from experiments.run import cli, flags, results
 from experiments.run.aligning import Aligning, empty_rows
 from experiments.run.analysis import Analysis, Job, describe
 from experiments.run.comparing import control_rows, views, write_extras
+from experiments.run.computing import set_compilation_cache
 from experiments.run.config import Compiling, Joining, PairwiseConfig
-from experiments.run.data import copies_notes, set_compilation_cache
+from experiments.run.data import copies_notes
 from experiments.run.hosts import Parts, joined, open_data
 from experiments.run.measuring import Measuring, TestRows
 from experiments.run.progress import Progress, duration

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 from experiments import families, report, transfer
 from experiments.run import analysis, cli, flags, results
 from experiments.run.analysis import Analysis, Job
+from experiments.run.computing import set_compilation_cache
 from experiments.run.config import Compiling, PairwiseConfig, Stores
-from experiments.run.data import Data, set_compilation_cache
+from experiments.run.data import Data
 from experiments.run.earlier import read_config, read_tree
 from experiments.run.measuring import require_ranks
 from experiments.run.progress import Progress, duration

@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from experiments.run import cli, flags, grid, ray_workers
+from experiments.run.computing import set_compilation_cache
 from experiments.run.config import Compiling, PairwiseConfig, Stores
-from experiments.run.data import Data, set_compilation_cache
+from experiments.run.data import Data
 from experiments.run.earlier import SWEEP, read_tree
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol

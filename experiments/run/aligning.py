@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from experiments.run.computing import chosen_devices, mesh_for
 from experiments.run.config import PairwiseConfig
-from experiments.run.data import Data, chosen_devices, mesh_for
+from experiments.run.data import Data
 from experiments.run.measuring import Compared, Measuring, Pair, TestRows
 from experiments.run.results import FitRow
 from jaxalign import Fit, FoldMoments, PairwiseMaps, device_mesh, fit_pairs

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.run.aligning import Aligning, Pair, Place
-from experiments.run.data import PIXELS, Data, mesh_for
+from experiments.run.computing import mesh_for
+from experiments.run.data import PIXELS, Data
 from experiments.run.measuring import Compared, Measuring, TestRows, padded_rows
 from experiments.run.results import Writer
 from jaxalign import FoldMoments, PairwiseMaps, fit_pairs

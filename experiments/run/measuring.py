@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.run.computing import chosen_devices
 from experiments.run.config import PairwiseConfig
-from experiments.run.data import Data, chosen_devices
+from experiments.run.data import Data
 from jaxalign import Fit
 from jaxalign.biometrics import (
     Cohort,
@@ -28,7 +29,7 @@ from jaxalign.biometrics import (
     mean_of,
     open_set,
 )
-from jaxalign.biometrics.comparators import TOP
+from jaxalign.biometrics.comparators import TOP, cohort_rows
 from jaxalign.biometrics.evaluate import RANKS, Rows
 from jaxalign.biometrics.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.biometrics.plan import padded
@@ -44,7 +45,6 @@ Item = TypeVar("Item")
 Side = jax.Array | LazyRows
 Pair = tuple[str, str]  # source and target
 TEST_BYTES = 2**28  # of test rows that are read once and stay on the device
-MOST_OTHERS, MOST_OF_COHORT = 2048, 2**15  # people of a cohort, and their photographs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,7 +132,7 @@ class Measuring:
         plan = EvaluationPlan.of(identities, images=images) if config.gallery == "all" else None
         if config.intervals and plan is not None:
             resampling = Resampling.of(plan, resamples=config.intervals, seed=seed)
-        cohort = some_people(split.train, data.identities)
+        cohort = cohort_rows(split.train, data.identities)
         fold, others = folds_of(config, data, split), data.identities[cohort]
         searches = tuple(_searches(config, identities, images, seed)) if config.open_set else ()
         return cls(config, split, fold, cohort, others, identities, images, plan, pairs, resampling, searches)
@@ -266,14 +266,6 @@ def padded_rows(rows: np.ndarray) -> jax.Array:
 
 def _padded_columns(rows: np.ndarray) -> np.ndarray:
     return np.pad(rows, ((0, 0), (0, padded_width(rows.shape[1]) - rows.shape[1])))
-
-
-def some_people(rows: np.ndarray, identities: np.ndarray) -> np.ndarray:
-    """The rows of as many people as a cohort needs: the first ones in the order of the rows, all of their rows."""
-    _, first, person = np.unique(identities[rows], return_index=True, return_inverse=True)
-    place = np.empty(len(first), np.int64)
-    place[np.argsort(first)] = np.arange(len(first))
-    return rows[place[person] < MOST_OTHERS][:MOST_OF_COHORT]
 
 
 def require_ranks(config: PairwiseConfig, data: Data) -> None:

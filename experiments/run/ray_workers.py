@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from experiments.run import signals
-from experiments.run.data import Data, set_compilation_cache
+from experiments.run.computing import set_compilation_cache
+from experiments.run.data import Data
 from experiments.run.grid import Computing, Item, SweepConfig
 from experiments.run.hosts import differences
 from jaxalign.core.errors import UserError

@@ -20,7 +20,7 @@ from jaxalign.biometrics import Cohort, Comparator, EvaluationPlan, comparator, 
 from jaxalign.biometrics.comparators import rule_options
 from jaxalign.core.checks import is_whole
 from jaxalign.core.errors import UserError
-from jaxalign.core.people import identity_folds, limit_per_person
+from jaxalign.core.people import first_people, identity_folds, limit_per_person
 from jaxalign.moments.moments import FoldMoments
 
 
@@ -116,7 +116,7 @@ def tune(
             ):
                 if score == "cosine":
                     return None
-                some = _first_people(people, of.get(COHORT_PEOPLE))
+                some = _cohort(people, of.get(COHORT_PEOPLE))
                 sides = fit.source(train[pair[0]][some]), fit.target(train[pair[1]][some])
                 rule = {name: value for name, value in of.items() if name != COHORT_PEOPLE}
                 return comparator(score, Cohort.of(*sides, people[some]), **rule)
@@ -126,16 +126,16 @@ def tune(
     return Tuned(dict(compared[int(np.argmax(tmr))]), compared, tuple(tmr.tolist()), fmr)
 
 
-def _first_people(people: np.ndarray, count: int | None) -> np.ndarray:
+def _cohort(people: np.ndarray, count: int | None) -> np.ndarray:
     """The rows of the first so many people; of all for None."""
-    first = np.sort(np.unique(people, return_index=True)[1])
+    rows, most = np.arange(len(people)), len(np.unique(people))
     if count is None:
-        return np.arange(len(people))
-    if not is_whole(count, 1) or count > len(first):
+        return rows
+    if not is_whole(count, 1) or count > most:
         raise UserError(
-            f"{COHORT_PEOPLE}: expected a number from 1 to {len(first):,}, the people of a fit, got {count!r}"
+            f"{COHORT_PEOPLE}: expected a number from 1 to {most:,}, the people of a fit, got {count!r}"
         )
-    return np.flatnonzero(np.isin(people, people[first[:count]]))
+    return first_people(rows, people, count)
 
 
 def _mean_tmr(

@@ -30,10 +30,12 @@ from jaxalign.biometrics.templates import pooled
 from jaxalign.core.checks import is_whole
 from jaxalign.core.errors import UserError
 from jaxalign.core.names import labels
+from jaxalign.core.people import first_people
 from jaxalign.core.precision import double_precision, multiply
 from jaxalign.core.rows import LazyRows, unit_rows
 
 TOP = 20
+MOST_PEOPLE, MOST_ROWS = 2048, 2**15  # of a cohort
 SMALLEST_SPREAD = 1e-6  # of a template's highest cosines, below which they have none
 
 
@@ -93,6 +95,11 @@ class Cohort:
             raise UserError(
                 f"cohort: {len(both):,} of its {len(self):,} people are tested; a cohort is of other people"
             )
+
+
+def cohort_rows(rows: np.ndarray, identities: np.ndarray) -> np.ndarray:
+    """Those of the rows [m], indices into identities [n], of which a cohort is made: of 2,048 people at most."""
+    return first_people(rows, identities, MOST_PEOPLE)[:MOST_ROWS]
 
 
 def _digests(names: np.ndarray) -> np.ndarray:

@@ -1,5 +1,8 @@
 """The one exception for a user's mistake."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class UserError(ValueError):
     """Bad input, described in one sentence: what was expected, what came, and where.
@@ -17,3 +20,12 @@ class UnknownNameError(UserError, KeyError):
 
 class UserNote(UserWarning):
     """Something in a user's data that is worth knowing and stops nothing; the commands print it as ``note: ...``."""
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Within, a package that cannot be imported is a ``UserError`` that names the extra of jaxalign which brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed: pip install 'jaxalign[{name}]'.") from error

@@ -117,6 +117,20 @@ def identity_folds(identities: ArrayLike, folds: int, seed: int = 0) -> np.ndarr
     return fold_of_person[person]
 
 
+def first_people(rows: np.ndarray, identities: np.ndarray, people: int) -> np.ndarray:
+    """The rows, in their order, of the first ``people`` people among them.
+
+    Args:
+      rows: indices, shape [m].
+      identities: of all rows, shape [n].
+      people: how many.
+    """
+    _, first, person = np.unique(identities[rows], return_index=True, return_inverse=True)
+    place = np.empty(len(first), np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    return rows[place[person] < people]
+
+
 def limit_per_person(
     rows: ArrayLike, identities: ArrayLike, most: int, seed: int | None = None
 ) -> np.ndarray:

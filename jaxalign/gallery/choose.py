@@ -17,7 +17,7 @@ from jaxalign.align.affine import AffineMap
 from jaxalign.align.fit import fit_pairs
 from jaxalign.align.solvers import Fit
 from jaxalign.biometrics import Cohort, Comparator, comparator
-from jaxalign.biometrics.comparators import TOP
+from jaxalign.biometrics.comparators import TOP, cohort_rows
 from jaxalign.core.people import identity_folds, legacy_generator, limit_per_person
 from jaxalign.core.rows import LazyRows, unit_rows
 from jaxalign.gallery.comparisons import Block, Pooled, everyone, require_support, sampled
@@ -26,7 +26,6 @@ from jaxalign.moments.moments import FoldMoments, Moments, nested_moments
 METHODS = ("orthogonal", "ridge", "canonical", "shared")
 COSINE = "cosine"
 SCORES = (COSINE, "cohort")  # of two-sided ways
-MOST_OTHERS, MOST_OF_COHORT = 2048, 2**15  # people of a cohort, and their photographs
 STRANGERS = 512  # of these people, who say how near a gallery row lies to strangers
 MOST_PER_PERSON, MOST_COMPARED = 20, 3000  # photographs of a person, and of a fold, that are compared
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the training people, for the curve
@@ -190,7 +189,7 @@ class Mover:
         """The maps of a fit; the cohort is of some of the ``rows``, those of the fit."""
         gallery_map = fit.to_target(True) if way.drop_in else fit.source
         probe_map = None if way.drop_in else fit.target
-        some = some_people(rows, calibration.identities)
+        some = cohort_rows(rows, calibration.identities)
         new = calibration.new.take(some)
         sides = (
             mapped(gallery_map, calibration.old.take(some)),
@@ -232,14 +231,6 @@ class Mover:
 def mapped(map_: AffineMap, rows: np.ndarray) -> np.ndarray:
     """Rows through a map, float32."""
     return np.asarray(map_(LazyRows.of(rows)), np.float32)
-
-
-def some_people(rows: np.ndarray, identities: np.ndarray) -> np.ndarray:
-    """The rows of as many people as a cohort needs: the first ones in the order of the rows, all of their rows."""
-    _, first, person = np.unique(identities[rows], return_index=True, return_inverse=True)
-    place = np.empty(len(first), np.int64)
-    place[np.argsort(first)] = np.arange(len(first))
-    return rows[place[person] < MOST_OTHERS][:MOST_OF_COHORT]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import importlib.util
 import os
 import pathlib
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import numpy as np
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.saved import NORMALIZED
 from jaxalign.core import checks
-from jaxalign.core.errors import UserError
+from jaxalign.core.errors import UserError, extra
 from jaxalign.data.atomic import write_atomically, writing
 
 TOP = 20  # of the cohort: as the score named "cohort" has it
@@ -101,12 +100,6 @@ class Exported:
         return Arrays(center, [factor for factor in factors if factor is not None], bias)
 
 
-def require(package: str, extra: str) -> None:
-    """Raises ``UserError`` if a package is not installed, with the command that installs it."""
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f"export: {package} is not installed; run `pip install 'jaxalign[{extra}]'`")
-
-
 def require_free(path: pathlib.Path, overwrite: bool, *kept: pathlib.Path) -> None:
     """Refuses to write over a file unless asked to, over one of ``kept`` ever, and over anything but a file."""
     if not path.exists():
@@ -135,8 +128,8 @@ def faiss_index(exported: Exported) -> Any:
     Raises:
       UserError: faiss is not installed; cohort columns, which no transform of FAISS computes.
     """
-    require("faiss", "formats")
-    import faiss
+    with extra("formats"):
+        import faiss
 
     if exported.cohort is not None:
         raise UserError("export: FAISS has no transform for the cohort's columns; export an ONNX file")
@@ -188,9 +181,9 @@ def sklearn_pipeline(exported: Exported) -> Any:
     Raises:
       UserError: scikit-learn is not installed; cohort columns, for which it has no step.
     """
-    require("sklearn", "sklearn")
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
+    with extra("sklearn"):
+        from sklearn.pipeline import Pipeline
+        from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 
     if exported.cohort is not None:
         raise UserError("export: scikit-learn has no step for the cohort's columns; export an ONNX file")

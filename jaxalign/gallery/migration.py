@@ -157,19 +157,17 @@ class Migration:
         )
         found = decide(evidence, max_loss)
         return cls(
-            *(
-                calibration,
-                point,
-                drop_in,
-                choice,
-                found,
-                evidence,
-                threshold,
-                rates,
-                losses,
-                sizes,
-                gallery_size,
-            )
+            calibration,
+            point,
+            drop_in,
+            choice,
+            found,
+            evidence,
+            threshold,
+            rates,
+            losses,
+            sizes,
+            gallery_size,
         )
 
     @property

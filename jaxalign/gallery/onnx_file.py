@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaxalign.align.affine import AffineMap
-from jaxalign.core.errors import UserError
+from jaxalign.core.errors import UserError, extra
 from jaxalign.core.files import first_line, regular_file, require_memory
-from jaxalign.gallery.export import Exported, require, require_free
+from jaxalign.gallery.export import Exported, require_free
 from jaxalign.gallery.onnx_nodes import Nodes
 from jaxalign.gallery.onnx_parts import LARGEST_FILE, is_text, messages, side_file, write
 from jaxalign.version import __version__
@@ -57,9 +57,9 @@ def write_map_alone(exported: Exported, out: str | os.PathLike[str], *, overwrit
     Raises:
       UserError: onnx is not installed, the map does not fit float32, or ``out`` exists or cannot be written.
     """
-    require("onnx", "onnx")
-    import onnx
-    from onnx import helper
+    with extra("onnx"):
+        import onnx
+        from onnx import helper
 
     out = pathlib.Path(out).expanduser()
     require_free(out, overwrite)
@@ -100,8 +100,8 @@ def fuse(
       UserError: a file that is damaged, no ONNX, of an opset before 7 or fused already; several outputs without a
         choice; an output that is not [N, exported.map.in_dim] in a floating format; or ``out`` cannot be written.
     """
-    require("onnx", "onnx")
-    from onnx import TensorProto
+    with extra("onnx"):
+        from onnx import TensorProto
 
     network, out = regular_file(network, "an ONNX file"), pathlib.Path(out).expanduser()
     model = _read(network)

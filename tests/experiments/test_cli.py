@@ -11,7 +11,7 @@ from commands import run
 from processes import finished, start
 
 from experiments.run import cli
-from experiments.run.data import cache_directory, set_compilation_cache
+from experiments.run.computing import cache_directory, set_compilation_cache
 from jaxalign.core.errors import UserError
 
 
@@ -231,7 +231,7 @@ def test_a_terminal_without_our_signs_shows_others(tmp_path):
 CACHED = """
 import sys
 import jax
-from experiments.run.data import set_compilation_cache
+from experiments.run.computing import set_compilation_cache
 set_compilation_cache(sys.argv[1])
 print(jax.jit(lambda x: x * 3 + 1)(2.0))
 """

@@ -113,7 +113,7 @@ def test_bad_values_are_refused_by_the_name_of_the_flag(read, texts):
 
 CACHE_SCRIPT = """
 import sys, jax, jax.numpy as jnp
-from experiments.run.data import set_compilation_cache
+from experiments.run.computing import set_compilation_cache
 print(set_compilation_cache(sys.argv[1]))
 jax.jit(lambda x: x * 3 + 1)(jnp.arange(7.0)).block_until_ready()
 """

@@ -11,7 +11,6 @@ that have their new vector are left alone, so a run that was killed goes on.
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
 import glob
 import importlib
@@ -181,15 +180,6 @@ def same_kind(gallery: Gallery, out: str) -> None:
     kind = out.partition(":")[0]
     if (kind if kind in KINDS else "directory") != gallery.kind:
         raise UserError(f"{out} is of another kind than {gallery.place}; both must be of one kind.")
-
-
-@contextlib.contextmanager
-def client(extra: str) -> Iterator[None]:
-    """Turns a client that is not installed into a sentence that names the extra."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'jaxalign[{extra}]'.") from error
 
 
 def split_path(specification: str) -> tuple[pathlib.Path, str | None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxalign.core.errors import UserError
+from jaxalign.core.errors import UserError, extra
 from jaxalign.core.files import first_line
 from jaxalign.core.rows import prefetch
 from jaxalign.data.readers.samples import IDENTITY_NAMES, find
@@ -21,7 +21,6 @@ from jaxalign.gallery.stores.base import (
     Move,
     Rows,
     as_note,
-    client,
     narrowed,
     same_move,
 )
@@ -58,7 +57,7 @@ class PostgresGallery(Gallery):
     kind = "postgres"
 
     def __init__(self, specification: str):
-        with client("postgres"):
+        with extra("postgres"):
             import psycopg
             from psycopg import conninfo, sql
         rest = specification.partition(":")[2]

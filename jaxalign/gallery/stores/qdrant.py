@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxalign.core.errors import UserError
+from jaxalign.core.errors import UserError, extra
 from jaxalign.core.files import first_line
 from jaxalign.gallery.stores.base import (
     COMPLETE,
@@ -23,7 +23,6 @@ from jaxalign.gallery.stores.base import (
     Move,
     Rows,
     as_note,
-    client,
     narrowed,
     same_move,
 )
@@ -298,7 +297,7 @@ def _parts(specification: str) -> tuple[str, str, str | None]:
 
 
 def _connect(where: str) -> QdrantClient:
-    with client("qdrant"):
+    with extra("qdrant"):
         from qdrant_client import QdrantClient
     with _explained(where):
         if "://" in where:
