@@ -2,7 +2,6 @@
 
 from jaxalign.vision.encoders.base import Encoder as Encoder
 from jaxalign.vision.encoders.base import Preprocessing as Preprocessing
-from jaxalign.vision.encoders.huggingface import read_preprocessing as read_preprocessing
 from jaxalign.vision.encoders.jax_encoder import JaxEncoder as JaxEncoder
 from jaxalign.vision.encoders.load import ALIASES as ALIASES
 from jaxalign.vision.encoders.load import FORMS as FORMS
@@ -10,3 +9,4 @@ from jaxalign.vision.encoders.load import Settings as Settings
 from jaxalign.vision.encoders.load import Specification as Specification
 from jaxalign.vision.encoders.load import load_encoder as load_encoder
 from jaxalign.vision.encoders.load import parse_specification as parse_specification
+from jaxalign.vision.encoders.preprocessor import read_preprocessing as read_preprocessing
