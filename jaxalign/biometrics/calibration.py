@@ -200,7 +200,8 @@ def _detection_cost(
             raise UserError(f"{name}: expected a positive number, got {cost!r}")
     thresholds += np.log(false) - np.log(miss)
     if best:
-        thresholds = np.concatenate([same, other, [np.nan]])  # NaN sorts behind all, so accepts nothing
+        # Between two genuine scores the higher threshold costs no more. NaN sorts behind all, so it accepts nothing.
+        thresholds = np.append(same, np.nan)
     fnmr, kept_out = (np.searchsorted(side, thresholds) / len(side) for side in (same, other))
     weights = prior * miss, (1 - prior) * false
     return float((weights[0] * fnmr + weights[1] * (1 - kept_out)).min() / min(weights))

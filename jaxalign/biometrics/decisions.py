@@ -59,7 +59,8 @@ def decision_costs(
     random = np.random.default_rng(seed)
     rows = _some_people(people, random)
     image = rows if images is None else np.unique(np.asarray(images)[rows], return_inverse=True)[1]
-    sides = [side.take(rows) for side in (left, right)]
+    # In float64, since scores that differ by less than float32 holds would count as ties.
+    sides = [side.take(rows).astype(np.float64) for side in (left, right)]
     vectors = (
         [unit_rows(side) for side in sides]
         if score is None

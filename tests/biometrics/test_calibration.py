@@ -53,10 +53,30 @@ def test_cost_of_the_true_ratio_of_two_normal_distributions(d, expected):
 
 @pytest.mark.parametrize("d, expected", [(2, 0.951057), (4, 0.278481)])
 def test_detection_cost_of_two_normal_distributions(d, expected):
-    genuine, impostor = normal(d)
-    assert min_dcf(genuine, impostor, prior=0.01) == pytest.approx(expected, abs=1e-4)
-    ratios = (d * side - d * d / 2 for side in (genuine, impostor))
-    assert act_dcf(*ratios, prior=0.01) == pytest.approx(expected, abs=1e-4)
+    threshold = d / 2 + np.log(99) / d
+    exact = norm.cdf(threshold - d) + 99 * norm.sf(threshold)
+    assert exact == pytest.approx(expected, abs=5e-7)
+    # Rates counted at quantiles k / n are those of the distributions; quantiles (k + ½) / n would miss 99 / 2n here.
+    shares = np.arange(1_000_001) / 1_000_000
+    genuine, impostor = norm.ppf(shares[:-1]) + d, norm.ppf(shares[1:])
+    assert min_dcf(genuine, impostor, prior=0.01) == pytest.approx(exact, abs=1e-6)
+    found = act_dcf(d * genuine - d * d / 2, d * impostor - d * d / 2, prior=0.01)
+    misses, matches = (genuine < threshold).mean(), (impostor >= threshold).mean()
+    assert found == pytest.approx(misses + 99 * matches, abs=1e-12)
+    assert found == pytest.approx(exact, abs=99e-6)  # one impostor comparison at a fixed threshold
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("prior", [0.01, 0.5, 0.9])
+def test_least_detection_cost_is_that_of_every_distinct_score_tried(ties, prior):
+    scores, same = drawn(ties)
+    tried = np.append(np.unique(scores), np.inf)
+    costs = [
+        prior * 5 * (scores[same] < one).mean() + (1 - prior) * 2 * (scores[~same] >= one).mean()
+        for one in tried
+    ]
+    found = min_dcf(scores[same], scores[~same], prior=prior, cost_miss=5, cost_false=2)
+    assert found == pytest.approx(min(costs) / min(5 * prior, 2 - 2 * prior), abs=1e-12)
 
 
 def test_costs_count_ties_and_accepting_nothing():
@@ -190,6 +210,37 @@ def test_decision_costs_of_rows_are_those_of_their_scores(score):
     assert found["calibration_loss"].value == pytest.approx(found["cllr"].value - found["min_cllr"].value)
     assert found["min_dcf@prior=0.2"].value == pytest.approx(dcf, abs=1e-12)
     assert {row.comparisons for row in rows} == {48 * 48 - 48 - 2}
+
+
+@pytest.mark.parametrize("score", ["cosine", "cohort"])
+def test_scores_that_float32_cannot_tell_apart_have_their_exact_detection_cost(score):
+    random = np.random.default_rng(8)
+    people, others = np.repeat(np.arange(30), 4), np.repeat(np.arange(100, 130), 2)
+    centres = random.normal(size=(130, 16))
+
+    def photographs(of):  # of a large mean, so that cosines differ in the seventh digit
+        return (2000 + centres[of] + 0.7 * random.normal(size=(len(of), 16))).astype(np.float32)
+
+    probes, gallery = photographs(people), photographs(people)
+    cohort = Cohort.of(photographs(others), photographs(others), others)
+    by = comparator(score, cohort, **({"top": 30} if score == "cohort" else {}))
+    found = {row.measure: row.value for row in decision_costs(probes, gallery, people, score=by)}
+    x, y = (
+        side.astype(float) / np.linalg.norm(side.astype(float), axis=1)[:, None] for side in (probes, gallery)
+    )
+    scores = x @ y.T
+    if score == "cohort":
+        near = [
+            (side @ rows.astype(float).T).mean(axis=1)
+            for side, rows in ((x, cohort.target), (y, cohort.source))
+        ]
+        scores -= (near[0][:, None] + near[1]) / 2
+    mated, apart = people[:, None] == people, ~np.eye(120, dtype=bool)
+    same, other = scores[mated & apart], scores[~mated]
+    costs = [
+        0.01 * (same < one).mean() + 0.99 * (other >= one).mean() for one in [*np.unique(scores), np.inf]
+    ]
+    assert found["min_dcf@prior=0.01"] == pytest.approx(min(costs) / 0.01, abs=1e-6)
 
 
 def test_decision_costs_of_many_rows_and_of_people_that_one_threshold_parts(monkeypatch):
