@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 import json
 import os
 import pathlib
 import re
+import tempfile
 import textwrap
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, hf_hub_download
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import first_line
@@ -26,85 +29,99 @@ LICENSE = re.compile("[a-z0-9]+(?:[.-][a-z0-9]+)*")  # an identifier as the Hub 
 TAGS = ["embedding-alignment", "face-recognition"]
 
 
-class HubMap(ModelHubMixin, library_name="jaxalign", tags=TAGS):
-    """A gallery map in the way that the Hub's mixin wants it; use the methods of ``GalleryMap``.
+def save(map: GalleryMap, directory: str | os.PathLike[str]) -> None:
+    """Writes map, summary and card into a directory, which is made where it is missing.
 
-    Attributes:
-      map: the gallery map.
+    Raises:
+      UserError: the directory holds a card already, which may be of another map, or cannot be written.
     """
+    folder = pathlib.Path(directory)
+    if (folder / CARD).exists():
+        raise UserError(
+            f"{folder / CARD} is there, and may tell of another map; remove it or choose another directory."
+        )
+    names = ("source", "target", "method", "normalize", "score", "drop_in", "checksum")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        map.save(folder / FILE)
+        (folder / SUMMARY).write_text(json.dumps({name: getattr(map, name) for name in names}, indent=1))
+        ModelCard(f"---\n{_metadata(map).to_yaml()}\n---\n\n{_text(map)}").save(folder / CARD)
+    except OSError as error:
+        raise UserError(f"{directory} cannot be written: {error.strerror or first_line(error)}.") from error
 
-    map: GalleryMap
 
-    def __init__(self) -> None:
-        """Made by ``of``: the mixin would write what it is given here into config.json."""
+def upload(
+    map: GalleryMap,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    branch: str | None = None,
+    create_pr: bool | None = None,
+    commit_message: str = "Upload a gallery map",
+) -> str:
+    """Uploads map, summary and card in one commit, and makes the repository where it is missing.
 
-    @classmethod
-    def of(cls, map: GalleryMap) -> Self:
-        """The map to be saved or uploaded."""
-        made = cls()
-        made.map = map
-        return made
+    Args:
+      map: the map.
+      repo_id: name of the repository, such as "name/old-to-new".
+      private: whether a new repository is private; None leaves it to the account.
+      token, commit_message, branch, create_pr: see ``huggingface_hub.HfApi.upload_folder``; ``branch`` is its revision.
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> str | None:  # pyright: ignore
-        """Writes map, summary and card.
+    Returns:
+      The address of the commit.
 
-        Raises:
-          UserError: the directory holds a card already, which may be of another map, or cannot be written.
-        """
-        card = pathlib.Path(save_directory) / CARD
-        if card.exists():
-            raise UserError(
-                f"{card} is there, and may tell of another map; remove it or choose another directory."
-            )
-        try:
-            return super().save_pretrained(save_directory, **options)  # pyright: ignore[reportArgumentType]
-        except OSError as error:
-            raise UserError(
-                f"{save_directory} cannot be written: {error.strerror or first_line(error)}."
-            ) from error
+    Raises:
+      UserError: the name is none, or the Hub cannot be reached or refuses.
+    """
+    api = HfApi(token=token)
+    options: dict[str, Any] = dict(commit_message=commit_message, revision=branch, create_pr=create_pr)
+    with tempfile.TemporaryDirectory() as folder:
+        save(map, folder)
+        with _problems(f"{repo_id} cannot be uploaded"):
+            made = api.create_repo(repo_id, private=private, exist_ok=True)
+            return api.upload_folder(repo_id=made.repo_id, folder_path=folder, **options)
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads map, summary and card in one commit; the address of the commit.
 
-        Raises:
-          UserError: the name is none, or the Hub cannot be reached or refuses.
-        """
-        try:
-            return super().push_to_hub(repo_id, **options)
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            raise UserError(f"{repo_id} cannot be uploaded: {first_line(error)}.") from error
+def load(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> GalleryMap:
+    """Reads the map of a directory that ``save`` wrote, or of a repository.
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any) -> Self:  # pyright: ignore
-        """Reads the map of a repository, or of a directory.
+    Args:
+      name: of the directory; where there is none, of the repository.
+      revision, token, cache_dir, force_download, local_files_only: see ``huggingface_hub.hf_hub_download``.
 
-        Raises:
-          UserError: the repository or directory is missing or holds no gallery map, or the map is damaged.
-        """
-        try:
-            return super().from_pretrained(pretrained_model_name_or_path, **options)  # pyright: ignore
-        except UserError:
-            raise
-        except (HfHubHTTPError, OSError, ValueError, AttributeError, TypeError) as error:
-            raise UserError(
-                f"{pretrained_model_name_or_path} cannot be read: {first_line(error)}."
-            ) from error
+    Raises:
+      UserError: the directory or repository is missing or holds no gallery map, or a file of it is damaged.
+    """
+    options: dict[str, Any] = dict(revision=revision, token=token, cache_dir=cache_dir)
+    options |= dict(force_download=force_download, local_files_only=local_files_only)
+    download = functools.partial(hf_hub_download, str(name), **options)
+    find = pathlib.Path(name).joinpath if os.path.isdir(name) else download
+    with _problems(f"{name} cannot be read"):
+        summary = json.loads(pathlib.Path(find(SUMMARY)).read_text())  # the Hub counts downloads by this file
+        map = load_map(find(FILE))
+        if summary["checksum"] != map.checksum:
+            raise UserError(f"{name}: {SUMMARY} and {FILE} are of two maps.")
+    return map
 
-    def _save_pretrained(self, save_directory: pathlib.Path) -> None:
-        self.map.save(save_directory / FILE)
-        names = ("source", "target", "method", "normalize", "score", "drop_in", "checksum")
-        summary = {name: getattr(self.map, name) for name in names}
-        (save_directory / SUMMARY).write_text(json.dumps(summary, indent=1))
 
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
-        if os.path.isdir(model_id):
-            return cls.of(load_map(pathlib.Path(model_id) / FILE))
-        return cls.of(load_map(hf_hub_download(model_id, FILE, **options)))
-
-    def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
-        """The card: metadata that the Hub understands, and what a person needs to decide and to apply the map."""
-        return ModelCard(f"---\n{_metadata(self.map).to_yaml()}\n---\n\n{_text(self.map)}")
+@contextlib.contextmanager
+def _problems(sentence: str) -> Iterator[None]:
+    """What fails within is a ``UserError``: the errors of the Hub's client differ with its HTTP library and version."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{sentence}: {first_line(error)}.") from error
 
 
 def _metadata(map: GalleryMap) -> ModelCardData:

@@ -10,8 +10,9 @@ import dataclasses
 import functools
 import os
 import pathlib
+import types
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -26,16 +27,13 @@ from jaxalign.align.solvers import Fit
 from jaxalign.biometrics.comparators import LIKELIHOOD_RATIOS, RULES, Cohort, Comparator
 from jaxalign.biometrics.plda import TwoCovariance
 from jaxalign.core import checks
-from jaxalign.core.errors import UserError
+from jaxalign.core.errors import UserError, extra
 from jaxalign.core.rows import LazyRows, unit_rows
 from jaxalign.gallery.fingerprint import Fingerprint
 from jaxalign.gallery.map_checks import problem_of
 from jaxalign.gallery.map_parts import fields_of, parts_of
 from jaxalign.gallery.operating import Threshold
 from jaxalign.version import __version__
-
-if TYPE_CHECKING:
-    from jaxalign.gallery.hub import HubMap
 
 Rows = ArrayLike | LazyRows
 
@@ -273,17 +271,17 @@ class GalleryMap:
         write_map(pathlib.Path(path), *parts_of(self), GALLERY)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Writes the map with a model card into a directory, as the Hugging Face Hub has it; see ``hub``."""
-        _hub().of(self).save_pretrained(directory)
+        """Writes the map with a model card into a directory, as the Hugging Face Hub has it; see ``hub.save``."""
+        _hub().save(self, directory)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads the map with a model card; ``options`` are those of ``huggingface_hub.ModelHubMixin.push_to_hub``."""
-        return _hub().of(self).push_to_hub(repo_id, **options)
+        """Uploads the map with a model card and gives the commit's address; ``options`` are those of ``hub.upload``."""
+        return _hub().upload(self, repo_id, **options)
 
     @classmethod
     def from_pretrained(cls, repo_id: str | os.PathLike[str], **options: Any) -> GalleryMap:
-        """Reads the map of a repository on the Hub, or of a directory that ``save_pretrained`` wrote."""
-        return _hub().from_pretrained(repo_id, **options).map
+        """Reads the map of a repository on the Hub, or of a directory; ``options`` are those of ``hub.load``."""
+        return _hub().load(repo_id, **options)
 
     def __repr__(self) -> str:
         """Direction, scaling, data, thresholds and rates, in at most ten lines."""
@@ -372,9 +370,7 @@ def _mapped(map_: AffineMap | None, rows: Rows, normalize: str, zeros: bool = Fa
     return np.asarray(lazy.then(lambda part: part.astype(dtype), dtype=dtype))
 
 
-def _hub() -> type[HubMap]:
-    try:
-        from jaxalign.gallery.hub import HubMap
-    except ImportError as error:
-        raise UserError("the Hugging Face Hub needs huggingface_hub: pip install 'jaxalign[hub]'") from error
-    return HubMap
+def _hub() -> types.ModuleType:
+    with extra("hub"):
+        from jaxalign.gallery import hub
+    return hub

@@ -2,13 +2,16 @@
 
 import json
 import pathlib
+import sys
+import types
 from typing import Any
 
 import numpy as np
 import pytest
 from huggingface_hub import HfApi, ModelCard
 
-from jaxalign import GalleryMap, UserError
+from jaxalign import GalleryMap, UserError, gallery
+from jaxalign.gallery import hub
 
 
 def test_a_directory_gives_the_map_back(two_sided: GalleryMap, tmp_path: pathlib.Path) -> None:
@@ -43,30 +46,77 @@ def test_the_card_says_what_the_hub_and_a_person_ask(two_sided: GalleryMap, plan
 
 
 def test_an_upload_is_one_commit_of_the_three_files(two_sided: GalleryMap, monkeypatch) -> None:
-    sent = {}
-
-    def upload(self, *, folder_path, repo_id, **_):
-        sent[repo_id] = sorted(path.name for path in pathlib.Path(folder_path).iterdir())
-        return "address"
-
-    monkeypatch.setattr(
-        HfApi, "create_repo", lambda self, repo_id, **_: type("Url", (), {"repo_id": repo_id})
-    )
-    monkeypatch.setattr(HfApi, "upload_folder", upload)
-    assert two_sided.push_to_hub("name/map") == "address"
-    assert sent == {"name/map": ["README.md", "config.json", "map.safetensors"]}
     with pytest.raises(UserError, match="not/a/name"):
         two_sided.push_to_hub("not/a/name")
+    made, sent = [], []
+
+    def create(self, repo_id, **options):
+        made.append((repo_id, self.token, options))
+        return types.SimpleNamespace(repo_id=f"name/{repo_id}")
+
+    def upload(self, *, folder_path, repo_id, **options):
+        sent.append((repo_id, sorted(path.name for path in pathlib.Path(folder_path).iterdir()), options))
+        return "address"
+
+    monkeypatch.setattr(HfApi, "create_repo", create)
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    commit = {"commit_message": "new", "create_pr": True}
+    assert two_sided.push_to_hub("map", private=True, token="t", branch="b", **commit) == "address"
+    assert made == [("map", "t", {"private": True, "exist_ok": True})]
+    files = ["README.md", "config.json", "map.safetensors"]
+    assert sent == [("name/map", files, {"revision": "b", **commit})]
+    with pytest.raises(TypeError, match="privat"):
+        two_sided.push_to_hub("map", privat=True)
 
 
-def test_what_is_no_map_is_a_sentence(two_sided: GalleryMap, tmp_path: pathlib.Path) -> None:
+def test_what_the_hub_s_client_raises_is_a_sentence(two_sided: GalleryMap, monkeypatch) -> None:
+    def fail(*_, **__):
+        raise RuntimeError("no connection\nat all")  # not every HTTP library's errors are OSErrors
+
+    monkeypatch.setattr(HfApi, "create_repo", fail)
+    monkeypatch.setattr(hub, "hf_hub_download", fail)
+    with pytest.raises(UserError, match="name/map cannot be uploaded: no connection.$"):
+        two_sided.push_to_hub("name/map")
+    with pytest.raises(UserError, match="name/map cannot be read: no connection.$"):
+        GalleryMap.from_pretrained("name/map")
+
+
+def test_a_repository_gives_the_map_of_a_revision(two_sided: GalleryMap, planted, tmp_path) -> None:
+    """The Hub's own client reads its cache, which has two revisions, without a network."""
+    cached, maps = tmp_path / "cache" / "models--name--map", {"main": two_sided, "v1": planted.map()}
+    for commit, (revision, map) in zip(("a" * 40, "b" * 40), maps.items()):
+        map.save_pretrained(cached / "snapshots" / commit)
+        (cached / "refs").mkdir(exist_ok=True)
+        (cached / "refs" / revision).write_text(commit)
+    options: dict[str, Any] = {"cache_dir": tmp_path / "cache", "local_files_only": True}
+    assert GalleryMap.from_pretrained("name/map", **options).checksum == two_sided.checksum
+    assert GalleryMap.from_pretrained("name/map", revision="v1", **options).checksum == maps["v1"].checksum
+    with pytest.raises(UserError, match="name/map"):
+        GalleryMap.from_pretrained("name/map", revision="v2", **options)
+    with pytest.raises(TypeError, match="revison"):
+        GalleryMap.from_pretrained("name/map", revison="v1")
+
+
+def test_the_client_that_is_not_installed_names_the_extra(
+    two_sided: GalleryMap, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.delattr(gallery, "hub")
+    monkeypatch.delitem(sys.modules, hub.__name__)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r"huggingface_hub is not installed.*jaxalign\[hub\]"):
+        two_sided.save_pretrained(tmp_path / "made")
+
+
+def test_what_is_no_map_is_a_sentence(two_sided: GalleryMap, planted, tmp_path: pathlib.Path) -> None:
     (tmp_path / "empty").mkdir()
     two_sided.save_pretrained(tmp_path / "damaged")
     (tmp_path / "damaged" / "map.safetensors").write_bytes(b"x")
     two_sided.save_pretrained(tmp_path / "config")
     (tmp_path / "config" / "config.json").write_text("[")
+    two_sided.save_pretrained(tmp_path / "mixed")
+    planted.map().save(tmp_path / "mixed" / "map.safetensors")
     (tmp_path / "file").write_text("")
-    for name in ("empty", "damaged", "config", "nothing"):
+    for name in ("empty", "damaged", "config", "mixed", "nothing"):
         with pytest.raises(UserError, match=name) as caught:
             GalleryMap.from_pretrained(tmp_path / name)
         assert "\n" not in str(caught.value)
