@@ -16,7 +16,7 @@ another; prediction.csv says whether they predict what fusion by mean gains over
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,13 +35,14 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.people import identity_folds
 from jaxalign.core.rows import unit_rows
 from jaxalign.report import Measure, ResultTable
-from jaxalign.report.result_table import COSINE, Cell, Predicted, Setting
-from jaxalign.report.tables import Column, Table, to_text
+from jaxalign.report.part import Part
+from jaxalign.report.result_table import COSINE, Predicted, Setting
+from jaxalign.report.sections.ensemble import CROSSING, ensemble_measures, ensemble_tables
+from jaxalign.report.tables import to_text
 
 SCORES = ("mean", "znorm", "minmax", "logistic")
 METHODS = (*SCORES, "mean_template", "concatenation", "heterogeneous")
 ALONE = ("mean", "concatenation")  # what a single encoder has
-CROSSING = "shared"
 HELD_OUT, MOST_HELD_OUT = 3, 1000  # one part of the training people of so many; at most so many of their rows
 
 FLAGS = analysis.define(
@@ -73,11 +74,13 @@ def analyse(job: Job) -> str:
     sizes = range(1, min(job.values.largest, len(run.encoders)) + 1)
     sets = [members for size in sizes for members in itertools.combinations(run.encoders, size)]
     job.progress.total = len(splits) * (len(sets) * len(job.config.protocol.methods) + len(run.pairs))
+    systems = dict.fromkeys(sets)
     for measuring in splits:
         space, training = fitted(run, measuring)
         order = greedy(job, training, run.encoders)
         measure(job, run, measuring, space, training, [*sets, *order[len(sizes) :]])
         chosen[measuring.seed] = order
+        systems |= dict.fromkeys(order)
     budget = [
         row._replace(axis="budget", at=float(size))
         for row in run.rows
@@ -86,9 +89,12 @@ def analyse(job: Job) -> str:
     ]
     rows = job.finish(run, budget)
     table = ResultTable(row for row in rows if not row.axis)
-    predictions = [found for kind in shown(table) for found in predicted(table, run.encoders, kind)]
+    measures = ensemble_measures(table)
+    predictions = [found for kind in measures for found in predicted(table, run.encoders, kind)]
     job.write.csv("prediction.csv", Predicted._fields, predictions)
-    return to_text([*summary(table, sets, chosen)], title=f"{job.data.store.dataset}: ensembles")
+    job.record["ensembles"] = {joined(members): list(members) for members in systems}
+    tables = ensemble_tables(Part("ensemble", "ensemble", job.record, rows))
+    return to_text(tables, title=f"{job.data.store.dataset}: ensembles")
 
 
 def joined(members: Members) -> str:
@@ -188,70 +194,24 @@ def measure(
         job.progress.step(f"{method}, {joined(members)}")
 
 
-def value(table: ResultTable, kind: Measure, method: str, source: str, target: str = "") -> float:
-    """A number of a system, or of one encoder's probes in the gallery of another; NaN where there is none."""
-    cell = table.cell(Setting(method), kind, source, target or source)
-    return math.nan if cell is None else cell.mean
-
-
 def predicted(table: ResultTable, names: Sequence[str], kind: Measure) -> Iterator[Predicted]:
     """Whether what crosses between two encoders predicts what fusing them gains over the better one of them."""
     if len(names) < 3:
         return
+
+    def value(method: str, source: str, target: str) -> float:
+        cell = table.cell(Setting(method), kind, source, target)
+        return math.nan if cell is None else cell.mean
+
     crossing, gains = np.full((2, len(names), len(names)), np.nan)
     for (i, one), (j, other) in itertools.combinations(enumerate(names), 2):
-        ways = (one, other), (other, one)
-        crossing[i, j] = crossing[j, i] = np.mean([value(table, kind, CROSSING, *way) for way in ways])
-        best = max(value(table, kind, "mean", name) for name in (one, other))
-        gains[i, j] = gains[j, i] = value(table, kind, "mean", joined((one, other))) - best
+        ways, both = ((one, other), (other, one)), joined((one, other))
+        crossing[i, j] = crossing[j, i] = np.mean([value(CROSSING, *way) for way in ways])
+        best = max(value("mean", name, name) for name in (one, other))
+        gains[i, j] = gains[j, i] = value("mean", both, both) - best
     found = predict(crossing, gains)
     numbers = found.spearman, found.low, found.high, found.pairs, found.p
     yield Predicted("alignability", "no", "mean", str(kind), *numbers)
-
-
-def summary(
-    table: ResultTable, sets: Sequence[Members], chosen: Mapping[int, Sequence[Members]]
-) -> Iterator[Table]:
-    """Means over sets by method and size, what an encoder adds to others, and the greedy choice."""
-    systems = list(dict.fromkeys([*sets, *itertools.chain(*chosen.values())]))
-    kinds, heads = shown(table), [Column.of(kind) for kind in shown(table)]
-
-    def means(method: str, several: Sequence[Members]) -> list[Cell]:
-        names = [joined(members) for members in several]
-        return [Cell(float(np.mean([value(table, kind, method, of) for of in names]))) for kind in kinds]
-
-    lines = []
-    for method in dict.fromkeys(setting.method for setting in table.settings if setting.method != CROSSING):
-        for size in sorted({len(members) for members in systems}):
-            if size > 1 or method in ALONE:
-                some = [members for members in systems if len(members) == size]
-                lines.append([method, Cell(float(size)), *means(method, some)])
-    caption = "Mean over all sets of so many encoders; beyond --largest, over those of the greedy choice."
-    yield Table(
-        "fusions", "Fusions", caption, [Column("method"), Column("encoders", "number"), *heads], lines
-    )
-    lines = []
-    for (name,) in (members for members in systems if len(members) == 1):
-        without = {each: tuple(other for other in each if other != name) for each in systems if name in each}
-        parts = {each: rest for each, rest in without.items() if rest in systems}
-        if parts:
-            both, rest = means("mean", [*parts]), means("mean", [*parts.values()])
-            lines.append([name, *(Cell(one.mean - other.mean) for one, other in zip(both, rest))])
-    columns = [Column("encoder"), *(Column(kind.head, "points", 1) for kind in kinds)]
-    yield Table("added", "What an encoder adds to others", "Fused by mean; mean over sets.", columns, lines)
-    lines = [
-        [Cell(float(seed)), Cell(float(size)), joined(members), *means("mean", [members])]
-        for seed, order in chosen.items()
-        for size, members in enumerate(order, start=1)
-    ]
-    columns = [Column("seed", "number"), Column("budget", "number"), Column("encoders"), *heads]
-    caption = "Chosen one after the other on training people, fused by mean; numbers are means over seeds."
-    yield Table("greedy", "Greedy choice", caption, columns, lines)
-
-
-def shown(table: ResultTable) -> list[Measure]:
-    """The measures of the summary."""
-    return [kind for kind in table.measures if kind.name == "rank1" or kind.name.startswith("tmr@")]
 
 
 ANALYSIS = analysis.Analysis("ensemble", FLAGS, analyse, METHODS)

@@ -29,6 +29,15 @@ SCORES = {
     "plda": "Score: the log-likelihood ratio of one person against two, from how training people vary.",
     "plda_cohort": "Score: `plda` less how near each of the two lies to strangers, the 20 nearest of a cohort.",
 }
+FUSIONS = {
+    "mean": "Fusion: the mean of the scores of several encoders in one shared space.",
+    "znorm": "Fusion: the mean of scores, each brought to the mean and spread of impostor scores in training.",
+    "minmax": "Fusion: the mean of scores, each brought to the range that it has in training.",
+    "logistic": "Fusion: a weighted sum of scores, the weights by logistic regression on training comparisons.",
+    "mean_template": "Fusion: one row, the mean of several encoders' rows in the shared space.",
+    "concatenation": "Fusion: the rows of several encoders one behind the other, without a map.",
+    "heterogeneous": "Each person is enrolled under one encoder of the set, drawn at random, as is each probe.",
+}
 MEASURES = {
     r"rank(\d+)": "Share of photographs for which the right person is among the best {} of the gallery.",
     r"map(\d+)": "Mean average precision: how far up the photographs of the right person are among the first {}.",
@@ -91,8 +100,8 @@ def define(names: Iterable[str]) -> list[tuple[str, str]]:
     """The definition of each method, score or measure that has one, under its name on the page, each once."""
     found = []
     for name in dict.fromkeys(name.partition(":")[0] for name in names):
-        if name in METHODS | SCORES:
-            found.append((name, (METHODS | SCORES)[name]))
+        if words := (METHODS | SCORES | FUSIONS).get(name):
+            found.append((name, words))
         for pattern, words in MEASURES.items():
             if match := re.fullmatch(pattern, name):
                 found.append((Measure(name).brief, words.format(*match.groups())))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import made_security
 import numpy as np
 from scipy.cluster.hierarchy import cophenet, leaves_list, linkage
 from scipy.spatial.distance import squareform
@@ -49,8 +50,12 @@ def pairs(encoders: Sequence[str]):
 
 
 def write_part(folder: pathlib.Path, driver: str, rows: Sequence[Row], dataset: str, encoders: Sequence[str],
-               seeds: Sequence[int], files: dict[str, Any] | None = None, **config) -> None:  # fmt: skip
-    """One results directory, as the drivers write it, with further files by name: records, or the content of JSON."""
+               seeds: Sequence[int], files: dict[str, Any] | None = None, about: dict[str, Any] | None = None,
+               **config) -> None:  # fmt: skip
+    """One results directory, as the drivers write it, with further files by name: records, or the content of JSON.
+
+    ``about`` is what else config.json says, ``config`` are settings.
+    """
     with results.writer(folder) as write:
         write.table(list(rows))
         for name, content in (files or {}).items():
@@ -71,7 +76,7 @@ def write_part(folder: pathlib.Path, driver: str, rows: Sequence[Row], dataset: 
         }
         store["checksums"] = {name: f"{place:064x}" for place, name in enumerate(encoders)}
         settings = {"protocol": protocol, "max_per_person": 0, "note": "made & <b>up</b>", **config}
-        write.config(driver, settings, store=store, warnings=[], seconds=1.5)
+        write.config(driver, settings, store=store, warnings=[], seconds=1.5, **(about or {}))
 
 
 def of_methods(dataset, encoders, seeds):
@@ -271,8 +276,54 @@ def write_side_by_side(folder, driver, dataset, encoders, seeds: Sequence[int]) 
     write_part(folder, driver, rows, dataset, encoders, seeds, files)
 
 
+def ensembles_of(encoders: Sequence[str]) -> dict[str, list[str]]:
+    """The members of every set, by its name, as config.json of an ensemble has them."""
+    sizes = range(1, len(encoders) + 1)
+    every = (members for size in sizes for members in itertools.combinations(encoders, size))
+    return {"+".join(members): list(members) for members in every}
+
+
+def ensemble_rows(dataset: str, encoders: Sequence[str], seed: int) -> list[Row]:
+    """Encoders in the galleries of others, and sets: the first encoder is the best, and no set is better."""
+    rows = []
+
+    def add(source: str, target: str, method: str, value: float, **more: Any) -> None:
+        here = dataset, source, target, method, None, seed
+        rows.append(Row(*here, "excluded", "rank1", value, **more))
+        rows.append(Row(*here, "", "tmr@fmr=0.01", value / 2, **more))
+
+    for i, j, source, target in pairs(encoders):
+        add(source, target, "shared", 0.5 - 0.1 * abs(i - j))
+    for name, members in ensembles_of(encoders).items():
+        places = [encoders.index(each) for each in members]
+        mean = 0.8 - 0.2 * sum(places) / len(places)
+        add(name, name, "mean", mean)
+        second = ("heterogeneous", 0.6 - 0.1 * len(places)) if len(places) > 1 else ("concatenation", 0.3)
+        add(name, name, *second)
+        if places == [*range(len(places))]:
+            add(name, name, "mean", mean, axis="budget", at=float(len(places)))
+    return rows
+
+
+def write_ensemble(folder, dataset, encoders, seed) -> None:
+    """Every set of the encoders, by a fusion and as a mixed gallery."""
+    rows = ensemble_rows(dataset, encoders, seed)
+    kinds = ("rank1 (excluded)", "tmr@fmr=0.01")
+    found = [Predicted("alignability", "no", "mean", kind, -0.5, -1.0, 0.25, 3, 0.4) for kind in kinds]
+    about = {"ensembles": ensembles_of(encoders)}
+    write_part(folder, "ensemble", rows, dataset, encoders, [seed], {"prediction.csv": found}, about)
+
+
+def write_security(folder, dataset, encoders, seed) -> None:
+    """Every part of the attacks."""
+    files = {"security.json": made_security.content(encoders)}
+    write_part(
+        folder, "security", made_security.rows(dataset, encoders, seed), dataset, encoders, [seed], files
+    )
+
+
 def write_study(folder: pathlib.Path, encoders=ENCODERS, seeds=(42, 123), datasets=("made", "other")) -> None:
-    """A whole study, of which one part is missing."""
+    """A whole study, of which one part is missing, and beside it what only commands of their own write."""
     first = datasets[0]
     safe = re.sub(r"\W+", "_", first)
     write_pairwise(folder / f"pairwise-{safe}", first, encoders, seeds)
@@ -283,5 +334,7 @@ def write_study(folder: pathlib.Path, encoders=ENCODERS, seeds=(42, 123), datase
     write_geometry(folder / f"geometry-{safe}", first, encoders, seeds)
     for driver in ("capacity", "stability"):
         write_side_by_side(folder / f"{driver}-{safe}", driver, first, encoders, seeds)
+    write_ensemble(folder / f"ensemble-{safe}", first, encoders[:3], seeds[0])
+    write_security(folder / f"security-{safe}", first, encoders[:2], seeds[0])
     parts = sorted(path.name for path in folder.iterdir()) + [f"capacity-{datasets[-1]}"]
     results.Writer(folder).config("study", {}, parts=parts)

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import made_results
+import made_security
 import numpy as np
 import pytest
 from scipy.cluster.hierarchy import leaves_list, linkage
@@ -436,3 +437,108 @@ def test_a_migration_says_what_to_do_and_what_it_costs():
     assert "12.0" in next(table for table in found.tables() if table.name == "migrate-tested").caption
     gone = section(part([], "migrate", migration={**content, "verdict": "map"}))
     assert "accept scores of 0.3000 or more" in gone.summary[1]
+
+
+def test_ensembles_are_compared_with_the_best_encoder_alone():
+    names, config = ("a", "b", "c"), {"ensembles": made_results.ensembles_of("abc")}
+    numbers = "alignability", "no", "mean"
+    predictions = [Predicted(*numbers, "tmr@fmr=0.01", -0.5, -1.0, 0.25, 3, 0.4)]
+    rows = made_results.ensemble_rows("faces", names, 1)
+    found = section(Part("ensemble", "ensemble", config, rows, predictions=predictions))
+    assert plain(found.summary) == [
+        "By TMR at FMR 1 % the best of 3 encoders alone is a (40.0 %), the best set a+b, fused by mean (35.0 %), so "
+        "that no fusion reaches that encoder.",
+        "Chosen on training people (seed 1), fused by mean: a (40.0 %), a+b (35.0 %) and a+b+c (30.0 %).",
+        "Where each person is enrolled under one encoder of a set at random, 20.0 % with 2 and 15.0 % with 3 encoders "
+        "remain on average, of 30.0 % where one encoder serves all.",
+        "What crosses between two encoders and what fusing them gains over the better one have a rank correlation of "
+        "−0.5 (95 % interval −1 to 0.25) over 3 pairs.",
+    ]
+    lines = {
+        (row[0], row[1].mean): [cell.mean for cell in row[2:]] for row in rows_of(found, "ensemble-fusions")
+    }
+    expected = {("mean", size): (0.6, 0.3) for size in (1, 2, 3)} | {("concatenation", 1): (0.3, 0.15)}
+    expected |= {("heterogeneous", 2): (0.4, 0.2), ("heterogeneous", 3): (0.3, 0.15)}
+    assert lines == {way: pytest.approx(values) for way, values in expected.items()}
+    added = {row[0]: row[1].mean for row in rows_of(found, "ensemble-added")}
+    assert added == pytest.approx({"a": 0.4 / 3, "b": 0.0, "c": -0.4 / 3})
+    assert [row[2] for row in rows_of(found, "ensemble-greedy")] == ["a", "a+b", "a+b+c"]
+    assert [row[0] for row in rows_of(found, "ensemble-sets")] == [*made_results.ensembles_of("abc")]
+    assert [row[2].mean for row in rows_of(found, "ensemble-crossing")] == pytest.approx(
+        [0.2, 0.15, 0.2, 0.2, 0.15, 0.2]
+    )
+    assert "mean: 30 % at 1, 30 % at 2, 30 % at 3" in picture_of(found, "ensemble-sizes").alt
+
+
+def test_an_operating_point_that_some_set_lacks_does_not_lead():
+    rows = made_results.ensemble_rows("faces", ("a", "b"), 1)
+    rows = [
+        row._replace(value=NAN, reason="too few") if (row.source, row.own_photograph) == ("b", "") else row
+        for row in rows
+    ]
+    found = section(Part("ensemble", "ensemble", {"ensembles": made_results.ensembles_of("ab")}, rows))
+    assert "the best of 2 encoders alone is a (80.0 %)" in plain(found.summary)[0]
+
+
+def test_security_says_which_leaks_are_keys_and_what_else_they_allow():
+    names = ("a", "b", "c")
+    rows = made_security.rows("faces", names, 1)
+    found = section(part(rows, "security", security=made_security.content(names)))
+    own_systems = found.blocks[0]
+    assert plain(found.summary) == [
+        "A leak is called a key where 50 % of its mapped templates are accepted although the system enrolled another "
+        "image of their owner, at a false match rate of 0.001.",
+        "2 pairs of 6 ordered pairs of networks are open to it: from 42 pairs of photographs (a → b) to 43 pairs of "
+        "photographs (a → c).",
+        "4 are not, with the 500 pairs of photographs measured.",
+        own_systems,
+    ]
+    assert "systems that you are responsible for" in str(own_systems)
+
+    def numbers(row) -> Any:
+        return [cell if isinstance(cell, str) else cell.mean for cell in row]
+
+    first, *_, last = (numbers(row) for row in rows_of(found, "security-verdict"))
+    assert first[:5] == ["a", "b", 42, "31 to more", "ridge, restored"]
+    assert first[5:] == pytest.approx([0.96, 0.8, 0.008])
+    assert last[:2] == ["c", "b"] and math.isnan(last[2]) and last[3] == "more"
+    scores = {tuple(row[:5]): [cell.mean for cell in row[5:]] for row in rows_of(found, "security-scores")}
+    assert scores["a", "a", "own", "", "cosine"] == pytest.approx([0.84, 0.7, 0.007])
+    assert scores["a", "b", "identity", "plain", "cosine"] == pytest.approx([0.012, 0.01, 0.0001])
+    assert scores["a", "b", "ridge", "plain", "cohort"] == pytest.approx([0.432, 0.36, 0.0036])
+    linked = {tuple(row[:3]): row[3:] for row in rows_of(found, "security-linkability")}
+    assert [cell.mean for cell in linked["a", "b", "ridge"]] == pytest.approx([0.6, 0.04, 0.57] * 2)
+    assert (linked["a", "b", "ridge"][0].low, linked["a", "b", "ridge"][0].high) == pytest.approx(
+        (0.58, 0.62)
+    )
+    searched = [numbers(row)[4:] for row in rows_of(found, "security-reidentification")[:3]]
+    assert searched == [
+        [50, "measured", 0.7, 0.35],
+        [10**6, "extrapolated by log-linear", 0.2, 0.1],
+        [10**6, "extrapolated by pareto", 0.2, 0.1],
+    ]
+    (key, *_) = rows_of(found, "security-keys")
+    assert [*key[:2], key[2].mean, key[3].reason] == ["a", "orthogonal", 23, "more than were tried"]
+    # With procrustes, which guesses a sign, it would be 63.
+    assert [cell.mean for cell in key[4:]] == [64, 0.02, 0.8, 0.9]
+    (matched, *_) = rows_of(found, "security-matching")
+    assert numbers(matched) == ["a", "b", "same photographs", 0, 0.7, 0.1, 0.8, 2 / 3, 0.02, 0.9]
+    (read,) = rows_of(found, "security-attributes")
+    assert numbers(read)[:4] == ["a", "b", "ridge", 2]
+    assert numbers(read)[4:] == pytest.approx([0.75, 0.65, 0.6, 0.45])
+    pictures = {picture.name: picture.alt for picture in found.pictures()}
+    assert set(pictures) == {
+        f"security-{kind}-{name}" for kind in ("pairs", "searches") for name in names
+    } | {
+        *(f"security-linkability-{method}" for method in ("identity", "ridge")),
+        *(f"security-seeds-{situation}-a" for situation in ("same_photographs", "different_people")),
+    }
+    assert "b: 26.7 % at 5, 53.3 % at 50, 80 % at 500" in pictures["security-pairs-a"]
+
+
+def test_security_shows_the_first_of_several_splits():
+    names = ("a", "b")
+    rows = [row for seed in (1, 2) for row in made_security.rows("faces", names, seed)]
+    found = section(part(rows, "security", security=made_security.content(names)))
+    assert found.summary[-1] == "The first of 2 splits is shown; results.csv has all."
+    assert len(rows_of(found, "security-verdict")) == 2

@@ -8,6 +8,7 @@ from jaxalign.report.sections.blocks import Folded as Folded
 from jaxalign.report.sections.blocks import Section as Section
 from jaxalign.report.sections.blocks import Together as Together
 from jaxalign.report.sections.comparison import pairwise
+from jaxalign.report.sections.ensemble import ensemble
 from jaxalign.report.sections.geometry import families, family_order, geometry
 from jaxalign.report.sections.migration import migration
 from jaxalign.report.sections.run_details import run_details
@@ -26,10 +27,12 @@ SECTIONS: dict[str, Callable[[Part, Sequence[str]], Section]] = {
     "ridge_path": sweep,
     "capacity": run_details,
     "stability": run_details,
+    "ensemble": ensemble,
     "migrate": migration,
     "security": security,
 }
-OF_STUDY = tuple(name for name in SECTIONS if name not in ("migrate", "security"))  # what a study may hold
+BY_ITSELF = "ensemble", "migrate", "security"
+OF_STUDY = tuple(name for name in SECTIONS if name not in BY_ITSELF)  # what a study may hold
 
 
 def sections(parts: Sequence[Part]) -> Iterator[Section]:
