@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.images.pictures import fitted, pillow
+from jaxalign.vision.images.pictures import fitted, fitted_inside, pillow
 
 BILINEAR = 2  # Pillow's number, as checkpoints write it
 DEFAULT_BATCH = 32
@@ -19,7 +19,7 @@ class Preprocessing:
     """What happens to a picture before the network sees it, in this order; a value, so it can be recorded.
 
     Resize and crop happen on the host, picture by picture (``prepare``). The rest happens where the network runs, batch
-    by batch: pixels · rescale, minus mean, over std, channels in the order of ``color``.
+    by batch: pixels · rescale, minus mean, over std, channels in the order of ``color``; then padding is set to zero.
 
     Attributes:
       size: (height, width) of the network's input.
@@ -29,6 +29,8 @@ class Preprocessing:
       rescale: factor from bytes to the scale of ``mean`` and ``std``; 1/255 for most checkpoints.
       mean, std: one number for each channel, in the order of ``color``.
       color: "RGB" or "BGR", the order of channels that the network takes; pictures are always given as RGB.
+      longest_edge: instead of ``resize`` and ``crop``, the length of the longer edge (the shape is kept); below and to
+        the right the picture is padded up to ``size``. None for no padding.
     """
 
     size: tuple[int, int]
@@ -39,23 +41,31 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     color: str = "RGB"
+    longest_edge: int | None = None
 
     def __post_init__(self) -> None:
         edges = [*self.size, *np.ravel(() if self.resize is None else self.resize), *(self.crop or ())]
+        if self.longest_edge is not None:
+            edges.append(self.longest_edge)
+            if self.resize or self.crop or self.longest_edge > min(self.size):
+                raise UserError(
+                    f"preprocessing: a longer edge goes without resize and crop and into the size, got "
+                    f"longest_edge={self.longest_edge}, size={self.size}, resize={self.resize}, crop={self.crop}."
+                )
         if len(self.size) != 2 or any(int(edge) != edge or edge < 1 for edge in edges):
             raise UserError(
                 f"preprocessing: expected sizes of at least 1 pixel, got size={self.size}, resize={self.resize}, "
-                f"crop={self.crop}."
+                f"crop={self.crop}, longest_edge={self.longest_edge}."
             )
         if self.color not in ("RGB", "BGR"):
             raise UserError(f"preprocessing: the colour order is RGB or BGR, got {self.color!r}.")
         if self.resample not in range(6):
             raise UserError(f"preprocessing: expected one of Pillow's filters 0 to 5, got {self.resample!r}.")
         numbers = np.asarray([*self.mean, *self.std, self.rescale], float)
-        if len(self.mean) != 3 or len(self.std) != 3 or not np.isfinite(numbers).all() or 0 in self.std:
+        if len(self.mean) != 3 or len(self.std) != 3 or not np.isfinite(numbers).all() or 0 in numbers[3:]:
             raise UserError(
-                f"preprocessing: expected three finite means and three finite standard deviations other than 0, got "
-                f"mean={self.mean}, std={self.std}, rescale={self.rescale}."
+                f"preprocessing: expected three finite means, three finite standard deviations other than 0 and a "
+                f"finite factor other than 0, got mean={self.mean}, std={self.std}, rescale={self.rescale}."
             )
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
@@ -79,7 +89,11 @@ class Preprocessing:
         if min(shape) == 0:
             raise UserError(f"prepare: expected a picture with pixels, got shape {shape}.")
         picture = image
-        if self.resize is not None or self.crop is not None:
+        if self.longest_edge is not None:
+            inside = np.asarray(fitted_inside(pillow().fromarray(image), self.longest_edge, self.resample))
+            picture = np.full((*self.size, 3), self.padding, np.uint8)
+            picture[: len(inside), : inside.shape[1]] = inside
+        elif self.resize is not None or self.crop is not None:
             picture = np.asarray(fitted(pillow().fromarray(image), self.resize, self.crop, self.resample))
         if picture.shape[:2] != self.size:
             raise UserError(
@@ -88,9 +102,34 @@ class Preprocessing:
             )
         return np.ascontiguousarray(picture)
 
+    @property
+    def padding(self) -> tuple[int, ...]:
+        """Red, green and blue of the padding: the bytes nearest to ``mean``."""
+        nearest = np.rint(np.asarray(self.mean) / self.rescale).clip(0, 255).astype(int).tolist()
+        return tuple(nearest if self.color == "RGB" else nearest[::-1])
+
+    def inside(self, images: Any) -> Any:
+        """Which pixels are of the picture and not of its padding.
+
+        Padding is what is wholly of its colour, from the lower and from the right edge on. A photograph that ends in
+        exactly this colour loses those rows or columns to it, which moves them by at most half a byte.
+
+        Args:
+          images: uint8 [n, height, width, 3] from ``prepare``, a NumPy or a JAX array.
+
+        Returns:
+          bool [n, height, width], of the same kind.
+        """
+        used = (images != np.asarray(self.padding, np.uint8)).any(-1)
+        rows, columns = (used.any(axis)[:, ::-1].cumsum(1)[:, ::-1] > 0 for axis in (2, 1))
+        return rows[:, :, None] & columns[:, None, :]
+
     def describe(self) -> dict[str, Any]:
-        """The same in JSON's types, for a manifest."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        """The same in JSON's types, for a manifest; without ``longest_edge`` where that is None, as in older stores."""
+        fields = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()
+        }
+        return {key: value for key, value in fields.items() if key != "longest_edge" or value is not None}
 
 
 def _described(value: Any) -> str:

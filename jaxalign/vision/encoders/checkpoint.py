@@ -15,6 +15,7 @@ from jaxalign.vision.encoders.load import Specification, first_line
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 FLAX = "flax_model.msgpack"
@@ -35,7 +36,7 @@ def checkpoint_directory(specification: Specification, revision: str | None) -> 
         specification.refuse(f"there is no directory {target}, and it is not a hub id like org/name.")
     import huggingface_hub
 
-    files = [CONFIG, PREPROCESSOR, SAFETENSORS, SAFETENSORS_INDEX, "model-*-of-*.safetensors"]
+    files = [CONFIG, PREPROCESSOR, PROCESSOR, SAFETENSORS, SAFETENSORS_INDEX, "model-*-of-*.safetensors"]
     try:
         for patterns in (files, [*files, FLAX]):
             folder = huggingface_hub.snapshot_download(target, revision=revision, allow_patterns=patterns)

@@ -118,7 +118,10 @@ class JaxEncoder(BatchEncoder):
         ordered = images if given.color == "RGB" else images[..., ::-1]
         pixels = ordered.astype(jnp.float32) * jnp.float32(given.rescale)
         mean, std = jnp.asarray(given.mean, jnp.float32), jnp.asarray(given.std, jnp.float32)
-        return ((pixels - mean) / std).astype(self._dtype)
+        pixels = (pixels - mean) / std
+        if given.longest_edge is not None:
+            pixels *= given.inside(images)[..., None]
+        return pixels.astype(self._dtype)
 
     def _dispatch(self, images: np.ndarray) -> jax.Array:
         return self._program(self._params, jax.device_put(images, self._batch))

@@ -125,10 +125,7 @@ def fitted(
     ``resample`` Pillow's number of the filter.
     """
     if isinstance(resize, int):
-        short, long = sorted(image.size)
-        if long > _LONGEST * short:
-            size = f"{image.width:,} × {image.height:,}"
-            raise BadImageError(f"it is {size} pixels, far too narrow for a photograph")
+        short = _shorter_edge(image)
         width, height = (resize if edge == short else int(resize * edge / short) for edge in image.size)
         resize = height, width
     if resize is not None:
@@ -138,6 +135,26 @@ def fitted(
         left, upper = (image.width - width) // 2, (image.height - height) // 2
         image = image.crop((left, upper, left + width, upper + height))
     return image
+
+
+def fitted_inside(image: Pillow, longest_edge: int, resample: int) -> Pillow:
+    """Resizes a picture by the length of its longer edge, as the image processor of SAM in ``transformers`` does.
+
+    The shorter edge follows in proportion, rounded to the nearest pixel.
+    """
+    _shorter_edge(image)
+    scale = longest_edge / max(image.size)
+    width, height = (max(1, int(edge * scale + 0.5)) for edge in image.size)
+    return image.resize((width, height), pillow().Resampling(resample))
+
+
+def _shorter_edge(image: Pillow) -> int:
+    """In pixels; raises ``BadImageError`` for threads of pixels."""
+    short, long = sorted(image.size)
+    if long > _LONGEST * short:
+        size = f"{image.width:,} × {image.height:,}"
+        raise BadImageError(f"it is {size} pixels, far too narrow for a photograph")
+    return short
 
 
 @dataclasses.dataclass(frozen=True)
