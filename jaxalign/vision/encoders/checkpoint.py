@@ -3,11 +3,8 @@
 import hashlib
 import pathlib
 import re
-import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NoReturn
-
-import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import parse_json, read_text
@@ -101,9 +98,6 @@ def _explain(specification: Specification, revision: str | None, error: Exceptio
     raise error
 
 
-Flat = dict[tuple[str, ...], Any]
-
-
 def weight_files(specification: Specification, directory: pathlib.Path) -> list[pathlib.Path]:
     """The files that hold the weights: safetensors (one, or several with an index), else Flax's msgpack."""
     if (directory / SAFETENSORS).is_file():
@@ -140,92 +134,3 @@ def digest(files: Iterable[pathlib.Path]) -> str:
         with path.open("rb") as file:
             hashlib.file_digest(file, lambda: hasher)
     return hasher.hexdigest()
-
-
-class Weights:
-    """Named arrays of a checkpoint below one of the prefixes (all for the prefix ""), in PyTorch's or Flax's naming."""
-
-    def __init__(self, specification: Specification, files: list[pathlib.Path], prefixes: tuple[str, ...]):
-        from flax.serialization import msgpack_restore
-        from flax.traverse_util import flatten_dict
-        from safetensors import safe_open
-
-        self._arrays: Flat = {}
-        self._flax = files[0].name == FLAX
-        try:
-            if self._flax:
-                self._arrays = flatten_dict(msgpack_restore(files[0].read_bytes()))
-                return
-            for path in files:
-                with safe_open(path, framework="np") as file:
-                    self._flax = self._flax or (file.metadata() or {}).get("format") == "flax"
-                    names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118 (no mapping)
-                    self._arrays |= {tuple(name.split(".")): file.get_tensor(name) for name in names}
-        except Exception as error:  # each reader has its own exceptions for a damaged file
-            parent = files[0].parent
-            specification.refuse(f"{parent} holds weights that cannot be read ({first_line(error)}).")
-
-    def kernel(self, layer: str) -> np.ndarray | None:
-        """The kernel of a dense layer, [inputs, outputs], by the layer's name; None where it is not there."""
-        if self._flax:
-            return self._arrays.get((layer, "kernel"))
-        weight = self._arrays.get((layer, "weight"))
-        return None if weight is None else np.transpose(weight)
-
-    def fit(self, model: Any, below: str) -> tuple[Flat, set[tuple[str, ...]]]:
-        """The arrays that a Flax model needs, under its names, and the names that are missing.
-
-        Args:
-          model: an uninitialised transformers Flax model.
-          below: the part of the checkpoint that holds it, such as "encoder"; "" for all.
-
-        Raises:
-          ValueError: an array has another shape than the model's.
-        """
-        from flax.traverse_util import flatten_dict
-
-        wanted: dict[Any, Any] = dict(flatten_dict(model.params_shape_tree))
-        inside = self._arrays
-        if below:
-            inside = {name[1:]: array for name, array in inside.items() if name[0] == below}
-        found = _flax_names(inside, model) if self._flax else _torch_names(inside, model, wanted)
-        for name, array in found.items():
-            if name in wanted and array.shape != wanted[name].shape:
-                expected = f"the model needs {wanted[name].shape}"
-                raise ValueError(f"{'.'.join(name)} has shape {array.shape}, {expected}")
-        return {name: found[name] for name in wanted if name in found}, set(wanted) - set(found)
-
-
-def _torch_names(arrays: Flat, model: Any, wanted: Mapping[tuple[str, ...], Any]) -> Flat:
-    """Renamed and transposed by transformers' own rules, which need the model's shapes only."""
-    from flax.traverse_util import flatten_dict
-    from transformers.modeling_flax_pytorch_utils import convert_pytorch_state_dict_to_flax
-
-    if not arrays:
-        return {}
-    # ResNet's basic layers are not covered by transformers' rules.
-    if any("layer_0" in name for name in wanted):
-        arrays = {_numbered(name): array for name, array in arrays.items()}
-    state = {".".join(name): np.asarray(array) for name, array in arrays.items()}
-    shapes = types.SimpleNamespace(params=model.params_shape_tree, base_model_prefix=model.base_model_prefix)
-    return flatten_dict(convert_pytorch_state_dict_to_flax(state, shapes))
-
-
-def _numbered(name: tuple[str, ...]) -> tuple[str, ...]:
-    """(..., "layer", "0", ...) as (..., "layer", "layer_0", ...)."""
-    return tuple(
-        f"layer_{part}" if before == "layer" and part.isdigit() else part
-        for before, part in zip(("", *name), name)
-    )
-
-
-def _flax_names(arrays: Flat, model: Any) -> Flat:
-    """Without the prefix that a model with a head puts before its body."""
-    prefix = model.base_model_prefix
-    collections = {"params", "batch_stats"} if "batch_stats" in model.params_shape_tree else set()
-    renamed: Flat = {}
-    for name, array in arrays.items():
-        lead, rest = (name[:1], name[1:]) if name[0] in collections else ((), name)
-        headed = len(rest) > 1 and rest[0] == prefix and prefix not in model.params_shape_tree
-        renamed[lead + (rest[1:] if headed else rest)] = array
-    return renamed

@@ -29,7 +29,9 @@ class JaxEncoder(BatchEncoder):
     Every batch is padded to ``batch_size``, so one program serves all; each device computes its share of the batch
     alone, with a copy of the weights. In float32, matrix products run at full precision on every kind of device.
 
-    Attributes: see ``Encoder``.
+    Attributes: see ``Encoder``, and
+      apply, params: the network as a pure function of its weights and of pixels [n, height, width, 3], for other code;
+        ``normalised`` makes such pixels of prepared pictures.
     """
 
     def __init__(
@@ -70,14 +72,18 @@ class JaxEncoder(BatchEncoder):
         mesh = Mesh(np.asarray(devices or jax.local_devices()), ("batch",))
         self.batch_size = -(-batch_size // mesh.size) * mesh.size
         self._batch = NamedSharding(mesh, P("batch"))
-        weights = jax.tree_util.tree_map_with_path(self._cast, params)
-        self._params = jax.device_put(weights, NamedSharding(mesh, P()))
+        copies = NamedSharding(mesh, P())
+        # One by one: an array on the host goes before the next is read.
+        self.params = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jax.device_put(self._cast(path, leaf), copies), params
+        )
+        self.apply = apply
         # A global setting of the caller's must not change the numbers: the precision is part of the program.
         precision = "highest" if dtype == "float32" else "default"
 
         def encode(params: Any, images: UInt8[Array, "n height width 3"]) -> Float[Array, "n dim"]:
             with jax.default_matmul_precision(precision):
-                return apply(params, self._normalised(images)).astype(jnp.float32)
+                return apply(params, self.normalised(images)).astype(jnp.float32)
 
         local = jax.shard_map(
             encode, mesh=mesh, in_specs=(P(), P("batch")), out_specs=P("batch"), check_vma=False
@@ -88,17 +94,17 @@ class JaxEncoder(BatchEncoder):
     def program_digest(self) -> str:
         """SHA-256 of the weights and of the program, with the constants in it."""
         hasher = hashlib.sha256()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self._params):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
             array = np.asarray(leaf)
             hasher.update(f"{path} {array.dtype} {array.shape}".encode())
             hasher.update(array.tobytes())
         pictures = jax.ShapeDtypeStruct((2, *self.preprocessing.size, 3), jnp.uint8)
-        hasher.update(jax.jit(self._encode).lower(self._params, pictures).as_text().encode())
+        hasher.update(jax.jit(self._encode).lower(self.params, pictures).as_text().encode())
         return hasher.hexdigest()
 
     def _width(self, encode: Callable[[Any, Any], jax.Array]) -> int:
         pictures = jax.ShapeDtypeStruct((2, *self.preprocessing.size, 3), jnp.uint8)
-        shape = jax.eval_shape(encode, self._params, pictures).shape
+        shape = jax.eval_shape(encode, self.params, pictures).shape
         if len(shape) != 2 or shape[0] != 2:
             raise UserError(
                 f"encoder {self.name!r}: expected [n, width] from n pictures, got shape {shape} from 2 pictures."
@@ -107,13 +113,16 @@ class JaxEncoder(BatchEncoder):
 
     def _cast(self, path: tuple[Any, ...], leaf: Any) -> Any:
         """Running statistics of batch normalisation keep float32: their variances span too many powers of two."""
-        if not jnp.issubdtype(getattr(leaf, "dtype", None) or np.asarray(leaf).dtype, jnp.floating):
+        array = np.asarray(
+            leaf
+        )  # by NumPy: on the device each shape of weights would be a program of its own
+        if not jnp.issubdtype(array.dtype, jnp.floating):
             return leaf
         keep = any(getattr(key, "key", None) == "batch_stats" for key in path)
-        # By NumPy: on the device each shape of weights would be a program of its own.
-        return np.asarray(leaf).astype(np.float32 if keep else self._dtype)
+        return array.astype(np.float32 if keep else self._dtype, copy=False)
 
-    def _normalised(self, images: UInt8[Array, "n height width 3"]) -> Float[Array, "n height width 3"]:
+    def normalised(self, images: UInt8[Array, "n height width 3"]) -> Float[Array, "n height width 3"]:
+        """Prepared pictures, rescaled, centred and divided, in the encoder's number format."""
         given = self.preprocessing
         ordered = images if given.color == "RGB" else images[..., ::-1]
         pixels = ordered.astype(jnp.float32) * jnp.float32(given.rescale)
@@ -124,7 +133,7 @@ class JaxEncoder(BatchEncoder):
         return pixels.astype(self._dtype)
 
     def _dispatch(self, images: np.ndarray) -> jax.Array:
-        return self._program(self._params, jax.device_put(images, self._batch))
+        return self._program(self.params, jax.device_put(images, self._batch))
 
 
 def under_options(

@@ -21,7 +21,7 @@ from transformers.models.auto import modeling_flax_auto
 
 from jaxalign.core.errors import UserError
 from jaxalign.vision.encoders import load_encoder
-from jaxalign.vision.encoders.huggingface import KINDS
+from jaxalign.vision.encoders.families import KINDS
 
 torch = pytest.importorskip("torch")
 PAIRS = [(case, pooling) for case in CASES for pooling in case.poolings]

@@ -1,0 +1,85 @@
+"""Which vision tower a model_type has, where it lies in a checkpoint, and what is taken as the embedding."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+POOLINGS = ("cls", "mean", "pooler", "projected")
+
+
+class Family(NamedTuple):
+    """One kind of vision tower.
+
+    Attributes:
+      tower: the file in ``towers/``.
+      prefix: pattern of what may stand before the tower's names in a checkpoint of the tower alone or with a head.
+      pooling: taken where the user chooses none.
+      spare: pattern of tensors that a checkpoint may hold besides the tower's.
+      projection: name of the layer behind the tower's pooled output that makes "projected".
+    """
+
+    tower: str
+    prefix: str
+    pooling: str
+    spare: str = ""
+    projection: str = ""
+
+
+class Wrapper(NamedTuple):
+    """A model with a vision tower inside.
+
+    Attributes:
+      inside: where config.json has the tower's configuration.
+      kind: the tower's model_type; "" where that configuration says it.
+      prefix: pattern of what stands before the tower's names; other tensors belong to other parts.
+      pooling: taken where the user chooses none; "" for the tower's own.
+      layer: taken where the user chooses none.
+      projection: name of the layer behind the tower's pooled output that makes "projected".
+    """
+
+    inside: str
+    kind: str
+    prefix: str
+    pooling: str = ""
+    layer: int | None = None
+    projection: str = ""
+
+
+_TOKENS = r"embeddings\.mask_token|.*position_ids"
+_HEADS = rf"classifier\..*|lm_head\..*|layernorm\..*|decoder\..*|{_TOKENS}"
+
+FAMILIES = {
+    "beit": Family("vit", r"(beit\.)?", "pooler", _HEADS),
+    "blip_2_vision_model": Family("vit", r"(vision_model\.)?", "pooler", _TOKENS),
+    "clip_vision_model": Family("vit", r"vision_model\.", "pooler", _TOKENS, "visual_projection"),
+    "dinov2": Family("vit", r"(dinov2\.)?", "cls", _HEADS),
+    "dinov2_with_registers": Family("vit", r"(dinov2_with_registers\.)?", "cls", _HEADS),
+    "dinov3_vit": Family("vit", r"(dinov3_vit\.|model\.)?", "cls", _TOKENS),
+    "intern_vit_6b": Family("vit", r"(vision_model\.)?", "mean", _TOKENS),
+    "internvl_vision": Family("vit", r"(vision_tower\.)?", "mean", _TOKENS),
+    "siglip_vision_model": Family("vit", r"vision_model\.", "pooler", _TOKENS),
+    "vit": Family("vit", r"(vit\.)?", "cls", _HEADS),
+}
+
+WRAPPERS = {
+    "blip-2": Wrapper("vision_config", "blip_2_vision_model", r"vision_model\."),
+    "clip": Wrapper(
+        "vision_config", "clip_vision_model", r"vision_model\.", "projected", projection="visual_projection"
+    ),
+    "internvl": Wrapper("vision_config", "internvl_vision", r"(model\.)?vision_tower\."),
+    "internvl_chat": Wrapper("vision_config", "intern_vit_6b", r"vision_model\."),
+    "kosmos-2": Wrapper("vision_config", "clip_vision_model", r"vision_model\.model\.", "pooler"),
+    "llava": Wrapper("vision_config", "", r"(model\.)?vision_tower\.(vision_model\.)?", "mean", layer=-2),
+    "siglip": Wrapper("vision_config", "siglip_vision_model", r"vision_model\.", "pooler"),
+    "vision-encoder-decoder": Wrapper("encoder", "", r"encoder\."),
+    "vision-text-dual-encoder": Wrapper(
+        "vision_config", "", r"vision_model\.(vision_model\.)?", "projected", projection="visual_projection"
+    ),
+}
+KINDS = tuple(sorted((*FAMILIES, *WRAPPERS)))
+# Some configurations name the model, not its tower.
+TOWERS = {
+    "siglip": "siglip_vision_model",
+    "clip": "clip_vision_model",
+    "kosmos_2_vision_model": "clip_vision_model",
+}

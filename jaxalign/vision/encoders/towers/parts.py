@@ -1,0 +1,159 @@
+"""What the towers share: their result, attention, frozen batch normalisation, activations and resampled grids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxalign.vision.encoders.config import Config
+
+
+class Features(NamedTuple):
+    """What a tower gives for n pictures.
+
+    Attributes:
+      tokens: one row for each position, those of the class and of registers first.
+      leading: how many of the tokens stand for no place in the picture.
+      pooled: the network's own summary of a picture, None where it has none or the layer is not the last.
+    """
+
+    tokens: Float[Array, "n positions width"]
+    leading: int
+    pooled: Float[Array, "n dim"] | None
+
+
+def of_map(values: Float[Array, "n height width channels"], pooled: Float[Array, "n dim"] | None) -> Features:
+    """Features of a convolutional network: its positions in rows."""
+    return Features(values.reshape(values.shape[0], -1, values.shape[-1]), 0, pooled)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_new": jax.nn.gelu,
+    "gelu_pytorch_tanh": jax.nn.gelu,
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+def activation(config: Config, key: str, default: str) -> Callable[[Array], Array]:
+    """The activation that a configuration names."""
+    name = config.text(key, default)
+    if name not in ACTIVATIONS:
+        config.refuse(f"{key} is {name!r}; known activations are {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]
+
+
+def attend(
+    query: Float[Array, "n q heads part"],
+    key: Float[Array, "n k heads part"],
+    value: Float[Array, "n k heads part"],
+    bias: Float[Array, "... heads q k"] | None = None,
+) -> Float[Array, "n q width"]:
+    """Attention with weights in float32; the heads come out side by side."""
+    scores = jnp.einsum("nqhp,nkhp->nhqk", query, key, preferred_element_type=jnp.float32)
+    scores = scores * query.shape[-1] ** -0.5
+    weights = jax.nn.softmax(scores if bias is None else scores + bias, axis=-1).astype(value.dtype)
+    mixed = jnp.einsum("nhqk,nkhp->nqhp", weights, value)
+    return mixed.reshape(*mixed.shape[:2], -1)
+
+
+class Parameter(nnx.Param):
+    """A parameter that is no weight or bias of a layer; its name is the attribute's."""
+
+
+def parameter(*shape: int) -> Parameter:
+    """A parameter of this shape, filled from the checkpoint."""
+    return Parameter(jnp.zeros(shape))
+
+
+class FrozenNorm(nnx.Module):
+    """Batch normalisation by its running statistics, in float32."""
+
+    def __init__(self, channels: int, epsilon: float = 1e-5, affine: bool = True) -> None:
+        """``affine`` says whether it has a weight and a bias."""
+        self.running_mean, self.running_var = parameter(channels), parameter(channels)
+        self.affine, self.epsilon = affine, epsilon
+        if affine:
+            self.weight, self.bias = parameter(channels), parameter(channels)
+
+    def __call__(self, values: Float[Array, "... channels"]) -> Float[Array, "... channels"]:
+        """The values, normalised, in their own format."""
+        mean, variance = self.running_mean[...], self.running_var[...]
+        scale = jax.lax.rsqrt(variance.astype(jnp.float32) + self.epsilon)
+        scale = scale * self.weight[...].astype(jnp.float32) if self.affine else scale
+        offset = (self.bias[...] if self.affine else 0) - mean.astype(jnp.float32) * scale
+        return (values * scale + offset).astype(values.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Division by the root mean square, in float32, times a weight."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        self.weight, self.epsilon = parameter(width), epsilon
+
+    def __call__(self, values: Float[Array, "... width"]) -> Float[Array, "... width"]:
+        """The values, normalised, in their own format."""
+        wide = values.astype(jnp.float32)
+        wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + self.epsilon)
+        return self.weight[...] * wide.astype(values.dtype)
+
+
+def resample(
+    grid: Float[Array, "rows columns width"], size: tuple[int, int], method: str, antialias: bool = False
+) -> Float[Array, "height width width"]:
+    """A grid of vectors at another size.
+
+    Equivalent: ``torch.nn.functional.interpolate(grid, size, mode=method, align_corners=False, antialias=antialias)``.
+
+    Args:
+      grid: one vector at each place.
+      size: (height, width) of the new grid.
+      method: "bicubic" or "bilinear".
+      antialias: widens the kernel where the grid shrinks.
+    """
+    if grid.shape[:2] == size:
+        return grid
+    down, across = (
+        jnp.asarray(_weights(old, new, method, antialias))
+        for old, new in zip(grid.shape[:2], size, strict=True)
+    )
+    return jnp.einsum("ih,jw,hwd->ijd", down, across, grid.astype(jnp.float32)).astype(grid.dtype)
+
+
+def _weights(old: int, new: int, method: str, antialias: bool) -> Float[np.ndarray, "new old"]:
+    """Row i has the weights of the old samples in new sample i.
+
+    Without antialiasing, samples beyond the border repeat the last one; with it, they are left out and PyTorch has
+    another parameter of the cubic kernel.
+    """
+    scale = old / new
+    stretch = max(scale, 1.0) if antialias else 1.0
+    reach = 2 if method == "bicubic" else 1
+    sharpness = -0.5 if antialias else -0.75
+    centre = (np.arange(new) + 0.5) * scale - 0.5
+    weights = np.zeros((new, old))
+    furthest = int(np.ceil(reach * stretch)) + 1
+    for step in range(-furthest, furthest + 1):
+        place = np.floor(centre).astype(int) + step
+        value = _kernel(np.abs(centre - place) / stretch, method, sharpness)
+        inside = (place >= 0) & (place < old) | (not antialias)
+        np.add.at(weights, (np.arange(new), np.clip(place, 0, old - 1)), np.where(inside, value, 0))
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _kernel(distance: np.ndarray, method: str, a: float) -> np.ndarray:
+    if method == "bilinear":
+        return np.maximum(1 - distance, 0)
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))

@@ -1,0 +1,469 @@
+"""Plain vision transformers: ViT, CLIP, DINOv2 and DINOv3, BEiT, SigLIP, InternViT and the EVA network of BLIP-2."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Container
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxalign.vision.encoders.config import Config
+from jaxalign.vision.encoders.towers.parts import (
+    Features,
+    RMSNorm,
+    activation,
+    attend,
+    parameter,
+    resample,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig:
+    """What differs between the networks of this family; the defaults are those of the first ViT.
+
+    Attributes:
+      width, layers, heads, hidden: of the transformer; ``hidden`` is the width inside the feed-forward part.
+      size, patch: (height, width) of the picture it was trained on, and of a patch, in pixels.
+      activation, epsilon: of the feed-forward part, and of the norms.
+      token: whether it has a class token.
+      registers: further tokens without a place.
+      positions: "class" for positions of class token and patches, "patches" for patches alone, "" for none.
+      resampled: how positions are brought to another size of picture; "" where they are not.
+      antialias: whether that widens the kernel.
+      patch_bias: whether the patches' layer has a bias.
+      qkv_bias: whether query, key and value have one.
+      out_bias, mlp_bias: whether the layers behind attention, and of the feed-forward part, have one.
+      qk_norm, norm: "rms" or "layer" for the norms of query and key (or "") and of the blocks.
+      scaled: whether the blocks' branches are scaled channel by channel.
+      gate: "" for a plain feed-forward part, "joint" or "separate" for a gated one, by how its weights are stored.
+      rope: base of the rotary positions; None without them.
+      bias: "shared" or "own" for BEiT's relative positions in attention, "" without.
+      first_norm, last_norm: whether tokens are normalised before the first block and behind the last.
+      pooler: "" for none; "token" for the class token, "norm" for that normalised (again), "mean" for the normalised
+        mean of the patches, "dense" for a layer and tanh, "attention" for a learned query's.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+    size: tuple[int, int]
+    patch: tuple[int, int]
+    activation: Callable[[Array], Array]
+    epsilon: float
+    token: bool = True
+    registers: int = 0
+    positions: str = "class"
+    resampled: str = ""
+    antialias: bool = False
+    patch_bias: bool = True
+    qkv_bias: tuple[bool, bool, bool] = (True, True, True)
+    out_bias: bool = True
+    mlp_bias: bool = True
+    qk_norm: str = ""
+    norm: str = "layer"
+    scaled: bool = False
+    gate: str = ""
+    rope: float | None = None
+    bias: str = ""
+    first_norm: bool = False
+    last_norm: bool = True
+    pooler: str = ""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches in training."""
+        return self.size[0] // self.patch[0], self.size[1] // self.patch[1]
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """What can be taken as the embedding."""
+        return ("cls",) * self.token + ("mean",) + ("pooler",) * bool(self.pooler)
+
+
+# Defaults of transformers 4.57 where they differ from ViT's: width, layers, heads, activation, epsilon, patch.
+_DEFAULTS = {
+    "vit": (768, 12, 12, "gelu", 1e-12, 16),
+    "clip_vision_model": (768, 12, 12, "quick_gelu", 1e-5, 32),
+    "dinov2": (768, 12, 12, "gelu", 1e-6, 14),
+    "dinov2_with_registers": (768, 12, 12, "gelu", 1e-6, 16),
+    "dinov3_vit": (384, 12, 6, "gelu", 1e-5, 16),
+    "beit": (768, 12, 12, "gelu", 1e-12, 16),
+    "siglip_vision_model": (768, 12, 12, "gelu_pytorch_tanh", 1e-6, 16),
+    "internvl_vision": (1024, 24, 16, "gelu", 1e-6, 14),
+    "intern_vit_6b": (3200, 48, 25, "gelu", 1e-6, 14),
+    "blip_2_vision_model": (1408, 39, 16, "gelu", 1e-6, 14),
+}
+_HIDDEN = {"intern_vit_6b": 12800, "blip_2_vision_model": 6144}
+
+
+def read(kind: str, config: Config, names: Container[str]) -> ViTConfig:
+    """What a configuration of this model_type asks for, without a summary whose tensors are not among the names."""
+    width, layers, heads, act, epsilon, patch = _DEFAULTS[kind]
+    width, heads = config.count("hidden_size", width), config.count("num_attention_heads", heads)
+    if width % heads:
+        config.refuse(f"hidden_size {width} is no multiple of num_attention_heads {heads}.")
+    common = ViTConfig(
+        width=width,
+        layers=config.count("num_hidden_layers", layers),
+        heads=heads,
+        hidden=config.count("intermediate_size", _HIDDEN.get(kind, 4 * _DEFAULTS[kind][0])),
+        size=config.edges("image_size", 448 if "intern" in kind else 224),
+        patch=config.edges("patch_size", patch),
+        activation=activation(config, "hidden_act", act),
+        epsilon=config.number("layer_norm_eps", epsilon),
+    )
+    if min(common.grid) < 1:
+        config.refuse(f"image_size {common.size} is smaller than patch_size {common.patch}.")
+    full = dataclasses.replace(common, **_FURTHER[kind](config))
+    needed = {
+        "dense": "pooler.weight",
+        "mean": "pooler.weight",
+        "attention": "head.probe",
+        "norm": "last_norm.weight",
+    }
+    absent = full.pooler in needed and needed[full.pooler] not in names
+    return dataclasses.replace(full, pooler="") if absent else full
+
+
+def _vit(config: Config) -> dict:
+    return {"qkv_bias": (config.flag("qkv_bias", True),) * 3, "pooler": "dense"}
+
+
+def _clip(config: Config) -> dict:
+    return {"patch_bias": False, "first_norm": True, "last_norm": False, "pooler": "norm"}
+
+
+def _dinov2(config: Config) -> dict:
+    ratio, width = config.number("mlp_ratio", 4), config.count("hidden_size", 768)
+    gated = config.flag("use_swiglu_ffn", False)
+    hidden = int(width * ratio)
+    return {
+        "qkv_bias": (config.flag("qkv_bias", True),) * 3,
+        "resampled": "bicubic",
+        "scaled": True,
+        "hidden": (int(hidden * 2 / 3) + 7) // 8 * 8 if gated else hidden,
+        "gate": "joint" if gated else "",
+        "pooler": "token",
+        **({"activation": jax.nn.silu} if gated else {}),
+    }
+
+
+def _dinov2_with_registers(config: Config) -> dict:
+    return {**_dinov2(config), "registers": config.count("num_register_tokens", 4, 0), "antialias": True}
+
+
+def _dinov3(config: Config) -> dict:
+    biases = tuple(config.flag(f"{name}_bias", name != "key") for name in ("query", "key", "value"))
+    return {
+        "registers": config.count("num_register_tokens", 0, 0),
+        "positions": "",
+        "resampled": "rotary",
+        "rope": config.number("rope_theta", 100.0),
+        "qkv_bias": biases,
+        "out_bias": config.flag("proj_bias", True),
+        "mlp_bias": config.flag("mlp_bias", True),
+        "gate": "separate" if config.flag("use_gated_mlp", False) else "",
+        "scaled": True,
+        "pooler": "token",
+    }
+
+
+def _beit(config: Config) -> dict:
+    shared = config.flag("use_shared_relative_position_bias", False)
+    own = config.flag("use_relative_position_bias", False)
+    mean = config.flag("use_mean_pooling", True)
+    return {
+        "positions": "class" if config.flag("use_absolute_position_embeddings", False) else "",
+        "qkv_bias": (True, False, True),
+        "bias": "shared" if shared else "own" if own else "",
+        "scaled": config.number("layer_scale_init_value", 0.1) > 0,
+        "last_norm": not mean,
+        "pooler": "mean" if mean else "token",
+    }
+
+
+def _siglip(config: Config) -> dict:
+    head = config.flag("vision_use_head", True)
+    return {"token": False, "positions": "patches", "pooler": "attention" if head else ""}
+
+
+def _internvl(config: Config) -> dict:
+    original = "qk_normalization" in config.values or "qkv_bias" in config.values
+    norm = config.text("norm_type", "layer_norm")
+    if norm not in ("layer_norm", "rms_norm"):
+        config.refuse(f"norm_type is layer_norm or rms_norm, got {norm!r}.")
+    return {
+        "positions": "class" if config.flag("use_absolute_position_embeddings", True) else "",
+        "resampled": "bicubic",
+        "qkv_bias": (config.flag("qkv_bias" if original else "attention_bias", original),) * 3,
+        "qk_norm": "rms" if config.flag("qk_normalization" if original else "use_qk_norm", False) else "",
+        "norm": "rms" if norm == "rms_norm" else "layer",
+        "scaled": True,
+        "last_norm": not original and not config.flag("use_mean_pooling", True),
+        "pooler": "token",
+    }
+
+
+def _blip2(config: Config) -> dict:
+    return {"qkv_bias": (config.flag("qkv_bias", True),) * 3, "pooler": "norm"}
+
+
+_FURTHER: dict[str, Callable[[Config], dict]] = {
+    "vit": _vit,
+    "clip_vision_model": _clip,
+    "dinov2": _dinov2,
+    "dinov2_with_registers": _dinov2_with_registers,
+    "dinov3_vit": _dinov3,
+    "beit": _beit,
+    "siglip_vision_model": _siglip,
+    "internvl_vision": _internvl,
+    "intern_vit_6b": _internvl,
+    "blip_2_vision_model": _blip2,
+}
+
+NAMES = (
+    (r"\bencoder\.layers?\b|^layer\b", "blocks"),
+    # in front of the blocks
+    (r"\bembeddings\.(class_embedding|cls_token)$", "class_token"),
+    (r"\bembeddings\.register_tokens$", "register_tokens"),
+    (r"\bembeddings\.position_embeddings?(\.weight)?$", "positions"),
+    (r"\bembeddings\.patch_embeddings?(\.projection)?\.", "patches."),
+    (r"\bpre_layrnorm\.", "first_norm."),
+    (r"^(post_layernorm|layernorm|norm)\.", "last_norm."),
+    # inside a block
+    (r"\.(layernorm_before|layer_norm1)\.", ".norm1."),
+    (r"\.(layernorm_after|layer_norm2)\.", ".norm2."),
+    (r"\.(layer_scale1\.lambda1|lambda_1|ls1)$", ".scale1"),
+    (r"\.(layer_scale2\.lambda1|lambda_2|ls2)$", ".scale2"),
+    (r"\.attention\.output\.dense\.", ".attention.out."),
+    (r"\.(self_attn|attn|attention\.attention)\.", ".attention."),
+    (r"\.attention\.(q_proj|query)\.", ".attention.query."),
+    (r"\.attention\.(k_proj|key)\.", ".attention.key."),
+    (r"\.attention\.(v_proj|value)\.", ".attention.value."),
+    (r"\.attention\.(out_proj|o_proj|proj|projection|projection_layer)\.", ".attention.out."),
+    (r"\.?relative_position_bias\.relative_position_bias_table$", ".relative"),
+    (r"^encoder\.relative$", "relative"),
+    (r"\.intermediate\.dense\.|\.mlp\.(fc1|up_proj|weights_in)\.", ".mlp.up."),
+    (r"^(blocks\.\d+)\.output\.dense\.|\.mlp\.(fc2|down_proj|weights_out)\.", r"\1.mlp.down."),
+    (r"\.mlp\.gate_proj\.", ".mlp.gate."),
+    # behind the blocks
+    (r"^pooler\.(dense|layernorm)\.", "pooler."),
+    (r"^head\.attention\.in_proj_", "head.attention.qkv."),
+    (r"^head\.attention\.out_proj\.", "head.attention.out."),
+    (r"^head\.layernorm\.", "head.norm."),
+)
+
+
+class Attention(nnx.Module):
+    """Attention of all tokens to all, with the family's additions."""
+
+    def __init__(self, config: ViTConfig, rngs: nnx.Rngs) -> None:
+        width = config.width
+        query, key, value = config.qkv_bias
+        self.query = nnx.Linear(width, width, use_bias=query, rngs=rngs)
+        self.key = nnx.Linear(width, width, use_bias=key, rngs=rngs)
+        self.value = nnx.Linear(width, width, use_bias=value, rngs=rngs)
+        self.out = nnx.Linear(width, width, use_bias=config.out_bias, rngs=rngs)
+        self.q_norm = RMSNorm(width, config.epsilon) if config.qk_norm else None
+        self.k_norm = RMSNorm(width, config.epsilon) if config.qk_norm else None
+        self.relative = relative_table(config) if config.bias == "own" else None
+        self.config = config
+
+    def __call__(
+        self, tokens: Float[Array, "n t d"], angles: Array | None, relative: Array | None
+    ) -> Float[Array, "n t d"]:
+        """``angles`` are those of the rotary positions, ``relative`` is what is added to the scores."""
+        query, key, value = self.query(tokens), self.key(tokens), self.value(tokens)
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key, value = (
+            part.reshape(*part.shape[:2], self.config.heads, -1) for part in (query, key, value)
+        )
+        if angles is not None:
+            query, key = rotated(query, angles), rotated(key, angles)
+        if self.relative is not None:
+            relative = relative_scores(self.relative[...], self.config)
+        return self.out(attend(query, key, value, relative))
+
+
+class FeedForward(nnx.Module):
+    """Two layers, or three where one of them is a gate."""
+
+    def __init__(self, config: ViTConfig, rngs: nnx.Rngs) -> None:
+        width, hidden, bias = config.width, config.hidden, config.mlp_bias
+        inner = 2 * hidden if config.gate == "joint" else hidden
+        self.up = nnx.Linear(width, inner, use_bias=bias, rngs=rngs)
+        gated = config.gate == "separate"
+        self.gate = nnx.Linear(width, hidden, use_bias=bias, rngs=rngs) if gated else None
+        self.down = nnx.Linear(hidden, width, use_bias=bias, rngs=rngs)
+        self.config = config
+
+    def __call__(self, tokens: Float[Array, "... d"]) -> Float[Array, "... d"]:
+        """The tokens, each by itself."""
+        inner, act = self.up(tokens), self.config.activation
+        if self.gate is not None:
+            return self.down(act(self.gate(tokens)) * inner)
+        if self.config.gate == "joint":
+            gate, inner = jnp.split(inner, 2, axis=-1)
+            return self.down(act(gate) * inner)
+        return self.down(act(inner))
+
+
+class Block(nnx.Module):
+    """Attention and feed-forward part, each normalised before, scaled and added."""
+
+    def __init__(self, config: ViTConfig, rngs: nnx.Rngs) -> None:
+        self.norm1, self.norm2 = normalisation(config, rngs), normalisation(config, rngs)
+        self.attention, self.mlp = Attention(config, rngs), FeedForward(config, rngs)
+        self.scale1 = parameter(config.width) if config.scaled else None
+        self.scale2 = parameter(config.width) if config.scaled else None
+
+    def __call__(
+        self, tokens: Float[Array, "n t d"], angles: Array | None, relative: Array | None
+    ) -> Float[Array, "n t d"]:
+        """The tokens behind this block."""
+        mixed = self.attention(self.norm1(tokens), angles, relative)
+        tokens = tokens + (mixed if self.scale1 is None else self.scale1[...] * mixed)
+        changed = self.mlp(self.norm2(tokens))
+        return tokens + (changed if self.scale2 is None else self.scale2[...] * changed)
+
+
+class AttentionPooling(nnx.Module):
+    """SigLIP's summary: one learned query attends to all tokens."""
+
+    def __init__(self, config: ViTConfig, rngs: nnx.Rngs) -> None:
+        self.probe = parameter(1, config.width)
+        self.attention = Attention(config, rngs)
+        self.norm, self.mlp = normalisation(config, rngs), FeedForward(config, rngs)
+
+    def __call__(self, tokens: Float[Array, "n t d"]) -> Float[Array, "n d"]:
+        """One row for each picture."""
+        probe = jnp.broadcast_to(self.probe[...], (tokens.shape[0], *self.probe.shape))
+        layers, heads = self.attention, self.attention.config.heads
+        query, key, value = (
+            part.reshape(*part.shape[:2], heads, -1)
+            for part in (layers.query(probe), layers.key(tokens), layers.value(tokens))
+        )
+        pooled = layers.out(attend(query, key, value))
+        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+
+class Tower(nnx.Module):
+    """A vision transformer of this family."""
+
+    def __init__(self, config: ViTConfig, rngs: nnx.Rngs) -> None:
+        width, (rows, columns) = config.width, config.grid
+        self.patches = nnx.Conv(
+            3, width, config.patch, config.patch, padding="VALID", use_bias=config.patch_bias, rngs=rngs
+        )
+        self.class_token = parameter(1, width) if config.token else None
+        self.register_tokens = parameter(config.registers, width) if config.registers else None
+        count = rows * columns + (config.positions == "class")
+        self.positions = parameter(count, width) if config.positions else None
+        self.first_norm = normalisation(config, rngs) if config.first_norm else None
+        self.relative = relative_table(config) if config.bias == "shared" else None
+        self.blocks = nnx.List([Block(config, rngs) for _ in range(config.layers)])
+        behind = config.last_norm or config.pooler == "norm"
+        self.last_norm = nnx.LayerNorm(width, epsilon=config.epsilon, rngs=rngs) if behind else None
+        mean = nnx.LayerNorm(width, epsilon=config.epsilon, rngs=rngs) if config.pooler == "mean" else None
+        self.pooler = nnx.Linear(width, width, rngs=rngs) if config.pooler == "dense" else mean
+        self.head = AttentionPooling(config, rngs) if config.pooler == "attention" else None
+        self.config = config
+
+    def __call__(self, pixels: Float[Array, "n height width 3"], layer: int | None = None) -> Features:
+        """The tokens behind the first ``layer`` blocks as they are, or of the whole network where it is None."""
+        config, blocks = self.config, list(self.blocks)
+        tokens, grid = self._embedded(pixels)
+        leading = config.registers + config.token
+        angles = None if config.rope is None else rotary_angles(config, grid, leading)
+        relative = None if self.relative is None else relative_scores(self.relative[...], config)
+        for block in blocks[:layer]:
+            tokens = block(tokens, angles, relative)
+        if layer is not None:
+            return Features(tokens, leading, None)
+        if config.last_norm and self.last_norm is not None:
+            tokens = self.last_norm(tokens)
+        return Features(tokens, leading, self._pooled(tokens, leading))
+
+    def _embedded(self, pixels: Float[Array, "n height width 3"]) -> tuple[Array, tuple[int, int]]:
+        config, patches = self.config, self.patches(pixels)
+        count, rows, columns, width = patches.shape
+        tokens = patches.reshape(count, rows * columns, width)
+        placed = None if self.positions is None else self.positions[...]
+        first = int(config.positions == "class")
+        if placed is not None:
+            grid = placed[first:].reshape(*config.grid, width)
+            method = config.resampled or "bicubic"
+            tokens = tokens + resample(grid, (rows, columns), method, config.antialias).reshape(-1, width)
+        leading = []
+        if self.class_token is not None:
+            token = self.class_token[...]
+            leading.append(token if placed is None or not first else token + placed[:1])
+        if self.register_tokens is not None:
+            leading.append(self.register_tokens[...])
+        if leading:
+            ahead = jnp.concatenate(leading).astype(tokens.dtype)
+            ahead = jnp.broadcast_to(ahead, (count, *ahead.shape))
+            tokens = jnp.concatenate([ahead, tokens], axis=1)
+        return (tokens if self.first_norm is None else self.first_norm(tokens)), (rows, columns)
+
+    def _pooled(self, tokens: Float[Array, "n t d"], leading: int) -> Float[Array, "n d"] | None:
+        kind = self.config.pooler
+        if self.head is not None:
+            return self.head(tokens)
+        if kind == "mean" and self.pooler is not None:
+            return self.pooler(tokens[:, leading:].mean(1))
+        if kind == "norm" and self.last_norm is not None:
+            return self.last_norm(tokens[:, 0])
+        if kind == "dense":
+            return None if self.pooler is None else jnp.tanh(self.pooler(tokens[:, 0]))
+        return tokens[:, 0] if kind == "token" else None
+
+
+def normalisation(config: ViTConfig, rngs: nnx.Rngs) -> nnx.Module:
+    """The norm of a block."""
+    if config.norm == "rms":
+        return RMSNorm(config.width, config.epsilon)
+    return nnx.LayerNorm(config.width, epsilon=config.epsilon, rngs=rngs)
+
+
+def rotary_angles(config: ViTConfig, grid: tuple[int, int], leading: int) -> Float[Array, "t part"]:
+    """Angles by which queries and keys of each token turn; 0 for the tokens without a place."""
+    assert config.rope is not None
+    part = config.width // config.heads
+    frequencies = config.rope ** -np.arange(0, 1, 4 / part)
+    places = [2 * (np.arange(edge) + 0.5) / edge - 1 for edge in grid]
+    centres = np.stack(np.meshgrid(*places, indexing="ij"), -1).reshape(-1, 2, 1)
+    angles = np.tile((2 * np.pi * centres * frequencies).reshape(len(centres), -1), 2)
+    return jnp.asarray(np.concatenate([np.zeros((leading, part)), angles]), jnp.float32)
+
+
+def rotated(values: Float[Array, "n t heads part"], angles: Float[Array, "t part"]) -> Array:
+    """Queries or keys, turned pair by pair; the first half of a head pairs with the second."""
+    first, second = jnp.split(values, 2, axis=-1)
+    turned = jnp.concatenate([-second, first], axis=-1)
+    cosine, sine = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
+    return (values * cosine + turned * sine).astype(values.dtype)
+
+
+def relative_table(config: ViTConfig) -> nnx.Param:
+    """BEiT's table: one row for each offset of two patches, then to, from and between class tokens."""
+    rows, columns = config.grid
+    return parameter((2 * rows - 1) * (2 * columns - 1) + 3, config.heads)
+
+
+def relative_scores(table: Float[Array, "offsets heads"], config: ViTConfig) -> Float[Array, "heads t t"]:
+    """What BEiT adds to the scores of attention."""
+    rows, columns = config.grid
+    place = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), -1).reshape(-1, 2)
+    down, across = np.moveaxis(place[:, None] - place[None], -1, 0)
+    index = np.full((len(place) + 1,) * 2, table.shape[0] - 3)
+    index[1:, 1:] = (down + rows - 1) * (2 * columns - 1) + across + columns - 1
+    index[1:, 0], index[0, 0] = table.shape[0] - 2, table.shape[0] - 1
+    return jnp.moveaxis(table[index], -1, 0)

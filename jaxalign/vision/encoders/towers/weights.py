@@ -1,0 +1,104 @@
+"""A tower's weights from the tensors of a checkpoint, by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxalign.vision.encoders.load import Specification
+from jaxalign.vision.encoders.tensors import Tensor
+
+_FUSED = re.compile(r"(.*\.)qkv[._](weight|bias)")
+
+
+def own_names(
+    tensors: Mapping[str, Tensor], prefix: str, names: Sequence[tuple[str, str]]
+) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, under the tower's names; query, key and value are told apart.
+
+    Args:
+      tensors: of the checkpoint.
+      prefix: a pattern.
+      names: patterns and replacements, applied in order to what follows the prefix.
+    """
+    found: dict[str, Tensor] = {}
+    for given, tensor in tensors.items():
+        start = re.match(prefix, given)
+        if start is None:
+            continue
+        name = given[start.end() :]
+        for pattern, replacement in names:
+            name = re.sub(pattern, replacement, name)
+        if fused := _FUSED.fullmatch(name):
+            above, last = fused.groups()
+            parts = zip(("query", "key", "value"), tensor.thirds(), strict=True)
+            found |= {f"{above}{part}.{last}": third for part, third in parts}
+        else:
+            found[name] = tensor
+    return found
+
+
+def filled(
+    specification: Specification,
+    build: Callable[[], nnx.Module],
+    tensors: Mapping[str, Tensor],
+    spare: str = "",
+) -> tuple[Callable[[Any], Any], Any]:
+    """A module whose weights are read from a checkpoint when they are put on a device.
+
+    Args:
+      specification: that errors name.
+      build: makes the module; it is never run, only its shapes are asked.
+      tensors: of the checkpoint, under the module's names.
+      spare: pattern of names that may be there for nothing.
+
+    Returns:
+      A function that gives the module with some weights, and the weights: a pytree of ``Tensor``.
+
+    Raises:
+      UserError: tensors are missing, left over, or of another shape.
+    """
+    graph, shapes = nnx.split(nnx.eval_shape(build))
+    used: set[str] = set()
+    missing: list[str] = []
+
+    def find(path: tuple[Any, ...], leaf: Any) -> Tensor | None:
+        *above, last = (str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
+        name = ".".join([*above, {"kernel": "weight", "scale": "weight"}.get(last, last)])
+        if name not in tensors:
+            missing.append(name)
+            return None
+        used.add(name)
+        return _fitted(specification, tensors[name], leaf.shape, last == "kernel")
+
+    weights = jax.tree_util.tree_map_with_path(find, shapes)
+    if missing:
+        there = len(used) + len(missing)
+        specification.refuse(
+            f"{len(missing)} of {there} tensors that the network needs are not in the checkpoint, among them "
+            f"{min(missing)}; it is incomplete, or of another network than its config.json says."
+        )
+    left = sorted(name for name in set(tensors) - used if not re.fullmatch(spare, name))
+    if left:
+        specification.refuse(
+            f"the checkpoint holds {tensors[left[0]].name}, one of {len(left)} tensors that the network of its "
+            "config.json has no place for."
+        )
+    return lambda weights: nnx.merge(graph, weights), weights
+
+
+def _fitted(specification: Specification, tensor: Tensor, shape: tuple[int, ...], kernel: bool) -> Tensor:
+    """A tensor in Flax's layout: kernels are transposed, axes of length 1 do not count."""
+    order = {2: (1, 0), 4: (2, 3, 1, 0)}.get(len(tensor.shape)) if kernel else None
+    turned = tuple(tensor.shape[axis] for axis in order) if order else tensor.shape
+    if [edge for edge in turned if edge != 1] != [edge for edge in shape if edge != 1]:
+        wanted = tuple(shape[axis] for axis in np.argsort(order)) if order else shape
+        specification.refuse(
+            f"the tensor {tensor.name} has shape {tensor.shape}, and the network of its config.json needs {wanted}."
+        )
+    return tensor.then(shape, lambda array: (np.transpose(array, order) if order else array).reshape(shape))
