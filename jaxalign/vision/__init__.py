@@ -1,1 +1,3 @@
-"""From photographs to stores of embeddings: images, synthetic faces, encoders, extraction."""
+"""From photographs to embeddings."""
+
+from jaxalign.vision.encoders import load_encoder as load_encoder

@@ -19,8 +19,8 @@ FLAX = "flax_model.msgpack"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
-def checkpoint_directory(specification: Specification, revision: str | None) -> pathlib.Path:
-    """The directory that holds the checkpoint, downloaded to the hub's cache where it is no local one."""
+def checkpoint_directory(specification: Specification) -> pathlib.Path:
+    """The directory that holds the checkpoint; from the hub, its configuration is downloaded, and no weights yet."""
     target = specification.target
     local = pathlib.Path(target).expanduser()
     if local.is_dir():
@@ -31,18 +31,19 @@ def checkpoint_directory(specification: Specification, revision: str | None) -> 
         )
     if not _HUB_ID.fullmatch(target):
         specification.refuse(f"there is no directory {target}, and it is not a hub id like org/name.")
+    return _downloaded(specification, CONFIG, PREPROCESSOR, PROCESSOR, SAFETENSORS_INDEX)
+
+
+def _downloaded(specification: Specification, *files: str) -> pathlib.Path:
+    """The hub's directory with those of the files that it has."""
     import huggingface_hub
 
-    files = [CONFIG, PREPROCESSOR, PROCESSOR, SAFETENSORS, SAFETENSORS_INDEX, "model-*-of-*.safetensors"]
+    target, revision = specification.target, specification.options.get("revision")
     try:
-        for patterns in (files, [*files, FLAX]):
-            folder = huggingface_hub.snapshot_download(target, revision=revision, allow_patterns=patterns)
-            folder = pathlib.Path(folder)
-            if (folder / SAFETENSORS).exists() or (folder / SAFETENSORS_INDEX).exists():
-                break
-        return folder
+        found = huggingface_hub.snapshot_download(target, revision=revision, allow_patterns=list(files))
     except Exception as error:
         _explain(specification, revision, error)
+    return pathlib.Path(found)
 
 
 def read_json(specification: Specification, directory: pathlib.Path, file: str, why: str) -> dict[str, Any]:
@@ -98,8 +99,14 @@ def _explain(specification: Specification, revision: str | None, error: Exceptio
     raise error
 
 
-def weight_files(specification: Specification, directory: pathlib.Path) -> list[pathlib.Path]:
-    """The files that hold the weights: safetensors (one, or several with an index), else Flax's msgpack."""
+def weight_files(specification: Specification, directory: pathlib.Path, prefix: str) -> list[pathlib.Path]:
+    """The files that hold the weights: safetensors (one, or several with an index), else Flax's msgpack.
+
+    Of several files those are taken, and downloaded, that hold a tensor whose name begins with the pattern ``prefix``.
+    """
+    local = directory == pathlib.Path(specification.target).expanduser()
+    if not local and not (directory / SAFETENSORS_INDEX).is_file():
+        directory = _downloaded(specification, SAFETENSORS)
     if (directory / SAFETENSORS).is_file():
         return [directory / SAFETENSORS]
     if (directory / SAFETENSORS_INDEX).is_file():
@@ -109,17 +116,20 @@ def weight_files(specification: Specification, directory: pathlib.Path) -> list[
             specification.refuse(
                 f"{directory / SAFETENSORS_INDEX} is damaged: its weight_map names no files."
             )
-        files = [directory / file for file in sorted(set(named.values()))]
+        wanted = sorted({file for name, file in named.items() if re.match(prefix, name)})
+        directory = directory if local else _downloaded(specification, *wanted)
+        files = [directory / file for file in wanted]
         missing = ", ".join(file.name for file in files if not file.is_file())
         if missing or not files:
             specification.refuse(f"{SAFETENSORS_INDEX} names {missing or 'no file'}, missing in {directory}.")
         return files
+    directory = directory if local else _downloaded(specification, FLAX)
     if (directory / FLAX).is_file():
         return [directory / FLAX]
-    there = ", ".join(file.name for file in sorted(directory.glob("*.bin")))
+    there = next((file.name for file in sorted(directory.glob("*.bin"))), "")
     advice = (
-        f"; {there} is there, which needs PyTorch: load it there with from_pretrained and write it with "
-        "save_pretrained(directory, safe_serialization=True)"
+        f"; {there} is there: python -m experiments.convert_weights --weights={directory}/{there} "
+        f"--out={directory}/{SAFETENSORS} converts it, once, with PyTorch"
     )
     specification.refuse(
         f"there are no weights in {directory}: expected {SAFETENSORS}, {SAFETENSORS_INDEX} or {FLAX}"

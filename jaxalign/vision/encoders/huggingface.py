@@ -22,7 +22,7 @@ from jaxalign.vision.encoders.families import FAMILIES, KINDS, POOLINGS, TOWERS,
 from jaxalign.vision.encoders.jax_encoder import JaxEncoder, under_options
 from jaxalign.vision.encoders.load import Settings, Specification
 from jaxalign.vision.encoders.preprocessor import read_preprocessing
-from jaxalign.vision.encoders.tensors import Tensor, list_tensors
+from jaxalign.vision.encoders.tensors import Tensor, digest_tensors, list_tensors
 
 
 def load_huggingface(specification: Specification, settings: Settings) -> JaxEncoder:
@@ -33,16 +33,19 @@ def load_huggingface(specification: Specification, settings: Settings) -> JaxEnc
     specification.choice("pooling", POOLINGS, POOLINGS[0])
     _asked_layer(specification)
     specification.require_installed("flax", "PIL")
-    directory = checkpoint_directory(specification, specification.options.get("revision"))
+    directory = checkpoint_directory(specification)
     found = _found(specification, directory)
-    files = weight_files(specification, directory)
+    files = weight_files(specification, directory, f"{found.prefix}|{found.projection or found.prefix}")
     network = _network(specification, found, list_tensors(specification, files))
     image = {"model_type": found.kind, "image_size": network.size}
     preprocessing = read_preprocessing(directory, **image, specification=specification)
     _require_size(specification, network, preprocessing.size)
 
     def facts() -> dict[str, Any]:
-        checksums = {"weights_sha256": digest(files), "config_sha256": digest([directory / CONFIG])}
+        checksums = {
+            "weights_sha256": digest_tensors(network.tensors),
+            "config_sha256": digest([directory / CONFIG]),
+        }
         return {"model_type": found.kind, "pooling": network.pooling, "layer": network.layer, **checksums}
 
     name = pathlib.PurePath(specification.target).name
@@ -54,6 +57,16 @@ class _Found(NamedTuple):
     config: Config  # of the tower
     family: Family
     wrapper: Wrapper | None
+
+    @property
+    def prefix(self) -> str:
+        """Pattern of what stands before the names of the tower's tensors."""
+        return self.wrapper.prefix if self.wrapper else self.family.prefix
+
+    @property
+    def projection(self) -> str:
+        """Name of the layer behind the tower's pooled output; "" without one."""
+        return self.wrapper.projection if self.wrapper else self.family.projection
 
 
 def _found(specification: Specification, directory: pathlib.Path) -> _Found:
@@ -79,6 +92,7 @@ def _found(specification: Specification, directory: pathlib.Path) -> _Found:
 class _Network(NamedTuple):
     apply: Callable[[Any, Array], Array]
     params: Any
+    tensors: dict[str, Tensor]  # of the tower
     size: tuple[int, int]  # (height, width) of the pictures that it was trained on
     resampled: bool  # whether it takes others
     pooling: str
@@ -93,7 +107,7 @@ def _network(specification: Specification, found: _Found, tensors: dict[str, Ten
 
     tower = importlib.import_module(f"jaxalign.vision.encoders.towers.{found.family.tower}")
     wrapper, usual = found.wrapper, found.family.pooling
-    inside = own_names(tensors, wrapper.prefix if wrapper else found.family.prefix, tower.NAMES)
+    inside = own_names(tensors, found.prefix, tower.NAMES)
     config = tower.read(found.kind, found.config, inside)
     module, weights = filled(
         specification, lambda: tower.Tower(config, nnx.Rngs(0)), inside, found.family.spare
@@ -119,13 +133,12 @@ def _network(specification: Specification, found: _Found, tensors: dict[str, Ten
         return features.pooled @ params["projection"] if pooling == "projected" else features.pooled
 
     params = {"tower": weights} | ({"projection": head} if pooling == "projected" else {})
-    return _Network(apply, params, config.size, bool(config.resampled), pooling, layer)
+    return _Network(apply, params, inside, config.size, bool(config.resampled), pooling, layer)
 
 
 def _projection(specification: Specification, found: _Found, tensors: dict[str, Tensor]) -> Tensor | None:
     """The layer that a model has behind the tower's pooled output, [inputs, outputs]."""
-    name = found.wrapper.projection if found.wrapper else found.family.projection
-    weight = tensors.get(f"{name}.weight")
+    weight = tensors.get(f"{found.projection}.weight")
     if weight is None:
         return None
     if len(weight.shape) != 2:

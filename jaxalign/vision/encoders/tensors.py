@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -73,6 +74,16 @@ def list_tensors(specification: Specification, files: Iterable[pathlib.Path]) ->
                 f"{path} holds weights that cannot be read, download it again ({first_line(error)})."
             )
     return found
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, formats, shapes and values, in hexadecimal digits; reads each tensor once."""
+    hasher = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name].load())
+        hasher.update(f"{name} {array.dtype} {array.shape}".encode())
+        hasher.update(array.view(np.uint8).data if array.size else b"")
+    return hasher.hexdigest()
 
 
 def _safetensors(specification: Specification, path: pathlib.Path) -> dict[str, Tensor]:

@@ -4,11 +4,14 @@ import dataclasses
 import functools
 import json
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
+TORCH = "torch"  # where a rewritten checkpoint is as transformers writes it
 SIZE = 24
 STATISTICS = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]}
 SQUARE = {"height": SIZE, "width": SIZE}
@@ -38,13 +41,17 @@ def cls(output: Any) -> Any:
 class Case:
     """A checkpoint: PyTorch's class, its configuration, its preprocessor, and what each pooling means in PyTorch.
 
-    The first pooling is the default.
+    The first pooling is the default; ``mean&layer=1`` is a pooling at a layer. ``rewrite`` turns what transformers
+    writes into another published format: (file's tensors, config.json) to the same.
     """
 
     name: str
     make: Callable[[Any], Any]
     preprocessor: dict[str, Any]
     poolings: dict[str, Callable[[Any], Any]]
+    rewrite: (
+        Callable[[dict[str, np.ndarray], dict[str, Any]], tuple[dict[str, np.ndarray], dict[str, Any]]] | None
+    ) = None
 
     def write(self, folder: pathlib.Path) -> pathlib.Path:
         """Writes the checkpoint; batch statistics and zero-initialised parameters are made to matter."""
@@ -61,7 +68,12 @@ class Case:
                     spread = 0.1 * torch.randn_like(tensor)
                     tensor.copy_(spread if "running" in name else tensor + spread)
         directory = folder / self.name
-        model.save_pretrained(directory, safe_serialization=True)
+        model.save_pretrained(directory / TORCH if self.rewrite else directory)
+        if self.rewrite is not None:
+            config = json.loads((directory / TORCH / "config.json").read_text())
+            arrays, config = self.rewrite(load_file(directory / TORCH / "model.safetensors"), config)
+            save_file(arrays, directory / "model.safetensors", {"format": "pt"})
+            (directory / "config.json").write_text(json.dumps(config))
         (directory / "preprocessor_config.json").write_text(json.dumps(self.preprocessor))
         return directory
 
@@ -79,10 +91,19 @@ def _loaded(case: Case, directory: pathlib.Path) -> Any:
     """Read back from disk, so that both sides see the same file."""
     import transformers
 
-    return type(case.make(transformers)).from_pretrained(directory).eval()
+    where = directory / TORCH if case.rewrite else directory
+    return type(case.make(transformers)).from_pretrained(where).eval()
 
 
-WRAPPERS = ("CLIPModel", "VisionTextDualEncoderModel", "VisionEncoderDecoderModel")
+WRAPPERS = (
+    "CLIPModel",
+    "SiglipModel",
+    "Blip2Model",
+    "Kosmos2Model",
+    "VisionTextDualEncoderModel",
+    "VisionEncoderDecoderModel",
+    "InternVLModel",
+)
 
 
 class _Bound:
@@ -94,18 +115,25 @@ class _Bound:
     def __getattr__(self, name: str) -> Any:
         model = self.model
         if type(model).__name__ in WRAPPERS:  # a ViT's own encoder takes no pixels
-            model = getattr(model, "vision_model", getattr(model, "encoder", None))
+            names = ("vision_model", "vision_tower", "encoder")
+            model = next(getattr(model, name) for name in names if hasattr(model, name))
         for inside in ("vit", "beit", "resnet", "dinov2"):
             model = getattr(model, inside, model)
         return getattr(model(self.pixels), name)  # pyright: ignore[reportOptionalCall]
 
 
 def projected(output: Any) -> Any:
-    return output.model.get_image_features(output.pixels)
+    found = output.model.get_image_features(output.pixels)
+    return getattr(found, "pooler_output", found)  # transformers 5 gives all outputs
+
+
+def _vision(output: Any) -> Any:
+    return output.model.vision_model(output.pixels).last_hidden_state
 
 
 TOKENS = {"cls": cls, "mean": tokens_mean}
 MAPS = {"pooler": pooler, "mean": lambda output: output.last_hidden_state.mean((2, 3))}
+LLAVA = "model.vision_tower"
 TEXT = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=50)
 
 
@@ -150,6 +178,113 @@ def _regnet(t: Any) -> Any:
     return t.RegNetModel(t.RegNetConfig(**CNN, groups_width=8, layer_type="y"))
 
 
+def _hidden(number: int, first: int | None = 1, inside: str = "") -> Callable[[Any], Any]:
+    """The mean over the patches of one hidden state; the class token's alone where ``first`` is None."""
+
+    def pool(output: Any) -> Any:
+        model = output.model
+        for name in inside.split(".") if inside else ():
+            model = getattr(model, name)
+        states = model(output.pixels, output_hidden_states=True).hidden_states[number]
+        return states[:, 0] if first is None else states[:, first:].mean(1)
+
+    return pool
+
+
+def _mean_from(first: int) -> Callable[[Any], Any]:
+    return lambda output: output.last_hidden_state[:, first:].mean(1)
+
+
+def _dinov2_registers(t: Any) -> Any:
+    config = t.Dinov2WithRegistersConfig(**SMALL | {"image_size": 40}, num_register_tokens=3)
+    return t.Dinov2WithRegistersModel(config)
+
+
+def _dinov3(t: Any) -> Any:
+    return t.DINOv3ViTModel(t.DINOv3ViTConfig(**VISION, num_register_tokens=2))
+
+
+def _dinov3_gated(t: Any) -> Any:
+    further = dict(use_gated_mlp=True, hidden_act="silu", rope_theta=50.0, mlp_bias=False, key_bias=True)
+    return t.DINOv3ViTModel(t.DINOv3ViTConfig(**VISION | {"patch_size": 6, "image_size": 48}, **further))
+
+
+def _siglip(t: Any) -> Any:
+    return t.SiglipModel(t.SiglipConfig(text_config=TEXT, vision_config=VISION | {"patch_size": 5}))
+
+
+def _internvl(t: Any) -> Any:
+    return t.InternVLVisionModel(t.InternVLVisionConfig(**VISION, use_qk_norm=True))
+
+
+def _internvl_resampled(t: Any) -> Any:
+    vision = VISION | {"image_size": [40, 40], "patch_size": [8, 8]}
+    vision = t.InternVLVisionConfig(
+        **vision, attention_bias=True, norm_type="rms_norm", use_mean_pooling=False
+    )
+    return t.InternVLModel(t.InternVLConfig(vision_config=vision, text_config=t.LlamaConfig(**TEXT)))
+
+
+def _original_internvl(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> tuple[dict, dict]:
+    """As OpenGVLab's repositories have it: fused query, key and value, other names and keys."""
+    renames = (
+        (r"embeddings\.cls_token", "embeddings.class_embedding"),
+        (r"embeddings\.position_embeddings", "embeddings.position_embedding"),
+        (r"embeddings\.patch_embeddings\.projection", "embeddings.patch_embedding"),
+        (r"encoder\.layer\.", "encoder.layers."),
+        (r"\.attention\.projection_layer", ".attn.proj"),
+        (r"\.attention\.", ".attn."),
+        (r"layernorm_before", "norm1"),
+        (r"layernorm_after", "norm2"),
+        (r"lambda_", "ls"),
+    )
+    found = {}
+    for name, array in arrays.items():
+        for pattern, new in renames:
+            name = re.sub(pattern, new, name)
+        found[f"vision_model.{name}"] = array
+    for query in [name for name in found if ".q_proj." in name]:
+        parts = [found.pop(query.replace("q_proj", part)) for part in ("q_proj", "k_proj", "v_proj")]
+        found[query.replace("q_proj", "qkv")] = np.concatenate(parts)
+    found["language_model.lm_head.weight"] = np.zeros((3, 4), np.float32)
+    keys = "hidden_size num_hidden_layers num_attention_heads intermediate_size".split()
+    vision = {key: config[key] for key in keys}
+    vision |= {"model_type": "intern_vit_6b", "image_size": 24, "patch_size": 8}
+    vision |= {"qkv_bias": config["attention_bias"], "qk_normalization": config["use_qk_norm"]}
+    return found, {"model_type": "internvl_chat", "vision_config": vision}
+
+
+def _blip2(t: Any) -> Any:
+    return t.Blip2VisionModel(t.Blip2VisionConfig(**VISION))
+
+
+def _blip2_whole(t: Any) -> Any:
+    """No bias of query, key and value, and 30 pixels in patches of 7: the last rows are not looked at."""
+    vision = VISION | {"image_size": 30, "patch_size": 7}
+    text = t.OPTConfig(**TEXT, ffn_dim=16, max_position_embeddings=16, word_embed_proj_dim=16)
+    vision = t.Blip2VisionConfig(**vision, qkv_bias=False)
+    query = t.Blip2QFormerConfig(
+        vocab_size=20, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    config = t.Blip2Config(
+        vision_config=vision.to_dict(), qformer_config=query.to_dict(), text_config=text.to_dict()
+    )
+    return t.Blip2Model(config)
+
+
+def _kosmos2(t: Any) -> Any:
+    text = dict(embed_dim=16, ffn_dim=16, layers=1, attention_heads=2, vocab_size=50)
+    return t.Kosmos2Model(t.Kosmos2Config(vision_config=VISION, text_config=text, latent_query_num=2))
+
+
+def _llava(t: Any) -> Any:
+    text = t.LlamaConfig(**TEXT)
+    return t.LlavaForConditionalGeneration(
+        t.LlavaConfig(vision_config=t.CLIPVisionConfig(**VISION), text_config=text)
+    )
+
+
+WIDE = {"image_processor_type": "ViTImageProcessor", "size": {"height": 30, "width": 30}, **STATISTICS}
 CASES = [
     Case("clip", _clip, CLIP, {"projected": projected, "pooler": pooler, **TOKENS}),
     Case("clip_vision", lambda t: t.CLIPVisionModel(t.CLIPVisionConfig(**VISION)), CROP, {"pooler": pooler}),
@@ -165,4 +300,20 @@ CASES = [
     Case("regnet", _regnet, CONVNEXT, MAPS),
     Case("dual_encoder", _dual, PLAIN, {"projected": projected}),
     Case("encoder_decoder", _encoder_decoder, PLAIN, {"cls": cls}),
+    Case(
+        "dinov2_registers",
+        _dinov2_registers,
+        BIT,
+        {"cls": cls, "mean": _mean_from(4), "mean&layer=1": _hidden(1, 4), "cls&layer=-3": _hidden(0, None)},
+    ),
+    Case("dinov3", _dinov3, PLAIN, {"cls": cls, "mean": _mean_from(3), "pooler": pooler}),
+    Case("dinov3_gated", _dinov3_gated, PLAIN, {"cls": cls, "mean": _mean_from(1)}),
+    Case("siglip", _siglip, PLAIN, {"pooler": projected, "mean": lambda output: _vision(output).mean(1)}),
+    Case("internvl", _internvl, PLAIN, {"mean": tokens_mean, "cls": cls}),
+    Case("internvl_resampled", _internvl_resampled, PLAIN, {"mean": tokens_mean, "cls": cls}),
+    Case("internvl_original", _internvl, PLAIN, {"mean": tokens_mean, "cls": cls}, _original_internvl),
+    Case("blip2", _blip2, PLAIN, {"pooler": pooler, "mean": tokens_mean}),
+    Case("blip2_whole", _blip2_whole, WIDE, {"pooler": pooler, "cls": cls}),
+    Case("kosmos2", _kosmos2, CLIP, {"pooler": pooler, "mean": tokens_mean}),
+    Case("llava", _llava, CLIP, {"mean": _hidden(-2, 1, LLAVA), "cls&layer=1": _hidden(1, None, LLAVA)}),
 ]

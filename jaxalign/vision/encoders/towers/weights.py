@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from flax import nnx
 from jaxalign.vision.encoders.load import Specification
 from jaxalign.vision.encoders.tensors import Tensor
 
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _FUSED = re.compile(r"(.*\.)qkv[._](weight|bias)")
 
 
@@ -29,7 +31,7 @@ def own_names(
     found: dict[str, Tensor] = {}
     for given, tensor in tensors.items():
         start = re.match(prefix, given)
-        if start is None:
+        if start is None or 0 in tensor.shape:
             continue
         name = given[start.end() :]
         for pattern, replacement in names:
@@ -78,10 +80,10 @@ def filled(
 
     weights = jax.tree_util.tree_map_with_path(find, shapes)
     if missing:
-        there = len(used) + len(missing)
+        there, first = len(used) + len(missing), _as_in_file(min(missing), tensors)
         specification.refuse(
-            f"{len(missing)} of {there} tensors that the network needs are not in the checkpoint, among them "
-            f"{min(missing)}; it is incomplete, or of another network than its config.json says."
+            f"{len(missing)} of {there} tensors that the network needs are not in the checkpoint, among them {first}; it "
+            "is incomplete, or of another network than its config.json says."
         )
     left = sorted(name for name in set(tensors) - used if not re.fullmatch(spare, name))
     if left:
@@ -90,6 +92,16 @@ def filled(
             "config.json has no place for."
         )
     return lambda weights: nnx.merge(graph, weights), weights
+
+
+def _as_in_file(name: str, tensors: Mapping[str, Tensor]) -> str:
+    """What a missing tensor would be called in the file, where another layer has its like; else the tower's name."""
+    like = re.compile(_NUMBER.sub(r"\\d+", re.escape(name).replace(r"\.", ".")))
+    for there, tensor in tensors.items():
+        if like.fullmatch(there):
+            between, numbers = _NUMBER.split(tensor.name), _NUMBER.findall(name)
+            return "".join(itertools.chain(*itertools.zip_longest(between, numbers, fillvalue="")))
+    return name
 
 
 def _fitted(specification: Specification, tensor: Tensor, shape: tuple[int, ...], kernel: bool) -> Tensor:
