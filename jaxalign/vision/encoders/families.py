@@ -58,6 +58,7 @@ FAMILIES = {
     "intern_vit_6b": Family("vit", r"(vision_model\.)?", "mean", _TOKENS),
     "internvl_vision": Family("vit", r"(vision_tower\.)?", "mean", _TOKENS),
     "siglip_vision_model": Family("vit", r"vision_model\.", "pooler", _TOKENS),
+    "siglip2_vision_model": Family("vit", r"vision_model\.", "pooler", _TOKENS),
     "vit": Family("vit", r"(vit\.)?", "cls", _HEADS),
 }
 
@@ -71,6 +72,7 @@ WRAPPERS = {
     "kosmos-2": Wrapper("vision_config", "clip_vision_model", r"vision_model\.model\.", "pooler"),
     "llava": Wrapper("vision_config", "", r"(model\.)?vision_tower\.(vision_model\.)?", "mean", layer=-2),
     "siglip": Wrapper("vision_config", "siglip_vision_model", r"vision_model\.", "pooler"),
+    "siglip2": Wrapper("vision_config", "siglip2_vision_model", r"vision_model\.", "pooler"),
     "vision-encoder-decoder": Wrapper("encoder", "", r"encoder\."),
     "vision-text-dual-encoder": Wrapper(
         "vision_config", "", r"vision_model\.(vision_model\.)?", "projected", projection="visual_projection"

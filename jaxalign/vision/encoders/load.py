@@ -12,10 +12,17 @@ from typing import Any, NamedTuple, NoReturn
 from jaxalign.core.errors import UserError
 from jaxalign.vision.encoders.base import Encoder
 
-# Where transformers has a Flax class for the published checkpoint.
+# The published checkpoint of each encoder; docs/encoders.md says what is taken as its embedding, and why.
 RESOLVED = {
+    "align": "hf:kakaobrain/align-base",
+    "blip2": "hf:Salesforce/blip2-opt-2.7b",
     "clip": "hf:openai/clip-vit-base-patch32",
     "dinov2": "hf:facebook/dinov2-base",
+    "florence2": "hf:florence-community/Florence-2-base",
+    "internvl3": "hf:OpenGVLab/InternVL3-1B-hf",
+    "kosmos2": "hf:microsoft/kosmos-2-patch14-224",
+    "llava": "hf:llava-hf/llava-1.5-7b-hf",
+    "sam": "hf:facebook/sam-vit-base",
     "vit": "hf:google/vit-base-patch16-224",
 }
 
@@ -29,20 +36,6 @@ GIVE = {
     "(its published code takes BGR bytes over 255)",
     "kprpe": "its ViT-B takes key points besides the picture, which onnx: does not pass on; write a "
     "python:<module>:<callable> that finds them itself",
-    "align": "transformers has no Flax class for ALIGN; export the image tower of kakaobrain/align-base to ONNX and "
-    "give onnx:align.onnx with mean, std and size from its preprocessor_config.json",
-    "sam": "transformers has no Flax class for SAM; export the image encoder of facebook/sam-vit-base with its outputs "
-    "averaged over positions to ONNX and give onnx:sam.onnx",
-    **{
-        name: f"transformers has no Flax class for {title}; export its vision tower to ONNX and give onnx:{name}.onnx"
-        for name, title in (
-            ("blip2", "BLIP-2"),
-            ("llava", "LLaVA"),
-            ("kosmos2", "Kosmos-2"),
-            ("internvl3", "InternVL3"),
-            ("florence2", "Florence-2"),
-        )
-    },
 }
 
 ALIASES = (*RESOLVED, *GIVE)

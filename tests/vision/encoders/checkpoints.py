@@ -284,6 +284,25 @@ def _llava(t: Any) -> Any:
     )
 
 
+def _siglip2(t: Any) -> Any:
+    vision = VISION | {"num_patches": 16}
+    return t.Siglip2Model(t.Siglip2Config(text_config=TEXT, vision_config=vision))
+
+
+def _in_patches(output: Any) -> Any:
+    """Siglip2 takes patches in rows: [n, patches, rows · columns · channels]."""
+    import torch
+
+    pixels, patch = output.pixels, 8
+    count, _, height, width = pixels.shape
+    parts = pixels.reshape(count, 3, height // patch, patch, width // patch, patch)
+    rows = parts.permute(0, 2, 4, 3, 5, 1).reshape(count, -1, 3 * patch * patch)
+    shapes = torch.tensor([[height // patch, width // patch]] * count)
+    mask = torch.ones(rows.shape[:2], dtype=torch.int32)
+    return output.model.vision_model(rows, mask, shapes)
+
+
+LARGE = {"image_processor_type": "ViTImageProcessor", "size": {"height": 40, "width": 48}, **STATISTICS}
 WIDE = {"image_processor_type": "ViTImageProcessor", "size": {"height": 30, "width": 30}, **STATISTICS}
 CASES = [
     Case("clip", _clip, CLIP, {"projected": projected, "pooler": pooler, **TOKENS}),
@@ -309,6 +328,13 @@ CASES = [
     Case("dinov3", _dinov3, PLAIN, {"cls": cls, "mean": _mean_from(3), "pooler": pooler}),
     Case("dinov3_gated", _dinov3_gated, PLAIN, {"cls": cls, "mean": _mean_from(1)}),
     Case("siglip", _siglip, PLAIN, {"pooler": projected, "mean": lambda output: _vision(output).mean(1)}),
+    Case("siglip2", _siglip2, PLAIN, {"pooler": lambda output: _in_patches(output).pooler_output}),
+    Case(
+        "siglip2_larger",
+        _siglip2,
+        LARGE,
+        {"pooler": lambda output: _in_patches(output).pooler_output},
+    ),
     Case("internvl", _internvl, PLAIN, {"mean": tokens_mean, "cls": cls}),
     Case("internvl_resampled", _internvl_resampled, PLAIN, {"mean": tokens_mean, "cls": cls}),
     Case("internvl_original", _internvl, PLAIN, {"mean": tokens_mean, "cls": cls}, _original_internvl),

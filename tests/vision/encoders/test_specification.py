@@ -36,7 +36,7 @@ def test_unknown_ones_are_refused_with_the_forms_there_are(text):
     with pytest.raises(UserError) as refused:
         load_encoder(text)
     assert all(form.written in str(refused.value) for form in FORMS.values())
-    assert "bare hub id org/name" in str(refused.value) and "clip, dinov2, vit" in str(refused.value)
+    assert "bare hub id org/name" in str(refused.value) and ", ".join(RESOLVED) in str(refused.value)
 
 
 def test_a_forgotten_form_is_guessed_in_the_message(tmp_path):
@@ -57,7 +57,10 @@ def test_a_forgotten_form_is_guessed_in_the_message(tmp_path):
         ("hf:x?pooling", "got 'pooling'"),
         ("hf:x?dtype=", "got 'dtype='"),
         ("hf:x?batch=1&batch=2", "option 'batch' is given twice"),
-        ("hf:x?color=rgb", "no option 'color' for hf:; there are batch, dtype, name, pooling, revision"),
+        (
+            "hf:x?color=rgb",
+            "no option 'color' for hf:; there are batch, dtype, layer, name, pooling, revision",
+        ),
         ("hf:x?dtype=int8", "dtype is one of float32, bfloat16, got 'int8'"),
         ("hf:x?pooling=max", "pooling is one of cls, mean, pooler, projected, got 'max'"),
         ("hf:x?batch=0", "batch is a positive whole number, got '0'"),

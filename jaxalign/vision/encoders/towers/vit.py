@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Container
 
 import jax
@@ -95,6 +96,7 @@ _DEFAULTS = {
     "dinov3_vit": (384, 12, 6, "gelu", 1e-5, 16),
     "beit": (768, 12, 12, "gelu", 1e-12, 16),
     "siglip_vision_model": (768, 12, 12, "gelu_pytorch_tanh", 1e-6, 16),
+    "siglip2_vision_model": (768, 12, 12, "gelu_pytorch_tanh", 1e-6, 16),
     "internvl_vision": (1024, 24, 16, "gelu", 1e-6, 14),
     "intern_vit_6b": (3200, 48, 25, "gelu", 1e-6, 14),
     "blip_2_vision_model": (1408, 39, 16, "gelu", 1e-6, 14),
@@ -193,6 +195,12 @@ def _siglip(config: Config) -> dict:
     return {"token": False, "positions": "patches", "pooler": "attention" if head else ""}
 
 
+def _siglip2(config: Config) -> dict:
+    """Its positions are resampled to each picture; here all pictures have the shape of the grid of positions."""
+    edge = math.isqrt(config.count("num_patches", 256)) * config.count("patch_size", 16)
+    return {**_siglip(config), "size": (edge, edge), "resampled": "bilinear", "antialias": True}
+
+
 def _internvl(config: Config) -> dict:
     original = "qk_normalization" in config.values or "qkv_bias" in config.values
     norm = config.text("norm_type", "layer_norm")
@@ -222,6 +230,7 @@ _FURTHER: dict[str, Callable[[Config], dict]] = {
     "dinov3_vit": _dinov3,
     "beit": _beit,
     "siglip_vision_model": _siglip,
+    "siglip2_vision_model": _siglip2,
     "internvl_vision": _internvl,
     "intern_vit_6b": _internvl,
     "blip_2_vision_model": _blip2,

@@ -82,8 +82,8 @@ def filled(
     if missing:
         there, first = len(used) + len(missing), _as_in_file(min(missing), tensors)
         specification.refuse(
-            f"{len(missing)} of {there} tensors that the network needs are not in the checkpoint, among them {first}; it "
-            "is incomplete, or of another network than its config.json says."
+            f"{len(missing)} of {there} tensors that the network needs are not in the checkpoint, among them {first}; "
+            "it is incomplete, or of another network than its config.json says."
         )
     left = sorted(name for name in set(tensors) - used if not re.fullmatch(spare, name))
     if left:
@@ -107,6 +107,9 @@ def _as_in_file(name: str, tensors: Mapping[str, Tensor]) -> str:
 def _fitted(specification: Specification, tensor: Tensor, shape: tuple[int, ...], kernel: bool) -> Tensor:
     """A tensor in Flax's layout: kernels are transposed, axes of length 1 do not count."""
     order = {2: (1, 0), 4: (2, 3, 1, 0)}.get(len(tensor.shape)) if kernel else None
+    if kernel and len(tensor.shape) == 2 < len(shape):  # patches as one long row: rows, columns, channels
+        flat = _fitted(specification, tensor, (int(np.prod(shape[:-1])), shape[-1]), kernel)
+        return flat.then(shape, lambda array: array.reshape(shape))
     turned = tuple(tensor.shape[axis] for axis in order) if order else tensor.shape
     if [edge for edge in turned if edge != 1] != [edge for edge in shape if edge != 1]:
         wanted = tuple(shape[axis] for axis in np.argsort(order)) if order else shape
