@@ -47,6 +47,7 @@ class Wrapper(NamedTuple):
 
 _TOKENS = r"embeddings\.mask_token|.*position_ids"
 _HEADS = rf"classifier\..*|lm_head\..*|layernorm\..*|decoder\..*|{_TOKENS}"
+_NORMED = r"classifier\..*|.*\.num_batches_tracked"  # a count that only training reads
 
 FAMILIES = {
     "beit": Family("vit", r"(beit\.)?", "pooler", _HEADS),
@@ -57,6 +58,8 @@ FAMILIES = {
     "dinov3_vit": Family("vit", r"(dinov3_vit\.|model\.)?", "cls", _TOKENS),
     "intern_vit_6b": Family("vit", r"(vision_model\.)?", "mean", _TOKENS),
     "internvl_vision": Family("vit", r"(vision_tower\.)?", "mean", _TOKENS),
+    "regnet": Family("resnet", r"(regnet\.)?", "pooler", _NORMED),
+    "resnet": Family("resnet", r"(resnet\.)?", "pooler", _NORMED),
     "siglip_vision_model": Family("vit", r"vision_model\.", "pooler", _TOKENS),
     "siglip2_vision_model": Family("vit", r"vision_model\.", "pooler", _TOKENS),
     "vit": Family("vit", r"(vit\.)?", "cls", _HEADS),

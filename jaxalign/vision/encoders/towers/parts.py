@@ -1,4 +1,4 @@
-"""What the towers share: their result, attention, frozen batch normalisation, activations and resampled grids."""
+"""What the towers share: their result, attention, norms, activations, convolutions and resampled grids."""
 
 from __future__ import annotations
 
@@ -157,3 +157,58 @@ def _kernel(distance: np.ndarray, method: str, a: float) -> np.ndarray:
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+
+
+class NormedConv(nnx.Module):
+    """A convolution without bias, frozen batch normalisation and an activation."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        rngs: nnx.Rngs,
+        groups: int = 1,
+        padding: tuple[int, int] | None = None,
+        epsilon: float = 1e-5,
+        activation: Callable[[Array], Array] | None = None,
+    ) -> None:
+        """``padding`` is (before, after) along both edges of the picture; half the kernel where it is None."""
+        self.convolution = nnx.Conv(
+            inputs,
+            outputs,
+            (kernel, kernel),
+            stride,
+            padding=[padding or (kernel // 2, kernel // 2)] * 2,
+            feature_group_count=groups,
+            use_bias=False,
+            rngs=rngs,
+        )
+        self.normalization, self.activation = FrozenNorm(outputs, epsilon), activation
+
+    def __call__(
+        self, values: Float[Array, "n height width inputs"]
+    ) -> Float[Array, "n rows columns outputs"]:
+        """The map, in the format of the values."""
+        values = self.normalization(self.convolution(values))
+        return values if self.activation is None else self.activation(values)
+
+
+class Excitation(nnx.Module):
+    """Squeeze and excitation: each channel times a gate between 0 and 1 that the means of all channels decide."""
+
+    def __init__(
+        self, channels: int, reduced: int, activation: Callable[[Array], Array], rngs: nnx.Rngs
+    ) -> None:
+        self.reduce = nnx.Linear(channels, reduced, rngs=rngs)
+        self.expand = nnx.Linear(reduced, channels, rngs=rngs)
+        self.activation = activation
+
+    def __call__(
+        self, values: Float[Array, "n height width channels"]
+    ) -> Float[Array, "n height width channels"]:
+        """The values, gated."""
+        means = values.mean((1, 2), keepdims=True)
+        return values * jax.nn.sigmoid(self.expand(self.activation(self.reduce(means))))
