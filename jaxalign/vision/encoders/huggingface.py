@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 from jaxtyping import Array, Float
 
 from jaxalign.vision.encoders.base import DEFAULT_BATCH
@@ -43,7 +44,7 @@ def load_huggingface(specification: Specification, settings: Settings) -> JaxEnc
 
     def facts() -> dict[str, Any]:
         checksums = {
-            "weights_sha256": digest_tensors(network.tensors),
+            "weights_sha256": digest_tensors(jax.tree.leaves(network.params)),
             "config_sha256": digest([directory / CONFIG]),
         }
         return {"model_type": found.kind, "pooling": network.pooling, "layer": network.layer, **checksums}
@@ -92,7 +93,6 @@ def _found(specification: Specification, directory: pathlib.Path) -> _Found:
 class _Network(NamedTuple):
     apply: Callable[[Any, Array], Array]
     params: Any
-    tensors: dict[str, Tensor]  # of the tower
     size: tuple[int, int]  # (height, width) of the pictures that it was trained on
     resampled: bool  # whether it takes others
     pooling: str
@@ -133,7 +133,7 @@ def _network(specification: Specification, found: _Found, tensors: dict[str, Ten
         return features.pooled @ params["projection"] if pooling == "projected" else features.pooled
 
     params = {"tower": weights} | ({"projection": head} if pooling == "projected" else {})
-    return _Network(apply, params, inside, config.size, bool(config.resampled), pooling, layer)
+    return _Network(apply, params, config.size, bool(config.resampled), pooling, layer)
 
 
 def _projection(specification: Specification, found: _Found, tensors: dict[str, Tensor]) -> Tensor | None:

@@ -76,12 +76,12 @@ def list_tensors(specification: Specification, files: Iterable[pathlib.Path]) ->
     return found
 
 
-def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+def digest_tensors(tensors: Iterable[Tensor]) -> str:
     """SHA-256 over names, formats, shapes and values, in hexadecimal digits; reads each tensor once."""
     hasher = hashlib.sha256()
-    for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name].load())
-        hasher.update(f"{name} {array.dtype} {array.shape}".encode())
+    for tensor in tensors:
+        array = np.ascontiguousarray(tensor.load())
+        hasher.update(f"{tensor.name} {array.dtype} {array.shape}".encode())
         hasher.update(array.view(np.uint8).data if array.size else b"")
     return hasher.hexdigest()
 
