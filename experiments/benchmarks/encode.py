@@ -7,17 +7,18 @@ normalised and in place beforehand. A ViT-B/32-sized network with random weights
 those given. Bare and ours alternate round by round, so that what slows one slows the other; medians are compared.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import define, medians, write
 from experiments.run import cli, flags
-from jaxalign.vision.encoders import Encoder, load_encoder
+from jaxalign.vision.encoders import Encoder, JaxEncoder, Preprocessing, load_encoder
+from jaxalign.vision.encoders.load import Specification
 
 Compared = tuple[Encoder, Callable[[], Any], np.ndarray]  # an encoder, its bare network, pictures for both
 VALUES = define(
@@ -29,18 +30,26 @@ VALUES = define(
 
 
 def of_vit() -> Compared:
-    """A ViT-B/32 with random weights, from a hub directory; bare, batches are on the device as normalised float32."""
-    from transformers import FlaxViTModel, ViTConfig, ViTImageProcessor
+    """A ViT-B/32 with random weights; bare, batches are on the device as normalised float32."""
+    from flax import nnx
 
-    with tempfile.TemporaryDirectory() as directory:
-        model: Any = FlaxViTModel(ViTConfig(patch_size=32))
-        model.save_pretrained(directory)
-        ViTImageProcessor().save_pretrained(directory)
-        encoder = load_encoder(f"hf:{directory}?pooling=cls&name=vit_b32")
+    from jaxalign.vision.encoders.config import Config
+    from jaxalign.vision.encoders.towers import vit
+
+    config = vit.read("vit", Config(Specification("vit", "hf", ""), {"patch_size": 32}), ())
+    graph, weights = nnx.split(vit.Tower(config, nnx.Rngs(0)))
+    half = (0.5, 0.5, 0.5)
+    preprocessing = Preprocessing(config.size, config.size, rescale=1 / 255, mean=half, std=half)
+
+    def apply(weights: Any, pixels: jax.Array) -> jax.Array:
+        return nnx.merge(graph, weights)(pixels).tokens[:, 0]
+
+    encoder = JaxEncoder("vit_b32", apply, weights, preprocessing)
     pictures = random_pictures(encoder)
-    program = jax.jit(lambda params, pixels: model(pixels, params=params).last_hidden_state[:, 0])
-    batches = [jax.device_put(part) for part in normalised_batches(encoder, pictures, channels_first=True)]
-    return encoder, lambda: [jax.block_until_ready(program(model.params, part)) for part in batches], pictures
+    with jax.default_matmul_precision("highest"):
+        program = jax.jit(apply).lower(weights, jnp.zeros((encoder.batch_size, *config.size, 3))).compile()
+    batches = [jax.device_put(part) for part in normalised_batches(encoder, pictures, channels_first=False)]
+    return encoder, lambda: [jax.block_until_ready(program(weights, part)) for part in batches], pictures
 
 
 def of_onnx(path: str) -> Compared:
