@@ -63,17 +63,12 @@ def read_json(specification: Specification, directory: pathlib.Path, file: str, 
 def _explain(specification: Specification, revision: str | None, error: Exception) -> NoReturn:
     """Turns the hub client's errors into one sentence; passes on what is none of them."""
     from huggingface_hub import errors
-    from requests.exceptions import RequestException
 
     target = specification.target
     login = "log in with huggingface-cli login"
-    unreached = (
-        errors.HfHubHTTPError,
-        errors.LocalEntryNotFoundError,
-        RequestException,
-        ConnectionError,
-        TimeoutError,
-    )
+    # The client's HTTP library is requests, httpx or httpx2, by version: found by the names of its exceptions.
+    of_http = [base for base in type(error).__mro__ if base.__name__ in ("RequestException", "HTTPError")]
+    unreached = (errors.LocalEntryNotFoundError, ConnectionError, TimeoutError, *of_http)
     sentences = (  # the first that fits
         (
             errors.GatedRepoError,

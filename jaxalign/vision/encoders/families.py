@@ -46,13 +46,13 @@ class Wrapper(NamedTuple):
 
 
 _TOKENS = r"embeddings\.mask_token|.*position_ids"
-_HEADS = rf"classifier\..*|lm_head\..*|layernorm\..*|decoder\..*|{_TOKENS}"
+_HEADS = rf"visual_projection\..*|classifier\..*|lm_head\..*|layernorm\..*|decoder\..*|{_TOKENS}"
 _NORMED = r"classifier\..*|.*\.num_batches_tracked"  # a count that only training reads
 
 FAMILIES = {
     "beit": Family("vit", r"(beit\.)?", "pooler", _HEADS),
     "blip_2_vision_model": Family("vit", r"(vision_model\.)?", "pooler", _TOKENS),
-    "clip_vision_model": Family("vit", r"vision_model\.", "pooler", _TOKENS, "visual_projection"),
+    "clip_vision_model": Family("vit", r"(vision_model\.)?", "pooler", _HEADS, "visual_projection"),
     "dinov2": Family("vit", r"(dinov2\.)?", "cls", _HEADS),
     "dinov2_with_registers": Family("vit", r"(dinov2_with_registers\.)?", "cls", _HEADS),
     "dinov3_vit": Family("vit", r"(dinov3_vit\.|model\.)?", "cls", _TOKENS),
@@ -60,8 +60,8 @@ FAMILIES = {
     "internvl_vision": Family("vit", r"(vision_tower\.)?", "mean", _TOKENS),
     "regnet": Family("resnet", r"(regnet\.)?", "pooler", _NORMED),
     "resnet": Family("resnet", r"(resnet\.)?", "pooler", _NORMED),
-    "siglip_vision_model": Family("vit", r"vision_model\.", "pooler", _TOKENS),
-    "siglip2_vision_model": Family("vit", r"vision_model\.", "pooler", _TOKENS),
+    "siglip_vision_model": Family("vit", r"(vision_model\.)?", "pooler", _TOKENS),
+    "siglip2_vision_model": Family("vit", r"(vision_model\.)?", "pooler", _TOKENS),
     "vit": Family("vit", r"(vit\.)?", "cls", _HEADS),
 }
 
