@@ -28,7 +28,8 @@ ALLOWED = {
 }
 # Heavy libraries, and where alone they may be imported.
 ONLY_IN = {
-    **dict.fromkeys(("transformers", "onnxruntime", "datasets", "flax"), "jaxalign/vision"),
+    **dict.fromkeys(("onnxruntime", "datasets", "flax"), "jaxalign/vision"),
+    "transformers": "nowhere",
     "onnx": ("jaxalign/vision", "jaxalign/gallery/onnx_"),
     **dict.fromkeys(("matplotlib", "jinja2"), "jaxalign/report"),
     "sklearn": ("jaxalign/sklearn.py", "jaxalign/gallery/export.py"),

@@ -1,5 +1,6 @@
 """How a checkpoint wants its pictures: its preprocessor_config.json, read without transformers."""
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -73,6 +74,10 @@ PROCESSORS = {
     "SiglipImageProcessor": Processor(
         {"size": {"height": 224, "width": 224}, "resample": BICUBIC, **_STANDARD}, bare=SHORTEST
     ),
+    # Keeps the shape of a picture in a number of patches; here every picture becomes a square of as many.
+    "Siglip2ImageProcessor": Processor(
+        {"size": 224, "resample": BILINEAR, "patch_size": 16, "max_num_patches": 256, **_STANDARD}
+    ),
     "ViTImageProcessor": Processor({"size": 224, "resample": BILINEAR, **_STANDARD}),
 }
 # The class that a network is trained with, where the file names none; as in transformers' own table.
@@ -94,6 +99,8 @@ USUAL = {
     "sam_vision_model": "SamImageProcessor",
     "siglip": "SiglipImageProcessor",
     "siglip_vision_model": "SiglipImageProcessor",
+    "siglip2": "Siglip2ImageProcessor",
+    "siglip2_vision_model": "Siglip2ImageProcessor",
     "vit": "ViTImageProcessor",
 }
 # Switches that change no RGB picture, or only say how the class runs.
@@ -113,7 +120,7 @@ def read_preprocessing(
     4.57. The names with ``Fast`` and the older names with ``FeatureExtractor`` mean the same classes.
 
     Equivalent: the slow image processor of that name, to the last bit of the prepared picture; for DINOv3, whose
-    processor resizes floating-point numbers, to one of 255 steps.
+    processor resizes floating-point numbers, to one of 255 steps, and for Siglip2 of square pictures only.
 
     Args:
       directory: holds preprocessor_config.json, or processor_config.json with the image processor in it.
@@ -129,11 +136,6 @@ def read_preprocessing(
     named = content.get("image_processor_type") or content.get("feature_extractor_type")
     kind = str(named or USUAL.get(model_type or "")).removesuffix("Fast")
     kind = kind.replace("FeatureExtractor", "ImageProcessor")
-    if kind == "Siglip2ImageProcessor":
-        specification.refuse(
-            f"{file} names the class {kind}, which cuts pictures of any shape into patches (NaFlex); take a SigLIP 2 "
-            "checkpoint of one size, whose class is SiglipImageProcessor."
-        )
     if kind not in PROCESSORS:
         specification.refuse(f"{file} names the class {kind}; known are {', '.join(PROCESSORS)}.")
     defaults = COMMON | PROCESSORS[kind].defaults
@@ -185,6 +187,10 @@ def _steps(kind: str, given: Mapping[str, Any], image_size: tuple[int, int] | No
     """``size``, ``resize``, ``crop`` and ``longest_edge`` of the preprocessing."""
     _, forms, bare = PROCESSORS[kind]
     size = _size("size", given["size"], forms, bare)
+    if kind == "Siglip2ImageProcessor":
+        patches, edge = (int(_number(key, given[key])) for key in ("max_num_patches", "patch_size"))
+        square = (math.isqrt(patches) * edge,) * 2
+        return {"size": square, "resize": square}
     if bare is LONGEST:
         if not (given["do_resize"] and given["do_pad"]):
             raise UserError("pictures come out at one size only where do_resize and do_pad are true.")

@@ -84,7 +84,11 @@ DEFAULTS_OF_4 = {
     "ConvNextImageProcessor": {"resample": 2},
     "EfficientNetImageProcessor": {"resample": 0},
 }
-WITH_PILLOW = [kind for kind in PROCESSORS if kind != "DINOv3ViTImageProcessor"]
+OF_OTHER_FORMS = (
+    "DINOv3ViTImageProcessor",
+    "Siglip2ImageProcessor",
+)  # a floating-point resize; rows of patches
+WITH_PILLOW = [kind for kind in PROCESSORS if kind not in OF_OTHER_FORMS]
 PHOTOGRAPHS = [(40, 55), (55, 40), (24, 24), (77, 31), (10, 13)]
 
 
@@ -210,6 +214,21 @@ def test_older_and_faster_names_mean_the_same(named, tmp_path):
     assert given.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
 
 
+@pytest.mark.parametrize("options", [{}, {"patch_size": 8, "max_num_patches": 30}])
+def test_square_pictures_in_rows_of_patches(options, tmp_path):
+    """SigLIP 2's processor cuts squares into as many patches as its positions are."""
+    given = {"image_processor_type": "Siglip2ImageProcessor", **options}
+    ours, image = read_preprocessing(written(tmp_path, given)), photograph(61, 61)
+    found = oracle("Siglip2ImageProcessor", **options)(image, return_tensors="np")
+    rows, columns = found["spatial_shapes"][0]
+    patches = found["pixel_values"][0][: rows * columns].reshape(rows, columns, -1)
+    edge = round((patches.shape[-1] / 3) ** 0.5)
+    pixels = (
+        normalised(ours, ours.prepare(image)).reshape(rows, edge, columns, edge, 3).transpose(0, 2, 1, 3, 4)
+    )
+    np.testing.assert_allclose(pixels.reshape(rows, columns, -1), patches, rtol=1e-6, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "content, model_type, message",
     [
@@ -217,11 +236,6 @@ def test_older_and_faster_names_mean_the_same(named, tmp_path):
             {"image_processor_type": "Idefics3ImageProcessor"},
             "vit",
             "the class Idefics3ImageProcessor; known are Beit",
-        ),
-        (
-            {"image_processor_type": "Siglip2ImageProcessorFast"},
-            "siglip2",
-            "Siglip2ImageProcessor, .*NaFlex",
         ),
         ({"size": 24}, None, "names the class None; known are"),
         ({"size": {"longest_edge": 24}}, "vit", "not understood"),
