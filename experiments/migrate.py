@@ -13,6 +13,7 @@ store, divide its people as `experiments.pairwise` does: --calibration=S --galle
 people under two bundled encoders show the whole story.
 """
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -40,6 +41,7 @@ from jaxalign.gallery.migration import Migration, Rates, described, plain_rates
 from jaxalign.gallery.move import affine_transform, move_gallery
 from jaxalign.gallery.reenrol import FALSE_ALARM, ordered
 from jaxalign.gallery.reenrol import FLAGS as SIGNS
+from jaxalign.gallery.stores import open_gallery
 from jaxalign.gallery.stores.base import KINDS, same_kind, split_path
 from jaxalign.gallery.verdict import WRITTEN
 from jaxalign.report.page import require_report_libraries, write_report
@@ -178,9 +180,20 @@ def result_directory() -> pathlib.Path:
             f"--results is missing: {public(FLAGS.out)} is no directory, so the results need one."
         )
     path, _ = split_path(FLAGS.out)
-    if kind in ("parquet", "faiss") and path.exists():
+    if kind in ("parquet", "faiss") and path.exists() and not moved_before():
         raise UserError(f"--out={FLAGS.out} exists; choose another place for the moved gallery.")
     return pathlib.Path(FLAGS.results)
+
+
+def moved_before() -> bool:
+    """Whether the file at --out has moved rows of the old network.
+
+    A run that was killed between its gallery and its results has left such a file, and is begun again by the same
+    command: ``move_gallery`` then keeps the file if the map that wrote it is the same.
+    """
+    with contextlib.suppress(UserError), open_gallery(FLAGS.out) as gallery:
+        return gallery.marker is not None and gallery.marker.get("source") == (FLAGS.old or OLD)
+    return False
 
 
 def write(given: Given, migration: Migration, place: pathlib.Path, progress: Progress, started: float) -> str:

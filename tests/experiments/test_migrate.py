@@ -1,11 +1,14 @@
 """A gallery is moved from an old network to a new one, or is not and the page says why."""
 
 import json
+import signal
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from commands import read, run, succeed, value
 from planted import planted, refused_with
+from processes import finished, start
 from sklearn.linear_model import LinearRegression
 
 from experiments import migrate, pairwise
@@ -130,13 +133,17 @@ def test_numbers_on_the_gallerys_people_are_those_of_pairwise(place):
     assert store.rows == 72 and store.encoders == ("alpha+gamma",)
 
 
-def test_a_gallery_of_files_is_moved_into_a_file_and_the_results_have_a_directory(place, moved):
-    import pyarrow
-    import pyarrow.parquet
+def write_parquet(path, rows):
+    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(np.ravel(rows)), rows.shape[1])
+    pyarrow.parquet.write_table(pyarrow.table({"vector": column}), path)
 
-    rows = EmbeddingStore.open(place / "gallery")["alpha"]
-    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(np.asarray(rows).ravel()), 12)
-    pyarrow.parquet.write_table(pyarrow.table({"vector": column}), place / "gallery.parquet")
+
+def read_parquet(path):
+    return np.stack(pyarrow.parquet.read_table(path)["vector"].to_numpy())
+
+
+def test_a_gallery_of_files_is_moved_into_a_file_and_the_results_have_a_directory(place, moved):
+    write_parquet(place / "gallery.parquet", EmbeddingStore.open(place / "gallery")["alpha"])
     flags = (
         f"--calibration={place / 'people'}",
         f"--gallery=parquet:{place / 'gallery.parquet'}",
@@ -148,7 +155,7 @@ def test_a_gallery_of_files_is_moved_into_a_file_and_the_results_have_a_director
     succeed(migrate, *flags, out, f"--results={place / 'told'}")
     maps = [load_map(of / "maps" / "old_to_new.safetensors") for of in (moved, place / "told")]
     assert maps[0].checksum == maps[1].checksum  # so that a run that was killed goes on by the same map
-    found = np.stack(pyarrow.parquet.read_table(place / "moved.parquet")["vector"].to_numpy())
+    found = read_parquet(place / "moved.parquet")
     assert np.abs(found - np.asarray(EmbeddingStore.open(moved)["gamma"])).max() < 1e-6
     content = content_of(place / "told")
     assert content["gallery"]["people"] is None and content["tested"] is None and content["notes"]
@@ -161,6 +168,50 @@ def test_a_gallery_of_files_is_moved_into_a_file_and_the_results_have_a_director
         f"--out={place / 'n'}",
     )
     assert "moved to gamma before" in refused_with(again)
+
+
+KILLED = """
+import os, signal, sys
+from experiments import migrate
+from experiments.run import cli
+migrate.write_report = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # when the gallery is moved
+cli.run(migrate.main, sys.argv, values=migrate.FLAGS)
+"""
+
+
+def test_a_run_killed_between_gallery_and_results_is_begun_again_by_the_same_command(place, moved, tmp_path):
+    write_parquet(tmp_path / "gallery.parquet", EmbeddingStore.open(place / "gallery")["alpha"])
+    flags = [
+        f"--calibration={place / 'people'}",
+        f"--gallery=parquet:{tmp_path / 'gallery.parquet'}",
+        *OLD_NEW,
+    ]
+    flags += [*AT, f"--out=parquet:{tmp_path / 'out.parquet'}", f"--results={tmp_path / 'told'}"]
+    (child,) = finished([start("-c", KILLED, *flags, cache=tmp_path / "cache")])
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    written = (tmp_path / "out.parquet").stat()
+    assert not (tmp_path / "told").exists()
+    succeed(migrate, *flags)
+    assert (tmp_path / "out.parquet").stat().st_mtime_ns == written.st_mtime_ns  # not mapped again
+    np.testing.assert_array_equal(read_parquet(tmp_path / "out.parquet"), EmbeddingStore.open(moved)["gamma"])
+    mine, theirs = content_of(tmp_path / "told"), content_of(moved)
+    for name in ("verdict", "method", "threshold", "threshold_interval", "hits", "people"):
+        assert mine[name] == theirs[name], name
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache", "gallery.parquet", "out.parquet", "told"}
+
+
+def test_a_file_that_is_no_moved_gallery_is_left_alone(place, tmp_path):
+    write_parquet(tmp_path / "out.parquet", EmbeddingStore.open(place / "gallery")["alpha"])
+    before = (tmp_path / "out.parquet").read_bytes()
+    sides = (
+        f"--calibration={place / 'people'}",
+        f"--gallery=parquet:{tmp_path / 'out.parquet'}",
+        *OLD_NEW,
+        *AT,
+    )
+    done = run(migrate, *sides, f"--out=parquet:{tmp_path / 'out.parquet'}", f"--results={tmp_path / 'told'}")
+    assert "exists" in refused_with(done) and (tmp_path / "out.parquet").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
 
 
 def test_where_the_gate_fails_nothing_is_moved_and_the_status_says_so(place, tmp_path):
