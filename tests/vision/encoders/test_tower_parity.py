@@ -56,7 +56,7 @@ KINDS_OF_NETWORKS = (
     "dinov3_gated",
     "beit",
     "siglip",
-    "internvl_resampled",
+    "internvl",
     "resnet",
     "regnet",
 )
