@@ -19,6 +19,7 @@ from jaxalign.vision.encoders.checkpoint import (
     weight_files,
 )
 from jaxalign.vision.encoders.config import Config
+from jaxalign.vision.encoders.face_encoder import load_directory
 from jaxalign.vision.encoders.families import FAMILIES, KINDS, POOLINGS, TOWERS, WRAPPERS, Family, Wrapper
 from jaxalign.vision.encoders.jax_encoder import JaxEncoder, under_options
 from jaxalign.vision.encoders.load import Settings, Specification
@@ -27,15 +28,20 @@ from jaxalign.vision.encoders.tensors import Tensor, digest_tensors, list_tensor
 
 
 def load_huggingface(specification: Specification, settings: Settings) -> JaxEncoder:
-    """Loads ``hf:<hub id or local directory>?pooling=&layer=&dtype=&name=&batch=&revision=``."""
-    specification.only("pooling", "layer", "dtype", "name", "batch", "revision")
+    """Loads ``hf:<hub id or local directory>?pooling=&layer=&flip=&dtype=&name=&batch=&revision=``."""
+    specification.only("pooling", "layer", "flip", "dtype", "name", "batch", "revision")
     specification.dtype(settings)
     specification.batch_size(settings, DEFAULT_BATCH)  # refused before anything is downloaded
     specification.choice("pooling", POOLINGS, POOLINGS[0])
     _asked_layer(specification)
     specification.require_installed("flax", "PIL")
     directory = checkpoint_directory(specification)
-    found = _found(specification, directory)
+    content = read_json(specification, directory, CONFIG, "without it the checkpoint's kind is not known.")
+    if "conf" in content and "model_type" not in content:  # as CVLface writes it
+        return load_directory(specification, settings, directory, content)
+    if "flip" in specification.options:
+        specification.refuse("flip adds the mirrored picture's embedding for face networks; this is none.")
+    found = _found(specification, content)
     files = weight_files(specification, directory, f"{found.prefix}|{found.projection or found.prefix}")
     network = _network(specification, found, list_tensors(specification, files))
     image = {"model_type": found.kind, "image_size": network.size}
@@ -70,9 +76,8 @@ class _Found(NamedTuple):
         return self.wrapper.projection if self.wrapper else self.family.projection
 
 
-def _found(specification: Specification, directory: pathlib.Path) -> _Found:
-    """The tower that config.json asks for."""
-    content = read_json(specification, directory, CONFIG, "without it the checkpoint's kind is not known.")
+def _found(specification: Specification, content: dict[str, Any]) -> _Found:
+    """The tower that config.json, with this content, asks for."""
     config = Config(specification, content)
     if "quantization_config" in content:
         config.refuse("the checkpoint is quantised; give the one in 16 or 32 bits.")

@@ -14,13 +14,16 @@ from jaxalign.vision.encoders.base import Encoder
 
 # The published checkpoint of each encoder; docs/encoders.md says what is taken as its embedding, and why.
 RESOLVED = {
+    "adaface": "hf:minchul/cvlface_adaface_ir101_ms1mv2",
     "align": "hf:kakaobrain/align-base",
+    "arcface": "hf:minchul/cvlface_arcface_ir101_webface4m",
     "blip2": "hf:Salesforce/blip2-opt-2.7b",
     "clip": "hf:openai/clip-vit-base-patch32",
     "dinov2": "hf:facebook/dinov2-base",
     "florence2": "hf:florence-community/Florence-2-base",
     "internvl3": "hf:OpenGVLab/InternVL3-1B-hf",
     "kosmos2": "hf:microsoft/kosmos-2-patch14-224",
+    "kprpe": "hf:minchul/cvlface_adaface_vit_base_kprpe_webface4m",
     "llava": "hf:llava-hf/llava-1.5-7b-hf",
     "sam": "hf:facebook/sam-vit-base",
     "vit": "hf:google/vit-base-patch16-224",
@@ -28,14 +31,8 @@ RESOLVED = {
 
 # Elsewhere: what to give instead. docs/encoders.md has the table.
 GIVE = {
-    "arcface": "export the published ir101 network (WebFace4M) to ONNX and give onnx:arcface.onnx, "
-    "or give insightface's own ONNX file",
-    "adaface": "export the published ir101 network (MS1MV2) to ONNX and give onnx:adaface.onnx?color=bgr "
-    "(its published code takes BGR)",
-    "magface": "export the published ir100 network to ONNX and give onnx:magface.onnx?mean=0&std=255&color=bgr "
-    "(its published code takes BGR bytes over 255)",
-    "kprpe": "its ViT-B takes key points besides the picture, which onnx: does not pass on; write a "
-    "python:<module>:<callable> that finds them itself",
+    "magface": "its authors publish a PyTorch file of ir100; convert it by python -m experiments.convert_weights "
+    "--weights=magface_epoch_00025.pth --out=magface.safetensors and give face:magface.safetensors",
 }
 
 ALIASES = (*RESOLVED, *GIVE)
@@ -149,6 +146,7 @@ class Form(NamedTuple):
 # A new kind of encoder is a new file and a row here; its loader takes a ``Specification`` and ``Settings``.
 FORMS = {
     "hf": Form("hf:<hub id or local directory>", "huggingface:load_huggingface"),
+    "face": Form("face:<file.safetensors or directory>", "face_encoder:load_face"),
     "onnx": Form("onnx:<file>", "onnx_encoder:OnnxEncoder"),
     "zoo": Form("zoo:<name>", "jax_encoder:load_zoo"),
     "pixels": Form("pixels:<edge>", "jax_encoder:load_pixels"),
@@ -230,6 +228,8 @@ def _unknown(text: str, body: str) -> UserError:
         meant = f"{close[0]}:{target}"
     elif body.endswith(".onnx"):
         meant = f"onnx:{body}"
+    elif body.endswith(".safetensors"):
+        meant = f"face:{body}"
     elif body and pathlib.Path(body).is_dir():
         meant = f"hf:{body}"
     hint = f" (did you mean {meant}?)" if meant else ""

@@ -45,6 +45,18 @@ def own_names(
     return found
 
 
+def shape_of(
+    specification: Specification, tensors: Mapping[str, Tensor], name: str, axes: int
+) -> tuple[int, ...]:
+    """The shape of a tensor that a network cannot be without, with this many axes."""
+    if name not in tensors or len(tensors[name].shape) != axes:
+        got = f"got shape {tensors[name].shape}" if name in tensors else "there is none"
+        specification.refuse(
+            f"expected a tensor {name} with {axes} axes, {got}; the checkpoint is incomplete."
+        )
+    return tensors[name].shape
+
+
 def filled(
     specification: Specification,
     build: Callable[[], nnx.Module],
@@ -83,13 +95,13 @@ def filled(
         there, first = len(used) + len(missing), _as_in_file(min(missing), tensors)
         specification.refuse(
             f"{len(missing)} of {there} tensors that the network needs are not in the checkpoint, among them {first}; "
-            "it is incomplete, or of another network than its config.json says."
+            "it is incomplete, or of another network than its configuration says."
         )
     left = sorted(name for name in set(tensors) - used if not re.fullmatch(spare, name))
     if left:
         specification.refuse(
-            f"the checkpoint holds {tensors[left[0]].name}, one of {len(left)} tensors that the network of its "
-            "config.json has no place for."
+            f"the checkpoint holds {tensors[left[0]].name}, one of {len(left)} tensors that the network has no place "
+            "for."
         )
     return lambda weights: nnx.merge(graph, weights), weights
 
@@ -114,6 +126,6 @@ def _fitted(specification: Specification, tensor: Tensor, shape: tuple[int, ...]
     if [edge for edge in turned if edge != 1] != [edge for edge in shape if edge != 1]:
         wanted = tuple(shape[axis] for axis in np.argsort(order)) if order else shape
         specification.refuse(
-            f"the tensor {tensor.name} has shape {tensor.shape}, and the network of its config.json needs {wanted}."
+            f"the tensor {tensor.name} has shape {tensor.shape}, and the network needs {wanted}."
         )
     return tensor.then(shape, lambda array: (np.transpose(array, order) if order else array).reshape(shape))

@@ -1,0 +1,255 @@
+"""Published face networks in JAX: IR-101 (ArcFace, AdaFace), iResNet-100 (MagFace, insightface) and KPRPE's ViT."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Float
+
+from jaxalign.core.errors import UserError
+from jaxalign.vision.encoders.base import BILINEAR, DEFAULT_BATCH, Preprocessing
+from jaxalign.vision.encoders.checkpoint import CONFIG, digest, read_json, weight_files
+from jaxalign.vision.encoders.config import Config
+from jaxalign.vision.encoders.jax_encoder import JaxEncoder, under_options
+from jaxalign.vision.encoders.load import Settings, Specification
+from jaxalign.vision.encoders.tensors import Tensor, digest_tensors, list_tensors
+
+
+class Kind(NamedTuple):
+    """One kind of network.
+
+    Attributes:
+      tower: the file in ``towers/``.
+      mark: name of a tensor that no other kind has.
+      epsilon: of batch normalisation, where nothing says another.
+    """
+
+    tower: str
+    mark: str
+    epsilon: str
+
+
+KINDS = {
+    "ir": Kind("iresnet", "input_layer.0.weight", "1e-5"),
+    "iresnet": Kind("iresnet", "layer1.0.conv1.weight", "1e-5"),
+    "kprpe": Kind("kprpe", "keypoint_linear.weight", "2e-5"),
+}
+# What may stand before the names of a network's tensors, longest first; a training head's have other names.
+PREFIXES = ("features.module.", "module.features.", "model.net.", "module.", "model.", "net.", "")
+CENTRED = {"mean": "127.5", "std": "127.5"}
+MAGFACE = {"color": "bgr", "mean": "0", "std": "255", "epsilon": "2e-5"}
+# What the authors' code does with pictures, where a kind of network and the prefix tell whose file it is.
+PUBLISHED = {
+    ("ir", "model."): {"color": "bgr"},  # AdaFace
+    ("iresnet", "features.module."): MAGFACE,
+    ("iresnet", "module.features."): MAGFACE,
+    ("iresnet", ""): {"color": "rgb"},  # insightface
+}
+# By the path of a network's settings in the repositories of CVLface.
+CVLFACE = {"/iresnet/": "ir", "/vit_kprpe/": "kprpe"}
+COLORS, FLIPS = ("rgb", "bgr"), ("none", "add")
+PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+SPARE = r".*\bnum_batches_tracked"
+
+
+class Found(NamedTuple):
+    """A network among the tensors of a checkpoint: its kind, and what stands before its tensors' names."""
+
+    kind: str
+    prefix: str
+
+    @property
+    def said(self) -> dict[str, str]:
+        """How the network takes pictures, as options; without a colour where the names do not tell."""
+        epsilon = {"epsilon": KINDS[self.kind].epsilon}
+        return CENTRED | epsilon | PUBLISHED.get((self.kind, self.prefix), {})
+
+
+def find_network(names: Mapping[str, Any], kind: str | None = None) -> Found | None:
+    """The face network, of this kind where one is given, whose tensors a checkpoint has; None if it has none."""
+    for prefix in PREFIXES:
+        for known, row in KINDS.items():
+            if prefix + row.mark in names and kind in (None, known):
+                return Found(known, prefix)
+    return None
+
+
+def load_face(specification: Specification, settings: Settings) -> JaxEncoder:
+    """Loads ``face:<file or directory>?kind=&color=&mean=&std=&epsilon=&flip=&dtype=&name=&batch=``."""
+    specification.only("kind", "color", "mean", "std", "epsilon", "flip", "dtype", "name", "batch")
+    specification.dtype(settings)
+    specification.batch_size(settings, DEFAULT_BATCH)
+    specification.require_installed("flax", "PIL")
+    path = pathlib.Path(specification.target).expanduser()
+    if path.suffix.lower() in PICKLES:
+        specification.refuse(
+            f"a {path.suffix} file may run code when it is read, so it is converted first: python -m "
+            f"experiments.convert_weights --weights={path} --out={path.with_suffix('.safetensors')}."
+        )
+    if path.is_dir():
+        content = read_json(specification, path, CONFIG, "") if (path / CONFIG).is_file() else {}
+        return load_directory(specification, settings, path, content)
+    if not path.is_file():
+        specification.refuse(f"there is no file or directory {specification.target}.")
+    return _load(specification, settings, [path], path.stem, Config(specification, {}, str(path)), None)
+
+
+def load_directory(
+    specification: Specification, settings: Settings, directory: pathlib.Path, content: Mapping[str, Any]
+) -> JaxEncoder:
+    """Loads a directory's weights; ``content`` is that of its config.json, whose ``conf`` CVLface has written.
+
+    Raises:
+      UserError: ``conf`` is of another network, or says no colour order.
+    """
+    for option in ("pooling", "layer"):
+        if option in specification.options:
+            specification.refuse(f"a face network has one embedding, so there is no {option} to choose.")
+    config, kind = Config(specification, content).part("conf"), None
+    if config.values:
+        place = config.text("yaml_path", "")
+        kind = next((kind for part, kind in CVLFACE.items() if part in place), None)
+        if kind is None:
+            config.refuse(f"yaml_path is {place!r}; known are paths with {' or '.join(CVLFACE)}.")
+        if (color := config.text("color_space", "").lower()) not in COLORS:
+            config.refuse(f"color_space is expected to be RGB or BGR, got {color!r}.")
+    files = weight_files(specification, directory, "")
+    name = pathlib.PurePath(specification.target).name
+    return _load(specification, settings, files, name, config, kind)
+
+
+def _load(
+    specification: Specification,
+    settings: Settings,
+    files: list[pathlib.Path],
+    name: str,
+    config: Config,
+    kind: str | None,
+) -> JaxEncoder:
+    """The network of some files; options go before a file's metadata, and these before ``conf`` and names."""
+    tensors, options = list_tensors(specification, files), specification.options
+    asked = specification.choice("kind", tuple(KINDS), "") if "kind" in options else kind
+    found = find_network(tensors, asked)
+    if found is None:
+        marks = " or ".join(row.mark for known, row in KINDS.items() if asked in (None, known))
+        specification.refuse(
+            f"{files[0]} holds no face network that is known here: no tensor is called {marks}."
+        )
+    conf = {"color": config.text("color_space", "")} if config.values else {}
+    network = build(
+        specification, found, tensors, {**found.said, **conf, **_metadata(files), **options}, config
+    )
+    flip = specification.choice("flip", FLIPS, FLIPS[0])
+    apply = network.apply if flip == "none" else network.with_mirror
+
+    def facts() -> dict[str, Any]:
+        configured = {"config_sha256": digest([files[0].parent / CONFIG])} if config.values else {}
+        told = {"kind": found.kind, "flip": flip, "epsilon": network.epsilon}
+        return {**told, "weights_sha256": digest_tensors(jax.tree.leaves(network.params)), **configured}
+
+    parts = apply, network.params, network.preprocessing
+    return under_options(specification, settings, name, parts, facts)
+
+
+class FaceNetwork(NamedTuple):
+    """A face network with its weights.
+
+    Attributes:
+      apply: gives the embeddings of pixels, unnormalised.
+      with_mirror: gives the sum of the embeddings of pixels and of their mirror images.
+      params: the weights, a pytree of ``Tensor``.
+      preprocessing: how pictures are made ready.
+      epsilon: of batch normalisation.
+    """
+
+    apply: Callable[[Any, Array], Array]
+    with_mirror: Callable[[Any, Array], Array]
+    params: Any
+    preprocessing: Preprocessing
+    epsilon: float
+
+
+def build(
+    specification: Specification,
+    found: Found,
+    tensors: Mapping[str, Tensor],
+    given: Mapping[str, str],
+    config: Config,
+) -> FaceNetwork:
+    """The network with its weights; reads none of them.
+
+    Args:
+      specification: that errors name.
+      found: by ``find_network``.
+      tensors: of the checkpoint.
+      given: color, mean, std and epsilon as options are written.
+      config: what else is known of the network.
+
+    Raises:
+      UserError: tensors are missing, left over or of other shapes, or nothing says the order of colours.
+    """
+    from flax import nnx
+
+    from jaxalign.vision.encoders.towers.weights import filled, own_names
+
+    tower = importlib.import_module(f"jaxalign.vision.encoders.towers.{KINDS[found.kind].tower}")
+    epsilon = _epsilon(specification, given["epsilon"])
+    inside = own_names(tensors, re.escape(found.prefix), tower.NAMES)
+    config = Config(specification, {**config.values, "epsilon": epsilon}, config.place)
+    network = tower.read(found.kind, config, inside)
+    module, params = filled(specification, lambda: tower.Tower(network, nnx.Rngs(0)), inside, SPARE)
+    elsewhere = {"key_points": tower.mirrored(tower.ALIGNED)} if found.kind == "kprpe" else {}
+
+    def apply(params: Any, pixels: Float[Array, "n height width 3"]) -> Float[Array, "n dim"]:
+        return module(params)(pixels)
+
+    def with_mirror(params: Any, pixels: Float[Array, "n height width 3"]) -> Float[Array, "n dim"]:
+        made = module(params)
+        return made(pixels) + made(pixels[:, :, ::-1], **elsewhere)
+
+    preprocessing = _preprocessing(specification, given, network.size)
+    return FaceNetwork(apply, with_mirror, params, preprocessing, epsilon)
+
+
+def _preprocessing(
+    specification: Specification, given: Mapping[str, str], size: tuple[int, int]
+) -> Preprocessing:
+    color = given.get("color", "").lower()
+    if color not in COLORS:
+        specification.refuse(
+            f"color is {' or '.join(COLORS)}, got {color!r}."
+            if color
+            else "nothing in the checkpoint says the order of colours that the network takes: give color=rgb or "
+            "color=bgr."
+        )
+    mean, std = (specification.numbers(key, given[key]) or (0.0, 0.0, 0.0) for key in ("mean", "std"))
+    try:
+        return Preprocessing(size, size, BILINEAR, mean=mean, std=std, color=color.upper())
+    except UserError as error:
+        specification.refuse(str(error))
+
+
+def _epsilon(specification: Specification, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        specification.refuse(f"epsilon is a number above 0 and below 1, such as 1e-5, got {text!r}.")
+    return value
+
+
+def _metadata(files: list[pathlib.Path]) -> dict[str, str]:
+    """What ``experiments.convert_weights`` has noted in a file's header."""
+    from safetensors import safe_open
+
+    if [path.suffix for path in files] != [".safetensors"]:
+        return {}
+    with safe_open(files[0], framework="np") as file:
+        noted = file.metadata() or {}
+    return {key: noted[key] for key in ("color", "mean", "std", "epsilon") if key in noted}
