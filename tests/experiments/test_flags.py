@@ -25,9 +25,9 @@ def test_help_is_sentences(name):
 
 
 COMMANDS = (
-    "apply capacity data_efficiency embed families geometry import_embeddings pairwise rank_sweep report "
+    "apply capacity convert_weights data_efficiency embed families geometry import_embeddings pairwise "
 )
-COMMANDS += "ridge_path stability study sweep train_zoo transfer"
+COMMANDS += "rank_sweep report ridge_path stability study sweep train_zoo transfer"
 
 
 @pytest.mark.parametrize("name", COMMANDS.split())
