@@ -15,7 +15,8 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from jaxalign.vision.encoders.config import Config
 from jaxalign.vision.encoders.tensors import Tensor
 from jaxalign.vision.encoders.towers.parts import FrozenNorm, parameter
-from jaxalign.vision.encoders.towers.vit import Block, ViTConfig
+from jaxalign.vision.encoders.towers.vit import Block
+from jaxalign.vision.encoders.towers.vit_config import ViTConfig
 from jaxalign.vision.encoders.towers.weights import shape_of
 from jaxalign.vision.images.landmarks import ARCFACE_SIZE, ARCFACE_TEMPLATE
 
