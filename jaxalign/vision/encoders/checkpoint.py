@@ -16,6 +16,7 @@ PROCESSOR = "processor_config.json"
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 FLAX = "flax_model.msgpack"
+PICKLE = "pytorch_model.bin"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -121,14 +122,19 @@ def weight_files(specification: Specification, directory: pathlib.Path, prefix: 
     directory = directory if local else _downloaded(specification, FLAX)
     if (directory / FLAX).is_file():
         return [directory / FLAX]
-    there = next((file.name for file in sorted(directory.glob("*.bin"))), "")
-    advice = (
-        f"; {there} is there: python -m experiments.convert_weights --weights={directory}/{there} "
-        f"--out={directory}/{SAFETENSORS} converts it, once, with PyTorch"
+    convert = (
+        f"python -m experiments.convert_weights --weights=<directory>/{PICKLE} --out=<directory>/{SAFETENSORS} converts "
+        "it, once"
     )
+    if not local:
+        advice = f"; if {PICKLE} is all it has: huggingface-cli download {specification.target} --local-dir=<directory>"
+        advice = f"{advice}, then {convert}"
+    elif (directory / PICKLE).is_file():
+        advice = f"; {PICKLE} is there: {convert}".replace("<directory>", str(directory))
+    else:
+        advice = ""
     specification.refuse(
-        f"there are no weights in {directory}: expected {SAFETENSORS}, {SAFETENSORS_INDEX} or {FLAX}"
-        f"{advice if there else ''}."
+        f"there are no weights in {directory}: expected {SAFETENSORS}, {SAFETENSORS_INDEX} or {FLAX}{advice}."
     )
 
 

@@ -175,6 +175,13 @@ def test_pickled_weights_are_not_loaded_but_explained(copied):
         load_encoder(f"hf:{directory}")
 
 
+def test_a_repository_of_pickles_alone_is_explained(copied, monkeypatch):
+    (directory := copied("vit")).joinpath("model.safetensors").unlink()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(directory))
+    with pytest.raises(UserError, match="huggingface-cli download org/name .*convert_weights --weights="):
+        load_encoder("org/name")
+
+
 def test_damaged_weights(copied):
     directory = copied("vit")
     content = (directory / "model.safetensors").read_bytes()
