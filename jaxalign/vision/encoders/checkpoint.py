@@ -123,8 +123,8 @@ def weight_files(specification: Specification, directory: pathlib.Path, prefix: 
     if (directory / FLAX).is_file():
         return [directory / FLAX]
     convert = (
-        f"python -m experiments.convert_weights --weights=<directory>/{PICKLE} --out=<directory>/{SAFETENSORS} converts "
-        "it, once"
+        f"python -m experiments.convert_weights --weights=<directory>/{PICKLE} "
+        f"--out=<directory>/{SAFETENSORS} converts it, once"
     )
     if not local:
         advice = f"; if {PICKLE} is all it has: huggingface-cli download {specification.target} --local-dir=<directory>"
