@@ -84,3 +84,10 @@ class Config:
                 f"{key} is expected to be a list of whole numbers of at least {least}, got {value!r}."
             )
         return tuple(value)
+
+    def flags(self, key: str, default: Sequence[bool]) -> tuple[bool, ...]:
+        """A list of true and false."""
+        value = self.values.get(key, list(default))
+        if not isinstance(value, list) or any(type(part) is not bool for part in value):
+            self.refuse(f"{key} is expected to be a list of true and false, got {value!r}.")
+        return tuple(value)

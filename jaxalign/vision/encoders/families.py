@@ -56,10 +56,12 @@ FAMILIES = {
     "dinov2": Family("vit", r"(dinov2\.)?", "cls", _HEADS),
     "dinov2_with_registers": Family("vit", r"(dinov2_with_registers\.)?", "cls", _HEADS),
     "dinov3_vit": Family("vit", r"(dinov3_vit\.|model\.)?", "cls", _TOKENS),
+    "florence_vision": Family("davit", r"(vision_tower\.)?", "mean"),
     "intern_vit_6b": Family("vit", r"(vision_model\.)?", "mean", _TOKENS),
     "internvl_vision": Family("vit", r"(vision_tower\.)?", "mean", _TOKENS),
     "regnet": Family("resnet", r"(regnet\.)?", "pooler", _NORMED),
     "resnet": Family("resnet", r"(resnet\.)?", "pooler", _NORMED),
+    "sam_vision_model": Family("sam", r"vision_encoder\.", "mean"),
     "siglip_vision_model": Family("vit", r"(vision_model\.)?", "pooler", _TOKENS),
     "siglip2_vision_model": Family("vit", r"(vision_model\.)?", "pooler", _TOKENS),
     "vit": Family("vit", r"(vit\.)?", "cls", _HEADS),
@@ -70,10 +72,13 @@ WRAPPERS = {
     "clip": Wrapper(
         "vision_config", "clip_vision_model", r"vision_model\.", "projected", projection="visual_projection"
     ),
+    # Microsoft's own repositories call the tower "davit", and copies that were fine-tuned have other words there.
+    "florence2": Wrapper("vision_config", "florence_vision", r"(model\.)?vision_tower\."),
     "internvl": Wrapper("vision_config", "internvl_vision", r"(model\.)?vision_tower\."),
     "internvl_chat": Wrapper("vision_config", "intern_vit_6b", r"vision_model\."),
     "kosmos-2": Wrapper("vision_config", "clip_vision_model", r"vision_model\.model\.", "pooler"),
     "llava": Wrapper("vision_config", "", r"(model\.)?vision_tower\.(vision_model\.)?", "mean", layer=-2),
+    "sam": Wrapper("vision_config", "sam_vision_model", r"vision_encoder\."),
     "siglip": Wrapper("vision_config", "siglip_vision_model", r"vision_model\.", "pooler"),
     "siglip2": Wrapper("vision_config", "siglip2_vision_model", r"vision_model\.", "pooler"),
     "vision-encoder-decoder": Wrapper("encoder", "", r"encoder\."),

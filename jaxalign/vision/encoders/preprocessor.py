@@ -91,6 +91,7 @@ USUAL = {
     "deit": "DeiTImageProcessor",
     "dinov2": "BitImageProcessor",
     "dinov3_vit": "DINOv3ViTImageProcessor",
+    "florence_vision": "CLIPImageProcessor",
     "kosmos-2": "CLIPImageProcessor",
     "llava": "LlavaImageProcessor",
     "regnet": "ConvNextImageProcessor",

@@ -302,8 +302,95 @@ def _in_patches(output: Any) -> Any:
     return output.model.vision_model(rows, mask, shapes)
 
 
+def _sam(t: Any) -> Any:
+    """A grid of 6 × 6 patches, which windows of 4 × 4 do not divide."""
+    further = dict(output_channels=12, window_size=4, global_attn_indexes=[1], num_hidden_layers=3)
+    return t.SamVisionModel(t.SamVisionConfig(**SMALL | {"patch_size": 4} | further))
+
+
+def _sam_whole(t: Any) -> Any:
+    """No positions at all, no windows, and 30 pixels in patches of 7."""
+    further = dict(use_abs_pos=False, use_rel_pos=False, qkv_bias=False, window_size=0, mlp_ratio=1.5)
+    vision = SMALL | {"image_size": 30, "patch_size": 7, "hidden_act": "quick_gelu"} | further
+    part = dict(hidden_size=256, num_hidden_layers=1, num_attention_heads=2)
+    return t.SamModel(t.SamConfig(vision_config=vision, mask_decoder_config=part | {"mlp_dim": 16}))
+
+
+def _sam_hidden(number: int) -> Callable[[Any], Any]:
+    return lambda output: (
+        output.model(output.pixels, output_hidden_states=True).hidden_states[number].mean((1, 2))
+    )
+
+
+DAVIT = dict(depths=[1, 2], embed_dim=[8, 16], num_heads=[2, 4], num_groups=[4, 2], window_size=4)
+
+
+def _davit(t: Any) -> Any:
+    """Maps of 6 × 6 and 3 × 3 positions, which windows of 4 × 4 do not divide."""
+    return t.Florence2VisionBackbone(t.Florence2VisionConfig(**DAVIT))
+
+
+def _florence2(t: Any) -> Any:
+    text = t.BartConfig(
+        d_model=16, vocab_size=50, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16, decoder_ffn_dim=16
+    )
+    vision = t.Florence2VisionConfig(**DAVIT, projection_dim=16)
+    return t.Florence2ForConditionalGeneration(
+        t.Florence2Config(vision_config=vision.to_dict(), text_config=text.to_dict())
+    )
+
+
+def _davit_other(t: Any) -> Any:
+    further = dict(qkv_bias=False, mlp_ratio=2.5, activation_function="gelu_new", patch_prenorm=[True, False])
+    shapes = dict(patch_size=[5, 2], patch_stride=[3, 1], patch_padding=[1, 0], depths=[1, 1])
+    return t.Florence2VisionBackbone(t.Florence2VisionConfig(**DAVIT | shapes, **further))
+
+
+def _original_florence2(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> tuple[dict, dict]:
+    """As Microsoft's repositories have it: other names and keys, and what is in a block stands below "fn"."""
+    renames = (
+        (r"^model\.", ""),
+        (r"(convs\.\d\.)conv\.", r"\1proj."),
+        (r"\.(conv\d)\.", r".\1.fn.dw."),
+        (r"\.((window|channel)_attn)\.", r".\1.fn."),
+        (r"spatial_block\.norm1", "spatial_block.window_attn.norm"),
+        (r"channel_block\.norm1", "channel_block.channel_attn.norm"),
+        (r"\.norm2\.", ".ffn.norm."),
+        (r"\.ffn\.fc", ".ffn.fn.net.fc"),
+    )
+    found = {}
+    for name, array in arrays.items():
+        for pattern, new in renames:
+            name = re.sub(pattern, new, name)
+        found[name] = array
+    vision = {key: value for key, value in config["vision_config"].items() if key in DAVIT}
+    vision |= {"model_type": "davit", "dim_embed": vision.pop("embed_dim")}
+    return found, {"model_type": "florence2", "vision_config": vision}
+
+
+def _stages(number: int | None = None) -> Callable[[Any], Any]:
+    """The mean over the positions behind this many of DaViT's stages, all where None."""
+
+    def pool(output: Any) -> Any:
+        tower = getattr(output.model, "model", output.model)
+        tower = getattr(tower, "vision_tower", tower)
+        if number is None:
+            values = tower(output.pixels)
+            return getattr(values, "last_hidden_state", values).mean((2, 3))  # a tensor in transformers 4
+        values = output.pixels if number else tower.convs[0](output.pixels)
+        for conv, blocks in list(zip(tower.convs, tower.blocks, strict=True))[:number]:
+            values = conv(values)
+            for block in blocks:
+                values = block(values)
+        return values.mean((2, 3))
+
+    return pool
+
+
 LARGE = {"image_processor_type": "ViTImageProcessor", "size": {"height": 40, "width": 48}, **STATISTICS}
 WIDE = {"image_processor_type": "ViTImageProcessor", "size": {"height": 30, "width": 30}, **STATISTICS}
+SAM = {"image_processor_type": "SamImageProcessor", "size": {"longest_edge": SIZE}, "pad_size": SQUARE}
+FLORENCE = {**BIT, "image_processor_type": "CLIPImageProcessor", "size": SQUARE, "do_center_crop": False}
 CASES = [
     Case("clip", _clip, CLIP, {"projected": projected, "pooler": pooler, **TOKENS}),
     Case("clip_vision", lambda t: t.CLIPVisionModel(t.CLIPVisionConfig(**VISION)), CROP, {"pooler": pooler}),
@@ -342,4 +429,26 @@ CASES = [
     Case("blip2_whole", _blip2_whole, WIDE, {"pooler": pooler, "cls": cls}),
     Case("kosmos2", _kosmos2, CLIP, {"pooler": pooler, "mean": tokens_mean}),
     Case("llava", _llava, CLIP, {"mean": _hidden(-2, 1, LLAVA), "cls&layer=1": _hidden(1, None, LLAVA)}),
+    Case(
+        "sam",
+        _sam,
+        SAM,
+        {"mean": MAPS["mean"], "mean&layer=2": _sam_hidden(2), "mean&layer=-4": _sam_hidden(0)},
+    ),
+    Case(
+        "sam_whole",
+        _sam_whole,
+        WIDE,
+        {"mean": lambda output: output.model.get_image_embeddings(output.pixels).mean((2, 3))},
+    ),
+    Case("davit", _davit, PLAIN, {"mean": _stages(), "mean&layer=1": _stages(1), "mean&layer=0": _stages(0)}),
+    Case("davit_other", _davit_other, WIDE, {"mean": _stages(), "mean&layer=-2": _stages(1)}),
+    Case("florence2", _florence2, FLORENCE, {"mean": _stages()}),
+    Case(
+        "florence2_original",
+        _florence2,
+        FLORENCE,
+        {"mean": _stages(), "mean&layer=2": _stages(2)},
+        _original_florence2,
+    ),
 ]

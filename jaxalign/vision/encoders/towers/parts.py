@@ -1,4 +1,4 @@
-"""What the towers share: their result, attention, norms, activations, convolutions and resampled grids."""
+"""What the towers share: their result, attention, windows, norms, activations, convolutions and resampled grids."""
 
 from __future__ import annotations
 
@@ -65,6 +65,26 @@ def attend(
     weights = jax.nn.softmax(scores if bias is None else scores + bias, axis=-1).astype(value.dtype)
     mixed = jnp.einsum("nhqk,nkhp->nqhp", weights, value)
     return mixed.reshape(*mixed.shape[:2], -1)
+
+
+def in_windows(
+    mix: Callable[[Array], Array], values: Float[Array, "n height width channels"], edge: int
+) -> Float[Array, "n height width channels"]:
+    """Applies a function to each window of edge × edge positions by itself.
+
+    Windows that reach beyond the border are filled up with zeros there.
+
+    Args:
+      mix: takes and gives [windows, edge, edge, channels].
+      values: of all positions.
+      edge: of a window.
+    """
+    count, height, width, channels = values.shape
+    down, across = -(-height // edge), -(-width // edge)
+    padded = jnp.pad(values, ((0, 0), (0, down * edge - height), (0, across * edge - width), (0, 0)))
+    split = padded.reshape(count, down, edge, across, edge, channels).swapaxes(2, 3)
+    mixed = mix(split.reshape(-1, edge, edge, channels)).reshape(split.shape)
+    return mixed.swapaxes(2, 3).reshape(padded.shape)[:, :height, :width]
 
 
 class Parameter(nnx.Param):
