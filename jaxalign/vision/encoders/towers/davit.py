@@ -145,7 +145,7 @@ class Attention(nnx.Module):
             layer(tokens).reshape(*tokens.shape[:2], self.heads, -1)
             for layer in (self.query, self.key, self.value)
         ]
-        if self.among_channels:  # a channel's vector are its values at all positions
+        if self.among_channels:  # a channel's vector holds its values at all positions
             parts = [part.swapaxes(1, 3) for part in parts]
         mixed = attend(*parts)
         if self.among_channels:
