@@ -50,6 +50,7 @@ _HEADS = rf"visual_projection\..*|classifier\..*|lm_head\..*|layernorm\..*|decod
 _NORMED = r"classifier\..*|.*\.num_batches_tracked"  # a count that only training reads
 
 FAMILIES = {
+    "align_vision_model": Family("efficientnet", r"(vision_model\.)?", "pooler", _NORMED),
     "beit": Family("vit", r"(beit\.)?", "pooler", _HEADS),
     "blip_2_vision_model": Family("vit", r"(vision_model\.)?", "pooler", _TOKENS),
     "clip_vision_model": Family("vit", r"(vision_model\.)?", "pooler", _HEADS, "visual_projection"),
@@ -68,6 +69,7 @@ FAMILIES = {
 }
 
 WRAPPERS = {
+    "align": Wrapper("vision_config", "align_vision_model", r"vision_model\.", "pooler"),
     "blip-2": Wrapper("vision_config", "blip_2_vision_model", r"vision_model\."),
     "clip": Wrapper(
         "vision_config", "clip_vision_model", r"vision_model\.", "projected", projection="visual_projection"

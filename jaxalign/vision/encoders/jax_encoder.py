@@ -22,6 +22,9 @@ from jaxalign.vision.encoders.provenance import OwnEncoder, provenance
 
 Apply = Callable[[Any, Float[Array, "n height width 3"]], Float[Array, "n dim"]]
 
+# Keys of running statistics of batch normalisation: they keep float32, of which their variances need the digits.
+STATISTICS = ("batch_stats", "running_mean", "running_var")
+
 
 class JaxEncoder(BatchEncoder):
     """A function of pixels with frozen weights, as an ``Encoder``.
@@ -54,7 +57,7 @@ class JaxEncoder(BatchEncoder):
           apply: (params, pixels) to embeddings. Pixels are [n, height, width, 3] in ``dtype``, already rescaled,
             centred and divided; the result is [n, dim] in any floating format. It must treat each picture alone, be
             free of side effects and work under ``jit``.
-          params: the weights, any pytree. Floating leaves are cast to ``dtype``, except under a key "batch_stats".
+          params: the weights, any pytree. Floating leaves are cast to ``dtype``, except under a key of ``STATISTICS``.
           preprocessing: how pictures are made ready.
           batch_size: rounded up to a multiple of the number of devices.
           dtype: "float32" or "bfloat16".
@@ -118,7 +121,7 @@ class JaxEncoder(BatchEncoder):
         )  # by NumPy: on the device each shape of weights would be a program of its own
         if not jnp.issubdtype(array.dtype, jnp.floating):
             return leaf
-        keep = any(getattr(key, "key", None) == "batch_stats" for key in path)
+        keep = any(getattr(key, "key", None) in STATISTICS for key in path)
         return array.astype(np.float32 if keep else self._dtype, copy=False)
 
     def normalised(self, images: UInt8[Array, "n height width 3"]) -> Float[Array, "n height width 3"]:

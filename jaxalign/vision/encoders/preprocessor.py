@@ -83,6 +83,7 @@ PROCESSORS = {
 # The class that a network is trained with, where the file names none; as in transformers' own table.
 USUAL = {
     "align": "EfficientNetImageProcessor",
+    "align_vision_model": "EfficientNetImageProcessor",
     "beit": "BeitImageProcessor",
     "blip-2": "BlipImageProcessor",
     "blip_2_vision_model": "BlipImageProcessor",

@@ -96,6 +96,7 @@ def _loaded(case: Case, directory: pathlib.Path) -> Any:
 
 
 WRAPPERS = (
+    "AlignModel",
     "CLIPModel",
     "SiglipModel",
     "Blip2Model",
@@ -117,7 +118,7 @@ class _Bound:
         if type(model).__name__ in WRAPPERS:  # a ViT's own encoder takes no pixels
             names = ("vision_model", "vision_tower", "encoder")
             model = next(getattr(model, name) for name in names if hasattr(model, name))
-        for inside in ("vit", "beit", "resnet", "dinov2"):
+        for inside in ("vit", "beit", "resnet", "regnet", "dinov2"):
             model = getattr(model, inside, model)
         return getattr(model(self.pixels), name)  # pyright: ignore[reportOptionalCall]
 
@@ -387,6 +388,65 @@ def _stages(number: int | None = None) -> Callable[[Any], Any]:
     return pool
 
 
+def _map_mean(number: int) -> Callable[[Any], Any]:
+    """The mean over the positions of one hidden state of a convolutional network."""
+    return lambda output: (
+        output.model(output.pixels, output_hidden_states=True).hidden_states[number].mean((2, 3))
+    )
+
+
+def _resnet_early(t: Any) -> Any:
+    three = dict(embedding_size=8, hidden_sizes=[8, 24, 16], depths=[2, 1, 2], hidden_act="silu")
+    further = dict(downsample_in_first_stage=True, downsample_in_bottleneck=True)
+    return t.ResNetModel(t.ResNetConfig(**three, **further))
+
+
+def _resnet_basic(t: Any) -> Any:
+    return t.ResNetModel(t.ResNetConfig(**CNN | {"depths": [2, 2]}, layer_type="basic", hidden_act="gelu"))
+
+
+def _regnet_x(t: Any) -> Any:
+    config = t.RegNetConfig(**CNN | {"depths": [1, 3]}, groups_width=4, layer_type="x", hidden_act="silu")
+    return t.RegNetForImageClassification(config)
+
+
+ALIGN = dict(
+    width_coefficient=0.4,
+    depth_coefficient=1.4,
+    depth_divisor=4,
+    kernel_sizes=[3, 5, 3],
+    in_channels=[32, 16, 24],
+    out_channels=[16, 24, 40],
+    strides=[1, 2, 2],
+    num_block_repeats=[1, 2, 1],
+    expand_ratios=[1, 6, 4],
+    hidden_dim=64,
+    initializer_range=0.3,  # with the usual 0.02 rows do not depend on the picture
+)
+
+
+def _align(t: Any) -> Any:
+    return t.AlignModel(t.AlignConfig(text_config=TEXT, vision_config=ALIGN, projection_dim=16))
+
+
+def _align_vision(t: Any) -> Any:
+    """Maps that are halved get one more row and column in front, and a kernel of 4 is not symmetric."""
+    further = dict(depthwise_padding=[2, 5], kernel_sizes=[4, 5, 3], pooling_type="max", batch_norm_eps=0.01)
+    return t.AlignVisionModel(t.AlignVisionConfig(**ALIGN | further, hidden_act="gelu"))
+
+
+ALIGN_PICTURES = dict(
+    image_processor_type="EfficientNetImageProcessor",
+    size={"height": 28, "width": 28},
+    crop_size=SQUARE,
+    do_center_crop=True,
+    do_normalize=False,
+    include_top=False,
+    rescale_factor=1 / 127.5,
+    rescale_offset=True,
+    resample=2,
+)
+ODD = {"image_processor_type": "ViTImageProcessor", "size": {"height": 37, "width": 45}, **STATISTICS}
 LARGE = {"image_processor_type": "ViTImageProcessor", "size": {"height": 40, "width": 48}, **STATISTICS}
 WIDE = {"image_processor_type": "ViTImageProcessor", "size": {"height": 30, "width": 30}, **STATISTICS}
 SAM = {"image_processor_type": "SamImageProcessor", "size": {"longest_edge": SIZE}, "pad_size": SQUARE}
@@ -450,5 +510,20 @@ CASES = [
         FLORENCE,
         {"mean": _stages(), "mean&layer=2": _stages(2)},
         _original_florence2,
+    ),
+    Case(
+        "resnet_early",
+        _resnet_early,
+        ODD,
+        {**MAPS, "mean&layer=1": _map_mean(1), "mean&layer=0": _map_mean(0)},
+    ),
+    Case("resnet_basic", _resnet_basic, ODD, MAPS),
+    Case("regnet_x_classifier", _regnet_x, ODD, {**MAPS, "mean&layer=-2": _map_mean(-2)}),
+    Case("align", _align, ALIGN_PICTURES, {"pooler": projected, "mean": MAPS["mean"]}),
+    Case(
+        "align_vision",
+        _align_vision,
+        ODD,
+        {**MAPS, "mean&layer=4": _map_mean(4), "mean&layer=0": _map_mean(0)},
     ),
 ]

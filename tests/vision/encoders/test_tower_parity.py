@@ -59,6 +59,7 @@ KINDS_OF_NETWORKS = (
     "internvl",
     "resnet",
     "regnet",
+    "align",
 )
 
 
