@@ -15,7 +15,7 @@ from checkpoints import CASES
 from safetensors.numpy import load_file, save_file
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.encoders import load_encoder
+from jaxalign.vision.encoders import JaxEncoder, load_encoder
 from jaxalign.vision.encoders.families import KINDS
 
 torch = pytest.importorskip("torch")
@@ -71,6 +71,7 @@ def test_half_precision_is_near(name, checkpoint, pictures, rows):
     assert not np.array_equal(half, full)
     cosine = np.sum(half * full, 1) / np.linalg.norm(half, axis=1) / np.linalg.norm(full, axis=1)
     assert cosine.min() > 0.999
+    assert isinstance(encoder, JaxEncoder)
     pixels = jax.eval_shape(encoder.normalised, pictures)
     inside = jax.make_jaxpr(encoder.apply)(encoder.params, pixels)
     products = [step for step in inside.eqns if step.primitive.name == "dot_general"]
@@ -80,6 +81,7 @@ def test_half_precision_is_near(name, checkpoint, pictures, rows):
 @pytest.mark.parametrize("name", KINDS_OF_NETWORKS)
 def test_the_network_is_a_pure_function_for_every_accelerator(name, checkpoint, pictures, rows):
     encoder = load_encoder(f"hf:{checkpoint(name)}")
+    assert isinstance(encoder, JaxEncoder)
     pixels = encoder.normalised(pictures)
     with jax.default_matmul_precision("highest"):
         np.testing.assert_allclose(encoder.apply(encoder.params, pixels), rows(name), atol=1e-5)
@@ -159,7 +161,7 @@ WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None  # every import of it fails
 import numpy as np
-from jaxalign.vision.encoders import load_encoder
+from jaxalign.vision.encoders import JaxEncoder, load_encoder
 encoder = load_encoder(sys.argv[1], batch_size=5)
 np.save(sys.argv[2], encoder.encode(np.load(sys.argv[3])))
 """
