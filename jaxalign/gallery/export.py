@@ -105,7 +105,7 @@ def require_free(path: pathlib.Path, overwrite: bool, *kept: pathlib.Path) -> No
     if not path.exists():
         return
     if any(file.exists() and os.path.samefile(path, file) for file in kept):
-        raise UserError(f"{path} is what the export is made from; choose another path for --out.")
+        raise UserError(f"{path} is the file that is read; choose another path for --out.")
     if not path.is_file():
         raise UserError(f"{path} exists and is not a file, so it is left alone; choose another path.")
     if not overwrite:

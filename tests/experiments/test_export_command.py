@@ -95,7 +95,7 @@ REFUSED = {  # flags, and what they are refused with
     "--map=map.safetensors --onnx=map.safetensors --out=a.onnx": "map.safetensors is damaged or no ONNX file",
     "--map=map.safetensors --onnx=two.onnx --out=a.onnx": "two.onnx has 2 outputs (Flatten_2 [N, 4], Neg_3 [N, 4])",
     "--map=map.safetensors --onnx=two.onnx --out=a.onnx --output=x": "no output 'x'",
-    "--map=map.safetensors --onnx=new.onnx --out=new.onnx --overwrite": "what the export is made from",
+    "--map=map.safetensors --onnx=new.onnx --out=new.onnx --overwrite": "the file that is read",
     "--map=back.safetensors --onnx=new.onnx --out=a.onnx": "gives rows of width 4, the map takes 6; it leads to rows",
 }
 

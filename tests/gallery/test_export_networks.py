@@ -88,7 +88,7 @@ def test_files_that_cannot_be_fused(tmp_path):
         with pytest.raises(UserError, match=message):
             fuse(bad, exported, out, overwrite=overwrite)
         assert out.read_bytes() == there
-    with pytest.raises(UserError, match="what the export is made from"):
+    with pytest.raises(UserError, match="the file that is read"):
         fuse(network, exported, network, overwrite=True)
     with pytest.raises(UserError, match=r"nowhere.*cannot be written: No such file"):
         fuse(network, exported, tmp_path / "nowhere" / "f.onnx")

@@ -201,7 +201,7 @@ def test_weights_apart_that_are_not_there(apart, tmp_path):
         onnx.save(model, network.parent / "bad.onnx")
         with pytest.raises(UserError, match=message):
             fuse(network.parent / "bad.onnx", Exported(MAP, "l2"), tmp_path / "f.onnx")
-    with pytest.raises(UserError, match="what the export is made from"):
+    with pytest.raises(UserError, match="the file that is read"):
         (network.parent / "b.bin").rename(network.parent / "m.onnx.data")
         model.graph.initializer[0].external_data[0].value = "weights/a"
         model.graph.initializer[1].external_data[0].value = "m.onnx.data"

@@ -323,7 +323,7 @@ def write_security(folder, dataset, encoders, seed) -> None:
 
 
 def write_study(folder: pathlib.Path, encoders=ENCODERS, seeds=(42, 123), datasets=("made", "other")) -> None:
-    """A whole study, of which one part is missing, and beside it what only commands of their own write."""
+    """A whole study without one of its parts, and the results of commands that are no part of a study."""
     first = datasets[0]
     safe = re.sub(r"\W+", "_", first)
     write_pairwise(folder / f"pairwise-{safe}", first, encoders, seeds)

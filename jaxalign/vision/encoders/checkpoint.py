@@ -37,6 +37,7 @@ def checkpoint_directory(specification: Specification) -> pathlib.Path:
 
 def _downloaded(specification: Specification, *files: str) -> pathlib.Path:
     """The hub's directory with those of the files that it has."""
+    specification.require_installed("huggingface_hub")
     import huggingface_hub
 
     target, revision = specification.target, specification.options.get("revision")

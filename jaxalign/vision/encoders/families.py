@@ -32,8 +32,8 @@ class Wrapper(NamedTuple):
       inside: where config.json has the tower's configuration.
       kind: the tower's model_type; "" where that configuration says it.
       prefix: pattern of what stands before the tower's names; other tensors belong to other parts.
-      pooling: taken where the user chooses none; "" for the tower's own.
-      layer: taken where the user chooses none.
+      pooling: taken where the user chooses none; "" for the tower's own, or "projected" where there is one.
+      layer: taken where the user chooses none, and no pooling that needs the whole network.
       projection: name of the layer behind the tower's pooled output that makes "projected".
     """
 
@@ -69,23 +69,21 @@ FAMILIES = {
 }
 
 WRAPPERS = {
-    "align": Wrapper("vision_config", "align_vision_model", r"vision_model\.", "pooler"),
+    "align": Wrapper("vision_config", "align_vision_model", r"vision_model\."),
     "blip-2": Wrapper("vision_config", "blip_2_vision_model", r"vision_model\."),
-    "clip": Wrapper(
-        "vision_config", "clip_vision_model", r"vision_model\.", "projected", projection="visual_projection"
-    ),
+    "clip": Wrapper("vision_config", "clip_vision_model", r"vision_model\.", projection="visual_projection"),
     # Microsoft's own repositories call the tower "davit", and copies that were fine-tuned have other words there.
     "florence2": Wrapper("vision_config", "florence_vision", r"(model\.)?vision_tower\."),
     "internvl": Wrapper("vision_config", "internvl_vision", r"(model\.)?vision_tower\."),
     "internvl_chat": Wrapper("vision_config", "intern_vit_6b", r"vision_model\."),
-    "kosmos-2": Wrapper("vision_config", "clip_vision_model", r"vision_model\.model\.", "pooler"),
+    "kosmos-2": Wrapper("vision_config", "clip_vision_model", r"vision_model\.model\."),
     "llava": Wrapper("vision_config", "", r"(model\.)?vision_tower\.(vision_model\.)?", "mean", layer=-2),
     "sam": Wrapper("vision_config", "sam_vision_model", r"vision_encoder\."),
-    "siglip": Wrapper("vision_config", "siglip_vision_model", r"vision_model\.", "pooler"),
-    "siglip2": Wrapper("vision_config", "siglip2_vision_model", r"vision_model\.", "pooler"),
+    "siglip": Wrapper("vision_config", "siglip_vision_model", r"vision_model\."),
+    "siglip2": Wrapper("vision_config", "siglip2_vision_model", r"vision_model\."),
     "vision-encoder-decoder": Wrapper("encoder", "", r"encoder\."),
     "vision-text-dual-encoder": Wrapper(
-        "vision_config", "", r"vision_model\.(vision_model\.)?", "projected", projection="visual_projection"
+        "vision_config", "", r"vision_model\.(vision_model\.)?", projection="visual_projection"
     ),
 }
 KINDS = tuple(sorted((*FAMILIES, *WRAPPERS)))

@@ -117,7 +117,8 @@ def _network(specification: Specification, found: _Found, tensors: dict[str, Ten
     module, weights = filled(
         specification, lambda: tower.Tower(config, nnx.Rngs(0)), inside, found.family.spare
     )
-    layer = _layer(specification, config.layers, wrapper.layer if wrapper else None)
+    whole = specification.options.get("pooling", "").lower() in ("pooler", "projected")
+    layer = _layer(specification, config.layers, wrapper.layer if wrapper and not whole else None)
     head = _projection(specification, found, tensors)
     there = [name for name in config.poolings if layer is None or name in ("cls", "mean")]
     there += ["projected"] if "pooler" in there and head is not None else []

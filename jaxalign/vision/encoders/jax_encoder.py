@@ -116,9 +116,7 @@ class JaxEncoder(BatchEncoder):
 
     def _cast(self, path: tuple[Any, ...], leaf: Any) -> Any:
         """Running statistics of batch normalisation keep float32: their variances span too many powers of two."""
-        array = np.asarray(
-            leaf
-        )  # by NumPy: on the device each shape of weights would be a program of its own
+        array = np.asarray(leaf)  # on the device each shape of weights would be a program of its own
         if not jnp.issubdtype(array.dtype, jnp.floating):
             return leaf
         keep = any(getattr(key, "key", None) in STATISTICS for key in path)

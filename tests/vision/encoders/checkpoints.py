@@ -488,7 +488,16 @@ CASES = [
     Case("blip2", _blip2, PLAIN, {"pooler": pooler, "mean": tokens_mean}),
     Case("blip2_whole", _blip2_whole, WIDE, {"pooler": pooler, "cls": cls}),
     Case("kosmos2", _kosmos2, CLIP, {"pooler": pooler, "mean": tokens_mean}),
-    Case("llava", _llava, CLIP, {"mean": _hidden(-2, 1, LLAVA), "cls&layer=1": _hidden(1, None, LLAVA)}),
+    Case(
+        "llava",
+        _llava,
+        CLIP,
+        {
+            "mean": _hidden(-2, 1, LLAVA),
+            "cls&layer=1": _hidden(1, None, LLAVA),
+            "pooler": lambda output: output.model.model.vision_tower(output.pixels).pooler_output,
+        },
+    ),
     Case(
         "sam",
         _sam,

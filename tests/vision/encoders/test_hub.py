@@ -141,6 +141,7 @@ def test_families_without_a_tower_are_refused_with_those_there_are(kind, tmp_pat
         ({"num_attention_heads": 5}, "hidden_size 32 is no multiple of num_attention_heads 5"),
         ({"layer_norm_eps": None}, "layer_norm_eps .* got None"),
         ({"qkv_bias": "yes"}, "qkv_bias is expected to be true or false, got 'yes'"),
+        ({"pooler_act": "relu"}, "pooler_act is 'relu', expected tanh"),
         ({"hidden_act": "mish"}, "hidden_act is 'mish'; known activations are gelu, "),
         ({"quantization_config": {"bits": 4}}, "the checkpoint is quantised"),
     ],

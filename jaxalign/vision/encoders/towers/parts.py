@@ -59,7 +59,7 @@ def attend(
     value: Float[Array, "n k heads part"],
     bias: Float[Array, "... heads q k"] | None = None,
 ) -> Float[Array, "n q width"]:
-    """Attention with weights in float32; the heads come out side by side."""
+    """Attention of queries to keys, with weights in float32; the heads' results are put one after another."""
     scores = jnp.einsum("nqhp,nkhp->nhqk", query, key, preferred_element_type=jnp.float32)
     scores = scores * query.shape[-1] ** -0.5
     weights = jax.nn.softmax(scores if bias is None else scores + bias, axis=-1).astype(value.dtype)
@@ -72,7 +72,7 @@ def in_windows(
 ) -> Float[Array, "n height width channels"]:
     """Applies a function to each window of edge × edge positions by itself.
 
-    Windows that reach beyond the border are filled up with zeros there.
+    Where a window reaches beyond the border of the map, it holds zeros.
 
     Args:
       mix: takes and gives [windows, edge, edge, channels].
@@ -87,13 +87,9 @@ def in_windows(
     return mixed.swapaxes(2, 3).reshape(padded.shape)[:, :height, :width]
 
 
-class Parameter(nnx.Param):
-    """A parameter that is no weight or bias of a layer; its name is the attribute's."""
-
-
-def parameter(*shape: int) -> Parameter:
+def parameter(*shape: int) -> nnx.Param:
     """A parameter of this shape, filled from the checkpoint."""
-    return Parameter(jnp.zeros(shape))
+    return nnx.Param(jnp.zeros(shape))
 
 
 class FrozenNorm(nnx.Module):

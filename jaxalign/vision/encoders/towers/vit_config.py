@@ -124,6 +124,8 @@ def read(kind: str, config: Config, names: Container[str]) -> ViTConfig:
 
 
 def _vit(config: Config) -> dict:
+    if (pooler := config.text("pooler_act", "tanh")) != "tanh":
+        config.refuse(f"pooler_act is {pooler!r}, expected tanh.")
     return {"qkv_bias": (config.flag("qkv_bias", True),) * 3, "pooler": "dense"}
 
 
