@@ -5,6 +5,7 @@ A face network as its authors publish it (ArcFace, AdaFace, KPRPE, MagFace, insi
   python -m experiments.convert_weights --weights=magface_epoch_00025.pth --out=magface.safetensors
 
 The encoder is then face:magface.safetensors: the file says which network it is, and which colours and scale it takes.
+MagFace and insightface publish the same network; where names of tensors do not tell whose it is, --published does.
 
 A checkpoint in the hub's format that has only pytorch_model.bin, for hf:
 
@@ -25,7 +26,16 @@ from jaxalign.data.atomic import write_atomically, writing
 from jaxalign.gallery.export import require_free
 from jaxalign.vision.encoders.checkpoint import digest
 from jaxalign.vision.encoders.config import Config
-from jaxalign.vision.encoders.face_encoder import COLORS, KINDS, PICKLES, SPARE, Found, build, find_network
+from jaxalign.vision.encoders.face_encoder import (
+    COLORS,
+    KINDS,
+    PICKLES,
+    PUBLISHED,
+    SPARE,
+    Found,
+    build,
+    find_network,
+)
 from jaxalign.vision.encoders.load import Specification
 from jaxalign.vision.encoders.tensors import Tensor
 
@@ -45,6 +55,11 @@ FLAGS = flags.define(
         "Order of colours that the face network takes. Needed where the names of the tensors do not tell whose it is, "
         "as for CVLface's model.pt: its model.yaml says it as color_space.",
         choices=COLORS,
+    ),
+    published=flags.Flag(
+        None,
+        "Whose network a file of kind iresnet holds, where its names of tensors do not tell; colours and scale differ.",
+        choices=tuple(PUBLISHED),
     ),
     overwrite=flags.Flag(False, "Replace the file at --out."),
 )
@@ -94,19 +109,29 @@ def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
 
 
 def face_network(
-    path: pathlib.Path, tensors: dict[str, Any], kind: str | None, color: str | None
+    path: pathlib.Path, tensors: dict[str, Any], kind: str | None, color: str | None, published: str | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The tensors of the face network in a file, without what stands before their names, and what to note of it.
 
     Raises:
-      UserError: the file holds no such network, its tensors do not fit each other, or nothing says its colours.
+      UserError: the file holds no such network, its tensors do not fit each other, or nothing says how it takes
+        pictures.
     """
     found = find_network(tensors, kind)
     if found is None:
         marks = " or ".join(row.mark for known, row in KINDS.items() if kind in (None, known))
         raise UserError(f"{path} holds no face network that is known here: no tensor is called {marks}.")
-    given = found.said | ({"color": color} if color else {})
-    if "color" not in given:
+    if published and found.kind != "iresnet":
+        raise UserError(
+            f"--published is for networks of kind iresnet; {path} holds one of kind {found.kind}."
+        )
+    given = found.said | PUBLISHED.get(published or "", {}) | ({"color": color} if color else {})
+    if (missing := found.missing(given)) == "published":
+        raise UserError(
+            f"MagFace and insightface publish networks of the tensors in {path}, for other colours and another scale, "
+            "and nothing in it says whose this is: add --published=magface or --published=insightface."
+        )
+    if missing:
         raise UserError(
             f"nothing in {path} says which order of colours the network takes: add --color=rgb or --color=bgr. For "
             "CVLface's files, color_space in model.yaml says it."
@@ -144,9 +169,10 @@ def main(_: list[str]) -> None:
     require_free(out, FLAGS.overwrite, weights)
     tensors, noted = read_pickled(weights), {}
     if weights.suffix.lower() != HUB or FLAGS.kind or find_network(tensors):
-        tensors, noted = face_network(weights, tensors, FLAGS.kind, FLAGS.color)
-    elif FLAGS.color:
-        raise UserError(f"--color is for face networks; {weights} holds none that is known here.")
+        tensors, noted = face_network(weights, tensors, FLAGS.kind, FLAGS.color, FLAGS.published)
+    elif FLAGS.color or FLAGS.published:
+        option = "color" if FLAGS.color else "published"
+        raise UserError(f"--{option} is for face networks; {weights} holds none that is known here.")
     write(out, tensors, noted)
     numbers = sum(tensor.numel() for tensor in tensors.values())
     print(f"{out}: {len(tensors)} tensors with {numbers:,} numbers from {weights}")

@@ -32,16 +32,21 @@ def cvlface(tmp_path_factory):
     return folder / face_oracles.KINDS["arcface"].file
 
 
-# Of kinds whose names of tensors do not tell the colour of the PyTorch file.
-COLORS = {"arcface": "rgb", "adaface": "bgr", "kprpe": "rgb"}
+# Of kinds whose names of tensors do not tell all of how the PyTorch file takes pictures.
+FLAGS = {
+    "arcface": ["--color=rgb"],
+    "adaface": ["--color=bgr"],
+    "kprpe": ["--color=rgb"],
+    "insightface": ["--published=insightface"],
+}
 
 
 @pytest.mark.parametrize("kind", face_oracles.KINDS)
 def test_converted_files_agree_with_pytorch_and_need_no_options(kind, tmp_path):
     network = face_oracles.write_face_checkpoint(kind, tmp_path)
-    color = [f"--color={COLORS[kind]}"] if kind in COLORS else []
     out = tmp_path / "face.safetensors"
-    succeed(convert_weights, f"--weights={tmp_path / face_oracles.KINDS[kind].file}", f"--out={out}", *color)
+    weights = tmp_path / face_oracles.KINDS[kind].file
+    succeed(convert_weights, f"--weights={weights}", f"--out={out}", *FLAGS.get(kind, ()))
     encoder = load_encoder(f"face:{out}", batch_size=2)
     pictures = np.random.default_rng(0).integers(0, 256, (2, *encoder.preprocessing.size, 3), dtype=np.uint8)
     points = np.stack([ALIGNED, ALIGNED]) if kind == "kprpe" else None
@@ -165,6 +170,7 @@ def test_files_of_another_content_are_refused(content, message, tmp_path):
         ("--weights=f.onnx --out=f.safetensors", "is expected to end in one of .pt, .pth, .ckpt, .bin"),
         ("--weights=absent.pt --out=f.safetensors", "absent.pt is missing"),
         ("--weights={weights} --out=f.safetensors", "add --color=rgb or --color=bgr"),
+        ("--weights={weights} --out=f.safetensors --published=magface", "is for networks of kind iresnet"),
         ("--weights={weights} --out=f.safetensors --color=grey", "--color takes rgb or bgr"),
         (
             "--weights={weights} --out=f.safetensors --kind=kprpe",
@@ -186,6 +192,20 @@ def test_a_colour_is_for_faces(tmp_path):
         convert_weights, f"--weights={tmp_path}/f.bin", f"--out={tmp_path}/f.safetensors", "--color=rgb"
     )
     assert done.returncode == 2 and "--color is for face networks" in done.stderr
+
+
+def test_nobody_guesses_between_magface_and_insightface(tmp_path):
+    face_oracles.write_face_checkpoint("insightface", tmp_path)
+    weights, out = tmp_path / "backbone.pth", tmp_path / "f.safetensors"
+    for color in ([], ["--color=rgb"]):
+        done = run(convert_weights, f"--weights={weights}", f"--out={out}", *color)
+        assert done.returncode == 2 and "--published=magface or --published=insightface" in done.stderr
+        assert done.stderr.count("\n") == 1 and not out.exists()
+    succeed(convert_weights, f"--weights={weights}", f"--out={out}", "--published=magface")
+    noted = header(out)[1]
+    assert {key: noted[key] for key in ("color", "mean", "std", "epsilon")} == {
+        "color": "bgr", "mean": "0", "std": "255", "epsilon": "2e-5"
+    }  # fmt: skip
 
 
 def test_pytorch_is_an_extra(cvlface, tmp_path, monkeypatch):

@@ -26,29 +26,32 @@ class Kind(NamedTuple):
     Attributes:
       tower: the file in ``towers/``.
       mark: name of a tensor that no other kind has.
-      epsilon: of batch normalisation, where nothing says another.
+      said: how all networks of this kind take pictures, as options, with ``epsilon`` of batch normalisation.
     """
 
     tower: str
     mark: str
-    epsilon: str
+    said: dict[str, str]
 
 
+CENTRED = {"mean": "127.5", "std": "127.5"}
 KINDS = {
-    "ir": Kind("iresnet", "input_layer.0.weight", "1e-5"),
-    "iresnet": Kind("iresnet", "layer1.0.conv1.weight", "1e-5"),
-    "kprpe": Kind("kprpe", "keypoint_linear.weight", "2e-5"),
+    "ir": Kind("iresnet", "input_layer.0.weight", {**CENTRED, "epsilon": "1e-5"}),
+    "iresnet": Kind("iresnet", "layer1.0.conv1.weight", {}),  # MagFace and insightface agree in nothing
+    "kprpe": Kind("kprpe", "keypoint_linear.weight", {**CENTRED, "epsilon": "2e-5"}),
 }
 # What may stand before the names of a network's tensors, longest first; a training head's have other names.
 PREFIXES = ("features.module.", "module.features.", "model.net.", "module.", "model.", "net.", "")
-CENTRED = {"mean": "127.5", "std": "127.5"}
-MAGFACE = {"color": "bgr", "mean": "0", "std": "255", "epsilon": "2e-5"}
-# What the authors' code does with pictures, where a kind of network and the prefix tell whose file it is.
+# What the authors' code does with pictures of networks whose tensors are alike.
 PUBLISHED = {
+    "insightface": {"color": "rgb", **CENTRED, "epsilon": "1e-5"},
+    "magface": {"color": "bgr", "mean": "0", "std": "255", "epsilon": "2e-5"},
+}
+# Kinds and prefixes that tell whose file it is.
+AUTHORS = {
     ("ir", "model."): {"color": "bgr"},  # AdaFace
-    ("iresnet", "features.module."): MAGFACE,
-    ("iresnet", "module.features."): MAGFACE,
-    ("iresnet", ""): {"color": "rgb"},  # insightface
+    ("iresnet", "features.module."): PUBLISHED["magface"],
+    ("iresnet", "module.features."): PUBLISHED["magface"],
 }
 # By the path of a network's settings in the repositories of CVLface.
 CVLFACE = {"/iresnet/": "ir", "/vit_kprpe/": "kprpe"}
@@ -65,9 +68,14 @@ class Found(NamedTuple):
 
     @property
     def said(self) -> dict[str, str]:
-        """How the network takes pictures, as options; without a colour where the names do not tell."""
-        epsilon = {"epsilon": KINDS[self.kind].epsilon}
-        return CENTRED | epsilon | PUBLISHED.get((self.kind, self.prefix), {})
+        """How the network takes pictures, as options; without those that the names do not tell."""
+        return KINDS[self.kind].said | AUTHORS.get((self.kind, self.prefix), {})
+
+    def missing(self, given: Mapping[str, str]) -> str:
+        """What must be said beside the given options, because nobody may guess it; "" if nothing."""
+        if self.kind == "iresnet" and any(key not in given for key in PUBLISHED["magface"]):
+            return "published"
+        return "" if "color" in given else "color"
 
 
 def find_network(names: Mapping[str, Any], kind: str | None = None) -> Found | None:
@@ -80,8 +88,10 @@ def find_network(names: Mapping[str, Any], kind: str | None = None) -> Found | N
 
 
 def load_face(specification: Specification, settings: Settings) -> JaxEncoder:
-    """Loads ``face:<file or directory>?kind=&color=&mean=&std=&epsilon=&flip=&dtype=&name=&batch=``."""
-    specification.only("kind", "color", "mean", "std", "epsilon", "flip", "dtype", "name", "batch")
+    """Loads ``face:<file or directory>?kind=&published=&color=&mean=&std=&epsilon=&flip=&dtype=&name=&batch=``."""
+    specification.only(
+        "kind", "published", "color", "mean", "std", "epsilon", "flip", "dtype", "name", "batch"
+    )
     specification.dtype(settings)
     specification.batch_size(settings, DEFAULT_BATCH)
     specification.require_installed("flax", "PIL")
@@ -140,10 +150,25 @@ def _load(
         specification.refuse(
             f"{files[0]} holds no face network that is known here: no tensor is called {marks}."
         )
-    conf = {"color": config.text("color_space", "")} if config.values else {}
-    network = build(
-        specification, found, tensors, {**found.said, **conf, **_metadata(files), **options}, config
-    )
+    given = found.said | ({"color": config.text("color_space", "")} if config.values else {})
+    given |= _metadata(files)
+    if "published" in options:
+        if found.kind != "iresnet":
+            specification.refuse(
+                f"published is for networks of kind iresnet; this one is of kind {found.kind}."
+            )
+        given |= PUBLISHED[specification.choice("published", tuple(PUBLISHED), "")]
+    given |= options
+    if (missing := found.missing(given)) == "published":
+        specification.refuse(
+            "MagFace and insightface publish networks of these tensors, for other colours and another scale, and "
+            "nothing in the checkpoint says whose this is: give published=magface or published=insightface."
+        )
+    if missing:
+        specification.refuse(
+            "nothing in the checkpoint says the order of colours that the network takes: give color=rgb or color=bgr."
+        )
+    network = build(specification, found, tensors, given, config)
     flip = specification.choice("flip", FLIPS, FLIPS[0])
     apply = network.apply if flip == "none" else network.with_mirror
 
@@ -191,7 +216,7 @@ def build(
       config: what else is known of the network.
 
     Raises:
-      UserError: tensors are missing, left over or of other shapes, or nothing says the order of colours.
+      UserError: tensors are missing, left over or of other shapes, or a value of ``given`` is not known.
     """
     from flax import nnx
 
@@ -219,14 +244,9 @@ def build(
 def _preprocessing(
     specification: Specification, given: Mapping[str, str], size: tuple[int, int]
 ) -> Preprocessing:
-    color = given.get("color", "").lower()
+    color = given["color"].lower()
     if color not in COLORS:
-        specification.refuse(
-            f"color is {' or '.join(COLORS)}, got {color!r}."
-            if color
-            else "nothing in the checkpoint says the order of colours that the network takes: give color=rgb or "
-            "color=bgr."
-        )
+        specification.refuse(f"color is {' or '.join(COLORS)}, got {color!r}.")
     mean, std = (specification.numbers(key, given[key]) or (0.0, 0.0, 0.0) for key in ("mean", "std"))
     try:
         return Preprocessing(size, size, BILINEAR, mean=mean, std=std, color=color.upper())

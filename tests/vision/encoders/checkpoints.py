@@ -220,9 +220,8 @@ def _internvl(t: Any) -> Any:
 
 def _internvl_resampled(t: Any) -> Any:
     vision = VISION | {"image_size": [40, 40], "patch_size": [8, 8]}
-    vision = t.InternVLVisionConfig(
-        **vision, attention_bias=True, norm_type="rms_norm", use_mean_pooling=False
-    )
+    further = dict(norm_type="rms_norm", layer_norm_eps=0.1, use_qk_norm=True, use_mean_pooling=False)
+    vision = t.InternVLVisionConfig(**vision, attention_bias=True, **further)
     return t.InternVLModel(t.InternVLConfig(vision_config=vision, text_config=t.LlamaConfig(**TEXT)))
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from jaxalign.core.errors import UserError
 from jaxalign.vision.encoders import Specification, load_encoder
 from jaxalign.vision.encoders.config import Config
-from jaxalign.vision.encoders.face_encoder import Found, build, find_network
+from jaxalign.vision.encoders.face_encoder import PUBLISHED, Found, build, find_network
 from jaxalign.vision.encoders.tensors import Tensor, list_tensors
 from jaxalign.vision.encoders.towers import kprpe
 from jaxalign.vision.encoders.towers.weights import filled, own_names
@@ -38,9 +38,11 @@ def written(tmp_path_factory):
 
 
 def published(kind, folder):
-    """The specification of a checkpoint's safetensors."""
+    """The specification of a checkpoint's safetensors, with an option."""
     form = KINDS[kind]
-    return f"hf:{folder}" if form.conf else f"face:{(folder / form.file).with_suffix('.safetensors')}"
+    file = (folder / form.file).with_suffix(".safetensors")
+    whose = "published=insightface" if kind == "insightface" else "name=face"
+    return f"hf:{folder}?{whose}" if form.conf else f"face:{file}?{whose}"
 
 
 def faces(kind, seed=0):
@@ -61,7 +63,7 @@ def require_close(rows, wanted):
 @pytest.mark.parametrize("kind", KINDS)
 def test_embeddings_agree_with_pytorch(kind, flip, written):
     network, folder = written(kind)
-    encoder = load_encoder(f"{published(kind, folder)}?flip={flip}", batch_size=8)
+    encoder = load_encoder(f"{published(kind, folder)}&flip={flip}", batch_size=8)
     pictures = faces(kind)
     assert encoder.preprocessing.color == ("BGR" if KINDS[kind].bgr else "RGB")
     require_close(encoder.encode(pictures), expected(kind, network, pictures, aligned(kind), flip == "add"))
@@ -79,7 +81,8 @@ def test_published_sizes_fit(network, size, parameters):
     found = find_network(tensors)
     assert found is not None
     specification = Specification("face:f", "face", "f")
-    built = build(specification, found, tensors, {**found.said, "color": "rgb"}, Config(specification, {}))
+    given = {**PUBLISHED["insightface"], **found.said}
+    built = build(specification, found, tensors, given, Config(specification, {}))
     assert built.preprocessing.size == (size, size)
     assert parameters == sum(
         int(np.prod(tensor.shape))
@@ -122,6 +125,23 @@ def test_colours_and_scale_of_options_go_first(written):
     assert (darker.preprocessing.mean, darker.preprocessing.std) == ((0.0,) * 3, (255.0,) * 3)
     assert darker.describe()["epsilon"] == 2e-5
     assert np.abs(darker.encode(pictures) - rows).max() > 0.01 * np.abs(rows).max()
+
+
+def test_nobody_guesses_between_magface_and_insightface(written, tmp_path):
+    """Without its prefix, MagFace's file has the tensors of insightface's: the caller says whose it is."""
+    network, folder = written("magface")
+    arrays = load_file(next(folder.glob("*.safetensors")))
+    bare, prefix = tmp_path / "bare.safetensors", KINDS["magface"].prefix
+    save_file({name.removeprefix(prefix): part for name, part in arrays.items() if prefix in name}, bare)
+    for known in ("color=bgr&mean=0&std=255", "color=bgr", "flip=none"):
+        with pytest.raises(UserError, match="give published=magface or published=insightface"):
+            load_encoder(f"face:{bare}?{known}")
+    wanted = expected("magface", network, faces("magface"))
+    for known in ("published=magface", "color=bgr&mean=0&std=255&epsilon=2e-5"):
+        require_close(load_encoder(f"face:{bare}?{known}").encode(faces("magface")), wanted)
+    other = load_encoder(f"face:{bare}?published=insightface&color=bgr")
+    assert (other.preprocessing.mean, other.preprocessing.color) == ((127.5,) * 3, "BGR")
+    assert other.describe()["epsilon"] == 1e-5
 
 
 def test_a_repository_of_cvlface_is_its_downloaded_directory(written, monkeypatch):
@@ -174,6 +194,8 @@ def test_an_encoder_says_what_its_numbers_depend_on(written):
         ("face:{arcface}?flip=concat", "flip is one of none, add, got 'concat'"),
         ("face:{arcface}?kind=vit", "kind is one of ir, iresnet, kprpe, got 'vit'"),
         ("face:{arcface}?kind=kprpe", "no tensor is called keypoint_linear.weight"),
+        ("face:{arcface}?published=magface&color=rgb", "published is for networks of kind iresnet"),
+        ("face:{magface}/magface_epoch_00025.safetensors?published=arcface", "one of insightface, magface"),
         ("face:{arcface}?revision=1", "no option 'revision' for face:"),
         ("hf:{arcface}?pooling=mean", "there is no pooling to choose"),
         ("hf:{arcface}?layer=2", "there is no layer to choose"),
@@ -182,7 +204,7 @@ def test_an_encoder_says_what_its_numbers_depend_on(written):
 )
 def test_options_that_do_not_fit_are_refused(text, message, written):
     with pytest.raises(UserError, match=message):
-        load_encoder(text.format(arcface=written("arcface")[1]))
+        load_encoder(text.format(arcface=written("arcface")[1], magface=written("magface")[1]))
 
 
 def test_flips_are_for_faces(tmp_path):
@@ -257,7 +279,9 @@ def test_damaged_checkpoints_are_refused(kind, change, message, written, tmp_pat
     source = next(pathlib.Path(folder).glob("*.safetensors"))
     save_file(change(load_file(source)), tmp_path / "f.safetensors")
     with pytest.raises(UserError, match=message):
-        load_encoder(f"face:{tmp_path / 'f.safetensors'}?color=rgb")
+        load_encoder(
+            f"face:{tmp_path / 'f.safetensors'}?{'color=rgb' if kind == 'kprpe' else 'published=magface'}"
+        )
 
 
 def test_a_file_that_is_cut_short(written, tmp_path):

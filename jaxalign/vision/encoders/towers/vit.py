@@ -60,8 +60,8 @@ class Attention(nnx.Module):
         self.key = nnx.Linear(width, width, use_bias=key, rngs=rngs)
         self.value = nnx.Linear(width, width, use_bias=value, rngs=rngs)
         self.out = nnx.Linear(width, width, use_bias=config.out_bias, rngs=rngs)
-        self.q_norm = RMSNorm(width, config.epsilon) if config.qk_norm else None
-        self.k_norm = RMSNorm(width, config.epsilon) if config.qk_norm else None
+        self.q_norm = None if config.qk_norm is None else RMSNorm(width, config.qk_norm)
+        self.k_norm = None if config.qk_norm is None else RMSNorm(width, config.qk_norm)
         self.relative = relative_table(config) if config.bias == "own" else None
         self.config = config
 

@@ -29,7 +29,8 @@ class ViTConfig:
       patch_bias: whether the patches' layer has a bias.
       qkv_bias: whether query, key and value have one.
       out_bias, mlp_bias: whether the layers behind attention, and of the feed-forward part, have one.
-      qk_norm, norm: "rms" or "layer" for the norms of query and key (or "") and of the blocks.
+      qk_norm: epsilon of the RMS norms of query and key; None without them.
+      norm: "rms" or "layer" for the norms of the blocks.
       scaled: whether the blocks' branches are scaled channel by channel.
       gate: "" for a plain feed-forward part, "joint" or "separate" for a gated one, by how its weights are stored.
       rope: base of the rotary positions; None without them.
@@ -56,7 +57,7 @@ class ViTConfig:
     qkv_bias: tuple[bool, bool, bool] = (True, True, True)
     out_bias: bool = True
     mlp_bias: bool = True
-    qk_norm: str = ""
+    qk_norm: float | None = None
     norm: str = "layer"
     scaled: bool = False
     gate: str = ""
@@ -195,6 +196,8 @@ def _siglip2(config: Config) -> dict:
 
 def _internvl(config: Config) -> dict:
     original = "qk_normalization" in config.values or "qkv_bias" in config.values
+    # OpenGVLab's code gives these norms the epsilon of the others, transformers' class has its own.
+    qk_norm = config.number("layer_norm_eps", 1e-6) if original else 1e-6
     norm = config.text("norm_type", "layer_norm")
     if norm not in ("layer_norm", "rms_norm"):
         config.refuse(f"norm_type is layer_norm or rms_norm, got {norm!r}.")
@@ -202,7 +205,7 @@ def _internvl(config: Config) -> dict:
         "positions": "class" if config.flag("use_absolute_position_embeddings", True) else "",
         "resampled": "bicubic",
         "qkv_bias": (config.flag("qkv_bias" if original else "attention_bias", original),) * 3,
-        "qk_norm": "rms" if config.flag("qk_normalization" if original else "use_qk_norm", False) else "",
+        "qk_norm": qk_norm if config.flag("qk_normalization" if original else "use_qk_norm", False) else None,
         "norm": "rms" if norm == "rms_norm" else "layer",
         "scaled": True,
         "last_norm": not original and not config.flag("use_mean_pooling", True),
