@@ -29,7 +29,6 @@ from jaxalign.report import Row
 from jaxalign.report.page import require_report_libraries, write_report
 
 PARTS = {**attacks.PARTS, **further_attacks.PARTS}
-METHODS = tuple(name for name, of in SOLVERS.items() if not of.needs_rows)
 DEMONSTRATION = "zoo:arcface_squeeze,zoo:triplet_dense,zoo:cosface_residual,zoo:vit_cosface"
 
 FLAGS = analysis.define(
@@ -45,6 +44,7 @@ FLAGS = analysis.define(
         "Without it, traits of synthetic faces where the photographs are such, else none. Example: "
         "--attributes=labels.csv",
     ),
+    taken=("loss", "steps", "fit_rank"),
     key=flags.Flag(
         0.5, "A leak is a key from so many successes on: of templates whose owner's other image is enrolled."
     ),
@@ -128,7 +128,7 @@ def opening(values: Any, known: Collection[str]) -> tuple[PairwiseConfig, list[D
     return analysis.open_one(values, known)
 
 
-ANALYSIS = analysis.Analysis("security", FLAGS, analyse, METHODS, opening, page=page)
+ANALYSIS = analysis.Analysis("security", FLAGS, analyse, tuple(SOLVERS), opening, page=page)
 main = analysis.main_of(ANALYSIS, __name__)
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from experiments.run.aligning import Aligning
 from experiments.run.analysis import Job
 from experiments.run.measuring import Measuring, Pair
 from jaxalign import Fit, PairwiseMaps, fit_pairs
+from jaxalign.align.methods import SOLVERS
 from jaxalign.biometrics import Cohort, EvaluationPlan, Sampled
 from jaxalign.core.people import Growth
 from jaxalign.core.rows import unit_rows
@@ -99,8 +100,13 @@ class Attacks:
         return owned(self.job.values.pairs_owned, self.measuring)
 
     def fit(self, moments: FoldMoments, method: str) -> PairwiseMaps:
-        """The maps of a method."""
+        """The maps of a method by as many of the attacker's photographs as the moments are of."""
         options = self.run.config.fit_options(method, max(self.run.dims.values()))
+        if SOLVERS[method].needs_rows:
+            count = int(moments.total.count)
+            given = {name: rows[:count] for name, rows in self.train.items()}
+            options |= {"moments": moments, "identities": self.owners[:count]}
+            return fit_pairs(given, method, pairs=self.run.pairs, **options)
         return fit_pairs(moments, method, pairs=self.run.pairs, **options)
 
     @functools.cached_property
