@@ -271,6 +271,11 @@ def crops_for(
     for name, crop in crops.items():
         progress.note(f"crop of {name}: {crop}, as its rows have it already")
     left = [encoder for encoder in encoders if encoder.name not in crops]
+    for encoder in left:
+        if getattr(encoder, "key_points", None) is not None:
+            raise UserError(
+                f"encoder {encoder.name!r}: its key points are those of one crop; name it by --crop."
+            )
     if left:
         progress.show("trying crops on a sample of the photographs")
     for name, choice in choose_crops(source, left).items() if left else ():

@@ -20,6 +20,7 @@ from jaxalign.data.manifest import FILE as MANIFEST
 from jaxalign.data.samples import DIGEST
 from jaxalign.data.store import require_free
 from jaxalign.vision.encoders import Encoder
+from jaxalign.vision.encoders.base import BatchEncoder
 from jaxalign.vision.images import (
     BadImage,
     BadImageError,
@@ -28,6 +29,7 @@ from jaxalign.vision.images import (
     LandmarkCrop,
     NoCrop,
     Resize,
+    Sample,
     View,
     load_batches,
 )
@@ -116,6 +118,9 @@ def extract(
     if not encoders:
         raise UserError("extracting needs at least one encoder, got none.")
     check_new_names([encoder.name for encoder in encoders])
+    for encoder in encoders:  # before anything is embedded, where the photographs are listed
+        if isinstance(encoder, BatchEncoder) and encoder.key_points is not None:
+            encoder.key_points.of_all(source.samples or ())
     views = _views(encoders, crop)
     infos = {name: view.info() for name, view in views.items()}
     there = None
@@ -246,7 +251,7 @@ def _fill(
         try:
             for batch in batches:
                 rows = {
-                    view.encoder.name: _stored(view.encoder, images, journal.dtype)
+                    view.encoder.name: _stored(view.encoder, images, batch.samples, journal.dtype)
                     for view, images in zip(views, batch.images)
                     if len(batch.samples)
                 }
@@ -277,9 +282,12 @@ def _batch_size(taken: Sequence[int]) -> int:
     return unit * math.ceil(LEAST_BATCH / unit)
 
 
-def _stored(encoder: Encoder, images: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _stored(encoder: Encoder, images: np.ndarray, samples: Sequence[Sample], dtype: np.dtype) -> np.ndarray:
     """Embeddings in the store's format."""
-    rows = np.asarray(encoder.encode(images))
+    if isinstance(encoder, BatchEncoder) and encoder.key_points is not None:
+        rows = encoder.encode(images, encoder.key_points.of_all(samples))
+    else:
+        rows = np.asarray(encoder.encode(images))
     if rows.shape != (len(images), encoder.dim) or rows.dtype.kind != "f":
         raise UserError(
             f"encoder {encoder.name!r} gives {rows.dtype} {list(rows.shape)} for {len(images)} photographs; expected "

@@ -14,6 +14,7 @@ from experiments.benchmarks import (
     encode,
     evaluation,
     gallery,
+    loading,
     scale,
     scale_devices,
     scale_gradient,
@@ -128,6 +129,14 @@ def test_encoding_has_both_rates(shared, figures):
     row = found["pictures_a_second"]["mobileface"]
     assert row["share"] == row["encoder"] / row["bare"] > 0
     assert printed.startswith("mobileface ")
+
+
+def test_loading_a_tower_from_a_large_file(figures):
+    """Sparse: of the four gigabytes, less than the tower's ones are taken."""
+    found, printed = figures(loading, "--gigabytes=4", "--layers=1", "--dtypes=bfloat16")
+    (row,) = found["loading"].values()
+    assert row["share"] == row["taken"] / row["weights"] > 0
+    assert row["taken"] < 1 and printed.startswith("bfloat16")
 
 
 def test_a_drawn_store_has_whole_people_and_as_many_photographs_as_fit(store, tmp_path):

@@ -1,8 +1,11 @@
 """The command from photographs to a store: what it prints, how it ends, and three real networks."""
 
+import pathlib
 import shutil
 
+import face_oracles
 import numpy as np
+import PIL.Image
 import pytest
 from commands import run, succeed
 from numpy_encoders import content, small, wide, write_people
@@ -65,6 +68,44 @@ def test_a_crop_that_was_chosen_is_kept(files, monkeypatch):
     assert tried == [["wide"]]
     succeed(embed, *FLAGS, "--crop=auto", "--overwrite")
     assert tried == [["wide"], ["small"]]
+
+
+@pytest.fixture
+def key_points(tmp_path, monkeypatch):
+    """Faces of two people in files, five key points of each in ``points.csv``, by sample id and by path in turns."""
+    monkeypatch.chdir(tmp_path)
+    random, shape = np.random.default_rng(0), (5, face_oracles.KPRPE_SIZE, face_oracles.KPRPE_SIZE, 3)
+    pictures, points = random.integers(0, 256, shape, np.uint8), random.uniform(-0.1, 1.1, (5, 5, 2))
+    lines = ["photograph,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5"]
+    for number, picture in enumerate(pictures):
+        name = pathlib.Path(f"p{number // 3}/{number}.png")
+        (tmp_path / "faces" / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(picture).save(tmp_path / "faces" / name)
+        called = name if number % 2 else "faces" / name
+        lines.append(",".join([str(called), *map(repr, points[number].ravel().tolist())]))
+    (tmp_path / "points.csv").write_text("\n".join(lines))
+    return pictures, points
+
+
+@pytest.mark.parametrize("flip", ["none", "add"])
+def test_key_points_of_a_file_are_those_of_each_photograph(flip, key_points, tmp_path):
+    pytest.importorskip("torch")
+    network, folder = face_oracles.write_face_checkpoint("kprpe", tmp_path), tmp_path
+    command = ["--images=folder:faces", "--out=store", "--dtype=float32", "--batch_size=2"]
+    model = f"--models=hf:{folder}?name=kprpe&flip={flip}&keypoints=points.csv"
+    succeed(embed, *command, model)
+    wanted = face_oracles.expected("kprpe", network, *key_points, flip=flip == "add")
+    np.testing.assert_allclose(
+        EmbeddingStore.open("store")["kprpe"], wanted, atol=1e-4 * np.abs(wanted).max()
+    )
+    text = pathlib.Path("points.csv").read_text()
+    pathlib.Path("points.csv").write_text(text.replace("0.5", "0.4"))  # other points make another encoder
+    assert "loaded or fed otherwise" in refused_with(run(embed, *command, model))
+    pathlib.Path("points.csv").write_text(text[: text.rindex("\n")])
+    sentence = refused_with(run(embed, *command, model, "--out=other"))
+    assert "points.csv has no key points for 1 of 5 photographs (first: 'p1/4.png')" in sentence
+    assert "name it by --crop" in refused_with(run(embed, *command, model, "--crop=auto", "--out=other"))
+    assert not pathlib.Path("other").exists()
 
 
 def test_help_shows_every_flag():

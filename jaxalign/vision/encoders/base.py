@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
+from jaxalign.vision.images.landmarks import LandmarkTable
 from jaxalign.vision.images.pictures import fitted, fitted_inside, pillow
 
 BILINEAR = 2  # Pillow's number, as checkpoints write it
@@ -183,9 +184,12 @@ class Encoder(Protocol):
 class BatchEncoder:
     """What the encoders of this room share: all of ``Encoder`` but how one batch is computed.
 
-    Attributes: see ``Encoder``.
+    Attributes: see ``Encoder``, and
+      key_points: where the network takes five points of each photograph, these points, in parts of the width and height
+        of prepared pictures. ``encode`` is then given those of its pictures.
     """
 
+    key_points: LandmarkTable | None = None
     name: str
     dim: int
     batch_size: int
@@ -194,7 +198,7 @@ class BatchEncoder:
     _facts: Callable[[], Mapping[str, Any]]  # further entries of ``describe``
     _pads = True  # whether the last batch is padded to ``batch_size``
 
-    def _dispatch(self, images: np.ndarray) -> ArrayLike:
+    def _dispatch(self, images: np.ndarray, *key_points: np.ndarray) -> ArrayLike:
         """Starts one batch; gives its embeddings [b, dim], which the device may still be computing."""
         raise NotImplementedError
 
@@ -202,8 +206,11 @@ class BatchEncoder:
         """See ``Preprocessing.prepare``."""
         return self.preprocessing.prepare(image)
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """See ``Encoder``; raises ``UserError`` for other pictures and a network that cannot take such a batch."""
+    def encode(self, images: np.ndarray, key_points: np.ndarray | None = None) -> np.ndarray:
+        """See ``Encoder``; raises ``UserError`` for other pictures and a network that cannot take such a batch.
+
+        ``key_points`` are those of each picture, shape [n, 5, 2], for encoders that have ``key_points``.
+        """
         height, width = self.preprocessing.size
         shape, size = getattr(images, "shape", ()), self.batch_size
         if getattr(images, "dtype", None) != np.uint8 or len(shape) != 4 or shape[1:] != (height, width, 3):
@@ -211,13 +218,21 @@ class BatchEncoder:
                 f"encoder {self.name!r}: expected uint8 RGB pictures of shape [n, {height}, {width}, 3] "
                 f"(encoder.prepare makes them), got {_described(images)}."
             )
+        given = [images]
+        if self.key_points is not None or key_points is not None:
+            given.append(np.asarray(key_points, np.float32))
+            if self.key_points is None or given[1].shape != (len(images), 5, 2):
+                takes = "no key points" if self.key_points is None else f"key points [{len(images)}, 5, 2]"
+                raise UserError(
+                    f"encoder {self.name!r} takes {takes} beside pictures, got {_described(key_points)}."
+                )
         rows = np.empty((len(images), self.dim), np.float32)
         running: ArrayLike | None = None
         for first in range(0, len(images), size):
-            batch = images[first : first + size]
-            if self._pads and len(batch) < size:
-                batch = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
-            following = self._dispatch(batch)  # before the results of the batch before it are waited for
+            batch = [part[first : first + size] for part in given]
+            if self._pads and (missing := size - len(batch[0])):
+                batch = [np.pad(part, [(0, missing), *[(0, 0)] * (part.ndim - 1)]) for part in batch]
+            following = self._dispatch(*batch)  # before the results of the batch before it are waited for
             if running is not None:
                 rows[first - size : first] = running
             running = following

@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array
 
 from jaxalign.core.errors import UserError
 from jaxalign.vision.encoders.base import BILINEAR, DEFAULT_BATCH, Preprocessing
 from jaxalign.vision.encoders.checkpoint import CONFIG, digest, read_json, weight_files
 from jaxalign.vision.encoders.config import Config
-from jaxalign.vision.encoders.jax_encoder import JaxEncoder, under_options
+from jaxalign.vision.encoders.jax_encoder import Apply, JaxEncoder, under_options
 from jaxalign.vision.encoders.load import Settings, Specification
 from jaxalign.vision.encoders.tensors import Tensor, digest_tensors, list_tensors
+from jaxalign.vision.images.landmarks import LandmarkTable, read_landmarks
 
 
 class Kind(NamedTuple):
@@ -88,9 +90,9 @@ def find_network(names: Mapping[str, Any], kind: str | None = None) -> Found | N
 
 
 def load_face(specification: Specification, settings: Settings) -> JaxEncoder:
-    """Loads ``face:<file or directory>?kind=&published=&color=&mean=&std=&epsilon=&flip=&dtype=&name=&batch=``."""
+    """Loads ``face:<file or directory>?color=&flip=&dtype=&name=&batch=`` and further options, see docs/encoders.md."""
     specification.only(
-        "kind", "published", "color", "mean", "std", "epsilon", "flip", "dtype", "name", "batch"
+        "kind", "published", "color", "mean", "std", "epsilon", "flip", "keypoints", "dtype", "name", "batch"
     )
     specification.dtype(settings)
     specification.batch_size(settings, DEFAULT_BATCH)
@@ -106,7 +108,7 @@ def load_face(specification: Specification, settings: Settings) -> JaxEncoder:
         return load_directory(specification, settings, path, content)
     if not path.is_file():
         specification.refuse(f"there is no file or directory {specification.target}.")
-    return _load(specification, settings, [path], path.stem, Config(specification, {}, str(path)), None)
+    return _load(specification, settings, path, path.stem, Config(specification, {}, str(path)), None)
 
 
 def load_directory(
@@ -128,20 +130,21 @@ def load_directory(
             config.refuse(f"yaml_path is {place!r}; known are paths with {' or '.join(CVLFACE)}.")
         if (color := config.text("color_space", "").lower()) not in COLORS:
             config.refuse(f"color_space is expected to be RGB or BGR, got {color!r}.")
-    files = weight_files(specification, directory, "")
     name = pathlib.PurePath(specification.target).name
-    return _load(specification, settings, files, name, config, kind)
+    return _load(specification, settings, directory, name, config, kind)
 
 
 def _load(
     specification: Specification,
     settings: Settings,
-    files: list[pathlib.Path],
+    path: pathlib.Path,
     name: str,
     config: Config,
     kind: str | None,
 ) -> JaxEncoder:
-    """The network of some files; options go before a file's metadata, and these before ``conf`` and names."""
+    """The network of a file or directory; options go before a file's metadata, and these before ``conf`` and names."""
+    key_points = _key_points(specification)
+    files = weight_files(specification, path, "") if path.is_dir() else [path]
     tensors, options = list_tensors(specification, files), specification.options
     asked = specification.choice("kind", tuple(KINDS), "") if "kind" in options else kind
     found = find_network(tensors, asked)
@@ -150,6 +153,8 @@ def _load(
         specification.refuse(
             f"{files[0]} holds no face network that is known here: no tensor is called {marks}."
         )
+    if key_points is not None and found.kind != "kprpe":
+        specification.refuse(f"keypoints are for networks of kind kprpe; this one is of kind {found.kind}.")
     given = found.said | ({"color": config.text("color_space", "")} if config.values else {})
     given |= _metadata(files)
     if "published" in options:
@@ -174,29 +179,51 @@ def _load(
 
     def facts() -> dict[str, Any]:
         configured = {"config_sha256": digest([files[0].parent / CONFIG])} if config.values else {}
-        told = {"kind": found.kind, "flip": flip, "epsilon": network.epsilon}
+        told: dict[str, Any] = {"kind": found.kind, "flip": flip, "epsilon": network.epsilon}
+        told |= {} if key_points is None else {"key_points_sha256": key_points.sha256}
         return {**told, "weights_sha256": digest_tensors(jax.tree.leaves(network.params)), **configured}
 
     parts = apply, network.params, network.preprocessing
-    return under_options(specification, settings, name, parts, facts)
+    encoder = under_options(specification, settings, name, parts, facts, dim=network.dim)
+    encoder.key_points = key_points
+    return encoder
+
+
+def _key_points(specification: Specification) -> LandmarkTable | None:
+    """The key points of the file that an option names: parts of a picture's width and height, as CVLface has them."""
+    if "keypoints" not in specification.options:
+        return None
+    try:
+        table = read_landmarks(specification.options["keypoints"])
+    except UserError as error:
+        specification.refuse(str(error))
+    for name, points in table.points.items():
+        if np.abs(points - 0.5).max() > 1:  # a point may lie beyond the border, and pixels are larger numbers
+            specification.refuse(
+                f"{table.path}: key points are parts of the picture's width and height, from 0 to 1 inside it; those "
+                f"of {name!r} go from {points.min():g} to {points.max():g}."
+            )
+    return table
 
 
 class FaceNetwork(NamedTuple):
     """A face network with its weights.
 
     Attributes:
-      apply: gives the embeddings of pixels, unnormalised.
+      apply: gives the embeddings of pixels, and of key points for KPRPE, unnormalised.
       with_mirror: gives the sum of the embeddings of pixels and of their mirror images.
       params: the weights, a pytree of ``Tensor``.
       preprocessing: how pictures are made ready.
       epsilon: of batch normalisation.
+      dim: width of an embedding.
     """
 
-    apply: Callable[[Any, Array], Array]
-    with_mirror: Callable[[Any, Array], Array]
+    apply: Apply
+    with_mirror: Apply
     params: Any
     preprocessing: Preprocessing
     epsilon: float
+    dim: int
 
 
 def build(
@@ -228,17 +255,19 @@ def build(
     config = Config(specification, {**config.values, "epsilon": epsilon}, config.place)
     network = tower.read(found.kind, config, inside)
     module, params = filled(specification, lambda: tower.Tower(network, nnx.Rngs(0)), inside, SPARE)
-    elsewhere = {"key_points": tower.mirrored(tower.ALIGNED)} if found.kind == "kprpe" else {}
 
-    def apply(params: Any, pixels: Float[Array, "n height width 3"]) -> Float[Array, "n dim"]:
-        return module(params)(pixels)
+    def apply(params: Any, pixels: Array, *key_points: Array) -> Array:
+        return module(params)(pixels, *key_points)
 
-    def with_mirror(params: Any, pixels: Float[Array, "n height width 3"]) -> Float[Array, "n dim"]:
+    def with_mirror(params: Any, pixels: Array, *key_points: Array) -> Array:
         made = module(params)
-        return made(pixels) + made(pixels[:, :, ::-1], **elsewhere)
+        if found.kind != "kprpe":
+            return made(pixels) + made(pixels[:, :, ::-1])
+        (points,) = key_points or (tower.ALIGNED,)
+        return made(pixels, points) + made(pixels[:, :, ::-1], tower.mirrored(points))
 
     preprocessing = _preprocessing(specification, given, network.size)
-    return FaceNetwork(apply, with_mirror, params, preprocessing, epsilon)
+    return FaceNetwork(apply, with_mirror, params, preprocessing, epsilon, network.dim)
 
 
 def _preprocessing(

@@ -28,8 +28,8 @@ from jaxalign.vision.encoders.tensors import Tensor, digest_tensors, list_tensor
 
 
 def load_huggingface(specification: Specification, settings: Settings) -> JaxEncoder:
-    """Loads ``hf:<hub id or local directory>?pooling=&layer=&flip=&dtype=&name=&batch=&revision=``."""
-    specification.only("pooling", "layer", "flip", "dtype", "name", "batch", "revision")
+    """Loads ``hf:<hub id or local directory>?pooling=&layer=&flip=&keypoints=&dtype=&name=&batch=&revision=``."""
+    specification.only("pooling", "layer", "flip", "keypoints", "dtype", "name", "batch", "revision")
     specification.dtype(settings)
     specification.batch_size(settings, DEFAULT_BATCH)  # refused before anything is downloaded
     specification.choice("pooling", POOLINGS, POOLINGS[0])
@@ -39,8 +39,9 @@ def load_huggingface(specification: Specification, settings: Settings) -> JaxEnc
     content = read_json(specification, directory, CONFIG, "without it the checkpoint's kind is not known.")
     if "conf" in content and "model_type" not in content:  # as CVLface writes it
         return load_directory(specification, settings, directory, content)
-    if "flip" in specification.options:
-        specification.refuse("flip adds the mirrored picture's embedding for face networks; this is none.")
+    for option in ("flip", "keypoints"):
+        if option in specification.options:
+            specification.refuse(f"{option} is for face networks; this is none.")
     found = _found(specification, content)
     files = weight_files(specification, directory, f"{found.prefix}|{found.projection or found.prefix}")
     network = _network(specification, found, list_tensors(specification, files))

@@ -20,7 +20,8 @@ from jaxalign.vision.encoders.checkpoint import digest
 from jaxalign.vision.encoders.load import Settings, Specification
 from jaxalign.vision.encoders.provenance import OwnEncoder, provenance
 
-Apply = Callable[[Any, Float[Array, "n height width 3"]], Float[Array, "n dim"]]
+# Of weights, pixels [n, height, width, 3] and, for some networks, key points [n, 5, 2], to embeddings [n, dim].
+Apply = Callable[..., Float[Array, "n dim"]]
 
 # Keys of running statistics of batch normalisation: they keep float32, of which their variances need the digits.
 STATISTICS = ("batch_stats", "running_mean", "running_var")
@@ -84,9 +85,10 @@ class JaxEncoder(BatchEncoder):
         # A global setting of the caller's must not change the numbers: the precision is part of the program.
         precision = "highest" if dtype == "float32" else "default"
 
-        def encode(params: Any, images: UInt8[Array, "n height width 3"]) -> Float[Array, "n dim"]:
+        def encode(params: Any, batch: tuple[UInt8[Array, "n height width 3"], ...]) -> Float[Array, "n dim"]:
+            images, *key_points = batch
             with jax.default_matmul_precision(precision):
-                return apply(params, self.normalised(images)).astype(jnp.float32)
+                return apply(params, self.normalised(images), *key_points).astype(jnp.float32)
 
         local = jax.shard_map(
             encode, mesh=mesh, in_specs=(P(), P("batch")), out_specs=P("batch"), check_vma=False
@@ -102,12 +104,12 @@ class JaxEncoder(BatchEncoder):
             hasher.update(f"{path} {array.dtype} {array.shape}".encode())
             hasher.update(array.tobytes())
         pictures = jax.ShapeDtypeStruct((2, *self.preprocessing.size, 3), jnp.uint8)
-        hasher.update(jax.jit(self._encode).lower(self.params, pictures).as_text().encode())
+        hasher.update(jax.jit(self._encode).lower(self.params, (pictures,)).as_text().encode())
         return hasher.hexdigest()
 
     def _width(self, encode: Callable[[Any, Any], jax.Array]) -> int:
         pictures = jax.ShapeDtypeStruct((2, *self.preprocessing.size, 3), jnp.uint8)
-        shape = jax.eval_shape(encode, self.params, pictures).shape
+        shape = jax.eval_shape(encode, self.params, (pictures,)).shape
         if len(shape) != 2 or shape[0] != 2:
             raise UserError(
                 f"encoder {self.name!r}: expected [n, width] from n pictures, got shape {shape} from 2 pictures."
@@ -133,8 +135,8 @@ class JaxEncoder(BatchEncoder):
             pixels *= given.inside(images)[..., None]
         return pixels.astype(self._dtype)
 
-    def _dispatch(self, images: np.ndarray) -> jax.Array:
-        return self._program(self.params, jax.device_put(images, self._batch))
+    def _dispatch(self, images: np.ndarray, *key_points: np.ndarray) -> jax.Array:
+        return self._program(self.params, jax.device_put((images, *key_points), self._batch))
 
 
 def under_options(

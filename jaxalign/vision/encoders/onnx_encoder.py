@@ -59,7 +59,7 @@ class OnnxEncoder(BatchEncoder):
             blank = np.zeros((self.batch_size, *self.preprocessing.size, 3), np.uint8)
             self.dim = self._dispatch(blank).shape[1]
 
-    def _dispatch(self, images: np.ndarray) -> np.ndarray:
+    def _dispatch(self, images: np.ndarray, *key_points: np.ndarray) -> np.ndarray:
         try:
             (result,) = self._session.run([self._output], {self._input.name: self._pixels(images)})
         except Exception as error:  # onnxruntime's own classes share no base but Exception

@@ -136,6 +136,17 @@ class LandmarkTable:
         folder = os.path.dirname(os.path.abspath(self.path))
         return self.points.get(os.path.relpath(os.path.abspath(sample.path), folder).replace(os.sep, "/"))
 
+    def of_all(self, samples: Sequence[Sample]) -> np.ndarray:
+        """The points of each sample, float64 [n, 5, 2]; raises ``UserError`` where one has none."""
+        found = [self.find(sample) for sample in samples]
+        missing = [sample.sample_id for sample, points in zip(samples, found) if points is None]
+        if missing:
+            raise UserError(
+                f"{self.path} has no key points for {len(missing):,} of {len(samples):,} photographs (first: "
+                f"{missing[0]!r})."
+            )
+        return np.array(found, np.float64).reshape(-1, 5, 2)
+
 
 def read_landmarks(path: str | os.PathLike[str]) -> LandmarkTable:
     """Reads a CSV file with a sample id or a path (perhaps relative to the file's folder) and ten numbers per line.

@@ -13,12 +13,13 @@ from face_oracles import KINDS, expected, inputs, write_face_checkpoint
 from safetensors.numpy import load_file, save_file
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.encoders import Specification, load_encoder
+from jaxalign.vision.encoders import JaxEncoder, Specification, load_encoder
 from jaxalign.vision.encoders.config import Config
 from jaxalign.vision.encoders.face_encoder import PUBLISHED, Found, build, find_network
 from jaxalign.vision.encoders.tensors import Tensor, list_tensors
 from jaxalign.vision.encoders.towers import kprpe
 from jaxalign.vision.encoders.towers.weights import filled, own_names
+from jaxalign.vision.images.landmarks import ARCFACE_TEMPLATE
 
 torch = pytest.importorskip("torch")
 
@@ -110,6 +111,21 @@ def test_key_points_move_the_embedding_as_in_pytorch(written):
     assert np.abs(moved - usual).max() > 0.01 * np.abs(usual).max()
 
 
+def test_key_points_are_asked_for_and_have_a_shape(written, tmp_path):
+    _, folder = written("kprpe")
+    pictures, points = faces("kprpe"), np.repeat(kprpe.ALIGNED[None], 5, axis=0)
+    (tmp_path / "points.csv").write_text(",".join(["a.png", *map(str, kprpe.ALIGNED.ravel())]))
+    encoder = load_encoder(f"hf:{folder}?keypoints={tmp_path}/points.csv", batch_size=8)
+    assert isinstance(encoder, JaxEncoder) and len(encoder.describe()["key_points_sha256"]) == 64
+    for given in (None, points[:4], points[0]):
+        with pytest.raises(UserError, match=r"takes key points \[5, 5, 2\] beside pictures, got"):
+            encoder.encode(pictures, given)
+    plain = load_encoder(f"hf:{folder}")
+    assert isinstance(plain, JaxEncoder)
+    with pytest.raises(UserError, match="takes no key points beside pictures"):
+        plain.encode(pictures, points)
+
+
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 1.9, 2.5])
 def test_buckets_agree_with_the_oracle(ratio):
     assert np.array_equal(kprpe.buckets(14, ratio), np.asarray(face_oracles.key_point_buckets(14, ratio)))
@@ -196,20 +212,27 @@ def test_an_encoder_says_what_its_numbers_depend_on(written):
         ("face:{arcface}?kind=kprpe", "no tensor is called keypoint_linear.weight"),
         ("face:{arcface}?published=magface&color=rgb", "published is for networks of kind iresnet"),
         ("face:{magface}/magface_epoch_00025.safetensors?published=arcface", "one of insightface, magface"),
+        ("face:{arcface}?keypoints=absent.csv", "absent.csv is missing"),
+        ("face:{arcface}?color=rgb&keypoints={points}", "keypoints are for networks of kind kprpe"),
+        ("face:{arcface}?keypoints={pixels}", "from 0 to 1 inside it; those of 'a.png' go from 38.2"),
         ("face:{arcface}?revision=1", "no option 'revision' for face:"),
         ("hf:{arcface}?pooling=mean", "there is no pooling to choose"),
         ("hf:{arcface}?layer=2", "there is no layer to choose"),
         ("hf:{arcface}?color=rgb", "no option 'color' for hf:"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(text, message, written):
+def test_options_that_do_not_fit_are_refused(text, message, written, tmp_path):
+    points, pixels = tmp_path / "points.csv", tmp_path / "pixels.csv"
+    for path, template in ((points, kprpe.ALIGNED), (pixels, ARCFACE_TEMPLATE)):
+        path.write_text(",".join(["a.png", *map(str, template.ravel())]))
+    folders = {kind: written(kind)[1] for kind in ("arcface", "magface")}
     with pytest.raises(UserError, match=message):
-        load_encoder(text.format(arcface=written("arcface")[1], magface=written("magface")[1]))
+        load_encoder(text.format(points=points, pixels=pixels, **folders))
 
 
 def test_flips_are_for_faces(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
-    with pytest.raises(UserError, match="flip adds the mirrored picture's embedding for face networks"):
+    with pytest.raises(UserError, match="flip is for face networks; this is none"):
         load_encoder(f"hf:{tmp_path}?flip=add")
 
 

@@ -12,10 +12,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 from checkpoints import CASES
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.encoders import JaxEncoder, load_encoder
+from jaxalign.vision.encoders import JaxEncoder, huggingface, load_encoder
 from jaxalign.vision.encoders.families import KINDS
 
 torch = pytest.importorskip("torch")
@@ -105,6 +105,33 @@ def test_weights_in_several_files(checkpoint, pictures, rows, tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": [1]}')
     with pytest.raises(UserError, match="index.json is damaged"):
         load_encoder(f"hf:{tmp_path}")
+
+
+def test_the_towers_tensors_alone_are_read_and_each_once(checkpoint, pictures, rows, tmp_path, monkeypatch):
+    """Of a sparse file of 8 GB, which starts with another part."""
+    arrays = load_file(checkpoint("llava") / "model.safetensors")
+    copy_configuration(checkpoint("llava"), tmp_path)
+    content, header = save(arrays), {}
+    length = int.from_bytes(content[:8], "little")
+    for name, entry in json.loads(content[8 : 8 + length]).items():
+        header[name] = entry | {"data_offsets": [offset + 2**33 for offset in entry["data_offsets"]]}
+    header["language_model.large"] = {"dtype": "F16", "shape": [2**32], "data_offsets": [0, 2**33]}
+    text = json.dumps(header).encode()
+    with open(tmp_path / "model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.seek(2**33, 1)
+        file.write(content[8 + length :])
+    read, listed = [], huggingface.list_tensors
+
+    def counted(specification, files):
+        found = listed(specification, files)
+        note = lambda name: lambda array: read.append(name) or array  # noqa: E731
+        return {name: tensor.then(tensor.shape, note(name)) for name, tensor in found.items()}
+
+    monkeypatch.setattr(huggingface, "list_tensors", counted)
+    encoder = load_encoder(f"hf:{tmp_path}?batch=8")
+    assert sorted(read) == sorted(name for name in arrays if "vision_tower" in name)
+    np.testing.assert_allclose(encoder.encode(pictures), rows("llava"), atol=1e-6)
 
 
 def test_bfloat16_weights_on_disk(checkpoint, pictures, rows, tmp_path):

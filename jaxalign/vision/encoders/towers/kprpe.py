@@ -34,9 +34,10 @@ KNOWN = {
 }
 
 
-def mirrored(points: Float[np.ndarray, "... 5 2"]) -> Float[np.ndarray, "... 5 2"]:
+def mirrored(points: Float[ArrayLike, "... 5 2"]) -> Float[Array, "... 5 2"]:
     """The key points of the pictures' mirror images."""
-    return np.stack((1 - points[..., 0], points[..., 1]), axis=-1)[..., MIRRORED, :]
+    across, down = jnp.moveaxis(jnp.asarray(points), -1, 0)
+    return jnp.stack((1 - across, down), axis=-1)[..., MIRRORED, :]
 
 
 @dataclasses.dataclass(frozen=True)
