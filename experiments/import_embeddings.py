@@ -22,7 +22,7 @@ import pathlib
 import numpy as np
 
 from experiments.run import cli, flags
-from jaxalign.analysis.row_order import order_warnings, unlike_pairs
+from experiments.run.doubts import doubts
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
 from jaxalign.data.arrays import stored_dtype
@@ -210,7 +210,7 @@ def main(_: list[str]) -> None:
     if people == store.rows:
         print("note: nobody has two samples, so recognition cannot be measured; is the identity right?")
     read = lambda rows: {name: np.asarray(store[name])[rows] for name in store.encoders}  # noqa: E731
-    for warning in order_warnings(unlike_pairs(read, np.asarray(store.identities)), store.encoders):
+    for warning in doubts(read, np.asarray(store.identities), None):
         print(f"warning: {warning}")
     for encoder in encoders:
         if len(encoder.array) > store.rows:

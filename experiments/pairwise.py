@@ -21,37 +21,29 @@ Several hosts share one run: start the same command on each, with --hosts=auto o
 import contextlib
 import functools
 import shutil
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 
 from experiments.run import cli, flags, results
 from experiments.run.aligning import Aligning, empty_rows
-from experiments.run.analysis import Analysis, Job, describe
+from experiments.run.analysis import Analysis, Job, describe, with_warnings
 from experiments.run.comparing import control_rows, views, write_extras
 from experiments.run.computing import set_compilation_cache
 from experiments.run.config import Compiling, Joining, PairwiseConfig
-from experiments.run.data import copies_notes
 from experiments.run.hosts import Parts, joined, open_data
 from experiments.run.measuring import Measuring, TestRows
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol
 from experiments.run.results import FitRow
-from jaxalign.analysis.row_order import order_warnings, unlike_pairs
 from jaxalign.report import Measure, ResultTable, Row, draw_heatmaps, render_table
 from jaxalign.report.figures.heatmap import require_matplotlib
-from jaxalign.report.labels import listed, percent
-from jaxalign.report.part import CONTROLS, OWN, Part, relative_rows
+from jaxalign.report.part import OWN, Part, relative_rows
 from jaxalign.report.sections.aggregates import fits_table
 from jaxalign.report.sections.comparison import controls_table
 from jaxalign.report.tables import to_text
 
 FLAGS = flags.define(PairwiseConfig, Protocol, Joining, Compiling)
 DOUBTFUL_NAMED = 4  # pairs that a warning names
-WEAK = {
-    "rank1": 0.5,
-    "auc": 0.9,
-}  # numbers of an encoder against itself below which something is likely wrong
 
 
 def main(_: list[str]) -> None:
@@ -72,7 +64,7 @@ def main(_: list[str]) -> None:
             return
         with results.writer(config.out, overwrite=config.overwrite) as write, Progress(0) as progress:
             job = Job(FLAGS, config, [data], write, progress, parts)
-            text = analyse(job)
+            text = with_warnings(job, analyse(job))
             write.text("table.txt", text)
             write.config("pairwise", config, **job.record, seconds=round(time.monotonic() - started, 1))
             progress.clear()
@@ -89,11 +81,6 @@ def analyse(job: Job) -> str:
     progress.note(headline(run))
     if getattr(job.values, "controls", None) == "all" and "pixels" not in config.controls:
         progress.note("The control pixels is left out: it needs the photographs; give --images.")
-    # Rows that were embedded from the same photographs just now cannot be in another order.
-    unlike = [] if config.images else unlike_pairs(run.data.take, run.data.identities)
-    order = list(order_warnings(unlike, run.encoders))
-    for warning in order:
-        progress.note(f"warning: {warning}")
     if job.parts:
         progress.note(f"Goes on where a run was cut short: {len(job.parts)} parts are done.")
     controls = measure(run, splits, job.parts, progress, write)
@@ -112,14 +99,12 @@ def analyse(job: Job) -> str:
         shown = Measure(best.measure, best.own_photograph)
         text += "\n" + to_text([controls_table(part, shown, table.left_out)], width=width)
     text += "\n" + to_text([fits_table([(fit.method, fit.r2, fit.ok) for fit in run.fits])], width=width)
-    found = [*order, *weak_encoders(controls, causes(config)), *warnings(run)]
+    job.record["warnings"] += warnings(run)
     job.record |= {
         "store": describe(run.data),
         "processes": hosts.count,
         "splits": [measuring.record(run.data) for measuring in splits],
-        "warnings": found,
     }
-    text += "".join(f"\nwarning: {warning}\n" for warning in found)
     progress.note(f"{len(run.rows):,} results, {pictures} heat maps")
     return text
 
@@ -213,41 +198,8 @@ def headline(run: Aligning) -> str:
     return f"{pairs}, {how}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
-def causes(config: PairwiseConfig) -> str:
-    """Why an encoder may be weak in this run, the likeliest cause first."""
-    synthetic = config.images is not None and config.images.startswith("faces:")
-    found = []
-    if config.images is None:
-        found.append(
-            "a wrong crop of the photographs when they were embedded (embed --crop=auto tries the crops)"
-        )
-        found.append("rows in another order than the identities")
-    elif not synthetic and config.crop != "auto":
-        found.append("a wrong crop of the photographs (--crop=auto tries the crops on a sample)")
-    return "; ".join([*found, f"an encoder that was not made for {'such ' * synthetic}faces"])
-
-
-def weak_encoders(controls: Sequence[Row], why: str) -> Iterator[str]:
-    """A sentence for every encoder that is weak by itself, since no map can make up for that."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for row in controls:
-        own = row.method == OWN and row.source not in CONTROLS and row.own_photograph != "included"
-        if own and row.score == controls[0].score:  # by one score only
-            found.setdefault(row.source, {}).setdefault(row.measure, []).append(row.value)
-    for name, measures in found.items():
-        means = {measure: statistics.fmean(measures[measure]) for measure in WEAK if measure in measures}
-        if any(value < WEAK[measure] for measure, value in means.items()):
-            reached = listed(f"{Measure(measure).brief} {percent(value)}" for measure, value in means.items())
-            yield f"{name} is weak by itself ({reached}), and no map can make up for that. Likely causes: {why}"
-
-
 def warnings(run: Aligning) -> Iterator[str]:
-    """What a reader of the results must know."""
-    total, used = run.data.store.rows, len(run.data.rows)
-    if used < total:
-        why = "were dropped from every encoder, because of NaN, infinite or all-zero rows"
-        yield f"{total - used:,} of {total:,} rows {why}"
-    yield from copies_notes(run.data.images, run.data.identities)
+    """What a reader of the results must know, beside what is known of the rows."""
     if run.without_value:
         place, reason = next(iter(run.without_value.items()))
         first = f"{place.source} → {place.target} by {place.method}, seed {place.seed}: {reason}"

@@ -165,8 +165,10 @@ def run_all(parts: Sequence[Planned], kept: Sequence[str]) -> dict[str, str]:
                 progress.note(f"{number} of {len(parts)}: {part.name}")
                 job = Job(part.values, part.config, part.stores, write, progress)
                 text = analysis.run(part.analysis, job)
-                for warning in job.record.get("warnings", ()):
-                    progress.note(f"warning: {warning}")
+                known = {warning for data in part.stores for warning in data.warnings}  # and told
+                for warning in job.record["warnings"]:
+                    if warning not in known:
+                        progress.note(f"warning: {warning}")
                 if write.failed:
                     print(text, flush=True)
             print(f"{part.name}: {duration(time.monotonic() - started)}", flush=True)

@@ -56,7 +56,7 @@ class Job:
       stores: the data sets; most analyses take one.
       write, progress: where its files go, and how far it is.
       parts: of a run that several processes share; of one process by default.
-      record: what else ``config.json`` is to say.
+      record: what else ``config.json`` is to say; its ``warnings`` begin with those of the data sets.
     """
 
     values: Any
@@ -66,6 +66,9 @@ class Job:
     progress: Progress
     parts: Parts = dataclasses.field(default_factory=lambda: Parts(ALONE, None))
     record: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.record["warnings"] = [warning for data in self.stores for warning in data.warnings]
 
     @property
     def data(self) -> Data:
@@ -206,12 +209,17 @@ def main_of(analysis: Analysis, module: str) -> Callable[[list[str]], None]:
 def run(analysis: Analysis, job: Job) -> str:
     """Runs one analysis and writes what it was; returns its text."""
     started = time.monotonic()
-    text = analysis.analyse(job)
+    text = with_warnings(job, analysis.analyse(job))
     job.write.text("table.txt", text)
     seconds = round(time.monotonic() - started, 1)
     given = described(analysis, job.values, job.config, job.stores)
     job.write.config(analysis.name, given.pop("config"), **given, seconds=seconds, **job.record)
     return text
+
+
+def with_warnings(job: Job, text: str) -> str:
+    """The text of an analysis and, below it, its warnings."""
+    return text + "".join(f"\nwarning: {warning}\n" for warning in job.record["warnings"])
 
 
 def described(

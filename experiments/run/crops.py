@@ -3,13 +3,12 @@
 import contextlib
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxalign.biometrics import evaluate
+from experiments.run.doubts import own_rates
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import legacy_generator
 from jaxalign.vision.encoders import Encoder
@@ -68,7 +67,7 @@ def choose_crops(source: ImageSource, encoders: Sequence[Encoder]) -> dict[str, 
             digests += [digest.partition("-")[0] for digest in batch.digests]
             for found, view, images in zip(rows, views, batch.images):
                 found.append(view.encoder.encode(images))
-    rates = [_rates(np.concatenate(found), people, digests) for found in rows]
+    rates = [own_rates(np.concatenate(found), people, digests) for found in rows]
     chosen = {}
     for number, encoder in enumerate(encoders):
         of_crops = rates[number * len(crops) : (number + 1) * len(crops)]
@@ -89,17 +88,6 @@ def kept_crops(encoders: Sequence[Encoder], noted: Sequence[Mapping[str, Any]]) 
         if any({key: other.get(key) for key in info} == info for other in noted):
             kept[encoder.name] = crop
     return kept
-
-
-def _rates(rows: np.ndarray, people: Sequence[str], digests: Sequence[str]) -> tuple[float, float]:
-    """Rank-1, the same image excluded, and AUC; zeros where rows cannot be compared."""
-    try:
-        found = evaluate(rows, rows, people, images=digests, zero_rows="keep", own_photograph=("excluded",))
-    except UserError:
-        return 0.0, 0.0
-    assert found.verification is not None
-    rank1, auc = found.identification["excluded"].rank_k[1], found.verification.auc
-    return (rank1, auc) if math.isfinite(rank1 + auc) else (0.0, 0.0)
 
 
 class _Sampled:

@@ -7,6 +7,7 @@ import itertools
 import json
 import pathlib
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from experiments.run.computing import cache_directory
 from experiments.run.config import PairwiseConfig
+from experiments.run.doubts import doubts
 from experiments.run.progress import Progress
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import Split, limit_per_person, published_split, require_repeated_identities
@@ -43,6 +45,7 @@ class Data:
       identities: of those rows, shape [n].
       normalize: "l2" or "none".
       images: a number for each of those rows, equal for byte-identical photographs, shape [n]; None where unknown.
+      warnings: what a reader of any result must know of the rows.
     """
 
     store: EmbeddingStore
@@ -51,10 +54,15 @@ class Data:
     identities: np.ndarray
     normalize: str
     images: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, config: PairwiseConfig) -> "Data":
-        """Opens the store of a run; ``UserError`` where it is not usable or has rows that are not to be dropped."""
+    def open(cls, config: PairwiseConfig, tell: bool = True) -> "Data":
+        """Opens the store of a run, and tells its warnings on standard error, once for every command that opens it.
+
+        ``UserError`` where it is not usable or has rows that are not to be dropped. A process that is not the first of
+        a run does not ``tell``.
+        """
         store = open_store(config)
         encoders = tuple(name for name in store.encoders if name != PIXELS or "pixels" not in config.controls)
         called = f"store {store.dataset!r}"
@@ -72,7 +80,17 @@ class Data:
             raise UserError(f"{called}: no row is left after dropping those that cannot be compared.")
         identities = np.asarray(store.identities)[rows]
         require_repeated_identities(identities, called)
-        return cls(store, encoders, rows, identities, config.protocol.normalize, image_numbers(store, rows))
+        images = image_numbers(store, rows)
+        data = cls(store, encoders, rows, identities, config.protocol.normalize, images)
+        found = [*data._notes(), *doubts(data.take, identities, images, config)]
+        return dataclasses.replace(data, warnings=told(found) if tell else tuple(found))
+
+    def _notes(self) -> Iterator[str]:
+        """A sentence on rows that are left out, and on copies of photographs."""
+        if len(self.rows) < self.store.rows:
+            why = "were dropped from every encoder, because of NaN, infinite or all-zero rows"
+            yield f"{self.store.rows - len(self.rows):,} of {self.store.rows:,} rows {why}"
+        yield from copies_notes(self.images, self.identities)
 
     @property
     def dims(self) -> dict[str, int]:
@@ -121,6 +139,14 @@ class Data:
                 "photographs to test; at least two people are needed, one of them with two photographs."
             )
         return split
+
+
+def told(warnings: Iterable[str]) -> tuple[str, ...]:
+    """Prints warnings on standard error; returns them."""
+    found = tuple(warnings)
+    for warning in found:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    return found
 
 
 def open_store(config: PairwiseConfig) -> EmbeddingStore:

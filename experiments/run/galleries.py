@@ -13,7 +13,8 @@ import numpy as np
 
 from experiments.run import flags
 from experiments.run.config import DEMONSTRATION, PairwiseConfig
-from experiments.run.data import cached_store, describe_unusable, unusable_rows
+from experiments.run.data import cached_store, describe_unusable, image_numbers, prepared, told, unusable_rows
+from experiments.run.doubts import doubts
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import published_split, require_repeated_identities
 from jaxalign.core.rows import LazyRows
@@ -141,4 +142,11 @@ def checked(values: Any, given: Given, old: str, new: str) -> Given:
         raise UserError(f"{gallery.place} holds NaN or infinite values; experiments.doctor lists the rows.")
     if problem := fingerprints[0].problem(rows, fingerprints[1]):
         raise UserError(f"{gallery.place}: {problem}.")
+    if values.calibration is not None:  # the demonstration's own rows are right
+
+        def read(rows: np.ndarray) -> dict[str, np.ndarray]:
+            sides = {name: prepared(given.side(name), values.normalize) for name in (old, new)}
+            return {name: np.asarray(side.select(rows)) for name, side in sides.items()}
+
+        given.notes.extend(told(doubts(read, given.identities, image_numbers(store, given.rows))))
     return given

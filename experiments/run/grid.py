@@ -207,6 +207,7 @@ class Computing:
             "rows": [row._replace(**mark) for row in aligning.rows],
             "fits": aligning.fits,
             "without_value": [(place._replace(**mark), why) for place, why in aligning.without_value.items()],
+            "warnings": self.stores[item.store].warnings,
         }
 
     def _shared_by_split(self, item: Item, aligning: Aligning) -> tuple[Measuring, FoldMoments, TestRows]:
@@ -252,11 +253,13 @@ def merge(
     """
     rows: list[Row] = []
     fits: list[FitRow] = []
+    warnings: dict[str, None] = {}
     for _, of_store in itertools.groupby(items, lambda item: item.store):
         stored: list[Row] = []
         missing: dict[Place, str] = {}
         for _, of_fit in itertools.groupby(of_store, lambda item: item.fit):
             contents = [units.read(item.id) for item in of_fit]
+            warnings |= dict.fromkeys(text for content in contents for text in content.get("warnings", ()))
             fits += [FitRow(*fit) for fit in contents[0]["fits"]]  # the same at all ranks
             stored += _pair_by_pair([Row(*row) for content in contents for row in content["rows"]])
             missing |= {Place(*place): why for content in contents for place, why in content["without_value"]}
@@ -269,7 +272,7 @@ def merge(
         write = Writer(temporary)
         write.table(rows)
         write.csv("fits.csv", FitRow._fields, fits)
-        write.config("sweep", described)
+        write.config("sweep", described, warnings=list(warnings))
         if write.failed:
             raise results.NotWrittenError(f"{directory}: {write.failed}. The items are there.")
         for name in ("results.csv", "results.parquet", "fits.csv", "config.json"):

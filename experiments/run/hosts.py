@@ -87,7 +87,7 @@ def open_data(hosts: Hosts, config: PairwiseConfig) -> Data:
     """The data of a run; ``UserError`` on every process where two do not have it alike."""
     if hosts.count > 1:
         hosts.agree(described(config), _compare)
-    data = Data.open(config)
+    data = Data.open(config, tell=hosts.first)
     if hosts.count > 1:
         hosts.agree({"usable rows": hashlib.sha256(data.rows.tobytes()).hexdigest()}, _compare)
     return data

@@ -35,7 +35,7 @@ class Worker:
         found = list(differences(described, config.describe(), ("at the driver", "at a worker")))
         if found:
             raise UserError(f"the stores of a worker's host are different: {'; '.join(found[:3])}.")
-        stores = [Data.open(config.for_store(number)) for number in range(len(config.stores))]
+        stores = [Data.open(config.for_store(number), tell=False) for number in range(len(config.stores))]
         self.computing = Computing(config, stores)
 
     def content(self, item: Item) -> dict[str, Any]:

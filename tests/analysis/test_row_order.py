@@ -55,10 +55,17 @@ def test_rows_in_another_order_are_named(order):
     assert "rows of b and" in sentence and "do not seem to belong together" in sentence
 
 
-def test_few_rows_say_nothing():
-    rows = {name: array[:100] for name, array in encoders(1.0).items()}
-    rows["b"] = rows["b"][::-1]
-    assert found(rows, IDENTITIES[:100]) == []
+@pytest.mark.parametrize(
+    "count, working, named",
+    [(198, "", False), (198, "ab", True), (198, "ac", False), (76, "abc", True), (74, "abc", False)],
+)
+def test_few_rows_are_enough_of_encoders_that_work(count, working, named):
+    rows = {name: array[:count] for name, array in encoders(1.0).items()}
+    rows["b"] = rows["b"][np.random.default_rng(1).permutation(count)]
+    pairs = unlike_pairs(
+        lambda at: {name: array[at] for name, array in rows.items()}, IDENTITIES[:count], list(working)
+    )
+    assert (("a", "b") in pairs) == named and ("a", "c") not in pairs
 
 
 def test_real_encoders(lfw_dev):

@@ -21,8 +21,8 @@ log = pathlib.Path(sys.argv.pop(1))
 opened = Data.open
 
 
-def overwritten(config: PairwiseConfig) -> Data:
-    data, noise = opened(config), np.random.default_rng(1)
+def overwritten(config: PairwiseConfig, tell: bool) -> Data:
+    data, noise = opened(config, tell), np.random.default_rng(1)
     (seed,) = config.protocol.seeds
     train = published_split(data.identities, seed, config.protocol.train_fraction).train
     here = Hosts(int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"]))

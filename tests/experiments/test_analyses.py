@@ -23,6 +23,7 @@ from experiments import (
     study,
     transfer,
 )
+from experiments.run import doubts
 from experiments.run.results import COLUMNS
 from jaxalign.core.people import identity_folds, published_split
 from jaxalign.data import EmbeddingStore
@@ -322,7 +323,7 @@ def test_a_study_writes_every_part_as_its_command_does(stores, tmp_path, monkeyp
 def test_a_study_measures_maps_of_one_store_once(stores, tmp_path, monkeypatch):
     out, both = tmp_path / "s", f"--stores={stores / 'first'},{stores / 'second'}"
     monkeypatch.setattr(study.report, "write", lambda *given, **more: None)
-    monkeypatch.setattr(pairwise, "WEAK", {"rank1": 1.01})
+    monkeypatch.setattr(doubts, "WEAK", {"rank1": 1.01})
     done = succeed(study, both, f"--out={out}", "--parts=pairwise,transfer", "--rank_k=1", LIGHT)
     for name in ("first", "second"):
         (told, *_) = json.loads((out / f"pairwise-{name}" / "config.json").read_text())["warnings"]

@@ -133,8 +133,14 @@ class QdrantGallery(Gallery):
                 f"{self.collection!r} is a collection and no alias, so its name cannot be switched: let programs ask "
                 f"for {name!r}, or drop the old one, which gives its name to {name!r} as an alias."
             )
+        before, marker = self.stored, self._marker_of(name) or {}
+        if (
+            before == name
+        ):  # a run that was killed at its end has switched; the live rows are not the old ones
+            before = marker["translated_from"]["collection"]
         self._lead_to(name)
-        return f"alias {self.collection!r} leads to {name!r}; the old rows are in {self.stored!r}."
+        rows = f"the old rows are in {before!r}" if before in self._names else "the old rows were dropped"
+        return f"alias {self.collection!r} leads to {name!r}; {rows}."
 
     def roll_back(self, out: str | None = None) -> str:
         marker = self._marker_of(self.stored)
