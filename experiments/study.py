@@ -4,9 +4,9 @@
 
 Without --stores: synthetic faces under five of the bundled encoders; --models=all takes all of them. Each part is
 written to --out/NAME as its own command would write it, with that command's defaults (`pairwise`: one seed, five
-methods, intervals; of the controls `own` alone, no heat maps) and the flags given here. If a part fails for the data
-at hand, its reason is printed and the others are still done. --parts names some of them. The page is
---out/report/report.html.
+methods, intervals; of the controls `own` alone, no heat maps) and those of the flags given here that it takes.
+`pairwise` compares by every one of --scores, the others by the cosine. If a part fails for the data at hand, its reason
+is printed and the others are still done. --parts names some of them. The page is --out/report/report.html.
 
 A part that is finished with the same settings and data is kept, so the same command goes on where a study was stopped.
 --overwrite replaces parts of other settings; to measure a part again, delete its directory.
@@ -32,6 +32,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.data.atomic import UNFINISHED, claimed, remove_abandoned
 from jaxalign.report.labels import count, file_stem
 from jaxalign.report.page import PAGE, require_report_libraries
+from jaxalign.report.result_table import COSINE
 from jaxalign.version import __version__
 
 # Modules of ``experiments`` with an ANALYSIS, in the order in which they run: of each store, or of all together.
@@ -60,7 +61,7 @@ FLAGS = flags.define(
     **report.TABLES,
     without=(
         *("store", "sources", "targets", "methods", "l2", "comparisons", "folds", "measures"),
-        *analysis.NOT_TAKEN.difference({"comparisons"}),
+        *analysis.NOT_TAKEN.difference({"comparisons", "scores"}),
     ),
     intervals=1000,
     out="results/study",
@@ -222,12 +223,16 @@ def planned(
                 raise
             impossible[name] = str(error)
             print(f"{name}: failed: {error}", flush=True)
+    by_cosine = COSINE in (given.get("scores") or COSINE).split(",")  # what other parts can read
     for place, name, of in parts:
         part, own = importlib.import_module(f"experiments.{name}").ANALYSIS, {"out": str(place)}
         if "stores" in given:
             own["store"] = str(of[0].store.path)
-        values = flags.namespace(part.flags, only_defaults=True, **{**DEFAULTS.get(name, {}), **given, **own})
-        read = [other for other in READS.get(name, ()) if other in each]
+        known = {flag: value for flag, value in given.items() if flag in part.flags}
+        values = flags.namespace(part.flags, only_defaults=True, **{**DEFAULTS.get(name, {}), **known, **own})
+        read = [
+            other for other in READS.get(name, ()) if other in each and (other != "pairwise" or by_cosine)
+        ]
         earlier = tuple(directory(other, data) for data in of for other in read)
         config = analysis.configure(values, part.methods, **part.also)
         yield Planned(place.name, part, of, values, config, earlier)

@@ -106,16 +106,11 @@ class Job:
 def configure(values: Any, known: Collection[str] = METHODS, **also: Any) -> PairwiseConfig:
     """The configuration read from every flag; analyses draw no heat maps, have no controls and write no curves.
 
-    ``Aligning`` may not fit all of the ``known`` methods; ``also`` are flags of an analysis that differs.
+    They compare by the cosine unless they take --scores. ``Aligning`` may not fit all of the ``known`` methods;
+    ``also`` are flags of an analysis that differs.
     """
-    given = {
-        **vars(values),
-        "scores": "cosine",
-        "controls": "none",
-        "heatmaps": "none",
-        "curves": False,
-        **also,
-    }
+    quiet = {"controls": "none", "heatmaps": "none", "curves": False}
+    given = {"scores": "cosine", **vars(values), **quiet, **also}
     if given.get("methods") is None:
         return PairwiseConfig.from_flags(types.SimpleNamespace(**given))
     chosen = flags.words("methods", given["methods"], known, "method")

@@ -78,16 +78,26 @@ class Earlier:
 
     @property
     def own_rows(self) -> list[Row]:
-        """The rows of stores by their own maps that vary nothing, without controls and what follows from them."""
-        return [
+        """The rows by the cosine of stores by their own maps that vary nothing, without controls and what follows.
+
+        Raises:
+          UserError: there are such rows, but by other scores alone.
+        """
+        found = [
             row
             for row in self.rows
             if not row.axis
             and row.test_dataset in ("", row.dataset)
             and row.method not in CONTROLS
             and not row.measure.endswith(RELATIVE)
-            and row.score == COSINE
         ]
+        by_cosine = [row for row in found if row.score == COSINE]
+        if found and not by_cosine:
+            other = ",".join(dict.fromkeys(row.score for row in found))
+            raise UserError(
+                f"--results={self.path}: expected results by the cosine, got --scores={other} alone."
+            )
+        return by_cosine
 
     def require_same_embeddings(self, data: Data, config: PairwiseConfig) -> None:
         """Refuses results of other embeddings, or of embeddings prepared or split otherwise."""

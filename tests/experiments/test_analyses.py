@@ -334,11 +334,25 @@ def test_a_study_measures_maps_of_one_store_once(stores, tmp_path, monkeypatch):
         methods = {row["method"] for row in own}
         assert methods == {"identity", "orthogonal", "ridge", "canonical"}
         there = read(out / f"pairwise-{name}" / "results.csv")
-        plain = [row for row in there if not row["measure"].endswith("_relative")]
+        assert {row["score"] for row in there} == {"cosine", "cohort"}
+        plain = [
+            row for row in there if not row["measure"].endswith("_relative") and row["score"] == "cosine"
+        ]
         assert own == [row for row in plain if row["method"] in methods]
         assert {row["source"] for row in plain if row["method"] == "own"} == {"alpha", "gamma"}
         assert any(row["dataset"] == name and row["test_dataset"] for row in rows)
     assert len(read(out / "transfer" / "fits.csv")) == 2 * 4 * 2  # none of a store by itself
+
+
+def test_a_study_compares_by_the_scores_asked_for(stores, tmp_path, monkeypatch):
+    out, both = tmp_path / "s", f"--stores={stores / 'first'},{stores / 'second'}"
+    monkeypatch.setattr(study.report, "write", lambda *given, **more: None)
+    parts = ("--parts=pairwise,transfer", "--scores=cohort", "--rank_k=1")
+    succeed(study, both, f"--out={out}", *parts, LIGHT)
+    assert {row["score"] for row in read(out / "pairwise-first" / "results.csv")} == {"cohort"}
+    assert {row["score"] for row in read(out / "transfer" / "results.csv")} == {"cosine"}
+    of_cohort = (both, "--rank_k=1", f"--results={out / 'pairwise-first'}", LIGHT, f"--out={tmp_path / 't'}")
+    assert "--scores=cohort" in refused_with(run(transfer, *of_cohort))
 
 
 def test_a_study_keeps_what_is_finished_and_replaces_other_settings(stores, tmp_path, monkeypatch):
