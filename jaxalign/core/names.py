@@ -29,9 +29,10 @@ def normal_name(name: str) -> str:
 def normal_names(names: Iterable[str], what: str) -> list[str]:
     """``normal_name`` of each; warns where different names become one, which ``what`` calls in the plural."""
     names = list(names)
-    forms = {name: normal_name(name) for name in set(names)}
-    note_joined(forms, what)
-    return [forms[name] for name in names]
+    forms = list(map(normal_name, names))
+    if forms != names:
+        note_joined(dict(zip(names, forms)), what)
+    return forms
 
 
 def note_joined(forms: dict[str, str], what: str) -> None:

@@ -26,6 +26,7 @@ Step = Callable[[np.ndarray], Any]  # rows [c, d] to rows [c, e]
 Chunk = tuple[tuple[np.ndarray, ...], np.ndarray]  # rows [c, d] of each array; their weights [c]
 
 PIECE_ELEMENTS = 2**24  # numbers that go through the steps at once
+BY_XLA = 2**18  # numbers whose conversion pays for compiling it
 _END: Any = object()
 
 
@@ -141,6 +142,28 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
         wide = in_range(wide)
     length = np.linalg.norm(wide, axis=1, keepdims=True)
     return wide / np.where(length == 0, 1, length)
+
+
+def narrowed(rows: np.ndarray, dtype: Any) -> tuple[np.ndarray, bool]:
+    """Rows in C order in another format, rounded to the nearest even, and whether it cannot hold a finite number.
+
+    XLA gives NumPy's bits for float32 to float16, in a third of the time.
+    """
+    dtype = np.dtype(dtype)
+    halved = (rows.dtype, dtype) == (np.float32, np.float16) and rows.size >= BY_XLA
+    if halved and jax.default_backend() == "cpu":
+        found, infinite = (np.asarray(part) for part in _half(rows))
+    else:
+        with np.errstate(over="ignore"):
+            found = np.ascontiguousarray(rows, dtype)
+        infinite = found.dtype != rows.dtype
+    return found, bool(infinite and (np.isinf(found) & np.isfinite(rows)).any())
+
+
+@jax.jit
+def _half(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    found = rows.astype(jnp.float16)
+    return found, jnp.isinf(found).any()
 
 
 def chunks(arrays: Sequence[LazyRows], weights: np.ndarray, size: int) -> Iterator[Chunk]:

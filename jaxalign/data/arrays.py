@@ -17,6 +17,7 @@ from numpy.lib import format as npy
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import regular_file
+from jaxalign.core.rows import narrowed
 from jaxalign.data.manifest import FILE, EncoderEntry
 
 CHUNK_BYTES = 1 << 24
@@ -84,9 +85,8 @@ def write_chunks(
 def _narrowed(name: str, chunks: Iterable[np.ndarray], dtype: np.dtype) -> Iterator[np.ndarray]:
     """The chunks in C order as the type of number to write."""
     for chunk in chunks:
-        with np.errstate(over="ignore"):
-            narrow = np.ascontiguousarray(chunk, dtype)
-        if chunk.dtype != dtype and (np.isinf(narrow) & np.isfinite(chunk)).any():
+        narrow, beyond = narrowed(chunk, dtype)
+        if beyond:
             most = f"{float(ml_dtypes.finfo(dtype).max):.2g}".replace("e+0", "e").replace("e+", "e")
             raise UserError(f"encoder {name!r}: some values are beyond what {dtype.name} holds ({most}).")
         yield narrow

@@ -31,7 +31,8 @@ def text_column(values: Any, what: str) -> np.ndarray:
     if isinstance(values, np.ndarray) and values.dtype.kind not in "OUTSiu":
         raise UserError(f"{what}: expected text or whole numbers, got {values.dtype}.")
     # Not through an array: it would drop a NUL at the end of a text and turn numbers among texts into texts.
-    texts = [_text(value, what) for value in (values.tolist() if hasattr(values, "tolist") else values)]
+    listed = values.tolist() if hasattr(values, "tolist") else values
+    texts = [value if type(value) is str else _text(value, what) for value in listed]
     if any("\0" in text for text in texts):
         raise UserError(f"{what}: a name holds a NUL character.")
     texts = normal_names(texts, f"names ({what})")

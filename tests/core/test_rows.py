@@ -10,7 +10,7 @@ from experiments.run import data
 from jaxalign import AffineMap, FoldMoments
 from jaxalign.core import rows as rows_module
 from jaxalign.core.errors import UserError
-from jaxalign.core.rows import LazyRows, chunks, fold_chunks, prefetch, rows_that_fit
+from jaxalign.core.rows import LazyRows, chunks, fold_chunks, narrowed, prefetch, rows_that_fit
 from jaxalign.data import EmbeddingStore
 
 ROWS, WIDTH = 130, 6
@@ -131,3 +131,26 @@ def test_chunks_are_as_large_as_the_device_allows(monkeypatch, stats, expected):
     placed = types.SimpleNamespace(devices=lambda: [device])
     monkeypatch.setattr(rows_module.jnp, "zeros", lambda shape: placed)
     assert rows_that_fit(1000, 100, 1000) == expected
+
+
+HALVES = np.arange(2**16, dtype=np.uint16).view(np.float16)  # all there are
+
+
+def bits(rows):
+    """Bits of float16 or float32; those of NaN, which mean nothing, as 0."""
+    return np.where(np.isnan(rows), 0, rows.view(f"u{rows.dtype.itemsize}"))
+
+
+@pytest.mark.parametrize("least", [1, 2**40])
+def test_float32_becomes_float16_with_the_bits_of_numpy(monkeypatch, least):
+    monkeypatch.setattr(rows_module, "BY_XLA", least)
+    finite = np.sort(HALVES[np.isfinite(HALVES)].astype(np.float32))
+    ties = (finite[1:] + finite[:-1]) / 2  # exact: float32 has 13 more bits
+    beside = [np.nextafter(ties, np.float32(end)) for end in (-np.inf, np.inf)]
+    ends = np.array([65519.996, 65520, -65520, 1e-45, np.inf, np.nan, 3e38], np.float32)
+    for rows in (HALVES.astype(np.float32), ties, *beside, ends):
+        found, beyond = narrowed(rows[:, None], np.float16)
+        with np.errstate(over="ignore"):
+            expected = rows.astype(np.float16)
+        np.testing.assert_array_equal(bits(found[:, 0]), bits(expected))
+        assert found.dtype == np.float16 and beyond == (np.isinf(expected) & np.isfinite(rows)).any()

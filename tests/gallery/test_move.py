@@ -15,6 +15,7 @@ from jaxalign import AffineMap
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import unit_rows
 from jaxalign.data import EmbeddingStore
+from jaxalign.gallery import move
 from jaxalign.gallery.move import affine_transform, checksum, move_gallery
 from jaxalign.gallery.stores import open_gallery
 
@@ -78,11 +79,32 @@ def test_rows_are_scaled_before_and_after(store, tmp_path):
     np.testing.assert_array_equal(unit_rows(np.zeros((2, 3))), np.zeros((2, 3)))
 
 
+HALVES = np.arange(2**16, dtype=np.uint16).view(np.float16)
+HALVES = HALVES[np.isfinite(HALVES)].reshape(-1, 4)  # all finite ones, smallest ones in rows of their own
+TINY = np.array([[0, 0, 0, 0], [1e-40, -2e-40, 0, 3e-45], [3e38, -3e38, 1, 0]], np.float32)
+
+
+@pytest.mark.parametrize(
+    "scaled", [{}, {"normalize_input": True}, {"normalize_input": True, "normalize": True}]
+)
+@pytest.mark.parametrize("rows", [HALVES, TINY], ids=["float16", "float32"])
+def test_every_number_goes_through_the_program_as_numpy_would_take_it(tmp_path, rows, scaled):
+    made = EmbeddingStore.create(tmp_path / "store", {"arc": rows}, np.arange(len(rows)))
+    same = AffineMap((), np.zeros(4))  # pyright: ignore[reportArgumentType]
+    found = affine_transform(same, open_gallery(str(made.path)), **scaled)(rows)
+    expected = rows.astype(np.float64)
+    for _ in scaled:
+        expected = unit_rows(expected.astype(np.float32))
+    if scaled or rows is HALVES:
+        np.testing.assert_allclose(found, expected, rtol=1.2e-7, atol=1e-38)
+    assert found.dtype == np.float32 and found.shape == rows.shape
+
+
 def test_memory_that_runs_out_gives_a_sentence_and_leaves_nothing(store, tmp_path, monkeypatch):
-    def full(self, x):
+    def full(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(AffineMap, "__call__", full)
+    monkeypatch.setattr(move, "_mapped", full)
     with pytest.raises(UserError, match="width 6 to 4 do not fit .* 53 rows .* smaller chunk_rows"):
         translate(store, "arc", MAP, tmp_path / "other")
     assert not list(tmp_path.glob("*other*"))

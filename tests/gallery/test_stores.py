@@ -12,7 +12,7 @@ from gallery_kinds import EXPECTED, FIXED, KEYS, KINDS, NOTE, OUT, ROWS, WIDTH, 
 
 from jaxalign.core.errors import UserError
 from jaxalign.gallery.move import move_gallery, switch
-from jaxalign.gallery.stores import open_gallery
+from jaxalign.gallery.stores import open_gallery, parquet
 
 PARQUET = next(kind for kind in KINDS if kind.name == "fixed")
 
@@ -106,7 +106,8 @@ def test_files_have_no_name_to_switch(tmp_path):
         switch(PARQUET.make(tmp_path))
 
 
-def test_other_columns_of_parquet_stay_and_rows_may_lack_a_vector(tmp_path):
+def test_other_columns_of_parquet_stay_and_rows_may_lack_a_vector(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "GROUP", 4)  # chunks of 7 rows
     old = PARQUET.make(tmp_path).removeprefix("parquet:")
     table = pyarrow.parquet.read_table(old)
     there = np.arange(ROWS) % 3 > 0
@@ -125,6 +126,7 @@ def test_other_columns_of_parquet_stay_and_rows_may_lack_a_vector(tmp_path):
     close(PARQUET, np.array(new["vector"].drop_null().to_pylist()), EXPECTED[there])
     with pyarrow.parquet.ParquetFile(tmp_path / "new.parquet") as file:
         assert file.metadata.row_group(0).column(0).compression == "GZIP"
+        assert [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)] == [28, 25]
     assert np.concatenate([keys for keys, _ in made.chunks(9)]).tolist() == np.flatnonzero(there).tolist()
 
 

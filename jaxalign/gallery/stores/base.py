@@ -23,9 +23,10 @@ from typing import IO, Any, ClassVar, Final
 import numpy as np
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.rows import narrowed
 from jaxalign.data.atomic import claimed, remove_left, write_atomically, writing
 
-Transform = Callable[[np.ndarray], Any]  # rows [c, d] float32 to rows [c, e]
+Transform = Callable[[np.ndarray], Any]  # rows [c, d] float32, or float16 as stored, to rows [c, e]
 Rows = tuple[Any, np.ndarray]  # keys of c rows, and the rows [c, d]
 
 KINDS = {
@@ -44,7 +45,7 @@ class Move:
     """How the rows of a gallery are moved.
 
     Attributes:
-      transform: takes rows [c, d] float32, gives rows [c, width].
+      transform: takes rows [c, d], float32 or, where they are stored so, float16; gives rows [c, width].
       width: of moved rows.
       note: what to keep beside moved rows: ``checksum`` of the map, and where known ``source`` and ``target``, the
         encoders whose rows it takes and in whose space they are afterwards.
@@ -105,11 +106,16 @@ class Gallery(abc.ABC):
         """Opens a gallery; see ``open_gallery``."""
 
     @abc.abstractmethod
-    def chunks(self, size: int) -> Iterator[Rows]:
-        """All rows in an order that stays, ``size`` at a time: their keys, and the rows as float32 [c, width].
+    def stored_chunks(self, size: int) -> Iterator[Rows]:
+        """All rows in an order that stays, ``size`` at a time: their keys, and the rows [c, width], float16 or float32.
 
         Rows without a vector are left out. Memory does not grow with the gallery.
         """
+
+    def chunks(self, size: int) -> Iterator[Rows]:
+        """As ``stored_chunks``, the rows as float32."""
+        for keys, rows in self.stored_chunks(size):
+            yield keys, rows.astype(np.float32, copy=False)
 
     @abc.abstractmethod
     def move(self, out: str | None, move: Move) -> Gallery:
@@ -247,10 +253,9 @@ def write_new_file(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> 
         write_atomically(path, write)
 
 
-def narrowed(rows: np.ndarray, dtype: str, what: str) -> np.ndarray:
+def as_stored(rows: np.ndarray, dtype: str, what: str) -> np.ndarray:
     """Rows in C order as the type to store; a ``UserError`` where a value is beyond it."""
-    with np.errstate(over="ignore"):
-        narrow = np.ascontiguousarray(rows, dtype)
-    if narrow.dtype.itemsize < rows.dtype.itemsize and (np.isinf(narrow) & np.isfinite(rows)).any():
+    narrow, beyond = narrowed(rows, dtype)
+    if beyond:
         raise UserError(f"{what}: some mapped values are beyond what {dtype} holds.")
     return narrow

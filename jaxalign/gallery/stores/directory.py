@@ -53,9 +53,10 @@ class DirectoryGallery(Gallery):
             )
         return cls(specification, store, store.encoders[0])
 
-    def chunks(self, size: int) -> Iterator[Rows]:
+    def stored_chunks(self, size: int) -> Iterator[Rows]:
         for start, rows in pieces_of_file(self.store[self.encoder], size):
-            yield self.store.sample_ids[start : start + len(rows)], rows.astype(np.float32, copy=False)
+            wide = rows if rows.dtype == np.float16 else rows.astype(np.float32, copy=False)
+            yield self.store.sample_ids[start : start + len(rows)], wide
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
         return np.asarray(self.store[self.encoder][drawn(self.rows, count, seed)], np.float32)
@@ -74,7 +75,7 @@ class DirectoryGallery(Gallery):
         if not move.overwrite and _holds(path, name, info, dtype):
             return self.open(f"{path}#{name}")
         require_free(path, move.overwrite)
-        chunks = (rows for _, rows in move.mapped(prefetch(self.chunks(move.size))))
+        chunks = (rows for _, rows in move.mapped(prefetch(self.stored_chunks(move.size))))
         made = write_derived(
             self.store, path, name, chunks, move.width, dtype, info=info, overwrite=move.overwrite
         )

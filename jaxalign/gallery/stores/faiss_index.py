@@ -27,9 +27,9 @@ from jaxalign.gallery.stores.base import (
     Gallery,
     Move,
     Rows,
+    as_stored,
     drawn,
     file_marker,
-    narrowed,
     pieces_of_file,
     require_new_file,
     same_move,
@@ -71,7 +71,7 @@ class FaissGallery(Gallery):
             raise UserError(f"{path} holds one index without a name; leave '#{part}' out.")
         return cls(specification, path)
 
-    def chunks(self, size: int) -> Iterator[Rows]:
+    def stored_chunks(self, size: int) -> Iterator[Rows]:
         for start, rows in pieces_of_file(self.array, size):
             yield self.ids[start : start + len(rows)], rows
 
@@ -100,8 +100,8 @@ class FaissGallery(Gallery):
         for header in self.headers:
             write(header[:4] + struct.pack("<i", move.width) + header[8:])
         write(COUNT.pack(self.rows * move.width))
-        for _, rows in move.mapped(prefetch(self.chunks(move.size))):
-            write(narrowed(rows, "<f4", self.specification).data)
+        for _, rows in move.mapped(prefetch(self.stored_chunks(move.size))):
+            write(as_stored(rows, "<f4", self.specification).data)
         if len(self.headers) > 1:
             write(COUNT.pack(self.rows))
             write(self.ids.data)

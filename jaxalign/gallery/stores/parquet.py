@@ -20,8 +20,8 @@ from jaxalign.gallery.stores.base import (
     Gallery,
     Move,
     Rows,
+    as_stored,
     file_marker,
-    narrowed,
     require_new_file,
     same_move,
     split_path,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet
 
 MARKER = b"jaxalign.gallery"  # in the schema's metadata: the marker, and which column it is about
+GROUP = 16  # chunks of a row group
 BUFFER = 2**20  # bytes read at once, so that a large row group is not held
 
 
@@ -58,15 +59,16 @@ class ParquetGallery(Gallery):
         self.type = schema.field(self.column).type
         self.dtype = {"halffloat": "float16", "float": "float32"}.get(str(self.type.value_type), "float64")
         self.width = getattr(self.type, "list_size", None) or next(
-            (rows.shape[1] for _, rows in self.chunks(1)), 0
+            (rows.shape[1] for _, rows in self.stored_chunks(1)), 0
         )
         if not self.width:
             raise UserError(f"{path}: column {self.column!r} holds no vector.")
         noted = _noted(schema, path)
         self.marker = {**noted["marker"], "state": COMPLETE} if noted.get("column") == self.column else None
-        self.rows = about.num_rows
-        if _may_lack(about, self.column):
-            self.rows = sum(len(rows) for _, rows in self.chunks(4096))
+        if self.width > 1:  # each row has width numbers, or one
+            self.rows = (_numbers(about, self.column) - about.num_rows) // (self.width - 1)
+        else:
+            self.rows = sum(len(rows) for _, rows in self.stored_chunks(4096))
 
     @classmethod
     def open(cls, specification: str) -> ParquetGallery:
@@ -89,7 +91,7 @@ class ParquetGallery(Gallery):
             raise UserError(f"{self.path} is damaged ({first_line(error)}).") from error
 
     def _vectors(self, batch: pyarrow.RecordBatch, first: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows of a batch have a vector, shape [c], and their vectors, float32."""
+        """Which rows of a batch have a vector, shape [c], and their vectors, float16 or float32."""
         column = batch.column(self.column)
         there = column.is_valid().to_numpy(zero_copy_only=False)
         held = column.drop_null()
@@ -105,9 +107,9 @@ class ParquetGallery(Gallery):
                     f"{self.path}: row {row:,} of column {self.column!r} has another width than {width}."
                 )
         rows = values.to_numpy(zero_copy_only=False).reshape(len(held), width)
-        return there, rows.astype(np.float32, copy=False)
+        return there, rows if rows.dtype == np.float16 else rows.astype(np.float32, copy=False)
 
-    def chunks(self, size: int) -> Iterator[Rows]:
+    def stored_chunks(self, size: int) -> Iterator[Rows]:
         start = 0
         for batch in self._batches(size, [self.column]):
             there, rows = self._vectors(batch, start)
@@ -150,37 +152,36 @@ class ParquetGallery(Gallery):
         number = self.schema.get_field_index(self.column)
         schema = self.schema.set(number, self.schema.field(number).with_type(kind))
         schema = schema.with_metadata(_metadata(schema, self.column, marker, move.width, str(values)))
-        places: list[tuple[pyarrow.RecordBatch, np.ndarray]] = []
-
-        def chunks() -> Iterator[Rows]:
-            start = 0
-            for batch, there, rows in prefetch(self._read(move.size)):
-                places.append((batch, there))
-                yield start + np.flatnonzero(there), rows
-                start += len(there)
-
+        # One chunk is written while the next one is mapped and the one after it is read.
+        coming, group = prefetch(move.mapped(prefetch(self._read(move.size)))), []
         with pyarrow.parquet.ParquetWriter(target, schema, **self._as_before()) as writer:
-            for _, rows in move.mapped(chunks()):
-                batch, there = places.pop()
-                moved = np.zeros((len(there), move.width), dtype)
-                moved[there] = narrowed(rows, dtype, self.specification)
+            for (batch, there), rows in coming:
+                moved, mask = as_stored(rows, dtype, self.specification), None
+                if not there.all():
+                    held, moved = moved, np.zeros((len(there), move.width), dtype)
+                    moved[there], mask = held, pyarrow.array(~there)
                 flat = pyarrow.array(moved.reshape(-1), values)
-                mask = None if there.all() else pyarrow.array(~there)
                 column = pyarrow.FixedSizeListArray.from_arrays(flat, type=fixed, mask=mask)
                 columns = [
                     column.cast(kind) if at == number else batch.column(at) for at in range(len(schema))
                 ]
-                writer.write_batch(pyarrow.record_batch(columns, schema=schema))
+                group.append(pyarrow.record_batch(columns, schema=schema))
+                if len(group) == GROUP:
+                    writer.write_table(pyarrow.Table.from_batches(group))
+                    group.clear()
+            if group:
+                writer.write_table(pyarrow.Table.from_batches(group))
 
-    def _read(self, size: int) -> Iterator[tuple[pyarrow.RecordBatch, np.ndarray, np.ndarray]]:
+    def _read(self, size: int) -> Iterator[Rows]:
+        """As ``stored_chunks``, with whole batches, and which rows of a batch have a vector, as keys."""
         start = 0
         for batch in self._batches(size):
             there, rows = self._vectors(batch, start)
-            yield batch, there, rows
+            yield (batch, there), rows
             start += len(there)
 
     def _as_before(self) -> dict[str, Any]:
-        """How the writer compresses: as the file does, and vectors without a dictionary, which they do not need."""
+        """How the writer compresses: as the file does; vectors have no use for a dictionary or for statistics."""
         with self._opened() as file:
             leaves = [file.schema.column(index).path for index in range(len(file.schema))]
             first = (
@@ -188,7 +189,11 @@ class ParquetGallery(Gallery):
             )
         others = [leaf for leaf in leaves if leaf.partition(".")[0] != self.column]
         compression = {"UNCOMPRESSED": "none", "UNKNOWN": "none"}.get(first, first)
-        return {"compression": compression, "use_dictionary": others or False}
+        return {
+            "compression": compression,
+            "use_dictionary": others or False,
+            "write_statistics": others or False,
+        }
 
 
 def _chosen(schema: pyarrow.Schema, column: str | None, path: pathlib.Path) -> str:
@@ -214,12 +219,11 @@ def _chosen(schema: pyarrow.Schema, column: str | None, path: pathlib.Path) -> s
     return column or lists[0]
 
 
-def _may_lack(about: pyarrow.parquet.FileMetaData, column: str) -> bool:
-    """Whether rows may lack a vector, by the statistics of the column's numbers."""
+def _numbers(about: pyarrow.parquet.FileMetaData, column: str) -> int:
+    """How many numbers a column of lists holds, where a row without a vector counts as one."""
     groups = (about.row_group(number) for number in range(about.num_row_groups))
     leaves = (group.column(leaf) for group in groups for leaf in range(group.num_columns))
-    held = (leaf.statistics for leaf in leaves if leaf.path_in_schema.partition(".")[0] == column)
-    return any(found is None or not found.has_null_count or found.null_count for found in held)
+    return sum(leaf.num_values for leaf in leaves if leaf.path_in_schema.partition(".")[0] == column)
 
 
 def _list_like(kind: pyarrow.DataType, item: pyarrow.Field, width: int) -> pyarrow.DataType:

@@ -21,7 +21,7 @@ from jaxalign.gallery.stores.base import (
     Move,
     Rows,
     as_note,
-    narrowed,
+    as_stored,
     same_move,
 )
 
@@ -128,7 +128,7 @@ class PostgresGallery(Gallery):
         if beside and beside["state"] == MOVING:
             self.unfinished = {**beside, "rows": self._one("SELECT count({n}) FROM {t}", self._new(None))[0]}
 
-    def chunks(self, size: int) -> Iterator[Rows]:
+    def stored_chunks(self, size: int) -> Iterator[Rows]:
         yield from self._read(size, "{c} IS NOT NULL")
 
     def identities(self) -> np.ndarray | None:
@@ -157,7 +157,7 @@ class PostgresGallery(Gallery):
             for keys, rows in prefetch(
                 move.mapped(pending, done)
             ):  # while the server writes the chunk before
-                self._fill(keys, narrowed(rows, TYPES[kind], self.place), new, kind)
+                self._fill(keys, as_stored(rows, TYPES[kind], self.place), new, kind)
             self._execute("DROP TABLE jaxalign_rows")
             self._comment(new, {**marker, "state": COMPLETE})
         return PostgresGallery(f"{self._prefix}.{new}")

@@ -23,7 +23,7 @@ from jaxalign.gallery.stores.base import (
     Move,
     Rows,
     as_note,
-    narrowed,
+    as_stored,
     same_move,
 )
 
@@ -102,7 +102,7 @@ class QdrantGallery(Gallery):
     def close(self) -> None:
         self._client.close()
 
-    def chunks(self, size: int) -> Iterator[Rows]:
+    def stored_chunks(self, size: int) -> Iterator[Rows]:
         for records in self._scroll(
             size, with_payload=False, with_vectors=[self.vector] if self.vector else True
         ):
@@ -120,7 +120,7 @@ class QdrantGallery(Gallery):
             self._make(name, vector, move, marker)
             done = self._client.count(name, exact=True).count
         for records, rows in move.mapped(self._pending(name, move), done):
-            self._write(name, vector, records, narrowed(rows, "float32", self.place))
+            self._write(name, vector, records, as_stored(rows, "float32", self.place))
         with self._errors():
             self._client.update_collection(name, metadata={MARKER: {**marker, "state": COMPLETE}})
         return QdrantGallery(f"qdrant:{self._where}#{name}/{vector}".removesuffix("/"), self._client)
