@@ -2,6 +2,9 @@
 
 >>> load_map("old_to_new.safetensors").push_to_hub("name/old-to-new")
 >>> map = GalleryMap.from_pretrained("name/old-to-new")
+
+``huggingface_hub.ModelHubMixin`` is no base of ``GalleryMap``: in 0.30 and 0.36, unlike 2.4, its module imports
+``safetensors.torch``, so that maps, which need safetensors, would need PyTorch. The methods have its names.
 """
 
 from __future__ import annotations
@@ -18,14 +21,17 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, errors, hf_hub_download
 
 from jaxalign.core.errors import UserError
-from jaxalign.core.files import first_line
+from jaxalign.core.files import first_line, read_json
 from jaxalign.gallery.map_file import GalleryMap, load_map, rates_of
 
 FILE, SUMMARY, CARD = "map.safetensors", "config.json", "README.md"
 LICENSE = re.compile("[a-z0-9]+(?:[.-][a-z0-9]+)*")  # an identifier as the Hub knows them; all else is a note
+# By version: errors of the client and, imported beside them, of its HTTP library, which need not be OSErrors.
+NAMED = (kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception))
+CLIENT = (OSError, ValueError, RuntimeError, *NAMED)
 TAGS = ["embedding-alignment", "face-recognition"]
 
 
@@ -106,21 +112,19 @@ def load(
     download = functools.partial(hf_hub_download, str(name), **options)
     find = pathlib.Path(name).joinpath if os.path.isdir(name) else download
     with _problems(f"{name} cannot be read"):
-        summary = json.loads(pathlib.Path(find(SUMMARY)).read_text())  # the Hub counts downloads by this file
-        map = load_map(find(FILE))
-        if summary["checksum"] != map.checksum:
-            raise UserError(f"{name}: {SUMMARY} and {FILE} are of two maps.")
+        paths = [find(file) for file in (SUMMARY, FILE)]  # the Hub counts downloads by the first one
+    summary, map = read_json(paths[0]), load_map(paths[1])
+    if not isinstance(summary, dict) or summary.get("checksum") != map.checksum:
+        raise UserError(f"{name}: {SUMMARY} and {FILE} are of two maps.")
     return map
 
 
 @contextlib.contextmanager
 def _problems(sentence: str) -> Iterator[None]:
-    """What fails within is a ``UserError``: the errors of the Hub's client differ with its HTTP library and version."""
+    """What the Hub's client refuses within is a ``UserError``; what it does not raise itself is not."""
     try:
         yield
-    except UserError:
-        raise
-    except Exception as error:
+    except CLIENT as error:
         raise UserError(f"{sentence}: {first_line(error)}.") from error
 
 

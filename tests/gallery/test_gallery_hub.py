@@ -1,5 +1,6 @@
 """Gallery maps as the Hub has them: directories, cards and refusals; nothing here needs a network."""
 
+import builtins
 import json
 import pathlib
 import sys
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import HfApi, ModelCard, errors
 
 from jaxalign import GalleryMap, UserError, gallery
 from jaxalign.gallery import hub
@@ -69,9 +70,12 @@ def test_an_upload_is_one_commit_of_the_three_files(two_sided: GalleryMap, monke
         two_sided.push_to_hub("map", privat=True)
 
 
-def test_what_the_hub_s_client_raises_is_a_sentence(two_sided: GalleryMap, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "kind", ["HTTPError", "EntryNotFoundError", "HFValidationError", "OSError", "RuntimeError"]
+)
+def test_what_the_hub_s_client_raises_is_a_sentence(two_sided: GalleryMap, monkeypatch, kind) -> None:
     def fail(*_, **__):
-        raise RuntimeError("no connection\nat all")  # not every HTTP library's errors are OSErrors
+        raise getattr(errors, kind, getattr(builtins, kind, None))("no connection\nat all")
 
     monkeypatch.setattr(HfApi, "create_repo", fail)
     monkeypatch.setattr(hub, "hf_hub_download", fail)
@@ -79,6 +83,21 @@ def test_what_the_hub_s_client_raises_is_a_sentence(two_sided: GalleryMap, monke
         two_sided.push_to_hub("name/map")
     with pytest.raises(UserError, match="name/map cannot be read: no connection.$"):
         GalleryMap.from_pretrained("name/map")
+
+
+def test_a_defect_is_not_taken_for_the_hub_s_refusal(two_sided: GalleryMap, monkeypatch, tmp_path) -> None:
+    def fail(*_, **__):
+        raise ZeroDivisionError
+
+    two_sided.save_pretrained(tmp_path / "made")
+    monkeypatch.setattr(hub, "load_map", fail)
+    monkeypatch.setattr(HfApi, "create_repo", fail)
+    for call in (
+        lambda: GalleryMap.from_pretrained(tmp_path / "made"),
+        lambda: two_sided.push_to_hub("name/map"),
+    ):
+        with pytest.raises(ZeroDivisionError):
+            call()
 
 
 def test_a_repository_gives_the_map_of_a_revision(two_sided: GalleryMap, planted, tmp_path) -> None:
