@@ -23,7 +23,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxalign.biometrics.inputs import FURTHER, Side, checked, same_width
+from jaxalign.biometrics.inputs import FURTHER, Side, checked, orderable, same_width
 from jaxalign.biometrics.plan import EvaluationPlan, padded
 from jaxalign.biometrics.plda import TwoCovariance
 from jaxalign.biometrics.templates import pooled
@@ -72,7 +72,8 @@ class Cohort:
         """
         left, right = checked(source, "source"), checked(target, "target")
         same_width(left, right)
-        found = [pooled(rows, identities) for rows in (left, right)]  # pyright: ignore[reportArgumentType]
+        with orderable(left, right) as sides:  # centroids of nearly parallel rows are float64 as well
+            found = [pooled(rows, identities) for rows in sides]  # pyright: ignore[reportArgumentType]
         source, target = (unit_rows(rows).astype(rows.dtype) for rows, _ in found)
         people = labels("identities", np.asarray(identities))[0]
         return cls(source, target, _digests(found[0][1]), (left, right, people))
@@ -263,8 +264,12 @@ def _corrections(
     unit: Float[Array, "n d"], cohort: Float[Array, "people d"], rule: Rule
 ) -> tuple[Array, Array]:
     cosines = multiply(unit, cohort.T)
-    # Chosen in float32, which XLA selects from 20 times faster; ties that it makes are of cosines within 1e-7.
-    _, nearest = jax.lax.top_k(cosines.astype(jnp.float32), rule.top)
+    # Chosen in float32, which XLA selects from 20 times faster. Below the highest cosine of their template, float64
+    # ones keep the digits in which those of nearly parallel rows differ.
+    below = cosines
+    if cosines.dtype == jnp.float64:
+        below = cosines - cosines.max(axis=1, keepdims=True)
+    _, nearest = jax.lax.top_k(below.astype(jnp.float32), rule.top)
     factor, offset = rule.correct(jnp.take_along_axis(cosines, nearest, axis=1), cosines)
     return factor * jnp.ones_like(offset), offset
 

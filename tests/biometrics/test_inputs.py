@@ -35,21 +35,24 @@ def test_rows_near_the_limits_of_their_type_have_the_right_cosines(scale, way, d
     assert np.allclose(unit_rows(rows), unit, atol=1e-12)
 
 
-def rows_with_mean(mean: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Float32 rows of 40 people that share a mean, their people, and their cosines by float64 numpy."""
+def rows_with_mean(mean: float, means: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Float32 rows of 40 people of whom all, or every so many, share a mean; people; cosines by float64 numpy."""
     random = np.random.default_rng(0)
     person = np.repeat(np.arange(40), 3)
     rows = random.normal(size=(40, 64))[person] + 1.5 * random.normal(size=(120, 64))
-    rows = (rows + mean * random.normal(size=64)).astype(np.float32)
+    rows = (rows + mean * random.normal(size=(means, 64))[person % means]).astype(np.float32)
     unit = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     return rows, person, unit @ unit.T
 
 
 @pytest.mark.parametrize("way", [{}, {"kept_scores": 0}], ids=["sorted", "counted"])
-@pytest.mark.parametrize("mean", [1.0, 1000.0])
-def test_nearly_parallel_rows_are_ordered_as_in_float64(mean, way):
-    """Cosines within 1e-6 of each other, which float32 rounds by 1e-7: rank-1, AUC and FNIR against float64 numpy."""
-    rows, person, cosines = rows_with_mean(mean)
+@pytest.mark.parametrize("mean, means", [(1.0, 1), (1000.0, 1), (1000.0, 2), (1000.0, 8)])
+def test_nearly_parallel_rows_are_ordered_as_in_float64(mean, means, way):
+    """Cosines within 1e-6 of each other, which float32 rounds by 1e-7: rank-1, AUC and FNIR against float64 numpy.
+
+    With several means the cosines of rows that do not share one are ordinary, as is the median of all.
+    """
+    rows, person, cosines = rows_with_mean(mean, means)
     result = biometrics.evaluate(rows, rows, biometrics.EvaluationPlan.of(person, **way))
     assert result.genuine_scores.dtype == (np.float64 if mean > 1 else np.float32)
     mated, other = person[:, None] == person, ~np.eye(120, dtype=bool)
@@ -67,6 +70,23 @@ def test_nearly_parallel_rows_are_ordered_as_in_float64(mean, way):
     top = np.where(same, scores, -2).max(axis=1)[same.any(axis=1)]
     wrong = np.where(same, -2, scores).max(axis=1)[same.any(axis=1)]
     assert searched[0.1].fnir == np.mean((top <= threshold) | (wrong >= top))
+
+
+def test_the_cohort_of_nearly_parallel_rows_is_as_in_float64():
+    """Cosines within 1e-8 of each other: the score `cohort` against float64 numpy."""
+    rows, person, cosines = rows_with_mean(10_000.0)
+    others, tested = person < 20, person >= 20
+    unit = unit_rows(rows)
+    centroids = unit_rows(np.stack([unit[person == one].mean(axis=0) for one in range(20)]))
+    near = np.sort(unit[tested] @ centroids.T, axis=1)[:, -5:].mean(axis=1)
+    scores = cosines[np.ix_(tested, tested)] - (near[:, None] + near) / 2
+    cohort = biometrics.Cohort.of(rows[others], rows[others], person[others])
+    score = biometrics.comparator("cohort", cohort, top=5)
+    result = biometrics.evaluate(rows[tested], rows[tested], person[tested], score=score)
+    mated, other = person[tested][:, None] == person[tested], ~np.eye(60, dtype=bool)
+    best = [np.where(kind & other, scores, -2).max(axis=1) for kind in (mated, ~mated)]
+    assert result["rank1"] == np.mean(best[0] > best[1])
+    assert result["auc"] == pytest.approx(roc_auc_score(mated[other], scores[other]), abs=1e-6)
 
 
 def test_parallel_rows_are_told_of_where_there_is_no_float64(monkeypatch):

@@ -165,5 +165,7 @@ def test_results_of_something_else_are_refused(measured, store, tmp_path):
         (store, measured, ["--train_fraction=0.5"], "--train_fraction=0.7, this run has 0.5"),
         (store, old, [], "of version 0 of the format"),
     ):
-        flags = (f"--store={of}", f"--results={results}", f"--out={tmp_path / 'out'}", *more)
+        # Those that are not weak by themselves, which is told before.
+        flags = (f"--store={of}", "--models=alpha,beta,gamma", f"--results={results}", *more)
+        flags = (*flags, f"--out={tmp_path / 'out'}")
         assert named in refused_with(run(geometry, *flags))
