@@ -23,7 +23,7 @@ import jaxalign
 from jaxalign import UserError
 from jaxalign.sklearn import AffineAligner, verification_scorer
 
-ESTIMATORS = [AffineAligner(), AffineAligner(l2=0.1), AffineAligner("orthogonal")]
+ESTIMATORS = [AffineAligner(), AffineAligner(l2=0.1)]  # with what is chosen by folds, and without
 
 
 def expected_failures(estimator: AffineAligner) -> dict[str, str]:
@@ -43,8 +43,9 @@ def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
 @pytest.mark.parametrize("method", sorted(jaxalign.SOLVERS))
 def test_every_method_gives_what_fit_affine_gives(method: str) -> None:
     rows = clouds.make("square", seed=0)
-    estimator = AffineAligner(method).fit(rows.x, rows.y, groups=rows.identities)
-    settings = {"identities": rows.identities, "restore_variance": False}
+    options = {"steps": 3} if jaxalign.SOLVERS[method].needs_rows else {}
+    estimator = AffineAligner(method, options=options).fit(rows.x, rows.y, groups=rows.identities)
+    settings = {"identities": rows.identities, "restore_variance": False, **options}
     expected = np.asarray(jaxalign.fit_affine(rows.x, rows.y, method, **settings)(rows.x_new))
     np.testing.assert_array_equal(estimator.transform(rows.x_new), expected)
     np.testing.assert_array_equal(estimator.predict(rows.x_new), expected)
@@ -107,11 +108,9 @@ def test_in_a_pipeline_and_a_search() -> None:
 def test_a_search_over_methods() -> None:
     """With l2 at its default, which methods without a penalty take no notice of."""
     rows = clouds.make("tall", seed=7)
-    grid = {"method": ["orthogonal", "ridge", "linear", "canonical"], "restore_variance": [False, True]}
+    grid = {"method": ["orthogonal", "linear"], "restore_variance": [False, True]}
     search = GridSearchCV(AffineAligner(), grid, cv=3, error_score="raise").fit(rows.x, rows.y)  # pyright: ignore[reportArgumentType]
-    assert (
-        search.best_params_["method"] in ("ridge", "linear") and not search.best_params_["restore_variance"]
-    )
+    assert search.best_params_ == {"method": "linear", "restore_variance": False}
 
 
 def test_a_search_by_true_match_rate() -> None:

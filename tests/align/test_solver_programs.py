@@ -92,11 +92,11 @@ def test_compiled_once_for_a_shape(case: Case) -> None:
     np.testing.assert_array_equal(fit_and_map(0, case.options), first)
 
 
-@pytest.mark.parametrize("method", sorted({case.method for case in ONE_EACH} - {"identity", "translation"}))
+@pytest.mark.parametrize("method", ["ridge", "orthogonal", "canonical"])  # one of each way to divide the work
 def test_pairs_of_one_shape_share_a_program(method: str) -> None:
     """30 pairs of 6 encoders of 2 widths take no more programs than 12 pairs of 4 encoders."""
     generator = np.random.default_rng(0)
-    options: dict[str, Any] = {"l2": 1.0} if method in ("ridge", "reduced_rank") else {}
+    options: dict[str, Any] = {"l2": 1.0} if method == "ridge" else {}
 
     def programs(widths: Mapping[str, int]) -> int:
         embeddings = {name: generator.normal(size=(50, width)) for name, width in widths.items()}

@@ -162,7 +162,7 @@ def test_ranks_are_parts_of_one_solution() -> None:
     methods: dict[str, dict[str, Any]] = {"reduced_rank": {"l2": 2.0}, "canonical": {}}
     for method, options in methods.items():
         full = jaxalign.fit_pair(rows.x, rows.y, method, **options)
-        for rank in (1, 3, 8):
+        for rank in (1, 3):
             cut, alone = full.at_rank(rank), jaxalign.fit_pair(rows.x, rows.y, method, rank=rank, **options)
             assert cut.source.rank == alone.source.rank == rank
             agreement.assert_same_comparisons(cut, alone, rows.x_new, rows.y_new)

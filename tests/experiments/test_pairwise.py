@@ -426,7 +426,7 @@ def test_other_results_are_not_overwritten_unless_asked(published_run, store):
 
 def test_agrees_with_the_independent_float64_reference(shared, tmp_path):
     reference = json.loads((shared / "data" / "reference.json").read_text())["rows"]
-    models = ("dlib_resnet", "mobilefacenet", "nsfw_mobilenet_v2")
+    models = ("dlib_resnet", "mobilefacenet")
     flags = ("--protocol=published", "--seeds=42", "--heatmaps=none", "--nocurves")
     succeed(
         pairwise,
@@ -455,7 +455,7 @@ def test_agrees_with_the_independent_float64_reference(shared, tmp_path):
                 found = measured[*here, own, name]
                 assert math.isclose(found, expected, abs_tol=max(flips, 1e-4)), (here, own, name)
                 compared += 1
-    assert compared == 6 * 4 * 15
+    assert compared == 2 * 4 * 15
 
 
 def test_one_dead_encoder_does_not_stop_the_run(tmp_path):

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +32,12 @@ def initial(specification: Recipe) -> Params:
     """The encoder's parameters before training."""
     key = jax.random.fold_in(jax.random.key(specification.seed, impl="threefry2x32"), 0)
     with jax.numpy_dtype_promotion("standard"):
-        return specification.body.init(key, jnp.zeros((1, 64, 64, 3), jnp.uint8))["params"]
+        return _drawn(specification.body, key)
+
+
+@functools.partial(jax.jit, static_argnums=0)  # operation by operation it takes longer
+def _drawn(body: nn.Module, key: PRNGKeyArray) -> Params:
+    return body.init(key, jnp.zeros((1, 64, 64, 3), jnp.uint8))["params"]
 
 
 def schedule(specification: Recipe) -> optax.Schedule:

@@ -114,7 +114,7 @@ def test_directions_mirror_each_other_and_statistics_are_those_of_the_mapped_row
         np.testing.assert_allclose(u.mean(0), 0, atol=1e-10 * np.abs(u).max())
 
 
-@pytest.mark.parametrize("devices", [2, 3, 4])  # three problems or terms: one too many, as many, one too few
+@pytest.mark.parametrize("devices", [2, 4])  # three problems or terms: one too many, one too few
 def test_many_devices_are_one_device(contrastive, devices):
     fit_all, expected = contrastive
     mesh = device_mesh(jax.devices()[:devices], pairs=1)

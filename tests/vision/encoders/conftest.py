@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from checkpoints import CASES, SIZE
 
-from jaxalign.vision.encoders import load_encoder
+from jaxalign.vision.encoders import Encoder, load_encoder
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +25,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], path
 
 
 @pytest.fixture(scope="session")
-def rows(checkpoint: Callable[[str], pathlib.Path], pictures: np.ndarray) -> Callable[[str], np.ndarray]:
-    """The pictures' embeddings under a named case with its default pooling, in float32."""
-    return functools.cache(lambda name: load_encoder(f"hf:{checkpoint(name)}", batch_size=8).encode(pictures))
+def encoder(checkpoint: Callable[[str], pathlib.Path]) -> Callable[[str], Encoder]:
+    """A named case's encoder with its default pooling, in float32: loaded once and compiled once."""
+    return functools.cache(lambda name: load_encoder(f"hf:{checkpoint(name)}", batch_size=8))
+
+
+@pytest.fixture(scope="session")
+def rows(encoder: Callable[[str], Encoder], pictures: np.ndarray) -> Callable[[str], np.ndarray]:
+    """The pictures' embeddings under a named case's encoder."""
+    return functools.cache(lambda name: encoder(name).encode(pictures))
 
 
 @pytest.fixture(scope="session")

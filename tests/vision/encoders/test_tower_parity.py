@@ -19,7 +19,6 @@ from jaxalign.vision.encoders import JaxEncoder, huggingface, load_encoder
 from jaxalign.vision.encoders.families import KINDS
 
 torch = pytest.importorskip("torch")
-PAIRS = [(case, pooling) for case in CASES for pooling in case.poolings]
 
 
 def normalised(encoder, images):
@@ -27,26 +26,6 @@ def normalised(encoder, images):
     given = encoder.preprocessing
     pixels = (images * given.rescale - np.asarray(given.mean)) / np.asarray(given.std)
     return pixels.transpose(0, 3, 1, 2).astype(np.float32)
-
-
-@pytest.mark.parametrize("case, pooling", PAIRS, ids=lambda value: getattr(value, "name", value))
-def test_embeddings_agree_with_pytorch(case, pooling, checkpoint, pictures):
-    directory = checkpoint(case.name)
-    option = "" if pooling == next(iter(case.poolings)) else f"?pooling={pooling}"
-    encoder = load_encoder(f"hf:{directory}{option}", batch_size=8)
-    images = np.resize(pictures, (5, *encoder.preprocessing.size, 3))
-    expected = case.expected(directory, normalised(encoder, images), pooling)
-    rows = encoder.encode(images)
-    assert rows.dtype == np.float32 and rows.shape == expected.shape == (5, encoder.dim)
-    np.testing.assert_allclose(rows, expected, atol=1e-4, rtol=0)
-    assert encoder.describe()["pooling"] == pooling.partition("&")[0]
-
-
-def test_every_family_is_covered(checkpoint):
-    """Each model_type of the tables is that of a case, or of the tower inside one."""
-    configs = [json.loads((checkpoint(case.name) / "config.json").read_text()) for case in CASES]
-    parts = [config.get(inside, {}) for config in configs for inside in ("vision_config", "encoder")]
-    assert {part.get("model_type") for part in configs + parts} >= set(KINDS)
 
 
 # The first case of each kind of tower, and those of the plain vision transformers with parts of their own.
@@ -61,6 +40,44 @@ KINDS_OF_NETWORKS = (
     "regnet",
     "align",
 )
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_embeddings_agree_with_pytorch(case, checkpoint, encoder, pictures):
+    """All poolings as pure functions in one program, in which what they share is compiled once."""
+    directory, (default, *others) = checkpoint(case.name), case.poolings
+    encoders = {default: encoder(case.name)}
+    encoders |= {pooling: load_encoder(f"hf:{directory}?pooling={pooling}") for pooling in others}
+    images = np.resize(pictures, (5, *encoders[default].preprocessing.size, 3))
+    trees, weights = {pooling: encoders[pooling].params for pooling in encoders}, {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
+        np.testing.assert_array_equal(weights.setdefault(str(path[1:]), leaf), leaf)
+
+    @jax.jit
+    def program(weights, pixels):
+        named = jax.tree_util.tree_map_with_path(lambda path, _: weights[str(path[1:])], trees)
+        return {pooling: encoders[pooling].apply(named[pooling], pixels) for pooling in encoders}
+
+    for pooling, rows in program(weights, encoders[default].normalised(images)).items():
+        expected = case.expected(directory, normalised(encoders[pooling], images), pooling)
+        assert rows.dtype == np.float32 and rows.shape == expected.shape == (5, encoders[pooling].dim)
+        np.testing.assert_allclose(rows, expected, atol=1e-4, rtol=0, err_msg=pooling)
+        assert encoders[pooling].describe()["pooling"] == pooling.partition("&")[0]
+
+
+@pytest.mark.parametrize("name", KINDS_OF_NETWORKS)
+def test_encoding_is_that_function_in_batches(name, checkpoint, encoder, pictures, rows):
+    (case,) = [case for case in CASES if case.name == name]
+    expected = case.expected(checkpoint(name), normalised(encoder(name), pictures), next(iter(case.poolings)))
+    assert rows(name).dtype == np.float32
+    np.testing.assert_allclose(rows(name), expected, atol=1e-4, rtol=0)
+
+
+def test_every_family_is_covered(checkpoint):
+    """Each model_type of the tables is that of a case, or of the tower inside one."""
+    configs = [json.loads((checkpoint(case.name) / "config.json").read_text()) for case in CASES]
+    parts = [config.get(inside, {}) for config in configs for inside in ("vision_config", "encoder")]
+    assert {part.get("model_type") for part in configs + parts} >= set(KINDS)
 
 
 @pytest.mark.parametrize("name", KINDS_OF_NETWORKS)
@@ -79,13 +96,10 @@ def test_half_precision_is_near(name, checkpoint, pictures, rows):
 
 
 @pytest.mark.parametrize("name", KINDS_OF_NETWORKS)
-def test_the_network_is_a_pure_function_for_every_accelerator(name, checkpoint, pictures, rows):
-    encoder = load_encoder(f"hf:{checkpoint(name)}")
-    assert isinstance(encoder, JaxEncoder)
-    pixels = encoder.normalised(pictures)
-    with jax.default_matmul_precision("highest"):
-        np.testing.assert_allclose(encoder.apply(encoder.params, pixels), rows(name), atol=1e-5)
-    exported = jax.export.export(jax.jit(encoder.apply), platforms=["cuda", "tpu"])(encoder.params, pixels)
+def test_the_network_is_lowered_for_every_accelerator(name, encoder, pictures):
+    found = encoder(name)
+    pixels = jax.eval_shape(found.normalised, pictures)
+    exported = jax.export.export(jax.jit(found.apply), platforms=["cuda", "tpu"])(found.params, pixels)
     assert "callback" not in exported.mlir_module()
 
 
