@@ -74,6 +74,8 @@ class EmbeddingStore:
           path: of the directory.
           encoders: names of those to open, in this order; None for all.
           verify: compare checksums, which reads every opened file once. Shapes, types and counts are always compared.
+            Without it altered numbers or people are not noticed: for names and notes alone, or for files that this
+            process has written or compared just before.
 
         Raises:
           UserError: a file is missing, cut short or altered, or there is no such encoder.

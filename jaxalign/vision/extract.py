@@ -125,7 +125,7 @@ def extract(
     infos = {name: view.info() for name, view in views.items()}
     there = None
     if (path / MANIFEST).exists() and not overwrite:
-        there = EmbeddingStore.open(path, verify=False)
+        there = EmbeddingStore.open(path)
         new = {name: view for name, view in views.items() if not _is_there(there, name, infos[name])}
         check_new_names(new, there.encoders)
         made = _rows_of(there)

@@ -425,6 +425,18 @@ def test_encoders_that_are_there_are_not_run_again(faces, files, out, decodes):
     assert all(after[name] == before[name] for name in before if name != "manifest.json")
 
 
+def test_a_store_with_an_altered_number_is_not_taken_for_embedded(faces, out):
+    extract(faces, [NumpyEncoder()], out)
+    path = out / "small.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    again = NumpyEncoder()
+    for encoders in ([again], [again, NumpyEncoder("wide")]):
+        with pytest.raises(UserError, match="small.npy was altered"):
+            extract(faces, encoders, out)
+    extract(faces, [again], out, overwrite=True)
+    assert again.calls
+
+
 CHANGES = {
     "order": "150 in another place (first: 'p0/00.png')",
     "another": "1 added (first: 'p1/200.png'), 1 removed (first: 'p1/20.png')",

@@ -150,10 +150,12 @@ def under_options(
     dim: int | None = None,
 ) -> JaxEncoder:
     """The encoder of a network (apply, params, preprocessing) under the options name, batch and dtype."""
+    batch_size = specification.batch_size(settings, batch)
+    specification.require_room(network[2].size, batch_size)  # before weights are read
     return JaxEncoder(
         specification.name(name),
         *network,
-        batch_size=specification.batch_size(settings, batch),
+        batch_size=batch_size,
         dtype=specification.dtype(settings),
         devices=settings.devices,
         dim=dim,

@@ -114,9 +114,9 @@ class Specification:
             raise UserError(f"load_encoder: batch_size is a positive whole number, got {asked!r}.")
         return self.count("batch") or asked or default
 
-    def require_room(self, encoder: Encoder) -> None:
-        """Refuses an encoder whose batches are too large, before one is made."""
-        (height, width), count = encoder.preprocessing.size, encoder.batch_size
+    def require_room(self, edges: tuple[int, int], count: int) -> None:
+        """Refuses batches of ``count`` pictures (height, width) that are too large, before one is made."""
+        height, width = edges
         numbers = 3 * height * width * count
         if numbers > MOST_PIXELS:
             size = f"{count:,} pictures of {height} × {width} pixels"
@@ -178,7 +178,7 @@ def load_encoder(
     module, function = FORMS[parsed.form].loader.split(":")
     load = getattr(importlib.import_module(f"jaxalign.vision.encoders.{module}"), function)
     encoder = load(parsed, Settings(batch_size, dtype, devices))
-    parsed.require_room(encoder)
+    parsed.require_room(encoder.preprocessing.size, encoder.batch_size)
     return encoder
 
 

@@ -47,7 +47,7 @@ class OnnxEncoder(BatchEncoder):
         self.name = specification.name(path.stem)
         self.preprocessing = _preprocessing(specification, picture, metadata, path)
         self.batch_size = picture.batch or specification.batch_size(settings, DEFAULT_BATCH)
-        specification.require_room(self)  # before a batch is tried below
+        specification.require_room(self.preprocessing.size, self.batch_size)  # before a batch is tried below
         self._pads = picture.batch is not None
         self._dtype = np.dtype(picture.dtype)
         weights = [path, *_external_files(path)]

@@ -61,7 +61,7 @@ def test_a_forgotten_form_is_guessed_in_the_message(tmp_path):
         ("hf:x?batch=1&batch=2", "option 'batch' is given twice"),
         (
             "hf:x?color=rgb",
-            "no option 'color' for hf:; there are batch, dtype, flip, layer, name, pooling, revision",
+            "no option 'color' for hf:; there are batch, dtype, flip, keypoints, layer, name, pooling, revision",
         ),
         ("hf:x?dtype=int8", "dtype is one of float32, bfloat16, got 'int8'"),
         ("hf:x?pooling=max", "pooling is one of cls, mean, pooler, projected, got 'max'"),
@@ -75,6 +75,14 @@ def test_a_forgotten_form_is_guessed_in_the_message(tmp_path):
 def test_malformed_ones_are_refused(text, message):
     with pytest.raises(UserError, match=message):
         load_encoder(text)
+
+
+def test_batches_that_are_too_large_are_refused_before_weights_are_read(monkeypatch):
+    read = []
+    monkeypatch.setattr("jaxalign.vision.encoders.jax_encoder.JaxEncoder", lambda *_, **__: read.append(1))
+    with pytest.raises(UserError, match="at most 1 GiB is allowed"):
+        load_encoder("pixels:8", batch_size=10_000_000)
+    assert not read
 
 
 def test_arguments_are_checked_too():
