@@ -62,7 +62,7 @@ def joined(values: Any, config: PairwiseConfig) -> Iterator[Hosts]:
         raise UserError(f"several processes align a store: {advice}.")
     if config.save_maps:
         raise UserError("--save_maps is for one process; leave it out, or run without other processes.")
-    with _silent_standard_output():
+    with _gloo_silenced():
         hosts = Hosts.start(*place)
         signals.listen()  # JAX has set its own handler of SIGTERM
         this = f"process {hosts.index} of {hosts.count}"
@@ -158,17 +158,18 @@ def _place(values: Any) -> tuple[str | None, int | None, int | None] | None:
 
 
 @contextlib.contextmanager
-def _silent_standard_output() -> Iterator[None]:
-    """Hides what gloo prints when devices first meet: standard output is for results, printed after the block."""
+def _gloo_silenced() -> Iterator[None]:
+    """Hides what gloo prints when devices first meet, on descriptor 1: standard output is for results."""
     sys.stdout.flush()
     before, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    shown = os.fdopen(before, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
     os.dup2(nowhere, 1)
     try:
-        yield
+        with contextlib.redirect_stdout(shown):
+            yield
     finally:
-        sys.stdout.flush()
         os.dup2(before, 1)
-        os.close(before)
+        shown.close()
         os.close(nowhere)
 
 
