@@ -148,7 +148,7 @@ def test_pickled_objects_are_named_and_never_made(zipped, tmp_path, monkeypatch)
         ([torch.zeros(1)], "holds a list, expected the weights of a network by name"),
         ({"epoch": 3}, "holds no tensors; the names in it are ['epoch']"),
         ({"a": torch.zeros(1)}, "holds no face network that is known here"),
-        ({"input_layer.0.weight": torch.zeros(3)}, "expected a tensor stem.conv.weight with 4 axes"),
+        ({"input_layer.0.weight": torch.zeros(3)}, "expected a tensor stem.convolution.weight with 4 axes"),
         (b"no file of PyTorch", "is not read by PyTorch, it is damaged or of another format"),
         (b"", "is not read by PyTorch"),
     ],

@@ -123,19 +123,12 @@ def weight_files(specification: Specification, directory: pathlib.Path, prefix: 
     directory = directory if local else _downloaded(specification, FLAX)
     if (directory / FLAX).is_file():
         return [directory / FLAX]
-    convert = (
-        f"python -m experiments.convert_weights --weights=<directory>/{PICKLE} "
-        f"--out=<directory>/{SAFETENSORS} converts it, once"
-    )
-    if not local:
-        advice = f"; if {PICKLE} is all it has: huggingface-cli download {specification.target} --local-dir=<directory>"
-        advice = f"{advice}, then {convert}"
-    elif (directory / PICKLE).is_file():
-        advice = f"; {PICKLE} is there: {convert}".replace("<directory>", str(directory))
-    else:
-        advice = ""
+    there = directory if local else "<directory>"
+    download = "" if local else f"huggingface-cli download {specification.target} --local-dir=<directory> && "
     specification.refuse(
-        f"there are no weights in {directory}: expected {SAFETENSORS}, {SAFETENSORS_INDEX} or {FLAX}{advice}."
+        f"there are no weights in {directory}: expected {SAFETENSORS}, {SAFETENSORS_INDEX} or {FLAX}. Where {PICKLE} "
+        f"is all there is, convert it once: {download}python -m experiments.convert_weights "
+        f"--weights={there}/{PICKLE} --out={there}/{SAFETENSORS}."
     )
 
 

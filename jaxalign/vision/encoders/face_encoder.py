@@ -23,17 +23,11 @@ from jaxalign.vision.images.landmarks import LandmarkTable, read_landmarks
 
 
 class Kind(NamedTuple):
-    """One kind of network.
+    """One kind of network."""
 
-    Attributes:
-      tower: the file in ``towers/``.
-      mark: name of a tensor that no other kind has.
-      said: how all networks of this kind take pictures, as options, with ``epsilon`` of batch normalisation.
-    """
-
-    tower: str
-    mark: str
-    said: dict[str, str]
+    tower: str  # the file in ``towers/``
+    mark: str  # name of a tensor that no other kind has
+    said: dict[str, str]  # how all networks of this kind take pictures, with batch norms' ``epsilon``
 
 
 CENTRED = {"mean": "127.5", "std": "127.5"}
@@ -124,11 +118,11 @@ def load_directory(
             specification.refuse(f"a face network has one embedding, so there is no {option} to choose.")
     config, kind = Config(specification, content).part("conf"), None
     if config.values:
-        place = config.text("yaml_path", "")
+        place = config.get("yaml_path", "")
         kind = next((kind for part, kind in CVLFACE.items() if part in place), None)
         if kind is None:
             config.refuse(f"yaml_path is {place!r}; known are paths with {' or '.join(CVLFACE)}.")
-        if (color := config.text("color_space", "").lower()) not in COLORS:
+        if (color := config.get("color_space", "").lower()) not in COLORS:
             config.refuse(f"color_space is expected to be RGB or BGR, got {color!r}.")
     name = pathlib.PurePath(specification.target).name
     return _load(specification, settings, directory, name, config, kind)
@@ -155,7 +149,7 @@ def _load(
         )
     if key_points is not None and found.kind != "kprpe":
         specification.refuse(f"keypoints are for networks of kind kprpe; this one is of kind {found.kind}.")
-    given = found.said | ({"color": config.text("color_space", "")} if config.values else {})
+    given = found.said | ({"color": config.get("color_space", "")} if config.values else {})
     given |= _metadata(files)
     if "published" in options:
         if found.kind != "iresnet":
@@ -173,9 +167,8 @@ def _load(
         specification.refuse(
             "nothing in the checkpoint says the order of colours that the network takes: give color=rgb or color=bgr."
         )
-    network = build(specification, found, tensors, given, config)
     flip = specification.choice("flip", FLIPS, FLIPS[0])
-    apply = network.apply if flip == "none" else network.with_mirror
+    network = build(specification, found, tensors, given, config, flip)
 
     def facts() -> dict[str, Any]:
         configured = {"config_sha256": digest([files[0].parent / CONFIG])} if config.values else {}
@@ -183,7 +176,7 @@ def _load(
         told |= {} if key_points is None else {"key_points_sha256": key_points.sha256}
         return {**told, "weights_sha256": digest_tensors(jax.tree.leaves(network.params)), **configured}
 
-    parts = apply, network.params, network.preprocessing
+    parts = network.apply, network.params, network.preprocessing
     encoder = under_options(specification, settings, name, parts, facts, dim=network.dim)
     encoder.key_points = key_points
     return encoder
@@ -207,23 +200,13 @@ def _key_points(specification: Specification) -> LandmarkTable | None:
 
 
 class FaceNetwork(NamedTuple):
-    """A face network with its weights.
+    """A face network with its weights."""
 
-    Attributes:
-      apply: gives the embeddings of pixels, and of key points for KPRPE, unnormalised.
-      with_mirror: gives the sum of the embeddings of pixels and of their mirror images.
-      params: the weights, a pytree of ``Tensor``.
-      preprocessing: how pictures are made ready.
-      epsilon: of batch normalisation.
-      dim: width of an embedding.
-    """
-
-    apply: Apply
-    with_mirror: Apply
-    params: Any
+    apply: Apply  # gives the embeddings of pixels, and of key points for KPRPE, unnormalised
+    params: Any  # the weights, a pytree of ``Tensor``
     preprocessing: Preprocessing
-    epsilon: float
-    dim: int
+    epsilon: float  # of batch normalisation
+    dim: int  # width of an embedding
 
 
 def build(
@@ -232,6 +215,7 @@ def build(
     tensors: Mapping[str, Tensor],
     given: Mapping[str, str],
     config: Config,
+    flip: str = FLIPS[0],
 ) -> FaceNetwork:
     """The network with its weights; reads none of them.
 
@@ -241,6 +225,7 @@ def build(
       tensors: of the checkpoint.
       given: color, mean, std and epsilon as options are written.
       config: what else is known of the network.
+      flip: "add" for the sum of the embeddings of a picture and of its mirror image.
 
     Raises:
       UserError: tensors are missing, left over or of other shapes, or a value of ``given`` is not known.
@@ -250,47 +235,36 @@ def build(
     from jaxalign.vision.encoders.towers.weights import filled, own_names
 
     tower = importlib.import_module(f"jaxalign.vision.encoders.towers.{KINDS[found.kind].tower}")
-    epsilon = _epsilon(specification, given["epsilon"])
+    try:
+        epsilon = float(given["epsilon"])
+    except ValueError:
+        epsilon = 0.0
+    if not 0 < epsilon < 1:
+        text = given["epsilon"]
+        specification.refuse(f"epsilon is a number above 0 and below 1, such as 1e-5, got {text!r}.")
     inside = own_names(tensors, re.escape(found.prefix), tower.NAMES)
     config = Config(specification, {**config.values, "epsilon": epsilon}, config.place)
     network = tower.read(found.kind, config, inside)
     module, params = filled(specification, lambda: tower.Tower(network, nnx.Rngs(0)), inside, SPARE)
 
     def apply(params: Any, pixels: Array, *key_points: Array) -> Array:
-        return module(params)(pixels, *key_points)
-
-    def with_mirror(params: Any, pixels: Array, *key_points: Array) -> Array:
         made = module(params)
-        if found.kind != "kprpe":
-            return made(pixels) + made(pixels[:, :, ::-1])
-        (points,) = key_points or (tower.ALIGNED,)
-        return made(pixels, points) + made(pixels[:, :, ::-1], tower.mirrored(points))
+        rows = made(pixels, *key_points)
+        if flip == "none":
+            return rows
+        elsewhere = [tower.mirrored(*key_points or (tower.ALIGNED,))] if found.kind == "kprpe" else []
+        return rows + made(pixels[:, :, ::-1], *elsewhere)
 
-    preprocessing = _preprocessing(specification, given, network.size)
-    return FaceNetwork(apply, with_mirror, params, preprocessing, epsilon, network.dim)
-
-
-def _preprocessing(
-    specification: Specification, given: Mapping[str, str], size: tuple[int, int]
-) -> Preprocessing:
     color = given["color"].lower()
     if color not in COLORS:
         specification.refuse(f"color is {' or '.join(COLORS)}, got {color!r}.")
     mean, std = (specification.numbers(key, given[key]) or (0.0, 0.0, 0.0) for key in ("mean", "std"))
+    size = network.size
     try:
-        return Preprocessing(size, size, BILINEAR, mean=mean, std=std, color=color.upper())
+        preprocessing = Preprocessing(size, size, BILINEAR, mean=mean, std=std, color=color.upper())
     except UserError as error:
         specification.refuse(str(error))
-
-
-def _epsilon(specification: Specification, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        specification.refuse(f"epsilon is a number above 0 and below 1, such as 1e-5, got {text!r}.")
-    return value
+    return FaceNetwork(apply, params, preprocessing, epsilon, network.dim)
 
 
 def _metadata(files: list[pathlib.Path]) -> dict[str, str]:

@@ -8,41 +8,26 @@ POOLINGS = ("cls", "mean", "pooler", "projected")
 
 
 class Family(NamedTuple):
-    """One kind of vision tower.
+    """One kind of vision tower."""
 
-    Attributes:
-      tower: the file in ``towers/``.
-      prefix: pattern of what may stand before the tower's names in a checkpoint of the tower alone or with a head.
-      pooling: taken where the user chooses none.
-      spare: pattern of tensors that a checkpoint may hold besides the tower's.
-      projection: name of the layer behind the tower's pooled output that makes "projected".
-    """
-
-    tower: str
-    prefix: str
-    pooling: str
-    spare: str = ""
-    projection: str = ""
+    tower: str  # the file in ``towers/``
+    prefix: str  # pattern of what may stand before the tower's names in a checkpoint of the tower alone or with a head
+    pooling: str  # taken where the user chooses none
+    spare: str = ""  # pattern of tensors that a checkpoint may hold besides the tower's
+    projection: str = ""  # name of the layer behind the tower's pooled output that makes "projected"
 
 
 class Wrapper(NamedTuple):
-    """A model with a vision tower inside.
+    """A model with a vision tower inside."""
 
-    Attributes:
-      inside: where config.json has the tower's configuration.
-      kind: the tower's model_type; "" where that configuration says it.
-      prefix: pattern of what stands before the tower's names; other tensors belong to other parts.
-      pooling: taken where the user chooses none; "" for the tower's own, or "projected" where there is one.
-      layer: taken where the user chooses none, and no pooling that needs the whole network.
-      projection: name of the layer behind the tower's pooled output that makes "projected".
-    """
-
-    inside: str
-    kind: str
-    prefix: str
-    pooling: str = ""
-    layer: int | None = None
-    projection: str = ""
+    inside: str  # where config.json has the tower's configuration
+    kind: str  # the tower's model_type; "" where that configuration says it
+    prefix: str  # pattern of what stands before the tower's names; other tensors belong to other parts
+    pooling: str = (
+        ""  # taken where the user chooses none; "" for the tower's own, or "projected" where there is one
+    )
+    layer: int | None = None  # taken where the user chooses none, and no pooling that needs the whole network
+    projection: str = ""  # as a family's
 
 
 _TOKENS = r"embeddings\.mask_token|.*position_ids"

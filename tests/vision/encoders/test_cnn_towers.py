@@ -61,8 +61,8 @@ def test_an_empty_configuration_is_that_of_transformers(kind, name, fields):
 @pytest.mark.parametrize(
     "kind, content, message",
     [
-        ("resnet", {"layer_type": "wide"}, "layer_type is 'wide', expected one of bottleneck, basic"),
-        ("regnet", {"layer_type": "basic"}, "layer_type is 'basic', expected one of y, x"),
+        ("resnet", {"layer_type": "wide"}, "layer_type is 'wide', expected bottleneck or basic"),
+        ("regnet", {"layer_type": "basic"}, "layer_type is 'basic', expected y or x"),
         ("resnet", {"depths": [1, 1]}, "hidden_sizes names 4 stages and depths 2"),
         ("resnet", {"depths": [], "hidden_sizes": []}, "hidden_sizes names 0 stages and depths 0"),
         ("resnet", {"hidden_sizes": [2, 2, 2, 2]}, r"hidden_sizes .* at least 4, got \[2"),

@@ -6,57 +6,49 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Container
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.encoders.config import Config
+from jaxalign.vision.encoders.config import Config, key
 from jaxalign.vision.encoders.towers.parts import Excitation, Features, NormedConv, activation, of_map
 
 
 class Shape(NamedTuple):
-    """One block.
+    """One block."""
 
-    Attributes:
-      inputs, outputs: channels.
-      inner: channels between its convolutions; no expansion goes before where it equals ``inputs``.
-      kernel, stride, padding: of the depthwise convolution; ``padding`` is (before, after) along both edges.
-      added: whether what enters is added to what leaves.
-    """
-
-    inputs: int
+    inputs: int  # channels
     outputs: int
-    inner: int
-    kernel: int
+    inner: int  # channels between the convolutions; no expansion goes before where it equals ``inputs``
+    kernel: int  # of the depthwise convolution, as stride and padding
     stride: int
-    padding: tuple[int, int]
-    added: bool
+    padding: tuple[int, int]  # (before, after) along both edges
+    added: bool  # whether what enters is added to what leaves
+
+
+def positive(config: Config, key: str, default: float) -> float:
+    """A number of a configuration that is more than 0."""
+    value = config.get(key, default)
+    if value <= 0:
+        config.refuse(f"{key} is expected to be more than 0, got {value}.")
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
 class EfficientNetConfig:
-    """What differs between the networks of this family.
+    """What differs between the networks of this family, by the keys and defaults of transformers."""
 
-    Attributes:
-      size: (height, width) of the picture it was trained on, in pixels.
-      stem: channels of the first convolution.
-      blocks: one after the other.
-      squeeze: channels behind which a block's gate is decided, as a part of the block's inputs.
-      activation, epsilon: everywhere, and of batch normalisation.
-      pooled_by: "mean" or "max" over the positions.
-    """
-
-    size: tuple[int, int]
-    stem: int
+    stem: int  # channels of the first convolution
     blocks: tuple[Shape, ...]
-    squeeze: float
-    activation: Callable[[Array], Array]
-    epsilon: float
-    pooled_by: str
-    resampled: ClassVar[bool] = True
-    poolings: ClassVar[tuple[str, ...]] = ("mean", "pooler")
+    pooled_by: str  # "mean" or "max" over the positions
+    size: tuple[int, int] = key("image_size", 600, Config.edges)  # (height, width) in pixels
+    squeeze: float = key("squeeze_expansion_ratio", 0.25, positive)  # of a block's inputs, behind its gate
+    activation: Callable[[Array], Array] = key("hidden_act", "swish", activation)
+    epsilon: float = key("batch_norm_eps", 0.001)
+    resampled = True
+    poolings = ("mean", "pooler")
 
     @property
     def layers(self) -> int:
@@ -78,47 +70,30 @@ _STAGES = {
 
 def read(kind: str, config: Config, names: Container[str]) -> EfficientNetConfig:
     """What ALIGN's configuration of its vision model asks for."""
-    pooled_by = config.text("pooling_type", "mean")
-    if pooled_by not in ("mean", "max"):
-        config.refuse(f"pooling_type is {pooled_by!r}, expected mean or max.")
-    return EfficientNetConfig(
-        size=config.edges("image_size", 600),
-        stem=_scaled(config, _STEM),
-        blocks=_blocks(config),
-        squeeze=_positive(config, "squeeze_expansion_ratio", 0.25),
-        activation=activation(config, "hidden_act", "swish"),
-        epsilon=config.number("batch_norm_eps", 0.001),
-        pooled_by=pooled_by,
-    )
-
-
-def _positive(config: Config, key: str, default: float) -> float:
-    value = config.number(key, default)
-    if value <= 0:
-        config.refuse(f"{key} is expected to be more than 0, got {value}.")
-    return value
+    pooled_by, stem = config.choice("pooling_type", ("mean", "max")), _scaled(config, _STEM)
+    return config.fill(EfficientNetConfig, stem=stem, blocks=_blocks(config), pooled_by=pooled_by)
 
 
 def _scaled(config: Config, channels: int) -> int:
     """Channels at the network's width: the nearest multiple of the divisor, and not below 90 % of the product."""
-    wide = channels * _positive(config, "width_coefficient", 2.0)
-    divisor = config.count("depth_divisor", 8)
+    wide = channels * positive(config, "width_coefficient", 2.0)
+    divisor = config.get("depth_divisor", 8)
     near = max(divisor, int(wide + divisor / 2) // divisor * divisor)
     return near if near >= 0.9 * wide else near + divisor
 
 
 def _blocks(config: Config) -> tuple[Shape, ...]:
     """All blocks; the first of a stage has the stage's stride and changes the channels."""
-    stages = {key: config.counts(key, default) for key, default in _STAGES.items()}
+    stages = {name: config.get(name, default) for name, default in _STAGES.items()}
     if len({len(values) for values in stages.values()}) > 1 or not stages["strides"]:
-        lengths = ", ".join(f"{key} {len(values)}" for key, values in stages.items())
+        lengths = ", ".join(f"{name} {len(values)}" for name, values in stages.items())
         config.refuse(f"expected as many numbers for each stage, got {lengths}.")
     if max(stages["strides"]) > 2:
         config.refuse(f"strides are expected to be 1 or 2, got {list(stages['strides'])}.")
     before = (_STEM, *stages["out_channels"][:-1])
     if stages["in_channels"] != before:
         config.refuse(f"in_channels is expected to be {list(before)}, got {list(stages['in_channels'])}.")
-    deep, listed = _positive(config, "depth_coefficient", 3.1), config.counts("depthwise_padding", (), 0)
+    deep, listed = positive(config, "depth_coefficient", 3.1), config.get("depthwise_padding", (), 0)
     found: list[Shape] = []
     for kernel, inputs, outputs, stride, repeats, ratio in zip(*stages.values(), strict=True):
         inputs, outputs = _scaled(config, inputs), _scaled(config, outputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 
@@ -17,7 +18,7 @@ from jaxalign.vision.encoders.tensors import Tensor
 from jaxalign.vision.encoders.towers.parts import FrozenNorm, parameter
 from jaxalign.vision.encoders.towers.vit import Block
 from jaxalign.vision.encoders.towers.vit_config import ViTConfig
-from jaxalign.vision.encoders.towers.weights import shape_of
+from jaxalign.vision.encoders.towers.weights import edge_of
 from jaxalign.vision.images.landmarks import ARCFACE_SIZE, ARCFACE_TEMPLATE
 
 # Where the points of an aligned face lie, (x, y) in parts of the picture's width and height, float32 [5, 2]: the eye on
@@ -42,19 +43,12 @@ def mirrored(points: Float[ArrayLike, "... 5 2"]) -> Float[Array, "... 5 2"]:
 
 @dataclasses.dataclass(frozen=True)
 class KPRPEConfig:
-    """What differs between these networks.
+    """What differs between these networks."""
 
-    Attributes:
-      vit: of the blocks.
-      dim: width of an embedding.
-      ratio: of the distances, in tokens, at which offsets share a bucket.
-      epsilon: of the batch norms behind the blocks.
-    """
-
-    vit: ViTConfig
-    dim: int
-    ratio: float
-    epsilon: float
+    vit: ViTConfig  # of the blocks
+    dim: int  # width of an embedding
+    ratio: float  # of the distances, in tokens, at which offsets share a bucket
+    epsilon: float  # of the batch norms behind the blocks
 
     @property
     def size(self) -> tuple[int, int]:
@@ -65,14 +59,11 @@ class KPRPEConfig:
 def read(kind: str, config: Config, names: Mapping[str, Tensor]) -> KPRPEConfig:
     """Depth, widths and sizes by the tensors' shapes; the configuration may say ``epsilon`` and ``rpe_config``."""
 
-    def edge(name: str, axes: int, axis: int = 0) -> int:
-        return shape_of(config.specification, names, name, axes)[axis]
-
+    edge = functools.partial(edge_of, config.specification, names)
     relative = config.part("rpe_config")
     for key, known in KNOWN.items():
-        if relative.text(key, known) != known:
-            relative.refuse(f"{key} is {relative.values[key]!r}; this network is known with {known} alone.")
-    points, ratio = relative.count("num_keypoints", 5), relative.number("ratio", 1.9)
+        relative.choice(key, [known])
+    points, ratio = relative.get("num_keypoints", 5), relative.get("ratio", 1.9)
     if points != 5 or ratio <= 0:
         relative.refuse(f"expected 5 num_keypoints and a ratio above 0, got {points} and {ratio:g}.")
     width, patch = edge("patches.weight", 4), edge("patches.weight", 4, 2)
@@ -100,7 +91,7 @@ def read(kind: str, config: Config, names: Mapping[str, Tensor]) -> KPRPEConfig:
         positions="patches",
         qkv_bias=(False, False, False),
     )
-    return KPRPEConfig(vit, edge("head.2.weight", 2), ratio, config.number("epsilon", 2e-5))
+    return KPRPEConfig(vit, edge("head.2.weight", 2), ratio, config.get("epsilon", 2e-5))
 
 
 NAMES = (

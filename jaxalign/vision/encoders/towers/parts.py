@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,10 +47,20 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 def activation(config: Config, key: str, default: str) -> Callable[[Array], Array]:
     """The activation that a configuration names."""
-    name = config.text(key, default)
+    name = config.get(key, default)
     if name not in ACTIVATIONS:
         config.refuse(f"{key} is {name!r}; known activations are {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]
+
+
+def require_patches(config: Config, settings: Any) -> Any:
+    """The settings of a vision transformer, where its heads divide its width and a picture has a patch."""
+    width, heads = settings.width, settings.heads
+    if width % heads:
+        config.refuse(f"hidden_size {width} is no multiple of num_attention_heads {heads}.")
+    if min(settings.grid) < 1:
+        config.refuse(f"image_size {settings.size} is smaller than patch_size {settings.patch}.")
+    return settings
 
 
 def attend(
@@ -90,6 +100,59 @@ def in_windows(
 def parameter(*shape: int) -> nnx.Param:
     """A parameter of this shape, filled from the checkpoint."""
     return nnx.Param(jnp.zeros(shape))
+
+
+class Projections(nnx.Module):
+    """Queries, keys and values of tokens, and the layer behind attention."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        rngs: nnx.Rngs,
+        biases: Sequence[bool] = (True, True, True),
+        out_bias: bool = True,
+    ) -> None:
+        """``biases`` says which of query, key and value have one."""
+        self.query, self.key, self.value = (
+            nnx.Linear(width, width, use_bias=bias, rngs=rngs) for bias in biases
+        )
+        self.out = nnx.Linear(width, width, use_bias=out_bias, rngs=rngs)
+        self.heads = heads
+
+    def by_heads(self, tokens: Float[Array, "n t d"], others: Float[Array, "n k d"]) -> list[Array]:
+        """Queries of the tokens, keys and values of the others, each [n, t or k, heads, part]."""
+        parts = self.query(tokens), self.key(others), self.value(others)
+        return [part.reshape(*part.shape[:2], self.heads, -1) for part in parts]
+
+
+class FeedForward(nnx.Module):
+    """Two layers, or three where one of them is a gate."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        activation: Callable[[Array], Array],
+        rngs: nnx.Rngs,
+        bias: bool = True,
+        gate: str = "",
+    ) -> None:
+        """``gate`` is "joint" or "separate" for a gated one, by how its weights are stored."""
+        self.up = nnx.Linear(width, hidden * (1 + (gate == "joint")), use_bias=bias, rngs=rngs)
+        self.gate = nnx.Linear(width, hidden, use_bias=bias, rngs=rngs) if gate == "separate" else None
+        self.down = nnx.Linear(hidden, width, use_bias=bias, rngs=rngs)
+        self.activation, self.joint = activation, gate == "joint"
+
+    def __call__(self, tokens: Float[Array, "... d"]) -> Float[Array, "... d"]:
+        """The tokens, each by itself."""
+        inner = self.up(tokens)
+        if self.joint:
+            gate, inner = jnp.split(inner, 2, axis=-1)
+            return self.down(self.activation(gate) * inner)
+        if self.gate is not None:
+            return self.down(self.activation(self.gate(tokens)) * inner)
+        return self.down(self.activation(inner))
 
 
 class FrozenNorm(nnx.Module):

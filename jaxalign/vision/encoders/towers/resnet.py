@@ -4,44 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Container
-from typing import ClassVar
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxalign.vision.encoders.config import Config
+from jaxalign.vision.encoders.config import Config, key
 from jaxalign.vision.encoders.towers.parts import Excitation, Features, NormedConv, activation, of_map
+
+REDUCTION = 4  # of channels inside a bottleneck, and in front of RegNet's gates
 
 
 @dataclasses.dataclass(frozen=True)
 class ResNetConfig:
-    """What differs between the networks of this family.
+    """What differs between the networks of this family, by the keys and defaults of transformers for ResNet."""
 
-    Attributes:
-      size: (height, width) of the picture it was trained on, in pixels.
-      stem: channels of the first convolution.
-      widths, depths: channels and number of blocks of each stage.
-      block: "basic" or "bottleneck" of ResNet, "x" or "y" of RegNet; "y" has squeeze and excitation.
-      activation: behind the stem and behind each block's sum.
-      inner: inside a block.
-      shrinks_first: whether the first stage halves the map as the others do.
-      early: whether a bottleneck halves it in its first convolution, not in its second.
-      group: channels of one group in RegNet's grouped convolutions.
-    """
-
-    size: tuple[int, int]
-    stem: int
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    block: str
-    activation: Callable[[Array], Array]
-    inner: Callable[[Array], Array]
-    shrinks_first: bool
-    early: bool = False
-    group: int = 1
-    resampled: ClassVar[bool] = True
-    poolings: ClassVar[tuple[str, ...]] = ("mean", "pooler")
+    block: str  # "basic" or "bottleneck" of ResNet, "x" or "y" of RegNet; "y" has squeeze and excitation
+    size: tuple[int, int] = key("image_size", 224, Config.edges)  # (height, width) in pixels
+    stem: int = key("embedding_size", 64)  # channels of the first convolution
+    widths: tuple[int, ...] = key("hidden_sizes", (256, 512, 1024, 2048))  # channels of each stage
+    depths: tuple[int, ...] = key("depths", (3, 4, 6, 3))  # blocks of each stage
+    activation: Callable[[Array], Array] = key("hidden_act", "relu", activation)
+    shrinks_first: bool = key("downsample_in_first_stage", False)  # whether the first stage halves it too
+    early: bool = key("downsample_in_bottleneck", False)  # whether a bottleneck's first convolution halves it
+    group: int = key("groups_width", 64)  # channels of one group in RegNet's grouped convolutions
+    resampled = True
+    poolings = ("mean", "pooler")
 
     @property
     def layers(self) -> int:
@@ -58,39 +46,21 @@ class ResNetConfig:
         return max(1, width // self.group)
 
 
-# Defaults of transformers 4.57: layer types and the one taken, channels of the stem and of the stages, depths.
-_DEFAULTS = {
-    "resnet": (("bottleneck", "basic"), 64, (256, 512, 1024, 2048), (3, 4, 6, 3)),
-    "regnet": (("y", "x"), 32, (128, 192, 512, 1088), (2, 6, 12, 2)),
-}
-_REDUCTION = 4  # of channels inside a bottleneck, and in front of RegNet's gates
-
-
 def read(kind: str, config: Config, names: Container[str]) -> ResNetConfig:
     """What a configuration of this model_type asks for."""
-    blocks, stem, widths, depths = _DEFAULTS[kind]
-    block = config.text("layer_type", blocks[0])
-    if block not in blocks:
-        config.refuse(f"layer_type is {block!r}, expected one of {', '.join(blocks)}.")
-    act = activation(config, "hidden_act", "relu")
-    regnet = kind == "regnet"
-    found = ResNetConfig(
-        size=config.edges("image_size", 224),
-        stem=config.count("embedding_size", stem),
-        widths=config.counts("hidden_sizes", widths, _REDUCTION if block == "bottleneck" else 1),
-        depths=config.counts("depths", depths),
-        block=block,
-        activation=act,
-        inner=act if regnet else jax.nn.relu,
-        shrinks_first=regnet or config.flag("downsample_in_first_stage", False),
-        early=not regnet and config.flag("downsample_in_bottleneck", False),
-        group=config.count("groups_width", 64) if regnet else 1,
-    )
+    if regnet := kind == "regnet":
+        block = config.choice("layer_type", ("y", "x"))
+        defaults = {"stem": 32, "widths": (128, 192, 512, 1088), "depths": (2, 6, 12, 2)}
+        found = config.fill(ResNetConfig, defaults, block=block, shrinks_first=True, early=False)
+    else:
+        found = config.fill(ResNetConfig, block=config.choice("layer_type", ("bottleneck", "basic")))
     if len(found.widths) != len(found.depths) or not found.depths:
         config.refuse(
             f"hidden_sizes names {len(found.widths)} stages and depths {len(found.depths)}; expected one or more and "
             "as many of one as of the other."
         )
+    if found.block == "bottleneck":
+        config.get("hidden_sizes", found.widths, REDUCTION)
     uneven = [width for width in found.widths if regnet and width % found.groups(width)]
     if uneven:
         config.refuse(
@@ -120,8 +90,8 @@ class Block(nnx.Module):
         for position, (kernel, width, step, groups) in enumerate(plan):
             last = position == len(plan) - 1
             if last and config.block == "y":
-                layers.append(Excitation(before, round(inputs / _REDUCTION), jax.nn.relu, rngs))
-            act = None if last else config.inner
+                layers.append(Excitation(before, round(inputs / REDUCTION), jax.nn.relu, rngs))
+            act = None if last else config.activation if config.regnet else jax.nn.relu
             layers.append(NormedConv(before, width, kernel, step, groups=groups, activation=act, rngs=rngs))
             before = width
         self.layer = nnx.List(layers)
@@ -142,7 +112,7 @@ def _plan(config: ResNetConfig, width: int, stride: int) -> list[tuple[int, int,
     if config.block == "basic":
         return [(3, width, stride, 1), (3, width, 1, 1)]
     first, second = (stride, 1) if config.early else (1, stride)
-    inner = width if config.regnet else width // _REDUCTION
+    inner = width if config.regnet else width // REDUCTION
     groups = config.groups(width) if config.regnet else 1
     return [(1, inner, first, 1), (3, inner, second, groups), (1, width, 1, 1)]
 

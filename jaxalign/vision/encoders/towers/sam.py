@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Container
 
 import jax
@@ -11,50 +12,43 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxalign.vision.encoders.config import Config
+from jaxalign.vision.encoders.config import Config, key
 from jaxalign.vision.encoders.towers.parts import (
     Features,
+    FeedForward,
+    Projections,
     activation,
     attend,
     in_windows,
     of_map,
     parameter,
+    require_patches,
 )
 
 NECK_EPSILON = 1e-6  # no configuration names it
+from_zero = functools.partial(Config.get, least=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class SamConfig:
-    """What differs between the networks of this family.
+    """What differs between the networks of this family, by the keys and defaults of transformers."""
 
-    Attributes:
-      width, layers, heads, hidden: of the transformer; ``hidden`` is the width inside the feed-forward part.
-      size, patch: (height, width) of the picture it was trained on, and of a patch, in pixels.
-      activation, epsilon: of the feed-forward part, and of the blocks' norms.
-      window: edge of the windows that attention stays in, in patches; 0 for none.
-      everywhere: the blocks whose attention goes over the whole picture.
-      qkv_bias: whether query, key and value have one.
-      positions, relative: whether there are absolute positions, and relative ones in attention.
-      channels: of the neck's result.
-    """
-
-    width: int
-    layers: int
-    heads: int
-    hidden: int
-    size: tuple[int, int]
-    patch: tuple[int, int]
-    activation: Callable[[Array], Array]
-    epsilon: float
-    window: int
-    everywhere: tuple[int, ...]
-    qkv_bias: bool
-    positions: bool
-    relative: bool
-    channels: int
-    resampled: bool = False
-    poolings: tuple[str, ...] = ("mean",)
+    hidden: int  # width inside the feed-forward part
+    width: int = key("hidden_size", 768)
+    layers: int = key("num_hidden_layers", 12)
+    heads: int = key("num_attention_heads", 12)
+    size: tuple[int, int] = key("image_size", 1024, Config.edges)  # (height, width) in pixels
+    patch: tuple[int, int] = key("patch_size", 16, Config.edges)
+    activation: Callable[[Array], Array] = key("hidden_act", "gelu", activation)
+    epsilon: float = key("layer_norm_eps", 1e-6)  # of the blocks' norms
+    window: int = key("window_size", 14, from_zero)  # edge of attention's windows, in patches
+    everywhere: tuple[int, ...] = key("global_attn_indexes", (2, 5, 8, 11), from_zero)  # without windows
+    qkv_bias: bool = key("qkv_bias", True)
+    positions: bool = key("use_abs_pos", True)
+    relative: bool = key("use_rel_pos", True)  # positions in attention
+    channels: int = key("output_channels", 256)  # of the neck's result
+    resampled = False
+    poolings = ("mean",)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -64,29 +58,10 @@ class SamConfig:
 
 def read(kind: str, config: Config, names: Container[str]) -> SamConfig:
     """What a configuration asks for."""
-    width, heads = config.count("hidden_size", 768), config.count("num_attention_heads", 12)
-    if width % heads:
-        config.refuse(f"hidden_size {width} is no multiple of num_attention_heads {heads}.")
-    hidden = int(width * config.number("mlp_ratio", 4.0))
-    full = SamConfig(
-        width=width,
-        layers=config.count("num_hidden_layers", 12),
-        heads=heads,
-        hidden=hidden if config.values.get("mlp_dim") is None else config.count("mlp_dim", hidden),
-        size=config.edges("image_size", 1024),
-        patch=config.edges("patch_size", 16),
-        activation=activation(config, "hidden_act", "gelu"),
-        epsilon=config.number("layer_norm_eps", 1e-6),
-        window=config.count("window_size", 14, 0),
-        everywhere=config.counts("global_attn_indexes", (2, 5, 8, 11), 0),
-        qkv_bias=config.flag("qkv_bias", True),
-        positions=config.flag("use_abs_pos", True),
-        relative=config.flag("use_rel_pos", True),
-        channels=config.count("output_channels", 256),
-    )
-    if min(full.grid) < 1:
-        config.refuse(f"image_size {full.size} is smaller than patch_size {full.patch}.")
-    return full
+    hidden = int(config.get("hidden_size", 768) * config.get("mlp_ratio", 4.0))
+    if config.values.get("mlp_dim") is not None:
+        hidden = config.get("mlp_dim", hidden)
+    return require_patches(config, config.fill(SamConfig, hidden=hidden))
 
 
 NAMES = (
@@ -98,35 +73,27 @@ NAMES = (
     (r"\.attn\.rel_pos_h$", ".attention.down"),
     (r"\.attn\.rel_pos_w$", ".attention.across"),
     (r"\.attn\.", ".attention."),
-    (r"\.mlp\.lin1\.", ".up."),
-    (r"\.mlp\.lin2\.", ".back."),
+    (r"\.mlp\.lin1\.", ".mlp.up."),
+    (r"\.mlp\.lin2\.", ".mlp.down."),
 )
 
 
-class Attention(nnx.Module):
+class Attention(Projections):
     """Attention of all positions of a map to all, with scores for the rows and columns between two positions."""
 
     def __init__(self, config: SamConfig, grid: tuple[int, int], rngs: nnx.Rngs) -> None:
-        width, bias, part = config.width, config.qkv_bias, config.width // config.heads
-        self.query = nnx.Linear(width, width, use_bias=bias, rngs=rngs)
-        self.key = nnx.Linear(width, width, use_bias=bias, rngs=rngs)
-        self.value = nnx.Linear(width, width, use_bias=bias, rngs=rngs)
-        self.out = nnx.Linear(width, width, rngs=rngs)
+        super().__init__(config.width, config.heads, rngs, (config.qkv_bias,) * 3)
+        part = config.width // config.heads
         self.down = parameter(2 * grid[0] - 1, part) if config.relative else None
         self.across = parameter(2 * grid[1] - 1, part) if config.relative else None
-        self.heads = config.heads
 
     def __call__(self, values: Float[Array, "n rows columns d"]) -> Float[Array, "n rows columns d"]:
         """The mixed values."""
-        count, rows, columns, width = values.shape
-        tokens = values.reshape(count, rows * columns, width)
-        query, key, value = (
-            layer(tokens).reshape(count, rows * columns, self.heads, -1)
-            for layer in (self.query, self.key, self.value)
-        )
+        tokens = values.reshape(values.shape[0], -1, values.shape[-1])
+        query, key, value = self.by_heads(tokens, tokens)
         scores = None
         if self.down is not None and self.across is not None:
-            queries = query.reshape(count, rows, columns, self.heads, -1)
+            queries = query.reshape(*values.shape[:3], self.heads, -1)
             scores = relative_scores(queries, self.down[...], self.across[...])
         return self.out(attend(query, key, value, scores)).reshape(values.shape)
 
@@ -158,13 +125,12 @@ class Block(nnx.Module):
 
     def __init__(self, config: SamConfig, window: int, rngs: nnx.Rngs) -> None:
         """``window`` is the windows' edge; 0 for attention over the whole map."""
-        width, epsilon = config.width, config.epsilon
-        self.norm1 = nnx.LayerNorm(width, epsilon=epsilon, rngs=rngs)
-        self.norm2 = nnx.LayerNorm(width, epsilon=epsilon, rngs=rngs)
+        self.norm1, self.norm2 = (
+            nnx.LayerNorm(config.width, epsilon=config.epsilon, rngs=rngs) for _ in range(2)
+        )
         self.attention = Attention(config, (window, window) if window else config.grid, rngs)
-        self.up = nnx.Linear(width, config.hidden, rngs=rngs)
-        self.back = nnx.Linear(config.hidden, width, rngs=rngs)
-        self.window, self.activation = window, config.activation
+        self.mlp = FeedForward(config.width, config.hidden, config.activation, rngs)
+        self.window = window
 
     def __call__(self, values: Float[Array, "n rows columns d"]) -> Float[Array, "n rows columns d"]:
         """The values behind this block."""
@@ -174,34 +140,24 @@ class Block(nnx.Module):
         else:
             # 4,096 positions make 0.8 GB of scores a picture: one picture at a time.
             values = values + jax.lax.map(lambda one: self.attention(one[None])[0], normed)
-        return values + self.back(self.activation(self.up(self.norm2(values))))
-
-
-class Neck(nnx.Module):
-    """Two convolutions, each normalised behind, to fewer channels."""
-
-    def __init__(self, config: SamConfig, rngs: nnx.Rngs) -> None:
-        channels = config.channels
-        self.conv1 = nnx.Conv(config.width, channels, (1, 1), use_bias=False, rngs=rngs)
-        self.conv2 = nnx.Conv(channels, channels, (3, 3), padding=1, use_bias=False, rngs=rngs)
-        self.norm1 = nnx.LayerNorm(channels, epsilon=NECK_EPSILON, rngs=rngs)
-        self.norm2 = nnx.LayerNorm(channels, epsilon=NECK_EPSILON, rngs=rngs)
-
-    def __call__(self, values: Float[Array, "n rows columns d"]) -> Float[Array, "n rows columns channels"]:
-        """The map that SAM's mask decoder takes."""
-        return self.norm2(self.conv2(self.norm1(self.conv1(values))))
+        return values + self.mlp(self.norm2(values))
 
 
 class Tower(nnx.Module):
     """SAM's image encoder."""
 
     def __init__(self, config: SamConfig, rngs: nnx.Rngs) -> None:
-        width, patch = config.width, config.patch
+        width, patch, channels = config.width, config.patch, config.channels
         self.patches = nnx.Conv(3, width, patch, patch, padding="VALID", rngs=rngs)
         self.positions = parameter(*config.grid, width) if config.positions else None
         windows = [0 if index in config.everywhere else config.window for index in range(config.layers)]
         self.blocks = nnx.List([Block(config, window, rngs) for window in windows])
-        self.neck = Neck(config, rngs)
+        self.neck = nnx.Dict(
+            conv1=nnx.Conv(width, channels, (1, 1), use_bias=False, rngs=rngs),
+            norm1=nnx.LayerNorm(channels, epsilon=NECK_EPSILON, rngs=rngs),
+            conv2=nnx.Conv(channels, channels, (3, 3), padding=1, use_bias=False, rngs=rngs),
+            norm2=nnx.LayerNorm(channels, epsilon=NECK_EPSILON, rngs=rngs),
+        )
 
     def __call__(self, pixels: Float[Array, "n height width 3"], layer: int | None = None) -> Features:
         """The positions behind the first ``layer`` blocks as they are, or behind the neck where it is None."""
@@ -210,4 +166,7 @@ class Tower(nnx.Module):
             values = values + self.positions[...]
         for block in list(self.blocks)[:layer]:
             values = block(values)
-        return of_map(values if layer is not None else self.neck(values), None)
+        if layer is None:
+            for name in ("conv1", "norm1", "conv2", "norm2"):
+                values = self.neck[name](values)
+        return of_map(values, None)

@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 
 from jaxalign.vision.encoders.towers.parts import (
     Features,
+    FeedForward,
+    Projections,
     RMSNorm,
     attend,
     parameter,
@@ -50,18 +52,14 @@ NAMES = (
 )
 
 
-class Attention(nnx.Module):
+class Attention(Projections):
     """Attention of all tokens to all, with the family's additions."""
 
     def __init__(self, config: ViTConfig, rngs: nnx.Rngs) -> None:
-        width = config.width
-        query, key, value = config.qkv_bias
-        self.query = nnx.Linear(width, width, use_bias=query, rngs=rngs)
-        self.key = nnx.Linear(width, width, use_bias=key, rngs=rngs)
-        self.value = nnx.Linear(width, width, use_bias=value, rngs=rngs)
-        self.out = nnx.Linear(width, width, use_bias=config.out_bias, rngs=rngs)
-        self.q_norm = None if config.qk_norm is None else RMSNorm(width, config.qk_norm)
-        self.k_norm = None if config.qk_norm is None else RMSNorm(width, config.qk_norm)
+        super().__init__(config.width, config.heads, rngs, config.qkv_bias, config.out_bias)
+        epsilon = config.qk_norm
+        self.q_norm = None if epsilon is None else RMSNorm(config.width, epsilon)
+        self.k_norm = None if epsilon is None else RMSNorm(config.width, epsilon)
         self.relative = relative_table(config) if config.bias == "own" else None
         self.config = config
 
@@ -69,12 +67,10 @@ class Attention(nnx.Module):
         self, tokens: Float[Array, "n t d"], angles: Array | None, relative: Array | None
     ) -> Float[Array, "n t d"]:
         """``angles`` are those of the rotary positions, ``relative`` is what is added to the scores."""
-        query, key, value = self.query(tokens), self.key(tokens), self.value(tokens)
-        if self.q_norm is not None and self.k_norm is not None:
-            query, key = self.q_norm(query), self.k_norm(key)
-        query, key, value = (
-            part.reshape(*part.shape[:2], self.config.heads, -1) for part in (query, key, value)
-        )
+        query, key, value = self.by_heads(tokens, tokens)
+        if self.q_norm is not None and self.k_norm is not None:  # over all heads together
+            query = self.q_norm(query.reshape(tokens.shape)).reshape(query.shape)
+            key = self.k_norm(key.reshape(tokens.shape)).reshape(key.shape)
         if angles is not None:
             query, key = rotated(query, angles), rotated(key, angles)
         if self.relative is not None:
@@ -82,35 +78,12 @@ class Attention(nnx.Module):
         return self.out(attend(query, key, value, relative))
 
 
-class FeedForward(nnx.Module):
-    """Two layers, or three where one of them is a gate."""
-
-    def __init__(self, config: ViTConfig, rngs: nnx.Rngs) -> None:
-        width, hidden, bias = config.width, config.hidden, config.mlp_bias
-        inner = 2 * hidden if config.gate == "joint" else hidden
-        self.up = nnx.Linear(width, inner, use_bias=bias, rngs=rngs)
-        gated = config.gate == "separate"
-        self.gate = nnx.Linear(width, hidden, use_bias=bias, rngs=rngs) if gated else None
-        self.down = nnx.Linear(hidden, width, use_bias=bias, rngs=rngs)
-        self.config = config
-
-    def __call__(self, tokens: Float[Array, "... d"]) -> Float[Array, "... d"]:
-        """The tokens, each by itself."""
-        inner, act = self.up(tokens), self.config.activation
-        if self.gate is not None:
-            return self.down(act(self.gate(tokens)) * inner)
-        if self.config.gate == "joint":
-            gate, inner = jnp.split(inner, 2, axis=-1)
-            return self.down(act(gate) * inner)
-        return self.down(act(inner))
-
-
 class Block(nnx.Module):
     """Attention and feed-forward part, each normalised before, scaled and added."""
 
     def __init__(self, config: ViTConfig, rngs: nnx.Rngs) -> None:
         self.norm1, self.norm2 = normalisation(config, rngs), normalisation(config, rngs)
-        self.attention, self.mlp = Attention(config, rngs), FeedForward(config, rngs)
+        self.attention, self.mlp = Attention(config, rngs), feed_forward(config, rngs)
         self.scale1 = parameter(config.width) if config.scaled else None
         self.scale2 = parameter(config.width) if config.scaled else None
 
@@ -130,17 +103,12 @@ class AttentionPooling(nnx.Module):
     def __init__(self, config: ViTConfig, rngs: nnx.Rngs) -> None:
         self.probe = parameter(1, config.width)
         self.attention = Attention(config, rngs)
-        self.norm, self.mlp = normalisation(config, rngs), FeedForward(config, rngs)
+        self.norm, self.mlp = normalisation(config, rngs), feed_forward(config, rngs)
 
     def __call__(self, tokens: Float[Array, "n t d"]) -> Float[Array, "n d"]:
         """One row for each picture."""
         probe = jnp.broadcast_to(self.probe[...], (tokens.shape[0], *self.probe.shape))
-        layers, heads = self.attention, self.attention.config.heads
-        query, key, value = (
-            part.reshape(*part.shape[:2], heads, -1)
-            for part in (layers.query(probe), layers.key(tokens), layers.value(tokens))
-        )
-        pooled = layers.out(attend(query, key, value))
+        pooled = self.attention.out(attend(*self.attention.by_heads(probe, tokens)))
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 
@@ -216,9 +184,14 @@ class Tower(nnx.Module):
         return tokens[:, 0] if kind == "token" else None
 
 
+def feed_forward(config: ViTConfig, rngs: nnx.Rngs) -> FeedForward:
+    """The feed-forward part of a block."""
+    return FeedForward(config.width, config.hidden, config.activation, rngs, config.mlp_bias, config.gate)
+
+
 def normalisation(config: ViTConfig, rngs: nnx.Rngs) -> nnx.Module:
     """The norm of a block."""
-    if config.norm == "rms":
+    if config.norm == "rms_norm":
         return RMSNorm(config.width, config.epsilon)
     return nnx.LayerNorm(config.width, epsilon=config.epsilon, rngs=rngs)
 

@@ -45,16 +45,16 @@ def own_names(
     return found
 
 
-def shape_of(
-    specification: Specification, tensors: Mapping[str, Tensor], name: str, axes: int
-) -> tuple[int, ...]:
-    """The shape of a tensor that a network cannot be without, with this many axes."""
+def edge_of(
+    specification: Specification, tensors: Mapping[str, Tensor], name: str, axes: int, axis: int = 0
+) -> int:
+    """The length of a tensor along an axis; a network cannot be without it, and it has this many axes."""
     if name not in tensors or len(tensors[name].shape) != axes:
         got = f"got shape {tensors[name].shape}" if name in tensors else "there is none"
         specification.refuse(
             f"expected a tensor {name} with {axes} axes, {got}; the checkpoint is incomplete."
         )
-    return tensors[name].shape
+    return tensors[name].shape[axis]
 
 
 def filled(
