@@ -82,7 +82,6 @@ class Planned(NamedTuple):
 def main(_: list[str]) -> int:
     """Reads the flags, opens the stores, runs every part, writes the page; the exit status is 1 where one failed."""
     started = time.monotonic()
-    out = pathlib.Path(FLAGS.out).expanduser()
     given: dict[str, Any] = {name: FLAGS[name].value for name in FLAGS if FLAGS[name].present}
     if not {"stores", "images", "models"} & set(given):
         given["models"] = DEMONSTRATION
@@ -90,7 +89,7 @@ def main(_: list[str]) -> int:
     formats = report.chosen_formats(FLAGS.tables)
     require_report_libraries()
     set_compilation_cache(FLAGS.compilation_cache)
-    check_output(out)
+    out = check_output(FLAGS.out)
     every = flags.namespace(FLAGS, **given)
     stores = (analysis.open_one(every) if every.stores is None else analysis.open_each(every))[1]
     impossible: dict[str, str] = {}
@@ -238,11 +237,15 @@ def planned(
         yield Planned(place.name, part, of, values, config, earlier)
 
 
-def check_output(out: pathlib.Path) -> None:
-    """Raises ``UserError`` if ``out`` is a file, cannot be made, or holds something that is not a study."""
-    if out.exists() and not out.is_dir():
+def check_output(given: str) -> pathlib.Path:
+    """The directory; ``UserError`` if it is a file, cannot be made, or holds something that is not a study."""
+    out = pathlib.Path(given).expanduser()
+    if not given or not out.exists():
+        results.check_output(given, overwrite=False)
+        return out
+    if not out.is_dir():
         raise UserError(f"--out={out} exists and is not a directory; choose another place for the study.")
-    for entry in sorted(out.iterdir()) if out.exists() else ():
+    for entry in sorted(out.iterdir()):
         hidden = entry.name.startswith(".") and entry.name.endswith((UNFINISHED, ".lock"))  # of a killed run
         ours = entry.name == "config.json" or hidden or entry.name.endswith(results.INCOMPLETE)
         if entry.name.partition("-")[0] in (*PARTS, REPORT):
@@ -250,8 +253,7 @@ def check_output(out: pathlib.Path) -> None:
         elif not ours:
             foreign = f"files that are not a study ({entry.name})"
             raise UserError(f"--out={out} holds {foreign}; choose another directory.")
-    if not out.exists():
-        results.check_output(out, overwrite=False)
+    return out
 
 
 if __name__ == "__main__":

@@ -130,7 +130,8 @@ def open_each(
     """The configuration of at least so many stores, and these, each with all of its encoders."""
     paths = flags.words("stores", values.stores, None, "store") if values.stores else ()
     if len(paths) < least:
-        raise UserError("--stores takes at least two directories of embeddings, separated by a comma.")
+        number = "one directory" if least == 1 else "two directories"
+        raise UserError(f"--stores takes at least {number} of embeddings; several are separated by commas.")
     configs = [configure(types.SimpleNamespace(**{**vars(values), "store": path}), known) for path in paths]
     opened = [Data.open(config) for config in configs]
     names = [data.store.dataset for data in opened]

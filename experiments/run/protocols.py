@@ -112,7 +112,7 @@ class Protocol:
 
 
 # Rubab, Tong, Ross (arXiv 2604.07282), to the letter: rows of length 1, training means subtracted from every
-# row (of the baseline too), penalty 0.1 on the unscaled Gram matrix, own photograph in the gallery; we report
+# row (of the baseline too), penalty 0.1 on the unscaled Gram matrix, the same image in the gallery; we report
 # it excluded too.
 PUBLISHED = Protocol(
     name="published",
@@ -123,7 +123,7 @@ PUBLISHED = Protocol(
     fixed=frozenset({"normalize", "train_fraction", "l2"}),
 )
 
-# Ours: the penalty chosen on training people, own photograph never in the gallery, and the methods that came
+# Ours: the penalty chosen on training people, the same image never in the gallery, and the methods that came
 # since.
 DEFAULT = Protocol(
     name="default",

@@ -29,14 +29,13 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.files import content_checksum
 from jaxalign.data import samples
 from jaxalign.data.atomic import new_directory, write_atomically, writing
-from jaxalign.report.result_table import Row
+from jaxalign.report.result_table import FORMULA, Row
 from jaxalign.version import __version__
 
 COLUMNS = Row._fields
 FORMAT = "jaxalign-results"
 FORMAT_VERSION = 1
 INCOMPLETE = ".incomplete"  # ends the name of a directory that the disk refused a file of
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet take a cell for a formula
 OURS = frozenset(
     {"config.json", "fits.csv", "results.csv", "results.parquet", "table.txt", "maps", "heatmaps"}
     | {"report", "report.html", "figures", "tables"}

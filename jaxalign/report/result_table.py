@@ -36,6 +36,7 @@ WORDS = {  # pattern of a measure's name: in few words, and in full
 NO_REASON = "too few comparisons to support a number, or none possible"
 RATES = re.compile(r"rank\d+|map\d*|auc|eer|(tmr|tpir|fmr|fnmr|fpir|fnir\d*)\b.*|cmc")
 Pair = tuple[str, str]  # source and target
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet take a cell for a formula
 COSINE = "cosine"  # the score that needs nothing but the two rows
 
 

@@ -67,7 +67,7 @@ def way(request, monkeypatch):
 
 @pytest.fixture(params=CASES, ids=str)
 def case(request):
-    """Probes, gallery, their identities, own photographs and the scores, exact in float32."""
+    """Probes, gallery, their identities, same images and the scores, exact in float32."""
     kind, probes, gallery, width = CASES[request.param]
     labels = identities(kind, probes)
     if width == 0:  # continuous: the scores are what the kernel gives; counts on them are exact all the same

@@ -54,7 +54,7 @@ def measured(command, out, *flags):
 
 
 def ridge_rank1(train, test, l2, people):
-    """Rank-1 from alpha to gamma by scikit-learn, centred by the training means, the own photograph excluded."""
+    """Rank-1 from alpha to gamma by scikit-learn, centred by the training means, the same image excluded."""
     (x, y), (x_test, y_test) = train, test
     mapped = Ridge(alpha=l2).fit(x, y).predict(x_test)
     unit: list[Any] = [normalize(rows - y.mean(axis=0)) for rows in (mapped, y_test)]
@@ -384,6 +384,17 @@ def test_a_study_keeps_what_is_finished_and_replaces_other_settings(stores, tmp_
     (out / "thesis.tex").write_text("years of work")
     assert "thesis.tex" in refused_with(run(study, *again, "--overwrite"))
     assert {path.name for path in out.iterdir()} == {*everything, "thesis.tex"}
+
+
+@pytest.mark.parametrize(
+    "flag, words", {"--stores=": "takes at least one directory", "--out=": "--out is empty"}.items()
+)
+def test_a_study_refuses_an_empty_flag(stores, tmp_path, monkeypatch, flag, words):
+    monkeypatch.chdir(tmp_path)
+    given = {"--stores": f"--stores={stores / 'first'}", "--out": f"--out={tmp_path / 's'}"}
+    flags = [other for name, other in given.items() if not flag.startswith(name)]
+    assert words in refused_with(run(study, flag, *flags, "--parts=ridge_path", LIGHT))
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_study_of_stores_that_share_no_encoders_has_no_transfer(stores, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from jaxalign.core.errors import UserError
 @pytest.fixture
 def values():
     own = flags.FlagValues()
-    flags.DEFINE_integer("folds", 5, "How many parts people are dealt into.", lower_bound=0, flag_values=own)
+    flags.DEFINE_integer("folds", 5, "How many parts people are split into.", lower_bound=0, flag_values=own)
     flags.DEFINE_enum("protocol", "default", ["default", "published"], "What is measured.", flag_values=own)
     flags.DEFINE_boolean("overwrite", False, "Replace what is there.", flag_values=own)
     flags.DEFINE_float("fraction", 0.7, "Share of people to fit on.", flag_values=own)
@@ -121,7 +121,7 @@ def test_help_shows_the_docstring_and_every_flag_and_runs_nothing(values, asked)
     assert (status, err, ran) == (0, "", [])
     assert out.startswith("How a command ends: exit status")
     for shown in (
-        "--folds=...   (default: 5)\n      How many parts people are dealt into.",
+        "--folds=...   (default: 5)\n      How many parts people are split into.",
         "--protocol=default|published   (default: default)\n      What is measured.",
         "--[no]overwrite   (default: no)\n",
         "--encoder=...   (may be given several times)\n      One of several.\n",

@@ -146,7 +146,7 @@ def test_a_photograph_of_a_pixel_control_may_be_black(drive):
 
 @pytest.fixture(scope="module")
 def controlled(tmp_path_factory):
-    """A run on made faces with every control: its directory, what it printed, and rank-1."""
+    """A run on synthetic faces with every control: its directory, what it printed, and rank-1."""
     place = tmp_path_factory.mktemp("controls")
     flags = (f"--out={place / 'out'}", f"--embedding_cache={place / 'cache'}", "--controls=all")
     models = "--models=zoo:arcface_plain,pixels:8?name=blind"

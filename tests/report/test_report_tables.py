@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.run import results
 from jaxalign.report import Measure
 from jaxalign.report.labels import file_stem, number, short_names, shown
+from jaxalign.report.result_table import FORMULA
 from jaxalign.report.tables import Cell, Column, Table, to_csv, to_latex, to_markdown, to_text
 
 NAN = math.nan
@@ -99,6 +101,16 @@ def test_no_name_is_a_formula_to_a_spreadsheet(name):
     for line in csv.reader(io.StringIO(to_csv(table))):
         assert line[0] == "'" + name
     assert line[1] == "-1.0"  # a negative number stays one
+
+
+def test_pages_guard_what_results_guard(tmp_path):
+    """Whatever opens a cell of results.csv as a formula opens none of a page's table."""
+    for mark in FORMULA:
+        results.write_csv(tmp_path / "r.csv", ("x",), [(f"{mark}1",)])
+        page = to_csv(Table("t", "", "", [Column("x")], [[f"{mark}1"]]))
+        for text in ((tmp_path / "r.csv").read_text(), page):
+            cell = list(csv.reader(io.StringIO(text, newline="")))[1][0]
+            assert not cell.startswith(FORMULA) and cell.endswith("1")
 
 
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=8, unique=True))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from jaxalign.report.labels import shown
-from jaxalign.report.result_table import Cell
+from jaxalign.report.result_table import FORMULA, Cell
 from jaxalign.report.tables.model import Table, Written
 
 _LATEX = {
@@ -23,7 +23,6 @@ _LATEX = {
     "≤": r"\(\leq\)",
     "−": r"\(-\)",
 } | {letter: "\\" + letter for letter in "&%$#_{}"}
-_FORMULA = tuple("=+-@")  # what makes a spreadsheet take a cell for a formula
 _EXTRAS = {"deviation": "standard deviation", "low": "low", "high": "high", "reason": "reason"}
 
 
@@ -100,7 +99,7 @@ def _plain(value: str | float | None) -> str:
     if not isinstance(value, str):
         return "" if value is None or math.isnan(value) else repr(float(value))
     text = shown(value)
-    return "'" + text if text.lstrip().startswith(_FORMULA) else text
+    return "'" + text if (text.startswith(FORMULA) or text.lstrip().startswith(FORMULA)) else text
 
 
 def _markdown(text: str) -> str:

@@ -35,6 +35,7 @@ PASSED_OVER = {
         "example by `magick mogrify -format jpg *.heic`"
     ),
     "broken": "links to files that are missing were passed over",
+    "special": "pipes, sockets or devices with the name of a photograph were passed over",
 }
 _DEEPER = (
     "folders of people hold folders of photographs, which count as theirs; if the people are the folders below, as in "
@@ -134,4 +135,4 @@ def _kind(entry: "os.DirEntry[str]") -> str | None:
         return None
     if entry.is_file():
         return ""
-    return "broken" if entry.is_symlink() else None
+    return "special" if os.path.exists(entry.path) else "broken"

@@ -10,7 +10,7 @@ import pytest
 import scipy.ndimage
 
 from jaxalign.vision.zoo import losses
-from jaxalign.vision.zoo.augment import Augmentation, _warped
+from jaxalign.vision.zoo.augment import Augmentation
 from jaxalign.vision.zoo.losses import Attributes, Contrastive, FaceBatch, Margin, Reconstruction, Triplet
 
 CLASSES, WIDTH, TRAITS = 7, 12, 5
@@ -190,13 +190,14 @@ def test_light_is_a_smooth_field() -> None:
 
 
 def test_warped_pictures_are_scipys() -> None:
-    generator = np.random.default_rng(0)
-    image = generator.uniform(0, 255, (64, 64, 3)).astype(np.float32)
-    change = 0.1 * generator.normal(size=(2, 3))
-    matrix = np.eye(2) + change[:, :2]
-    offset = 31.5 - matrix @ [31.5, 31.5] + 10 * change[:, 2]
-    both = np.column_stack([matrix, offset])  # as scipy takes them
-    warped = np.asarray(jax.jit(_warped)(jnp.asarray(image), jnp.asarray(change)))
-    for k in range(3):
-        expected = scipy.ndimage.affine_transform(image[..., k].astype(float), both, order=1, mode="nearest")
-        np.testing.assert_allclose(warped[..., k], expected, atol=0.05)
+    """Two channels hold the place of each pixel, so that a warped picture says which map it was warped by."""
+    place = np.stack(np.meshgrid(np.arange(64), np.arange(64), indexing="ij"), axis=-1)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 1))
+    image = np.concatenate([4 * place, noise], axis=-1).astype(np.uint8)
+    for warped in augmented(jnp.asarray(image)[None].repeat(3, 0), warp=0.1)[1].astype(np.float64):
+        inside = ((warped[..., :2] > 1) & (warped[..., :2] < 4 * 63 - 1)).all(-1)
+        ends = np.column_stack([place[inside], np.ones(inside.sum())])
+        found = np.linalg.lstsq(ends, warped[inside][:, :2] / 4)[0].T  # [A b], as scipy takes them
+        assert inside.mean() > 0.5 and np.abs(found[:, :2] - np.eye(2)).max() > 0.01
+        expected = scipy.ndimage.affine_transform(noise[..., 0].astype(float), found, order=1, mode="nearest")
+        np.testing.assert_allclose(warped[..., 2], expected, atol=0.05)

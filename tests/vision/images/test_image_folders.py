@@ -91,6 +91,8 @@ def test_what_is_passed_over_is_noted_with_its_number(tmp_path: pathlib.Path) ->
         write(folder / name / "0.png")
     (folder / "linked").symlink_to(folder / "p0")
     (folder / "p1" / "gone.jpg").symlink_to(folder / "missing.jpg")
+    for name in ("pipe.jpg", "pipe"):  # the second is nothing that anybody could take for a photograph
+        os.mkfifo(folder / "p1" / name)
     for name in ("1.heic", "2.HEIC", "3.avif"):
         (folder / "p1" / name).write_bytes(b"")
     source = FolderSource(folder)
@@ -101,9 +103,10 @@ def test_what_is_passed_over_is_noted_with_its_number(tmp_path: pathlib.Path) ->
         "1 links to folders",
         "3 photographs are in formats",
         "1 links to files",
+        "1 pipes, sockets or devices",
     ):
         assert words in told
-    assert len(source.notes) == 4 and "magick mogrify" in told
+    assert len(source.notes) == 5 and "magick mogrify" in told
     assert FolderSource(people_folder(tmp_path / "plain", 2, 1)).notes == ()
 
 
