@@ -4,7 +4,7 @@ Most errors at low false match rates come from templates that lie near everybody
 near a template lies to strangers, and one number a template corrects for it. Each score here is an inner product of
 unit rows with two more columns, so that evaluation costs what cosines cost and any vector index can serve it:
 
-  s(x, y) = (⟨x̂, ŷ⟩ + a(x) + b(y)) c(x) d(y) = ⟨[c x̂, c, a c], [d ŷ, b d, d]⟩
+  s(x, y) = (⟨x̂, ŷ⟩ + a(x) + b(y)) c(x) d(y) = ⟨[c x̂, a c, c], [d ŷ, d, b d]⟩
 
 Log-likelihood ratios are the same with the coordinates of ``TwoCovariance`` instead of unit rows.
 """
@@ -86,6 +86,21 @@ class Cohort:
                 "plda: expected a cohort with the rows of its people (Cohort.of), got centroids alone"
             )
         return TwoCovariance.fit(*self.rows)
+
+    def nearness(self, rows: ArrayLike | LazyRows, side: str, top: int = TOP) -> np.ndarray:
+        """r, how near rows lie to strangers: the mean of their ``top`` highest cosines with the other side's centroids.
+
+        Few errors come from rows of low r: ``pooled(rows, identities, weights=1 - r)`` counts them more in a template.
+
+        Args:
+          rows, side: as ``Comparator.vectors`` takes them.
+          top: how many centroids count.
+
+        Returns:
+          Shape [n], at most 1.
+        """
+        vectors = Comparator(self, CohortCentred(top)).vectors(rows, side)
+        return np.minimum(-2 * vectors[:, -2 if side == "probes" else -1], 1)
 
     def __len__(self) -> int:
         return len(self.digests)

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxalign.biometrics.inputs import checked
 from jaxalign.biometrics.plan import EvaluationPlan
+from jaxalign.core.checks import array_of
 from jaxalign.core.errors import UserError
 from jaxalign.core.names import labels
 from jaxalign.core.rows import LazyRows, unit_rows
@@ -23,25 +24,39 @@ def first_rows(identities: Sequence | np.ndarray) -> np.ndarray:
     return np.sort(np.unique(labels("identities", identities)[0], return_index=True)[1])
 
 
-def pooled(rows: ArrayLike | LazyRows, identities: Sequence | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One template for each person: the mean of the person's L2-normalised rows.
+def pooled(
+    rows: ArrayLike | LazyRows, identities: Sequence | np.ndarray, weights: ArrayLike | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """One template for each person: the mean of the person's L2-normalised rows, weighted where weights are given.
 
     Args:
       rows: embeddings, shape [n, d].
       identities: one for each row: text or numbers.
+      weights: of the rows, 0 or more, shape [n], such as ``1 - cohort.nearness(rows, "gallery")``; None for equal ones.
 
     Returns:
       The templates, shape [people, d], float64 where ``rows`` is, float32 otherwise, and their identities,
       in order of first appearance.
 
     Raises:
-      UserError: rows that are no array of numbers, or identities that are missing, mixed, more or fewer.
+      UserError: rows that are no array of numbers, or identities that are missing, mixed, more or fewer; weights of
+        another shape, below 0 or not finite, or 0 for all rows of a person.
     """
     given, people = checked(rows, "rows"), labels("identities", identities)[0]
     if len(people) != len(given):
         raise UserError(f"pooled: expected one identity for each of {len(given)} rows, got {len(people)}")
     first, person = _people(people)
-    return _template_sums(given, person) / np.bincount(person)[:, None], people[first]
+    if weights is None:
+        return _template_sums(given, person) / np.bincount(person)[:, None], people[first]
+    each = array_of(weights, "weights")
+    numbers = each.dtype.kind in "iuf" and each.shape == (len(given),)
+    if not numbers or not np.isfinite(each).all() or not (each >= 0).all():
+        raise UserError(f"weights: expected a finite number of 0 or more for each of {len(given)} rows")
+    each = each.astype(np.float64)
+    totals = np.bincount(person, each)
+    if not totals.all():
+        raise UserError(f"weights: all rows of {str(people[first][np.argmin(totals)])!r} have the weight 0")
+    return _template_sums(given, person, each) / totals[:, None], people[first]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +143,8 @@ def _people(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(index), rank[inverse]
 
 
-def _template_sums(rows: LazyRows, template_of: np.ndarray) -> np.ndarray:
-    """Sums of the unit rows of each template, float64 or float32, shape [templates, d]; some are read at a time."""
+def _template_sums(rows: LazyRows, template_of: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Sums of the unit rows of each template, times its weight if given; float64 or float32, shape [templates, d]."""
     order = np.argsort(template_of, kind="stable")
     bounds = np.append(0, np.cumsum(np.bincount(template_of)))
     sums = np.empty((len(bounds) - 1, rows.width), np.float64 if rows.dtype == np.float64 else np.float32)
@@ -137,7 +152,10 @@ def _template_sums(rows: LazyRows, template_of: np.ndarray) -> np.ndarray:
     while first < len(sums):
         last = int(np.searchsorted(bounds, bounds[first] + ROWS_AT_ONCE, "right")) - 1
         last = max(last, first + 1)
-        here = _unit(rows.take(order[bounds[first] : bounds[last]]))
+        some = order[bounds[first] : bounds[last]]
+        here = _unit(rows.take(some))
+        if weights is not None:
+            here = here * weights[some, None].astype(here.dtype)
         sums[first:last] = np.add.reduceat(here, bounds[first:last] - bounds[first], axis=0)
         first = last
     return sums

@@ -43,9 +43,14 @@ def drawn(ties=False, d=1.5):
 @pytest.mark.parametrize("d, expected", [(1, 0.839253), (2, 0.514056), (4, 0.087178)])
 def test_cost_of_the_true_ratio_of_two_normal_distributions(d, expected):
     genuine, impostor = (d * side - d * d / 2 for side in normal(d))
-    assert cllr(genuine, impostor) == pytest.approx(expected, abs=2e-6)
+    assert cllr(genuine, impostor) == pytest.approx(expected, abs=1e-6)
     assert min_cllr(genuine, impostor) == pytest.approx(expected, abs=1e-4)
     assert calibration_loss(2 * genuine, 2 * impostor) > 0.01
+    random = np.random.default_rng(1)
+    mates, others = (random.normal(sign * d * d / 2, d, 40_000) for sign in (1, -1))
+    costs = np.logaddexp(0, -mates) / np.log(2), np.logaddexp(0, others) / np.log(2)
+    error = np.sqrt(sum(side.var(ddof=1) / len(side) for side in costs)) / 2
+    assert abs(cllr(mates, others) - expected) < 3 * error
     scores = np.concatenate(normal(d, 10_000))
     rule = Calibration.fit(scores, np.arange(20_000) < 10_000, prior=0.1)
     np.testing.assert_allclose(rule.values, [-d * d / 2, d], rtol=2e-3)

@@ -75,6 +75,31 @@ def expected_scores(name, probes, gallery, source, target, people):
     return (cosines - 0.5 * (mx[:, None] + my)) / (sx[:, None] * sy) ** 0.25
 
 
+def test_templates_are_weighted_by_low_hubness():
+    (source, target), gallery = sides(PEOPLE, 1), sides(TESTED, 2)[1]
+    cohort = Cohort.of(source, target, PEOPLE)
+    for side, others in (("probes", target), ("gallery", source)):
+        nearest = np.sort(unit(gallery) @ centroids(others, PEOPLE).T, axis=1)[:, -TOP:].mean(axis=1)
+        np.testing.assert_allclose(cohort.nearness(gallery, side, TOP), nearest, atol=1e-12)
+    weights = 1 - cohort.nearness(gallery, "gallery")
+    templates, people = biometrics.pooled(gallery, TESTED, weights=weights)
+    expected = [
+        np.average(unit(gallery)[one == TESTED], axis=0, weights=weights[one == TESTED]) for one in people
+    ]
+    np.testing.assert_allclose(templates, expected, atol=1e-12)
+    equal = biometrics.pooled(gallery, TESTED, weights=np.full(100, 7))[0]
+    np.testing.assert_allclose(equal, biometrics.pooled(gallery, TESTED)[0], atol=1e-12)
+    one = biometrics.pooled(gallery, TESTED, weights=1.0 * (np.arange(100) % 4 == 2))[0]
+    np.testing.assert_allclose(one, unit(gallery)[2::4], atol=1e-12)
+    for bad in (weights[1:], -weights, np.full(100, np.nan), np.full(100, "1"), np.ones((100, 1))):
+        with pytest.raises(UserError, match="weights: expected a finite number of 0 or more for each of 100"):
+            biometrics.pooled(gallery, TESTED, weights=bad)
+    with pytest.raises(UserError, match="all rows of '124' have the weight 0"):
+        biometrics.pooled(gallery, TESTED, weights=1.0 * (TESTED < 124))
+    with pytest.raises(UserError, match="1 to 30"):
+        cohort.nearness(gallery, "gallery", 31)
+
+
 @pytest.mark.parametrize("kept_scores", [None, 0], ids=["sorted", "counted"])
 @pytest.mark.parametrize("name", biometrics.SCORES[1:])
 def test_scores_are_inner_products_and_rates_are_those_of_brute_force(name, kept_scores):

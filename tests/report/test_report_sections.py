@@ -16,6 +16,7 @@ from jaxalign.report.page import command, origin
 from jaxalign.report.part import Part
 from jaxalign.report.result_table import Difference, Point, Predicted, ThreeWay
 from jaxalign.report.sections import Section, sections
+from jaxalign.report.tables import Table
 
 NAN = math.nan
 # rank-1 of a to b, a to c, b to a, b to c, c to a, c to b; their mean is 0.5 for ridge.
@@ -80,6 +81,16 @@ def test_what_the_map_and_what_the_score_gains():
         "Score by score, this map reaches 50.0 % by cosine and 60.0 % by cohort; the best published map reaches 50.0 % "
         "by cosine (ridge) and 60.0 % by cohort (ridge)."
     )
+    assert summary[2] == "In points, the score gains over the cosine with this map: 10.0 with cohort."
+    assert not any("The map gains" in sentence for sentence in summary)  # it is a published one
+    better = [row._replace(value=0.7 if row.score == "cohort" else 0.45) for row in shared]
+    summary = plain(section(part([*IDENTITY, *BY_RIDGE, *by_cohort, *better])).summary)
+    assert summary[2:4] == [
+        "In points, the score gains over the cosine with this map: 25.0 with cohort.",
+        "The map gains over the best published map given the same score: \N{MINUS SIGN}5.0 by cosine and "
+        "10.0 by cohort.",
+    ]
+    summary = plain(found.summary)
     assert summary[-1].startswith("Compared with themselves the encoders reach 95.0 %")
     assert [row[0] for row in rows_of(found, "pairwise-methods")] == [
         *("identity", "ridge", "ridge, cohort", "shared", "shared, cohort")
@@ -112,6 +123,8 @@ def test_the_page_opens_with_the_map_the_score_and_the_thresholds_to_use():
     numbers = [[cell.mean for cell in row[2:]] for row in table]
     expected = [[0.15 + value / 10, 0.001, value + 0.1] for value in RIDGE.values()]
     np.testing.assert_allclose(numbers, expected)
+    (shown,) = [block for block in found.blocks if getattr(block, "name", "") == "pairwise-thresholds"]
+    assert isinstance(shown, Table) and "--intervals=1000 gives intervals of the rates" in shown.caption
 
 
 def test_a_pair_without_a_number_is_said_so_with_its_reason_and_never_counts_as_zero():

@@ -2,7 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxalign.report.labels import percent, percent_cell, shown
 from jaxalign.report.result_table import COSINE, Cell, Measure, ResultTable, Row
@@ -82,8 +83,16 @@ def thresholds(table: ResultTable, *, name: str) -> Table | None:
         f"{setting}: two photographs match where their score reaches the threshold{seeds}, the smallest whose FMR on "
         f"these test people does not exceed {percent(_fmr(measure))}. The map and the score were chosen on the same "
         "people, and other people, photographs and cameras have other error rates: check a threshold on your own."
+        + _intervals(found)
     )
     return Table(name, "Thresholds", caption, columns, lines)
+
+
+def _intervals(found: Mapping[Any, Sequence[Row]]) -> str:
+    """How to have intervals that the table does not show."""
+    rates = any(row.low is not None for rows in found.values() for row in rows)
+    ask = "" if rates else "--intervals=1000 gives intervals of the rates; "
+    return f" {ask or 'The intervals are of the rates; '}Resampling.threshold gives those of thresholds, in code."
 
 
 def _fmr(measure: Measure) -> float:

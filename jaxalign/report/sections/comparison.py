@@ -8,7 +8,7 @@ from typing import Any
 from jaxalign.report.definitions import RELATIVE_WORDS
 from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas
 from jaxalign.report.figures.projection import draw_projection
-from jaxalign.report.labels import count, listed, percent, percent_cell, shown
+from jaxalign.report.labels import count, listed, percent, percent_cell, shown, with_minus
 from jaxalign.report.part import CONTROL_WORDS, CONTROLS, OWN, RELATIVE, Part, chosen_per_pair
 from jaxalign.report.result_table import COSINE, Cell, Measure, Point, ResultTable, Row, Setting
 from jaxalign.report.sections import aggregates
@@ -87,15 +87,31 @@ def _by_score(table: ResultTable, best: Setting, measure: Measure) -> list[str]:
         return []
     same = [f"{percent_cell(cells[one])} by {one.score}" for one in cells if one.fit == best.fit]
     words = f"Score by score, this map reaches {listed(same)}"
-    published = {}
+    published: dict[str, str] = {}
+    theirs: dict[str, float] = {}
     for score in scores:
         known = {s: cell.mean for s, cell in cells.items() if s.method in PUBLISHED and s.score == score}
         if known:
             setting = best_of(known, measure)
             assert setting is not None
+            theirs[score] = known[setting]
             published[score] = f"{percent_cell(cells[setting])} by {score} ({setting.fit})"
-    theirs = f"; the best published map reaches {listed(published.values())}" if published else ""
-    return [f"{words}{theirs}."]
+    reached = f"; the best published map reaches {listed(published.values())}" if published else ""
+    found = [f"{words}{reached}."]
+    if not measure.is_rate:
+        return found
+
+    def gained(better: float, than: float) -> str:
+        return with_minus(f"{100 * (than - better if measure.lower_is_better else better - than):.1f}")
+
+    mine = {one.score: cells[one].mean for one in cells if one.fit == best.fit}
+    if COSINE in mine and len(mine) > 1:
+        each = [f"{gained(mine[score], mine[COSINE])} with {score}" for score in mine if score != COSINE]
+        found.append(f"In points, the score gains over the cosine with this map: {listed(each)}.")
+    if best.method not in PUBLISHED and (known := [score for score in mine if score in theirs]):
+        each = [f"{gained(mine[score], theirs[score])} by {score}" for score in known]
+        found.append(f"The map gains over the best published map given the same score: {listed(each)}.")
+    return found
 
 
 def _baseline(table: ResultTable) -> Setting | None:
