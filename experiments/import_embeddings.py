@@ -176,7 +176,8 @@ def add(out: pathlib.Path, encoders: list[NewEncoder], samples: Samples | None) 
     there = Samples(store.identities, store.sample_ids)
     for index, encoder in enumerate(encoders):
         if samples is not None and encoder.samples.sample_ids is None:
-            encoders[index] = dataclasses.replace(encoder, samples=samples)
+            own = dataclasses.replace(samples, dimensions=encoder.samples.dimensions)
+            encoders[index] = dataclasses.replace(encoder, samples=own)
     return store.add_encoders({encoder.name: encoder.in_order_of(there) for encoder in encoders})
 
 
@@ -207,12 +208,16 @@ def main(_: list[str]) -> None:
     for name in store.encoders:
         bad = f", {len(nonfinite[name]):,} rows with NaN or infinity" if name in nonfinite else ""
         print(f"  {name}: [{store.rows}, {store.dims[name]}] {store[name].dtype}{bad}")
+    for name in sorted({"nan", "none", "null", "na"} & {name.lower() for name in store.identities.tolist()}):
+        print(f"note: a person is called {name!r}; is the identity missing on those rows?")
     if people == store.rows:
         print("note: nobody has two samples, so recognition cannot be measured; is the identity right?")
     read = lambda rows: {name: np.asarray(store[name])[rows] for name in store.encoders}  # noqa: E731
     for warning in doubts(read, np.asarray(store.identities), None):
         print(f"warning: {warning}")
     for encoder in encoders:
+        if taken := encoder.samples.dimensions:
+            print(f"note: {encoder.path}: took {len(taken):,} columns {taken[0]} … {taken[-1]}")
         if len(encoder.array) > store.rows:
             extra = len(encoder.array) - store.rows
             print(f"note: {extra:,} rows of {encoder.path} are of no sample of the store and were left out.")

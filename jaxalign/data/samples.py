@@ -110,7 +110,7 @@ def read_table(directory: pathlib.Path, rows: int, store: str) -> "pyarrow.Table
             raise UserError(
                 f"{store}: {path} lacks the column {name!r}; it has {', '.join(table.column_names)}."
             )
-        if not _is_text(table.schema.field(name).type):
+        if not is_text(table.schema.field(name).type):
             raise UserError(
                 f"{store}: {path}: column {name!r} must be text, it is {table.schema.field(name).type}."
             )
@@ -149,7 +149,7 @@ def read_parquet(path: pathlib.Path, refusal: str) -> "pyarrow.Table":
 def column(table: "pyarrow.Table", name: str) -> np.ndarray:
     """One column as an array, shape [n]; text with gaps is an array of objects."""
     values = table[name]
-    if _is_text(values.type):
+    if is_text(values.type):
         texts = values.to_pylist()
         return np.array(texts, dtype=object if None in texts else str)
     return values.to_numpy(zero_copy_only=False)
@@ -160,7 +160,8 @@ def names(table: "pyarrow.Table", name: str) -> np.ndarray:
     return np.array([normal_name(text) for text in table[name].to_pylist()])
 
 
-def _is_text(kind: "pyarrow.DataType") -> bool:
+def is_text(kind: "pyarrow.DataType") -> bool:
+    """Whether a column of this type holds text."""
     import pyarrow.types as types
 
     kind = kind.value_type if types.is_dictionary(kind) else kind

@@ -207,6 +207,86 @@ DAMAGED = {
 }
 
 
+def csv(*columns, header="file,e0,e1,e2,e3"):
+    rows = [",".join(map(str, row)) for row in zip(*columns)]
+    return lambda path: path.write_text("\n".join([header] * bool(header) + rows))
+
+
+def wide(**changed):
+    columns = {f"e{i}": A[:, i] for i in range(4)} | changed
+    kept = {name: values for name, values in columns.items() if values is not None}
+    return lambda path: pyarrow.parquet.write_table(pyarrow.table({"path": NAMES, **kept}), path)
+
+
+E = [list(A[:, i]) for i in range(4)]
+HOLE = [*E[0][:3], "", *E[0][4:]]
+COMMAS = [";".join(str(value).replace(".", ",") for value in row) for row in A]
+AMBIGUOUS = {  # file: (what writes it, what is told): each was read once, with a dimension too few or too many
+    "hole.csv": (csv(NAMES, HOLE, *E[1:]), r"column 'e0' holds '' \(row 3\)"),
+    "text.csv": (csv(NAMES, ["?"] * 6, *E[1:]), r"column 'e0' holds '\?' \(row 0\)"),
+    "hole_headless.csv": (csv(HOLE, *E[1:], header=""), r"column 1 holds '' \(row 3\)"),
+    "first_headless.csv": (csv(["", *E[0][1:]], *E[1:], header=""), r"column 1 holds '' \(row 0\)"),
+    "empty_headless.csv": (csv(E[0], [""] * 6, *E[2:], header=""), "column 2 holds"),
+    "gap.csv": (csv(*E, header="e0,e1,e3,e4"), "'e1' is followed by 'e3'"),
+    "begin.csv": (csv(*E, header="e2,e3,e4,e5"), "begin with 'e2'"),
+    "unnumbered.csv": (csv([0.5] * 6, *E, header="quality,x,y,z,w"), "quality, x, y, z, w"),
+    "families.csv": (csv(*E, header="a0,a1,b0,b1"), "families.csv#a"),
+    "label_headless.csv": (csv([0, 0, 1, 1, 2, 2], *E, header=""), "column 1 holds whole numbers"),
+    "label_last.csv": (csv(*E, [0, 0, 1, 1, 2, 2], header=""), "column 5 holds whole numbers"),
+    "commas.csv": (lambda path: path.write_text("\n".join(COMMAS)), "decimal comma"),
+    "commas_named.csv": (lambda path: path.write_text("\n".join(["a0;a1;a2;a3", *COMMAS])), "decimal comma"),
+    "commas.tsv": (lambda path: path.write_text("\n".join(COMMAS).replace(";", "\t")), "decimal comma"),
+    "lists.csv": (csv(NAMES, [f'"{row.tolist()}"' for row in A], header="path,emb"), "lists written as text"),
+    "index.csv": (csv(NAMES, *E, header=",e0,e1,e2,e3"), "no name in the first line"),
+    "gap.parquet": (wide(e2=None), "'e1' is followed by 'e3'"),
+    "text.parquet": (wide(e2=list("abcdef")), r"column 'e2' holds 'a' \(row 0\)"),
+    "bool.parquet": (wide(e2=[True] * 6), "column 'e2' holds bool"),
+    "null.parquet": (wide(e2=[None, *E[2][1:]]), "column 'e2' has 1 rows without a number"),
+    "both.parquet": (wide(box=[[1.0, 2.0]] * 6), "both.parquet#box"),
+    "label.parquet": (wide(label=[0.5] * 6), "expected text or whole numbers"),
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_a_table_whose_dimensions_are_not_plain_is_refused(tmp_path, name):
+    write, told = AMBIGUOUS[name]
+    write(tmp_path / name)
+    with pytest.raises(UserError, match=told) as caught:
+        read_embeddings(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+LABELS = [0, 0, 1, 1, 10, 10]
+PLAIN = {  # file: (what writes it, people)
+    "label.csv": (csv(LABELS, *E, header="label,e0,e1,e2,e3"), ["0", "0", "1", "1", "10", "10"]),
+    "zeros.csv": (csv(["01"] * 6, *E, header="label,e0,e1,e2,e3"), ["01"] * 6),
+    "label.parquet": (wide(label=np.array(LABELS, float)), ["0", "0", "1", "1", "10", "10"]),
+    "index.csv": (csv(range(6), *E, header=",0,1,2,3"), None),
+    "named_index.csv": (csv(range(6), *E, header=",f0,f1,f2,f3"), None),
+    "counted.csv": (csv(PEOPLE, *E, header="label,0,1,2,3"), PEOPLE),
+    "savetxt.csv": (lambda path: np.savetxt(path, A), None),
+    "quality.csv": (csv([0.5] * 6, *E, header="quality,e0,e1,e2,e3"), None),
+    "ends.csv": (csv(*E, [""] * 6, header=""), None),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_tables_as_programs_write_them(tmp_path, name):
+    write, people = PLAIN[name]
+    write(tmp_path / name)
+    array, samples = read_embeddings(tmp_path / name)
+    np.testing.assert_array_equal(np.asarray(array, np.float32), A)
+    assert (None if samples.identities is None else samples.identities.tolist()) == people
+    assert len(samples.dimensions) == 4
+
+
+def test_whole_numbers_among_the_dimensions_are_one_and_a_family_can_be_named(tmp_path):
+    wide(e2=np.arange(6))(tmp_path / "a.parquet")
+    assert read_embeddings(tmp_path / "a.parquet")[0][:, 2].tolist() == list(range(6))
+    csv(*E, header="a0,a1,b0,b1")(tmp_path / "a.csv")
+    np.testing.assert_array_equal(read_embeddings(tmp_path / "a.csv", "b")[0].astype(np.float32), A[:, 2:])
+
+
 def write_checked(path):
     options = {"write_page_checksum": True, "compression": "none", "use_dictionary": False}
     pyarrow.parquet.write_table(table(x=LISTS), path, **options)

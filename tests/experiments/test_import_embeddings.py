@@ -210,6 +210,15 @@ def test_what_a_driver_will_ask_about_is_said(run):
     assert "note: nobody has two samples" in out
 
 
+def test_columns_taken_as_the_embedding_and_people_called_nan_are_said(run):
+    pathlib.Path("people.csv").write_text("identity\n" + "\n".join(["nan", "nan", *PEOPLE[2:]]))
+    pathlib.Path("a.csv").write_text("\n".join(["d0,d1,d2,d3", *(",".join(map(str, row)) for row in A)]))
+    status, out, _ = run("--out=store", "--identities=people.csv", "--embeddings=arc=a.csv")
+    assert status == 0
+    assert "note: a.csv: took 4 columns d0 … d3\n" in out
+    assert "note: a person is called 'nan'" in out
+
+
 @pytest.fixture
 def base(run):
     """A store with one encoder, and another encoder's file to add."""

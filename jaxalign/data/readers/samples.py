@@ -30,11 +30,15 @@ class Names:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Samples:
-    """What a file says of the rows: person and name of each, text [n] or None, and other columns of n values."""
+    """What a file says of the rows: person and name of each, text [n] or None, and other columns of n values.
+
+    ``dimensions`` are the columns that were taken as the embedding, where there is one for each dimension.
+    """
 
     identities: np.ndarray | None = None
     sample_ids: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    dimensions: tuple[str, ...] = ()
 
 
 def split_columns(columns: Mapping[str, np.ndarray], path: pathlib.Path, names: Names) -> Samples:
@@ -42,11 +46,22 @@ def split_columns(columns: Mapping[str, np.ndarray], path: pathlib.Path, names: 
     found = find(names.identity, IDENTITY_NAMES, columns), find(names.sample_id, SAMPLE_NAMES, columns)
     rest = {name: values for name, values in columns.items() if name not in found}
     people, samples = (
-        None if name is None else text_column(columns[name], f"{path}: {name}") for name in found
+        None if name is None else text_column(_whole(columns[name]), f"{path}: {name}") for name in found
     )
     if samples is not None and found[1] != "sample_id":
         samples = np.array([slashed(name) for name in samples.tolist()])
     return Samples(people, samples, further_columns(rest))
+
+
+def _whole(values: Any) -> Any:
+    """Labels that a program stored as floats, shape [n], as whole numbers; others stay, and so do inexact ones."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+        return values
+    exact = 2.0 ** (np.finfo(values.dtype).nmant + 1)
+    there = ~np.isnan(values)
+    if not (values[there] == np.floor(values[there])).all() or (abs(values[there]) > exact).any():
+        return values
+    return [int(value) if known else None for value, known in zip(values.ravel().tolist(), there.ravel())]
 
 
 def find(asked: str | None, usual: Sequence[str], columns: Sequence[str] | Mapping[str, Any]) -> str | None:

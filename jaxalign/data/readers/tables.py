@@ -1,8 +1,10 @@
 """Files of tables: Parquet, Feather, CSV of floats, JSON, JSON lines, and data sets saved by ``datasets``."""
 
+import dataclasses
 import pathlib
 import re
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,12 +30,15 @@ from jaxalign.data.readers.samples import (
     pick,
     split_columns,
 )
-from jaxalign.data.samples import column, read_parquet
+from jaxalign.data.samples import column, is_text, read_parquet
 
 if TYPE_CHECKING:
     import pyarrow
 
-NUMBERED = re.compile(r"(.*?)(\d+)")
+NUMBERED = re.compile(r"(.*?)([0-9]{1,9})")
+WHOLE = re.compile(r"[+-]?[0-9]+")
+WRITTEN_LIST = re.compile(r"\[\s*[+-]?[0-9]*\.[0-9]")
+DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
 
 
 def read_parquet_embeddings(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
@@ -146,33 +151,111 @@ def _listed_in(file: pathlib.Path, name: str, kind: type = str) -> list[Any]:
 
 
 def read_csv_embeddings(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
-    """A CSV or TSV file with one number a column, with or without a first line of names, and columns of text."""
+    """A CSV or TSV file with one number a column, with or without a first line of names, and columns of text.
+
+    Blanks separate numbers where no other mark does. A column is text or numbers throughout: what cannot be told is
+    refused, for a column that is taken for text by mistake would be missing among the dimensions.
+    """
     import pyarrow
 
-    numbered = csv_lines(read_text(path, "a CSV file"), path)
+    text = read_text(path, "a CSV file")
+    numbered = csv_lines(text, path)
     if not numbered:
         raise UserError(f"{path} is empty.")
-    lines = [line for _, line in numbered]
-    if any(_is_number(cell) for cell in lines[0]):
-        texts = [index for index, cell in enumerate(lines[0]) if not _is_number(cell)]
-        header = [f"dim_{index}" for index in range(len(lines[0]))]
-        for index, name in zip(texts, ("sample_id", "identity")):
-            header[index] = name
+    _require_plain(text, [cells for _, cells in numbered[:2]], path)
+    if len(numbered[0][1]) == 1 and _all_numbers(numbered[0][1][0].split()):
+        numbered = [(number, " ".join(cells).split()) for number, cells in numbered]
+    first = [cell.strip() for cell in numbered[0][1]]
+    named = _names_columns(first)
+    lines = numbered[1:] if named else numbered
+    for number, cells in lines:
+        if len(cells) != len(first):
+            raise UserError(f"{path}, line {number}: {len(cells)} values, expected {len(first)}.")
+    cells = [[line[index].strip() for _, line in lines] for index in range(len(first))]
+    kept = list(range(len(first)))
+    if not first[-1] and not any(cells[-1]):  # every line ends in a separator
+        kept.pop()
+    if named:
+        kept = [index for index in kept if first[index] or not _is_index(cells[index])]
+        if not all(first[index] for index in kept):
+            raise UserError(
+                f"{path}: a column has no name in the first line. Where it names the photographs, call it sample_id; "
+                "an index of pandas is left out with to_csv(index=False)."
+            )
+        header = {index: first[index] for index in kept}
     else:
-        header, lines = [name.strip() for name in lines[0]], lines[1:]
-    for number, line in enumerate(lines, 1):
-        if len(line) != len(header):
-            raise UserError(f"{path}: row {number} has {len(line)} values, expected {len(header)}.")
-    columns = {}
-    for index, name in enumerate(header):
-        cells = [line[index].strip() for line in lines]
-        try:
-            columns[name] = pyarrow.array(np.array(cells, np.float64))
-        except ValueError:
-            columns[name] = pyarrow.array(cells)
-    if len(columns) < len(header):
-        raise UserError(f"{path}: two columns have one name: {listed(header)}.")
+        header = _names_of(first, kept, cells, path)
+    if len(set(header.values())) < len(header):
+        raise UserError(f"{path}: two columns have one name: {listed(list(header.values()))}.")
+    usual, columns = _usual(names), {}
+    for index, name in header.items():
+        number = name not in usual and name.lower() not in usual and _all_numbers(cells[index])
+        columns[name] = pyarrow.array(np.array(cells[index], np.float64) if number else cells[index])
     return from_table(pyarrow.table(columns), path, key, names)
+
+
+def _require_plain(text: str, lines: list[list[str]], path: pathlib.Path) -> None:
+    """Refuses decimal commas and lists written as text, by the first two lines; ``lines`` are their cells."""
+    raw = [line for line in text.splitlines() if line.strip()][:2]
+    split = [re.split(r"[;\t]", line) for line in raw if ";" in line or "\t" in line]
+    if any(DECIMAL_COMMA.fullmatch(cell.strip(' "')) for line in (*split, *lines) for cell in line):
+        raise UserError(
+            f"{path}: its numbers have a decimal comma; write them with a decimal point, as "
+            "pandas.read_csv(..., sep=';', decimal=',') and to_csv(..., index=False) do."
+        )
+    if any(WRITTEN_LIST.match(cell.strip()) for line in lines for cell in line):
+        raise UserError(
+            f"{path}: its vectors are lists written as text. Save them as Parquet (to_parquet), or with a column for "
+            "each dimension."
+        )
+
+
+def _names_columns(first: list[str]) -> bool:
+    """Whether the first line of a CSV file has names: no numbers, or the numbers of its columns, as pandas writes."""
+    numbers = [cell for cell in first if _is_number(cell)]
+    counts = range(len(numbers))
+    return not numbers or (
+        len(numbers) > 1
+        and numbers in ([str(count) for count in counts], [str(count + 1) for count in counts])
+    )
+
+
+def _names_of(
+    first: list[str], kept: list[int], cells: list[list[str]], path: pathlib.Path
+) -> dict[int, str]:
+    """Names for the columns of a CSV file without a line of names: those of text are sample and person."""
+    texts = [index for index in kept if not _is_number(first[index])]
+    numbers = [index for index in kept if index not in texts]
+    if len(texts) > 2:
+        raise UserError(
+            f"{path}: {len(texts)} columns of text, and no first line with the names of the columns: give it one."
+        )
+    for index in kept:
+        if index in numbers and _all_numbers(cells[index]):
+            continue
+        other = [
+            row for row, cell in enumerate(cells[index]) if not cell or _is_number(cell) == (index in texts)
+        ]
+        if other:
+            raise UserError(
+                f"{path}: column {index + 1} holds {cells[index][other[0]]!r} (row {other[0]}); without a first line "
+                "of names, a column is text or numbers throughout."
+            )
+    whole = [index for index in numbers if all(map(WHOLE.fullmatch, cells[index]))]
+    if len(whole) < len(numbers):
+        for index in numbers[:1] + numbers[-1:]:
+            if index in whole and len(set(cells[index])) > 1:
+                raise UserError(
+                    f"{path}: column {index + 1} holds whole numbers beside columns of fractions. Is it a label? Give "
+                    "the file a first line of names, such as identity,d0,d1,... (or d0,d1,... if it is a dimension)."
+                )
+    header = dict(zip(texts, ("sample_id", "identity")))
+    return dict(sorted({**header, **{index: f"dim_{k}" for k, index in enumerate(numbers)}}.items()))
+
+
+def _is_index(cells: list[str]) -> bool:
+    """Whether a column counts the rows, as the index that pandas writes."""
+    return cells == [str(row) for row in range(len(cells))]
 
 
 def _is_number(cell: str) -> bool:
@@ -180,7 +263,16 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell
+
+
+def _all_numbers(cells: list[str]) -> bool:
+    """Whether all are numbers; 1_0 is a name here, though Python reads ten."""
+    try:
+        np.array(cells, np.float64)
+    except ValueError:
+        return False
+    return bool(cells) and not any("_" in cell for cell in cells)
 
 
 def read_json_embeddings(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
@@ -259,37 +351,113 @@ def from_table(
         raise UserError(f"{path} has no rows.")
     columns = [field for field in table.schema if _is_list(field.type)]
     lists = [field.name for field in columns if types.is_floating(field.type.value_type)]
-    dimensions = [] if lists or key else _dimensions(table)
-    if dimensions:
-        holes = [name for name in dimensions if table[name].null_count]
-        if holes:
+    families = {} if key in table.column_names else _families(table, names)
+    if key in families:
+        return _beside(table, families[key], path, names)
+    if not lists and families:
+        largest, *others = sorted(families, key=lambda family: -len(families[family]))
+        if others and 2 * len(families[others[0]]) >= len(families[largest]):
+            shown = ", ".join(_span(families[family]) for family in (largest, others[0]))
             raise UserError(
-                f"{path}: column {holes[0]!r} has {table[holes[0]].null_count:,} rows without a number."
+                f"{path} holds more than one numbered family of columns ({shown}). Name the one that is meant with "
+                f"{path}#{largest}."
             )
-        array = np.stack([table[name].to_numpy() for name in dimensions], axis=1)
-        return array, table_samples(table.drop_columns(dimensions), path, names)
+        return _beside(table, families[largest], path, names)
+    numbers = [
+        f.name for f in table.schema if types.is_floating(f.type) and f.name.lower() not in _usual(names)
+    ]
+    if not key and not lists and len(numbers) > 1:
+        raise UserError(
+            f"{path}: which columns are the embedding is not plain ({listed(numbers)}). Call its dimensions by one "
+            "name with a number: d0, d1, ..."
+        )
     name = pick(key, lists, table.column_names, path)
     if name not in lists:
         kind = table.schema.field(name).type
         raise UserError(f"{path}: column {name!r} must hold lists of floats, it holds {kind}.")
-    return _rows_of_lists(table[name], name, path), table_samples(table, path, names)
+    array = _rows_of_lists(table[name], name, path)
+    for family in families.values():
+        if len(family) > array.shape[1]:
+            raise UserError(
+                f"{path} holds lists ({name}) and more numbered columns ({_span(family)}). Name the one that is meant "
+                f"with {path}#{name}."
+            )
+    return array, table_samples(table, path, names)
 
 
-def _dimensions(table: "pyarrow.Table") -> list[str]:
-    """The columns of one number each that are an embedding: those called alike and numbered, or all floats."""
+def _usual(names: Names) -> set[str | None]:
+    """Names of columns that say who is on a row, and are no dimensions."""
+    return {*IDENTITY_NAMES, *SAMPLE_NAMES, names.identity, names.sample_id}
+
+
+def _families(table: "pyarrow.Table", names: Names) -> dict[str, list[str]]:
+    """Columns called alike and numbered, in the order of their numbers, by what they are called; numbers in two."""
+    usual, found = _usual(names), {}
+    for name in table.column_names:
+        numbered = NUMBERED.fullmatch(name)
+        if numbered and name not in usual and not _is_list(table.schema.field(name).type):
+            found.setdefault(numbered[1], []).append(name)
+    return {
+        prefix: sorted(family, key=_number)
+        for prefix, family in found.items()
+        if sum(_has_numbers(table[name]) for name in family) > 1
+    }
+
+
+def _has_numbers(values: "pyarrow.ChunkedArray") -> bool:
+    """Whether a column holds numbers, or text that is a number somewhere."""
+    return _is_numeric(values.type) or (
+        is_text(values.type) and any(_is_number(cell) for cell in values.to_pylist() if cell)
+    )
+
+
+def _is_numeric(kind: "pyarrow.DataType") -> bool:
     import pyarrow.types as types
 
-    usual = {*IDENTITY_NAMES, *SAMPLE_NAMES}
-    floats = [f.name for f in table.schema if types.is_floating(f.type) and f.name.lower() not in usual]
-    groups: dict[str, list[str]] = {}
-    for name in floats:
-        found = NUMBERED.fullmatch(name)
-        if found:
-            groups.setdefault(found[1], []).append(name)
-    largest = max(groups.values(), key=len, default=[])
-    if len(largest) > 1:
-        return sorted(largest, key=lambda name: int(NUMBERED.fullmatch(name)[2]))  # pyright: ignore
-    return floats if len(floats) > 1 else []
+    return types.is_floating(kind) or types.is_integer(kind)
+
+
+def _number(name: str) -> int:
+    return int(NUMBERED.fullmatch(name)[2])  # pyright: ignore[reportOptionalSubscript]
+
+
+def _span(columns: Sequence[str]) -> str:
+    return f"{columns[0]} … {columns[-1]}"
+
+
+def _beside(
+    table: "pyarrow.Table", dimensions: list[str], path: pathlib.Path, names: Names
+) -> tuple[np.ndarray, Samples]:
+    """The dimensions as one array [n, d], and the other columns; refuses gaps in their numbers or in the array."""
+    numbers = list(map(_number, dimensions))
+    if numbers[0] > 1:
+        raise UserError(
+            f"{path}: the dimensions begin with {dimensions[0]!r}; their numbers begin with 0 or 1."
+        )
+    for before, after, name, following in zip(numbers, numbers[1:], dimensions, dimensions[1:]):
+        if after != before + 1:
+            raise UserError(
+                f"{path}: column {name!r} is followed by {following!r}; the dimensions of an embedding are numbered "
+                "without gaps."
+            )
+    for name in dimensions:
+        if is_text(table[name].type):
+            cells = enumerate(table[name].to_pylist())
+            row, cell = next(
+                ((row, cell) for row, cell in cells if not _is_number(cell or "")), (0, table[name][0])
+            )
+            raise UserError(
+                f"{path}: column {name!r} holds {str(cell or '')!r} (row {row}), where {_span(dimensions)} are numbers."
+            )
+        if not _is_numeric(table[name].type):
+            raise UserError(
+                f"{path}: column {name!r} holds {table[name].type}, where {_span(dimensions)} are numbers."
+            )
+        if table[name].null_count:
+            raise UserError(f"{path}: column {name!r} has {table[name].null_count:,} rows without a number.")
+    array = np.stack([table[name].to_numpy() for name in dimensions], axis=1)
+    samples = table_samples(table.drop_columns(dimensions), path, names)
+    return array, dataclasses.replace(samples, dimensions=tuple(dimensions))
 
 
 def _rows_of_lists(values: Any, name: str, path: pathlib.Path) -> np.ndarray:
