@@ -3,7 +3,8 @@
   python -m experiments.ensemble --store=my_store --out=results/ensemble
 
 Every set of up to --largest encoders is measured as one system, whose name joins theirs by "+" (source and target). All
-rows are mapped into one shared space. Of scores there: mean, znorm, minmax, logistic (weights by logistic regression).
+rows are mapped into one shared space. Of scores there: mean, znorm, minmax, logistic (weights by logistic regression);
+tanh, which is no weighted sum of scores and so not the cosine of any rows, is in code alone (biometrics.Fusion).
 Of rows: mean_template (their mean, as short as one row) and concatenation (rows that no map moved, as long as all of
 them). heterogeneous: each person is enrolled under one encoder of the set, drawn at random, each probe photograph comes
 from another draw, and one gallery and one threshold serve all. Single encoders have `mean`, which is the encoder in the
@@ -50,7 +51,11 @@ FLAGS = analysis.define(
     budget=flags.Flag(4, "Choose at most so many encoders greedily.", least=1),
     without=("sources", "targets", "l2", "folds"),
     measures="identification,verification",
-    methods=",".join(METHODS),
+    methods=flags.Flag(
+        ",".join(METHODS),
+        "Ways to fuse encoders, separated by commas, of scores, of rows, or of enrolment as said above: "
+        f"{', '.join(METHODS)}. All but `concatenation` map rows by `shared`. Example: --methods=mean,logistic",
+    ),
     out="results/ensemble",
 )
 Members = tuple[str, ...]

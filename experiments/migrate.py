@@ -26,7 +26,7 @@ import numpy as np
 from experiments.run import cli, flags, results
 from experiments.run.computing import set_compilation_cache
 from experiments.run.config import DEMONSTRATION, Compiling
-from experiments.run.data import image_numbers, prepared
+from experiments.run.data import few_people, image_numbers, prepared, told
 from experiments.run.galleries import NO_SPLIT, Given, opened, public
 from experiments.run.progress import Progress, duration
 from experiments.run.tested import Tested, result_rows, tested_on
@@ -34,7 +34,7 @@ from jaxalign.align.saved import NORMALIZED
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
 from jaxalign.data.manifest import DTYPES
-from jaxalign.gallery.choose import COSINE, METHODS, Calibration, Mover, Point
+from jaxalign.gallery.choose import COSINE, METHODS, SCORES, Calibration, Mover, Point
 from jaxalign.gallery.fingerprint import Fingerprint
 from jaxalign.gallery.map_file import GalleryMap
 from jaxalign.gallery.migration import Migration, Rates, described, plain_rates
@@ -156,6 +156,11 @@ def main(_: Sequence[str]) -> int:
         sides = [prepared(given.side(name), FLAGS.normalize) for name in (old, new)]
         images = image_numbers(given.store, given.rows)
         calibration = Calibration.of((old, new), sides[0], sides[1], given.identities, images)
+        if calibration.scores != SCORES:
+            few = few_people(calibration.least_people)
+            given.notes.extend(
+                told([f"Candidates by the score cohort are left out: {few} beside one of the folds."])
+            )
         how: dict[str, Any] = {"drop_in": FLAGS.drop_in, "max_loss": FLAGS.max_tmr_loss, "methods": methods}
         how |= {"normalize": FLAGS.normalize, "resamples": FLAGS.intervals, "progress": progress.show}
         migration = Migration.of(calibration, point_of(size), gallery_size=max(2, size), **how)

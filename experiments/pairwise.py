@@ -99,7 +99,7 @@ def analyse(job: Job) -> str:
         shown = Measure(best.measure, best.own_photograph)
         text += "\n" + to_text([controls_table(part, shown, table.left_out)], width=width)
     text += "\n" + to_text([fits_table([(fit.method, fit.r2, fit.ok) for fit in run.fits])], width=width)
-    job.record["warnings"] += warnings(run)
+    job.record["warnings"] += [*run.data.score_notes(config), *warnings(run)]
     job.record |= {
         "store": describe(run.data),
         "processes": hosts.count,

@@ -17,11 +17,13 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
+
 from experiments.run import analysis, attacks, cli, flags, further_attacks, results
 from experiments.run.analysis import Job
 from experiments.run.attacks import Attacks, owned
 from experiments.run.config import PairwiseConfig
-from experiments.run.data import Data
+from experiments.run.data import Data, few_people, told
 from experiments.run.earlier import read_tree
 from jaxalign.align.methods import SOLVERS
 from jaxalign.core.errors import UserError
@@ -91,6 +93,9 @@ def analyse(job: Job) -> str:
     }
     for measuring in splits:
         at = Attacks.of(job, run, measuring, content if measuring is splits[0] else {})
+        if at.scores != attacks.SCORES and measuring is splits[0]:
+            note = f"the score cohort is left out: {few_people(len(np.unique(at.owners)))}"
+            job.record["warnings"] += told([note])
         for name in chosen:
             run.rows += list(PARTS[name](at))
     job.finish(run)

@@ -62,7 +62,8 @@ class Aligning:
     """
 
     def __init__(self, config: PairwiseConfig, data: Data, hosts: Hosts = ALONE):
-        self.config, self.data, self.hosts, self.protocol = config, data, hosts, config.protocol
+        self.config, self.protocol = data.with_supported_scores(config), config.protocol
+        self.data, self.hosts = data, hosts
         self.encoders = data.encoders
         self.devices = chosen_devices(config.devices)
         self.dims = data.dims

@@ -15,6 +15,7 @@ from experiments.run.measuring import Measuring, Pair
 from jaxalign import Fit, PairwiseMaps, fit_pairs
 from jaxalign.align.methods import SOLVERS
 from jaxalign.biometrics import Cohort, EvaluationPlan, Sampled
+from jaxalign.biometrics.comparators import TOP
 from jaxalign.core.people import Growth
 from jaxalign.core.rows import unit_rows
 from jaxalign.moments.moments import FoldMoments, nested_moments
@@ -82,6 +83,11 @@ class Attacks:
             measuring.plan,
             content,
         )
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """What the systems compare by: the cosine alone where the training people are too few for a cohort."""
+        return SCORES if len(np.unique(self.owners)) >= TOP else SCORES[:1]
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -154,7 +160,7 @@ def injection(at: Attacks) -> Iterator[Row]:
             weights=at.weights,
         )
         for name in dict.fromkeys(target for _, target in at.run.pairs)
-        for score in SCORES
+        for score in at.scores
     }
     for (name, score), system in systems.items():
         yield from _rows(at, (name, name), "own", system.native(), score=score)
@@ -173,12 +179,14 @@ def injection(at: Attacks) -> Iterator[Row]:
     rows: list[Row] = []
     curves: dict[tuple[Pair, str, str], list[Sampled]] = {}
     for pair in at.run.pairs:
-        list(attacks(pair, UNALIGNED, at.maps[UNALIGNED][pair], 0, SCORES))
+        list(attacks(pair, UNALIGNED, at.maps[UNALIGNED][pair], 0, at.scores))
     sizes = at.sizes
     for size, moments in zip(sizes, nested_moments(at.train, sizes)):
         for method in at.methods:
             for pair, fit in at.fit(moments, method).items():
-                for variant, attack in attacks(pair, method, fit, size, SCORES[: 1 + (size == sizes[-1])]):
+                for variant, attack in attacks(
+                    pair, method, fit, size, at.scores[: None if size == sizes[-1] else 1]
+                ):
                     if attack.fmr == at.job.values.at_fmr:
                         curves.setdefault((pair, method, variant), []).append(attack.rates[OTHER_IMAGE])
                 at.step(f"{method} by {size:,} pairs", pair)
@@ -235,7 +243,7 @@ def reidentification(at: Attacks) -> Iterator[Row]:
                 _mapped(side, at.test[name]) for side, name in zip((fit.source, fit.target), pair)
             )
             known = [_mapped(side, at.train[name]) for side, name in zip((fit.source, fit.target), pair)]
-            for score in SCORES if method != UNALIGNED else SCORES[:1]:
+            for score in at.scores if method != UNALIGNED else SCORES[:1]:
                 # To a comparator the leaked rows are the probes, being the source's; searches are its columns.
                 cohort = at.cohort(known[0], known[1], score)
                 scores = score_matrix(leaked[sets.gallery], public, score, cohort).T

@@ -39,6 +39,7 @@ class PairwiseConfig:
       ranks: None for the methods' own choice, "cv", or numbers where None is no limit.
       fit_rank: None for the methods' own.
       fmr, fpir: ascending.
+      usual_scores: whether ``scores`` are the usual ones, which nobody asked for.
     """
 
     store: str | None = flags.field(
@@ -146,7 +147,8 @@ class PairwiseConfig:
         "What two mapped rows are compared by, separated by commas, of: "
         + ", ".join(SCORES)
         + ". `cohort` takes off "
-        "how near each of them lies to training people, which helps most at low false match rates. Without it: "
+        "how near each of them lies to training people, which helps most at low false match rates; the "
+        "strength of `snorm` is a = 1/2, b = 1/4. All but the cosine take 20 training people or more. Without it: "
         "cosine,cohort, or cosine under --protocol=published. Example: --scores=cosine",
         read=functools.partial(flags.words, known=SCORES, what="score"),
     )
@@ -209,13 +211,15 @@ class PairwiseConfig:
         "Devices of this process that share the work. Without it: every accelerator, or one CPU.",
         kind=int,
     )
+    usual_scores: bool = False
 
     @classmethod
     def from_flags(cls, values: Any) -> "PairwiseConfig":
         """Reads the values of flags, given as attributes; a flag that ``values`` lacks has its default."""
         given = flags.every(cls, values) | flags.every(Protocol, values)
         demonstration = given["store"] is None and given["images"] is None
-        if given["scores"] is None:
+        usual_scores = given["scores"] is None
+        if usual_scores:
             given["scores"] = "cosine" if given["protocol"] == "published" else "cosine,cohort"
         for name, usual in (USUAL | (DEMONSTRATION if demonstration else WITH_DATA)).items():
             if given[name] is None and (name not in ("methods", "seeds") or given["protocol"] == "default"):
@@ -224,7 +228,7 @@ class PairwiseConfig:
         read["protocol"] = read["protocol"].replace(**flags.read(Protocol, given))
         read["controls"] = _controls(given["controls"], given["images"])
         read["curves"] &= given["pair_list"] is None and given["gallery"] == "all"
-        config = cls(**read)
+        config = cls(**read, usual_scores=usual_scores)
         config._check()
         if given["heatmaps"] in ("all", "none"):
             drawn = None if given["heatmaps"] == "all" else ()

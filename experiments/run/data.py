@@ -18,12 +18,20 @@ from experiments.run.computing import cache_directory
 from experiments.run.config import PairwiseConfig
 from experiments.run.doubts import doubts
 from experiments.run.progress import Progress
+from jaxalign.biometrics.comparators import TOP
 from jaxalign.core.errors import UserError
-from jaxalign.core.people import Split, limit_per_person, published_split, require_repeated_identities
+from jaxalign.core.people import (
+    Split,
+    limit_per_person,
+    published_split,
+    require_repeated_identities,
+    trained_people,
+)
 from jaxalign.core.rows import LazyRows
 from jaxalign.data import EmbeddingStore, join
 from jaxalign.data.manifest import check_new_names
 from jaxalign.data.samples import DIGEST
+from jaxalign.report.result_table import COSINE
 from jaxalign.version import __version__
 
 if TYPE_CHECKING:  # imported where it is used: most runs read a store and need no encoders
@@ -82,6 +90,7 @@ class Data:
         require_repeated_identities(identities, called)
         images = image_numbers(store, rows)
         data = cls(store, encoders, rows, identities, config.protocol.normalize, images)
+        list(data.score_notes(config))  # refuses; the notes are told by those who measure
         found = [*data._notes(), *doubts(data.take, identities, images, config)]
         return dataclasses.replace(data, warnings=told(found) if tell else tuple(found))
 
@@ -91,6 +100,23 @@ class Data:
             why = "were dropped from every encoder, because of NaN, infinite or all-zero rows"
             yield f"{self.store.rows - len(self.rows):,} of {self.store.rows:,} rows {why}"
         yield from copies_notes(self.images, self.identities)
+
+    def score_notes(self, config: PairwiseConfig) -> Iterator[str]:
+        """A sentence on usual scores that are left out; ``UserError`` where such were asked for."""
+        by_cohort = ", ".join(name for name in config.scores if name != COSINE)
+        if by_cohort and self._people_trained(config) < TOP:
+            people = few_people(self._people_trained(config))
+            if not config.usual_scores:
+                raise UserError(f"store {self.store.dataset!r}, --scores={by_cohort}: {people}.")
+            yield f"{self.store.dataset}: the score {by_cohort} is left out: {people}"
+
+    def with_supported_scores(self, config: PairwiseConfig) -> PairwiseConfig:
+        """The configuration, by the cosine alone where the usual scores take a larger cohort than there is."""
+        few = config.usual_scores and self._people_trained(config) < TOP
+        return dataclasses.replace(config, scores=(COSINE,)) if few else config
+
+    def _people_trained(self, config: PairwiseConfig) -> int:
+        return trained_people(len(np.unique(self.identities)), config.protocol.train_fraction)
 
     @property
     def dims(self) -> dict[str, int]:
@@ -139,6 +165,11 @@ class Data:
                 "photographs to test; at least two people are needed, one of them with two photographs."
             )
         return split
+
+
+def few_people(trained: int) -> str:
+    """Why there is no score by a cohort."""
+    return f"a cohort takes {TOP} training people or more, and there are {trained:,}"
 
 
 def told(warnings: Iterable[str]) -> tuple[str, ...]:

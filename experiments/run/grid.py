@@ -194,7 +194,8 @@ class Computing:
         return {**content, **by, "environment": self.environment}
 
     def _measured(self, item: Item, show: Callable[[str], None]) -> dict[str, Any]:
-        aligning = Aligning(self.config.for_item(item), self.stores[item.store])
+        data = self.stores[item.store]
+        aligning = Aligning(self.config.for_item(item), data)
         measuring, moments, test = self._shared_by_split(item, aligning)
         if self._maps[:1] != (item.fit,):
             self._maps = ()
@@ -207,7 +208,7 @@ class Computing:
             "rows": [row._replace(**mark) for row in aligning.rows],
             "fits": aligning.fits,
             "without_value": [(place._replace(**mark), why) for place, why in aligning.without_value.items()],
-            "warnings": self.stores[item.store].warnings,
+            "warnings": [*data.warnings, *data.score_notes(self.config.for_store(item.store))],
         }
 
     def _shared_by_split(self, item: Item, aligning: Aligning) -> tuple[Measuring, FoldMoments, TestRows]:

@@ -29,7 +29,7 @@ from jaxalign.biometrics import (
     mean_of,
     open_set,
 )
-from jaxalign.biometrics.comparators import TOP, cohort_rows
+from jaxalign.biometrics.comparators import cohort_rows
 from jaxalign.biometrics.evaluate import RANKS, Rows
 from jaxalign.biometrics.pair_lists import PairList, published_pairs, read_lfw_pairs, read_pairs_csv
 from jaxalign.biometrics.plan import padded
@@ -119,6 +119,7 @@ class Measuring:
     @classmethod
     def of(cls, config: PairwiseConfig, data: Data, seed: int, split: Split | None = None) -> "Measuring":
         """Splits people for one seed, or takes a split, and makes every check that needs no embeddings."""
+        config = data.with_supported_scores(config)
         if split is None:
             split = data.split(seed, config.protocol.train_fraction, config.max_per_person)
         identities = data.identities[split.test]
@@ -186,11 +187,8 @@ class Measuring:
         """Every number of probes and gallery that lie in one space already, by each score or by cosine alone."""
         if cohort is None:
             return {COSINE: self.compare(*rows)}
-        options = {"top": min(TOP, len(cohort))}
-        by_cohort = {
-            name: comparator(name, cohort, **options) for name in self.config.scores if name != COSINE
-        }
-        return {name: self.compare(*rows, by_cohort.get(name)) for name in self.config.scores}
+        by_score = {name: comparator(name, cohort) for name in self.config.scores}
+        return {name: self.compare(*rows, score) for name, score in by_score.items()}
 
     def compare(self, probes: Side, gallery: Side, score: Comparator | None = None) -> Compared:
         """Every number of rows that lie in one space already, shape [rows of ``test_rows``, d]."""

@@ -50,7 +50,7 @@ def published_split(identities: ArrayLike, seed: int, train_fraction: float = 0.
     if not 0 < train_fraction < 1:
         raise UserError(f"the fraction of training people must lie between 0 and 1, got {train_fraction!r}.")
     order = legacy_generator(seed).permutation(len(people))
-    trained = int(train_fraction * len(people))
+    trained = trained_people(len(people), train_fraction)
     if not 0 < trained < len(people):
         raise UserError(
             f"{len(people):,} people of whom {train_fraction:g} train leave one side without people; "
@@ -61,6 +61,11 @@ def published_split(identities: ArrayLike, seed: int, train_fraction: float = 0.
     rows = person_by_person(person)
     side = trains[person[rows]]
     return Split(rows[side], rows[~side], int(seed))
+
+
+def trained_people(people: int, train_fraction: float) -> int:
+    """How many of so many people the published split trains on."""
+    return int(train_fraction * people)
 
 
 def without_people(identities: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, int]:

@@ -43,9 +43,9 @@ class Way(NamedTuple):
         return f"{self.method}, {kind}" + ("" if self.score == COSINE else f", {self.score}")
 
 
-def ways(methods: Sequence[str] = METHODS) -> list[Way]:
-    """All candidates of these methods."""
-    of_both = [Way(method, False, score) for method in methods for score in SCORES]
+def ways(methods: Sequence[str] = METHODS, scores: Sequence[str] = SCORES) -> list[Way]:
+    """All candidates of these methods, the two-sided ones by each of these scores."""
+    of_both = [Way(method, False, score) for method in methods for score in scores]
     return [*(Way(method, True) for method in methods), *of_both]
 
 
@@ -115,6 +115,17 @@ class Calibration:
     def moments(self) -> FoldMoments:
         """Of all rows and of each fold, in one pass."""
         return FoldMoments.of(dict(zip(self.names, (self.old, self.new))), fold=self.fold)
+
+    @functools.cached_property
+    def least_people(self) -> int:
+        """How many people are left beside those of a fold, the least of all folds."""
+        folds = range(len(self.compared))
+        return min(len(np.unique(self.people[self.fold != fold])) for fold in folds)
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """What two-sided ways may be compared by: no score takes a cohort that the people beside a fold do not fill."""
+        return SCORES if self.least_people >= TOP else (COSINE,)
 
     def without(self, fold: int | None) -> tuple[FoldMoments, np.ndarray]:
         """The moments of all other folds, and their rows; of everybody for None."""
@@ -196,8 +207,7 @@ class Mover:
             new if probe_map is None else mapped(probe_map, new),
         )
         cohort = Cohort.of(*sides, calibration.identities[some])
-        options = {} if way.score == COSINE else {"top": min(TOP, len(cohort))}
-        return cls(way, fit, gallery_map, probe_map, cohort, comparator(way.score, cohort, **options))
+        return cls(way, fit, gallery_map, probe_map, cohort, comparator(way.score, cohort))
 
     def gallery(self, old: np.ndarray) -> np.ndarray:
         """Vectors of enrolled rows of the old encoder, shape [n, w]."""
@@ -212,9 +222,10 @@ class Mover:
         return self._vectors(self._moved(new), "probes")
 
     def nearness(self, old: np.ndarray, people: int = STRANGERS) -> np.ndarray:
-        """How near enrolled rows lie to strangers: the mean of their highest cosines with the cohort, shape [n].
+        """How near enrolled rows lie to strangers: the mean of their 20 highest cosines with the cohort, shape [n].
 
         The first ``people`` of the cohort are taken: the same ones in all folds and in the end, but for the fold's own.
+        It is no score, and of fewer than 20 people the mean of all.
         """
         strangers = np.asarray(self.cohort.target[:people], np.float32)
         near = unit(mapped(self.gallery_map, old)) @ strangers.T
@@ -262,13 +273,13 @@ def choose(
     Args:
       calibration: people with both encoders' rows.
       point: where to compare.
-      candidates: all of ``METHODS`` by default.
+      candidates: all of ``METHODS`` by default, by the scores that the people support.
       progress: told what was compared.
 
     Raises:
       UserError: too few people for the point; the sentence says how many are needed.
     """
-    given = ways() if candidates is None else list(candidates)
+    given = ways(scores=calibration.scores) if candidates is None else list(candidates)
     folds = range(len(calibration.compared))
     movers: dict[Way, list[Mover]] = {way: [] for way in given}
     for fold in folds:
@@ -309,7 +320,8 @@ def people_curve(
 ) -> Iterator[Size]:
     """What fewer calibration people reach: nested parts of each fold's training people, always the same comparisons.
 
-    ``movers`` are those of each fold, fitted on all others; they are the last size.
+    ``movers`` are those of each fold, fitted on all others; they are the last size. Sizes smaller than the cohort of
+    the way's score takes are left out.
     """
     way, order = movers[0].way, legacy_generator(0).permutation(int(calibration.people.max()) + 1)
     found: dict[float, list[tuple[int, Block]]] = {share: [] for share in SHARES}
@@ -330,9 +342,10 @@ def people_curve(
         }
         for share, number in zip(SHARES, people):
             size = int(ends[number - 1])
-            mover = last if share == SHARES[-1] else Mover.of(way, fits[size], calibration, rows[:size])
-            found[share].append((number, calibration.compare(fold, mover)))
-    for several in found.values():
+            if way.score == COSINE or number >= TOP:
+                mover = last if share == SHARES[-1] else Mover.of(way, fits[size], calibration, rows[:size])
+                found[share].append((number, calibration.compare(fold, mover)))
+    for several in (blocks for blocks in found.values() if len(blocks) == len(movers)):
         pooled = Pooled.of([block for _, block in several])
         hits = sampled(point.hits(pooled, everyone(len(pooled.rows_of), resamples)))
         yield Size(round(np.mean([number for number, _ in several])), hits.estimate, *hits.interval())

@@ -132,7 +132,7 @@ class Migration:
           UserError: too few people or probes for the point.
         """
         require_point(calibration, point)
-        choice = choose(calibration, point, ways(methods), progress)
+        choice = choose(calibration, point, ways(methods, calibration.scores), progress)
         chosen, other = choice.best[drop_in], choice.best[not drop_in]
         systems = {name: calibration.own(encoder) for name, encoder in zip(("old", "new"), calibration.names)}
         systems |= {

@@ -295,3 +295,26 @@ def test_the_benchmark_counts_promises_that_come_true(place, tmp_path):
         1,
     )
     assert figures["people enrolled, mean"] == 9
+
+
+def test_candidates_of_a_small_cohort_are_left_out_with_a_note(tmp_path):
+    rows, people = planted(people=36)
+    for name, part in (("people", slice(0, 96)), ("gallery", slice(96, None))):  # 24 people, 19 beside a fold
+        EmbeddingStore.create(
+            tmp_path / name, {of: side[part] for of, side in rows.items()}, people[part], dataset=name
+        )
+    sides = f"--calibration={tmp_path / 'people'}", f"--gallery={tmp_path / 'gallery'}"
+    done = run(
+        migrate,
+        *sides,
+        *OLD_NEW,
+        "--at_fmr=0.05",
+        "--methods=ridge",
+        "--intervals=100",
+        f"--out={tmp_path / 'o'}",
+    )
+    assert done.returncode in (0, 3)
+    content = content_of(tmp_path / "o")
+    note = "a cohort takes 20 training people or more, and there are 19 beside one of the folds"
+    assert any(note in told for told in content["notes"]) and note in done.stderr
+    assert {candidate["score"] for candidate in content["candidates"]} == {"cosine"}

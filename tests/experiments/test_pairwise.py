@@ -534,3 +534,18 @@ def test_an_interrupted_run_leaves_nothing(store, cache, tmp_path):
     assert done.returncode == 130
     assert done.stderr.splitlines()[-1] == "interrupted"
     assert [path for path in tmp_path.rglob("*") if path.name != "deep"] == []
+
+
+def test_a_cohort_of_too_few_people_is_left_out_with_a_note(tmp_path):
+    few = make_store(tmp_path / "few", *planted(people=27))
+    flags = (
+        f"--store={few}",
+        "--methods=orthogonal",
+        "--heatmaps=none",
+        "--nocurves",
+        f"--out={tmp_path / 'o'}",
+    )
+    note = "the score cohort is left out: a cohort takes 20 training people or more, and there are 18"
+    assert note in succeed(pairwise, *flags).stdout
+    assert json.loads((tmp_path / "o" / "config.json").read_text())["warnings"] == [f"planted: {note}"]
+    assert {row["score"] for row in read(tmp_path / "o")} == {"cosine"}

@@ -58,6 +58,7 @@ REFUSED = [  # command, its flags, and what further flags are refused with
         "--store=planted --out=deep/out --seeds=1",
         {
             "--draws=2": "add --open_set",
+            "--store=few --scores=cosine,snorm,plda": "takes 20 training people or more, and there are 5",
             "--fpir=0.5": "add --open_set",
             "--open_set --draws=0": "--draws takes a whole number of 1 or more, got 0",
             "--open_set --fpir=2": "--fpir takes numbers above 0",

@@ -26,6 +26,22 @@ def done(store):
     return out
 
 
+def test_a_small_cohort_is_left_out_with_a_note(tmp_path):
+    few = make_store(tmp_path / "few", *planted(people=27))
+    given = (
+        f"--store={few}",
+        "--models=alpha,gamma",
+        f"--out={tmp_path / 'out'}",
+        "--fmr=0.05",
+        "--at_fmr=0.05",
+    )
+    told = succeed(security, *given, "--methods=ridge", "--intervals=0", "--parts=injection,reidentification")
+    note = "the score cohort is left out: a cohort takes 20 training people or more, and there are 18"
+    assert note in told.stderr
+    assert note in json.loads((tmp_path / "out" / "config.json").read_text())["warnings"]
+    assert {row["score"] for row in read(tmp_path / "out")} == {"cosine"}
+
+
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
