@@ -306,12 +306,15 @@ def test_other_comparisons(kind, store, tmp_path):
     assert float(rows["rank1", "excluded"]["value"]) > 0.8
 
 
-def test_open_sets_and_decision_costs_are_measured_when_asked(store, tmp_path):
+def test_open_sets_and_decision_costs_are_measured_when_asked(tmp_path):
     from jaxalign import PairwiseMaps
     from jaxalign.biometrics import decision_costs
     from jaxalign.core.people import published_split
 
-    out = tmp_path / "out"
+    store, out = (
+        make_store(tmp_path / "many", *planted(people=50)),
+        tmp_path / "out",
+    )  # 20 of them fill a cohort
     flags = (f"--store={store}", f"--out={out}", "--models=alpha,beta", "--methods=orthogonal", "--seeds=1")
     flags += ("--train_fraction=0.4", "--open_set", "--fpir=0.1,0.2", "--intervals=20", "--heatmaps=none")
     flags += ("--calibration", "--prior=0.1")

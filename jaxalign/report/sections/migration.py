@@ -60,11 +60,12 @@ def _summary(content: Content) -> Iterator[str]:
         f"{'find' if content['operating_point']['fpir'] is None else 'miss'} {percent(kept['value'])} at "
         f"{_point(content)}, with a threshold of {kept['threshold']:.4f}."
     )
-    fewer, all_ = content["people"][-2:]
-    yield (
-        f"Maps fitted on {fewer['people']:,} people reach {percent(fewer['value'])}, those fitted on "
-        f"{all_['people']:,} {percent(all_['value'])}."
-    )
+    *fewer, all_ = content["people"][-2:]
+    for size in fewer:  # none where fewer people fill no cohort
+        yield (
+            f"Maps fitted on {size['people']:,} people reach {percent(size['value'])}, those fitted on "
+            f"{all_['people']:,} {percent(all_['value'])}."
+        )
     yield from content["helps"]
     unlike, rows = content["unlike"], content["gallery"]["rows"]
     named = " and ".join(f"{amount:,} by {sign}" for sign, amount in unlike["flagged"].items())
