@@ -37,12 +37,12 @@ from jaxalign.data.manifest import DTYPES
 from jaxalign.gallery.choose import COSINE, METHODS, SCORES, Calibration, Mover, Point
 from jaxalign.gallery.fingerprint import Fingerprint
 from jaxalign.gallery.map_file import GalleryMap
-from jaxalign.gallery.migration import Migration, Rates, described, plain_rates
+from jaxalign.gallery.migration import Migration, Rates, described, plain_rates, require_people
 from jaxalign.gallery.move import affine_transform, move_gallery
 from jaxalign.gallery.reenrol import FALSE_ALARM, ordered
 from jaxalign.gallery.reenrol import FLAGS as SIGNS
 from jaxalign.gallery.stores import open_gallery
-from jaxalign.gallery.stores.base import KINDS, same_kind, split_path
+from jaxalign.gallery.stores.base import KINDS, Move, same_kind, split_path
 from jaxalign.gallery.verdict import WRITTEN
 from jaxalign.report.page import require_report_libraries, write_report
 from jaxalign.report.part import Part
@@ -106,6 +106,10 @@ FLAGS = flags.define(
     ),
     intervals=flags.Flag(1000, "Resamples of people for intervals of 95 %.", least=100),
     dtype=flags.Flag(None, "Type to store moved rows in; without it that of the gallery.", choices=DTYPES),
+    license=flags.Flag(
+        None,
+        "A note on the license of the maps, such as what the networks and the photographs allow; kept in them.",
+    ),
     embedding_cache=flags.Flag(
         "default", "Directory that caches the embeddings of the synthetic photographs."
     ),
@@ -149,10 +153,16 @@ def main(_: Sequence[str]) -> int:
     set_compilation_cache(FLAGS.compilation_cache)
     place = result_directory()
     results.check_output(place, overwrite=False)
-    with opened(FLAGS, old, new) as given, Progress(0) as progress:
+
+    def require(given: Given) -> None:
+        """What is known before anything is measured."""
         same_kind(given.gallery, FLAGS.out)
-        people = given.gallery.identities()
-        size = given.gallery.rows if people is None else len(np.unique(people))
+        width = given.store.dims[new] if FLAGS.drop_in else 1  # of two-sided maps the fit decides
+        given.gallery.check(FLAGS.out, Move(np.asarray, width, {"source": old}, FLAGS.dtype))
+        require_people(given.identities, point_of(given.size))
+
+    with opened(FLAGS, old, new, require) as given, Progress(0) as progress:
+        size = given.size
         sides = [prepared(given.side(name), FLAGS.normalize) for name in (old, new)]
         images = image_numbers(given.store, given.rows)
         calibration = Calibration.of((old, new), sides[0], sides[1], given.identities, images)
@@ -332,7 +342,12 @@ def gallery_map(
 ) -> GalleryMap:
     """A fitted way with what it reaches, as a file that explains itself."""
     way = mover.way
-    about: dict[str, Any] = {"dataset": given.store.dataset}
+    checksums = given.store.checksums
+    about: dict[str, Any] = {
+        "dataset": given.store.dataset,
+        "checksums": {name: checksums[name] for name in names},
+    }
+    about |= {"license": FLAGS.license} if FLAGS.license else {}
     # Only what does not depend on the gallery, so that a move that was cut short goes on though rows were added.
     known = {name: rate for name, rate in rates.items() if name.startswith("tmr@") and not rate.reason}
     about |= {"rates": plain_rates(known)} if known else {}

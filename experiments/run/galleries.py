@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import re
 import tempfile
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.people import published_split, require_repeated_identities
 from jaxalign.core.rows import LazyRows
 from jaxalign.data import EmbeddingStore
+from jaxalign.gallery.doctor import Networks
 from jaxalign.gallery.fingerprint import Fingerprint
 from jaxalign.gallery.move import refuse_moved
 from jaxalign.gallery.stores import Gallery, open_gallery
 from jaxalign.gallery.stores.base import KINDS, split_path
 
-SAMPLE = 1000  # gallery rows that must look like the old network's
+SAMPLE = 4096  # gallery rows that must look like the old network's
 NO_SPLIT = -1
 PASSWORD = re.compile(r"(?<=://)([^/@:#]*:)[^@#]+(?=@)|(password=)[^\s#]+")  # of a server's address
 
@@ -55,6 +57,12 @@ class Given:
         """The calibration rows of one network as it gives them."""
         return LazyRows.of(self.store[name]).select(self.rows)
 
+    @functools.cached_property
+    def size(self) -> int:
+        """People in the gallery, or its rows where it names nobody."""
+        people = self.gallery.identities()
+        return self.gallery.rows if people is None else len(np.unique(people))
+
     @property
     def identities(self) -> np.ndarray:
         """Of the calibration rows."""
@@ -62,8 +70,8 @@ class Given:
 
 
 @contextlib.contextmanager
-def opened(values: Any, old: str, new: str) -> Iterator[Given]:
-    """Opens what the flags of ``experiments.migrate`` name, and makes every check that needs no fit."""
+def opened(values: Any, old: str, new: str, require: Callable[[Given], object]) -> Iterator[Given]:
+    """Opens what the flags of ``experiments.migrate`` name, checks what needs no fit, and calls ``require``."""
     if values.calibration is None:
         if values.gallery is not None:
             raise UserError(
@@ -79,7 +87,7 @@ def opened(values: Any, old: str, new: str) -> Iterator[Given]:
         if seed == NO_SPLIT:
             with open_gallery(_of_old(flags.required(values, "gallery"), old)) as gallery:
                 given = Given(store, np.arange(store.rows), gallery, _both(gallery, old, new), [])
-                yield checked(values, given, old, new)
+                yield checked(values, given, old, new, require)
             return
         if values.gallery not in (None, values.calibration):
             raise UserError("--split divides the people of one store; leave --gallery out.")
@@ -90,7 +98,7 @@ def opened(values: Any, old: str, new: str) -> Iterator[Given]:
         columns: dict[str, Any] = {"identities": store.identities[test], "sample_ids": store.sample_ids[test]}
         EmbeddingStore.create(pathlib.Path(place) / "gallery", part, **columns, dataset=store.dataset)
         with open_gallery(f"{place}/gallery#{old}") as gallery:
-            yield checked(values, Given(store, rows, gallery, (store, test), []), old, new)
+            yield checked(values, Given(store, rows, gallery, (store, test), []), old, new, require)
 
 
 def _of_old(specification: str, old: str) -> str:
@@ -109,7 +117,7 @@ def _both(gallery: Gallery, old: str, new: str) -> tuple[EmbeddingStore, np.ndar
     return None if unusable_rows(store, [old, new]) else (store, np.arange(store.rows))
 
 
-def checked(values: Any, given: Given, old: str, new: str) -> Given:
+def checked(values: Any, given: Given, old: str, new: str, require: Callable[[Given], object]) -> Given:
     """Raises ``UserError`` for rows that cannot be used, and people who are on both sides."""
     store, gallery = given.store, given.gallery
     if unusable := unusable_rows(store, [old, new]):
@@ -133,6 +141,7 @@ def checked(values: Any, given: Given, old: str, new: str) -> Given:
                 f"{len(both):,} people are in --calibration and in the gallery (first: {str(both[0])!r}); maps are "
                 "judged by people outside it. If equal names are different people, give --same_names=unrelated."
             )
+    require(given)
     fingerprints = [
         Fingerprint.of(given.side(name), given.identities, encoder=name, normalize=values.normalize)
         for name in (old, new)
@@ -140,6 +149,13 @@ def checked(values: Any, given: Given, old: str, new: str) -> Given:
     rows = gallery.sample(SAMPLE)
     if not np.isfinite(rows).all():
         raise UserError(f"{gallery.place} holds NaN or infinite values; experiments.doctor lists the rows.")
+    networks = Networks([fingerprint for fingerprint in fingerprints if fingerprint.width == gallery.width])
+    networks.add(rows[rows.any(axis=1)])
+    if mixed := networks.mixed():
+        raise UserError(
+            f"{gallery.place}: {mixed}, of {len(rows):,} rows drawn; experiments.doctor with --map counts all. Move "
+            f"rows of {old} alone: those of {new} stand beside the moved ones as they are."
+        )
     if problem := fingerprints[0].problem(rows, fingerprints[1]):
         raise UserError(f"{gallery.place}: {problem}.")
     if values.calibration is not None:  # the demonstration's own rows are right

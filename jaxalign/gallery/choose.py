@@ -26,6 +26,7 @@ from jaxalign.moments.moments import FoldMoments, Moments, nested_moments
 METHODS = ("orthogonal", "ridge", "canonical", "shared")
 COSINE = "cosine"
 SCORES = (COSINE, "cohort")  # of two-sided ways
+FOLDS = 5  # of people, without a person in two of them
 STRANGERS = 512  # of these people, who say how near a gallery row lies to strangers
 MOST_PER_PERSON, MOST_COMPARED = 20, 3000  # photographs of a person, and of a fold, that are compared
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the training people, for the curve
@@ -101,7 +102,7 @@ class Calibration:
         new: LazyRows,
         identities: np.ndarray,
         images: np.ndarray | None = None,
-        folds: int = 5,
+        folds: int = FOLDS,
     ) -> Self:
         """Divides the people; a ``UserError`` if they are fewer than ``folds``."""
         people = np.unique(identities, return_inverse=True)[1]

@@ -141,7 +141,7 @@ class Pooled:
             drawn = weights[some][:, self.genuine_person].astype(np.float64)
             reached = np.cumsum(np.pad(drawn * found, ((0, 0), (1, 0))), axis=1)
             shares[some] = reached[np.arange(len(some)), places[some]] / (drawn @ weight)
-        return shares
+        return np.clip(shares, 0, 1)  # both sums are rounded
 
     @functools.cached_property
     def probe_weights(self) -> np.ndarray:
@@ -255,6 +255,11 @@ def everyone(people: int, resamples: int, seed: int = 0) -> np.ndarray:
 def sampled(values: np.ndarray) -> Sampled:
     """A number of ``everyone``, shape [1 + resamples]."""
     return Sampled(float(values[0]), values[1:])
+
+
+def people_needed(fmr: float, rows: float, folds: int) -> int:
+    """How many people with so many compared rows each make the comparisons that a false match rate needs."""
+    return int(np.ceil(folds * (0.5 + np.sqrt(0.25 + LEAST_FALSE_MATCHES / fmr / folds / rows**2))))
 
 
 def require_support(pooled: Pooled, fmr: float, what: str) -> None:

@@ -17,6 +17,9 @@ UNIT = 2e-3  # by how much the length of a row that was scaled to 1 may be off; 
 FEW: Final = 0.01  # share of rows of length 1 in a gallery of unscaled rows that chance does not give
 LIMIT = 0.001  # false-alarm rate of the limit within which a row looks like an encoder's
 LEAST_MIXED = 0.01  # share of rows that makes a gallery one of two encoders
+# Of log-likelihoods, beyond which a row is one encoder's and not the other's. Were rows normal with the moments of the
+# calibration, at most the share LIMIT of them would be so much likelier to be the other's.
+CLEARLY = -np.log(LIMIT)
 DRIFT = 0.01, 5  # false-alarm rate, and how many times it the rows beyond that limit may be
 
 
@@ -83,7 +86,7 @@ def examine(
     known = [print_ for print_ in (fingerprints or {}).values() if print_.width == gallery.width]
     counts: dict[str, int] = {"nonfinite": 0, "zero": 0, "unit": 0}
     first: dict[str, object] = {}
-    networks, digests, rows, findings = _Networks(known), bytearray(), 0, []
+    networks, digests, rows, findings = Networks(known), bytearray(), 0, []
     try:
         for keys, chunk in gallery.chunks(CHUNK_ROWS):
             with np.errstate(over="ignore", invalid="ignore"):
@@ -138,33 +141,39 @@ def examine(
     )
 
 
-class _Networks:
+class Networks:
     """Counts whose rows the rows of a gallery look like: the likelier encoder's, if they lie within its limit."""
 
     def __init__(self, known: list[Fingerprinted]):
         self.known = known
         self.looks_like = {print_.encoder: 0 for print_ in known}
+        self.clearly = dict(self.looks_like)
         self.far, self.unlike, self.rows = 0, 0, 0
 
     def add(self, rows: np.ndarray) -> None:
+        """Counts further rows, finite ones that are not zero."""
         if not self.known or not len(rows):
             return
-        likely = np.argmax([print_.likelihoods(rows) for print_ in self.known], axis=0)
+        likelihoods = np.array([print_.likelihoods(rows) for print_ in self.known])
+        likely = np.argmax(likelihoods, axis=0)
+        clear = np.ptp(likelihoods, axis=0) > CLEARLY
         self.rows += len(rows)
         for number, print_ in enumerate(self.known):
             distances = print_.distances(rows[likely == number]) if (likely == number).any() else np.zeros(0)
-            within = int(np.sum(distances <= print_.limits[LIMIT]))
-            self.looks_like[print_.encoder] += within
-            self.unlike += len(distances) - within
+            within = distances <= print_.limits[LIMIT]
+            self.looks_like[print_.encoder] += int(within.sum())
+            self.clearly[print_.encoder] += int(np.sum(within & clear[likely == number]))
+            self.unlike += int(np.sum(~within))
             self.far += int(np.sum(distances > print_.limits[DRIFT[0]]))
 
+    def mixed(self) -> str | None:
+        """That rows of two networks are mixed, with the counts, as a sentence without its full stop; None otherwise."""
+        found = [name for name, count in self.clearly.items() if count > LEAST_MIXED * self.rows]
+        parts = " and ".join(f"{self.looks_like[name]:,} like rows of {name}" for name in found)
+        return f"rows of two networks are mixed: {parts}" if len(found) > 1 else None
+
     def findings(self) -> list[str]:
-        least = LEAST_MIXED * self.rows
-        mixed = {encoder: count for encoder, count in self.looks_like.items() if count > least}
-        found = []
-        if len(mixed) > 1:
-            parts = " and ".join(f"{count:,} like rows of {encoder}" for encoder, count in mixed.items())
-            found.append(f"rows of two networks are mixed: {parts}.")
+        found = [f"{mixed}."] if (mixed := self.mixed()) else []
         rate, times = DRIFT
         if self.far > max(1, times * rate * self.rows):
             found.append(

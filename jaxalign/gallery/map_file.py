@@ -60,6 +60,7 @@ class GalleryMap:
       thresholds: for decisions, by false match rate.
       native: mapped scores and what the target itself gives the same comparisons, shape [k] each; see ``native_curve``.
       about: notes that JSON can hold, free but for these names: ``dataset``, ``rows`` and ``people`` of the fit,
+        ``checksums`` (by encoder, of all embeddings of the data set),
         ``rates`` (by name a number, or ``value``, ``low`` and ``high``), ``license`` (a note), ``jaxalign`` (version).
 
     Raises:

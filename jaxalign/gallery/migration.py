@@ -11,7 +11,9 @@ from jaxalign.biometrics import Sampled
 from jaxalign.biometrics.open_set import FPIRS, LEAST_FALSE_POSITIVES
 from jaxalign.core.errors import UserError
 from jaxalign.gallery.choose import (
+    FOLDS,
     METHODS,
+    MOST_PER_PERSON,
     Calibration,
     Choice,
     Mover,
@@ -22,7 +24,7 @@ from jaxalign.gallery.choose import (
     people_curve,
     ways,
 )
-from jaxalign.gallery.comparisons import Pooled, everyone, native, require_support, sampled
+from jaxalign.gallery.comparisons import Pooled, everyone, native, people_needed, require_support, sampled
 from jaxalign.gallery.operating import Threshold
 from jaxalign.gallery.reenrol import Losses
 from jaxalign.gallery.verdict import KEPT, Backfill, Evidence, Verdict, decide
@@ -245,6 +247,17 @@ class Migration:
                 "Enrol again with the new network, from the photographs or as people are seen again."
             )
         return found
+
+
+def require_people(identities: np.ndarray, point: Point) -> None:
+    """Raises ``UserError`` where people are too few to be divided and compared, whatever the point."""
+    people, rows = len(np.unique(identities)), len(identities)
+    if people < 2 * FOLDS:
+        needed = people_needed(point.fmr, min(MOST_PER_PERSON, rows / people), FOLDS)
+        raise UserError(
+            f"--calibration has {people} people, of whom no two are left to compare by maps that were not fitted on "
+            f"them; for {point.measure} about {needed:,} people are needed."
+        )
 
 
 def require_point(calibration: Calibration, point: Point) -> None:

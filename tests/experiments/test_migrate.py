@@ -1,6 +1,7 @@
 """A gallery is moved from an old network to a new one, or is not and the page says why."""
 
 import json
+import re
 import signal
 
 import numpy as np
@@ -260,6 +261,72 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(place, tmp_path, flag,
     done = run(migrate, *(f"--{key}={of}" for key, of in given.items()))
     assert named in refused_with(done)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def mixable(place):
+    """Stores of two networks of one width, and galleries in which a share of the rows is the new one's."""
+    rows, people = planted(people=100)
+    alpha = rows["alpha"] + np.r_[2, np.zeros(11)].astype(
+        "f4"
+    )  # means and spreads as different as real networks'
+    beta = rows["beta"] * np.linspace(0.3, 1.5, 12).astype("f4") + np.r_[np.zeros(11), 3].astype("f4")
+    EmbeddingStore.create(place / "cal", {"alpha": alpha[:240], "beta": beta[:240]}, people[:240])
+    for share in (0, 1, 3, 6, 10):
+        new = np.arange(160)[:, None] % 10 < share
+        EmbeddingStore.create(
+            place / f"mixed{share}", {"alpha": np.where(new, beta[240:], alpha[240:])}, people[240:]
+        )
+    return place
+
+
+@pytest.mark.parametrize("share", [1, 3, 6, 10])
+def test_a_gallery_with_rows_of_the_new_network_is_refused(mixable, tmp_path, share):
+    sides = f"--calibration={mixable / 'cal'}", f"--gallery={mixable / f'mixed{share}'}", "--old=alpha"
+    refusal = refused_with(run(migrate, *sides, "--new=beta", *AT, f"--out={tmp_path / 'o'}"))
+    if share == 10:
+        assert "look like rows of beta, not of alpha" in refusal
+    else:
+        found = re.search(
+            r"mixed: (\d+) like rows of alpha and (\d+) like rows of beta, of 160 rows", refusal
+        )
+        assert found is not None, refusal
+        counts = [int(count) for count in found.groups()]
+        assert counts == pytest.approx([16 * (10 - share), 16 * share], abs=10) and sum(counts) <= 160
+        assert "doctor" in refusal
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gallery_of_old_rows_alone_is_not_taken_for_a_mixed_one(mixable, tmp_path):
+    sides = f"--calibration={mixable / 'cal'}", f"--gallery={mixable / 'mixed0'}", "--old=alpha", "--new=beta"
+    text = "research only"
+    succeed(migrate, *sides, *AT, "--max_tmr_loss=0.9", f"--license={text}", f"--out={tmp_path / 'o'}")
+    map_ = load_map(tmp_path / "o" / "maps" / "old_to_new.safetensors")
+    assert map_.about["license"] == text and f"license: {text}" in repr(map_)
+    assert map_.about["checksums"] == EmbeddingStore.open(mixable / "cal").checksums
+    shares = [
+        rate[key]
+        for system in content_of(tmp_path / "o")["rates"].values()
+        for rate in system.values()
+        for key in ("value", "low", "high")
+        if rate[key] is not None
+    ]
+    assert min(shares) >= 0 and max(shares) <= 1
+
+
+def test_three_people_are_too_few_and_the_sentence_says_how_many_are_needed(place, tmp_path):
+    few, gallery = EmbeddingStore.open(place / "people"), place / "gallery"
+    EmbeddingStore.create(
+        tmp_path / "few", {name: np.asarray(few[name])[:12] for name in few.encoders}, few.identities[:12]
+    )
+    sides = f"--calibration={tmp_path / 'few'}", f"--gallery={gallery}", *OLD_NEW
+    refusal = refused_with(run(migrate, *sides, "--at_fmr=1e-3", f"--out={tmp_path / 'o'}"))
+    found = re.search(r"about (\d+) people are needed", refusal)
+    assert found is not None, refusal
+    needed = int(found[1])
+    per_fold = needed / 5  # of 4 photographs each
+    assert "3 people" in refusal and 5 * 16 * per_fold * (per_fold - 1) == pytest.approx(10_000, rel=0.02)
+    assert not (tmp_path / "o").exists()
 
 
 def test_passwords_are_not_written():

@@ -30,6 +30,7 @@ from experiments.run import cli
 from jaxalign.core.errors import UserError
 from jaxalign.gallery.move import drop_old, move_gallery, roll_back, switch
 from jaxalign.gallery.stores import open_gallery
+from jaxalign.gallery.stores.base import Move
 from jaxalign.gallery.stores.postgres import PostgresGallery
 
 psycopg = pytest.importorskip("psycopg")
@@ -237,6 +238,32 @@ def test_a_table_without_a_key_or_vectors_and_a_foreign_column_are_refused(table
         open_gallery(table.replace("user=postgres", "user=stranger"))
     with pytest.raises(UserError, match="the server refuses: NaN not allowed"):
         move(table, lambda rows: np.full((len(rows), OUT), np.nan))
+
+
+@pytest.mark.parametrize("of", [make_postgres, make_qdrant], ids=["postgres", "qdrant"])
+def test_what_a_move_refuses_is_known_before_a_map_is(tmp_path, of):
+    old = of(tmp_path)
+    taken = (
+        f"{old.rpartition('.')[0]}.person" if of is make_postgres else f"{old.rpartition('#')[0]}#taken/new"
+    )
+    if of is make_qdrant:
+        with contextlib.closing(qdrant.QdrantClient(path=str(tmp_path / "qdrant"))) as client:
+            client.create_collection("taken", client.get_collection("faces").config.params.vectors)
+    note = {"source": "old"}
+    with open_gallery(old) as gallery:
+        gallery.check(None, Move(transform, OUT, note, "float16"))
+        for out, width, dtype, sentence in [
+            (taken, OUT, None, "exists, and not from this map"),
+            (None, OUT, "bfloat16", "not bfloat16"),
+            *([(None, 4_001, None, "up to width 4,000")] * (of is make_postgres)),
+        ]:
+            with pytest.raises(UserError, match=sentence):
+                gallery.check(out, Move(transform, width, note, dtype))
+    move(old)
+    with open_gallery(old) as gallery:
+        gallery.check(None, Move(transform, OUT, note))  # the same move may go on
+        with pytest.raises(UserError, match="exists, and not from this map"):
+            gallery.check(None, Move(transform, OUT, {"source": "another"}))
 
 
 def test_passwords_are_not_shown(table):

@@ -117,6 +117,9 @@ class Gallery(abc.ABC):
         for keys, rows in self.stored_chunks(size):
             yield keys, rows.astype(np.float32, copy=False)
 
+    def check(self, out: str | None, move: Move) -> None:  # noqa: B027 (most kinds take any)
+        """Refuses a move that cannot be made, though its map (the note's checksum) may not be known yet."""
+
     @abc.abstractmethod
     def move(self, out: str | None, move: Move) -> Gallery:
         """Writes moved rows beside these, going on where a killed run stopped; ``move_gallery`` checks the rest."""
@@ -228,6 +231,11 @@ def same_move(there: Mapping[str, Any] | None, marker: Mapping[str, Any]) -> boo
     """Whether rows that are there were written by the same map from the same rows."""
     keys = (CHECKSUM, "translated_from")
     return there is not None and all(there.get(key) == marker.get(key) for key in keys)
+
+
+def may_be_same_move(there: Mapping[str, Any] | None, note: Mapping[str, Any]) -> bool:
+    """Whether rows that are there were moved from the note's source: what can be known before the map is fitted."""
+    return there is not None and there.get("source") == note.get("source")
 
 
 def file_marker(path: pathlib.Path, move: Move) -> dict[str, Any]:

@@ -78,10 +78,13 @@ class FaissGallery(Gallery):
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
         return self.array[drawn(self.rows, count, seed)]
 
+    def check(self, out: str | None, move: Move) -> None:
+        move.only_dtypes(self.specification, "float32")
+
     def move(self, out: str | None, move: Move) -> FaissGallery:
         if out is None:
             raise UserError("a FAISS index is moved to a new file: give faiss:FILE.")
-        move.only_dtypes(self.specification, "float32")
+        self.check(out, move)
         path, _ = split_path(out)
         marker = file_marker(self.path, move)
         if path.exists() and not move.overwrite and same_move(_noted(path), marker):

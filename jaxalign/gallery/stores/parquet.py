@@ -127,10 +127,13 @@ class ParquetGallery(Gallery):
         )
         return text_column([value for people in held for value in people.to_pylist()], f"{self.path}: {name}")
 
+    def check(self, out: str | None, move: Move) -> None:
+        move.only_dtypes(self.specification, "float16", "float32")
+
     def move(self, out: str | None, move: Move) -> ParquetGallery:
         if out is None:
             raise UserError("a Parquet file is moved to a new file: give parquet:FILE.")
-        move.only_dtypes(self.specification, "float16", "float32")
+        self.check(out, move)
         path, name = split_path(out)
         if name not in (None, self.column):
             raise UserError(f"{out}: the column keeps its name, {self.column!r}.")

@@ -22,6 +22,7 @@ from jaxalign.gallery.stores.base import (
     Rows,
     as_note,
     as_stored,
+    may_be_same_move,
     same_move,
 )
 
@@ -138,16 +139,20 @@ class PostgresGallery(Gallery):
         rows = self._execute("SELECT {n}::text FROM {t} WHERE {c} IS NOT NULL ORDER BY {k}", new=name)
         return text_column([row[0] for row in rows], f"{self.place}: {name}")
 
-    def move(self, out: str | None, move: Move) -> PostgresGallery:
+    def check(self, out: str | None, move: Move) -> None:
         move.only_dtypes(self.place, *TYPES.values())
-        new = self._new(out)
-        wide = move.width > INDEXED["vector"] and move.dtype is None
-        kind = "halfvec" if wide or (move.dtype or self.dtype) == "float16" else "vector"
+        new, kind = self._new(out), self._kind_of(move)
         if move.width > INDEXED[kind]:
             raise UserError(
                 f"pgvector indexes {kind} up to width {INDEXED[kind]:,}, and the map gives {move.width:,}"
                 + ("; float16 reaches 4,000." if move.width <= 4_000 else ".")
             )
+        if new in self._columns and not may_be_same_move(_marker(self._columns[new][2]), move.note):
+            raise self._exists(new)
+
+    def move(self, out: str | None, move: Move) -> PostgresGallery:
+        self.check(out, move)
+        new, kind = self._new(out), self._kind_of(move)
         marker = as_note({**move.note, "translated_from": {"column": self.column}})
         with PostgresGallery(self.specification) as reader, self._errors(), self._alone():
             self._add_column(new, f"{kind}({move.width})", marker)
@@ -190,6 +195,14 @@ class PostgresGallery(Gallery):
             self._execute("ALTER TABLE {t} DROP COLUMN {n}", new=old)
         return f"{old} beside {self.place} is deleted."
 
+    def _kind_of(self, move: Move) -> str:
+        """The type of the new column."""
+        wide = move.width > INDEXED["vector"] and move.dtype is None
+        return "halfvec" if wide or (move.dtype or self.dtype) == "float16" else "vector"
+
+    def _exists(self, new: str) -> UserError:
+        return UserError(f"column {new} beside {self.place} exists, and not from this map; it is left alone.")
+
     def _new(self, out: str | None) -> str:
         """Name of the column for moved rows."""
         if out is None:
@@ -214,9 +227,7 @@ class PostgresGallery(Gallery):
                 self._execute(f"ALTER TABLE {{t}} ADD COLUMN {{n}} {kind}", new=new)
                 self._comment(new, {**marker, "state": MOVING})
         elif not same_move(_marker(self._columns[new][2]), marker):
-            raise UserError(
-                f"column {new} beside {self.place} exists, and not from this map; it is left alone."
-            )
+            raise self._exists(new)
 
     def _read(self, size: int, condition: str, new: str = "") -> Iterator[Rows]:
         """Rows that fulfil a condition by ascending primary key; each chunk is a query of its own."""

@@ -24,6 +24,7 @@ from jaxalign.gallery.stores.base import (
     Rows,
     as_note,
     as_stored,
+    may_be_same_move,
     same_move,
 )
 
@@ -110,8 +111,14 @@ class QdrantGallery(Gallery):
             if held:
                 yield [record.id for record in held], self._rows(held)
 
-    def move(self, out: str | None, move: Move) -> QdrantGallery:
+    def check(self, out: str | None, move: Move) -> None:
         move.only_dtypes(self.place, "float32", "float16")
+        name, _ = self._new(out)
+        if name in self._names and not may_be_same_move(self._marker_of(name), move.note):
+            raise UserError(f"collection {name!r} exists, and not from this map; it is left alone.")
+
+    def move(self, out: str | None, move: Move) -> QdrantGallery:
+        self.check(out, move)
         name, vector = self._new(out)
         source = {"collection": self.stored, "vector": self.vector}
         target = {"collection": name, "vector": vector}
