@@ -13,6 +13,7 @@ The new store has the same samples and one encoder.
 
 import pathlib
 import time
+import warnings
 from collections.abc import Sequence
 
 import jax
@@ -23,7 +24,7 @@ from experiments.run import cli, flags
 from experiments.run.map_flags import NORMALIZE, settled
 from experiments.run.progress import Progress, duration
 from jaxalign.align.saved import SIDES
-from jaxalign.core.errors import UserError
+from jaxalign.core.errors import UserError, UserNote
 from jaxalign.data.manifest import DTYPES, check_encoder_name
 from jaxalign.data.store import require_free
 from jaxalign.gallery.fingerprint import CHECKED_ROWS
@@ -103,6 +104,11 @@ def _of_pair(directory: pathlib.Path) -> OneMap:
     return OneMap(jax.tree.map(np.asarray, map_), directory, encoder, maps.normalize, leads_to(about), about)
 
 
+def _unsaid(chosen: OneMap) -> str:
+    unsaid = ["whose rows it takes (encoder)"] * (chosen.encoder is None)
+    return " nor ".join(unsaid + ["where it leads (side)"] * ("side" not in chosen.about))
+
+
 def main(_: Sequence[str]) -> None:
     """Checks everything, then maps."""
     started = time.monotonic()
@@ -117,6 +123,13 @@ def main(_: Sequence[str]) -> None:
     chosen.require_rows(gallery.sample(CHECKED_ROWS, 0))
     scaled = normalize == "l2", FLAGS.normalize_output
     transform = affine_transform(chosen.map, gallery, normalize_input=scaled[0], normalize=scaled[1])
+    if chosen.encoder is None or "side" not in chosen.about:
+        warnings.warn(
+            f"{chosen.place} does not say {_unsaid(chosen)}, which therefore cannot be checked; AffineMap.save takes "
+            "encoder, source, target, side and normalize.",
+            UserNote,
+            stacklevel=1,
+        )
     own = chosen.about.get("side") == "to_target" and {"source", "target"} <= set(chosen.about)
     note = {
         "checksum": checksum(chosen.map, *scaled),

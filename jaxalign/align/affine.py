@@ -18,14 +18,14 @@ from jaxalign.align.saved import read_map, write_map
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision, multiply, usual_promotion
-from jaxalign.core.pytree import Leaf, pytree, static
+from jaxalign.core.pytree import Leaf, Shown, pytree, static
 from jaxalign.core.rows import LazyRows
 
 ROWS_STEP = 256  # pieces of lazy rows are padded to a multiple, so that few programs serve all of them
 
 
 @pytree
-class AffineMap:
+class AffineMap(Shown):
     """The map ``y = (x − center) @ F1 @ ... @ Fk + bias``; one factor when dense, two when low-rank, none for a shift.
 
     A frozen pytree: works under ``jit``, ``vmap``, ``grad`` and ``shard_map``. A stack of maps is an ``AffineMap``
@@ -84,6 +84,8 @@ class AffineMap:
         Raises:
           UserError: the width of ``x`` is not ``in_dim``.
         """
+        if not isinstance(x, (jax.Array, LazyRows)):
+            x = checks.array_of(x, "rows")
         if np.shape(x)[-1:] != (self.in_dim,):
             raise UserError(f"the map takes rows of width {self.in_dim}, got an array of shape {np.shape(x)}")
         if isinstance(x, LazyRows):
@@ -92,7 +94,7 @@ class AffineMap:
         if isinstance(x, Tracer) or isinstance(self.bias, Tracer):
             return _apply(self, x)
         with double_precision():
-            x = x if isinstance(x, jax.Array) else checks.native(np.asarray(x))
+            x = x if isinstance(x, jax.Array) else checks.native(x)
             plain = jax.tree.map(
                 lambda leaf: leaf if isinstance(leaf, jax.Array) else checks.native(leaf), self
             )

@@ -58,7 +58,7 @@ class PairwiseMaps(Mapping[Pair, Fit]):
         if pair not in self.fits:
             names = sorted({name for known in self.fits for name in known})
             raise UnknownNameError(f"no map for {pair!r}; pairs are (source, target) of {', '.join(names)}")
-        return self.fits[pair]()
+        return dataclasses.replace(self.fits[pair](), method=self.method)
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.fits)

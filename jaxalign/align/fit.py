@@ -43,7 +43,9 @@ def fit_affine(
     """Fits one affine map from the space of ``x`` to ``y``'s own coordinates, for a system that cannot change.
 
     Where both sides can be mapped, ``fit_pair(...).scores`` compares better: it takes the mean off both. Two-sided
-    methods are carried back through the pseudo-inverse of the target's side.
+    methods are carried back through the pseudo-inverse of the target's side. Arrays have no names, so ``save`` is told
+    what ``experiments.apply`` is to check: ``map.save(file, {"encoder": "a", "source": "a", "target": "b",
+    "side": "to_target", "normalize": "l2"})``.
 
     Args:
       x: source embeddings, shape [n, p].

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxalign.align.methods import SOLVERS
+from jaxalign.align.options import require_known
 from jaxalign.align.programs import EncoderStates
 from jaxalign.align.selection import Scores, penalty_grid, penalty_scores, rank_scores
 from jaxalign.align.solvers import Fit, Method, Pair, Solver
@@ -21,16 +21,6 @@ from jaxalign.moments.moments import FoldMoments
 Penalty = str | float | Sequence[float]
 Rank = int | str | Sequence[int] | None
 PenaltyPer = Literal["pair", "source", "column"]
-ARGUMENTS = ("l2", "rank", "folds", "identities", "weights", "seed", "penalty_per", "one_standard_error")
-ARGUMENTS += ("restore_variance", "moments", "mesh", "progress")
-ELSEWHERE = {
-    "groups": "identities",
-    "people": "identities",
-    "labels": "identities",
-    "alpha": "l2",
-    "cv": "folds",
-}
-ELSEWHERE |= {"sample_weight": "weights", "n_components": "rank", "random_state": "seed", "penalty": "l2"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +77,7 @@ class FitSettings:
         if penalty_per == "column" and method != "ridge":
             raise UserError(f"penalty_per='column' is for method 'ridge', got method {method!r}")
         fields = SOLVERS[method].options()
-        known, unknown = ", ".join(fields) or "no options", sorted(set(options) - set(fields))
-        if unknown:
-            hints = f"; did you mean {', '.join(meant)}?" if (meant := _meant(unknown, fields)) else ""
-            raise UserError(f"method {method!r} takes {known}; got {', '.join(unknown)}{hints}")
+        require_known(f"method {method!r}", options, fields)
         for name, value, default in (("l2", l2, "cv"), ("rank", rank, None)):
             if name not in fields and value is not None and not (isinstance(value, str) and value == default):
                 raise UserError(f"method {method!r} takes no {name}, got {name}={value!r}")
@@ -163,13 +150,6 @@ class FitSettings:
             scores = dataclasses.replace(scores, candidates=np.array(ranks), error=error)
         best = scores.choose(one_standard_error=self.one_standard_error, largest=False)
         return int(scores.candidates[best[0]])
-
-
-def _meant(unknown: Sequence[str], fields: Iterable[str]) -> list[str]:
-    """The arguments that unknown ones may stand for: of a like name, or what other libraries call them."""
-    known = {name: name for name in (*ARGUMENTS, *fields)} | ELSEWHERE
-    close = [difflib.get_close_matches(name, known, 1) for name in unknown]
-    return list(dict.fromkeys(known[name] for names in close for name in names))
 
 
 def _is_chosen(setting: object) -> bool:

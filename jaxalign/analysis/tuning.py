@@ -18,6 +18,7 @@ from jaxalign.align.methods import SOLVERS
 from jaxalign.align.solvers import Fit, Pair
 from jaxalign.biometrics import Cohort, Comparator, EvaluationPlan, comparator, verify
 from jaxalign.biometrics.comparators import rule_options
+from jaxalign.core import checks
 from jaxalign.core.checks import is_whole
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import first_people, identity_folds, limit_per_person
@@ -90,12 +91,14 @@ def tune(
     Raises:
       UserError: no candidates, or too few people for the operating point.
     """
+    if method not in SOLVERS:
+        raise UserError(f"unknown method {method!r}; there are {', '.join(SOLVERS)}")
     given = CANDIDATES.get(method, ()) if candidates is None else candidates
     compared = tuple({**(fixed or {}), **options} for options in given)
     if not compared:
         raise UserError(f"method {method!r} has no candidate settings of its own; give some")
-    arrays = {name: np.asarray(array) for name, array in embeddings.items()}
-    labels = np.asarray(identities)
+    arrays = {name: np.asarray(array) for name, array in checks.embeddings(embeddings).items()}
+    labels = checks.identities(identities, len(next(iter(arrays.values()))))
     compared_rows = limit_per_person(np.arange(len(labels)), labels, most_per_person)
     fold = identity_folds(labels[compared_rows], folds, seed)
     scores = []

@@ -76,7 +76,7 @@ class Calibration:
 
     def __call__(self, scores: ArrayLike) -> np.ndarray:
         """The log-likelihood ratio of each score, float64, of the shape of the scores."""
-        given = np.asarray(scores, np.float64)
+        given = checks.array_of(scores, "scores").astype(np.float64)
         if self.kind == "logistic":
             return self.values[0] + self.values[1] * given
         return self.values[np.searchsorted(self.at, given, "right")]

@@ -119,7 +119,7 @@ def fused_rows(rows: Sequence[Rows], weights: Sequence[float] | np.ndarray | Non
         rows of zeros, which would change the weights of the others.
     """
     sides = _same_length(rows)
-    each = np.ones(len(sides)) if weights is None else np.asarray(weights, np.float64)
+    each = np.ones(len(sides)) if weights is None else checks.array_of(weights, "weights").astype(np.float64)
     if each.shape != (len(sides),) or not np.isfinite(each).all() or not each.any():
         raise UserError(
             f"weights: expected {len(sides)} finite numbers that are not all 0, got {each.tolist()}"
@@ -165,7 +165,7 @@ def mixed_rows(rows: Sequence[Rows], encoder: ArrayLike) -> LazyRows:
     Raises:
       UserError: rows of unequal number or width, or an encoder that is not there.
     """
-    sides, chosen = _same_width(rows), np.asarray(encoder)
+    sides, chosen = _same_width(rows), checks.array_of(encoder, "encoder")
     good = chosen.shape == (len(sides[0]),) and chosen.dtype.kind in "iu"
     if not good or chosen.min() < 0 or chosen.max() >= len(sides):
         raise UserError(

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.names import labels
-from jaxalign.core.rows import LazyRows
+from jaxalign.core.rows import LazyRows, as_array
 
 
 def array_of(values: object, name: str) -> np.ndarray:
@@ -18,10 +18,7 @@ def array_of(values: object, name: str) -> np.ndarray:
         raise UserError(
             f"{name}: fits and evaluations cannot run inside jit, vmap or grad; call them outside"
         )
-    try:
-        return np.asanyarray(values)
-    except ValueError as error:
-        raise UserError(f"{name}: expected an array, got rows of unequal length") from error
+    return as_array(values, name)
 
 
 def is_whole(value: object, least: int) -> TypeGuard[int]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from jaxalign.core.errors import UserError, UserNote
+from jaxalign.core.rows import as_array
 
 Labels = Sequence | np.ndarray
 
@@ -85,7 +86,9 @@ def _array(what: str, values: Labels) -> np.ndarray:
     """One side as an array of text, numbers or truth values, shape [n]; nothing is converted from kind to kind."""
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
         raise UserError(f"{what}: expected one label for each row, got {values!r:.60}")
-    given = np.asarray(values) if hasattr(values, "__array__") else np.fromiter(values, object, len(values))
+    given = (
+        as_array(values, what) if hasattr(values, "__array__") else np.fromiter(values, object, len(values))
+    )
     if given.ndim != 1 or not len(given):
         raise UserError(f"{what}: expected one label for each row, at least one row, got shape {given.shape}")
     array = _uniform(what, given) if given.dtype.kind == "O" else given

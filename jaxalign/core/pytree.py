@@ -1,6 +1,7 @@
 """Dataclasses as pytrees: configuration and results that pass through ``jit``, ``vmap`` and ``grad``."""
 
 import dataclasses
+import html
 from collections.abc import Iterable
 from typing import Any, TypeVar, dataclass_transform
 
@@ -9,6 +10,13 @@ import numpy as np
 
 T = TypeVar("T")
 Leaf = jax.Array | np.ndarray  # results fetched to the host keep their class and have numpy leaves
+
+
+class Shown:
+    """What notebooks show as its ``repr``."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
 
 
 def static(**options: Any) -> Any:

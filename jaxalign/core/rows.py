@@ -19,6 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxalign.core.errors import UserError
+from jaxalign.core.files import first_line
 from jaxalign.core.memory import available_memory
 
 Item = TypeVar("Item")
@@ -28,6 +29,20 @@ Chunk = tuple[tuple[np.ndarray, ...], np.ndarray]  # rows [c, d] of each array; 
 PIECE_ELEMENTS = 2**24  # numbers that go through the steps at once
 BY_XLA = 2**18  # numbers whose conversion pays for compiling it
 _END: Any = object()
+
+
+def as_array(values: Any, name: str) -> np.ndarray:
+    """Values as an array; a ``UserError`` for what NumPy cannot read, such as another library's bfloat16."""
+    try:
+        return np.asanyarray(values)
+    except ValueError as error:
+        raise UserError(f"{name}: expected an array, got rows of unequal length") from error
+    except Exception as error:  # whatever the other library raises
+        kind = f"{type(values).__module__.partition('.')[0]}.{type(values).__name__}"
+        raise UserError(
+            f"{name}: NumPy cannot read this {kind} ({first_line(error)}); convert it first, such as PyTorch's by "
+            "x.detach().cpu().float().numpy()"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +60,7 @@ class LazyRows:
         """The rows of an array [N, d], or those with these indices, in this order."""
         if isinstance(rows, LazyRows):
             return rows if numbers is None else rows.select(numbers)
-        array = np.asarray(rows)
+        array = as_array(rows, "rows")
         return cls(array, None if numbers is None else np.asarray(numbers), (), array.shape[1], array.dtype)
 
     def then(self, step: Step, *, width: int | None = None, dtype: Any = None) -> LazyRows:

@@ -1,5 +1,6 @@
 """Comparing both sides, maps into the target's own coordinates, and what fits say of themselves."""
 
+import html
 import pickle
 from typing import Any
 
@@ -111,6 +112,9 @@ def test_maps_print_pickle_and_compare() -> None:
     space = jaxalign.fit_shared_space(jaxalign.FoldMoments.of(embeddings), rank=3)
     widths = embeddings[pair[0]].shape[1], embeddings[pair[1]].shape[1]
     assert f"{widths[0]} → {widths[1]}, rank 2" in repr(fit.source) and f"R² {float(fit.r2):.3f}" in repr(fit)
+    assert repr(fit).startswith("Fit(reduced_rank, ")
+    for thing in (fit, fit.source, space):
+        assert thing._repr_html_() == f"<pre>{html.escape(repr(thing))}</pre>"
     assert f"{len(maps)} pairs by reduced_rank" in repr(maps) and f"R² {float(fit.r2):.3f}" in repr(maps)
     assert maps._repr_html_().count("<tr>") == 1 + min(8, len(maps)) and pair[0] in repr(space)
     assert all(repr(thing).count("\n") < 12 for thing in (fit.source, fit, maps, space))

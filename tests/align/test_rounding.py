@@ -90,3 +90,45 @@ def test_a_rotation_that_rounding_decides_is_not_trusted(least: float) -> None:
     assert bool(fit.ok) == (least > 1e-11)
     if fit.ok:
         np.testing.assert_allclose(fit.source.matrix(), expected, atol=1e-5)
+
+
+def restored(x: np.ndarray, y: np.ndarray, l2: float) -> np.ndarray:
+    """Ridge scaled to the target's variance; divided by its size before it is squared, so that nothing underflows."""
+    u, singular, vt = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    share = singular / l2 / (1 + singular**2 / l2) if l2 > 1 else singular / (singular**2 + l2)
+    centred = (x - x.mean(0)) @ vt.T @ (share[:, None] * (u.T @ (y - y.mean(0))))
+    centred /= np.abs(centred).max()
+    return centred * np.sqrt(y.var(0).sum() / centred.var(0).sum()) + y.mean(0)
+
+
+@pytest.mark.parametrize("method", ["ridge", "reduced_rank"])
+@pytest.mark.parametrize("l2", [1e-300, 1e3, 1e8, 1e10, 1e100, 1e153, 1e200, 1e300, 1e308])
+def test_a_penalty_of_any_size_is_right_or_says_so(method: str, l2: float) -> None:
+    y = PLAIN[:, :3] + RANDOM.normal(size=(80, 3))
+    fit = jaxalign.fit_pair(PLAIN, y, method, l2=l2)
+    assert fit.ok == (l2 <= 1e8)
+    if fit.ok:
+        found, expected = np.asarray(fit.to_target()(PLAIN)), restored(PLAIN, y, l2)
+        assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected - y.mean(0))
+    else:
+        with pytest.warns(RuntimeWarning, match="cannot be trusted"):
+            jaxalign.fit_affine(PLAIN, y, method, l2=l2)
+
+
+@pytest.mark.parametrize("method", ["canonical", "shared"])
+def test_a_weighting_that_leaves_no_dimension_says_so(method: str) -> None:
+    """Into the target's own coordinates weights cancel, unless they are too small to be told from zero."""
+    y = PLAIN[:, :3] + RANDOM.normal(size=(80, 3))
+    plain = np.asarray(jaxalign.fit_pair(PLAIN, y, method, weighting=0.0).to_target(False)(PLAIN))
+    for weighting in (1.0, 5.0, 1e3, 1e300):
+        fit = jaxalign.fit_pair(PLAIN, y, method, weighting=weighting)
+        assert fit.ok == (weighting < 100)
+        if fit.ok and method == "canonical":
+            np.testing.assert_allclose(fit.to_target(False)(PLAIN), plain, atol=1e-5)
+
+
+def test_a_target_that_does_not_vary_needs_no_scale() -> None:
+    y = np.full((80, 3), 0.1)
+    fit = jaxalign.fit_pair(PLAIN, y, "ridge", l2=1.0)
+    assert fit.ok and np.abs(np.asarray(fit.to_target()(PLAIN)) - y).max() < 1e-12
+    assert not jaxalign.fit_pair(1e-160 * PLAIN, PLAIN[:, :3], "ridge", l2=1.0).ok

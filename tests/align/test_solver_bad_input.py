@@ -10,6 +10,8 @@ import pytest
 import jaxalign
 from jaxalign import SOLVERS, UserError
 from jaxalign.align.solvers import Ridge
+from jaxalign.analysis.tuning import tune
+from jaxalign.biometrics import Calibration, Fusion, fused_rows, open_set
 
 GENERATOR = np.random.default_rng(0)
 X, Y = GENERATOR.normal(size=(30, 6)), GENERATOR.normal(size=(30, 4))
@@ -161,3 +163,69 @@ def test_what_cannot_be_learnt_from_is_fitted_or_refused_but_never_nan(rows: str
     else:
         assert np.isfinite(fit.source(X)).all() and np.isfinite(fit.target(Y)).all()
         assert len(x) == 1 or not np.isnan(fit.r2)
+
+
+class Unreadable:
+    """As PyTorch's tensors of bfloat16, or of a GPU, are to NumPy."""
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+    def __len__(self) -> int:
+        return 30
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "fit_affine": lambda bad: jaxalign.fit_affine(bad, Y),
+    "fit_affine, target": lambda bad: jaxalign.fit_affine(X, bad),
+    "weights": lambda bad: jaxalign.fit_affine(X, Y, weights=bad),
+    "identities": lambda bad: jaxalign.fit_affine(X, Y, identities=bad),
+    "moments": lambda bad: jaxalign.FoldMoments.of({"x": bad, "y": Y}),
+    "map": lambda bad: jaxalign.fit_affine(X, Y, l2=1.0)(bad),
+    "scores": lambda bad: jaxalign.fit_pair(X, Y, l2=1.0).scores(bad, Y),
+    "evaluate": lambda bad: jaxalign.evaluate(bad, X, np.arange(30)),
+    "fusion": lambda bad: Fusion.fit(bad, np.arange(30) % 2),
+    "fused": lambda bad: fused_rows([X, bad]),
+    "calibration": lambda bad: Calibration.fit(bad, np.arange(30) % 2),
+    "open_set": lambda bad: open_set(bad, X[:20], np.arange(30), np.arange(20)),
+    "tune": lambda bad: tune({"x": bad, "y": Y}, np.arange(30) // 2),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_arrays_that_numpy_cannot_read_are_one_sentence(name: str) -> None:
+    with pytest.raises(UserError, match=r"NumPy cannot read.*BFloat16.*float\(\)\.numpy\(\)") as refused:
+        CALLS[name](Unreadable())
+    assert "\n" not in str(refused.value)
+
+
+def test_tensors_of_another_library() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(UserError, match=r"x.*NumPy cannot read this torch\.Tensor"):
+        jaxalign.fit_affine(torch.tensor(X).bfloat16(), Y)
+    assert jaxalign.fit_affine(torch.tensor(X), Y, l2=1.0) == jaxalign.fit_affine(X, Y, l2=1.0)
+
+
+MOMENTS = jaxalign.FoldMoments.of({"x": X, "y": Y})
+NO_MOMENTS: Any = {"x": X, "y": Y}
+NO_MAPPING: Any = [X, Y]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: jaxalign.fit_shared_space(MOMENTS, rnak=3), "takes rank.*got rnak; did you mean rank"),
+        (lambda: jaxalign.fit_shared_space(MOMENTS, rank=0), "rank: expected"),
+        (lambda: jaxalign.fit_shared_space(NO_MOMENTS), r"moments.*FoldMoments\.of.*dict"),
+        (lambda: jaxalign.fit_low_rank({"x": X, "y": Y}, rnak=3), "did you mean rank"),
+        (lambda: jaxalign.fit_joint_space(NO_MAPPING), "mapping.*list"),
+        (lambda: jaxalign.fit_pair(X, Y, rnak=3), "takes l2"),
+        (lambda: tune(NO_MAPPING, np.arange(30)), "mapping.*list"),
+        (lambda: tune({"x": X, "y": Y}, np.arange(30), "ridgge"), "unknown method 'ridgge'"),
+        (lambda: tune({"x": X, "y": Y}, np.arange(30) // 2, fixed={"rnak": 3}), "did you mean rank"),
+        (lambda: tune({"x": X, "y": Y}, np.arange(9)), "identities"),
+    ],
+)
+def test_settings_and_types_are_checked_as_fit_pairs_does(call: Callable[[], Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        call()

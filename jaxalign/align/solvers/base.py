@@ -18,7 +18,7 @@ from jaxalign.core import checks
 from jaxalign.core.devices import padded_width
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision, multiply
-from jaxalign.core.pytree import Leaf, pytree
+from jaxalign.core.pytree import Leaf, Shown, pytree, static
 from jaxalign.core.rows import LazyRows, unit_rows
 from jaxalign.moments.blocks import CrossMoments, OwnMoments
 from jaxalign.moments.moments import Moments
@@ -29,7 +29,7 @@ UNORDERED = "this fit has no ordered dimensions; reduced_rank, canonical and sha
 
 
 @pytree
-class Fit:
+class Fit(Shown):
     """Two maps into the space where the cosine is taken, and how well they fit the training rows.
 
     For one-sided methods ``target`` only centres; for two-sided methods both sides move.
@@ -45,6 +45,7 @@ class Fit:
       ok: False where the numbers cannot be trusted or the solution is one of many, shape [].
       predicted: variance of the mapped source rows, whose sum is the total: for each dimension, shape [s], or along the
         ordered dimensions of a one-sided fit. None for baselines, whose predictions are never scaled.
+      method: what ``fit_pairs`` fitted it by; None of other fits.
     """
 
     source: AffineMap
@@ -55,6 +56,7 @@ class Fit:
     condition: Float[Leaf, "*s"]
     ok: Bool[Leaf, ""]
     predicted: Float[Leaf, " s"] | None = None
+    method: str | None = static(default=None)
 
     @property
     def r2(self) -> Float[Array, ""]:
@@ -68,9 +70,10 @@ class Fit:
         return bool(self.target.factors)
 
     def __repr__(self) -> str:
-        """Widths, the space and the statistics, in one line."""
+        """The method, widths, the space and the statistics, in one line."""
         widths = f"{self.source.in_dim} and {self.target.in_dim} compared in {self.source.out_dim} dimensions"
-        return f"Fit({widths}, {summary(self)})"
+        method = "" if self.method is None else f"{self.method}, "
+        return f"Fit({method}{widths}, {summary(self)})"
 
     def to_target(self, restore_variance: bool = True) -> AffineMap:
         """The map from the source to the target's own coordinates (through the shared space if there is one).
@@ -158,7 +161,7 @@ class Fit:
             return np.pad(leaf, [(0, padded_width(size) - size) for size in leaf.shape])
 
         source, target = jax.tree.map(pad, (self.source, self.target))
-        return dataclasses.replace(self, source=source, target=target)
+        return dataclasses.replace(self, source=source, target=target, method=None)  # methods share programs
 
 
 def summary(fit: Fit) -> str:
@@ -312,8 +315,11 @@ def one_sided(
     along other dimensions than the target's columns, has the same sum as ``mapped``.
     """
     residual = cross.power_y - 2 * product + mapped
-    # A difference of nearly equal numbers is no variance: the penalty has then left nothing of the prediction.
-    noise = jnp.finfo(mapped.dtype).eps ** 0.5 * jnp.abs(product).sum()
+    # A difference of nearly equal numbers is no variance, nor is what underflows: the penalty has then left nothing of
+    # the prediction, and nobody can scale it to a target that varies.
+    limits = jnp.finfo(mapped.dtype)
+    left = mapped.sum() > jnp.maximum(limits.eps**0.5 * jnp.abs(product).sum(), limits.tiny / limits.eps)
+    varies = jnp.any(cross.power_y > cross.weight * (4 * limits.eps * cross.mean_y) ** 2)
     parts = mapped if predicted is None else predicted
     return Fit(
         AffineMap(weights, jnp.zeros_like(cross.mean_y), cross.mean_x, orthogonal),
@@ -322,6 +328,6 @@ def one_sided(
         cross.power_y / cross.weight,
         effective_rank,
         condition,
-        ok & jnp.isfinite(residual).all(),
-        jnp.where(mapped.sum() > noise, parts, 0) / cross.weight,
+        ok & jnp.isfinite(residual).all() & (left | ~varies),
+        jnp.where(left, parts, 0) / cross.weight,
     )

@@ -5,7 +5,13 @@ from jaxtyping import Array, Float
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.solvers.base import Fit, SymmetricSolver
-from jaxalign.align.solvers.spectrum import Spectrum, rank_cutoff, singular_decomposition, trusted
+from jaxalign.align.solvers.spectrum import (
+    Spectrum,
+    rank_cutoff,
+    singular_decomposition,
+    trusted,
+    weights_hold,
+)
 from jaxalign.core import checks
 from jaxalign.core.precision import multiply, multiply_transposed
 from jaxalign.core.pytree import pytree, static
@@ -103,6 +109,7 @@ class Canonical(SymmetricSolver):
         rank = correlation.sum() ** 2 / jnp.sum(jnp.where(kept, correlation**2, 0))
         condition = correlation[0] / jnp.min(jnp.where(kept, correlation, jnp.inf))
         finite = [jnp.isfinite(numbers).all() for numbers in (source_power, target_power, rank)]
+        finite += [weights_hold(relative, weight)]
         finite += [side.trusted(self.whitening, self.shrinkage) for side in (source, target)]
         statistics = rank, condition, kept[0] & jnp.stack(finite).all()
         return (

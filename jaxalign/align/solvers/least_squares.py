@@ -113,7 +113,7 @@ class Ridge(ColumnwiseSolver):
             ok = trusted(condition).all()
         # W solves (S + l2 I) W = C, so that tr(Wᵀ S W) = tr(Wᵀ C) − l2 ‖W‖² needs no further product.
         product = jnp.sum(weight * cross.xy, axis=0)
-        mapped = product - l2 * jnp.sum(weight**2, axis=0)
+        mapped = product - jnp.sum(l2 * weight * weight, axis=0)  # squares of weights may underflow
         return one_sided(
             (weight,), cross, product, mapped, effective_rank=freedom, condition=condition, ok=ok
         )

@@ -55,7 +55,7 @@ class ReducedRank(Solver):
         product = jnp.sum(multiply_transposed(left, cross.xy) * right, axis=0)
         gram = multiply_transposed(left, left)
         l2 = jnp.asarray(self.l2, cross.xy.dtype)
-        mapped = product - l2 * jnp.sum(multiply(gram, right) * right, axis=0)
+        mapped = product - jnp.sum(multiply(l2 * gram, right) * right, axis=0)
         # Rows of ``right`` are orthogonal with squared lengths ``strengths``, and Lᵀ (S + l2 I) L = I.
         predicted = strengths[: self.rank] * jnp.maximum(1 - l2 * jnp.diagonal(gram), 0)
         cutoff = rank_cutoff(strengths[0], max(cross.xy.shape))

@@ -13,18 +13,19 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxalign.align.affine import AffineMap
+from jaxalign.align.options import require_known
 from jaxalign.align.solvers.base import AllPairsMethod, Fit, Fitted, Pair, Training
 from jaxalign.align.solvers.canonical import Covariance
-from jaxalign.align.solvers.spectrum import leading_eigenpairs
+from jaxalign.align.solvers.spectrum import leading_eigenpairs, weights_hold
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision, multiply, multiply_transposed
-from jaxalign.core.pytree import pytree, static
+from jaxalign.core.pytree import Shown, pytree, static
 from jaxalign.moments.moments import FoldMoments, Moments
 
 
 @pytree
-class SharedSpace:
+class SharedSpace(Shown):
     """Maps of K encoders into one space.
 
     Attributes:
@@ -129,8 +130,13 @@ def fit_shared_space(moments: FoldMoments | Moments, **settings: Any) -> SharedS
       **settings: fields of ``Shared``.
 
     Raises:
-      UserError: fewer than two encoders, or a setting out of its range.
+      UserError: no moments, fewer than two encoders, an unknown setting or one out of its range.
     """
+    require_known("fit_shared_space", settings, Shared.options(), ())
+    if not isinstance(moments, FoldMoments | Moments):
+        raise UserError(
+            f"moments: expected those of the rows, such as FoldMoments.of(embeddings), got {type(moments).__name__}"
+        )
     method = Shared(**settings)
     method.validate()
     return method.space_of(moments.total if isinstance(moments, FoldMoments) else moments)
@@ -176,5 +182,5 @@ def _space(
         AffineMap((factor,), jnp.zeros(rank, factor.dtype), total.mean[span])
         for span, factor in zip(spans, factors)
     )
-    ok = (values[0] > 0) & jnp.isfinite(product).all()
+    ok = (values[0] > 0) & jnp.isfinite(product).all() & weights_hold(relative, weight)
     return SharedSpace(maps, values, product, ok, total.names)

@@ -49,6 +49,13 @@ def trusted(condition: Array) -> Array:
     return condition * eps < (1e-5 if eps < 1e-10 else 0.1)  # False for NaN
 
 
+def weights_hold(relative: Array, weight: Array) -> Array:
+    """Whether no dimension on which both sides agree has a weight that a pseudo-inverse takes for zero."""
+    eps = jnp.finfo(weight.dtype).eps
+    counts = relative > eps ** (0.5 if eps < 1e-10 else 0.25)
+    return ~jnp.any(counts & (weight < 10 * eps * len(weight)))
+
+
 def leading_eigenpairs(
     symmetric: Float[Array, "d d"], count: int
 ) -> tuple[Float[Array, " count"], Float[Array, "d count"]]:
