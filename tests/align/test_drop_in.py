@@ -17,7 +17,7 @@ from jaxalign import AffineMap, PairwiseMaps, UserError
 from jaxalign.core.rows import LazyRows
 
 FITTED = [case for case in CASES if case.method not in ("identity", "translation")]
-FEW = {
+FEW: dict[str, dict[str, Any]] = {
     method: {"steps": 3} for method, solver in jaxalign.SOLVERS.items() if solver.needs_rows
 }  # of gradient fits
 by_fitted = pytest.mark.parametrize("case", FITTED, ids=str)

@@ -75,7 +75,7 @@ def test_an_upload_is_one_commit_of_the_three_files(two_sided: GalleryMap, monke
 )
 def test_what_the_hub_s_client_raises_is_a_sentence(two_sided: GalleryMap, monkeypatch, kind) -> None:
     def fail(*_, **__):
-        raise getattr(errors, kind, getattr(builtins, kind, None))("no connection\nat all")
+        raise getattr(errors, kind, getattr(builtins, kind, OSError))("no connection\nat all")
 
     monkeypatch.setattr(HfApi, "create_repo", fail)
     monkeypatch.setattr(hub, "hf_hub_download", fail)
