@@ -81,6 +81,18 @@ def test_a_run_that_died_is_ended_by_the_same_command(kind, tmp_path):
     close(kind, rows)
 
 
+@pytest.mark.parametrize(
+    ("name", "files"), [("fixed", ["new.parquet"]), ("ids", ["new.faiss", "new.faiss.jaxalign.json"])]
+)
+def test_what_killed_runs_left_is_removed(tmp_path, name, files):
+    kind = next(kind for kind in KINDS if kind.name == name)
+    old = kind.make(tmp_path)
+    for file in (*files, "another"):
+        (tmp_path / f".{file}.0a1b2c3d.unfinished").write_bytes(b"half")
+    moved(kind, old, tmp_path)
+    assert [path.name for path in tmp_path.glob(".*.unfinished")] == [".another.0a1b2c3d.unfinished"]
+
+
 def test_nothing_is_mapped_twice(kind, tmp_path):
     old = kind.make(tmp_path)
     made = moved(kind, old, tmp_path)

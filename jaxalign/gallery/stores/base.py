@@ -253,11 +253,11 @@ def require_new_file(source: pathlib.Path, path: pathlib.Path, overwrite: bool) 
         raise UserError(f"{path} exists and is left alone; choose another path.")
 
 
-def write_new_file(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file that is there whole or not at all, and removes what killed runs have left of it."""
+def write_new_file(path: pathlib.Path, write: Callable[[IO[bytes]], object], *beside: pathlib.Path) -> None:
+    """Writes a file that is there whole or not at all; removes what killed runs left of it, or of files ``beside``."""
     with writing(path), claimed(path) as alone:
-        if alone:
-            remove_left(path.parent, glob.escape(path.name))
+        for file in (path, *beside) if alone else ():
+            remove_left(path.parent, glob.escape(file.name))
         write_atomically(path, write)
 
 

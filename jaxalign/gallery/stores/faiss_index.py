@@ -90,7 +90,8 @@ class FaissGallery(Gallery):
         if path.exists() and not move.overwrite and same_move(_noted(path), marker):
             return self.open(out)
         require_new_file(self.path, path, move.overwrite)
-        write_new_file(path, functools.partial(self._write, path=path, move=move, marker=marker))
+        write = functools.partial(self._write, path=path, move=move, marker=marker)
+        write_new_file(path, write, _beside(path))
         return self.open(out)
 
     def _write(self, file: IO[bytes], path: pathlib.Path, move: Move, marker: dict[str, Any]) -> None:
