@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.run.config import PairwiseConfig
 from jaxalign.analysis.row_order import order_warnings, unlike_pairs
-from jaxalign.core.people import legacy_generator
+from jaxalign.core.people import legacy_generator, limit_per_person
 from jaxalign.core.rows import unit_rows
 from jaxalign.report import Measure
 from jaxalign.report.labels import listed, percent
@@ -54,10 +54,7 @@ def own_rates_of_all(
     people, count = np.unique(identities, return_counts=True)
     several = people[count > 1]
     chosen = several[legacy_generator(0).permutation(len(several))[:PEOPLE]]
-    order = np.argsort(identities, kind="stable")
-    order = order[np.isin(identities[order], chosen)]
-    number = np.arange(len(order)) - np.searchsorted(identities[order], identities[order])
-    some = np.sort(order[number < EACH])
+    some = limit_per_person(np.flatnonzero(np.isin(identities, chosen)), identities, EACH)
     if len(some) < LEAST:
         return {}, len(some)
     found, copies = {}, None if images is None else images[some]

@@ -36,9 +36,8 @@ from jaxalign.core.rows import LazyRows, unit_rows
 
 TOP = 20
 MOST_PEOPLE, MOST_ROWS = 2048, 2**15  # of a cohort
-CORRECTED_ROWS = (
-    2048  # whose cosines with a cohort are held at once; four times as many take a third more time a row
-)
+# Rows whose cosines with a cohort are held at once; four times as many take a third more time a row.
+CORRECTED_ROWS = 2048
 SMALLEST_SPREAD = 1e-6  # of a template's highest cosines, below which they have none
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import first_line, regular_file
-from jaxalign.data.readers import arrays, tables
+from jaxalign.data.readers import arrays, csv_tables, tables
 from jaxalign.data.readers.samples import Names, Samples, read_csv, read_list
 
 __all__ = ["Names", "Samples", "read_embeddings", "read_samples"]
@@ -19,8 +19,8 @@ EMBEDDINGS = {
     ".safetensors": arrays.read_safetensors,
     ".parquet": tables.read_parquet_embeddings,
     ".feather": tables.read_feather,
-    ".csv": tables.read_csv_embeddings,
-    ".tsv": tables.read_csv_embeddings,
+    ".csv": csv_tables.read_csv_embeddings,
+    ".tsv": csv_tables.read_csv_embeddings,
     ".json": tables.read_json_embeddings,
     ".jsonl": tables.read_json_lines,
     ".h5": arrays.read_hdf5,

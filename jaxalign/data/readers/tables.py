@@ -1,4 +1,4 @@
-"""Files of tables: Parquet, Feather, CSV of floats, JSON, JSON lines, and data sets saved by ``datasets``."""
+"""Files of tables: Parquet, Feather, JSON, JSON lines, and data sets saved by ``datasets``."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,6 @@ import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import (
-    csv_lines,
     first_line,
     parse_json,
     read_json,
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
     import pyarrow
 
 NUMBERED = re.compile(r"(.*?)([0-9]{1,9})")
-WHOLE = re.compile(r"[+-]?[0-9]+")
-WRITTEN_LIST = re.compile(r"\[\s*[+-]?[0-9]*\.[0-9]")
-DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
 
 
 def read_parquet_embeddings(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
@@ -150,131 +146,6 @@ def _listed_in(file: pathlib.Path, name: str, kind: type = str) -> list[Any]:
     return values
 
 
-def read_csv_embeddings(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
-    """A CSV or TSV file with one number a column, with or without a first line of names, and columns of text.
-
-    Blanks separate numbers where no other mark does. A column is text or numbers throughout: what cannot be told is
-    refused, for a column that is taken for text by mistake would be missing among the dimensions.
-    """
-    import pyarrow
-
-    text = read_text(path, "a CSV file")
-    numbered = csv_lines(text, path)
-    if not numbered:
-        raise UserError(f"{path} is empty.")
-    _require_plain(text, [cells for _, cells in numbered[:2]], path)
-    if len(numbered[0][1]) == 1 and _all_numbers(numbered[0][1][0].split()):
-        numbered = [(number, " ".join(cells).split()) for number, cells in numbered]
-    first = [cell.strip() for cell in numbered[0][1]]
-    named = _names_columns(first)
-    lines = numbered[1:] if named else numbered
-    for number, cells in lines:
-        if len(cells) != len(first):
-            raise UserError(f"{path}, line {number}: {len(cells)} values, expected {len(first)}.")
-    cells = [[line[index].strip() for _, line in lines] for index in range(len(first))]
-    kept = list(range(len(first)))
-    if not first[-1] and not any(cells[-1]):  # every line ends in a separator
-        kept.pop()
-    if named:
-        kept = [index for index in kept if first[index] or not _is_index(cells[index])]
-        if not all(first[index] for index in kept):
-            raise UserError(
-                f"{path}: a column has no name in the first line. Where it names the photographs, call it sample_id; "
-                "an index of pandas is left out with to_csv(index=False)."
-            )
-        header = {index: first[index] for index in kept}
-    else:
-        header = _names_of(first, kept, cells, path)
-    if len(set(header.values())) < len(header):
-        raise UserError(f"{path}: two columns have one name: {listed(list(header.values()))}.")
-    usual, columns = _usual(names), {}
-    for index, name in header.items():
-        number = name not in usual and name.lower() not in usual and _all_numbers(cells[index])
-        columns[name] = pyarrow.array(np.array(cells[index], np.float64) if number else cells[index])
-    return from_table(pyarrow.table(columns), path, key, names)
-
-
-def _require_plain(text: str, lines: list[list[str]], path: pathlib.Path) -> None:
-    """Refuses decimal commas and lists written as text, by the first two lines; ``lines`` are their cells."""
-    raw = [line for line in text.splitlines() if line.strip()][:2]
-    split = [re.split(r"[;\t]", line) for line in raw if ";" in line or "\t" in line]
-    if any(DECIMAL_COMMA.fullmatch(cell.strip(' "')) for line in (*split, *lines) for cell in line):
-        raise UserError(
-            f"{path}: its numbers have a decimal comma; write them with a decimal point, as "
-            "pandas.read_csv(..., sep=';', decimal=',') and to_csv(..., index=False) do."
-        )
-    if any(WRITTEN_LIST.match(cell.strip()) for line in lines for cell in line):
-        raise UserError(
-            f"{path}: its vectors are lists written as text. Save them as Parquet (to_parquet), or with a column for "
-            "each dimension."
-        )
-
-
-def _names_columns(first: list[str]) -> bool:
-    """Whether the first line of a CSV file has names: no numbers, or the numbers of its columns, as pandas writes."""
-    numbers = [cell for cell in first if _is_number(cell)]
-    counts = range(len(numbers))
-    return not numbers or (
-        len(numbers) > 1
-        and numbers in ([str(count) for count in counts], [str(count + 1) for count in counts])
-    )
-
-
-def _names_of(
-    first: list[str], kept: list[int], cells: list[list[str]], path: pathlib.Path
-) -> dict[int, str]:
-    """Names for the columns of a CSV file without a line of names: those of text are sample and person."""
-    texts = [index for index in kept if not _is_number(first[index])]
-    numbers = [index for index in kept if index not in texts]
-    if len(texts) > 2:
-        raise UserError(
-            f"{path}: {len(texts)} columns of text, and no first line with the names of the columns: give it one."
-        )
-    for index in kept:
-        if index in numbers and _all_numbers(cells[index]):
-            continue
-        other = [
-            row for row, cell in enumerate(cells[index]) if not cell or _is_number(cell) == (index in texts)
-        ]
-        if other:
-            raise UserError(
-                f"{path}: column {index + 1} holds {cells[index][other[0]]!r} (row {other[0]}); without a first line "
-                "of names, a column is text or numbers throughout."
-            )
-    whole = [index for index in numbers if all(map(WHOLE.fullmatch, cells[index]))]
-    if len(whole) < len(numbers):
-        for index in numbers[:1] + numbers[-1:]:
-            if index in whole and len(set(cells[index])) > 1:
-                raise UserError(
-                    f"{path}: column {index + 1} holds whole numbers beside columns of fractions. Is it a label? Give "
-                    "the file a first line of names, such as identity,d0,d1,... (or d0,d1,... if it is a dimension)."
-                )
-    header = dict(zip(texts, ("sample_id", "identity")))
-    return dict(sorted({**header, **{index: f"dim_{k}" for k, index in enumerate(numbers)}}.items()))
-
-
-def _is_index(cells: list[str]) -> bool:
-    """Whether a column counts the rows, as the index that pandas writes."""
-    return cells == [str(row) for row in range(len(cells))]
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell
-
-
-def _all_numbers(cells: list[str]) -> bool:
-    """Whether all are numbers; 1_0 is a name here, though Python reads ten."""
-    try:
-        np.array(cells, np.float64)
-    except ValueError:
-        return False
-    return bool(cells) and not any("_" in cell for cell in cells)
-
-
 def read_json_embeddings(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
     """Vectors by name, columns by name, or a list of records."""
     content = read_json(path)
@@ -364,7 +235,9 @@ def from_table(
             )
         return _beside(table, families[largest], path, names)
     numbers = [
-        f.name for f in table.schema if types.is_floating(f.type) and f.name.lower() not in _usual(names)
+        f.name
+        for f in table.schema
+        if types.is_floating(f.type) and f.name.lower() not in usual_columns(names)
     ]
     if not key and not lists and len(numbers) > 1:
         raise UserError(
@@ -385,14 +258,14 @@ def from_table(
     return array, table_samples(table, path, names)
 
 
-def _usual(names: Names) -> set[str | None]:
+def usual_columns(names: Names) -> set[str | None]:
     """Names of columns that say who is on a row, and are no dimensions."""
     return {*IDENTITY_NAMES, *SAMPLE_NAMES, names.identity, names.sample_id}
 
 
 def _families(table: "pyarrow.Table", names: Names) -> dict[str, list[str]]:
     """Columns called alike and numbered, in the order of their numbers, by what they are called; numbers in two."""
-    usual, found = _usual(names), {}
+    usual, found = usual_columns(names), {}
     for name in table.column_names:
         numbered = NUMBERED.fullmatch(name)
         if numbered and name not in usual and not _is_list(table.schema.field(name).type):
@@ -404,10 +277,19 @@ def _families(table: "pyarrow.Table", names: Names) -> dict[str, list[str]]:
     }
 
 
+def is_number(cell: str) -> bool:
+    """Whether a cell of text is a number; 1_0 is a name here, though Python reads ten."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell
+
+
 def _has_numbers(values: "pyarrow.ChunkedArray") -> bool:
     """Whether a column holds numbers, or text that is a number somewhere."""
     return _is_numeric(values.type) or (
-        is_text(values.type) and any(_is_number(cell) for cell in values.to_pylist() if cell)
+        is_text(values.type) and any(is_number(cell) for cell in values.to_pylist() if cell)
     )
 
 
@@ -444,7 +326,7 @@ def _beside(
         if is_text(table[name].type):
             cells = enumerate(table[name].to_pylist())
             row, cell = next(
-                ((row, cell) for row, cell in cells if not _is_number(cell or "")), (0, table[name][0])
+                ((row, cell) for row, cell in cells if not is_number(cell or "")), (0, table[name][0])
             )
             raise UserError(
                 f"{path}: column {name!r} holds {str(cell or '')!r} (row {row}), where {_span(dimensions)} are numbers."
