@@ -42,9 +42,9 @@ FLAGS = flags.define(
     source=flags.Flag(None, "With --maps: the encoder that the map comes from."),
     target=flags.Flag(None, "With --maps: the encoder that the map leads to."),
     side=flags.Flag(
-        "to_target",
-        "With --maps: `to_target` maps the source's rows into the target's own coordinates; `source` and `target` map "
-        "either side's into the space where the pair is compared, which is neither's own.",
+        None,
+        "With --maps: `to_target` (the default) maps the source's rows into the target's own coordinates; `source` and "
+        "`target` map either side's into the space where the pair is compared, which is neither's own.",
         choices=SIDES,
     ),
     rank=flags.Flag(None, "With --maps: keep that many leading dimensions.", kind=int, least=1),
@@ -72,9 +72,9 @@ def choose() -> OneMap:
         raise UserError("one map is needed: give --map=FILE, or --maps=DIR with --source and --target.")
     if FLAGS.maps:
         return _of_pair(pathlib.Path(FLAGS.maps))
-    if FLAGS.source or FLAGS.target or FLAGS.rank or FLAGS.restore_variance is not None:
+    if FLAGS.source or FLAGS.target or FLAGS.side or FLAGS.rank or FLAGS.restore_variance is not None:
         raise UserError(
-            "--source, --target, --rank and --restore_variance choose among --maps; with --map leave them out."
+            "--source, --target, --side, --rank and --restore_variance choose among --maps; with --map leave them out."
         )
     return read_one(FLAGS.map, FLAGS.encoder)
 
@@ -82,8 +82,9 @@ def choose() -> OneMap:
 def _of_pair(directory: pathlib.Path) -> OneMap:
     if not FLAGS.source or not FLAGS.target:
         raise UserError("--maps holds maps of pairs: give --source and --target.")
-    if FLAGS.side != "to_target" and FLAGS.restore_variance is not None:
-        raise UserError(f"--restore_variance is for own coordinates; with --side={FLAGS.side} leave it out.")
+    side = FLAGS.side or "to_target"
+    if side != "to_target" and FLAGS.restore_variance is not None:
+        raise UserError(f"--restore_variance is for own coordinates; with --side={side} leave it out.")
     if not (directory / "maps.json").is_file():
         raise UserError(f"--maps={directory} holds no maps.json; pairwise writes it with --save_maps.")
     maps, pair = jaxalign.PairwiseMaps.load(directory), (FLAGS.source, FLAGS.target)
@@ -92,16 +93,27 @@ def _of_pair(directory: pathlib.Path) -> OneMap:
         more = f" and {len(maps) - 10} more" if len(maps) > 10 else ""
         raise UserError(f"{directory} holds no map {pair[0]} → {pair[1]}; there are {there}{more}.")
     fit = maps[pair] if FLAGS.rank is None else maps[pair].at_rank(FLAGS.rank)
-    restored = FLAGS.side == "to_target" and FLAGS.restore_variance is not False
-    map_ = fit.to_target(restored) if FLAGS.side == "to_target" else getattr(fit, FLAGS.side)
+    restored = side == "to_target" and FLAGS.restore_variance is not False
+    map_ = fit.to_target(restored) if side == "to_target" else getattr(fit, side)
     about = {
         "directory": str(directory),
         **maps.settings[pair],
-        "side": FLAGS.side,
+        "side": side,
         "restore_variance": restored,
     }
-    encoder = pair[1] if FLAGS.side == "target" else pair[0]
+    encoder = pair[1] if side == "target" else pair[0]
     return OneMap(jax.tree.map(np.asarray, map_), directory, encoder, maps.normalize, leads_to(about), about)
+
+
+def _ends(chosen: OneMap) -> dict[str, str]:
+    """Whose rows go in and whose space they come out in, as far as the map's file says it.
+
+    The space where a pair is compared is neither encoder's: no map of either takes its rows.
+    """
+    side, source, target = (chosen.about.get(name) for name in ("side", "source", "target"))
+    if not (side and source and target and chosen.encoder):
+        return {}
+    return {"source": chosen.encoder, "target": target if side == "to_target" else f"{source}+{target}"}
 
 
 def _unsaid(chosen: OneMap) -> str:
@@ -126,14 +138,13 @@ def main(_: Sequence[str]) -> None:
     if chosen.encoder is None or "side" not in chosen.about:
         warnings.warn(
             f"{chosen.place} does not say {_unsaid(chosen)}, which therefore cannot be checked; AffineMap.save takes "
-            "encoder, source, target, side and normalize.",
+            "source, target, side and normalize.",
             UserNote,
             stacklevel=1,
         )
-    own = chosen.about.get("side") == "to_target" and {"source", "target"} <= set(chosen.about)
     note = {
         "checksum": checksum(chosen.map, *scaled),
-        **({end: chosen.about[end] for end in ("source", "target")} if own else {}),
+        **_ends(chosen),
         "map": chosen.about,
         "rows_before_the_map": normalize,
         "leads_to": chosen.leads_to,

@@ -33,6 +33,7 @@ from experiments.run.protocols import Protocol
 from experiments.run.units import Units, digest
 from jaxalign.core.errors import UserError
 from jaxalign.data.atomic import remove_abandoned
+from jaxalign.report.labels import count
 from jaxalign.report.sections.aggregates import main_measures, methods_table
 from jaxalign.report.sections.sweeps import sweep_tables
 from jaxalign.report.tables import to_text
@@ -121,7 +122,7 @@ def main(_: list[str]) -> int:
 
 def plan(config: grid.SweepConfig, items: Sequence[grid.Item], stores: Sequence[Data]) -> str:
     """What there is to do, in text."""
-    lines = [f"{len(items):,} items"]
+    lines = [count(len(items), "item")]
     for number, data in enumerate(stores):
         own = sum(item.store == number for item in items)
         pairwise = config.for_store(number)
@@ -133,7 +134,7 @@ def plan(config: grid.SweepConfig, items: Sequence[grid.Item], stores: Sequence[
         train = int(np.mean([len(split.train) for split in splits]))
         test = int(np.mean([len(split.test) for split in splits]))
         lines.append(
-            f"{data.store.dataset}: {own:,} items on {len(splits)} splits, {pairs:,} ordered pairs of "
+            f"{data.store.dataset}: {count(own, 'item')} on {count(len(splits), 'split')}, {pairs:,} ordered pairs of "
             f"{len(data.encoders)} encoders; a split reads {train:,} training rows of each encoder once; an item "
             f"measures {test:,} test rows × {pairs:,} pairs = {test * pairs:,}, all items {test * pairs * own:,}"
         )

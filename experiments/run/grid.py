@@ -20,7 +20,7 @@ from experiments.run.earlier import SWEEP
 from experiments.run.flags import Penalty
 from experiments.run.hosts import describe_store, differences
 from experiments.run.measuring import Measuring, TestRows
-from experiments.run.protocols import PENALISED, PROTOCOLS
+from experiments.run.protocols import PENALISED
 from experiments.run.results import FitRow, Writer, plain
 from experiments.run.units import Units
 from jaxalign import FoldMoments
@@ -91,10 +91,7 @@ class SweepConfig:
         if values.l2 is not None and values.penalties is not None:
             raise UserError("--l2 and --penalties exclude each other; leave one out.")
         stores = flags.words("stores", values.stores, None, "store")
-        protocol = PROTOCOLS[values.protocol]
-        usual = {"methods": ",".join(protocol.methods), "seeds": ",".join(map(str, protocol.seeds))}
-        fixed: dict[str, Any] = {name: getattr(values, name) or default for name, default in usual.items()}
-        fixed |= {"store": stores[0], "controls": "none", "heatmaps": "none", "images": None, "curves": False}
+        fixed = {"store": stores[0], "controls": "none", "heatmaps": "none", "images": None, "curves": False}
         pairwise = PairwiseConfig.from_flags(flags.namespace(values, **fixed))
         return cls(stores, _penalties(values.penalties, pairwise), pairwise)
 

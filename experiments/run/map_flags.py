@@ -19,5 +19,5 @@ def settled(given: str | None, known: str | None, flag: str, what: str, place: p
     if given and known and given != known:
         raise UserError(f"{flag}={given} contradicts {place}, whose map takes {what} {known}.")
     if not (given or known):
-        raise UserError(f"{flag} is missing: {place} does not say {what} its map takes.")
+        raise UserError(f"{flag} is missing, and {place} does not say it.")
     return given or known or ""

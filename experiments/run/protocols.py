@@ -42,7 +42,7 @@ class Protocol:
     methods: tuple[str, ...] = flags.field(
         None,
         f"Ways to align, separated by commas, of: {', '.join(METHODS)}. Without it, one of each kind, "
-        "or for sweeps and the published protocol all of the protocol's. "
+        "or all of the published protocol's. "
         "`identity` is no alignment, the baseline. Example: --methods=identity,orthogonal,ridge",
         read=functools.partial(flags.words, known=METHODS, what="method"),
         initial=(),
@@ -65,8 +65,8 @@ class Protocol:
     seeds: tuple[int, ...] = flags.field(
         None,
         "Seeds of the random split of people into training and test, separated by commas; every seed is one "
-        "complete run, and the table gives mean and standard deviation. Without it: 42, and for sweeps and the "
-        f"published protocol {','.join(map(str, PUBLISHED_SEEDS))}. Example: --seeds=42",
+        "complete run, and the table gives mean and standard deviation. Without it: 42, and under "
+        f"--protocol=published {','.join(map(str, PUBLISHED_SEEDS))}. Example: --seeds=42",
         read=functools.partial(flags.whole_numbers, low=0, high=LARGEST_SEED),
         initial=PUBLISHED_SEEDS,
     )

@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float
 
-from jaxalign.align.saved import read_map, write_map
+from jaxalign.align.saved import NORMALIZED, SIDES, read_map, write_map
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
 from jaxalign.core.precision import double_precision, multiply, usual_promotion
@@ -159,23 +159,46 @@ class AffineMap(Shown):
         kind = ", orthogonal" if self.orthogonal else ""
         return f"AffineMap({stack}{self.in_dim} → {self.out_dim}{rank}{kind}, {self.bias.dtype})"
 
-    def save(self, path: str | os.PathLike, metadata: Mapping[str, Any] | None = None) -> None:
-        """Writes the map as safetensors, with ``metadata`` (anything JSON can hold) and a checksum in the header.
+    def save(
+        self,
+        path: str | os.PathLike,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        side: str | None = None,
+        normalize: str | None = None,
+    ) -> None:
+        """Writes the map as safetensors with a checksum, under a temporary name that is renamed.
 
-        ``experiments.apply`` reads of the metadata, where they are there: ``encoder``, whose rows the map takes;
-        ``normalize``, how they were scaled before the fit ("l2" to length 1, or "none"); ``source``, ``target`` and
-        ``side``, of which pair it is and where it leads ("to_target": the target's own coordinates; "source" and
-        "target": from either side to the space where the pair is compared). The file is written under a temporary
-        name and renamed, so that a reader never sees half of it.
+        What the file says, ``experiments.apply`` and ``experiments.export`` hold to: rows of another encoder, or scaled
+        in another way, are refused.
+
+        Args:
+          path: of the file.
+          metadata: further notes, anything JSON can hold.
+          source, target: names of the encoders of the pair; they and ``side`` are given together.
+          side: what the map does: "to_target", as those of ``fit_affine`` (rows of ``source`` into ``target``'s own
+            coordinates), or "source" or "target" (rows of that end into the space where the pair is compared).
+          normalize: how rows were scaled before the fit: "l2" to length 1, or "none".
 
         Raises:
-          UserError: JSON cannot hold the metadata.
+          UserError: JSON cannot hold the metadata, or a name is not one of these.
         """
+        named = {"source": source, "target": target, "side": side}
+        if any(named.values()) and not all(named.values()):
+            raise UserError(
+                "save: source, target and side say together what the map does; give all three or none"
+            )
+        if side not in (*SIDES, None) or normalize not in (*NORMALIZED, None):
+            raise UserError(
+                f"save: side is one of {', '.join(SIDES)} and normalize one of {', '.join(NORMALIZED)}, got {side!r} "
+                f"and {normalize!r}"
+            )
+        named |= {"encoder": target if side == "target" else source, "normalize": normalize}
+        about = {**(metadata or {}), **{name: value for name, value in named.items() if value is not None}}
         try:
-            texts = {
-                "orthogonal": json.dumps(bool(self.orthogonal)),
-                "metadata": json.dumps(dict(metadata or {})),
-            }
+            texts = {"orthogonal": json.dumps(bool(self.orthogonal)), "metadata": json.dumps(about)}
         except (TypeError, ValueError) as error:
             raise UserError(f"metadata: expected a mapping that JSON can hold ({error})") from error
         write_map(pathlib.Path(path), self.tensors(), texts)

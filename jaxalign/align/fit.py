@@ -44,8 +44,8 @@ def fit_affine(
 
     Where both sides can be mapped, ``fit_pair(...).scores`` compares better: it takes the mean off both. Two-sided
     methods are carried back through the pseudo-inverse of the target's side. Arrays have no names, so ``save`` is told
-    what ``experiments.apply`` is to check: ``map.save(file, {"encoder": "a", "source": "a", "target": "b",
-    "side": "to_target", "normalize": "l2"})``.
+    what ``experiments.apply`` is to check: ``map.save(file, source="a", target="b", side="to_target",
+    normalize="l2")``.
 
     Args:
       x: source embeddings, shape [n, p].

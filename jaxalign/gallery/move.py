@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from jaxalign.align.affine import ROWS_STEP, AffineMap
 from jaxalign.core import checks
-from jaxalign.core.errors import UserError
+from jaxalign.core.errors import UserError, UserNote
 from jaxalign.core.precision import double_precision
 from jaxalign.core.rows import explained_memory_error, rows_that_fit
 from jaxalign.data.manifest import DTYPES
@@ -92,6 +93,13 @@ def refuse_moved(gallery: Gallery, note: Mapping[str, Any]) -> None:
     holds, takes = marker.get("target"), note.get("source")
     if holds and takes and holds != takes:
         raise UserError(f"{gallery.place} was moved to {holds} before, and this map takes rows of {takes}.")
+    if not holds:
+        warnings.warn(
+            f"{gallery.place} was moved before by a map that does not say where it leads; whether this one takes such "
+            "rows cannot be checked.",
+            UserNote,
+            stacklevel=3,
+        )
 
 
 def affine_transform(

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,6 +184,21 @@ def test_one_map_alone_is_as_safe(tmp_path: pathlib.Path) -> None:
             assert str(path) in str(error) and "\n" not in str(error)
         else:
             assert about == {"encoder": "a"} and all(map(np.array_equal, map_.factors, FACTORS))
+
+
+def test_a_map_is_told_what_it_does(tmp_path: pathlib.Path) -> None:
+    for side, encoder in (("source", "a"), ("target", "b"), ("to_target", "a")):
+        MAP.save(tmp_path / side, {"note": 1}, source="a", target="b", side=side, normalize="l2")
+        about = AffineMap.load_with_metadata(tmp_path / side)[1]
+        assert about.pop("note") == 1
+        assert about == {"source": "a", "target": "b", "side": side, "encoder": encoder, "normalize": "l2"}
+    incomplete: list[dict[str, Any]] = [{"source": "a"}, {"source": "a", "target": "b"}, {"normalize": "L2"}]
+    for wrong in incomplete:
+        with pytest.raises(UserError, match="save: "):
+            MAP.save(tmp_path / "wrong", **wrong)
+    with pytest.raises(UserError, match="side is one of"):
+        MAP.save(tmp_path / "wrong", source="a", target="b", side="both")
+    assert not (tmp_path / "wrong").exists()
 
 
 INDEX = {

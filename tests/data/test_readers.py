@@ -233,6 +233,7 @@ AMBIGUOUS = {  # file: (what writes it, what is told): each was read once, with 
     "families.csv": (csv(*E, header="a0,a1,b0,b1"), "families.csv#a"),
     "label_headless.csv": (csv([0, 0, 1, 1, 2, 2], *E, header=""), "column 1 holds whole numbers"),
     "label_last.csv": (csv(*E, [0, 0, 1, 1, 2, 2], header=""), "column 5 holds whole numbers"),
+    "repeated_headless.csv": (csv(PEOPLE, ["train"] * 6, *E, header=""), "both columns of text repeat"),
     "commas.csv": (lambda path: path.write_text("\n".join(COMMAS)), "decimal comma"),
     "commas_named.csv": (lambda path: path.write_text("\n".join(["a0;a1;a2;a3", *COMMAS])), "decimal comma"),
     "commas.tsv": (lambda path: path.write_text("\n".join(COMMAS).replace(";", "\t")), "decimal comma"),
@@ -267,6 +268,10 @@ PLAIN = {  # file: (what writes it, people)
     "savetxt.csv": (lambda path: np.savetxt(path, A), None),
     "quality.csv": (csv([0.5] * 6, *E, header="quality,e0,e1,e2,e3"), None),
     "ends.csv": (csv(*E, [""] * 6, header=""), None),
+    "person_headless.csv": (csv(PEOPLE, *E, header=""), PEOPLE),
+    "names_headless.csv": (csv(NAMES, *E, header=""), None),
+    "names_person_headless.csv": (csv(NAMES, PEOPLE, *E, header=""), PEOPLE),
+    "person_names_headless.csv": (csv(PEOPLE, *E, NAMES, header=""), PEOPLE),
 }
 
 
@@ -277,6 +282,9 @@ def test_tables_as_programs_write_them(tmp_path, name):
     array, samples = read_embeddings(tmp_path / name)
     np.testing.assert_array_equal(np.asarray(array, np.float32), A)
     assert (None if samples.identities is None else samples.identities.tolist()) == people
+    if "headless" in name:  # text that repeats is no name of a photograph
+        named = None if samples.sample_ids is None else samples.sample_ids.tolist()
+        assert named == (NAMES if "names" in name else None)
     assert len(samples.dimensions) == 4
 
 

@@ -19,8 +19,9 @@ from processes import finished, start
 from experiments import pairwise, report, sweep
 from experiments.run import cli, ray_workers
 from experiments.run.aligning import Aligning
+from experiments.run.config import USUAL
 from experiments.run.earlier import read_tree
-from experiments.run.grid import Item
+from experiments.run.grid import Item, SweepConfig
 from experiments.run.results import COLUMNS
 from jaxalign.core.errors import UserError
 
@@ -350,6 +351,15 @@ def test_a_dry_run_counts_and_writes_nothing(store, tmp_path):
     assert "84 training rows" in line
     assert "36 test rows × 6 pairs = 216, all items 1,728" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_defaults_are_those_of_pairwise(store, tmp_path):
+    """One split and one method of each kind."""
+    done = succeed(sweep, f"--stores={store}", f"--out={tmp_path / 'out'}", "--dry_run")
+    assert "planted: 5 items on 1 split, 6 ordered pairs" in done.stdout
+    sweep.FLAGS(["sweep", f"--stores={store}"])
+    protocol = SweepConfig.from_flags(sweep.FLAGS).pairwise.protocol
+    assert (",".join(protocol.methods), protocol.seeds) == (USUAL["methods"], (int(USUAL["seeds"]),))
 
 
 def item(number, seed, method, rank=None):

@@ -215,6 +215,35 @@ def test_a_side_and_its_file_give_the_same_rows(store, maps, tmp_path, capsys):
         assert made.info["arc"]["leads_to"] == "the space where arc → half is compared by ridge"
 
 
+def test_a_fit_saved_with_names_needs_no_flags(store, tmp_path, capsys):
+    rows = {name: unit(store[name]) for name in ("arc", "half")}
+    fitted = jaxalign.fit_affine(rows["arc"], rows["half"], l2=0.1)
+    fitted.save(tmp_path / "map", source="arc", target="half", side="to_target", normalize="l2")
+    status, _, err = drive(
+        capsys, f"--store={store.path}", f"--map={tmp_path / 'map'}", f"--out={tmp_path / 'new'}"
+    )
+    assert (status, err) == (0, "")
+    made = EmbeddingStore.open(tmp_path / "new")
+    np.testing.assert_allclose(np.float32(made["arc"]), fitted(rows["arc"]), atol=2e-3)
+    assert made.info["arc"]["leads_to"] == "half's own coordinates"
+
+
+@pytest.mark.parametrize("side", ["to_target", "source", "target"])
+def test_moved_rows_are_nobodys_but_the_targets(store, maps, tmp_path, capsys, side):
+    """Rows that were moved, into own coordinates or a compared space, are not taken for those of the name they keep."""
+    flags = [f"--maps={maps}", "--source=arc", "--target=half"]
+    moved = [f"--side={side}", f"--out={tmp_path / 'moved'}"]
+    assert drive(capsys, f"--store={store.path}", *flags, *moved)[0] == 0
+    encoder = "half" if side == "target" else "arc"
+    AffineMap(MAP.factors[:0], np.ones(store.dims["half"])).save(
+        tmp_path / "next", source=encoder, target="x", side="to_target", normalize="none"
+    )
+    again = [f"--store={tmp_path / 'moved'}", f"--map={tmp_path / 'next'}", f"--out={tmp_path / 'again'}"]
+    status, _, err = drive(capsys, *again)
+    space = "half" if side == "to_target" else "arc+half"
+    assert status == 2 and f"was moved to {space} before, and this map takes rows of {encoder}" in err
+
+
 MAPPED, FILE = "--store={store} --out=new --maps={maps}", "--store={store} --out=new --map={map}"
 PAIR = f"{MAPPED} --source=arc --target=half"
 
@@ -245,6 +274,9 @@ PAIR = f"{MAPPED} --source=arc --target=half"
         (f"{FILE} --encoder=arc --dtype=int8", "--dtype takes"),
         (f"{FILE} --encoder=arc --rank=2", "choose among --maps"),
         (f"{FILE} --encoder=arc --norestore_variance", "choose among --maps"),
+        (f"{FILE} --encoder=arc --side=source", "choose among --maps"),
+        ("--store={store} --out=new --map={named} --encoder=half", "--encoder=half contradicts"),
+        ("--store={store} --out=new --map={named} --normalize=none", "--normalize=none contradicts"),
         (f"{PAIR} --encoder=half", "--encoder=half contradicts"),
         (f"{PAIR} --normalize=none", "--normalize=none contradicts"),
         (f"{PAIR} --side=source --restore_variance", "own coordinates"),
@@ -256,9 +288,12 @@ def test_driver_says_what_is_wrong_in_one_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     MAP.save(tmp_path / "map.safetensors")
+    named = tmp_path / "named.safetensors"
+    MAP.save(named, source="arc", target="half", side="to_target", normalize="l2")
     silent = tmp_path / "silent"
     jaxalign.fit_pairs({name: store[name] for name in ("arc", "half")}, "ridge", l2=0.1).save(silent)
     places = {"store": store.path, "maps": maps, "map": tmp_path / "map.safetensors", "silent": silent}
+    places["named"] = named
     status, out, err = drive(capsys, *(flag.format(**places) for flag in flags.split()))
     assert (status, out) == (2, "")
     assert err.startswith("error: ") and sentence in err and err.count("\n") == 1

@@ -19,7 +19,8 @@ def read_csv_embeddings(path: pathlib.Path, key: str | None, names: Names) -> tu
     """A CSV or TSV file with one number a column, with or without a first line of names, and columns of text.
 
     Blanks separate numbers where no other mark does. A column is text or numbers throughout: what cannot be told is
-    refused, for a column that is taken for text by mistake would be missing among the dimensions.
+    refused, for a column that is taken for text by mistake would be missing among the dimensions. Without a line of
+    names, text that repeats is the person, text that does not names the photograph.
     """
     import pyarrow
 
@@ -88,7 +89,7 @@ def _names_columns(first: list[str]) -> bool:
 def _names_of(
     first: list[str], kept: list[int], cells: list[list[str]], path: pathlib.Path
 ) -> dict[int, str]:
-    """Names for the columns of a CSV file without a line of names: those of text are sample and person."""
+    """Names for the columns of a CSV file without a line of names: text that repeats is the person, else the sample."""
     texts = [index for index in kept if not is_number(first[index])]
     numbers = [index for index in kept if index not in texts]
     if len(texts) > 2:
@@ -114,7 +115,14 @@ def _names_of(
                     f"{path}: column {index + 1} holds whole numbers beside columns of fractions. Is it a label? Give "
                     "the file a first line of names, such as identity,d0,d1,... (or d0,d1,... if it is a dimension)."
                 )
-    header = dict(zip(texts, ("sample_id", "identity")))
+    repeats = [len(set(cells[index])) < len(cells[index]) for index in texts]
+    if repeats == [True, True]:
+        raise UserError(
+            f"{path}: both columns of text repeat, so neither names the photographs: give the file a first line with "
+            "the names of the columns."
+        )
+    person_first = repeats[:1] == [True]
+    header = dict(zip(texts, ("identity", "sample_id") if person_first else ("sample_id", "identity")))
     return dict(sorted({**header, **{index: f"dim_{k}" for k, index in enumerate(numbers)}}.items()))
 
 
