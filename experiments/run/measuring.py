@@ -70,20 +70,24 @@ class Compared(NamedTuple):
     Attributes:
       sampled: resamples of the measures, by same image in or out and by name.
       curves: points of CMC and DET curves.
+      thresholds: resamples of the thresholds of measures, by name.
     """
 
     numbers: list[MeasuredValue]
     sampled: Mapping[tuple[str, str], Sampled] = {}
     curves: tuple[CurvePoint, ...] = ()
+    thresholds: Mapping[str, Sampled] = {}
 
     def rows(self, *here: Any, **more: Any) -> list[Row]:
         """Result rows. ``here`` are the first six fields of a row, ``more`` further fields by name."""
         rows = []
         for number in self.numbers:
-            sample = self.sampled.get(number[:2])
-            low, high = (None, None) if sample is None else sample.interval()
             reason = "too few comparisons to support a number" if np.isnan(number.value) else ""
-            known = {**number._asdict(), "low": low, "high": high, "reason": reason}
+            known = {**number._asdict(), "reason": reason}
+            if sample := self.sampled.get(number[:2]):
+                known["low"], known["high"] = sample.interval()
+            if sample := self.thresholds.get(number.measure):
+                known["threshold_low"], known["threshold_high"] = sample.interval()
             rows.append(Row(*here, **known)._replace(**more))
         return rows
 
@@ -210,11 +214,15 @@ class Measuring:
             people_weights=None if self.resampling is None else self.resampling.weights,
             devices=chosen_devices(config.devices),
         )
-        sampled = {} if self.resampling is None else self.resampling.measures(result)
+        of_people = self.resampling
+        sampled = {} if of_people is None else of_people.measures(result)
+        thresholds = {} if of_people is None else of_people.thresholds(result)
         curves = tuple(curve_points(result, self.resampling)) if config.curves else ()
         found, found_sampled = self._searched(LazyRows.of(left), LazyRows.of(right), score)
         costs = self._costs(left, right, score) if config.calibration else []
-        return Compared([*result.measures(), *found, *costs], {**sampled, **found_sampled}, curves)
+        return Compared(
+            [*result.measures(), *found, *costs], {**sampled, **found_sampled}, curves, thresholds
+        )
 
     def _costs(self, probes: Rows, gallery: Rows, score: Comparator | None) -> list[MeasuredValue]:
         """What decisions by calibrated scores cost."""

@@ -242,8 +242,9 @@ def write_parquet(file: pathlib.Path | IO[bytes], rows: Sequence[Row]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    kinds = dict.fromkeys(("rank", "seed", "comparisons", "pairs_owned"), pyarrow.int64())
-    kinds |= {name: pyarrow.float64() for name in ("value", "threshold", "achieved", "at", "low", "high")}
+    numbers = ("value", "threshold", "achieved", "at", "low", "high", "threshold_low", "threshold_high")
+    kinds = {name: pyarrow.int64() for name in ("rank", "seed", "comparisons", "pairs_owned")}
+    kinds |= {name: pyarrow.float64() for name in numbers}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
     columns = [[None if _is_empty(row[k]) else row[k] for row in rows] for k in range(len(COLUMNS))]
     arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
@@ -254,7 +255,7 @@ def read_parquet(path: pathlib.Path) -> list[Row]:
     """The rows that ``write_parquet`` wrote; a ``UserError`` if the file is damaged."""
     table = samples.read_parquet(path, f"{path} is damaged")
     if missing := [name for name in COLUMNS if table.column_names.count(name) != 1]:
-        raise UserError(f"{path} is damaged: it has not one column {missing[0]}.")
+        raise UserError(f"{path} is damaged or of another release: it has not one column {missing[0]}.")
     text = ("source", "target", "method", "own_photograph", "test_dataset", "axis", "reason", "variant")
     empty = {"value": math.nan, **dict.fromkeys(text, "")}
     columns = [[empty.get(name) if v is None else v for v in table[name].to_pylist()] for name in COLUMNS]

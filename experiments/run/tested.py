@@ -127,7 +127,7 @@ def result_rows(migration: Migration, dataset: str, tested: Tested | None) -> It
     for system, rates in {**migration.rates, BACK: migration.back.rates}.items():
         method, score = ways[system]
         for name, rate in rates.items():
-            numbers = {"low": rate.low, "high": rate.high, "threshold": rate.threshold, "reason": rate.reason}
+            numbers = {key: getattr(rate, key) for key in Rate._fields if key != "value"}
             yield Row(dataset, *pairs[system], method, None, 0, "", name, rate.value, score=score, **numbers)
     for system, numbers in ({} if tested is None else tested.numbers).items():
         method, score = ways[system]

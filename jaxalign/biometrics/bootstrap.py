@@ -169,6 +169,12 @@ class Resampling:
         values = resampled.threshold_at(fmr)
         return Sampled(verified.threshold[fmr], values[1:] + (verified.threshold[fmr] - values[0]))
 
+    def thresholds(self, evaluation: Evaluation) -> dict[str, Sampled]:
+        """``threshold`` at every supported rate, by the name that its TMR has in ``measures``."""
+        known = {} if evaluation.verification is None else evaluation.verification.threshold
+        rates = [rate for rate, at in known.items() if np.isfinite(at)]
+        return {f"tmr@fmr={rate:g}": self.threshold(evaluation, rate) for rate in rates}
+
     def _rates(self, evaluation: Evaluation) -> tuple[Verification, ResampledRates]:
         self._same(evaluation)
         if evaluation.resampled is None or evaluation.verification is None:

@@ -63,6 +63,7 @@ class Row(NamedTuple):
       score: what two mapped rows are compared by: "cosine", "cohort", ...
       variant: of the map or model that the number is of, such as "restored"; "" where there is one.
       pairs_owned: pairs of photographs that an attacker's map was fitted on; None where nobody attacks.
+      threshold_low, threshold_high: interval of ``threshold``, as ``low`` and ``high`` are of ``value``.
     """
 
     dataset: str
@@ -86,6 +87,8 @@ class Row(NamedTuple):
     score: str = COSINE
     variant: str = ""
     pairs_owned: int | None = None
+    threshold_low: float | None = None
+    threshold_high: float | None = None
 
 
 class Difference(NamedTuple):

@@ -5,7 +5,7 @@ linkability is the most that any attacker gains by a score, in bits. Both are es
 such estimates are too high: some bins hold more mated than non-mated scores by chance alone. ``null`` is what permuted
 labels give. Its whole height is bias only where nothing is linkable: the more is, the fewer bins are open to chance.
 So ``corrected`` asks half of the scores which bins link, and the other half how much they do: at 100,000 scores a class
-it is within 3 standard errors of the truth, linkable or not, where the value less the null is up to 47 below it.
+it is within 3 standard errors of the truth, linkable or not, where the value less the null is up to 45 below it.
 """
 
 import dataclasses

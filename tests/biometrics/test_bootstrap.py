@@ -58,6 +58,8 @@ def test_with_every_score_a_threshold_rates_are_those_of_repeated_comparisons(ca
             sampled = resampling.threshold(evaluation, rate)
             assert evaluation.verification and sampled.estimate == evaluation.verification.threshold[rate]
             assert sampled.samples[number] == pytest.approx(threshold, abs=0.01)
+            named = resampling.thresholds(evaluation)[f"tmr@fmr={rate:g}"]
+            np.testing.assert_array_equal(named.samples, sampled.samples)
 
 
 def test_a_ladder_of_thresholds_is_close_to_all_of_them(case, request):

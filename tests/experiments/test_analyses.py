@@ -281,6 +281,10 @@ def test_the_main_command_writes_intervals_differences_curves_and_views(stores, 
             assert float(row["low"]) - 0.1 <= float(row["value"]) <= float(row["high"]) + 0.1
         else:
             assert row["reason"] and not row["low"]
+        at_threshold = bool(row["value"]) and row["measure"].startswith("tmr@")
+        assert at_threshold == bool(row["threshold_low"]) == bool(row["threshold_high"])
+        if at_threshold:
+            assert float(row["threshold_low"]) <= float(row["threshold"]) <= float(row["threshold_high"])
     found = read(out / "differences.csv")
     of_pair = {**here, "method": "orthogonal", "other": "ridge"}
     gains = [value(rows, **here, method=method) for method in ("orthogonal", "ridge")]

@@ -27,7 +27,7 @@ ROWS = [
 def test_columns_are_the_contract():
     contract = (
         "dataset source target method rank seed own_photograph measure value threshold achieved comparisons "
-        "test_dataset axis at low high reason score variant pairs_owned"
+        "test_dataset axis at low high reason score variant pairs_owned threshold_low threshold_high"
     )
     assert list(results.COLUMNS) == contract.split()
 
@@ -188,5 +188,6 @@ def test_what_a_protocol_fixes_cannot_be_changed():
 def test_rows_come_back_from_parquet_as_they_were(tmp_path):
     rows = [*ROWS, Row("lfw", "a", "b", "linear", None, 42, "", "eer", math.nan, reason="too few")]
     rows.append(Row("lfw", "a", "b", "shared", 96, 42, "", "auc", 1.0, 0.25, 0.1, axis="l2", at=0.1))
+    rows.append(ROWS[1]._replace(value=0.5, threshold_low=0.4, threshold_high=0.6))
     results.write_parquet(tmp_path / "rows.parquet", rows)
     assert repr(results.read_parquet(tmp_path / "rows.parquet")) == repr(rows)

@@ -101,7 +101,14 @@ def test_the_page_opens_with_the_map_the_score_and_the_thresholds_to_use():
     rows = []
     for score, gain, threshold in (("cosine", 0.0, 0.4), ("cohort", 0.1, 0.15)):
         for pair, value in RIDGE.items():
-            more: Any = {"threshold": threshold + value / 10, "achieved": 0.001, "score": score}
+            at = threshold + value / 10
+            more: Any = {"threshold": at, "achieved": 0.001, "score": score}
+            more |= {
+                "threshold_low": at - 0.02,
+                "threshold_high": at + 0.03,
+                "low": value,
+                "high": value + 0.2,
+            }
             rows += [other(pair, "tmr@fmr=0.001", value + gain, **more)]
             rows += [other(pair, "tmr@fmr=1e-05", NAN, score=score, reason="too few")]
         rows.insert(0, other("da", "tmr@fmr=0.001", NAN, score=score, reason="singular"))  # is no least pair
@@ -109,6 +116,10 @@ def test_the_page_opens_with_the_map_the_score_and_the_thresholds_to_use():
     assert plain(found.summary)[0] == (
         "To compare these encoders with each other, ridge and the score cohort did best on these test people: at FMR "
         "0.1 %, 60.0 % of comparisons of one person match on average, and 30.0 % from a to b, the least."
+    )
+    assert plain(found.summary)[1] == (
+        "From a to b, accept scores of 0.1700 (95 % interval 0.1500 to 0.2000) or more; the table below has every "
+        "pair's threshold."
     )
     *table, failed = rows_of(found, "pairwise-thresholds")
     assert failed[:2] == ["d", "a"] and failed[2].reason == "singular"
@@ -123,8 +134,21 @@ def test_the_page_opens_with_the_map_the_score_and_the_thresholds_to_use():
     numbers = [[cell.mean for cell in row[2:]] for row in table]
     expected = [[0.15 + value / 10, 0.001, value + 0.1] for value in RIDGE.values()]
     np.testing.assert_allclose(numbers, expected)
+    ends = [[(cell.low, cell.high) for cell in (row[2], row[4])] for row in table]
+    expected = [[(0.13 + v / 10, 0.18 + v / 10), (v, v + 0.2)] for v in RIDGE.values()]
+    np.testing.assert_allclose(ends, expected)
     (shown,) = [block for block in found.blocks if getattr(block, "name", "") == "pairwise-thresholds"]
-    assert isinstance(shown, Table) and "--intervals=1000 gives intervals of the rates" in shown.caption
+    assert isinstance(shown, Table) and "Intervals of 95 % are over people" in shown.caption
+    assert shown.written()[0][2].interval == "0.1500 to 0.2000"
+    bare = [row._replace(threshold_low=None, threshold_high=None, low=None, high=None) for row in rows]
+    found = section(part([*IDENTITY, *BY_RIDGE, *bare]))
+    assert plain(found.summary)[1].startswith("From a to b, accept scores of 0.1700 or more;")
+    (shown,) = [block for block in found.blocks if getattr(block, "name", "") == "pairwise-thresholds"]
+    assert isinstance(shown, Table) and "--intervals=1000 gives intervals" in shown.caption
+    twice = [
+        row._replace(seed=seed) for seed in (1, 2) for row in rows
+    ]  # the mean over seeds has no interval
+    assert rows_of(section(part(twice)), "pairwise-thresholds")[0][2].low is None
 
 
 def test_a_pair_without_a_number_is_said_so_with_its_reason_and_never_counts_as_zero():

@@ -7,7 +7,7 @@ from scipy.stats import norm
 from jaxalign.core.errors import UserError
 from jaxalign.security.linkability import People, linkability
 
-MANY, REPEATS = 100_000, 8
+MANY, REPEATS, BINS = 100_000, 8, 100
 # Mates N(d, 1) and non-mates N(0, 1): d, ω, D_sys, maximal linkability; the first by quadrature of the densities.
 GAUSSIAN = [
     (1, 1.0, 0.293490, 0.467723),
@@ -18,6 +18,20 @@ GAUSSIAN = [
 ]
 
 
+def estimates(draw, truth, omega=1.0, bins=BINS):
+    """Value, value less null and corrected of repeated samples, less the truth: shape [repeats, 2, 3]."""
+    found = []
+    for seed in range(REPEATS):
+        of = linkability(*draw(), omega=omega, permutations=20, seed=seed, bins=bins)
+        found.append([(each.value, each.less_null, each.corrected) for each in (of.d_sys, of.maximal)])
+    return np.array(found) - np.reshape(truth, (2, 1))
+
+
+def within_three_errors(errors):
+    """Whether the mean of repeated estimates is within 3 of its own standard errors of the truth, shape [2]."""
+    return np.abs(errors.mean(axis=0)) <= 3 * errors.std(axis=0, ddof=1) / np.sqrt(REPEATS) + 1e-12
+
+
 @pytest.mark.parametrize(("d", "omega", "d_sys", "maximal"), GAUSSIAN)
 def test_agrees_with_the_densities(d, omega, d_sys, maximal):
     s = np.linspace(-12, 16, 400_001)
@@ -25,15 +39,30 @@ def test_agrees_with_the_densities(d, omega, d_sys, maximal):
     local = np.maximum(omega * p - q, 0) / (omega * p + q)
     assert np.trapezoid(local * p, s) == pytest.approx(d_sys, abs=1e-6)
     assert np.log2(2 * norm.cdf(d / 2)) == pytest.approx(maximal, abs=1e-6)
-    random, found = np.random.default_rng(1), []
-    for seed in range(REPEATS):
-        sides = random.normal(d, 1, MANY), random.normal(0, 1, MANY)
-        of = linkability(*sides, omega=omega, permutations=20, seed=seed)
-        found.append([(each.value, each.corrected) for each in (of.d_sys, of.maximal)])
-    values, corrected = np.moveaxis(np.array(found), 2, 0)
-    assert np.abs(values - (d_sys, maximal)).max() < 0.01
-    error = corrected.std(axis=0, ddof=1) / np.sqrt(REPEATS)
-    assert (np.abs(corrected.mean(axis=0) - (d_sys, maximal)) < 3 * error).all()
+    random = np.random.default_rng(1)
+    found = estimates(lambda: (random.normal(d, 1, MANY), random.normal(0, 1, MANY)), (d_sys, maximal), omega)
+    value, less_null, corrected = np.moveaxis(found, 2, 0)
+    assert np.abs(value).max() < 0.01 and np.abs(corrected).max() < 0.01
+    assert within_three_errors(corrected).all()
+    # The null is too much to take away where scores link; D_sys at small prior odds has hardly any.
+    assert not within_three_errors(less_null)[1] and less_null[:, 1].mean() < -0.015
+    assert omega < 1 or not within_three_errors(less_null)[0]
+
+
+@pytest.mark.parametrize(
+    ("start", "d_sys", "maximal", "bins"), [(0.5, 0.5, np.log2(1.5), 150), (2, 1.0, 1.0, BINS)]
+)
+def test_agrees_with_uniform_and_disjoint_densities(start, d_sys, maximal, bins):
+    random = np.random.default_rng(6)
+    found = estimates(
+        lambda: (random.uniform(start, start + 1, MANY), random.uniform(0, 1, MANY)),
+        (d_sys, maximal),
+        1,
+        bins,
+    )
+    value, less_null, corrected = np.moveaxis(found, 2, 0)
+    assert np.abs(value).max() < 0.012 and np.abs(corrected).max() < 0.01
+    assert within_three_errors(corrected).all() and not within_three_errors(less_null).any()
 
 
 def test_unlinkable_scores_are_linkable_by_chance_alone():

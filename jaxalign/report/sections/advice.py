@@ -1,17 +1,19 @@
 """What a practitioner reads first: which map and score serve these encoders, and the thresholds to use."""
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxalign.report.labels import percent, percent_cell, shown
-from jaxalign.report.result_table import COSINE, Cell, Measure, ResultTable, Row
+from jaxalign.report.result_table import COSINE, Cell, Measure, Pair, ResultTable, Row
 from jaxalign.report.sections.aggregates import best_setting, means_of
 from jaxalign.report.tables import Column, Table
 
 PREFIX = "tmr@fmr="
 USUAL_FMR = 1e-3  # of access control
+THRESHOLD = Column("threshold", "number", 4)
 
 
 def operating_measure(table: ResultTable) -> Measure | None:
@@ -26,16 +28,17 @@ def operating_measure(table: ResultTable) -> Measure | None:
 
 
 def advice(table: ResultTable) -> list[str]:
-    """A sentence with the best map and score at the operating point, and what they reach."""
+    """The best map and score at the operating point, what they reach, and the threshold of the pair with least."""
     measure = operating_measure(table)
     best = None if measure is None else best_setting(table, measure)
     if measure is None or best is None:
         return []
     setting, cell = best
     score = "the cosine" if setting.score == COSINE else f"the score {setting.score}"
+    found = table.rows_of(setting, measure)
     means = {
         pair: statistics.fmean(row.value for row in rows)
-        for pair, rows in table.rows_of(setting, measure).items()
+        for pair, rows in found.items()
         if pair[0] != pair[1] and pair not in table.left_out
     }
     least = min(means, key=lambda pair: means[pair])
@@ -45,7 +48,18 @@ def advice(table: ResultTable) -> list[str]:
         words += (
             f" on average, and {percent(means[least])} from {shown(least[0])} to {shown(least[1])}, the least"
         )
-    return [words + "."]
+    return [words + ".", *_accept(found[least], least, len(means) > 1)]
+
+
+def _accept(rows: Sequence[Row], pair: Pair, several: bool) -> list[str]:
+    """A sentence with the threshold of a pair, where it has one."""
+    at = _threshold(rows)
+    if math.isnan(at.mean):
+        return []
+    threshold, low, high = (THRESHOLD.written(each) for each in (at.mean, at.low or 0.0, at.high or 0.0))
+    ends = "" if at.low is None else f" (95 % interval {low} to {high})"
+    more = "; the table below has every pair's threshold" if several else ""
+    return [f"From {shown(pair[0])} to {shown(pair[1])}, accept scores of {threshold}{ends} or more{more}."]
 
 
 def thresholds(table: ResultTable, *, name: str) -> Table | None:
@@ -55,7 +69,7 @@ def thresholds(table: ResultTable, *, name: str) -> Table | None:
     if measure is None or best is None:
         return None
     setting = best[0]
-    found = table.rows_of(setting, measure)
+    found, one_seed = table.rows_of(setting, measure), len(table.seeds) == 1
     lines = []
     for source in table.sources:
         for target in table.targets:
@@ -66,7 +80,7 @@ def thresholds(table: ResultTable, *, name: str) -> Table | None:
                     [
                         shown(source),
                         shown(target),
-                        _number(rows, "threshold"),
+                        _threshold(rows),
                         _number(rows, "achieved"),
                         cell,
                     ]
@@ -74,29 +88,35 @@ def thresholds(table: ResultTable, *, name: str) -> Table | None:
     columns = [
         Column("source"),
         Column("target"),
-        Column("threshold", "number", 4),
+        THRESHOLD,
         Column("achieved FMR", "percent", 3),
         Column.of(measure, bold=False),
     ]
-    seeds = ", mean over seeds" if len(table.seeds) > 1 else ""
+    seeds = "" if one_seed else ", mean over seeds"
     caption = (
         f"{setting}: two photographs match where their score reaches the threshold{seeds}, the smallest whose FMR on "
         f"these test people does not exceed {percent(_fmr(measure))}. The map and the score were chosen on the same "
         "people, and other people, photographs and cameras have other error rates: check a threshold on your own."
-        + _intervals(found)
+        + (_intervals(found) if one_seed else "")
     )
     return Table(name, "Thresholds", caption, columns, lines)
 
 
 def _intervals(found: Mapping[Any, Sequence[Row]]) -> str:
-    """How to have intervals that the table does not show."""
-    rates = any(row.low is not None for rows in found.values() for row in rows)
-    ask = "" if rates else "--intervals=1000 gives intervals of the rates; "
-    return f" {ask or 'The intervals are of the rates; '}Resampling.threshold gives those of thresholds, in code."
+    """What the intervals are, or how to have some."""
+    if any(row.threshold_low is not None for rows in found.values() for row in rows):
+        return " Intervals of 95 % are over people; each resample has the threshold of its own FMR."
+    return " --intervals=1000 gives intervals of thresholds and rates."
 
 
 def _fmr(measure: Measure) -> float:
     return float(measure.name.removeprefix(PREFIX))
+
+
+def _threshold(rows: Sequence[Row]) -> Cell:
+    """The mean over seeds or, of a single one, the threshold with its interval."""
+    cell, (first, *others) = _number(rows, "threshold"), rows
+    return cell if others else dataclasses.replace(cell, low=first.threshold_low, high=first.threshold_high)
 
 
 def _number(rows: Sequence[Row], name: str) -> Cell:

@@ -71,17 +71,24 @@ def test_benchmark_of_accuracy(tmp_path, capsys, monkeypatch):
     few["low_rank"] = tuple({**CHEAP, **candidate} for candidate in CANDIDATES)
     monkeypatch.setattr(tuning, "CANDIDATES", few)
     flags = [f"--store={tmp_path / 'store'}", "--fmr=0.01", "--rank=6", "--steps=5", "--resamples=20"]
-    flags += ["--gradient=low_rank", "--ranks=2", f"--out={tmp_path / 'figures.json'}"]
-    status, out, err = drive(capsys, *flags)
+    flags += ["--gradient=low_rank", "--ranks=2", f"--out={tmp_path / 'figures.json'}", "--draws=2"]
+    status, _, err = drive(capsys, *flags, "--fpir=0.001")
+    assert status == 2 and "--fpir=0.001 is too low" in err and err.count("\n") == 1
+    status, out, err = drive(capsys, *flags, "--fpir=0.3")
     assert (status, err) == (0, "")
     assert "learning_rate 0.001  chosen" in out
-    tmr = json.loads((tmp_path / "figures.json").read_text())["tmr"]
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    tmr, fnir = figures["tmr"], {name: numbers["estimate"] for name, numbers in figures["fnir"].items()}
     for name in ("canonical", "low_rank", "low_rank, rank 2"):
         assert 0 < tmr[name]["low"] <= tmr[name]["estimate"] <= tmr[name]["high"]
     estimate = {name: numbers["estimate"] for name, numbers in tmr.items()}
     assert estimate["low_rank, rank 2"] < estimate["low_rank"]
     difference = estimate["low_rank"] - estimate["canonical"]
     assert abs(estimate["low_rank − canonical"] - difference) < 1e-9
+    assert set(tmr) - set(fnir) >= {"low_rank − canonical", "best published, cohort, hindsight"}
+    assert 0 < fnir["best published, hindsight"] < min(fnir["orthogonal"], fnir["linear"]) < 0.3
+    lower = fnir["shared"] - fnir["shared, cohort"], fnir["shared − shared, cohort"]
+    assert lower[0] == pytest.approx(lower[1])
 
 
 @pytest.mark.parametrize(
