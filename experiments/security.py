@@ -14,6 +14,7 @@ are responsible for. Terms: ISO/IEC 24745 and 30136.
 
 import dataclasses
 import json
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -67,10 +68,10 @@ def analyse(job: Job) -> str:
     """Measures every part on every split."""
     values, job.config = job.values, analysis.without_folds(job)
     chosen = PARTS if values.parts == "all" else flags.words("parts", values.parts, PARTS, "part")
-    for name, least in (("omega", 0.0), ("key", 0.0)):
-        if not getattr(values, name) > least or (name == "key" and values.key > 1):
-            limit = "a number above 0" if name == "omega" else "a share above 0 and at most 1"
-            raise UserError(f"--{name} takes {limit}, got {getattr(values, name):g}.")
+    if not 0 < values.omega < math.inf:
+        raise UserError(f"--omega takes a number above 0, got {values.omega:g}.")
+    if not 0 < values.key <= 1:
+        raise UserError(f"--key takes a share above 0 and at most 1, got {values.key:g}.")
     if values.at_fmr not in job.config.fmr:
         there = ", ".join(f"{rate:g}" for rate in job.config.fmr)
         raise UserError(f"--at_fmr={values.at_fmr:g} is not one of --fmr={there}.")

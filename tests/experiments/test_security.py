@@ -114,6 +114,7 @@ def test_the_page_has_the_verdict_and_says_what_it_is_for(done):
         (("--pairs_owned=5,100000",), "100,000"),
         (("--fmr=0.000001,0.001",), "1e-06"),
         (("--omega=0",), "--omega"),
+        (("--omega=inf",), "--omega"),
         (("--key=1.5",), "--key"),
         (("--at_fmr=0.02",), "--at_fmr"),
         (("--parts=injection,spells",), "spells"),
