@@ -51,7 +51,11 @@ def orderable(
 
     Cosines of rows that share a large mean, all of them or those of a cluster, lie so close to 1 that float32 makes
     many of them equal: at a median of 0.99999 the AUC of 400 rows is 3·10⁻⁴ wrong, at 0.999999 it is .90 instead of
-    .998. On a TPU, which has no float64, a ``UserNote`` says so. A cluster of less than 3 % of the rows may be missed.
+    .998. On a TPU, which has no float64, a ``UserNote`` says so.
+
+    Where this ends: the rows are looked at by a sample, without their people, so a cluster of less than 3 % of the rows
+    may be missed, and rounding may then decide the ranks of its rows, and operating points with thresholds inside it.
+    To find every cluster takes the product of all rows, which is the evaluation itself.
     """
     left, right = checked(probes, "probes"), checked(gallery, "gallery")
     if not _nearly_parallel(left, right):
