@@ -28,19 +28,17 @@ from experiments.run.computing import set_compilation_cache
 from experiments.run.config import DEMONSTRATION, Compiling
 from experiments.run.data import few_people, image_numbers, prepared, told
 from experiments.run.galleries import NO_SPLIT, Given, opened, public
+from experiments.run.moving import moved, told_apart
 from experiments.run.progress import Progress, duration
 from experiments.run.tested import Tested, result_rows, tested_on
 from jaxalign.align.saved import NORMALIZED
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
 from jaxalign.data.manifest import DTYPES
-from jaxalign.gallery.choose import COSINE, METHODS, SCORES, Calibration, Mover, Point
+from jaxalign.gallery.choose import METHODS, SCORES, Calibration, Point, ways
 from jaxalign.gallery.fingerprint import Fingerprint
-from jaxalign.gallery.map_file import GalleryMap
-from jaxalign.gallery.migration import Migration, Rates, described, plain_rates, require_people
-from jaxalign.gallery.move import affine_transform, move_gallery
-from jaxalign.gallery.reenrol import FALSE_ALARM, ordered
-from jaxalign.gallery.reenrol import FLAGS as SIGNS
+from jaxalign.gallery.migration import Migration, described, require_people
+from jaxalign.gallery.reenrol import FALSE_ALARM, Ordered, ordered
 from jaxalign.gallery.stores import open_gallery
 from jaxalign.gallery.stores.base import KINDS, Move, same_kind, split_path
 from jaxalign.gallery.verdict import WRITTEN
@@ -97,6 +95,13 @@ FLAGS = flags.define(
         "What it means when --calibration and --gallery have the same name in the column identity: the same `person`, "
         "which is refused, or nothing (`unrelated` names).",
         choices=("person", "unrelated"),
+    ),
+    mixed=flags.Flag(
+        "refuse",
+        "A gallery without a note of a move in which rows look like those of the new network, of the same width: "
+        "`refuse` it, or `continue` the move: map only rows nearer to the old network, if calibration people show that "
+        "at most 1 in 100 is put on the wrong side.",
+        choices=("refuse", "continue"),
     ),
     split=flags.Flag(
         NO_SPLIT,
@@ -157,8 +162,9 @@ def main(_: Sequence[str]) -> int:
     def require(given: Given) -> None:
         """What is known before anything is measured."""
         same_kind(given.gallery, FLAGS.out)
-        width = given.store.dims[new] if FLAGS.drop_in else 1  # of two-sided maps the fit decides
-        given.gallery.check(FLAGS.out, Move(np.asarray, width, {"source": old}, FLAGS.dtype))
+        widths = [given.store.dims[name] for name in (old, new)]
+        for way in (way for way in ways(methods) if way.drop_in == FLAGS.drop_in):
+            given.gallery.check(FLAGS.out, Move(np.asarray, way.width(*widths), {"source": old}, FLAGS.dtype))
         require_people(given.identities, point_of(given.size))
 
     with opened(FLAGS, old, new, require) as given, Progress(0) as progress:
@@ -171,6 +177,8 @@ def main(_: Sequence[str]) -> int:
             given.notes.extend(
                 told([f"Candidates by the score cohort are left out: {few} beside one of the folds."])
             )
+        if given.sides is not None:  # before the fits, which may take minutes
+            given.sides.wrong(calibration)
         how: dict[str, Any] = {"drop_in": FLAGS.drop_in, "max_loss": FLAGS.max_tmr_loss, "methods": methods}
         how |= {"normalize": FLAGS.normalize, "resamples": FLAGS.intervals, "progress": progress.show}
         migration = Migration.of(calibration, point_of(size), gallery_size=max(2, size), **how)
@@ -223,7 +231,8 @@ def write(given: Given, migration: Migration, place: pathlib.Path, progress: Pro
         for keys, rows in gallery.chunks(CHUNK_ROWS):
             yield keys, np.asarray(prepared(LazyRows.of(rows), FLAGS.normalize))
 
-    keys, losses, signs = ordered(migration.losses.order(), mover, fingerprint, chunks())
+    listed = ordered(migration.losses.order(), mover, fingerprint, chunks(), given.sides)
+    mixed = told_apart(given, migration, listed)
     tested = None
     if given.tested is not None:
         progress.show("the gallery's own people")
@@ -232,13 +241,11 @@ def write(given: Given, migration: Migration, place: pathlib.Path, progress: Pro
         except UserError as error:
             given.notes.append(f"The gallery's own people could not be measured: {error}")
     progress.show("rates of the way back")
-    content = contents(given, migration, signs, tested)
+    content = {**contents(given, migration, listed, tested), "mixed": mixed}
     with results.writer(place) as write:
-        reasons = [" and ".join(SIGNS[sign] for sign in of.split()) for of in signs]
-        lines = list(zip(map(str, keys), losses.round(6).tolist(), reasons, signs))
-        write.csv("reenrol.csv", ("sample_id", "expected_loss", "reason", "flags"), lines)
+        write.csv("reenrol.csv", ("sample_id", "expected_loss", "reason", "flags"), listed.lines())
         if migration.verdict.name in WRITTEN:
-            content["files"] = moved(given, migration, mover, write.directory, progress)
+            content["files"] = moved(FLAGS, given, migration, mover, write.directory, progress, mixed)
         rows = list(result_rows(migration, given.store.dataset, tested))
         write.table(rows)
         write.text("migration.json", json.dumps(results.plain(content), indent=1, ensure_ascii=False) + "\n")
@@ -256,12 +263,9 @@ def write(given: Given, migration: Migration, place: pathlib.Path, progress: Pro
     )
 
 
-def contents(
-    given: Given, migration: Migration, signs: Sequence[str], tested: Tested | None
-) -> dict[str, Any]:
+def contents(given: Given, migration: Migration, listed: Ordered, tested: Tested | None) -> dict[str, Any]:
     """What migration.json holds."""
     old, new = migration.calibration.names
-    flagged = {sign: sum(sign in of.split() for of in signs) for sign in SIGNS}
     people = given.gallery.identities()
     return {
         "old": old,
@@ -269,7 +273,10 @@ def contents(
         **described(migration),
         "max_tmr_loss": FLAGS.max_tmr_loss,
         "helps": migration.helps(FLAGS.max_tmr_loss),
-        "unlike": {"false_alarm": FALSE_ALARM, "flagged": flagged},
+        "unlike": {
+            "false_alarm": FALSE_ALARM,
+            "flagged": {sign: listed.count(sign) for sign in ("distance", "hubness")},
+        },
         "calibration": {
             "dataset": given.store.dataset,
             "rows": len(given.rows),
@@ -290,85 +297,6 @@ def _described(given: Given) -> dict[str, Any]:
     store = given.store
     of = {"path": store.path, "dataset": store.dataset, "rows": store.rows, "rows_used": len(given.rows)}
     return {**of, "dims": store.dims, "checksums": store.checksums}
-
-
-def moved(
-    given: Given, migration: Migration, mover: Mover, place: pathlib.Path, progress: Progress
-) -> dict[str, str]:
-    """Writes the maps in both directions into ``place`` and moves the gallery; the names of what was written."""
-    (old, new), way = migration.calibration.names, migration.way
-    progress.show("maps")
-    there = gallery_map(given, mover, (old, new), migration, migration.rates["mapped"], migration.native)
-    back = gallery_map(given, migration.back.mover, (new, old), migration, *migration.back[1:])
-    (place / "maps").mkdir()
-    names = {"map": "maps/old_to_new.safetensors", "map_back": "maps/new_to_old.safetensors"}
-    for map_, name in zip((there, back), names.values()):
-        map_.save(place / name)
-    leads_to = new if way.drop_in else f"{old}+{new}"
-    note = {
-        "checksum": there.checksum,
-        "source": old,
-        "target": leads_to,
-        "threshold": migration.threshold.estimate,
-    }
-    note |= {"method": way.method, "score": way.score, "drop_in": way.drop_in}
-    width = there.gallery.out_dim + (0 if way.score == COSINE else 2)
-    progress.total, progress.done = given.gallery.rows, 0
-    transform = lambda rows: there.vectors(rows, old, check=False)  # noqa: E731
-    if way.score == COSINE:  # the same, in one program
-        scaled = {"normalize_input": FLAGS.normalize == "l2", "normalize": True}
-        transform = affine_transform(there.gallery, given.gallery, **scaled)
-    directory = FLAGS.out.partition(":")[0] not in KINDS
-    out = f"{place / 'store'}#{leads_to}" if directory else FLAGS.out
-    move_gallery(
-        *(given.gallery, out, transform, width, note),
-        dtype=FLAGS.dtype,
-        progress=lambda done: progress.step("rows mapped", done - progress.done),
-    )
-    if directory:  # the store is the directory itself, with the results beside it
-        for file in (place / "store").iterdir():
-            file.rename(place / file.name)
-        (place / "store").rmdir()
-    return {**names, "gallery": public(FLAGS.out)}
-
-
-def gallery_map(
-    given: Given,
-    mover: Mover,
-    names: tuple[str, str],
-    migration: Migration,
-    rates: Rates,
-    native: tuple[np.ndarray, np.ndarray],
-) -> GalleryMap:
-    """A fitted way with what it reaches, as a file that explains itself."""
-    way = mover.way
-    checksums = given.store.checksums
-    about: dict[str, Any] = {
-        "dataset": given.store.dataset,
-        "checksums": {name: checksums[name] for name in names},
-    }
-    about |= {"license": FLAGS.license} if FLAGS.license else {}
-    # Only what does not depend on the gallery, so that a move that was cut short goes on though rows were added.
-    known = {name: rate for name, rate in rates.items() if name.startswith("tmr@") and not rate.reason}
-    about |= {"rates": plain_rates(known)} if known else {}
-    scored: dict[str, Any] = {}
-    if mover.score is not None:
-        scored = {"options": {"top": mover.score.rule.top}, "cohort": mover.cohort}
-    return GalleryMap.of(
-        mover.fit,
-        source=names[0],
-        target=names[1],
-        method=way.method,
-        normalize=FLAGS.normalize,
-        rows=tuple(given.side(name) for name in names),  # pyright: ignore[reportArgumentType]
-        identities=given.identities,
-        score=way.score,
-        drop_in=way.drop_in,
-        thresholds=tuple(migration.thresholds(rates)),
-        native=native,
-        about=about,
-        **scored,
-    )
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.people import published_split, require_repeated_identities
 from jaxalign.core.rows import LazyRows
 from jaxalign.data import EmbeddingStore
-from jaxalign.gallery.doctor import Networks
+from jaxalign.gallery.doctor import LEAST_MIXED, Networks
 from jaxalign.gallery.fingerprint import Fingerprint
+from jaxalign.gallery.mixed import Sides
 from jaxalign.gallery.move import refuse_moved
 from jaxalign.gallery.stores import Gallery, open_gallery
 from jaxalign.gallery.stores.base import KINDS, split_path
@@ -45,6 +46,7 @@ class Given:
       gallery: the enrolled rows.
       tested: store and rows where the gallery's people have both networks' rows; None where they have not.
       notes: what a reader must know.
+      sides: what tells rows of a mixed gallery apart; None where all rows are the old network's.
     """
 
     store: EmbeddingStore
@@ -52,6 +54,7 @@ class Given:
     gallery: Gallery
     tested: tuple[EmbeddingStore, np.ndarray] | None
     notes: list[str]
+    sides: Sides | None = None
 
     def side(self, name: str) -> LazyRows:
         """The calibration rows of one network as it gives them."""
@@ -149,15 +152,20 @@ def checked(values: Any, given: Given, old: str, new: str, require: Callable[[Gi
     rows = gallery.sample(SAMPLE)
     if not np.isfinite(rows).all():
         raise UserError(f"{gallery.place} holds NaN or infinite values; experiments.doctor lists the rows.")
-    networks = Networks([fingerprint for fingerprint in fingerprints if fingerprint.width == gallery.width])
-    networks.add(rows[rows.any(axis=1)])
-    if mixed := networks.mixed():
-        raise UserError(
-            f"{gallery.place}: {mixed}, of {len(rows):,} rows drawn; experiments.doctor with --map counts all. Move "
-            f"rows of {old} alone: those of {new} stand beside the moved ones as they are."
-        )
-    if problem := fingerprints[0].problem(rows, fingerprints[1]):
-        raise UserError(f"{gallery.place}: {problem}.")
+    if values.mixed == "continue" and fingerprints[0].width == fingerprints[1].width:
+        given = dataclasses.replace(given, sides=Sides(*fingerprints), tested=None)
+        _require_both(given, rows, values.drop_in)
+    else:
+        networks = Networks([print_ for print_ in fingerprints if print_.width == gallery.width])
+        networks.add(rows[rows.any(axis=1)])
+        if mixed := networks.mixed():
+            raise UserError(
+                f"{gallery.place}: {mixed}, of {len(rows):,} rows drawn; experiments.doctor with --map counts all. "
+                f"Move rows of {old} alone: those of {new} stand beside the moved ones as they are. --mixed=continue "
+                "tells the rows apart where that can be done."
+            )
+        if problem := fingerprints[0].problem(rows, fingerprints[1]):
+            raise UserError(f"{gallery.place}: {problem}.")
     if values.calibration is not None:  # the demonstration's own rows are right
 
         def read(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -166,3 +174,22 @@ def checked(values: Any, given: Given, old: str, new: str, require: Callable[[Gi
 
         given.notes.extend(told(doubts(read, given.identities, image_numbers(store, given.rows))))
     return given
+
+
+def _require_both(given: Given, rows: np.ndarray, drop_in: bool) -> None:
+    """Raises ``UserError`` where a move of a mixed gallery cannot go on: the rows drawn must be of both networks."""
+    sides, place = given.sides, given.gallery.place
+    assert sides is not None
+    if not drop_in:
+        raise UserError(
+            "--mixed=continue needs a drop-in map: two-sided ones move the new network's rows, too."
+        )
+    kept = sides.of(rows)[0]
+    for print_, other, part in ((sides.old, sides.new, rows[~kept]), (sides.new, sides.old, rows[kept])):
+        if len(part) <= LEAST_MIXED * len(rows):
+            raise UserError(
+                f"{place}: {len(part):,} of {len(rows):,} rows drawn look like {print_.encoder}'s, no more than "
+                "mistakes may be; --mixed=continue is for galleries that hold rows of both networks."
+            )
+        if problem := print_.problem(part, other):
+            raise UserError(f"{place}: {problem}.")

@@ -19,7 +19,7 @@ import platform
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import IO, Any, NamedTuple
 
@@ -101,7 +101,7 @@ class Writer:
         with self.trying(f"{name}.parquet"):
             write_parquet(self.directory / f"{name}.parquet", rows)
 
-    def csv(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def csv(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Writes another table."""
         with self.trying(name):
             write_csv(self.directory / name, columns, rows)
@@ -222,7 +222,7 @@ def no_new_parents(path: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Writes one line per row; numbers in the shortest form that reads back to the same float64.
 
     A text that a spreadsheet would run as a formula gets an apostrophe in front, which ``read_field`` removes.

@@ -108,7 +108,7 @@ def searched(
     some = limit_per_person(np.arange(len(identities)), identities, MOST_PER_PERSON)
     sets = draw(identities[some])
     gallery, probes = mover.gallery(old[some[sets.gallery]]), mover.probes(new[some[sets.probes]])
-    scores = probes.astype(np.float32) @ gallery.astype(np.float32).T
+    scores = probes @ gallery.T
     mates = identities[some[sets.probes]][:, None] == identities[some[sets.gallery]]
     mated = mates.any(axis=1)
     mate, other = np.where(mates, scores, -np.inf).max(axis=1), np.where(mates, -np.inf, scores).max(axis=1)

@@ -58,7 +58,7 @@ def orderable(
     To find every cluster takes the product of all rows, which is the evaluation itself.
     """
     left, right = checked(probes, "probes"), checked(gallery, "gallery")
-    if not _nearly_parallel(left, right):
+    if not nearly_parallel(left, right):
         yield left, right
     elif moment_dtype() != np.float64:
         warnings.warn(
@@ -73,7 +73,7 @@ def orderable(
             yield left.then(np.float64, dtype=np.float64), right.then(np.float64, dtype=np.float64)
 
 
-def _nearly_parallel(probes: LazyRows, gallery: LazyRows) -> bool:
+def nearly_parallel(probes: LazyRows, gallery: LazyRows) -> bool:
     """Whether some rows of either side, drawn at random, say so; False where they cannot be compared."""
     if not len(probes) or not len(gallery) or probes.width != gallery.width:
         return False

@@ -12,16 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.fit import fit_pairs
-from jaxalign.align.solvers import Fit
+from jaxalign.align.methods import SOLVERS
+from jaxalign.align.solvers import Fit, Shared, Solver
 from jaxalign.biometrics import Cohort, Comparator, comparator
 from jaxalign.biometrics.comparators import TOP, cohort_rows
-from jaxalign.core.people import identity_folds, legacy_generator, limit_per_person
+from jaxalign.biometrics.inputs import nearly_parallel
+from jaxalign.core.people import identity_folds, limit_per_person
 from jaxalign.core.rows import LazyRows, unit_rows
-from jaxalign.gallery.comparisons import Block, Pooled, everyone, require_support, sampled
-from jaxalign.moments.moments import FoldMoments, Moments, nested_moments
+from jaxalign.gallery.comparisons import Block, Pooled, require_support
+from jaxalign.moments.moments import FoldMoments, Moments
 
 METHODS = ("orthogonal", "ridge", "canonical", "shared")
 COSINE = "cosine"
@@ -29,7 +32,6 @@ SCORES = (COSINE, "cohort")  # of two-sided ways
 FOLDS = 5  # of people, without a person in two of them
 STRANGERS = 512  # of these people, who say how near a gallery row lies to strangers
 MOST_PER_PERSON, MOST_COMPARED = 20, 3000  # photographs of a person, and of a fold, that are compared
-SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the training people, for the curve
 
 
 class Way(NamedTuple):
@@ -42,6 +44,12 @@ class Way(NamedTuple):
     def __str__(self) -> str:
         kind = "drop-in" if self.drop_in else "two-sided"
         return f"{self.method}, {kind}" + ("" if self.score == COSINE else f", {self.score}")
+
+    def width(self, old: int, new: int) -> int:
+        """Of moved rows, known before any fit from the widths of both networks."""
+        method = SOLVERS[self.method]()
+        assert isinstance(method, Solver | Shared)
+        return (new if self.drop_in else method.space(old, new)) + (0 if self.score == COSINE else 2)
 
 
 def ways(methods: Sequence[str] = METHODS, scores: Sequence[str] = SCORES) -> list[Way]:
@@ -118,6 +126,11 @@ class Calibration:
         return FoldMoments.of(dict(zip(self.names, (self.old, self.new))), fold=self.fold)
 
     @functools.cached_property
+    def dtype(self) -> npt.DTypeLike:
+        """Rows are compared in it: float64 where many of either network's are nearly parallel, as in ``evaluate``."""
+        return np.float64 if any(nearly_parallel(side, side) for side in (self.old, self.new)) else np.float32
+
+    @functools.cached_property
     def least_people(self) -> int:
         """How many people are left beside those of a fold, the least of all folds."""
         folds = range(len(self.compared))
@@ -160,7 +173,10 @@ class Calibration:
         """One encoder against itself by raw cosine: what the operator has, or would have."""
         given = self.old if name == self.names[0] else self.new
         return Pooled.of(
-            [self.block(k, *2 * (unit(given.take(rows)),)) for k, rows in enumerate(self.compared)]
+            [
+                self.block(k, *2 * (unit(given.take(rows), self.dtype),))
+                for k, rows in enumerate(self.compared)
+            ]
         )
 
     def compare(self, fold: int, mover: "Mover") -> Block:
@@ -173,9 +189,9 @@ class Calibration:
         return Pooled.of([self.compare(fold, mover) for fold, mover in enumerate(movers)])
 
 
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1, float32; rows of zeros stay zero."""
-    return unit_rows(rows).astype(np.float32)
+def unit(rows: np.ndarray, dtype: npt.DTypeLike = np.float32) -> np.ndarray:
+    """Rows of length 1; rows of zeros stay zero."""
+    return unit_rows(rows).astype(dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,6 +203,7 @@ class Mover:
       cohort: centroids of the people of the fit, ``source`` of mapped old rows, ``target`` of the probes' side.
       score: corrects by the cohort; None for cosines. To a ``Comparator`` the probes are the rows of a fit's source,
         which are enrolled here.
+      dtype: of unit rows; see ``Calibration``. Two-sided ways centre rows, so that float32 serves other scores.
     """
 
     way: Way
@@ -195,6 +212,7 @@ class Mover:
     probe_map: AffineMap | None
     cohort: Cohort
     score: Comparator | None
+    dtype: npt.DTypeLike
 
     @classmethod
     def of(cls, way: Way, fit: Fit, calibration: Calibration, rows: np.ndarray) -> Self:
@@ -208,7 +226,8 @@ class Mover:
             new if probe_map is None else mapped(probe_map, new),
         )
         cohort = Cohort.of(*sides, calibration.identities[some])
-        return cls(way, fit, gallery_map, probe_map, cohort, comparator(way.score, cohort))
+        score = comparator(way.score, cohort)
+        return cls(way, fit, gallery_map, probe_map, cohort, score, calibration.dtype)
 
     def gallery(self, old: np.ndarray) -> np.ndarray:
         """Vectors of enrolled rows of the old encoder, shape [n, w]."""
@@ -228,8 +247,8 @@ class Mover:
         The first ``people`` of the cohort are taken: the same ones in all folds and in the end, but for the fold's own.
         It is no score, and of fewer than 20 people the mean of all.
         """
-        strangers = np.asarray(self.cohort.target[:people], np.float32)
-        near = unit(mapped(self.gallery_map, old)) @ strangers.T
+        strangers = np.asarray(self.cohort.target[:people], self.dtype)
+        near = unit(mapped(self.gallery_map, old), self.dtype) @ strangers.T
         top = min(TOP, near.shape[1])
         return np.partition(near, -top, axis=1)[:, -top:].mean(axis=1)
 
@@ -237,7 +256,7 @@ class Mover:
         return new if self.probe_map is None else mapped(self.probe_map, new)
 
     def _vectors(self, rows: np.ndarray, side: str) -> np.ndarray:
-        return unit(rows) if self.score is None else self.score.vectors(rows, side)
+        return unit(rows, self.dtype) if self.score is None else self.score.vectors(rows, side)
 
 
 def mapped(map_: AffineMap, rows: np.ndarray) -> np.ndarray:
@@ -305,48 +324,3 @@ def choose(
         crossed = [alone[max(kind, key=lambda way: without[way][fold])][fold] for fold in folds]
         optimism[drop_in] = max(0.0, float(np.mean(alone[best[drop_in]]) - np.mean(crossed)))
     return Choice(reached, best, optimism, {way: movers[way] for way in best.values()})
-
-
-class Size(NamedTuple):
-    """What a way reaches when it is fitted on so many people: mean over folds, and the interval over people."""
-
-    people: int
-    value: float
-    low: float
-    high: float
-
-
-def people_curve(
-    calibration: Calibration, movers: Sequence["Mover"], point: Point, resamples: int = 200
-) -> Iterator[Size]:
-    """What fewer calibration people reach: nested parts of each fold's training people, always the same comparisons.
-
-    ``movers`` are those of each fold, fitted on all others; they are the last size. Sizes smaller than the cohort of
-    the way's score takes are left out.
-    """
-    way, order = movers[0].way, legacy_generator(0).permutation(int(calibration.people.max()) + 1)
-    found: dict[float, list[tuple[int, Block]]] = {share: [] for share in SHARES}
-    for fold, last in enumerate(movers):
-        train = np.flatnonzero(calibration.fold != fold)
-        rows = train[np.argsort(order[calibration.people[train]], kind="stable")]
-        ends = (
-            np.flatnonzero(np.diff(order[calibration.people[rows]], append=-1)) + 1
-        )  # of each person's rows
-        people = [max(2, round(share * len(ends))) for share in SHARES]
-        sizes = sorted({int(ends[number - 1]) for number in people[:-1]})
-        arrays = {
-            name: side.take(rows) for name, side in zip(calibration.names, (calibration.old, calibration.new))
-        }
-        fits = {
-            size: calibration.fit(way.method, moments)
-            for size, moments in zip(sizes, nested_moments(arrays, sizes))
-        }
-        for share, number in zip(SHARES, people):
-            size = int(ends[number - 1])
-            if way.score == COSINE or number >= TOP:
-                mover = last if share == SHARES[-1] else Mover.of(way, fits[size], calibration, rows[:size])
-                found[share].append((number, calibration.compare(fold, mover)))
-    for several in (blocks for blocks in found.values() if len(blocks) == len(movers)):
-        pooled = Pooled.of([block for _, block in several])
-        hits = sampled(point.hits(pooled, everyone(len(pooled.rows_of), resamples)))
-        yield Size(round(np.mean([number for number, _ in several])), hits.estimate, *hits.interval())

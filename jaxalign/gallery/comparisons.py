@@ -38,8 +38,8 @@ class Block(NamedTuple):
     images: np.ndarray
 
     def scores(self) -> np.ndarray:
-        """Score of each gallery row (first axis) with each probe, shape [n, n], float32."""
-        return np.asarray(self.gallery, np.float32) @ np.asarray(self.probes, np.float32).T
+        """Score of each gallery row (first axis) with each probe, shape [n, n], of the rows' type."""
+        return self.gallery @ self.probes.T
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,7 +122,8 @@ class Pooled:
                 places[some] = np.sum(reached <= allowed[some, None], axis=1)
             left = left[places[left] == size] if size < len(self.impostor) else left[:0]
             size = min(2 * size, len(self.impostor))
-        ends = np.append(np.nextafter(self.impostor, np.float32(np.inf)), np.float32(-np.inf))
+        kind = self.impostor.dtype.type
+        ends = np.append(np.nextafter(self.impostor, kind(np.inf)), kind(-np.inf))
         return ends[places]
 
     def shares(
@@ -135,7 +136,7 @@ class Pooled:
         """
         weight = np.ones(len(self.genuine)) if gallery_size is None else self.probe_weights
         found = weight if gallery_size is None else weight * self.first(gallery_size)
-        places = np.searchsorted(-self.genuine, -np.asarray(thresholds, np.float32), "right")
+        places = np.searchsorted(-self.genuine, -np.asarray(thresholds, self.genuine.dtype), "right")
         shares = np.empty(len(weights))
         for some in np.array_split(np.arange(len(weights)), -(-len(weights) * len(weight) // AT_ONCE)):
             drawn = weights[some][:, self.genuine_person].astype(np.float64)

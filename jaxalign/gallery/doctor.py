@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -33,7 +33,7 @@ class Fingerprinted(Protocol):
     @property
     def width(self) -> int: ...
     def distances(self, rows: np.ndarray) -> np.ndarray: ...
-    def likelihoods(self, rows: np.ndarray) -> np.ndarray: ...
+    def likelihoods_at(self, distances: np.ndarray) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,10 +141,20 @@ def examine(
     )
 
 
+def nearest(known: Sequence[Fingerprinted], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each row [n, d]: the likelier encoder's number, whether it is so clearly, and the distance from its mean."""
+    distances = np.array([print_.distances(rows) for print_ in known])
+    likelihoods = np.array([print_.likelihoods_at(of) for print_, of in zip(known, distances)])
+    likely = np.argmax(likelihoods, axis=0)
+    with np.errstate(invalid="ignore"):  # rows of zeros lie infinitely far from both
+        clear = np.ptp(likelihoods, axis=0) > CLEARLY
+    return likely, clear, distances[likely, np.arange(len(rows))]
+
+
 class Networks:
     """Counts whose rows the rows of a gallery look like: the likelier encoder's, if they lie within its limit."""
 
-    def __init__(self, known: list[Fingerprinted]):
+    def __init__(self, known: Sequence[Fingerprinted]):
         self.known = known
         self.looks_like = {print_.encoder: 0 for print_ in known}
         self.clearly = dict(self.looks_like)
@@ -154,17 +164,15 @@ class Networks:
         """Counts further rows, finite ones that are not zero."""
         if not self.known or not len(rows):
             return
-        likelihoods = np.array([print_.likelihoods(rows) for print_ in self.known])
-        likely = np.argmax(likelihoods, axis=0)
-        clear = np.ptp(likelihoods, axis=0) > CLEARLY
+        likely, clear, distances = nearest(self.known, rows)
         self.rows += len(rows)
         for number, print_ in enumerate(self.known):
-            distances = print_.distances(rows[likely == number]) if (likely == number).any() else np.zeros(0)
-            within = distances <= print_.limits[LIMIT]
+            here = likely == number
+            within = here & (distances <= print_.limits[LIMIT])
             self.looks_like[print_.encoder] += int(within.sum())
-            self.clearly[print_.encoder] += int(np.sum(within & clear[likely == number]))
-            self.unlike += int(np.sum(~within))
-            self.far += int(np.sum(distances > print_.limits[DRIFT[0]]))
+            self.clearly[print_.encoder] += int(np.sum(within & clear))
+            self.unlike += int(np.sum(here & ~within))
+            self.far += int(np.sum(here & (distances > print_.limits[DRIFT[0]])))
 
     def mixed(self) -> str | None:
         """That rows of two networks are mixed, with the counts, as a sentence without its full stop; None otherwise."""

@@ -154,9 +154,10 @@ class Fingerprint:
 
     def likelihoods(self, rows: ArrayLike | LazyRows) -> Float[np.ndarray, " n"]:
         """Logarithm of the normal density of each row, less ½ d log 2π: compares fingerprints of one width."""
-        return self._likelihoods(self.distances(rows))
+        return self.likelihoods_at(self.distances(rows))
 
-    def _likelihoods(self, distances: np.ndarray) -> np.ndarray:
+    def likelihoods_at(self, distances: np.ndarray) -> np.ndarray:
+        """``likelihoods`` of rows whose distances are known."""
         volume = np.log(np.abs(np.diag(self.whitening).astype(np.float64))).sum()
         return volume - self.width / 2 * distances
 
@@ -190,7 +191,7 @@ class Fingerprint:
             return found
         distances, rate = self.distances(plain), FALSE_ALARMS[-1]
         if other is not None and other.width == self.width:
-            ratios = other.likelihoods(plain) - self._likelihoods(distances)
+            ratios = other.likelihoods(plain) - self.likelihoods_at(distances)
             # Under any density, ratios of another to it exceed 1 / a in at most the share a.
             if np.median(ratios) > -np.log(rate):
                 return f"these look like rows of {other.encoder}, not of {self.encoder}"

@@ -25,7 +25,8 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, errors,
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import first_line, read_json
-from jaxalign.gallery.map_file import GalleryMap, load_map, rates_of
+from jaxalign.gallery.map_file import GalleryMap, load_map
+from jaxalign.gallery.map_parts import rates_of
 
 FILE, SUMMARY, CARD = "map.safetensors", "config.json", "README.md"
 LICENSE = re.compile("[a-z0-9]+(?:[.-][a-z0-9]+)*")  # an identifier as the Hub knows them; all else is a note

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import types
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -31,7 +30,7 @@ from jaxalign.core.errors import UserError, extra
 from jaxalign.core.rows import LazyRows, unit_rows
 from jaxalign.gallery.fingerprint import Fingerprint
 from jaxalign.gallery.map_checks import problem_of
-from jaxalign.gallery.map_parts import fields_of, parts_of
+from jaxalign.gallery.map_parts import fields_of, parts_of, rates_of
 from jaxalign.gallery.operating import Threshold
 from jaxalign.version import __version__
 
@@ -136,8 +135,8 @@ class GalleryMap:
                 left, right = (_mapped(map_, part, normalize) for map_, part in zip((gallery, probes), rows))
                 cohort = Cohort.of(left, right, identities)
             model = cohort.ratios if score in LIKELIHOOD_RATIOS else None
-        people = len(np.unique(np.asarray(identities)))
-        known = {"jaxalign": __version__, "rows": len(np.asarray(identities)), "people": people}
+        names = np.asarray(identities)
+        known = {"jaxalign": __version__, "rows": len(names), "people": len(np.unique(names))}
         return cls(
             *(source, target, method, normalize, score, gallery, probes, fingerprints),
             *(None if score == "cosine" else cohort, model, dict(options or {})),
@@ -288,23 +287,22 @@ class GalleryMap:
         """Direction, scaling, data, thresholds and rates, in at most ten lines."""
         first = "rows are scaled to length 1 first" if self.normalize == "l2" else "rows keep their lengths"
         way = f"drop-in, into {self.target}'s own coordinates" if self.drop_in else "two-sided"
+        cohort = f", with a cohort of {len(self.cohort):,} people" if self.cohort else ""
         lines = [
             f"GalleryMap: {self.source} → {self.target}, by {self.method}, {way}; {first}",
             f"  gallery, rows of {self.source}: {self.gallery}",
             f"  probes, rows of {self.target}: {'stay as they are' if self.probes is None else self.probes}",
-            f"  score: {self.score}"
-            + (f", with a cohort of {len(self.cohort):,} people" if self.cohort else ""),
+            f"  score: {self.score}{cohort}",
         ]
-        fitted = [f"{self.about[name]:,} {name}" for name in ("rows", "people") if name in self.about]
-        lines += [f"  fitted on: {' of '.join(fitted)} {self.about.get('dataset', '')}".rstrip()] * bool(
-            fitted
-        )
+        counts = [f"{self.about[name]:,} {name}" for name in ("rows", "people") if name in self.about]
         shown = [
             f"{at.threshold:.4f} ({at.low:.4f} to {at.high:.4f}) at FMR {at.fmr:g}" for at in self.thresholds
         ]
-        lines += [f"  thresholds: {'; '.join(shown[:4])}"] * bool(shown)
-        rates = [f"{name} {value:.4f}" for name, value in list(rates_of(self.about).items())[:5]]
-        lines += [f"  rates: {', '.join(rates)}"] * bool(rates)
+        rates = [f"{name} {value:.4f}" for name, value in rates_of(self.about).items()]
+        fitted = f"{' of '.join(counts)} {self.about.get('dataset', '')}".rstrip()
+        lines += [f"  fitted on: {fitted}"] if counts else []
+        lines += [f"  thresholds: {'; '.join(shown[:4])}"] if shown else []
+        lines += [f"  rates: {', '.join(rates[:5])}"] if rates else []
         if "license" in self.about:
             lines.append(f"  license: {' '.join(str(self.about['license']).split())[:100]}")
         return "\n".join(lines)
@@ -313,20 +311,7 @@ class GalleryMap:
 def load_map(path: str | os.PathLike[str]) -> GalleryMap:
     """Reads what ``GalleryMap.save`` wrote.
 
-    The file is safetensors; the texts in its header are JSON. Without jaxalign, this applies it (``side`` is "gallery"
-    for rows of the old encoder, "probes" for rows of the new one, which a drop-in map leaves as they are)::
-
-        def apply(path, rows, side="gallery"):
-            with safetensors.safe_open(path, "numpy") as file:
-                texts, names = file.metadata(), [name for name in file.keys() if name.startswith(side + ".")]
-                part = {name.split(".")[1]: file.get_tensor(name).astype(float) for name in names}
-            rows = np.asarray(rows, float)
-            if json.loads(texts["normalize"]) == "l2":
-                rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-            rows = rows - part.get("center", 0)
-            for number in range(sum(name.startswith("factor") for name in part)):
-                rows = rows @ part[f"factor{number}"]
-            return rows + part["bias"]
+    The file is safetensors; the texts in its header are JSON. docs/gallery.md has ten lines of NumPy that apply it.
 
     Raises:
       UserError: the file is missing, damaged, or holds something else.
@@ -338,17 +323,6 @@ def load_map(path: str | os.PathLike[str]) -> GalleryMap:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = str(error) if isinstance(error, UserError) else "parts are missing or unknown"
         raise UserError(f"{path} is no saved gallery map that can be used: {reason}") from error
-
-
-def rates_of(about: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers among ``about["rates"]``, whether they stand alone or with an interval."""
-    given = about.get("rates")
-    values: dict[str, Any] = {
-        str(name): rate.get("value") if isinstance(rate, Mapping) else rate
-        for name, rate in (given.items() if isinstance(given, Mapping) else ())
-    }
-    numbers = {name: float(value) for name, value in values.items() if type(value) in (int, float)}
-    return {name: value for name, value in numbers.items() if np.isfinite(value)}
 
 
 def _mapped(map_: AffineMap | None, rows: Rows, normalize: str, zeros: bool = False) -> np.ndarray:
@@ -366,12 +340,11 @@ def _mapped(map_: AffineMap | None, rows: Rows, normalize: str, zeros: bool = Fa
         return unit_rows(part) if scaled else part
 
     lazy = lazy.then(require, dtype=np.float64 if scaled else None)
-    if map_ is not None:
-        lazy = map_.apply(lazy)
+    lazy = lazy if map_ is None else map_.apply(lazy)
     return np.asarray(lazy.then(lambda part: part.astype(dtype), dtype=dtype))
 
 
-def _hub() -> types.ModuleType:
+def _hub() -> Any:
     with extra("hub"):
         from jaxalign.gallery import hub
     return hub

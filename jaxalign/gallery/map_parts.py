@@ -92,3 +92,14 @@ def fields_of(tensors: Mapping[str, np.ndarray], texts: Mapping[str, Any]) -> di
         "native": native,
         "thresholds": thresholds,
     }
+
+
+def rates_of(about: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among ``about["rates"]``, whether they stand alone or with an interval."""
+    given = about.get("rates")
+    values: dict[str, Any] = {
+        str(name): rate.get("value") if isinstance(rate, Mapping) else rate
+        for name, rate in (given.items() if isinstance(given, Mapping) else ())
+    }
+    numbers = {name: float(value) for name, value in values.items() if type(value) in (int, float)}
+    return {name: value for name, value in numbers.items() if np.isfinite(value)}

@@ -18,14 +18,13 @@ from jaxalign.gallery.choose import (
     Choice,
     Mover,
     Point,
-    Size,
     Way,
     choose,
-    people_curve,
     ways,
 )
 from jaxalign.gallery.comparisons import Pooled, everyone, native, people_needed, require_support, sampled
 from jaxalign.gallery.operating import Threshold
+from jaxalign.gallery.people_curve import Size, people_curve
 from jaxalign.gallery.reenrol import Losses
 from jaxalign.gallery.verdict import KEPT, Backfill, Evidence, Verdict, decide
 

@@ -15,12 +15,20 @@ import numpy as np
 from jaxalign.gallery.choose import STRANGERS, Calibration, Mover, Point
 from jaxalign.gallery.comparisons import Pooled, sampled
 from jaxalign.gallery.fingerprint import Fingerprint
+from jaxalign.gallery.mixed import Sides
 from jaxalign.gallery.verdict import Backfill
 
 FALSE_ALARM = 0.01
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # of the gallery, enrolled again
 CHUNK_ROWS = 4096
-FLAGS = {"distance": "far from the old encoder's other rows", "hubness": "near to many strangers once mapped"}
+# Each has a bit, in this order; the last two are of mixed galleries.
+FLAGS = {
+    "distance": "far from the old encoder's other rows",
+    "hubness": "near to many strangers once mapped",
+    "kept": "like the new encoder's rows, and kept as it is",
+    "unclear": "like neither encoder's rows, or like both",
+}
+BITS = {name: 1 << number for number, name in enumerate(FLAGS)}
 
 
 class Signs(NamedTuple):
@@ -60,10 +68,10 @@ class Order:
         """The share of a row's probes that a new enrolment is expected to save, 0 to 1, shape [n]."""
         return np.clip(signs.design() @ self.weights, 0, 1)
 
-    def flags(self, signs: Signs) -> list[str]:
-        """For each row the names of the signs beyond their limit, joined by blanks."""
+    def flags(self, signs: Signs) -> np.ndarray:
+        """The bits of the signs beyond their limit, shape [n]."""
         beyond = [sign > limit for sign, limit in zip(signs, self.limits)]
-        return [" ".join(name for name, is_beyond in zip(FLAGS, row) if is_beyond) for row in zip(*beyond)]
+        return (beyond[0] * BITS["distance"] + beyond[1] * BITS["hubness"]).astype(np.uint8)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,19 +164,48 @@ def _missed(pooled: Pooled, threshold: float) -> np.ndarray:
     return np.where(mates > 0, missed / np.maximum(mates, 1), np.nan)
 
 
-def ordered(
-    order: Order, mover: Mover, fingerprint: Fingerprint, chunks: Iterable[tuple[np.ndarray, np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """The gallery's rows, the greatest expected loss first: their keys, expected losses and flags.
+class Ordered(NamedTuple):
+    """The gallery's rows, the greatest expected loss first: keys, expected losses and bits of ``FLAGS``, shapes [n]."""
 
-    ``chunks`` are keys and rows, scaled as the maps take them; memory holds no more than one chunk of rows.
+    keys: np.ndarray
+    losses: np.ndarray
+    flags: np.ndarray
+
+    def count(self, flag: str) -> int:
+        """How many rows have a flag."""
+        return int(np.count_nonzero(self.flags & BITS[flag]))
+
+    def lines(self) -> Iterator[tuple[str, float, str, str]]:
+        """Key, expected loss, reason and flags of each row as texts, one after the other."""
+        held = [[name for name in FLAGS if flags & BITS[name]] for flags in range(1 << len(FLAGS))]
+        texts = [(" and ".join(map(FLAGS.__getitem__, names)), " ".join(names)) for names in held]
+        for key, loss, flags in zip(self.keys, self.losses, self.flags):
+            yield str(key), round(float(loss), 6), *texts[flags]
+
+
+def ordered(
+    order: Order,
+    mover: Mover,
+    fingerprint: Fingerprint,
+    chunks: Iterable[tuple[np.ndarray, np.ndarray]],
+    sides: Sides | None = None,
+) -> Ordered:
+    """Orders a gallery.
+
+    ``chunks`` are keys and rows, scaled as the maps take them; memory holds no more than one chunk of rows. ``sides``
+    tells rows of a mixed gallery apart: nothing is expected to be lost of those that are kept.
     """
     keys, losses, flags = [], [], []
     for names, rows in chunks:
         signs = Signs.of(mover, fingerprint, rows, order.strangers)
+        loss, bits = order.losses(signs), order.flags(signs)
+        if sides is not None:
+            kept, clear = sides.of(rows)
+            loss[kept], bits[kept] = 0, BITS["kept"]
+            bits[~clear] |= BITS["unclear"]
         keys.append(np.asarray(names))
-        losses.append(order.losses(signs))
-        flags += order.flags(signs)
-    names, expected = np.concatenate(keys), np.concatenate(losses)
+        losses.append(loss)
+        flags.append(bits)
+    names, expected, bits = map(np.concatenate, (keys, losses, flags))
     first = np.argsort(-expected, kind="stable")
-    return names[first], expected[first], [flags[k] for k in first]
+    return Ordered(names[first], expected[first], bits[first])

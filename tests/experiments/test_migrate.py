@@ -266,24 +266,36 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(place, tmp_path, flag,
 @pytest.fixture(scope="module")
 def mixable(place):
     """Stores of two networks of one width, and galleries in which a share of the rows is the new one's."""
-    rows, people = planted(people=100)
+    rows, people = planted(people=120)
     alpha = rows["alpha"] + np.r_[2, np.zeros(11)].astype(
         "f4"
     )  # means and spreads as different as real networks'
     beta = rows["beta"] * np.linspace(0.3, 1.5, 12).astype("f4") + np.r_[np.zeros(11), 3].astype("f4")
-    EmbeddingStore.create(place / "cal", {"alpha": alpha[:240], "beta": beta[:240]}, people[:240])
+    EmbeddingStore.create(place / "cal", {"alpha": alpha[:320], "beta": beta[:320]}, people[:320])
     for share in (0, 1, 3, 6, 10):
         new = np.arange(160)[:, None] % 10 < share
         EmbeddingStore.create(
-            place / f"mixed{share}", {"alpha": np.where(new, beta[240:], alpha[240:])}, people[240:]
+            place / f"mixed{share}", {"alpha": np.where(new, beta[320:], alpha[320:])}, people[320:]
         )
     return place
 
 
+def of_mixed(mixable, gallery, out, *more):
+    sides = f"--calibration={mixable / 'cal'}", f"--gallery={gallery}", "--old=alpha", "--new=beta"
+    return run(migrate, *sides, *AT, "--max_tmr_loss=0.9", f"--out={out}", *more)
+
+
+@pytest.fixture(scope="module")
+def unmixed(mixable):
+    """The move of the gallery without a row of the new network."""
+    done = of_mixed(mixable, mixable / "mixed0", mixable / "unmixed", "--license=research only")
+    assert done.returncode == 0, done.stderr
+    return mixable / "unmixed"
+
+
 @pytest.mark.parametrize("share", [1, 3, 6, 10])
 def test_a_gallery_with_rows_of_the_new_network_is_refused(mixable, tmp_path, share):
-    sides = f"--calibration={mixable / 'cal'}", f"--gallery={mixable / f'mixed{share}'}", "--old=alpha"
-    refusal = refused_with(run(migrate, *sides, "--new=beta", *AT, f"--out={tmp_path / 'o'}"))
+    refusal = refused_with(of_mixed(mixable, mixable / f"mixed{share}", tmp_path / "o"))
     if share == 10:
         assert "look like rows of beta, not of alpha" in refusal
     else:
@@ -293,20 +305,70 @@ def test_a_gallery_with_rows_of_the_new_network_is_refused(mixable, tmp_path, sh
         assert found is not None, refusal
         counts = [int(count) for count in found.groups()]
         assert counts == pytest.approx([16 * (10 - share), 16 * share], abs=10) and sum(counts) <= 160
-        assert "doctor" in refusal
+        assert "doctor" in refusal and "--mixed=continue" in refusal
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_gallery_of_old_rows_alone_is_not_taken_for_a_mixed_one(mixable, tmp_path):
-    sides = f"--calibration={mixable / 'cal'}", f"--gallery={mixable / 'mixed0'}", "--old=alpha", "--new=beta"
+@pytest.mark.parametrize("rows", ["new", "mapped"])
+@pytest.mark.parametrize("share", [1, 3, 6])
+def test_a_mixed_gallery_is_continued_and_no_row_is_mapped_twice(mixable, unmixed, tmp_path, share, rows):
+    gallery, whole = mixable / f"mixed{share}", np.asarray(EmbeddingStore.open(unmixed)["beta"])
+    there, new = np.asarray(EmbeddingStore.open(gallery)["alpha"]), np.arange(160) % 10 < share
+    if rows == "mapped":  # what a move that left no marker has written
+        old, gallery = EmbeddingStore.open(mixable / "mixed0"), tmp_path / "half"
+        there = np.where(new[:, None], whole, np.asarray(old["alpha"]))
+        EmbeddingStore.create(gallery, {"alpha": there}, old.identities)
+    done = of_mixed(mixable, gallery, tmp_path / "o", "--mixed=continue")
+    assert done.returncode == 0, done.stderr
+    expected = np.where(new[:, None], normalize(there.astype(np.float64)) if rows == "new" else there, whole)
+    found, mixed = EmbeddingStore.open(tmp_path / "o"), content_of(tmp_path / "o")["mixed"]
+    flags = {line["sample_id"]: line["flags"].split() for line in read(tmp_path / "o" / "reenrol.csv")}
+    kept = np.array(["kept" in flags[name] for name in found.sample_ids])
+    assert np.sum(kept != new) <= 1 and mixed["kept"] == kept.sum()
+    assert all("unclear" in flags[name] for name in found.sample_ids[kept != new])  # never without a word
+    right = kept == new
+    np.testing.assert_allclose(np.asarray(found["beta"])[right], expected[right], atol=1e-6)
+    if rows == "mapped":
+        np.testing.assert_array_equal(np.asarray(found["beta"])[kept], there[kept])
+    assert set(mixed["wrong"]) == {"old", "new", "mapped"} and mixed["wrong"]["old"]["rows"] == 320
+    assert found.info["beta"]["mixed"] == mixed
+    assert (
+        "of 320 of alpha (at most 0.9" in done.stderr and f"{mixed['kept']} look like beta's" in done.stderr
+    )
+
+
+def test_a_mixed_gallery_of_networks_that_cannot_be_told_apart_is_not_continued(mixable, tmp_path):
+    """alpha and a network of the same moments: what stands on which side would be chance."""
+    store = EmbeddingStore.open(mixable / "cal")
+    alpha = np.asarray(store["alpha"])
+    turned = alpha.mean(axis=0) + 1.01 * (alpha - alpha.mean(axis=0))
+    EmbeddingStore.create(tmp_path / "cal", {"alpha": alpha, "beta": turned}, store.identities)
+    sides = (
+        f"--calibration={tmp_path / 'cal'}",
+        f"--gallery={mixable / 'mixed0'}",
+        "--old=alpha",
+        "--new=beta",
+    )
+    refusal = refused_with(run(migrate, *sides, *AT, "--mixed=continue", f"--out={tmp_path / 'o'}"))
+    assert re.search(r"cannot tell the rows apart.* \d+ of 320 of alpha \(at most \d\d", refusal), refusal
+    assert not (tmp_path / "o").exists()
+    flags = ("--mixed=continue", "--nodrop_in")
+    assert "needs a drop-in map" in refused_with(
+        of_mixed(mixable, mixable / "mixed3", tmp_path / "o", *flags)
+    )
+    for gallery, named in (("mixed10", "alpha"), ("mixed0", "beta")):  # all of one network, but for mistakes
+        refusal = refused_with(of_mixed(mixable, mixable / gallery, tmp_path / "o", "--mixed=continue"))
+        assert re.search(rf"[01] of 160 rows drawn look like {named}'s", refusal), refusal
+
+
+def test_a_gallery_of_old_rows_alone_is_not_taken_for_a_mixed_one(mixable, unmixed):
     text = "research only"
-    succeed(migrate, *sides, *AT, "--max_tmr_loss=0.9", f"--license={text}", f"--out={tmp_path / 'o'}")
-    map_ = load_map(tmp_path / "o" / "maps" / "old_to_new.safetensors")
+    map_ = load_map(unmixed / "maps" / "old_to_new.safetensors")
     assert map_.about["license"] == text and f"license: {text}" in repr(map_)
     assert map_.about["checksums"] == EmbeddingStore.open(mixable / "cal").checksums
     shares = [
         rate[key]
-        for system in content_of(tmp_path / "o")["rates"].values()
+        for system in content_of(unmixed)["rates"].values()
         for rate in system.values()
         for key in ("value", "low", "high")
         if rate[key] is not None

@@ -14,9 +14,10 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.people import identity_folds
 from jaxalign.core.rows import LazyRows
 from jaxalign.gallery import Fingerprint, GalleryMap
-from jaxalign.gallery.choose import Calibration, Point, Way, choose, people_curve, ways
+from jaxalign.gallery.choose import Calibration, Point, Way, choose, ways
 from jaxalign.gallery.comparisons import Block, Pooled, everyone, require_support, sampled
 from jaxalign.gallery.migration import Migration
+from jaxalign.gallery.people_curve import people_curve
 from jaxalign.gallery.reenrol import FALSE_ALARM, Losses, Signs, ordered
 from jaxalign.gallery.verdict import Backfill, Evidence, decide
 
@@ -80,6 +81,33 @@ def test_rates_of_resampled_people_are_those_of_people_who_are_there_so_often():
         below = np.unique(impostor)[achieved > 0.05][-1]
         assert below < threshold <= least
         assert share == pytest.approx(np.mean(genuine >= threshold))
+
+
+def test_rows_with_a_large_common_mean_are_compared_in_float64():
+    """Cosines of such rows differ in digits that float32 has not: against products in float64."""
+    rows, people = planted(people=40, noise=0.6)
+    old, new = (LazyRows.of(rows[name] + np.float32(300)).unit() for name in ("alpha", "gamma"))
+    given = Calibration.of(("alpha", "gamma"), old, new, people, folds=4)
+    assert given.dtype == np.float64
+    mover = next(given.movers(0, [Way("ridge", True)]))
+    block, rows = given.compare(0, mover), given.compared[0]
+    mapped = mover.gallery_map.apply_on_host(np.asarray(old, np.float64)[rows])
+    oracle = normalize(mapped) @ normalize(np.asarray(new)[rows]).T
+    spread = np.ptp(oracle)
+    assert spread < 1e-4 and np.abs(block.scores() - oracle).max() < 1e-3 * spread
+    pooled = given.own("gamma")
+    found = pooled.shares(pooled.thresholds(FMR, everyone(40, 0)), everyone(40, 0))[0]
+    genuine, impostor = comparisons(
+        [given.block(k, *2 * (normalize(np.asarray(new)[of]),)) for k, of in enumerate(given.compared)],
+        np.ones(40),
+    )
+    threshold = next(
+        score for score in np.sort(impostor) if np.mean(impostor > score) <= FMR
+    )  # no ties in float64
+    assert found == pytest.approx(np.mean(genuine > threshold), abs=1e-12)
+    assert len(np.unique(pooled.genuine)) > 0.4 * len(
+        pooled.genuine
+    )  # each of two photographs is scored twice
 
 
 def misses(block, threshold, size):
@@ -228,6 +256,17 @@ def test_more_people_do_not_hurt_and_the_last_size_is_everybody(calibration, cho
     assert all(size.low <= size.value <= size.high for size in sizes)
 
 
+@pytest.mark.parametrize("way", ways(), ids=str)
+def test_the_width_of_moved_rows_is_known_before_a_fit(calibration, way):
+    """A server that refuses it is asked before minutes of fits."""
+    (mover,) = calibration.movers(None, [way])
+    assert mover.gallery(calibration.old.take(np.arange(3))).shape == (3, way.width(12, 16))
+
+
+def test_usual_rows_are_compared_in_float32(calibration):
+    assert calibration.dtype == np.float32 and calibration.own("gamma").genuine.dtype == np.float32
+
+
 def test_too_few_people_are_told_how_many_are_needed(calibration):
     with pytest.raises(UserError, match=r"100,000 comparisons .* 40 people .* 5,760, about 167 people"):
         require_support(calibration.own("gamma"), 1e-4, "an operating point")
@@ -348,8 +387,9 @@ def test_a_gallery_is_ordered_and_flagged_in_chunks(losses):
         (np.arange(start, min(start + 100, 245)), gallery[start : start + 100])
         for start in range(0, 245, 100)
     ]
-    keys, losses_, flags = ordered(order, found.movers[0], fingerprint, chunks)
-    assert sorted(keys) == list(range(245)) and (np.diff(losses_) <= 0).all()
+    listed = ordered(order, found.movers[0], fingerprint, chunks)
+    keys, losses_, _, flags = zip(*listed.lines())
+    assert sorted(map(int, keys)) == list(range(245)) and (np.diff(losses_) <= 0).all()
     flagged = {int(key) for key, flag in zip(keys, flags) if "distance" in flag.split()}
     assert {240, 241, 242, 243, 244} <= flagged and len(flagged) <= 5 + 3 * FALSE_ALARM * 240
     signs = Signs.of(found.movers[0], fingerprint, rows, order.strangers)

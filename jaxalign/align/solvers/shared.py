@@ -102,6 +102,10 @@ class Shared(AllPairsMethod):
         checks.whitening_settings(self.whitening, self.weighting, self.shrinkage)
         checks.rank(self.rank)
 
+    def space(self, p: int, q: int) -> int:
+        """Width of the space of two encoders of widths p and q."""
+        return min(self.rank or max(p, q), p + q)
+
     def space_of(self, total: Moments) -> SharedSpace:
         """The space of all encoders of these moments. Raises ``UserError`` for fewer than two."""
         if len(total.names) < 2:

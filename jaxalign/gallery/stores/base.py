@@ -38,6 +38,7 @@ KINDS = {
 COMPLETE: Final = "complete"  # state of a marker: every row that there was has been moved,
 MOVING: Final = "moving"  # or a run has begun and not ended
 CHECKSUM = "checksum"  # of the map, in a note
+MIXED = "mixed"  # how rows that were not mapped were told from those that were, in the note of a mixed gallery's move
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,9 +229,10 @@ def as_note(marker: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same_move(there: Mapping[str, Any] | None, marker: Mapping[str, Any]) -> bool:
-    """Whether rows that are there were written by the same map from the same rows."""
-    keys = (CHECKSUM, "translated_from")
-    return there is not None and all(there.get(key) == marker.get(key) for key in keys)
+    """Whether rows that are there were written by the same map from the same rows, those of a mixed gallery or all."""
+    if there is None or bool(there.get(MIXED)) != bool(marker.get(MIXED)):
+        return False
+    return all(there.get(key) == marker.get(key) for key in (CHECKSUM, "translated_from"))
 
 
 def may_be_same_move(there: Mapping[str, Any] | None, note: Mapping[str, Any]) -> bool:
