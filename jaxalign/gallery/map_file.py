@@ -27,14 +27,12 @@ from jaxalign.biometrics.comparators import LIKELIHOOD_RATIOS, RULES, Cohort, Co
 from jaxalign.biometrics.plda import TwoCovariance
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError, extra
-from jaxalign.core.rows import LazyRows, unit_rows
+from jaxalign.core.rows import unit_rows
 from jaxalign.gallery.fingerprint import Fingerprint
 from jaxalign.gallery.map_checks import problem_of
-from jaxalign.gallery.map_parts import fields_of, parts_of, rates_of
+from jaxalign.gallery.map_parts import Rows, fields_of, mapped_rows, parts_of, rates_of
 from jaxalign.gallery.operating import Threshold
 from jaxalign.version import __version__
-
-Rows = ArrayLike | LazyRows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -132,7 +130,9 @@ class GalleryMap:
         model = None
         if score != "cosine" and probes is not None:
             if cohort is None or (score in LIKELIHOOD_RATIOS and cohort.rows is None):
-                left, right = (_mapped(map_, part, normalize) for map_, part in zip((gallery, probes), rows))
+                left, right = (
+                    mapped_rows(map_, part, normalize) for map_, part in zip((gallery, probes), rows)
+                )
                 cohort = Cohort.of(left, right, identities)
             model = cohort.ratios if score in LIKELIHOOD_RATIOS else None
         names = np.asarray(identities)
@@ -227,7 +227,7 @@ class GalleryMap:
         fits = given.shape[1] == self.fingerprints[side].width
         if (check or not fits) and (problem := self.problem(given, encoder)):
             raise UserError(problem + ("; check=False maps them all the same." if fits else "."))
-        return _mapped(
+        return mapped_rows(
             self.gallery if side == "source" else self.probes, given, self.normalize, zeros=not check
         )
 
@@ -311,7 +311,20 @@ class GalleryMap:
 def load_map(path: str | os.PathLike[str]) -> GalleryMap:
     """Reads what ``GalleryMap.save`` wrote.
 
-    The file is safetensors; the texts in its header are JSON. docs/gallery.md has ten lines of NumPy that apply it.
+    The file is safetensors; the texts in its header are JSON. Without jaxalign, this applies it (``side`` is "gallery"
+    for rows of the old encoder, "probes" for rows of the new one, which a drop-in map leaves as they are)::
+
+        def apply(path, rows, side="gallery"):
+            with safetensors.safe_open(path, "numpy") as file:
+                texts, names = file.metadata(), [name for name in file.keys() if name.startswith(side + ".")]
+                part = {name.split(".")[1]: file.get_tensor(name).astype(float) for name in names}
+            rows = np.asarray(rows, float)
+            if json.loads(texts["normalize"]) == "l2":
+                rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            rows = rows - part.get("center", 0)
+            for number in range(sum(name.startswith("factor") for name in part)):
+                rows = rows @ part[f"factor{number}"]
+            return rows + part["bias"]
 
     Raises:
       UserError: the file is missing, damaged, or holds something else.
@@ -323,25 +336,6 @@ def load_map(path: str | os.PathLike[str]) -> GalleryMap:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = str(error) if isinstance(error, UserError) else "parts are missing or unknown"
         raise UserError(f"{path} is no saved gallery map that can be used: {reason}") from error
-
-
-def _mapped(map_: AffineMap | None, rows: Rows, normalize: str, zeros: bool = False) -> np.ndarray:
-    """Rows scaled and mapped, in pieces, so that no wide copy of all of them exists; ``zeros`` allows rows of zeros."""
-    lazy = LazyRows.of(rows)
-    dtype = np.dtype(np.float64 if lazy.dtype == np.float64 else np.float32)
-    scaled = normalize == "l2"
-
-    def require(part: np.ndarray) -> np.ndarray:
-        bad = ~np.isfinite(part).all(axis=1)
-        if bad.any():
-            raise UserError(f"rows: {bad.sum():,} hold NaN or infinite values")
-        if scaled and not zeros and not part.any(axis=1).all():
-            raise UserError(f"rows: {np.sum(~part.any(axis=1)):,} are zero and have no direction")
-        return unit_rows(part) if scaled else part
-
-    lazy = lazy.then(require, dtype=np.float64 if scaled else None)
-    lazy = lazy if map_ is None else map_.apply(lazy)
-    return np.asarray(lazy.then(lambda part: part.astype(dtype), dtype=dtype))
 
 
 def _hub() -> Any:

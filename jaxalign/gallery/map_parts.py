@@ -1,4 +1,4 @@
-"""What the file of a gallery map holds: tensors, and texts in its header."""
+"""What the file of a gallery map holds, tensors and texts in its header, and what one of its maps does to rows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.biometrics.comparators import Cohort
 from jaxalign.biometrics.plda import TwoCovariance
+from jaxalign.core.errors import UserError
+from jaxalign.core.rows import LazyRows, unit_rows
 from jaxalign.gallery.fingerprint import Fingerprint
 from jaxalign.gallery.map_checks import MODEL, NAMES
 from jaxalign.gallery.operating import Threshold
@@ -29,6 +32,7 @@ TEXTS = {
     "digests",
     "constant",
 }
+Rows = ArrayLike | LazyRows
 PARTS = ("gallery", "probes", "cohort", "model", "native")  # of names of tensors, before the point
 
 
@@ -103,3 +107,22 @@ def rates_of(about: Mapping[str, Any]) -> dict[str, float]:
     }
     numbers = {name: float(value) for name, value in values.items() if type(value) in (int, float)}
     return {name: value for name, value in numbers.items() if np.isfinite(value)}
+
+
+def mapped_rows(map_: AffineMap | None, rows: Rows, normalize: str, zeros: bool = False) -> np.ndarray:
+    """Rows scaled and mapped, in pieces, so that no wide copy of all of them exists; ``zeros`` allows rows of zeros."""
+    lazy = LazyRows.of(rows)
+    dtype = np.dtype(np.float64 if lazy.dtype == np.float64 else np.float32)
+    scaled = normalize == "l2"
+
+    def require(part: np.ndarray) -> np.ndarray:
+        bad = ~np.isfinite(part).all(axis=1)
+        if bad.any():
+            raise UserError(f"rows: {bad.sum():,} hold NaN or infinite values")
+        if scaled and not zeros and not part.any(axis=1).all():
+            raise UserError(f"rows: {np.sum(~part.any(axis=1)):,} are zero and have no direction")
+        return unit_rows(part) if scaled else part
+
+    lazy = lazy.then(require, dtype=np.float64 if scaled else None)
+    lazy = lazy if map_ is None else map_.apply(lazy)
+    return np.asarray(lazy.then(lambda part: part.astype(dtype), dtype=dtype))

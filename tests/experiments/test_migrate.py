@@ -267,10 +267,9 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(place, tmp_path, flag,
 def mixable(place):
     """Stores of two networks of one width, and galleries in which a share of the rows is the new one's."""
     rows, people = planted(people=120)
-    alpha = rows["alpha"] + np.r_[2, np.zeros(11)].astype(
-        "f4"
-    )  # means and spreads as different as real networks'
-    beta = rows["beta"] * np.linspace(0.3, 1.5, 12).astype("f4") + np.r_[np.zeros(11), 3].astype("f4")
+    # Means and spreads as different as real networks'.
+    alpha = rows["alpha"] + np.r_[6, np.zeros(11)].astype("f4")
+    beta = rows["beta"] * np.linspace(0.2, 2, 12).astype("f4") + np.r_[np.zeros(11), 6].astype("f4")
     EmbeddingStore.create(place / "cal", {"alpha": alpha[:320], "beta": beta[:320]}, people[:320])
     for share in (0, 1, 3, 6, 10):
         new = np.arange(160)[:, None] % 10 < share
