@@ -26,6 +26,7 @@ FPIRS = (0.01, 0.1)
 CANDIDATES = 20
 LEAST_FALSE_POSITIVES = 5.0  # half of verification's: probes are far fewer than comparisons
 NAMES = "fpir", "least_false_positives"
+AT_ONCE = 100  # resamples
 
 
 class Draw(NamedTuple):
@@ -160,21 +161,22 @@ class OpenSet:
           weights: how often each person of ``plan`` is drawn, shape [resamples, people].
         """
         falling = np.argsort(-self.strangers[:, 0], kind="stable")
-        scores = self.strangers[falling, 0]
+        # Below the last score of a stranger everything may be accepted.
+        thresholds = np.append(np.nextafter(self.strangers[falling, 0], np.inf), -np.inf)
         of_probe = self.plan.probe_codes[self.non_mated[falling]], self.plan.probe_codes[self.mated]
         supported = [point for point in self.points if point.supported]
         lists = 1, self.candidates
         found = np.full((len(weights), len(supported), len(lists)), np.nan)
-        for sample, drawn in enumerate(weights):
-            accepted, mated = np.cumsum(drawn[of_probe[0]]), drawn[of_probe[1]]
-            if not accepted[-1] or not mated.sum():
-                continue
+        for start in range(0, len(weights), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            accepted, mated = np.cumsum(weights[part][:, of_probe[0]], axis=1), weights[part][:, of_probe[1]]
             for k, point in enumerate(supported):
-                place = np.searchsorted(accepted, point.fpir * accepted[-1], "right")
-                threshold = -np.inf if place == len(scores) else np.nextafter(scores[place], np.inf)
+                threshold = thresholds[np.sum(accepted <= point.fpir * accepted[:, -1:], axis=1)]
                 for j, size in enumerate(lists):
-                    missed = _missed(self.mate, self.others, threshold, size)
-                    found[sample, k, j] = np.average(missed, weights=mated)
+                    missed = _missed(self.mate, self.others, threshold[:, None], size)
+                    with np.errstate(invalid="ignore"):
+                        found[part, k, j] = np.sum(missed * mated, axis=1) / np.sum(mated, axis=1)
+            found[part][accepted[:, -1] == 0] = np.nan
         samples = {}
         for k, point in enumerate(supported):
             estimates = {"fnir": point.fnir, f"fnir{self.candidates}": point.fnir_candidates}
@@ -260,6 +262,8 @@ def open_set(
     return OpenSet(tuple(points), mated, non_mated, mate[mated], others[mated], strangers, above, plan)
 
 
-def _missed(mate: np.ndarray, others: np.ndarray, threshold: float, candidates: int) -> np.ndarray:
+def _missed(
+    mate: np.ndarray, others: np.ndarray, threshold: np.ndarray | float, candidates: int
+) -> np.ndarray:
     """Whether a mate is below the threshold or not among so many candidates: others of equal score come first."""
     return (mate < threshold) | (others[:, candidates - 1] >= mate)
