@@ -13,13 +13,13 @@ from jax.sharding import Mesh
 
 from experiments.run.computing import chosen_devices, mesh_for
 from experiments.run.config import PairwiseConfig
-from experiments.run.data import Data
+from experiments.run.data import Data, told
 from experiments.run.measuring import Compared, Measuring, Pair, TestRows
 from experiments.run.results import FitRow
 from jaxalign import Fit, FoldMoments, PairwiseMaps, device_mesh, fit_pairs
 from jaxalign.align.methods import SOLVERS
 from jaxalign.biometrics import Sampled
-from jaxalign.core.devices import padded_width
+from jaxalign.core.devices import at_once, padded_width
 from jaxalign.core.errors import UserError
 from jaxalign.core.memory import available_memory
 from jaxalign.core.rows import LazyRows, prefetch
@@ -31,6 +31,8 @@ from jaxalign.report.result_table import COSINE, Point
 Item = TypeVar("Item")
 Task = tuple[Pair, int | None, Fit]  # a pair, the rank to measure it at, and its maps
 PROGRAM_BYTES = 2**29  # of compiled programs and their threads
+SCORE_BYTES = 2**29  # of the scores of one pair at once, at most
+TAKEN = 2.2  # times what is counted, as measured: what solvers, programs and the allocator hold besides
 AHEAD_BYTES = 2**29  # of the maps of all pairs, up to which the next are fitted while one is measured
 
 
@@ -84,18 +86,39 @@ class Aligning:
         return splits
 
     def _require_memory(self, splits: Sequence[Measuring]) -> None:
-        """Raises ``UserError`` if the moments of a split alone need more memory than this host has, on a CPU."""
+        """Says what a run takes if that may be more memory than this host has, on a CPU.
+
+        Raises:
+          UserError: the moments of a split alone need more than there is.
+        """
         free = available_memory() if self.devices[0].platform == "cpu" else None
+        if free is None:
+            return
         folds = max(0 if split.fold is None else 1 + int(split.fold.max()) for split in splits)
-        width = sum(map(padded_width, self.dims.values()))
+        matrix = 8 * sum(map(padded_width, self.dims.values())) ** 2
         # A matrix for each fold, for all rows and for what is in between; and the compiled programs.
-        needed = 8 * width**2 * (folds + 1 + SPARE) + PROGRAM_BYTES
-        if free is not None and needed > free:
+        needed = matrix * (folds + 1 + SPARE) + PROGRAM_BYTES
+        takes = f"aligning {len(self.dims)} encoders of {sum(self.dims.values()):,} dimensions together takes"
+        if needed > free:
             raise UserError(
-                f"aligning {len(self.dims)} encoders of {sum(self.dims.values()):,} dimensions together takes at least "
-                f"{needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free: give fewer encoders (--models), "
-                "one penalty or gcv (--l2), or more memory."
+                f"{takes} at least {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free: give fewer "
+                "encoders (--models), one penalty or gcv (--l2), or more memory."
             )
+        expected = TAKEN * (needed + max(0, max(map(self._measuring_bytes, splits)) - SPARE * matrix))
+        if expected > free:
+            told(
+                [
+                    f"{takes} about {expected / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free; where there "
+                    "is a limit the system may end the run without a word. Fewer encoders (--models) take less"
+                ]
+            )
+
+    def _measuring_bytes(self, split: Measuring) -> int:
+        """Memory of the maps of two methods, of the test rows, and of the scores of the pairs that are measured."""
+        maps = 2 * 8 * sum(self.dims[source] * self.dims[target] for source, target in self.pairs)
+        rows = 4 * (len(split.split.test) + len(split.cohort)) * sum(map(padded_width, self.dims.values()))
+        scores = min(3 * 4 * len(split.split.test) ** 2, SCORE_BYTES)
+        return maps + rows + at_once(len(self.pairs)) * scores
 
     def own_pairs(self, method: str) -> list[Pair]:
         """The pairs of this process: those of a source or both directions stay together, as the method is solved."""
