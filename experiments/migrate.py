@@ -244,6 +244,7 @@ def write(given: Given, migration: Migration, place: pathlib.Path, progress: Pro
     content = {**contents(given, migration, listed, tested), "mixed": mixed}
     with results.writer(place) as write:
         write.csv("reenrol.csv", ("sample_id", "expected_loss", "reason", "flags"), listed.lines())
+        del listed  # the keys of a large gallery, which the move needs no more
         if migration.verdict.name in WRITTEN:
             content["files"] = moved(FLAGS, given, migration, mover, write.directory, progress, mixed)
         rows = list(result_rows(migration, given.store.dataset, tested))

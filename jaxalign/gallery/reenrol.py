@@ -165,11 +165,12 @@ def _missed(pooled: Pooled, threshold: float) -> np.ndarray:
 
 
 class Ordered(NamedTuple):
-    """The gallery's rows, the greatest expected loss first: keys, expected losses and bits of ``FLAGS``, shapes [n]."""
+    """The gallery's rows: keys, losses and bits of ``FLAGS``, shapes [n]; in ``order`` the greatest loss is first."""
 
     keys: np.ndarray
     losses: np.ndarray
     flags: np.ndarray
+    order: np.ndarray
 
     def count(self, flag: str) -> int:
         """How many rows have a flag."""
@@ -179,8 +180,8 @@ class Ordered(NamedTuple):
         """Key, expected loss, reason and flags of each row as texts, one after the other."""
         held = [[name for name in FLAGS if flags & BITS[name]] for flags in range(1 << len(FLAGS))]
         texts = [(" and ".join(map(FLAGS.__getitem__, names)), " ".join(names)) for names in held]
-        for key, loss, flags in zip(self.keys, self.losses, self.flags):
-            yield str(key), round(float(loss), 6), *texts[flags]
+        for row in self.order:  # no copy of the keys
+            yield str(self.keys[row]), round(float(self.losses[row]), 6), *texts[self.flags[row]]
 
 
 def ordered(
@@ -207,5 +208,4 @@ def ordered(
         losses.append(loss)
         flags.append(bits)
     names, expected, bits = map(np.concatenate, (keys, losses, flags))
-    first = np.argsort(-expected, kind="stable")
-    return Ordered(names[first], expected[first], bits[first])
+    return Ordered(names, expected, bits, np.argsort(-expected, kind="stable"))
