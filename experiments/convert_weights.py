@@ -25,14 +25,14 @@ from jaxalign.core.files import first_line, regular_file
 from jaxalign.data.atomic import write_atomically, writing
 from jaxalign.gallery.export import require_free
 from jaxalign.vision.encoders.checkpoint import digest
-from jaxalign.vision.encoders.config import Config
+from jaxalign.vision.encoders.checkpoint_config import Config
 from jaxalign.vision.encoders.face_encoder import (
     COLORS,
     KINDS,
     PICKLES,
     PUBLISHED,
     SPARE,
-    Found,
+    FoundNetwork,
     build,
     find_network,
 )
@@ -143,7 +143,7 @@ def face_network(
     }
     listed = {name: Tensor(name, tuple(tensor.shape), tensor.numpy) for name, tensor in kept.items()}
     specification = Specification(str(path), "face", str(path))
-    build(specification, Found(found.kind, ""), listed, given, Config(specification, {}, str(path)))
+    build(specification, FoundNetwork(found.kind, ""), listed, given, Config(specification, {}, str(path)))
     source = {"source": path.name, "source_sha256": digest([path])}
     return kept, {"kind": found.kind, **given, **source}
 

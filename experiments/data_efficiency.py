@@ -19,7 +19,7 @@ from experiments.run.comparing import curves_along, number_of_curve
 from experiments.run.measuring import Measuring
 from jaxalign import PairwiseMaps
 from jaxalign.analysis.curves import logarithmic, size_for_share
-from jaxalign.core.people import Growth, Places, Split, distinct
+from jaxalign.core.people import Places, Split, TrainingGrowth, distinct
 from jaxalign.moments.moments import nested_moments
 from jaxalign.report import Row
 from jaxalign.report.part import Part
@@ -71,7 +71,7 @@ def analyse(job: Job) -> str:
 
 
 def fitted(
-    run: Aligning, measuring: Measuring, grown: list[tuple[Growth, Places]]
+    run: Aligning, measuring: Measuring, grown: list[tuple[TrainingGrowth, Places]]
 ) -> Generator[tuple[list[dict[str, Any]], Measuring, str, PairwiseMaps], None, None]:
     """The maps of every method at every size: where they stand, on which training rows, the method, the maps."""
     everybody = len(measuring.split.train)
@@ -87,9 +87,9 @@ def fitted(
                 yield marks, here, method, run.fit(moments, method, here)
 
 
-def axes(job: Job, run: Aligning, split: Split) -> Iterator[tuple[str, Growth, list[int]]]:
+def axes(job: Job, run: Aligning, split: Split) -> Iterator[tuple[str, TrainingGrowth, list[int]]]:
     """Both ways to grow, each with its sizes: as the flags say, published, or evenly on a logarithmic scale."""
-    values, people = job.values, Growth.by_people(run.data.identities, split)
+    values, people = job.values, TrainingGrowth.by_people(run.data.identities, split)
     fractions = values.train_fractions
     if fractions is None and values.train_people is None and job.config.protocol.name == "published":
         fractions = FRACTIONS
@@ -100,11 +100,11 @@ def axes(job: Job, run: Aligning, split: Split) -> Iterator[tuple[str, Growth, l
         shares = flags.numbers("train_fractions", fractions, 0, 1)
         yield "train_people", people, sorted({int(share * everybody) for share in shares})
     if values.train_pairs != "none":
-        rows = Growth.by_rows(split)
+        rows = TrainingGrowth.by_rows(split)
         yield "train_pairs", rows, sizes("train_pairs", values.train_pairs, rows)
 
 
-def sizes(name: str, given: str | None, growth: Growth) -> list[int]:
+def sizes(name: str, given: str | None, growth: TrainingGrowth) -> list[int]:
     """As given, or evenly on a logarithmic scale; more than there are is for ``distinct`` to refuse."""
     if given is None:
         return logarithmic(SMALLEST, len(growth.ends), SIZES)

@@ -61,7 +61,7 @@ FLAGS = analysis.define(
 Members = tuple[str, ...]
 
 
-class Training(NamedTuple):
+class TrainingScores(NamedTuple):
     """Comparisons of training people that no map was fitted on."""
 
     scores: dict[str, np.ndarray]  # by encoder, in the shared space, shape [n] each
@@ -107,7 +107,7 @@ def joined(members: Members) -> str:
     return "+".join(members)
 
 
-def fitted(run: Aligning, measuring: Measuring) -> tuple[SharedSpace, Training]:
+def fitted(run: Aligning, measuring: Measuring) -> tuple[SharedSpace, TrainingScores]:
     """The shared space of all training people; comparisons of a part of them in the space of the others."""
     train = measuring.split.train
     people = run.data.identities[train]
@@ -124,10 +124,10 @@ def fitted(run: Aligning, measuring: Measuring) -> tuple[SharedSpace, Training]:
         unit = unit_rows(np.asarray(others[name](rows)))
         scores[name] = (unit @ unit.T)[left, right]
     genuine = people[held][left] == people[held][right]
-    return fit_shared_space(moments).on_host(), Training(scores, genuine)
+    return fit_shared_space(moments).on_host(), TrainingScores(scores, genuine)
 
 
-def greedy(job: Job, training: Training, encoders: Sequence[str]) -> list[Members]:
+def greedy(job: Job, training: TrainingScores, encoders: Sequence[str]) -> list[Members]:
     """The best encoder, then always the one that helps those chosen most, by the mean of training scores."""
     mates, impostors = int(training.genuine.sum()), int(np.sum(~training.genuine))
     if not mates or not impostors:
@@ -155,7 +155,7 @@ def measure(
     run: Aligning,
     measuring: Measuring,
     space: SharedSpace,
-    training: Training,
+    training: TrainingScores,
     sets: Sequence[Members],
 ) -> None:
     """Adds the rows of every set by every method, and those of every encoder in every other's gallery."""

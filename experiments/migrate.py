@@ -35,12 +35,12 @@ from jaxalign.align.saved import NORMALIZED
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import LazyRows
 from jaxalign.data.manifest import DTYPES
-from jaxalign.gallery.choose import METHODS, SCORES, Calibration, Point, ways
+from jaxalign.gallery.choose import METHODS, SCORES, CalibrationRows, Point, ways
 from jaxalign.gallery.fingerprint import Fingerprint
 from jaxalign.gallery.migration import Migration, described, require_people
 from jaxalign.gallery.reenrol import FALSE_ALARM, Ordered, ordered
 from jaxalign.gallery.stores import open_gallery
-from jaxalign.gallery.stores.base import KINDS, Move, same_kind, split_path
+from jaxalign.gallery.stores.kinds import KINDS, Move, same_kind, split_path
 from jaxalign.gallery.verdict import WRITTEN
 from jaxalign.report.page import require_report_libraries, write_report
 from jaxalign.report.part import Part
@@ -171,7 +171,7 @@ def main(_: Sequence[str]) -> int:
         size = given.size
         sides = [prepared(given.side(name), FLAGS.normalize) for name in (old, new)]
         images = image_numbers(given.store, given.rows)
-        calibration = Calibration.of((old, new), sides[0], sides[1], given.identities, images)
+        calibration = CalibrationRows.of((old, new), sides[0], sides[1], given.identities, images)
         if calibration.scores != SCORES:
             few = few_people(calibration.least_people)
             given.notes.extend(

@@ -21,7 +21,7 @@ from jaxalign import biometrics
 from jaxalign.data.atomic import remove_abandoned, write_atomically, writing
 from jaxalign.vision import faces as procedural
 from jaxalign.vision import zoo
-from jaxalign.vision.zoo.weights import apply_of, unpack
+from jaxalign.vision.zoo.bundled import apply_of, unpack
 
 PEOPLE = 2000  # to learn from
 EACH = 24  # photographs of each: 48,000 in all, 590 MB

@@ -76,7 +76,7 @@ def choosing(own: Any, pair: Any, argument: np.ndarray, folds: int, dtype: np.dt
 def steps_by_gradient(options: Mapping[str, Any], dtype: np.dtype) -> Call:
     """Two steps of one pair of encoders with a check by people held out; in float32, whatever the moments are."""
     given = LowRank(steps=2, people=8, held_out=0.5, **options).settled()
-    people = batches.People(*(np.arange(16, dtype=np.int32) for _ in range(3)))
+    people = batches.PeopleTable(*(np.arange(16, dtype=np.int32) for _ in range(3)))
     rows, order = np.zeros((2, ROWS, 128), np.float32), np.arange(ROWS, dtype=np.int32)
     data = batches.Rows({128: rows}, {128: rows}, order, people, people)
     objective = objectives.PairObjective.of(given, data, (128, 128))

@@ -1,6 +1,7 @@
 """The layout of DESIGN holds: who may import whom, and what importing the package costs."""
 
 import ast
+import collections
 import functools
 import os
 import pathlib
@@ -62,6 +63,22 @@ def test_rooms_import_only_lower_ones(path: pathlib.Path) -> None:
     room = path.relative_to(ROOT / "jaxalign").parts[0].removesuffix(".py")
     used = {name.split(".")[1] for name in _imports(path) if name.startswith("jaxalign.")}
     assert used - {"version", room} <= ALLOWED[room]
+
+
+def test_no_two_modules_of_one_name() -> None:
+    """But sections of the report, which have the name of what they show; ``__init__`` is no name."""
+    stems = [path.stem for path in LIBRARY if path.parent.name != "sections" and path.stem != "__init__"]
+    assert [name for name, count in collections.Counter(stems).items() if count > 1] == []
+
+
+def test_no_two_classes_of_one_name() -> None:
+    """But the parts of vision towers: every tower has its Tower and blocks of its own."""
+    paths = [
+        path for path in (*LIBRARY, *(ROOT / "experiments").rglob("*.py")) if path.parent.name != "towers"
+    ]
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
+    names = collections.Counter(node.name.lstrip("_") for node in nodes if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_decompositions_leave_signals_heard() -> None:

@@ -33,7 +33,7 @@ def of_vit() -> Compared:
     """A ViT-B/32 with random weights; bare, batches are on the device as normalised float32."""
     from flax import nnx
 
-    from jaxalign.vision.encoders.config import Config
+    from jaxalign.vision.encoders.checkpoint_config import Config
     from jaxalign.vision.encoders.towers import vit
 
     config = vit.read("vit", Config(Specification("vit", "hf", ""), {"patch_size": 32}), ())

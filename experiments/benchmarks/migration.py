@@ -22,7 +22,7 @@ from jaxalign import EmbeddingStore
 from jaxalign.biometrics import draw
 from jaxalign.core.people import limit_per_person, published_split
 from jaxalign.core.rows import LazyRows
-from jaxalign.gallery.choose import METHODS, MOST_PER_PERSON, Calibration, Point, choose, ways
+from jaxalign.gallery.choose import METHODS, MOST_PER_PERSON, CalibrationRows, Point, choose, ways
 from jaxalign.gallery.comparisons import everyone
 
 VALUES = define(
@@ -44,7 +44,7 @@ def promised(
     """What one split's migration expects, and what its test people show."""
     split = published_split(store.identities, seed)
     sides = [prepared(LazyRows.of(store[name]), "l2") for name in names]
-    calibration = Calibration.of(
+    calibration = CalibrationRows.of(
         names, sides[0].select(split.train), sides[1].select(split.train), store.identities[split.train]
     )
     test = limit_per_person(split.test, store.identities, MOST_PER_PERSON)

@@ -26,7 +26,7 @@ from jaxalign.core.rows import LazyRows, prefetch
 from jaxalign.moments.accumulate import SPARE
 from jaxalign.moments.hosts import ALONE, Hosts
 from jaxalign.report import Row, Setting
-from jaxalign.report.result_table import COSINE, Point
+from jaxalign.report.result_table import COSINE, ProjectedPoint
 
 Item = TypeVar("Item")
 Task = tuple[Pair, int | None, Fit]  # a pair, the rank to measure it at, and its maps
@@ -76,7 +76,7 @@ class Aligning:
         self.without_value: dict[Place, str] = {}
         self.curves: list[Row] = []
         self.sampled: dict[Place, Mapping[tuple[str, str], Sampled]] = {}
-        self.views: list[Point] = []
+        self.views: list[ProjectedPoint] = []
         self._moments: tuple[Measuring, FoldMoments] | None = None  # of the last split
 
     def splits(self) -> list[Measuring]:

@@ -16,7 +16,7 @@ from jaxalign import Fit, PairwiseMaps, fit_pairs
 from jaxalign.align.methods import SOLVERS
 from jaxalign.biometrics import Cohort, EvaluationPlan, Sampled
 from jaxalign.biometrics.comparators import TOP
-from jaxalign.core.people import Growth
+from jaxalign.core.people import TrainingGrowth
 from jaxalign.core.rows import unit_rows
 from jaxalign.moments.moments import FoldMoments, nested_moments
 from jaxalign.report import Row
@@ -65,7 +65,7 @@ class Attacks:
     def of(cls, job: Job, run: Aligning, measuring: Measuring, content: dict[str, Any]) -> "Attacks":
         """Reads the rows of a split."""
         data, split = run.data, measuring.split
-        order = Growth.by_rows(split).rows
+        order = TrainingGrowth.by_rows(split).rows
         require_others(data.identities[order], measuring.identities)
 
         def rows(numbers: np.ndarray) -> dict[str, np.ndarray]:
@@ -141,7 +141,7 @@ class Attacks:
 
 def owned(given: str | None, measuring: Measuring) -> list[int]:
     """The sizes that a flag asks for, or from 5 to all on a logarithmic scale; ``UserError`` for more than all."""
-    growth = Growth.by_rows(measuring.split)
+    growth = TrainingGrowth.by_rows(measuring.split)
     most = len(growth.ends)
     if given is None:
         return sorted({*np.round(np.geomspace(min(SMALLEST, most), most, SIZES)).astype(int).tolist(), most})

@@ -26,7 +26,7 @@ from jaxalign.core.precision import double_precision, moment_dtype
 from jaxalign.core.rows import LazyRows
 from jaxalign.report import Row, Setting
 from jaxalign.report.part import OWN, PIXEL_MAPS, SHUFFLED
-from jaxalign.report.result_table import COSINE, Difference, Point
+from jaxalign.report.result_table import COSINE, Difference, ProjectedPoint
 
 FEW_PEOPLE, FEW_PHOTOGRAPHS = 6, 5  # of a view
 COMPONENTS = 64  # of the pixels
@@ -109,7 +109,7 @@ def numbers_of(
         return str(error)
 
 
-def views(data: Data, measuring: Measuring, method: str, maps: PairwiseMaps) -> Iterator[Point]:
+def views(data: Data, measuring: Measuring, method: str, maps: PairwiseMaps) -> Iterator[ProjectedPoint]:
     """A few test people before and after the maps of a method."""
     rows, person = _few(measuring.split.test, measuring.identities)
     chosen = data.take(rows)
@@ -127,7 +127,7 @@ def views(data: Data, measuring: Measuring, method: str, maps: PairwiseMaps) -> 
             for side, points in zip(("source", "target"), sides):
                 for number, (x, y) in zip(person, points):
                     here = (data.store.dataset, source, target, method, stage, side)
-                    yield Point(*here, int(number), float(x), float(y))
+                    yield ProjectedPoint(*here, int(number), float(x), float(y))
 
 
 def _few(test: np.ndarray, identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +145,7 @@ def write_extras(write: Writer, run: Aligning) -> None:
     if run.sampled:
         write.csv("differences.csv", Difference._fields, list(differences(run.sampled)))
     if run.views:
-        write.csv("projection.csv", Point._fields, run.views)
+        write.csv("projection.csv", ProjectedPoint._fields, run.views)
 
 
 def control_rows(run: Aligning, measuring: Measuring, test: TestRows) -> Iterator[Row]:

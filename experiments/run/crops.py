@@ -51,7 +51,7 @@ def choose_crops(source: ImageSource, encoders: Sequence[Encoder]) -> dict[str, 
     Raises:
       UserError: the source is streamed, or too few of its people have two photographs that can be read.
     """
-    sample = _Sampled(source)
+    sample = _DrawnFrom(source)
     landmarks = [picture.landmarks is not None for picture in sample.pictures()]
     crops = CROPS if all(landmarks) else CROPS[:-1]
     views = [EncoderView(crop=crop, encoder=encoder) for encoder in encoders for crop in crops]
@@ -90,7 +90,7 @@ def kept_crops(encoders: Sequence[Encoder], noted: Sequence[Mapping[str, Any]]) 
     return kept
 
 
-class _Sampled:
+class _DrawnFrom:
     """Some people of a source, a few photographs of each."""
 
     def __init__(self, source: ImageSource):

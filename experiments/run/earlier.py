@@ -24,7 +24,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.files import read_json
 from jaxalign.report.labels import file_stem
 from jaxalign.report.part import CONTROLS, RELATIVE, Part
-from jaxalign.report.result_table import COSINE, Difference, Point, Predicted, Row, ThreeWay
+from jaxalign.report.result_table import COSINE, Difference, Predicted, ProjectedPoint, Row, ThreeWay
 from jaxalign.report.sections import SECTIONS
 
 STUDY = "study"
@@ -262,7 +262,7 @@ def _part(path: pathlib.Path, config: Mapping[str, Any]) -> Part:
         doubtful=frozenset((f["source"], f["target"], f["method"]) for f in fits if f["ok"] != "True"),
         fits=[(f["method"], _field(float, f.get("r2") or ""), f["ok"] == "True") for f in fits],
         alignability=_rows(path / "alignability.parquet"),
-        projection=_records(path / "projection.csv", Point),
+        projection=_records(path / "projection.csv", ProjectedPoint),
         predictions=_records(path / "prediction.csv", Predicted),
         differences=_records(path / "differences.csv", Difference),
         three_way=_records(path / "three_way.csv", ThreeWay),

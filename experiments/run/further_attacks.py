@@ -15,7 +15,7 @@ from experiments.run.measuring import Measuring, Pair
 from jaxalign.biometrics import Sampled
 from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
-from jaxalign.core.people import Growth
+from jaxalign.core.people import TrainingGrowth
 from jaxalign.core.rows import unit_rows
 from jaxalign.report import Row
 from jaxalign.security import attributes, keys, matching
@@ -259,7 +259,7 @@ def inverted(at: Attacks) -> Iterator[Row]:
         return
     labelled, columns = found
     split = at.measuring.split
-    orders = Growth.by_rows(split).rows, split.test  # those of at.train and at.test
+    orders = TrainingGrowth.by_rows(split).rows, split.test  # those of at.train and at.test
     train, test = (Labelled.of(at.run.data, rows, labelled) for rows in orders)
     for method in at.methods:
         for pair, fit in at.maps[method].items():

@@ -25,7 +25,7 @@ from jaxalign.gallery.fingerprint import Fingerprint
 from jaxalign.gallery.mixed import Sides
 from jaxalign.gallery.move import refuse_moved
 from jaxalign.gallery.stores import Gallery, open_gallery
-from jaxalign.gallery.stores.base import KINDS, split_path
+from jaxalign.gallery.stores.kinds import KINDS, split_path
 
 SAMPLE = 4096  # gallery rows that must look like the old network's
 NO_SPLIT = -1

@@ -31,7 +31,7 @@ from jaxalign.core.files import regular_file
 from jaxalign.data.manifest import Manifest
 from jaxalign.moments.hosts import ALONE, Hosts, end_process
 from jaxalign.report import Row, Setting
-from jaxalign.report.result_table import Point
+from jaxalign.report.result_table import ProjectedPoint
 from jaxalign.version import __version__
 
 GO_ON = "Methods that were finished are kept; the same commands go on from there."
@@ -40,7 +40,7 @@ _OWN = {"store", *OF_PHOTOGRAPHS, "out", "overwrite", "heatmaps"}
 _OWN |= {"save_maps", "pair_list", "devices"}
 
 Content = dict[str, list[Any]]  # as JSON holds it
-TUPLES = {"rows": Row, "fits": FitRow, "curves": Row, "views": Point}  # lists of an ``Aligning``
+TUPLES = {"rows": Row, "fits": FitRow, "curves": Row, "views": ProjectedPoint}  # lists of an ``Aligning``
 
 
 @contextlib.contextmanager

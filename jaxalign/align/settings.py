@@ -24,7 +24,7 @@ PenaltyPer = Literal["pair", "source", "column"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class ChosenSettings:
     """What was settled for each ordered pair."""
 
     solvers: Mapping[Pair, Solver]  # all share their static fields
@@ -100,7 +100,7 @@ class FitSettings:
         """Whether anything is chosen by cross-validation over folds."""
         return (_is_chosen(self.l2) and self.l2 != "gcv") or _is_chosen(self.rank)
 
-    def choose(self, moments: FoldMoments, pairs: Sequence[Pair]) -> Choice:
+    def choose(self, moments: FoldMoments, pairs: Sequence[Pair]) -> ChosenSettings:
         """A solver for each ordered pair, with its penalty, and the rank to cut it to if that was chosen."""
         if isinstance(self.rank, int):
             for pair in pairs:
@@ -113,9 +113,11 @@ class FitSettings:
                 pair: dataclasses.replace(solver, l2=penalties[pair]) for pair, solver in solvers.items()
             }
         if not _is_chosen(self.rank):
-            return Choice(solvers, {}, spectra)
+            return ChosenSettings(solvers, {}, spectra)
         every = rank_scores(moments, {pair: float(solver.l2) for pair, solver in solvers.items()})
-        return Choice(solvers, {pair: self._chosen_rank(moments, pair, every[pair]) for pair in pairs})
+        return ChosenSettings(
+            solvers, {pair: self._chosen_rank(moments, pair, every[pair]) for pair in pairs}
+        )
 
     def _penalties(
         self, moments: FoldMoments, pairs: Sequence[Pair]

@@ -10,8 +10,8 @@ from jaxalign.biometrics.calibration import (
     min_cllr,
     min_dcf,
 )
+from jaxalign.biometrics.cmc_det import CurvePoint, curve_points
 from jaxalign.biometrics.comparators import SCORES, Cohort, Comparator, comparator
-from jaxalign.biometrics.curves import CurvePoint, curve_points
 from jaxalign.biometrics.decisions import decision_costs
 from jaxalign.biometrics.evaluate import Evaluation, MeasuredValue, evaluate, identify, verify
 from jaxalign.biometrics.fusion import Fusion, fused_rows, mean_rows, mixed_rows

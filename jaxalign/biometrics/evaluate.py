@@ -15,7 +15,7 @@ from jaxalign.biometrics.pairs import PairVerification, checked_pairs, rates_of_
 from jaxalign.biometrics.plan import SEGMENT_ROWS, STRIP_ROWS, EvaluationPlan
 from jaxalign.biometrics.resampled_rates import ResampledRates, resampled_rates
 from jaxalign.biometrics.scores import AT_ONCE, MEASURES, Scorer, scores_of_pairs
-from jaxalign.biometrics.templates import Gallery, cosines_of_pairs
+from jaxalign.biometrics.templates import SearchedGallery, cosines_of_pairs
 from jaxalign.biometrics.thresholds import check_rates
 from jaxalign.biometrics.verification import LEAST_FALSE_MATCHES, RATES, Verification
 from jaxalign.core import checks
@@ -208,7 +208,7 @@ def evaluate(
         score.cohort.require_others(*(side for side in tested if side is not None))
     rates, most = check_rates(fmr, least_false_matches), checks.positive(gallery_rows, "gallery_rows")
     with inputs.orderable(probes, gallery) as (probes, gallery):
-        searched = Gallery.of(gallery, probe_identities, gallery_identities, own, templates, images)
+        searched = SearchedGallery.of(gallery, probe_identities, gallery_identities, own, templates, images)
         left = inputs.checked(probes, "probes", searched.plan.probes)
         inputs.same_width(left, searched.rows)
         listed = None if pairs is None else checked_pairs(pairs, searched.plan.probes, len(searched.images))
@@ -225,7 +225,7 @@ def evaluate(
 
 def _evaluated(
     scorer: Scorer,
-    searched: Gallery,
+    searched: SearchedGallery,
     pairs: PairList | None,
     people_weights: np.ndarray | None,
     own_photograph: Sequence[str],

@@ -86,8 +86,8 @@ def identification_without_own(
 ) -> Identification:
     """Each probe's rank where the same image is left out of its template; the other templates stay as they are.
 
-    ``scores`` are those of ``Gallery.leave_one_out_scores``. Probes without a score are left out if their image is the
-    whole template, and keep their rank if it is not in the template.
+    ``scores`` are those of ``SearchedGallery.leave_one_out_scores``. Probes without a score are left out if their image
+    is the whole template, and keep their rank if it is not in the template.
     """
     plan = scorer.plan
     above = np.full(plan.probes, -1)

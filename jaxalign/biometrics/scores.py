@@ -50,7 +50,7 @@ class Scorer:
       zero_rows: "refuse" or "keep".
       measures: those of ``MEASURES`` that are wanted.
       fmr, least_false_matches: see ``error_rates``.
-      left_out: more genuine scores (see ``templates.Gallery.leave_one_out_scores``), NaN for none.
+      left_out: more genuine scores (see ``templates.SearchedGallery.leave_one_out_scores``), NaN for none.
       devices: that share the probes; None for the one that JAX computes on.
       gallery_rows: most rows of the gallery on a device at once; None for all.
     """

@@ -60,7 +60,7 @@ def pooled(
 
 
 @dataclasses.dataclass(frozen=True)
-class Gallery:
+class SearchedGallery:
     """The gallery that is searched, and who is who among the probes and its rows.
 
     Where images were pooled, ``pooled`` has the template of each image, shape [images], for each probe the same image,
@@ -81,7 +81,7 @@ class Gallery:
         own: ArrayLike | None,
         templates: str,
         copies: Sequence | np.ndarray | None = None,
-    ) -> "Gallery":
+    ) -> "SearchedGallery":
         """All rows, the first of each person, or one pooled template for each person; see ``evaluate``."""
         if templates not in ("all", "first", "pooled"):
             raise UserError(f"templates: expected 'all', 'first' or 'pooled', got {templates!r}")

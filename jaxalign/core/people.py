@@ -181,14 +181,14 @@ def person_by_person(person: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Growth:
+class TrainingGrowth:
     """Training rows in the order in which they are added."""
 
     rows: np.ndarray  # indices, shape [n]
     ends: np.ndarray  # rows that the first k units (people or rows) have, for k = 1 ... units, shape [units]
 
     @classmethod
-    def by_people(cls, identities: np.ndarray, split: Split) -> "Growth":
+    def by_people(cls, identities: np.ndarray, split: Split) -> "TrainingGrowth":
         """People in the order in which ``published_split`` trains on them, so that smaller training sets nest."""
         people, person = _people(identities)
         rank = np.argsort(legacy_generator(split.seed).permutation(len(people)))[person[split.train]]
@@ -196,7 +196,7 @@ class Growth:
         return cls(split.train[order], np.flatnonzero(np.diff(rank[order], append=-1)) + 1)
 
     @classmethod
-    def by_rows(cls, split: Split) -> "Growth":
+    def by_rows(cls, split: Split) -> "TrainingGrowth":
         """Photographs of all training people, in random order."""
         rows = np.random.default_rng(split.seed).permutation(split.train)
         return cls(rows, np.arange(1, len(rows) + 1))
@@ -210,12 +210,14 @@ class Growth:
         return [int(self.ends[number - 1]) for number in units]
 
 
-def distinct(axes: Iterable[tuple[str, Growth, Sequence[int]]]) -> list[tuple[Growth, Places]]:
+def distinct(
+    axes: Iterable[tuple[str, TrainingGrowth, Sequence[int]]],
+) -> list[tuple[TrainingGrowth, Places]]:
     """Training sets along several axes (name, growth, numbers of units), each set of rows once.
 
     For each axis come the sizes of sets that no earlier axis has, and where they occur on this axis and on later ones.
     """
-    found: list[tuple[Growth, Places]] = []
+    found: list[tuple[TrainingGrowth, Places]] = []
     known: dict[bytes, list[tuple[str, int]]] = {}
     for axis, growth, units in axes:
         found.append((growth, {}))

@@ -23,7 +23,7 @@ from jaxalign.biometrics.comparators import TOP, cohort_rows
 from jaxalign.biometrics.inputs import nearly_parallel
 from jaxalign.core.people import identity_folds, limit_per_person
 from jaxalign.core.rows import LazyRows, unit_rows
-from jaxalign.gallery.comparisons import Block, Pooled, require_support
+from jaxalign.gallery.comparisons import ComparedFold, Pooled, require_support
 from jaxalign.moments.moments import FoldMoments, Moments
 
 METHODS = ("orthogonal", "ridge", "canonical", "shared")
@@ -81,7 +81,7 @@ class Point(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Calibration:
+class CalibrationRows:
     """Photographs under both networks, in folds without a person in two of them.
 
     Attributes:
@@ -164,10 +164,10 @@ class Calibration:
         for way in candidates:
             yield Mover.of(way, fits[way.method], self, rows)
 
-    def block(self, fold: int, gallery: np.ndarray, probes: np.ndarray) -> Block:
+    def block(self, fold: int, gallery: np.ndarray, probes: np.ndarray) -> ComparedFold:
         """The compared rows of one fold by their vectors."""
         rows = self.compared[fold]
-        return Block(gallery, probes, self.people[rows], self.images[rows])
+        return ComparedFold(gallery, probes, self.people[rows], self.images[rows])
 
     def own(self, name: str) -> Pooled:
         """One encoder against itself by raw cosine: what the operator has, or would have."""
@@ -179,7 +179,7 @@ class Calibration:
             ]
         )
 
-    def compare(self, fold: int, mover: "Mover") -> Block:
+    def compare(self, fold: int, mover: "Mover") -> ComparedFold:
         """Mapped old rows of one fold against its new probes."""
         rows = self.compared[fold]
         return self.block(fold, mover.gallery(self.old.take(rows)), mover.probes(self.new.take(rows)))
@@ -215,7 +215,7 @@ class Mover:
     dtype: npt.DTypeLike
 
     @classmethod
-    def of(cls, way: Way, fit: Fit, calibration: Calibration, rows: np.ndarray) -> Self:
+    def of(cls, way: Way, fit: Fit, calibration: CalibrationRows, rows: np.ndarray) -> Self:
         """The maps of a fit; the cohort is of some of the ``rows``, those of the fit."""
         gallery_map = fit.to_target(True) if way.drop_in else fit.source
         probe_map = None if way.drop_in else fit.target
@@ -283,7 +283,7 @@ class Choice:
 
 
 def choose(
-    calibration: Calibration,
+    calibration: CalibrationRows,
     point: Point,
     candidates: Sequence[Way] | None = None,
     progress: Callable[[str], None] = lambda label: None,

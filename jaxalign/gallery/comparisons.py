@@ -23,7 +23,7 @@ AT_ONCE = 1 << 23  # numbers of resamples in memory
 MOST_ON_CURVE = 1 << 20  # comparisons that a curve of native scores is fitted to
 
 
-class Block(NamedTuple):
+class ComparedFold(NamedTuple):
     """The rows of one fold: vectors whose inner products are scores, the same photographs row for row on both sides.
 
     Attributes:
@@ -56,7 +56,7 @@ class Pooled:
       impostors: how many comparisons of two people there are.
     """
 
-    blocks: Sequence[Block]
+    blocks: Sequence[ComparedFold]
     rows_of: np.ndarray
     fold_of: np.ndarray
     genuine: np.ndarray
@@ -68,7 +68,7 @@ class Pooled:
     impostors: int
 
     @classmethod
-    def of(cls, blocks: Sequence[Block]) -> Self:
+    def of(cls, blocks: Sequence[ComparedFold]) -> Self:
         """Compares all rows of each fold; copies of one photograph are no comparison."""
         people = 1 + max(int(block.people.max()) for block in blocks)
         rows_of, fold_of = np.zeros(people, np.int64), np.zeros(people, np.int64)
@@ -171,7 +171,7 @@ class Pooled:
             start += len(block.people)
         return shares
 
-    def person_weights(self, block: Block) -> np.ndarray:
+    def person_weights(self, block: ComparedFold) -> np.ndarray:
         """The weight of each row of a fold where every other person counts the same and all of them count 1."""
         others = max(1, len(np.unique(block.people)) - 1)
         return 1 / self.rows_of[block.people] / others
@@ -224,7 +224,7 @@ class Pooled:
 
 
 def native(
-    mapped: Sequence[Block], own: Sequence[Block], most: int = MOST_ON_CURVE, seed: int = 0
+    mapped: Sequence[ComparedFold], own: Sequence[ComparedFold], most: int = MOST_ON_CURVE, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """The curve from scores of mapped rows to what the target gives the same photographs; see ``native_curve``.
 

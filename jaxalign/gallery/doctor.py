@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from jaxalign.core.errors import UserError
-from jaxalign.gallery.stores.base import MOVING, Gallery
+from jaxalign.gallery.stores.kinds import MOVING, Gallery
 
 CHUNK_ROWS = 4096
 UNIT = 2e-3  # by how much the length of a row that was scaled to 1 may be off; float16 rounds by less

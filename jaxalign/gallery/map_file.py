@@ -271,16 +271,16 @@ class GalleryMap:
         write_map(pathlib.Path(path), *parts_of(self), GALLERY)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Writes the map with a model card into a directory, as the Hugging Face Hub has it; see ``hub.save``."""
+        """Writes the map with a model card into a directory, as the Hugging Face Hub has it; see ``map_hub.save``."""
         _hub().save(self, directory)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads the map with a model card and gives the commit's address; ``options`` are those of ``hub.upload``."""
+        """Uploads the map with a model card and gives the commit's address; ``options`` as in ``map_hub.upload``."""
         return _hub().upload(self, repo_id, **options)
 
     @classmethod
     def from_pretrained(cls, repo_id: str | os.PathLike[str], **options: Any) -> GalleryMap:
-        """Reads the map of a repository on the Hub, or of a directory; ``options`` are those of ``hub.load``."""
+        """Reads the map of a repository on the Hub, or of a directory; ``options`` are those of ``map_hub.load``."""
         return _hub().load(repo_id, **options)
 
     def __repr__(self) -> str:
@@ -340,5 +340,5 @@ def load_map(path: str | os.PathLike[str]) -> GalleryMap:
 
 def _hub() -> Any:
     with extra("hub"):
-        from jaxalign.gallery import hub
-    return hub
+        from jaxalign.gallery import map_hub
+    return map_hub

@@ -14,7 +14,7 @@ from jaxalign.gallery.choose import (
     FOLDS,
     METHODS,
     MOST_PER_PERSON,
-    Calibration,
+    CalibrationRows,
     Choice,
     Mover,
     Point,
@@ -90,7 +90,7 @@ class Migration:
       gallery_size: people that searches and identification are for.
     """
 
-    calibration: Calibration
+    calibration: CalibrationRows
     point: Point
     drop_in: bool
     choice: Choice
@@ -105,7 +105,7 @@ class Migration:
     @classmethod
     def of(
         cls,
-        calibration: Calibration,
+        calibration: CalibrationRows,
         point: Point,
         *,
         gallery_size: int,
@@ -259,7 +259,7 @@ def require_people(identities: np.ndarray, point: Point) -> None:
         )
 
 
-def require_point(calibration: Calibration, point: Point) -> None:
+def require_point(calibration: CalibrationRows, point: Point) -> None:
     """Raises ``UserError`` where the compared photographs cannot support the operator's point."""
     pooled = calibration.own(calibration.names[1])
     probes = sum(len(rows) for rows in calibration.compared)

@@ -23,7 +23,7 @@ from jaxalign.core.errors import UserError, UserNote
 from jaxalign.core.precision import double_precision
 from jaxalign.core.rows import explained_memory_error, rows_that_fit
 from jaxalign.data.manifest import DTYPES
-from jaxalign.gallery.stores.base import CHECKSUM, MOVING, Gallery, Move, Transform, open_gallery, same_kind
+from jaxalign.gallery.stores.kinds import CHECKSUM, MOVING, Gallery, Move, Transform, open_gallery, same_kind
 
 CHUNK_BYTES = 2**23  # of rows as float64, in which they are mapped: those of 2**24 take a third more time
 

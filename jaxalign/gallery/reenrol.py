@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from jaxalign.gallery.choose import STRANGERS, Calibration, Mover, Point
+from jaxalign.gallery.choose import STRANGERS, CalibrationRows, Mover, Point
 from jaxalign.gallery.comparisons import Pooled, sampled
 from jaxalign.gallery.fingerprint import Fingerprint
 from jaxalign.gallery.mixed import Sides
@@ -85,7 +85,7 @@ class Losses:
       strangers: see ``Order``.
     """
 
-    calibration: Calibration
+    calibration: CalibrationRows
     movers: Sequence[Mover]
     point: Point
     signs: Signs
@@ -95,7 +95,12 @@ class Losses:
 
     @classmethod
     def of(
-        cls, calibration: Calibration, movers: Sequence[Mover], pooled: Pooled, point: Point, normalize: str
+        cls,
+        calibration: CalibrationRows,
+        movers: Sequence[Mover],
+        pooled: Pooled,
+        point: Point,
+        normalize: str,
     ) -> Self:
         """Measures the losses at the operator's point.
 

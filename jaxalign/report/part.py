@@ -7,7 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxalign.report.labels import shown
-from jaxalign.report.result_table import Difference, Point, Predicted, ResultTable, Row, Setting, ThreeWay
+from jaxalign.report.result_table import (
+    Difference,
+    Predicted,
+    ProjectedPoint,
+    ResultTable,
+    Row,
+    Setting,
+    ThreeWay,
+)
 
 OWN, SHUFFLED, PIXEL_MAPS = CONTROLS = ("own", "shuffled", "pixels")
 CONTROL_WORDS = {
@@ -45,7 +53,7 @@ class Part:
     doubtful: frozenset[tuple[str, str, str]] = frozenset()
     fits: Sequence[tuple[str, float, bool]] = ()
     alignability: Sequence[Row] = ()
-    projection: Sequence[Point] = ()
+    projection: Sequence[ProjectedPoint] = ()
     predictions: Sequence[Predicted] = ()
     differences: Sequence[Difference] = ()
     three_way: Sequence[ThreeWay] = ()

@@ -115,7 +115,7 @@ class Difference(NamedTuple):
     high: float
 
 
-class Point(NamedTuple):
+class ProjectedPoint(NamedTuple):
     """One photograph in two dimensions; the fields are the columns of ``projection.csv``.
 
     Attributes:

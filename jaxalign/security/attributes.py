@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from jaxalign.core.checks import array_of
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import unit_rows
-from jaxalign.data.readers.samples import Names, read_csv
+from jaxalign.data.readers.identity_files import Names, read_csv
 
 RIDGE = 0.1  # the penalty of a probe, as a share of the mean eigenvalue of its Gram matrix
 LEAST_EACH = 2  # training rows that a value of an attribute must have

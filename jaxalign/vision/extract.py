@@ -20,7 +20,7 @@ from jaxalign.data.manifest import FILE as MANIFEST
 from jaxalign.data.samples import DIGEST
 from jaxalign.data.store import require_free
 from jaxalign.vision.encoders import Encoder
-from jaxalign.vision.encoders.base import BatchEncoder
+from jaxalign.vision.encoders.encoder import BatchEncoder
 from jaxalign.vision.images import (
     BadImage,
     BadImageError,

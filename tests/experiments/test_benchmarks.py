@@ -14,12 +14,12 @@ from experiments.benchmarks import (
     encode,
     evaluation,
     gallery,
-    loading,
     scale,
     scale_devices,
     scale_gradient,
     scale_moments,
     study,
+    tower_memory,
 )
 from jaxalign.data import EmbeddingStore
 
@@ -133,8 +133,8 @@ def test_encoding_has_both_rates(shared, figures):
 
 def test_loading_a_tower_from_a_large_file(figures):
     """Sparse: of the four gigabytes, less than the tower's ones are taken."""
-    found, printed = figures(loading, "--gigabytes=4", "--layers=1", "--dtypes=bfloat16")
-    (row,) = found["loading"].values()
+    found, printed = figures(tower_memory, "--gigabytes=4", "--layers=1", "--dtypes=bfloat16")
+    (row,) = found["tower_memory"].values()
     assert row["share"] == row["taken"] / row["weights"] > 0
     assert row["taken"] < 1 and printed.startswith("bfloat16")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxalign import UserError
-from jaxalign.core.people import Growth, distinct, published_split
+from jaxalign.core.people import TrainingGrowth, distinct, published_split
 from jaxalign.moments.moments import nested_moments
 
 
@@ -35,13 +35,13 @@ def test_sizes_that_do_not_nest_are_refused(sizes):
 def test_people_grow_as_the_published_split_does():
     identities = np.repeat([f"p{k:02d}" for k in range(20)], np.arange(1, 21))
     split = published_split(identities, 42)
-    growth = Growth.by_people(identities, split)
+    growth = TrainingGrowth.by_people(identities, split)
     assert sorted(growth.rows) == sorted(split.train)
     for share, people in ((0.1, 2), (0.35, 7), (0.7, 14)):
         (size,) = growth.sizes([people])
         smaller = published_split(identities, 42, share).train
         assert set(growth.rows[:size]) == set(smaller)
-    by_rows = Growth.by_rows(split)
+    by_rows = TrainingGrowth.by_rows(split)
     assert sorted(by_rows.rows) == sorted(split.train) and by_rows.sizes([2, 9]) == [2, 9]
     for wrong in (1, 15):
         with pytest.raises(UserError, match="there are 2 to 14"):
@@ -51,7 +51,7 @@ def test_people_grow_as_the_published_split_does():
 def test_rows_that_stand_on_two_axes_are_fitted_once():
     identities = np.repeat([f"p{k:02d}" for k in range(20)], 3)
     split = published_split(identities, 42)
-    people, rows = Growth.by_people(identities, split), Growth.by_rows(split)
+    people, rows = TrainingGrowth.by_people(identities, split), TrainingGrowth.by_rows(split)
     found = distinct([("people", people, [2, 14]), ("rows", rows, [6, 42])])
     assert [growth for growth, _ in found] == [people, rows]
     assert [places for _, places in found] == [

@@ -14,8 +14,8 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.people import identity_folds
 from jaxalign.core.rows import LazyRows
 from jaxalign.gallery import Fingerprint, GalleryMap
-from jaxalign.gallery.choose import Calibration, Point, Way, choose, ways
-from jaxalign.gallery.comparisons import Block, Pooled, everyone, require_support, sampled
+from jaxalign.gallery.choose import CalibrationRows, Point, Way, choose, ways
+from jaxalign.gallery.comparisons import ComparedFold, Pooled, everyone, require_support, sampled
 from jaxalign.gallery.migration import Migration
 from jaxalign.gallery.people_curve import people_curve
 from jaxalign.gallery.reenrol import FALSE_ALARM, Losses, Signs, ordered
@@ -33,7 +33,7 @@ def normalize(rows):
 def calibration():
     rows, people = planted(people=40, noise=0.6)
     old, new = (LazyRows.of(rows[name]).unit() for name in ("alpha", "gamma"))
-    return Calibration.of(("alpha", "gamma"), old, new, people, folds=4)
+    return CalibrationRows.of(("alpha", "gamma"), old, new, people, folds=4)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def blocks(people=9, seed=0):
     gallery, probes = normalize(rows), normalize(rows + 0.4 * random.normal(size=rows.shape))
     folds = [person % 2 == k for k in range(2)]
     return [
-        Block(gallery[of].astype("f4"), probes[of].astype("f4"), person[of], np.flatnonzero(of))
+        ComparedFold(gallery[of].astype("f4"), probes[of].astype("f4"), person[of], np.flatnonzero(of))
         for of in folds
     ]
 
@@ -211,7 +211,7 @@ def test_the_way_back_is_measured_on_the_same_people_with_mapped_probes(calibrat
         rows = calibration.compared[k]
         probes = normalize(mover.gallery_map.apply_on_host(np.asarray(calibration.new, np.float64)[rows]))
         gallery = normalize(np.asarray(calibration.old)[rows])
-        missed += misses(Block(gallery, probes, calibration.people[rows], rows), -1, 5)
+        missed += misses(ComparedFold(gallery, probes, calibration.people[rows], rows), -1, 5)
         others = ~np.eye(len(rows), dtype=bool)
         mapped.append((gallery @ probes.T)[others])
         own.append((gallery @ gallery.T)[others])
@@ -315,7 +315,7 @@ def losses():
     noise = np.random.default_rng(5).normal(size=rows["alpha"].shape)
     old = np.where(spoilt[:, None], rows["alpha"] + 2 * noise, rows["alpha"])
     old, new = (LazyRows.of(side.astype("f4")) for side in (old, rows["gamma"]))
-    calibration = Calibration.of(("alpha", "gamma"), old, new, people, folds=4)
+    calibration = CalibrationRows.of(("alpha", "gamma"), old, new, people, folds=4)
     movers = [next(calibration.movers(fold, [Way("ridge", True)])) for fold in range(4)]
     pooled = calibration.pooled(movers)
     found = Losses.of(calibration, movers, pooled, Point(FMR), "none")

@@ -30,7 +30,7 @@ from experiments.run import cli
 from jaxalign.core.errors import UserError
 from jaxalign.gallery.move import drop_old, move_gallery, roll_back, switch
 from jaxalign.gallery.stores import open_gallery
-from jaxalign.gallery.stores.base import Move
+from jaxalign.gallery.stores.kinds import Move
 from jaxalign.gallery.stores.postgres import PostgresGallery
 
 psycopg = pytest.importorskip("psycopg")

@@ -16,7 +16,7 @@ from scipy.spatial.distance import squareform
 from experiments.run import results
 from experiments.run.results import FitRow
 from jaxalign.report import Row
-from jaxalign.report.result_table import Difference, Point, Predicted, ThreeWay
+from jaxalign.report.result_table import Difference, Predicted, ProjectedPoint, ThreeWay
 
 ENCODERS = ("arcface", "adaface", "magface", "clip", "dino")
 HOSTILE = (
@@ -119,7 +119,7 @@ def curve_rows(dataset, encoders, seeds):
     return rows
 
 
-def projection(dataset: str, encoders: Sequence[str]) -> list[Point]:
+def projection(dataset: str, encoders: Sequence[str]) -> list[ProjectedPoint]:
     """Six people, four photographs each, apart before the map and together after it."""
     random = np.random.default_rng(0)
     points = []
@@ -128,7 +128,7 @@ def projection(dataset: str, encoders: Sequence[str]) -> list[Point]:
         names = encoders[first], encoders[1 - first]
         angle = person if stage == "after" or side == "target" else person * 2 + 3
         for x, y in np.array([math.cos(angle), math.sin(angle)]) + 0.06 * random.normal(size=(4, 2)):
-            points.append(Point(dataset, *names, "canonical", stage, side, person, x, y))
+            points.append(ProjectedPoint(dataset, *names, "canonical", stage, side, person, x, y))
     return points
 
 

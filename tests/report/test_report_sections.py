@@ -14,7 +14,7 @@ from jaxalign.report.figures.dendrogram import leaves
 from jaxalign.report.figures.projection import same_person_nearest
 from jaxalign.report.page import command, origin
 from jaxalign.report.part import Part
-from jaxalign.report.result_table import Difference, Point, Predicted, ThreeWay
+from jaxalign.report.result_table import Difference, Predicted, ProjectedPoint, ThreeWay
 from jaxalign.report.sections import Section, sections
 from jaxalign.report.tables import Table
 
@@ -371,7 +371,7 @@ def test_nearest_of_the_same_person():
         ("target", 1, 1.5),
         ("target", 2, 5.0),
     ]
-    points = [Point("d", "a", "b", "m", "after", *side, 0.0) for side in sides]
+    points = [ProjectedPoint("d", "a", "b", "m", "after", *side, 0.0) for side in sides]
     assert same_person_nearest(points) == (1, 2)
     assert same_person_nearest([]) == (0, 0)
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxalign.align.gradient.gradient_options import GradientOptions
 from jaxalign.align.gradient.losses import MEANS_BASED
-from jaxalign.align.gradient.options import GradientOptions
 from jaxalign.align.solvers.base import Training
 from jaxalign.core.devices import concurrently, padded_width
 from jaxalign.core.errors import UserError
@@ -62,7 +62,7 @@ class Axes:
 
 
 @pytree
-class People:
+class PeopleTable:
     """The people to draw from: where their photographs are in ``Rows.order``, and their numbers, shapes [people]."""
 
     start: Int[Leaf, " people"]
@@ -77,8 +77,8 @@ class Rows:
     coordinates: Mapping[int, Float[Leaf, "k n width"]]
     means: Mapping[int, Float[Leaf, "k people width"]]  # of all people; empty if the loss uses none
     order: Int[Leaf, " n"]  # rows of one person after another
-    train: People  # to fit on
-    held_out: People  # to choose the weights by; may be none
+    train: PeopleTable  # to fit on
+    held_out: PeopleTable  # to choose the weights by; may be none
 
 
 @pytree
@@ -115,7 +115,7 @@ def _below(key: Array, most: Array) -> Int[Array, " n"]:
     return jnp.floor(share * most.astype(jnp.float32)).astype(jnp.int32)
 
 
-def _batch(rows: Rows, table: People, who: Array, first: Array, second: Array) -> TrainingBatch:
+def _batch(rows: Rows, table: PeopleTable, who: Array, first: Array, second: Array) -> TrainingBatch:
     positions = jnp.concatenate([table.start[who] + first, table.start[who] + second])
     return TrainingBatch(rows.order[positions], table.number[who])
 
@@ -158,7 +158,9 @@ def prepare(training: Training, total: Moments, options: GradientOptions) -> Pre
             if options.loss in MEANS_BASED:
                 parts = [np.add.reduceat(part[order], starts) for part in np.asarray(coordinates[width])]
                 of_people[width] = np.stack(parts) / counts[None, :, None].astype(np.float32)
-        rows = Rows(coordinates, of_people, order, People(*table[:, ~aside]), People(*table[:, aside]))
+        rows = Rows(
+            coordinates, of_people, order, PeopleTable(*table[:, ~aside]), PeopleTable(*table[:, aside])
+        )
         rows = jax.device_put(rows)
     stack_index = {name: (width, index) for width, names in alike.items() for index, name in enumerate(names)}
     return PreparedRows(rows, axes, stack_index)

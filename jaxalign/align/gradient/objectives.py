@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxalign.align.gradient.batches import Rows, TrainingBatch, draw, held_out_batch
 from jaxalign.align.gradient.contrastive import project
+from jaxalign.align.gradient.gradient_options import GradientOptions
 from jaxalign.align.gradient.losses import LOSSES, MEANS_BASED, Mapped, orthogonality
-from jaxalign.align.gradient.options import GradientOptions
 from jaxalign.core.precision import multiply
 from jaxalign.core.pytree import Leaf, pytree
 

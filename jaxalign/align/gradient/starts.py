@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxalign.align.affine import AffineMap
 from jaxalign.align.gradient.batches import Axes
-from jaxalign.align.gradient.options import GradientOptions
+from jaxalign.align.gradient.gradient_options import GradientOptions
 from jaxalign.align.solve import solve
 from jaxalign.align.solvers import Canonical, Fit, Pair, ReducedRank, fit_shared_space
 from jaxalign.moments.moments import Moments

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxalign.align.gradient.options import GradientOptions
+from jaxalign.align.gradient.gradient_options import GradientOptions
 from jaxalign.core.devices import local_mesh
 from jaxalign.core.precision import double_precision
 from jaxalign.core.pytree import Leaf, pytree

@@ -8,38 +8,38 @@ import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import first_line, regular_file
-from jaxalign.data.readers import arrays, csv_tables, tables
-from jaxalign.data.readers.samples import Names, Samples, read_csv, read_list
+from jaxalign.data.readers import array_files, csv_tables, table_files
+from jaxalign.data.readers.identity_files import Names, Samples, read_csv, read_list
 
 __all__ = ["Names", "Samples", "read_embeddings", "read_samples"]
 
 EMBEDDINGS = {
-    ".npy": arrays.read_npy,
-    ".npz": arrays.read_npz,
-    ".safetensors": arrays.read_safetensors,
-    ".parquet": tables.read_parquet_embeddings,
-    ".feather": tables.read_feather,
+    ".npy": array_files.read_npy,
+    ".npz": array_files.read_npz,
+    ".safetensors": array_files.read_safetensors,
+    ".parquet": table_files.read_parquet_embeddings,
+    ".feather": table_files.read_feather,
     ".csv": csv_tables.read_csv_embeddings,
     ".tsv": csv_tables.read_csv_embeddings,
-    ".json": tables.read_json_embeddings,
-    ".jsonl": tables.read_json_lines,
-    ".h5": arrays.read_hdf5,
-    ".hdf5": arrays.read_hdf5,
-    ".pt": arrays.read_torch,
-    ".pth": arrays.read_torch,
-    ".mat": arrays.read_matlab,
-    ".faiss": arrays.read_faiss,
-    ".index": arrays.read_faiss,
+    ".json": table_files.read_json_embeddings,
+    ".jsonl": table_files.read_json_lines,
+    ".h5": array_files.read_hdf5,
+    ".hdf5": array_files.read_hdf5,
+    ".pt": array_files.read_torch,
+    ".pth": array_files.read_torch,
+    ".mat": array_files.read_matlab,
+    ".faiss": array_files.read_faiss,
+    ".index": array_files.read_faiss,
 }
 SAMPLES = {
     ".csv": read_csv,
     ".tsv": read_csv,
     ".txt": read_list,
     ".lst": read_list,
-    ".parquet": tables.parquet_samples,
-    ".feather": tables.feather_samples,
-    ".jsonl": tables.json_lines_samples,
-    ".npz": arrays.npz_samples,
+    ".parquet": table_files.parquet_samples,
+    ".feather": table_files.feather_samples,
+    ".jsonl": table_files.json_lines_samples,
+    ".npz": array_files.npz_samples,
 }
 PICKLES = (".pkl", ".pickle", ".joblib")
 
@@ -64,7 +64,7 @@ def read_embeddings(
     """
     path = pathlib.Path(path).expanduser()
     if path.is_dir() and path.suffix.lower() not in EMBEDDINGS:
-        return tables.read_saved_dataset(path, key, names or Names())
+        return table_files.read_saved_dataset(path, key, names or Names())
     return _read(EMBEDDINGS, path, "embeddings", key, names or Names())
 
 

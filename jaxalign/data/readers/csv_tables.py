@@ -7,8 +7,8 @@ import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import csv_lines, read_text
-from jaxalign.data.readers.samples import Names, Samples, listed
-from jaxalign.data.readers.tables import from_table, is_number, usual_columns
+from jaxalign.data.readers.identity_files import Names, Samples, listed
+from jaxalign.data.readers.table_files import from_table, is_number, usual_columns
 
 WHOLE = re.compile(r"[+-]?[0-9]+")
 WRITTEN_LIST = re.compile(r"\[\s*[+-]?[0-9]*\.[0-9]")

@@ -14,7 +14,7 @@ from jaxalign.data import EmbeddingStore
 from jaxalign.data.derive import write_derived
 from jaxalign.data.manifest import check_encoder_name
 from jaxalign.data.store import require_free
-from jaxalign.gallery.stores.base import (
+from jaxalign.gallery.stores.kinds import (
     COMPLETE,
     Gallery,
     Move,

@@ -22,7 +22,7 @@ from jaxalign.core.files import read_json, regular_file
 from jaxalign.core.rows import prefetch
 from jaxalign.data.arrays import sha256
 from jaxalign.data.atomic import write_atomically
-from jaxalign.gallery.stores.base import (
+from jaxalign.gallery.stores.kinds import (
     COMPLETE,
     Gallery,
     Move,

@@ -12,9 +12,9 @@ import numpy as np
 from jaxalign.core.errors import UserError, extra
 from jaxalign.core.files import first_line
 from jaxalign.core.rows import prefetch
-from jaxalign.data.readers.samples import IDENTITY_NAMES, find
+from jaxalign.data.readers.identity_files import IDENTITY_NAMES, find
 from jaxalign.data.samples import text_column
-from jaxalign.gallery.stores.base import (
+from jaxalign.gallery.stores.kinds import (
     COMPLETE,
     MOVING,
     Gallery,

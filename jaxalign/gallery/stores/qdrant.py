@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxalign.core.errors import UserError, extra
 from jaxalign.core.files import first_line
-from jaxalign.gallery.stores.base import (
+from jaxalign.gallery.stores.kinds import (
     COMPLETE,
     MOVING,
     Gallery,

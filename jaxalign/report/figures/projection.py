@@ -7,12 +7,12 @@ import numpy as np
 
 from jaxalign.report.figures.drawing import INK, MARKERS, MUTED, SERIES, Plot, new_figure, picture, styled
 from jaxalign.report.labels import short_names
-from jaxalign.report.result_table import Point
+from jaxalign.report.result_table import ProjectedPoint
 
 STAGES = ("before", "after")
 
 
-def draw_projection(points: Sequence[Point], *, name: str) -> Plot:
+def draw_projection(points: Sequence[ProjectedPoint], *, name: str) -> Plot:
     """Both stages, in one figure: the source's embeddings filled, the target's hollow, a colour and mark a person."""
     first = points[0]
     names = short_names([first.source, first.target])
@@ -51,7 +51,7 @@ def draw_projection(points: Sequence[Point], *, name: str) -> Plot:
         return picture(figure, name, title=title, caption=caption, alt=_in_words(title, points, len(people)))
 
 
-def same_person_nearest(points: Sequence[Point]) -> tuple[int, int]:
+def same_person_nearest(points: Sequence[ProjectedPoint]) -> tuple[int, int]:
     """For how many source points the nearest target point is of the same person, and of how many."""
     sources = [point for point in points if point.side == "source"]
     targets = [point for point in points if point.side == "target"]
@@ -63,7 +63,7 @@ def same_person_nearest(points: Sequence[Point]) -> tuple[int, int]:
     return sum(hits), len(sources)
 
 
-def _in_words(title: str, points: Sequence[Point], people: int) -> str:
+def _in_words(title: str, points: Sequence[ProjectedPoint], people: int) -> str:
     texts = []
     for stage in STAGES:
         found, asked = same_person_nearest([point for point in points if point.stage == stage])

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from jaxalign.report.part import Part
-from jaxalign.report.sections.blocks import Block as Block
-from jaxalign.report.sections.blocks import Folded as Folded
-from jaxalign.report.sections.blocks import Section as Section
-from jaxalign.report.sections.blocks import Together as Together
 from jaxalign.report.sections.comparison import pairwise
 from jaxalign.report.sections.ensemble import ensemble
 from jaxalign.report.sections.geometry import families, family_order, geometry
 from jaxalign.report.sections.migration import migration
 from jaxalign.report.sections.run_details import run_details
+from jaxalign.report.sections.section import Block as Block
+from jaxalign.report.sections.section import Folded as Folded
+from jaxalign.report.sections.section import Section as Section
+from jaxalign.report.sections.section import Together as Together
 from jaxalign.report.sections.security import security
 from jaxalign.report.sections.sweeps import sweep
 from jaxalign.report.sections.transfer import transfer

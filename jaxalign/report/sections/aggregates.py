@@ -11,7 +11,7 @@ from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.labels import count, shown, with_minus
 from jaxalign.report.part import Part
 from jaxalign.report.result_table import Cell, Difference, Measure, ResultTable, Setting
-from jaxalign.report.sections.blocks import Folded
+from jaxalign.report.sections.section import Folded
 from jaxalign.report.tables import Column, Table, to_text
 
 BASELINES = ("identity", "translation")

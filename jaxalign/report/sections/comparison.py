@@ -10,11 +10,11 @@ from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas
 from jaxalign.report.figures.projection import draw_projection
 from jaxalign.report.labels import count, listed, percent, percent_cell, shown, with_minus
 from jaxalign.report.part import CONTROL_WORDS, CONTROLS, OWN, RELATIVE, Part, chosen_per_pair
-from jaxalign.report.result_table import COSINE, Cell, Measure, Point, ResultTable, Row, Setting
+from jaxalign.report.result_table import COSINE, Cell, Measure, ProjectedPoint, ResultTable, Row, Setting
 from jaxalign.report.sections import aggregates
 from jaxalign.report.sections.advice import advice, thresholds
 from jaxalign.report.sections.aggregates import BASELINES, best_of, best_setting, means_of
-from jaxalign.report.sections.blocks import Block, Folded, Section, Together
+from jaxalign.report.sections.section import Block, Folded, Section, Together
 from jaxalign.report.sections.sweeps import MOST_LINES, cmc, det
 from jaxalign.report.tables import Column, Table
 
@@ -181,7 +181,7 @@ def _curves(part: Part, table: ResultTable, leading: Measure) -> list[Block]:
 
 def _views(part: Part, best: tuple[Setting, Cell] | None) -> list[Block]:
     """Embeddings before and after the best method's maps, of a few of the pairs that were kept."""
-    groups: dict[Any, list[Point]] = {}
+    groups: dict[Any, list[ProjectedPoint]] = {}
     for point in part.projection:
         groups.setdefault(point[:4], []).append(point)
     of_best = [points for key, points in groups.items() if best is not None and key[3] == best[0].method]

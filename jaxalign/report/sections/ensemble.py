@@ -12,7 +12,7 @@ from jaxalign.report.labels import count, listed, number, percent, shown
 from jaxalign.report.part import Part
 from jaxalign.report.result_table import Cell, Measure, ResultTable, Setting
 from jaxalign.report.sections import aggregates
-from jaxalign.report.sections.blocks import Block, Folded, Section
+from jaxalign.report.sections.section import Block, Folded, Section
 from jaxalign.report.tables import Column, Table
 
 CROSSING, MIXED = "shared", "heterogeneous"  # not fusions: one encoder against another, galleries of several

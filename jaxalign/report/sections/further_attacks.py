@@ -10,7 +10,7 @@ from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.figures.lines import Axis, Line, draw_lines
 from jaxalign.report.part import Part
 from jaxalign.report.result_table import Cell, Row
-from jaxalign.report.sections.blocks import Block, Together
+from jaxalign.report.sections.section import Block, Together
 from jaxalign.report.tables import Column, Table
 
 EXACT, NOISY = "noise=0.0", "noise=other_image"

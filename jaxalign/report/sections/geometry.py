@@ -14,7 +14,7 @@ from jaxalign.report.labels import count, listed, number, shown
 from jaxalign.report.part import Part
 from jaxalign.report.result_table import Cell, Measure, Predicted, ResultTable
 from jaxalign.report.sections.aggregates import BASELINES, over_seeds, sentence_case
-from jaxalign.report.sections.blocks import Block, Folded, Section
+from jaxalign.report.sections.section import Block, Folded, Section
 from jaxalign.report.tables import Column, Table
 from jaxalign.report.tables.model import Entry
 

@@ -11,7 +11,7 @@ from jaxalign.report.figures.lines import Axis, Line, draw_lines
 from jaxalign.report.labels import count, number, percent
 from jaxalign.report.part import Part
 from jaxalign.report.result_table import Cell
-from jaxalign.report.sections.blocks import Block, Folded, Section, Together
+from jaxalign.report.sections.section import Block, Folded, Section, Together
 from jaxalign.report.tables import Column, Table
 
 VERDICTS = {

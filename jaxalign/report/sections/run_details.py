@@ -10,7 +10,7 @@ from jaxalign.report.part import Part
 from jaxalign.report.result_table import Cell, Measure, ResultTable, ThreeWay
 from jaxalign.report.sections import aggregates
 from jaxalign.report.sections.aggregates import best_of, means_of, sentence_case
-from jaxalign.report.sections.blocks import Block, Folded, Section
+from jaxalign.report.sections.section import Block, Folded, Section
 from jaxalign.report.tables import Column, Table
 
 TITLES = {"capacity": "Is more capacity worth it?", "stability": "Do the same people give the same maps?"}

@@ -15,7 +15,7 @@ from jaxalign.report.part import Part
 from jaxalign.report.result_table import Cell, Measure, ResultTable, Row, Setting
 from jaxalign.report.sections import aggregates
 from jaxalign.report.sections.aggregates import best_of, sentence_case
-from jaxalign.report.sections.blocks import Block, Folded, Section, Together
+from jaxalign.report.sections.section import Block, Folded, Section, Together
 from jaxalign.report.tables import Column, Table
 from jaxalign.report.tables.model import Entry
 

@@ -8,7 +8,7 @@ from jaxalign.report.labels import percent, shown
 from jaxalign.report.part import Part
 from jaxalign.report.result_table import Cell, Measure, ResultTable, Row
 from jaxalign.report.sections import aggregates
-from jaxalign.report.sections.blocks import Block, Folded, Section
+from jaxalign.report.sections.section import Block, Folded, Section
 from jaxalign.report.tables import Column, Table
 
 Way = tuple[str, str]  # where fitted, where tested

@@ -1,7 +1,7 @@
 """Frozen encoders: from photographs to embeddings, through Flax, onnxruntime or a callable of the user's."""
 
-from jaxalign.vision.encoders.base import Encoder as Encoder
-from jaxalign.vision.encoders.base import Preprocessing as Preprocessing
+from jaxalign.vision.encoders.encoder import Encoder as Encoder
+from jaxalign.vision.encoders.encoder import Preprocessing as Preprocessing
 from jaxalign.vision.encoders.jax_encoder import JaxEncoder as JaxEncoder
 from jaxalign.vision.encoders.load import ALIASES as ALIASES
 from jaxalign.vision.encoders.load import FORMS as FORMS

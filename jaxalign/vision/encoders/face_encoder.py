@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.encoders.base import BILINEAR, DEFAULT_BATCH, Preprocessing
 from jaxalign.vision.encoders.checkpoint import CONFIG, digest, read_json, weight_files
-from jaxalign.vision.encoders.config import Config
+from jaxalign.vision.encoders.checkpoint_config import Config
+from jaxalign.vision.encoders.encoder import BILINEAR, DEFAULT_BATCH, Preprocessing
 from jaxalign.vision.encoders.jax_encoder import Apply, JaxEncoder, under_options
 from jaxalign.vision.encoders.load import Settings, Specification
 from jaxalign.vision.encoders.tensors import Tensor, digest_tensors, list_tensors
@@ -56,7 +56,7 @@ PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 SPARE = r".*\bnum_batches_tracked"
 
 
-class Found(NamedTuple):
+class FoundNetwork(NamedTuple):
     """A network among the tensors of a checkpoint: its kind, and what stands before its tensors' names."""
 
     kind: str
@@ -74,12 +74,12 @@ class Found(NamedTuple):
         return "" if "color" in given else "color"
 
 
-def find_network(names: Mapping[str, Any], kind: str | None = None) -> Found | None:
+def find_network(names: Mapping[str, Any], kind: str | None = None) -> FoundNetwork | None:
     """The face network, of this kind where one is given, whose tensors a checkpoint has; None if it has none."""
     for prefix in PREFIXES:
         for known, row in KINDS.items():
             if prefix + row.mark in names and kind in (None, known):
-                return Found(known, prefix)
+                return FoundNetwork(known, prefix)
     return None
 
 
@@ -211,7 +211,7 @@ class FaceNetwork(NamedTuple):
 
 def build(
     specification: Specification,
-    found: Found,
+    found: FoundNetwork,
     tensors: Mapping[str, Tensor],
     given: Mapping[str, str],
     config: Config,

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float
 
-from jaxalign.vision.encoders.base import DEFAULT_BATCH
 from jaxalign.vision.encoders.checkpoint import (
     CONFIG,
     PREPROCESSOR,
@@ -18,13 +17,22 @@ from jaxalign.vision.encoders.checkpoint import (
     read_json,
     weight_files,
 )
-from jaxalign.vision.encoders.config import Config
+from jaxalign.vision.encoders.checkpoint_config import Config
+from jaxalign.vision.encoders.encoder import DEFAULT_BATCH
 from jaxalign.vision.encoders.face_encoder import load_directory
-from jaxalign.vision.encoders.families import FAMILIES, KINDS, POOLINGS, TOWERS, WRAPPERS, Family, Wrapper
 from jaxalign.vision.encoders.jax_encoder import JaxEncoder, under_options
 from jaxalign.vision.encoders.load import Settings, Specification
 from jaxalign.vision.encoders.preprocessor import read_preprocessing
 from jaxalign.vision.encoders.tensors import Tensor, digest_tensors, list_tensors
+from jaxalign.vision.encoders.tower_families import (
+    FAMILIES,
+    KINDS,
+    POOLINGS,
+    TOWERS,
+    WRAPPERS,
+    Family,
+    Wrapper,
+)
 
 
 def load_huggingface(specification: Specification, settings: Settings) -> JaxEncoder:
@@ -60,7 +68,7 @@ def load_huggingface(specification: Specification, settings: Settings) -> JaxEnc
     return under_options(specification, settings, name, (network.apply, network.params, preprocessing), facts)
 
 
-class _Found(NamedTuple):
+class _FoundTower(NamedTuple):
     kind: str  # model_type of the tower
     config: Config  # of the tower
     family: Family
@@ -77,7 +85,7 @@ class _Found(NamedTuple):
         return self.wrapper.projection if self.wrapper else self.family.projection
 
 
-def _found(specification: Specification, content: dict[str, Any]) -> _Found:
+def _found(specification: Specification, content: dict[str, Any]) -> _FoundTower:
     """The tower that config.json, with this content, asks for."""
     config = Config(specification, content)
     if "quantization_config" in content:
@@ -93,10 +101,10 @@ def _found(specification: Specification, content: dict[str, Any]) -> _Found:
             f"model_type is {kind!r}, and there is no vision tower for it; there are {', '.join(KINDS)}. Another "
             "way is to export it to ONNX and give onnx:<file>, or to write python:<module>:<callable>."
         )
-    return _Found(kind, config, FAMILIES[kind], wrapper)
+    return _FoundTower(kind, config, FAMILIES[kind], wrapper)
 
 
-class _Network(NamedTuple):
+class _LoadedTower(NamedTuple):
     apply: Callable[[Any, Array], Array]
     params: Any
     size: tuple[int, int]  # (height, width) of the pictures that it was trained on
@@ -105,7 +113,7 @@ class _Network(NamedTuple):
     layer: int | None
 
 
-def _network(specification: Specification, found: _Found, tensors: dict[str, Tensor]) -> _Network:
+def _network(specification: Specification, found: _FoundTower, tensors: dict[str, Tensor]) -> _LoadedTower:
     """The tower with its weights, and the chosen layer and pooling as a function of (weights, pixels)."""
     from flax import nnx
 
@@ -140,10 +148,12 @@ def _network(specification: Specification, found: _Found, tensors: dict[str, Ten
         return features.pooled @ params["projection"] if pooling == "projected" else features.pooled
 
     params = {"tower": weights} | ({"projection": head} if pooling == "projected" else {})
-    return _Network(apply, params, config.size, bool(config.resampled), pooling, layer)
+    return _LoadedTower(apply, params, config.size, bool(config.resampled), pooling, layer)
 
 
-def _projection(specification: Specification, found: _Found, tensors: dict[str, Tensor]) -> Tensor | None:
+def _projection(
+    specification: Specification, found: _FoundTower, tensors: dict[str, Tensor]
+) -> Tensor | None:
     """The layer that a model has behind the tower's pooled output, [inputs, outputs]."""
     weight = tensors.get(f"{found.projection}.weight")
     if weight is None:
@@ -174,7 +184,7 @@ def _layer(specification: Specification, layers: int, usual: int | None) -> int 
     return layer if layer >= 0 else layers + 1 + layer
 
 
-def _require_size(specification: Specification, network: _Network, size: tuple[int, int]) -> None:
+def _require_size(specification: Specification, network: _LoadedTower, size: tuple[int, int]) -> None:
     """Networks with learned positions take other sizes of pictures only where they were made to."""
     trained = network.size
     if size != trained and not network.resampled:

@@ -15,8 +15,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, UInt8
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.encoders.base import DEFAULT_BATCH, BatchEncoder, Encoder, Preprocessing
 from jaxalign.vision.encoders.checkpoint import digest
+from jaxalign.vision.encoders.encoder import DEFAULT_BATCH, BatchEncoder, Encoder, Preprocessing
 from jaxalign.vision.encoders.load import Settings, Specification
 from jaxalign.vision.encoders.provenance import OwnEncoder, provenance
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.encoders.base import Encoder
+from jaxalign.vision.encoders.encoder import Encoder
 
 # The published checkpoint of each encoder; docs/encoders.md says what is taken as its embedding, and why.
 RESOLVED = {

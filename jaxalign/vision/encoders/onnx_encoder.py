@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.encoders.base import BILINEAR, DEFAULT_BATCH, BatchEncoder, Preprocessing
 from jaxalign.vision.encoders.checkpoint import digest
+from jaxalign.vision.encoders.encoder import BILINEAR, DEFAULT_BATCH, BatchEncoder, Preprocessing
 from jaxalign.vision.encoders.load import Settings, Specification, first_line
 
 FACE_SIZE = 112  # of ArcFace and its kin; taken where the graph leaves height and width open

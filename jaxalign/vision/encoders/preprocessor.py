@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.encoders.base import Preprocessing
 from jaxalign.vision.encoders.checkpoint import PREPROCESSOR, PROCESSOR, read_json
+from jaxalign.vision.encoders.encoder import Preprocessing
 from jaxalign.vision.encoders.load import Specification
 
 NEAREST, BILINEAR, BICUBIC = 0, 2, 3  # Pillow's numbers

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxalign.vision.encoders.base import Encoder
 from jaxalign.vision.encoders.checkpoint import digest
+from jaxalign.vision.encoders.encoder import Encoder
 from jaxalign.vision.encoders.load import Specification
 
 

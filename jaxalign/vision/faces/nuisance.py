@@ -104,8 +104,8 @@ class Conditions:
 def draw(key: PRNGKeyArray, conditions: Conditions) -> Nuisance:
     """One photograph's circumstances under conditions of this strength; every key gives others."""
     keys = jax.random.split(key, 3)
-    normal = _Parts(jax.random.truncated_normal(keys[0], -2.0, 2.0, (25,), jnp.float32))
-    uniform = _Parts(jax.random.uniform(keys[1], (30,), jnp.float32))
+    normal = _Draws(jax.random.truncated_normal(keys[0], -2.0, 2.0, (25,), jnp.float32))
+    uniform = _Draws(jax.random.uniform(keys[1], (30,), jnp.float32))
     c = conditions
     return Nuisance(
         yaw=c.yaw * normal.one(),
@@ -139,7 +139,7 @@ def draw(key: PRNGKeyArray, conditions: Conditions) -> Nuisance:
     )
 
 
-class _Parts:
+class _Draws:
     """Deals a vector of random numbers out in order: one call to the generator instead of thirty."""
 
     def __init__(self, numbers: Float[Array, " n"]) -> None:

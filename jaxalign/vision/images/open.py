@@ -13,7 +13,7 @@ import numpy as np
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import csv_lines, read_text
 from jaxalign.core.names import normal_name, note_joined
-from jaxalign.data.readers.samples import IDENTITY_NAMES, SAMPLE_NAMES, find, slashed
+from jaxalign.data.readers.identity_files import IDENTITY_NAMES, SAMPLE_NAMES, find, slashed
 from jaxalign.data.samples import DIGEST, REQUIRED, further_columns
 from jaxalign.vision.images.folders import EXPECTED, FolderWalk
 from jaxalign.vision.images.hub import HubSource
@@ -182,7 +182,7 @@ class SyntheticFaces:
 
     def pictures(self, start: int = 0) -> Iterator[Picture]:
         """Renders a block at a time, in the thread that asks."""
-        from jaxalign.vision.faces.people import BLOCK, DEFAULT_PEOPLE, photographs
+        from jaxalign.vision.faces.synthetic_people import BLOCK, DEFAULT_PEOPLE, photographs
 
         for first in range(start, len(self.samples), BLOCK):
             numbers = range(first, min(first + BLOCK, len(self.samples)))

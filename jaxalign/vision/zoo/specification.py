@@ -6,7 +6,7 @@ import flax.linen as nn
 
 from jaxalign.vision.zoo import bodies
 from jaxalign.vision.zoo.augment import Augmentation
-from jaxalign.vision.zoo.losses import Attributes, Contrastive, Loss, Margin, Reconstruction, Triplet
+from jaxalign.vision.zoo.encoder_losses import Attributes, Contrastive, Loss, Margin, Reconstruction, Triplet
 
 GENTLE = Augmentation()
 

@@ -12,11 +12,11 @@ from flax import nnx
 
 from jaxalign.core.errors import UserError
 from jaxalign.vision.encoders import load_encoder
-from jaxalign.vision.encoders.config import Config
-from jaxalign.vision.encoders.families import FAMILIES
+from jaxalign.vision.encoders.checkpoint_config import Config
 from jaxalign.vision.encoders.jax_encoder import JaxEncoder
 from jaxalign.vision.encoders.load import Specification
 from jaxalign.vision.encoders.tensors import Tensor
+from jaxalign.vision.encoders.tower_families import FAMILIES
 from jaxalign.vision.encoders.towers import efficientnet, resnet
 from jaxalign.vision.encoders.towers.parts import ACTIVATIONS
 from jaxalign.vision.encoders.towers.weights import filled, own_names

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from jaxalign.core.errors import UserError
 from jaxalign.vision.encoders import JaxEncoder, Specification, load_encoder
-from jaxalign.vision.encoders.config import Config
-from jaxalign.vision.encoders.face_encoder import PUBLISHED, Found, build, find_network
+from jaxalign.vision.encoders.checkpoint_config import Config
+from jaxalign.vision.encoders.face_encoder import PUBLISHED, FoundNetwork, build, find_network
 from jaxalign.vision.encoders.tensors import Tensor, list_tensors
 from jaxalign.vision.encoders.towers import kprpe
 from jaxalign.vision.encoders.towers.weights import filled, own_names
@@ -317,8 +317,8 @@ def test_a_file_that_is_cut_short(written, tmp_path):
 
 
 def test_networks_are_found_by_the_longest_prefix():
-    assert find_network({"model.net.input_layer.0.weight": 0}) == Found("ir", "model.net.")
-    assert find_network({"features.module.layer1.0.conv1.weight": 0, "fc.weight": 0}) == Found(
+    assert find_network({"model.net.input_layer.0.weight": 0}) == FoundNetwork("ir", "model.net.")
+    assert find_network({"features.module.layer1.0.conv1.weight": 0, "fc.weight": 0}) == FoundNetwork(
         "iresnet", "features.module."
     )
     assert find_network({"input_layer.0.weight": 0}, "kprpe") is None

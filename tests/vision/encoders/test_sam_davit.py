@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxalign.core.errors import UserError
 from jaxalign.vision.encoders import load_encoder
-from jaxalign.vision.encoders.config import Config
+from jaxalign.vision.encoders.checkpoint_config import Config
 from jaxalign.vision.encoders.load import Specification
 from jaxalign.vision.encoders.tensors import Tensor
 from jaxalign.vision.encoders.towers import davit, sam

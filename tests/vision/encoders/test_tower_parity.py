@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save, save_file
 
 from jaxalign.core.errors import UserError
 from jaxalign.vision.encoders import JaxEncoder, huggingface, load_encoder
-from jaxalign.vision.encoders.families import KINDS
+from jaxalign.vision.encoders.tower_families import KINDS
 
 torch = pytest.importorskip("torch")
 

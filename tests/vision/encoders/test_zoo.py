@@ -17,9 +17,9 @@ from jaxalign.vision import faces as procedural
 from jaxalign.vision import zoo
 from jaxalign.vision.zoo import bodies
 from jaxalign.vision.zoo.augment import Augmentation
+from jaxalign.vision.zoo.bundled import apply_of, unpack
+from jaxalign.vision.zoo.encoder_training import initial, schedule
 from jaxalign.vision.zoo.specification import ATTRIBUTES
-from jaxalign.vision.zoo.training import initial, schedule
-from jaxalign.vision.zoo.weights import apply_of, unpack
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 SHIPPED = [name for name in zoo.ZOO if zoo.weights_path(name).exists()]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jaxalign.core.errors import UserError
 from jaxalign.vision import faces as procedural
-from jaxalign.vision.faces import Conditions, people, renderer
+from jaxalign.vision.faces import Conditions, renderer, synthetic_people
 from jaxalign.vision.faces.identity import LIMIT, WIDTH
 from jaxalign.vision.faces.nuisance import draw
 from jaxalign.vision.images import Resize, View, load_batches, open_images
@@ -172,7 +172,7 @@ def test_nobody_is_nobody() -> None:
 
 def test_one_program_for_any_number_of_photographs() -> None:
     procedural.photographs([0], [0])
-    programs = people._render._cache_size  # pyright: ignore[reportAttributeAccessIssue]
+    programs = synthetic_people._render._cache_size  # pyright: ignore[reportAttributeAccessIssue]
     before = programs()
     for count in (1, 5, 256, 300):
         turned = Conditions(yaw=count / 1000)

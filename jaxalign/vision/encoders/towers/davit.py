@@ -9,11 +9,11 @@ from typing import NamedTuple
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxalign.vision.encoders.config import Config, key
+from jaxalign.vision.encoders.checkpoint_config import Config, key
 from jaxalign.vision.encoders.towers.parts import (
-    Features,
     FeedForward,
     Projections,
+    TowerFeatures,
     activation,
     attend,
     in_windows,
@@ -165,7 +165,7 @@ class Tower(nnx.Module):
             [nnx.List([pair(stage) for _ in range(stage.depth)]) for stage in config.stages]
         )
 
-    def __call__(self, pixels: Float[Array, "n height width 3"], layer: int | None = None) -> Features:
+    def __call__(self, pixels: Float[Array, "n height width 3"], layer: int | None = None) -> TowerFeatures:
         """The map behind ``layer`` stages, all where it is None; layer 0 is what enters the first stage's blocks."""
         values = self.convs[0](pixels)
         for index, pairs in enumerate(list(self.blocks)[:layer]):

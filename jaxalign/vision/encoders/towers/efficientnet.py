@@ -12,8 +12,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.encoders.config import Config, key
-from jaxalign.vision.encoders.towers.parts import Excitation, Features, NormedConv, activation, of_map
+from jaxalign.vision.encoders.checkpoint_config import Config, key
+from jaxalign.vision.encoders.towers.parts import Excitation, NormedConv, TowerFeatures, activation, of_map
 
 
 class Shape(NamedTuple):
@@ -149,7 +149,7 @@ class Tower(nnx.Module):
         self.blocks = nnx.List([Block(config, shape, rngs) for shape in config.blocks])
         self.config = config
 
-    def __call__(self, pixels: Float[Array, "n height width 3"], layer: int | None = None) -> Features:
+    def __call__(self, pixels: Float[Array, "n height width 3"], layer: int | None = None) -> TowerFeatures:
         """The map behind the first ``layer`` blocks, or of the whole network where it is None.
 
         Raises:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxalign.vision.encoders.config import Config
+from jaxalign.vision.encoders.checkpoint_config import Config
 from jaxalign.vision.encoders.tensors import Tensor
 from jaxalign.vision.encoders.towers.parts import FrozenNorm, NormedConv, parameter
 from jaxalign.vision.encoders.towers.weights import edge_of

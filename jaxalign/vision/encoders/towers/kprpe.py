@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from jaxalign.vision.encoders.config import Config
+from jaxalign.vision.encoders.checkpoint_config import Config
 from jaxalign.vision.encoders.tensors import Tensor
 from jaxalign.vision.encoders.towers.parts import FrozenNorm, parameter
 from jaxalign.vision.encoders.towers.vit import Block

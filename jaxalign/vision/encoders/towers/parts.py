@@ -11,10 +11,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxalign.vision.encoders.config import Config
+from jaxalign.vision.encoders.checkpoint_config import Config
 
 
-class Features(NamedTuple):
+class TowerFeatures(NamedTuple):
     """What a tower gives for n pictures.
 
     Attributes:
@@ -28,9 +28,11 @@ class Features(NamedTuple):
     pooled: Float[Array, "n dim"] | None
 
 
-def of_map(values: Float[Array, "n height width channels"], pooled: Float[Array, "n dim"] | None) -> Features:
+def of_map(
+    values: Float[Array, "n height width channels"], pooled: Float[Array, "n dim"] | None
+) -> TowerFeatures:
     """Features of a convolutional network: its positions in rows."""
-    return Features(values.reshape(values.shape[0], -1, values.shape[-1]), 0, pooled)
+    return TowerFeatures(values.reshape(values.shape[0], -1, values.shape[-1]), 0, pooled)
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

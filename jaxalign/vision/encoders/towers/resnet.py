@@ -9,8 +9,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxalign.vision.encoders.config import Config, key
-from jaxalign.vision.encoders.towers.parts import Excitation, Features, NormedConv, activation, of_map
+from jaxalign.vision.encoders.checkpoint_config import Config, key
+from jaxalign.vision.encoders.towers.parts import Excitation, NormedConv, TowerFeatures, activation, of_map
 
 REDUCTION = 4  # of channels inside a bottleneck, and in front of RegNet's gates
 
@@ -134,7 +134,7 @@ class Tower(nnx.Module):
         self.stages = nnx.List(stages)
         self.config = config
 
-    def __call__(self, pixels: Float[Array, "n height width 3"], layer: int | None = None) -> Features:
+    def __call__(self, pixels: Float[Array, "n height width 3"], layer: int | None = None) -> TowerFeatures:
         """The map behind the first ``layer`` stages, or of the whole network where it is None."""
         values = self.stem(pixels)
         if not self.config.regnet:

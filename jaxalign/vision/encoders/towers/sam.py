@@ -12,11 +12,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxalign.vision.encoders.config import Config, key
+from jaxalign.vision.encoders.checkpoint_config import Config, key
 from jaxalign.vision.encoders.towers.parts import (
-    Features,
     FeedForward,
     Projections,
+    TowerFeatures,
     activation,
     attend,
     in_windows,
@@ -159,7 +159,7 @@ class Tower(nnx.Module):
             norm2=nnx.LayerNorm(channels, epsilon=NECK_EPSILON, rngs=rngs),
         )
 
-    def __call__(self, pixels: Float[Array, "n height width 3"], layer: int | None = None) -> Features:
+    def __call__(self, pixels: Float[Array, "n height width 3"], layer: int | None = None) -> TowerFeatures:
         """The positions behind the first ``layer`` blocks as they are, or behind the neck where it is None."""
         values = self.patches(pixels)
         if self.positions is not None:

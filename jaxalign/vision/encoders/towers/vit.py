@@ -8,10 +8,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxalign.vision.encoders.towers.parts import (
-    Features,
     FeedForward,
     Projections,
     RMSNorm,
+    TowerFeatures,
     attend,
     parameter,
     resample,
@@ -134,7 +134,7 @@ class Tower(nnx.Module):
         self.head = AttentionPooling(config, rngs) if config.pooler == "attention" else None
         self.config = config
 
-    def __call__(self, pixels: Float[Array, "n height width 3"], layer: int | None = None) -> Features:
+    def __call__(self, pixels: Float[Array, "n height width 3"], layer: int | None = None) -> TowerFeatures:
         """The tokens behind the first ``layer`` blocks as they are, or of the whole network where it is None."""
         config, blocks = self.config, list(self.blocks)
         tokens, grid = self._embedded(pixels)
@@ -144,10 +144,10 @@ class Tower(nnx.Module):
         for block in blocks[:layer]:
             tokens = block(tokens, angles, relative)
         if layer is not None:
-            return Features(tokens, leading, None)
+            return TowerFeatures(tokens, leading, None)
         if config.last_norm and self.last_norm is not None:
             tokens = self.last_norm(tokens)
-        return Features(tokens, leading, self._pooled(tokens, leading))
+        return TowerFeatures(tokens, leading, self._pooled(tokens, leading))
 
     def _embedded(self, pixels: Float[Array, "n height width 3"]) -> tuple[Array, tuple[int, int]]:
         config, patches = self.config, self.patches(pixels)

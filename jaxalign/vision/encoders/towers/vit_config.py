@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from jaxalign.vision.encoders.config import Config, key
+from jaxalign.vision.encoders.checkpoint_config import Config, key
 from jaxalign.vision.encoders.towers.parts import activation, require_patches
 
 

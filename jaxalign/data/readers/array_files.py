@@ -20,7 +20,14 @@ from numpy.lib import format as npy
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import first_line, require_memory
-from jaxalign.data.readers.samples import IDENTITY_NAMES, SAMPLE_NAMES, Names, Samples, pick, split_columns
+from jaxalign.data.readers.identity_files import (
+    IDENTITY_NAMES,
+    SAMPLE_NAMES,
+    Names,
+    Samples,
+    pick,
+    split_columns,
+)
 
 PICKLED = "holds pickled Python objects, which are never read; save text with numpy.array(names, dtype=str)."
 HEADER_ERRORS = (ValueError, TypeError, KeyError, EOFError, OverflowError, SyntaxError, tokenize.TokenError)

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
 
 from jaxalign.core.errors import UserError
-from jaxalign.vision.zoo.losses import FaceBatch
+from jaxalign.vision.zoo.encoder_losses import FaceBatch
 from jaxalign.vision.zoo.specification import Recipe
 
 Params = Any

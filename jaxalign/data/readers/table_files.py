@@ -18,8 +18,8 @@ from jaxalign.core.files import (
     regular_file,
     require_memory,
 )
-from jaxalign.data.readers.arrays import explained
-from jaxalign.data.readers.samples import (
+from jaxalign.data.readers.array_files import explained
+from jaxalign.data.readers.identity_files import (
     IDENTITY_NAMES,
     SAMPLE_NAMES,
     Names,

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import HfApi, ModelCard, errors
 
 from jaxalign import GalleryMap, UserError, gallery
-from jaxalign.gallery import hub
+from jaxalign.gallery import map_hub
 
 
 def test_a_directory_gives_the_map_back(two_sided: GalleryMap, tmp_path: pathlib.Path) -> None:
@@ -78,7 +78,7 @@ def test_what_the_hub_s_client_raises_is_a_sentence(two_sided: GalleryMap, monke
         raise getattr(errors, kind, getattr(builtins, kind, OSError))("no connection\nat all")
 
     monkeypatch.setattr(HfApi, "create_repo", fail)
-    monkeypatch.setattr(hub, "hf_hub_download", fail)
+    monkeypatch.setattr(map_hub, "hf_hub_download", fail)
     with pytest.raises(UserError, match="name/map cannot be uploaded: no connection.$"):
         two_sided.push_to_hub("name/map")
     with pytest.raises(UserError, match="name/map cannot be read: no connection.$"):
@@ -90,7 +90,7 @@ def test_a_defect_is_not_taken_for_the_hub_s_refusal(two_sided: GalleryMap, monk
         raise ZeroDivisionError
 
     two_sided.save_pretrained(tmp_path / "made")
-    monkeypatch.setattr(hub, "load_map", fail)
+    monkeypatch.setattr(map_hub, "load_map", fail)
     monkeypatch.setattr(HfApi, "create_repo", fail)
     for call in (
         lambda: GalleryMap.from_pretrained(tmp_path / "made"),
@@ -119,8 +119,8 @@ def test_a_repository_gives_the_map_of_a_revision(two_sided: GalleryMap, planted
 def test_the_client_that_is_not_installed_names_the_extra(
     two_sided: GalleryMap, monkeypatch, tmp_path
 ) -> None:
-    monkeypatch.delattr(gallery, "hub")
-    monkeypatch.delitem(sys.modules, hub.__name__)
+    monkeypatch.delattr(gallery, "map_hub")
+    monkeypatch.delitem(sys.modules, map_hub.__name__)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"huggingface_hub is not installed.*jaxalign\[hub\]"):
         two_sided.save_pretrained(tmp_path / "made")

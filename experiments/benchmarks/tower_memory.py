@@ -1,6 +1,6 @@
 """Measures the memory that a vision tower takes while it is loaded, over the size of its weights.
 
-  python -m experiments.benchmarks.loading --gigabytes=8
+  python -m experiments.benchmarks.tower_memory --gigabytes=8
 
 The checkpoint is LLaVA's in shape: CLIP's ViT-L/14 at 336 pixels, and as much of a language model as fills the file. It
 is a sparse file of zeros, so it takes no room on the disk. Each number format is loaded in a process of its own. The
@@ -33,7 +33,7 @@ def write_checkpoint(directory: pathlib.Path, gigabytes: float, layers: int) -> 
     """Writes the configuration, and float16 weights as a sparse file with the tower's tensors in its middle."""
     from flax import nnx
 
-    from jaxalign.vision.encoders.config import Config
+    from jaxalign.vision.encoders.checkpoint_config import Config
     from jaxalign.vision.encoders.load import Specification
     from jaxalign.vision.encoders.towers import vit
 
@@ -85,7 +85,7 @@ def main(_: Sequence[str]) -> None:
             figures[dtype] = {**found, "taken": taken, "share": taken / found["weights"]}
             share = f"{taken:.2f} GB for {found['weights']:.2f} GB of weights, {figures[dtype]['share']:.2f} times"
             print(f"{dtype:8s} {share}, in {found['seconds']:.1f} s", flush=True)
-    write(VALUES.out, {"loading": figures})
+    write(VALUES.out, {"tower_memory": figures})
 
 
 if __name__ == "__main__":

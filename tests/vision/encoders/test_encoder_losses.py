@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from jaxalign.vision.zoo import losses
+from jaxalign.vision.zoo import encoder_losses
 from jaxalign.vision.zoo.augment import Augmentation
-from jaxalign.vision.zoo.losses import Attributes, Contrastive, FaceBatch, Margin, Reconstruction, Triplet
+from jaxalign.vision.zoo.encoder_losses import (
+    Attributes,
+    Contrastive,
+    FaceBatch,
+    Margin,
+    Reconstruction,
+    Triplet,
+)
 
 CLASSES, WIDTH, TRAITS = 7, 12, 5
 
@@ -121,7 +128,7 @@ def test_reconstruction() -> None:
     head = jax.jit(lambda: loss.init(jax.random.key(0), WIDTH, CLASSES, TRAITS))()
     batch = batch_of(np.zeros(3))
     embeddings = jnp.asarray(rows(3))
-    picture = np.asarray(jax.jit(losses.Decoder().apply)(head, embeddings))
+    picture = np.asarray(jax.jit(encoder_losses.Decoder().apply)(head, embeddings))
     assert picture.shape == (3, 40, 40)
     grey = np.asarray(batch.clean, np.float64).mean(3)[:, 12:52, 12:52]
     wanted = [(image - image.mean()) / (image.std() + 4.0) for image in grey]
@@ -138,7 +145,7 @@ def test_attributes() -> None:
 
 
 def test_unit_keeps_zeros() -> None:
-    assert np.array_equal(losses.unit(jnp.zeros((2, 3))), np.zeros((2, 3)))
+    assert np.array_equal(encoder_losses.unit(jnp.zeros((2, 3))), np.zeros((2, 3)))
 
 
 def test_augmentation_of_nothing_is_the_image() -> None:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxalign.align.gradient.batches import prepare
+from jaxalign.align.gradient.gradient_options import GradientOptions
 from jaxalign.align.gradient.objectives import (
     JointObjective,
     JointWeights,
@@ -19,7 +20,6 @@ from jaxalign.align.gradient.objectives import (
     PairWeights,
     Terms,
 )
-from jaxalign.align.gradient.options import GradientOptions
 from jaxalign.align.gradient.starts import Factors, joint_starts, one_sided_fit, pair_starts, two_sided_fits
 from jaxalign.align.gradient.training import History, train
 from jaxalign.align.solvers import Fit, Pair

@@ -16,8 +16,8 @@ import safetensors.numpy
 from jaxtyping import Array, Float, UInt8
 
 from jaxalign.core.errors import UnknownNameError, UserError
+from jaxalign.vision.zoo.encoder_training import initial
 from jaxalign.vision.zoo.specification import ZOO, Recipe
-from jaxalign.vision.zoo.training import initial
 
 Params = Any
 Apply = Callable[[Params, UInt8[Array, "n 64 64 3"]], Float[Array, "n width"]]
