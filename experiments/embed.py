@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from experiments.run import cli, flags
-from experiments.run.computing import set_compilation_cache
-from experiments.run.config import Compiling, PairwiseConfig
-from experiments.run.data import EmbeddingProgress, copies_notes, crops_for, image_numbers, named_crop
+from experiments.run.computing import Compiling, set_compilation_cache
+from experiments.run.config import PairwiseConfig
+from experiments.run.data import copies_notes, image_numbers
+from experiments.run.photographs import EmbeddingProgress, crops_for, named_crop
 from experiments.run.progress import duration
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore

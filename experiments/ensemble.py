@@ -37,7 +37,8 @@ from jaxalign.core.people import identity_folds
 from jaxalign.core.rows import unit_rows
 from jaxalign.report import Measure, ResultTable
 from jaxalign.report.part import Part
-from jaxalign.report.result_table import COSINE, Predicted, Setting
+from jaxalign.report.records import COSINE, Predicted
+from jaxalign.report.result_table import Setting
 from jaxalign.report.sections.ensemble import CROSSING, ensemble_measures, ensemble_tables
 from jaxalign.report.tables import to_text
 

@@ -23,7 +23,7 @@ from jaxalign.core.devices import concurrently
 from jaxalign.core.errors import UserError
 from jaxalign.report import Measure, ResultTable, Row
 from jaxalign.report.part import Part
-from jaxalign.report.result_table import Predicted
+from jaxalign.report.records import Predicted
 from jaxalign.report.sections.geometry import geometry_tables
 from jaxalign.report.tables import to_text
 

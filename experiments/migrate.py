@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from experiments.run import cli, flags, results
-from experiments.run.computing import set_compilation_cache
-from experiments.run.config import DEMONSTRATION, Compiling
+from experiments.run.computing import Compiling, set_compilation_cache
+from experiments.run.config import DEMONSTRATION
 from experiments.run.data import few_people, image_numbers, prepared, told
 from experiments.run.galleries import NO_SPLIT, Given, opened, public
 from experiments.run.moving import moved, told_apart

@@ -28,9 +28,9 @@ from experiments.run import cli, flags, results
 from experiments.run.aligning import Aligning, empty_rows
 from experiments.run.analysis import Analysis, Job, describe, with_warnings
 from experiments.run.comparing import control_rows, views, write_extras
-from experiments.run.computing import set_compilation_cache
-from experiments.run.config import Compiling, Joining, PairwiseConfig
-from experiments.run.hosts import Parts, joined, open_data
+from experiments.run.computing import Compiling, set_compilation_cache
+from experiments.run.config import PairwiseConfig
+from experiments.run.hosts import Joining, Parts, joined, open_data
 from experiments.run.measuring import Measuring, TestRows
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol

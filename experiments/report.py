@@ -12,8 +12,8 @@ import datetime
 import pathlib
 
 from experiments.run import cli, flags, results
-from experiments.run.earlier import Tree, read_tree
 from experiments.run.progress import Progress
+from experiments.run.results_tree import Tree, read_tree
 from jaxalign.report.labels import count, listed
 from jaxalign.report.page import PAGE, require_report_libraries, write_report
 from jaxalign.report.tables import FORMATS

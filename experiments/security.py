@@ -25,7 +25,7 @@ from experiments.run.analysis import Job
 from experiments.run.attacks import Attacks, owned
 from experiments.run.config import PairwiseConfig
 from experiments.run.data import Data, few_people, told
-from experiments.run.earlier import read_tree
+from experiments.run.results_tree import read_tree
 from jaxalign.align.methods import SOLVERS
 from jaxalign.core.errors import UserError
 from jaxalign.report import Row

@@ -22,7 +22,7 @@ from jaxalign.analysis.stability import MEASURES, Apart, around, between
 from jaxalign.biometrics import Sampled, mean_of
 from jaxalign.core.people import identity_folds
 from jaxalign.report import Measure, ResultTable, Row
-from jaxalign.report.result_table import ThreeWay
+from jaxalign.report.records import ThreeWay
 from jaxalign.report.sections.aggregates import methods_table
 from jaxalign.report.tables import to_text
 

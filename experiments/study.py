@@ -21,18 +21,18 @@ from typing import Any, NamedTuple
 from experiments import families, report, transfer
 from experiments.run import analysis, cli, flags, results
 from experiments.run.analysis import Analysis, Job
-from experiments.run.computing import set_compilation_cache
-from experiments.run.config import Compiling, PairwiseConfig, Stores
+from experiments.run.computing import Compiling, set_compilation_cache
+from experiments.run.config import PairwiseConfig, Stores
 from experiments.run.data import Data
-from experiments.run.earlier import read_config, read_tree
 from experiments.run.measuring import require_ranks
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol
+from experiments.run.results_tree import read_config, read_tree
 from jaxalign.core.errors import UserError
 from jaxalign.data.atomic import UNFINISHED, claimed, remove_abandoned
 from jaxalign.report.labels import count, file_stem
 from jaxalign.report.page import PAGE, require_report_libraries
-from jaxalign.report.result_table import COSINE
+from jaxalign.report.records import COSINE
 from jaxalign.version import __version__
 
 # Modules of ``experiments`` with an ANALYSIS, in the order in which they run: of each store, or of all together.

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 from experiments.run import cli, flags, grid, ray_workers
-from experiments.run.computing import set_compilation_cache
-from experiments.run.config import Compiling, PairwiseConfig, Stores
+from experiments.run.computing import Compiling, set_compilation_cache
+from experiments.run.config import PairwiseConfig, Stores
 from experiments.run.data import Data
-from experiments.run.earlier import SWEEP, read_tree
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import Protocol
+from experiments.run.results_tree import SWEEP, read_tree
 from experiments.run.units import Units, digest
 from jaxalign.core.errors import UserError
 from jaxalign.data.atomic import remove_abandoned

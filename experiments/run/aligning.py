@@ -26,7 +26,7 @@ from jaxalign.core.rows import LazyRows, prefetch
 from jaxalign.moments.accumulate import SPARE
 from jaxalign.moments.hosts import ALONE, Hosts
 from jaxalign.report import Row, Setting
-from jaxalign.report.result_table import COSINE, ProjectedPoint
+from jaxalign.report.records import COSINE, ProjectedPoint
 
 Item = TypeVar("Item")
 Task = tuple[Pair, int | None, Fit]  # a pair, the rank to measure it at, and its maps

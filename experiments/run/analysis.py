@@ -14,8 +14,8 @@ from absl import flags as absl_flags
 from experiments.run import flags, results
 from experiments.run.aligning import Aligning, empty_rows
 from experiments.run.comparing import write_extras
-from experiments.run.computing import set_compilation_cache
-from experiments.run.config import Compiling, PairwiseConfig, Stores
+from experiments.run.computing import Compiling, set_compilation_cache
+from experiments.run.config import PairwiseConfig, Stores
 from experiments.run.data import Data
 from experiments.run.hosts import Parts
 from experiments.run.measuring import Measuring, TestRows

@@ -26,7 +26,7 @@ from jaxalign.core.precision import double_precision, moment_dtype
 from jaxalign.core.rows import LazyRows
 from jaxalign.report import Row, Setting
 from jaxalign.report.part import OWN, PIXEL_MAPS, SHUFFLED
-from jaxalign.report.result_table import COSINE, Difference, ProjectedPoint
+from jaxalign.report.records import COSINE, Difference, ProjectedPoint
 
 FEW_PEOPLE, FEW_PHOTOGRAPHS = 6, 5  # of a view
 COMPONENTS = 64  # of the pixels

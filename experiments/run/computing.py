@@ -1,6 +1,7 @@
 """Where a run computes and what it keeps for the next one: devices, compiled programs, places of caches."""
 
 import contextlib
+import dataclasses
 import glob
 import os
 import pathlib
@@ -12,9 +13,21 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from experiments.run import flags
 from jaxalign import FoldMoments, device_mesh
 from jaxalign.core.errors import UserError
 from jaxalign.moments.sharded import ShardedMoments
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compiling:
+    """Where compiled programs are cached."""
+
+    compilation_cache: str = flags.field(
+        "default",
+        "Directory that caches compiled programs, so that the next run starts at once. `default` is one per "
+        "user (~/.cache/jaxalign, or under XDG_CACHE_HOME), `none` caches nothing.",
+    )
 
 
 def set_compilation_cache(value: str) -> pathlib.Path | None:

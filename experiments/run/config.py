@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.run import flags
+from experiments.run.photographs import PhotographFlags
 from experiments.run.protocols import GRADIENT, PENALISED, PROTOCOLS, RANKED, Protocol
 from jaxalign.align.gradient import LOSSES
 from jaxalign.align.methods import SOLVERS
@@ -14,14 +15,14 @@ from jaxalign.biometrics import SCORES
 from jaxalign.biometrics.open_set import CANDIDATES, FPIRS
 from jaxalign.core.errors import UserError
 
-OF_PHOTOGRAPHS = ("images", "crop", "bad_images", "identity_column", "embedding_cache")
+OF_PHOTOGRAPHS = tuple(flags.of(PhotographFlags))
 KINDS = ("identification", "verification")
 CONTROLS = ("own", "shuffled", "pixels")
 # What a run does where flags and protocol say nothing: one method of each kind on one split, and the picture of the
 # README, so that a first run, which compiles, takes about a minute. Without data it is of synthetic people.
 USUAL = {"seeds": "42", "methods": "identity,orthogonal,ridge,canonical,shared", "heatmaps": "rank1"}
+USUAL |= {"controls": "own,shuffled"}
 DEMONSTRATION = {"images": "faces:200x8", "controls": "all"}
-WITH_DATA = {"controls": "own,shuffled"}
 
 
 def _names(name: str, text: str) -> tuple[str, ...] | None:
@@ -30,7 +31,7 @@ def _names(name: str, text: str) -> tuple[str, ...] | None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairwiseConfig:
+class PairwiseConfig(PhotographFlags):
     """The exact configuration of a run; ``config.json`` holds it, and the help of its flag says what a field does.
 
     Attributes:
@@ -47,36 +48,12 @@ class PairwiseConfig:
         "Directory of embeddings: one data set under several encoders. Make one from your own files with "
         "`python -m experiments.import_embeddings`. Example: --store=my_store",
     )
-    images: str | None = flags.field(
-        None,
-        "Photographs to embed and align, instead of a store or beside one: `folder:DIR` (a folder per person), "
-        "`csv:FILE` (columns path and identity) or `hub:NAME_OR_DIR` (a Hugging Face data set). Embeddings are cached, "
-        "so that the next run need not make them again. Without any data: faces:200x8, synthetic "
-        "photographs of 200 people who do not exist, 8 of each. Example: --images=folder:faces",
-    )
     models: tuple[str, ...] | None = flags.field(
         "all",
         "Encoders to align, separated by commas: names in the store, or `all` of it; of photographs also encoders to "
         "embed with, such as clip, hf:DIR, onnx:FILE or zoo:NAME (bundled; all of them for synthetic photographs). "
         "Example: --models=arcface,clip",
         read=_names,
-    )
-    crop: str = flags.field(
-        "none",
-        "What to cut from each photograph before an encoder's own preprocessing: `none`, `center:0.6` (that share "
-        "of each side), `landmarks` or `landmarks:FILE.csv` (five points, aligned as for ArcFace), or `auto`: what "
-        "serves each encoder best on a sample; an encoder whose rows are there already keeps their crop.",
-    )
-    bad_images: str = flags.field(
-        "fail", "Unreadable photographs stop the run or are left out and named.", choices=("fail", "skip")
-    )
-    identity_column: str | None = flags.field(
-        None, "Column of the person in a list or data set of --images, if not of the usual name."
-    )
-    embedding_cache: str = flags.field(
-        "default",
-        "Directory that caches the embeddings of photographs. `default` is one per user (~/.cache/jaxalign, or under "
-        "XDG_CACHE_HOME).",
     )
     sources: tuple[str, ...] | None = flags.field("all", "Map only from these of the models.", read=_names)
     targets: tuple[str, ...] | None = flags.field("all", "Map only into these of the models.", read=_names)
@@ -144,9 +121,7 @@ class PairwiseConfig:
     )
     scores: tuple[str, ...] = flags.field(
         None,
-        "What two mapped rows are compared by, separated by commas, of: "
-        + ", ".join(SCORES)
-        + ". `cohort` takes off "
+        f"What two mapped rows are compared by, separated by commas, of: {', '.join(SCORES)}. `cohort` takes off "
         "how near each of them lies to training people, which helps most at low false match rates; the "
         "strength of `snorm` is a = 1/2, b = 1/4. All but the cosine take 20 training people or more. Without it: "
         "cosine,cohort, or cosine under --protocol=published. Example: --scores=cosine",
@@ -221,7 +196,7 @@ class PairwiseConfig:
         usual_scores = given["scores"] is None
         if usual_scores:
             given["scores"] = "cosine" if given["protocol"] == "published" else "cosine,cohort"
-        for name, usual in (USUAL | (DEMONSTRATION if demonstration else WITH_DATA)).items():
+        for name, usual in (USUAL | (DEMONSTRATION if demonstration else {})).items():
             if given[name] is None and (name not in ("methods", "seeds") or given["protocol"] == "default"):
                 given[name] = usual
         read = flags.read(cls, given)
@@ -230,59 +205,58 @@ class PairwiseConfig:
         read["curves"] &= given["pair_list"] is None and given["gallery"] == "all"
         config = cls(**read, usual_scores=usual_scores)
         config._check()
-        if given["heatmaps"] in ("all", "none"):
-            drawn = None if given["heatmaps"] == "all" else ()
-        else:
-            drawn = flags.words("heatmaps", given["heatmaps"], config.measure_names(), "measure")
-        return dataclasses.replace(config, heatmaps=drawn)
+        drawn: dict[str, tuple[str, ...] | None] = {"all": None, "none": ()}
+        if (named := given["heatmaps"]) not in drawn:
+            drawn[named] = flags.words("heatmaps", named, config.measure_names(), "measure")
+        return dataclasses.replace(config, heatmaps=drawn[named])
 
     def _check(self) -> None:
         """Raises ``UserError`` where values contradict each other."""
-        if self.identity_column and not self.images:
-            raise UserError("--identity_column names a column of --images, which is missing.")
         for name in ("store", "images"):
             if getattr(self, name) == "":
                 raise UserError(f"--{name} is empty. {flags.of(PairwiseConfig)[name].help}")
-        if self.images and self.models is None and (self.store or not self.images.startswith("faces:")):
-            raise UserError("--images needs --models: the encoders to embed with, separated by commas.")
+        for sentence in self._contradictions():
+            raise UserError(sentence)
+        for method in sorted(GRADIENT & set(self.protocol.methods)):
+            SOLVERS[method](**self.fit_options(method, 0)).validate()
+
+    def _contradictions(self) -> Iterator[str]:
         methods = set(self.protocol.methods)
+        listed, balanced = self.pair_list is not None, self.protocol.comparisons != "all"
+        some_rows, costs = self.gallery != "all", (self.prior, self.cost_miss, self.cost_false)
+        if self.identity_column and not self.images:
+            yield "--identity_column names a column of --images, which is missing."
+        if self.images and self.models is None and (self.store or not self.images.startswith("faces:")):
+            yield "--images needs --models: the encoders to embed with, separated by commas."
         for name, value, of in (("ranks", self.ranks, RANKED), ("fit_rank", self.fit_rank, GRADIENT)):
             if value is not None and not of & methods:
-                raise UserError(f"--{name} applies to {', '.join(sorted(of))}; --methods has none of them.")
+                yield f"--{name} applies to {', '.join(sorted(of))}; --methods has none of them."
         if self.ranks == "cv" and "reduced_rank" not in methods:
-            raise UserError("--ranks=cv chooses the rank of reduced_rank, which is not among --methods.")
-        for method in sorted(GRADIENT & methods):
-            SOLVERS[method](**self.fit_options(method, 0)).validate()
+            yield "--ranks=cv chooses the rank of reduced_rank, which is not among --methods."
         if self.folds < 2:
-            raise UserError(f"--folds takes a whole number of 2 or more, got {self.folds}.")
-        listed, balanced = self.pair_list is not None, self.protocol.comparisons != "all"
+            yield f"--folds takes a whole number of 2 or more, got {self.folds}."
         if listed and "verification" not in self.measures:
-            raise UserError("--pair_list is for verification, which is not among --measures.")
+            yield "--pair_list is for verification, which is not among --measures."
         if listed and balanced:
-            raise UserError("--pair_list and --comparisons=balanced exclude each other; leave one out.")
-        if self.gallery != "all" and (listed or balanced):
-            left_out = "leave --pair_list and --comparisons out"
-            raise UserError(f"--gallery={self.gallery} goes with all comparisons; {left_out}.")
+            yield "--pair_list and --comparisons=balanced exclude each other; leave one out."
+        if some_rows and (listed or balanced):
+            yield f"--gallery={self.gallery} goes with all comparisons; leave --pair_list and --comparisons out."
         if self.draws < 1:
-            raise UserError(f"--draws takes a whole number of 1 or more, got {self.draws}.")
+            yield f"--draws takes a whole number of 1 or more, got {self.draws}."
         if not self.open_set and (self.fpir != FPIRS or self.draws > 1):
-            raise UserError("--fpir and --draws are of open-set identification; add --open_set.")
-        if self.open_set and self.gallery != "all":
-            raise UserError("--open_set enrols one photograph a person; leave --gallery out.")
-        if not self.calibration and (self.prior, self.cost_miss, self.cost_false) != (0.01, 1, 1):
-            raise UserError(
-                "--prior, --cost_miss and --cost_false are of detection costs; add --calibration."
-            )
+            yield "--fpir and --draws are of open-set identification; add --open_set."
+        if self.open_set and some_rows:
+            yield "--open_set enrols one photograph a person; leave --gallery out."
+        if not self.calibration and costs != (0.01, 1, 1):
+            yield "--prior, --cost_miss and --cost_false are of detection costs; add --calibration."
         if not 0 < self.prior < 1:
-            raise UserError(f"--prior takes a number between 0 and 1, got {self.prior:g}.")
-        if not (0 < self.cost_miss < math.inf and 0 < self.cost_false < math.inf):
-            raise UserError(
-                f"--cost_miss and --cost_false take positive numbers, got {self.cost_miss:g} and {self.cost_false:g}."
-            )
-        if self.calibration and self.gallery != "all":
-            raise UserError("--calibration compares all test photographs; leave --gallery out.")
-        if self.intervals and (self.gallery != "all" or listed or balanced):
-            raise UserError("--intervals goes with --gallery=all and all comparisons; leave one of them out.")
+            yield f"--prior takes a number between 0 and 1, got {self.prior:g}."
+        if not all(0 < cost < math.inf for cost in costs[1:]):
+            yield f"--cost_miss and --cost_false take positive numbers, got {costs[1]:g} and {costs[2]:g}."
+        if self.calibration and some_rows:
+            yield "--calibration compares all test photographs; leave --gallery out."
+        if self.intervals and (some_rows or listed or balanced):
+            yield "--intervals goes with --gallery=all and all comparisons; leave one of them out."
 
     def with_protocol(self, **settings: Any) -> "PairwiseConfig":
         """The same run with other settings of the protocol, even of those that it fixes."""
@@ -290,9 +264,9 @@ class PairwiseConfig:
 
     def measure_names(self) -> tuple[str, ...]:
         """What the results may hold in the column ``measure``."""
-        names = []
-        if "identification" in self.measures:
-            names += [*(f"rank{k}" for k in self.rank_k), "map", "map50"]
+        names = (
+            [*(f"rank{k}" for k in self.rank_k), "map", "map50"] if "identification" in self.measures else []
+        )
         if "verification" in self.measures:
             names += ["auc", "eer", *(f"tmr@fmr={rate:g}" for rate in self.fmr)]
             names += ["accuracy", "accuracy_error"] if self.pair_list else []
@@ -314,14 +288,12 @@ class PairwiseConfig:
             raise UserError("--sources and --targets leave no pair of two different encoders.")
         asked = max(rank or 0 for rank in self.ranks) if isinstance(self.ranks, tuple) else 0
         if asked > (largest := sum(dims.values())):
-            raise UserError(
-                f"--ranks asks for {asked}, but the encoders have only {largest} dimensions together; "
-                "--ranks=full sets no limit."
-            )
+            have = f"the encoders have only {largest} dimensions together; --ranks=full sets no limit"
+            raise UserError(f"--ranks asks for {asked}, but {have}.")
         if self.fit_rank is not None and "low_rank" in self.protocol.methods:
             for source, target in pairs:
-                if self.fit_rank > min(dims[source], dims[target]):
-                    has = f"{source} → {target} has only {min(dims[source], dims[target])} dimensions"
+                if self.fit_rank > (width := min(dims[source], dims[target])):
+                    has = f"{source} → {target} has only {width} dimensions"
                     raise UserError(f"--fit_rank={self.fit_rank}: {has} to map through.")
         return pairs
 
@@ -369,45 +341,10 @@ def _controls(text: str, images: str | None) -> tuple[str, ...]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Compiling:
-    """Where compiled programs are cached."""
-
-    compilation_cache: str = flags.field(
-        "default",
-        "Directory that caches compiled programs, so that the next run starts at once. `default` is one per "
-        "user (~/.cache/jaxalign, or under XDG_CACHE_HOME), `none` caches nothing.",
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Stores:
     """Several data sets."""
 
     stores: str | None = flags.field(
         None,
         "Directories of embeddings, separated by commas, each a data set of its own. Example: --stores=lfw,cfp",
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Joining:
-    """How one of several processes of a run finds the others."""
-
-    hosts: str | None = flags.field(
-        None,
-        "`auto`: this process is one of several, which JAX detects (TPU pod slice, SLURM, Open MPI, Kubernetes); every "
-        "one is started with the same flags. Each reads its share of the training rows and fits and measures its "
-        "share of the pairs; the first writes the results. Needs --store. docs/hosts.md.",
-        choices=("auto",),
-    )
-    coordinator: str | None = flags.field(
-        None,
-        "The same without detection: host:port of process 0, where it listens. Needs --num_processes and --process_id. "
-        "Example: --coordinator=10.0.0.1:8476",
-    )
-    num_processes: int | None = flags.field(
-        None, "With --coordinator: how many processes there are.", kind=int
-    )
-    process_id: int | None = flags.field(
-        None, "With --coordinator: which of them this one is, from 0.", kind=int
     )

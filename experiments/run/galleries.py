@@ -14,8 +14,9 @@ import numpy as np
 
 from experiments.run import flags
 from experiments.run.config import DEMONSTRATION, PairwiseConfig
-from experiments.run.data import cached_store, describe_unusable, image_numbers, prepared, told, unusable_rows
+from experiments.run.data import describe_unusable, image_numbers, prepared, told, unusable_rows
 from experiments.run.doubts import doubts
+from experiments.run.photographs import cached_store
 from jaxalign.core.errors import UserError
 from jaxalign.core.people import published_split, require_repeated_identities
 from jaxalign.core.rows import LazyRows

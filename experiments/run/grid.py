@@ -16,12 +16,12 @@ from experiments.run import flags, results
 from experiments.run.aligning import Aligning, Place, empty_rows
 from experiments.run.config import OF_PHOTOGRAPHS, PairwiseConfig, Stores
 from experiments.run.data import Data
-from experiments.run.earlier import SWEEP
 from experiments.run.flags import Penalty
 from experiments.run.hosts import describe_store, differences
 from experiments.run.measuring import Measuring, TestRows
 from experiments.run.protocols import PENALISED
 from experiments.run.results import FitRow, Writer, plain
+from experiments.run.results_tree import SWEEP
 from experiments.run.units import Units
 from jaxalign import FoldMoments
 from jaxalign.core.errors import UserError

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.run import cli, signals
+from experiments.run import cli, flags, signals
 from experiments.run.aligning import Aligning, Pair, Place
 from experiments.run.config import OF_PHOTOGRAPHS, PairwiseConfig
 from experiments.run.data import Data
@@ -31,7 +31,7 @@ from jaxalign.core.files import regular_file
 from jaxalign.data.manifest import Manifest
 from jaxalign.moments.hosts import ALONE, Hosts, end_process
 from jaxalign.report import Row, Setting
-from jaxalign.report.result_table import ProjectedPoint
+from jaxalign.report.records import ProjectedPoint
 from jaxalign.version import __version__
 
 GO_ON = "Methods that were finished are kept; the same commands go on from there."
@@ -41,6 +41,30 @@ _OWN |= {"save_maps", "pair_list", "devices"}
 
 Content = dict[str, list[Any]]  # as JSON holds it
 TUPLES = {"rows": Row, "fits": FitRow, "curves": Row, "views": ProjectedPoint}  # lists of an ``Aligning``
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Joining:
+    """How one of several processes of a run finds the others."""
+
+    hosts: str | None = flags.field(
+        None,
+        "`auto`: this process is one of several, which JAX detects (TPU pod slice, SLURM, Open MPI, Kubernetes); every "
+        "one is started with the same flags. Each reads its share of the training rows and fits and measures its "
+        "share of the pairs; the first writes the results. Needs --store. docs/hosts.md.",
+        choices=("auto",),
+    )
+    coordinator: str | None = flags.field(
+        None,
+        "The same without detection: host:port of process 0, where it listens. Needs --num_processes and --process_id. "
+        "Example: --coordinator=10.0.0.1:8476",
+    )
+    num_processes: int | None = flags.field(
+        None, "With --coordinator: how many processes there are.", kind=int
+    )
+    process_id: int | None = flags.field(
+        None, "With --coordinator: which of them this one is, from 0.", kind=int
+    )
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ from jaxalign.core.people import Split, identity_folds
 from jaxalign.core.rows import LazyRows
 from jaxalign.moments.blocks import padded_width
 from jaxalign.report import Row
-from jaxalign.report.result_table import COSINE
+from jaxalign.report.records import COSINE
 
 Item = TypeVar("Item")
 Side = jax.Array | LazyRows

@@ -29,7 +29,7 @@ from jaxalign.core.errors import UserError
 from jaxalign.core.files import content_checksum
 from jaxalign.data import samples
 from jaxalign.data.atomic import new_directory, write_atomically, writing
-from jaxalign.report.result_table import FORMULA, Row
+from jaxalign.report.records import FORMULA, Row
 from jaxalign.version import __version__
 
 COLUMNS = Row._fields

@@ -7,15 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxalign.report.labels import shown
-from jaxalign.report.result_table import (
-    Difference,
-    Predicted,
-    ProjectedPoint,
-    ResultTable,
-    Row,
-    Setting,
-    ThreeWay,
-)
+from jaxalign.report.records import Difference, Predicted, ProjectedPoint, Row, ThreeWay
+from jaxalign.report.result_table import ResultTable, Setting
 
 OWN, SHUFFLED, PIXEL_MAPS = CONTROLS = ("own", "shuffled", "pixels")
 CONTROL_WORDS = {

@@ -123,20 +123,14 @@ def extract(
             encoder.key_points.of_all(source.samples or ())
     views = _views(encoders, crop)
     infos = {name: view.info() for name, view in views.items()}
-    there = None
-    if (path / MANIFEST).exists() and not overwrite:
-        there = EmbeddingStore.open(path)
-        new = {name: view for name, view in views.items() if not _is_there(there, name, infos[name])}
-        check_new_names(new, there.encoders)
-        made = _rows_of(there)
-        found = read_photographs(source, made, list(views.values()), bad_images)
-        require_unchanged(made, found, f"store {there.dataset!r}", _EMBED_AGAIN)
-        _remove_finished(path, there)
-        if not new:
-            return there
-        views = new
-    else:
+    there = EmbeddingStore.open(path) if (path / MANIFEST).exists() and not overwrite else None
+    if there is None:
         require_free(path, overwrite)
+    else:
+        views = _lacking(there, views, infos, source, bad_images)
+        _remove_finished(path, there)
+        if not views:
+            return there
     listed = source.samples
     plan = {  # an unfinished run of another plan is not continued
         "dataset": source.dataset,
@@ -172,6 +166,22 @@ def _views(encoders: Sequence[Encoder], crop: Crop | Mapping[str, Crop] | None) 
     if unknown:
         raise UserError(f"crop names {', '.join(unknown)}; the encoders are {', '.join(names)}.")
     return {one.name: EncoderView(crop=crops.get(one.name, NoCrop()), encoder=one) for one in encoders}
+
+
+def _lacking(
+    store: EmbeddingStore,
+    views: Mapping[str, EncoderView],
+    infos: Mapping[str, Mapping[str, Any]],
+    source: ImageSource,
+    bad_images: Literal["fail", "skip"],
+) -> dict[str, EncoderView]:
+    """Those encoders that a store lacks; refuses other photographs than the store's rows were made from."""
+    new = {name: view for name, view in views.items() if not _is_there(store, name, infos[name])}
+    check_new_names(new, store.encoders)
+    made = _rows_of(store)
+    found = read_photographs(source, made, list(views.values()), bad_images)
+    require_unchanged(made, found, f"store {store.dataset!r}", _EMBED_AGAIN)
+    return new
 
 
 def _is_there(store: EmbeddingStore, name: str, info: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from processes import TESTS, finished, start
 
 from experiments import embed, pairwise
 from experiments.run import crops, progress
-from experiments.run.data import EmbeddingProgress
+from experiments.run.photographs import EmbeddingProgress
 from jaxalign.data import EmbeddingStore
 from jaxalign.vision.images import open_images
 

@@ -9,7 +9,9 @@ import pytest
 from processes import finished, start
 
 from experiments.run import cli, flags
-from experiments.run.config import Compiling, Joining, PairwiseConfig, Stores
+from experiments.run.computing import Compiling
+from experiments.run.config import PairwiseConfig, Stores
+from experiments.run.hosts import Joining
 from experiments.run.protocols import Protocol
 from jaxalign.core.errors import UserError
 

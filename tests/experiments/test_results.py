@@ -15,7 +15,7 @@ from experiments.run import results
 from experiments.run.progress import Progress, duration
 from experiments.run.protocols import DEFAULT, METHODS, PROTOCOLS, PUBLISHED
 from jaxalign.core.errors import UserError
-from jaxalign.report.result_table import Row
+from jaxalign.report.records import Row
 
 ROWS = [
     Row("faces", "a", "b", "ridge", None, 42, "excluded", "rank1", 0.1 + 0.2, comparisons=17),

@@ -20,9 +20,9 @@ from experiments import pairwise, report, sweep
 from experiments.run import cli, ray_workers
 from experiments.run.aligning import Aligning
 from experiments.run.config import USUAL
-from experiments.run.earlier import read_tree
 from experiments.run.grid import Item, SweepConfig
 from experiments.run.results import COLUMNS
+from experiments.run.results_tree import read_tree
 from jaxalign.core.errors import UserError
 
 QUICK = ("--methods=identity,orthogonal,ridge", "--l2=0.1", "--fmr=0.1", "--rank_k=1", "--seeds=1,2,3")

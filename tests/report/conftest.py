@@ -6,8 +6,8 @@ import made_results
 import pytest
 
 from experiments.report import write
-from experiments.run.earlier import Tree, read_tree
 from experiments.run.progress import Progress
+from experiments.run.results_tree import Tree, read_tree
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from scipy.spatial.distance import squareform
 from experiments.run import results
 from experiments.run.results import FitRow
 from jaxalign.report import Row
-from jaxalign.report.result_table import Difference, Predicted, ProjectedPoint, ThreeWay
+from jaxalign.report.records import Difference, Predicted, ProjectedPoint, ThreeWay
 
 ENCODERS = ("arcface", "adaface", "magface", "clip", "dino")
 HOSTILE = (

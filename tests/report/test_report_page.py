@@ -18,7 +18,7 @@ from jaxalign.report.definitions import METHODS, define
 from jaxalign.report.figures.drawing import new_figure, picture, styled
 from jaxalign.report.page import remarks
 from jaxalign.report.part import CONTROLS, Part
-from jaxalign.report.result_table import Row
+from jaxalign.report.records import Row
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 

@@ -14,7 +14,7 @@ from jaxalign.report.figures.dendrogram import leaves
 from jaxalign.report.figures.projection import same_person_nearest
 from jaxalign.report.page import command, origin
 from jaxalign.report.part import Part
-from jaxalign.report.result_table import Difference, Predicted, ProjectedPoint, ThreeWay
+from jaxalign.report.records import Difference, Predicted, ProjectedPoint, ThreeWay
 from jaxalign.report.sections import Section, sections
 from jaxalign.report.tables import Table
 

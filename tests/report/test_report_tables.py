@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from experiments.run import results
 from jaxalign.report import Measure
 from jaxalign.report.labels import file_stem, number, short_names, shown
-from jaxalign.report.result_table import FORMULA
+from jaxalign.report.records import FORMULA
 from jaxalign.report.tables import Cell, Column, Table, to_csv, to_latex, to_markdown, to_text
 
 NAN = math.nan

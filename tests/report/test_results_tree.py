@@ -12,8 +12,8 @@ import pytest
 
 from experiments import report
 from experiments.run import cli, results
-from experiments.run.earlier import read_tree
 from experiments.run.results import read_parquet
+from experiments.run.results_tree import read_tree
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import content_checksum
 

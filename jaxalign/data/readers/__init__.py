@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import first_line, regular_file
-from jaxalign.data.readers import array_files, csv_tables, table_files
+from jaxalign.data.readers import array_files, csv_tables, json_files, table_files
 from jaxalign.data.readers.identity_files import Names, Samples, read_csv, read_list
 
 __all__ = ["Names", "Samples", "read_embeddings", "read_samples"]
@@ -21,8 +21,8 @@ EMBEDDINGS = {
     ".feather": table_files.read_feather,
     ".csv": csv_tables.read_csv_embeddings,
     ".tsv": csv_tables.read_csv_embeddings,
-    ".json": table_files.read_json_embeddings,
-    ".jsonl": table_files.read_json_lines,
+    ".json": json_files.read_json_embeddings,
+    ".jsonl": json_files.read_json_lines,
     ".h5": array_files.read_hdf5,
     ".hdf5": array_files.read_hdf5,
     ".pt": array_files.read_torch,
@@ -38,7 +38,7 @@ SAMPLES = {
     ".lst": read_list,
     ".parquet": table_files.parquet_samples,
     ".feather": table_files.feather_samples,
-    ".jsonl": table_files.json_lines_samples,
+    ".jsonl": json_files.json_lines_samples,
     ".npz": array_files.npz_samples,
 }
 PICKLES = (".pkl", ".pickle", ".joblib")

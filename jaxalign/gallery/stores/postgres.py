@@ -70,9 +70,8 @@ class PostgresGallery(Gallery):
         self.specification, self._prefix = specification, f"postgres:{dsn}#{'.'.join(place)}"
         try:
             words = conninfo.conninfo_to_dict(dsn, connect_timeout=10, application_name="jaxalign")
-            self._address = (
-                "/".join(str(words[key]) for key in ("host", "port", "dbname") if key in words) or "local"
-            )
+            named = [str(words[key]) for key in ("host", "port", "dbname") if key in words]
+            self._address = "/".join(named) or "local"
             self._connection = psycopg.connect(conninfo.make_conninfo("", **words), autocommit=True)
         except psycopg.Error as error:
             where = getattr(self, "_address", "the address")
@@ -101,29 +100,23 @@ class PostgresGallery(Gallery):
         self._connection.close()
 
     def _open(self) -> None:
-        name = self._quoted
-        columns = {row[0]: row[1:] for row in self._execute(COLUMNS, name)}
+        self._columns = columns = {row[0]: row[1:] for row in self._execute(COLUMNS, self._quoted)}
         vectors = [column for column, (kind, *_) in columns.items() if kind in TYPES]
         if not columns:
-            raise UserError(f"PostgreSQL at {self._address} has no table {name}.")
+            raise UserError(f"PostgreSQL at {self._address} has no table {self._quoted}.")
         if self.column not in vectors:
             there = f"it has {', '.join(vectors)}" if vectors else "it has none"
             raise UserError(f"{self.place} is no column of type vector or halfvec; {there}.")
-        self._key = list(self._execute(PRIMARY_KEY, name))
+        self._key = list(self._execute(PRIMARY_KEY, self._quoted))
         if not self._key:
-            raise UserError(
-                f"table {name} at {self._address} has no primary key, by which rows are found again."
-            )
+            raise UserError(f"table {self._quoted} at {self._address} has no primary key to find rows by.")
         _leave_packed(self._connection)
         kind, width, comment = columns[self.column]
         self._kind, self.dtype, self.marker = kind, TYPES[kind], _marker(comment)
-        self._columns = columns
-        about = self._one(
-            "SELECT count({c}), (array_agg({c}))[1] FROM (SELECT {c} FROM {t} WHERE {c} IS NOT NULL LIMIT 1)"
-        )
-        if not about[0]:
+        first = self._execute("SELECT {c} FROM {t} WHERE {c} IS NOT NULL LIMIT 1").fetchone()
+        if first is None:
             raise UserError(f"{self.place} holds no vector.")
-        self.width = width if width > 0 else (len(about[1]) - HEADER.itemsize) // NUMBERS[kind].itemsize
+        self.width = width if width > 0 else (len(first[0]) - HEADER.itemsize) // NUMBERS[kind].itemsize
         (self.rows,) = self._one("SELECT count({c}) FROM {t}")
         beside = _marker(columns[f"{self.column}_new"][2]) if f"{self.column}_new" in columns else None
         if beside and beside["state"] == MOVING:
@@ -159,9 +152,7 @@ class PostgresGallery(Gallery):
             (done,) = self._one("SELECT count({n}) FROM {t} WHERE {c} IS NOT NULL", new)
             pending = reader._read(min(move.size, CHUNK_ROWS), "{c} IS NOT NULL AND {n} IS NULL", new)
             self._execute("CREATE TEMP TABLE jaxalign_rows AS SELECT {k}, {n} FROM {t} WITH NO DATA", new=new)
-            for keys, rows in prefetch(
-                move.mapped(pending, done)
-            ):  # while the server writes the chunk before
+            for keys, rows in prefetch(move.mapped(pending, done)):  # while the server writes the one before
                 self._fill(keys, as_stored(rows, TYPES[kind], self.place), new, kind)
             self._execute("DROP TABLE jaxalign_rows")
             self._comment(new, {**marker, "state": COMPLETE})
@@ -172,9 +163,7 @@ class PostgresGallery(Gallery):
         marker = self._marker_of(new)
         (left,) = self._one("SELECT count(*) FROM {t} WHERE {c} IS NOT NULL AND {n} IS NULL", new)
         if marker["state"] != COMPLETE or left:
-            raise UserError(
-                f"{self.place}: rows that {new} lacks: {left:,}; run the move again before the switch."
-            )
+            raise UserError(f"{self.place}: rows that {new} lacks: {left:,}; run the move again first.")
         self._rename((self.column, old), (new, self.column))
         return f"{self.place} holds the moved rows; the old ones are in {old}."
 
@@ -209,9 +198,7 @@ class PostgresGallery(Gallery):
             return f"{self.column}_new"
         prefix, _, name = out.rpartition(".")
         if prefix.replace("postgres://", "postgres:postgresql://", 1) != self._prefix or name == self.column:
-            raise UserError(
-                f"moved rows go to another column of the table of {self.place}, with the same DSN."
-            )
+            raise UserError(f"moved rows go to another column beside {self.place}, with the same DSN.")
         return name
 
     def _marker_of(self, column: str) -> dict[str, Any]:
@@ -266,10 +253,8 @@ class PostgresGallery(Gallery):
             # The planner knows nothing of the temporary table and would read all of the other one.
             cursor.execute("SET LOCAL enable_hashjoin TO off")
             cursor.execute("SET LOCAL enable_mergejoin TO off")
-            update = (
-                f"UPDATE {{t}} t SET {{n}} = r.{{n}} FROM jaxalign_rows r WHERE {match} AND t.{{n}} IS NULL"
-            )
-            self._execute(update, new=new)
+            update = "UPDATE {t} t SET {n} = r.{n} FROM jaxalign_rows r WHERE t.{n} IS NULL AND "
+            self._execute(update + match, new=new)
             cursor.execute("TRUNCATE jaxalign_rows")
 
     @contextlib.contextmanager
@@ -360,7 +345,6 @@ def _marker(comment: str | None) -> dict[str, Any] | None:
     if not comment or not comment.startswith(MARK):
         return None
     try:
-        marker = json.loads(comment.removeprefix(MARK))
-        return {"state": MOVING, **marker}
+        return {"state": MOVING, **json.loads(comment.removeprefix(MARK))}
     except (ValueError, TypeError) as error:
         raise UserError(f"the marker in the comment of a column is damaged: {comment[:100]!r}.") from error

@@ -64,9 +64,8 @@ class QdrantGallery(Gallery):
         self._client = connection or _connect(self._where)
         with self._errors():
             names = [one.name for one in self._client.get_collections().collections]
-            self._aliases = {
-                one.alias_name: one.collection_name for one in self._client.get_aliases().aliases
-            }
+            aliases = self._client.get_aliases().aliases
+            self._aliases = {one.alias_name: one.collection_name for one in aliases}
             self.stored = self._aliases.get(self.collection, self.collection)
             if self.stored not in names:
                 there = ", ".join([*names, *self._aliases]) or "none"
@@ -239,9 +238,7 @@ class QdrantGallery(Gallery):
             )
             if _marker(self._client.get_collection(name)) is None:
                 self._client.delete_collection(name)
-                raise UserError(
-                    f"Qdrant at {self._where} keeps no metadata of collections; version 1.16 does."
-                )
+                raise UserError(f"Qdrant at {self._where} keeps no metadata of collections; 1.16 does.")
         for field, index in (self._info.payload_schema or {}).items():
             self._client.create_payload_index(name, field, index.params or index.data_type)
 

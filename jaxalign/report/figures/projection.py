@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxalign.report.figures.drawing import INK, MARKERS, MUTED, SERIES, Plot, new_figure, picture, styled
 from jaxalign.report.labels import short_names
-from jaxalign.report.result_table import ProjectedPoint
+from jaxalign.report.records import ProjectedPoint
 
 STAGES = ("before", "after")
 

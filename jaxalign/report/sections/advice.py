@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxalign.report.labels import percent, percent_cell, shown
-from jaxalign.report.result_table import COSINE, Cell, Measure, Pair, ResultTable, Row
+from jaxalign.report.records import COSINE, Row
+from jaxalign.report.result_table import Cell, Measure, Pair, ResultTable
 from jaxalign.report.sections.aggregates import best_setting, means_of
 from jaxalign.report.tables import Column, Table
 

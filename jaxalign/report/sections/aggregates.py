@@ -10,7 +10,8 @@ from jaxalign.report.figures.dots import Dot, draw_dots
 from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.labels import count, shown, with_minus
 from jaxalign.report.part import Part
-from jaxalign.report.result_table import Cell, Difference, Measure, ResultTable, Setting
+from jaxalign.report.records import Difference
+from jaxalign.report.result_table import Cell, Measure, ResultTable, Setting
 from jaxalign.report.sections.section import Folded
 from jaxalign.report.tables import Column, Table, to_text
 

@@ -10,7 +10,8 @@ from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas
 from jaxalign.report.figures.projection import draw_projection
 from jaxalign.report.labels import count, listed, percent, percent_cell, shown, with_minus
 from jaxalign.report.part import CONTROL_WORDS, CONTROLS, OWN, RELATIVE, Part, chosen_per_pair
-from jaxalign.report.result_table import COSINE, Cell, Measure, ProjectedPoint, ResultTable, Row, Setting
+from jaxalign.report.records import COSINE, ProjectedPoint, Row
+from jaxalign.report.result_table import Cell, Measure, ResultTable, Setting
 from jaxalign.report.sections import aggregates
 from jaxalign.report.sections.advice import advice, thresholds
 from jaxalign.report.sections.aggregates import BASELINES, best_of, best_setting, means_of

@@ -9,7 +9,8 @@ import numpy as np
 from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.figures.lines import Axis, Line, draw_lines
 from jaxalign.report.part import Part
-from jaxalign.report.result_table import Cell, Row
+from jaxalign.report.records import Row
+from jaxalign.report.result_table import Cell
 from jaxalign.report.sections.section import Block, Together
 from jaxalign.report.tables import Column, Table
 

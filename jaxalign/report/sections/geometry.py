@@ -12,7 +12,8 @@ from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.figures.heatmap import MOST_NUMBERS_ON_PAGE, Canvas, Scale
 from jaxalign.report.labels import count, listed, number, shown
 from jaxalign.report.part import Part
-from jaxalign.report.result_table import Cell, Measure, Predicted, ResultTable
+from jaxalign.report.records import Predicted
+from jaxalign.report.result_table import Cell, Measure, ResultTable
 from jaxalign.report.sections.aggregates import BASELINES, over_seeds, sentence_case
 from jaxalign.report.sections.section import Block, Folded, Section
 from jaxalign.report.tables import Column, Table

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.labels import count, number, percent_cell, with_minus
 from jaxalign.report.part import Part
-from jaxalign.report.result_table import Cell, Measure, ResultTable, ThreeWay
+from jaxalign.report.records import ThreeWay
+from jaxalign.report.result_table import Cell, Measure, ResultTable
 from jaxalign.report.sections import aggregates
 from jaxalign.report.sections.aggregates import best_of, means_of, sentence_case
 from jaxalign.report.sections.section import Block, Folded, Section

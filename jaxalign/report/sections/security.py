@@ -9,7 +9,8 @@ from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.figures.lines import Axis, Line, draw_lines
 from jaxalign.report.labels import count, percent
 from jaxalign.report.part import Part
-from jaxalign.report.result_table import COSINE, Cell, Row
+from jaxalign.report.records import COSINE, Row
+from jaxalign.report.result_table import Cell
 from jaxalign.report.sections.further_attacks import further_blocks
 from jaxalign.report.sections.section import Block, Folded, Section, Together
 from jaxalign.report.tables import Column, Table

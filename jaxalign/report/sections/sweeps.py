@@ -12,7 +12,8 @@ from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.figures.lines import Axis, Line, draw_lines
 from jaxalign.report.labels import count, number, percent
 from jaxalign.report.part import Part
-from jaxalign.report.result_table import Cell, Measure, ResultTable, Row, Setting
+from jaxalign.report.records import Row
+from jaxalign.report.result_table import Cell, Measure, ResultTable, Setting
 from jaxalign.report.sections import aggregates
 from jaxalign.report.sections.aggregates import best_of, sentence_case
 from jaxalign.report.sections.section import Block, Folded, Section, Together

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from jaxalign.report.figures.drawing import Plot
 from jaxalign.report.labels import percent, shown
 from jaxalign.report.part import Part
-from jaxalign.report.result_table import Cell, Measure, ResultTable, Row
+from jaxalign.report.records import Row
+from jaxalign.report.result_table import Cell, Measure, ResultTable
 from jaxalign.report.sections import aggregates
 from jaxalign.report.sections.section import Block, Folded, Section
 from jaxalign.report.tables import Column, Table

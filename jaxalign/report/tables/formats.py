@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 
 from jaxalign.report.labels import shown
-from jaxalign.report.result_table import FORMULA, Cell
+from jaxalign.report.records import FORMULA
+from jaxalign.report.result_table import Cell
 from jaxalign.report.tables.model import Table, Written
 
 _LATEX = {

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxalign.core import rows
 from jaxalign.core.errors import UserError
-from jaxalign.vision.images.pictures import WHITE, Color, View, decode_picture, pillow, require_landmarks
+from jaxalign.vision.images.pictures import WHITE, Color, LandmarkCrop, View, decode_picture, pillow
 from jaxalign.vision.images.source import BadImageError, Content, ImageSource, Picture, Sample
 
 BAD_IMAGES = ("fail", "skip")
@@ -91,7 +91,7 @@ def load_batches(
         raise UserError(f"expected at least one view and a start from 0, got {len(views)} and {start}.")
     pillow()
     if bad_images == "fail":
-        require_landmarks(source, views)
+        _require_landmarks(source, views)
     workers = workers or _workers()
     facts = [view.facts() for view in views]
     first = [facts.index(fact) for fact in facts]  # of each view, the first view of equal facts
@@ -244,3 +244,26 @@ def _workers() -> int:
     """A thread for each core and one that waits for the disk, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores + 1, 16)
+
+
+def _require_landmarks(source: ImageSource, views: Sequence[View]) -> None:
+    """Raises ``UserError`` before any work starts if photographs lack landmarks that the views need.
+
+    A streamed source is not looked through.
+    """
+    crops = {id(view.crop): view.crop for view in views if isinstance(view.crop, LandmarkCrop)}
+    for crop in crops.values():
+        if source.samples is None:
+            return
+        missing = []
+        for picture in source.pictures():
+            try:
+                crop.points(picture)
+            except BadImageError:
+                missing.append(picture.sample.sample_id)
+        if missing:
+            where = source.dataset if crop.table is None else crop.table.path
+            raise UserError(
+                f"{where} has no landmarks for {len(missing):,} of {len(source.samples):,} photographs (first: "
+                f"{missing[0]!r}); give a file that has them, landmarks:FILE.csv, or another crop."
+            )

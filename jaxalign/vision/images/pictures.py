@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from jaxalign.core.errors import UserError
 from jaxalign.vision.images import landmarks
 from jaxalign.vision.images.landmarks import LandmarkTable, read_landmarks
-from jaxalign.vision.images.source import BadImageError, Content, ImageSource, Picture, reason
+from jaxalign.vision.images.source import BadImageError, Content, Picture, reason
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -340,26 +339,3 @@ class View:
     def apply(self, image: Pillow, points: np.ndarray | None = None) -> np.ndarray:
         """The view, uint8 [h, w, 3], of an upright RGB picture; only a landmark crop needs its points [5, 2]."""
         return np.asarray(self.crop.apply(image, self.resize, points))
-
-
-def require_landmarks(source: ImageSource, views: Sequence[View]) -> None:
-    """Raises ``UserError`` before any work starts if photographs lack landmarks that the views need.
-
-    A streamed source is not looked through.
-    """
-    crops = {id(view.crop): view.crop for view in views if isinstance(view.crop, LandmarkCrop)}
-    for crop in crops.values():
-        if source.samples is None:
-            return
-        missing = []
-        for picture in source.pictures():
-            try:
-                crop.points(picture)
-            except BadImageError:
-                missing.append(picture.sample.sample_id)
-        if missing:
-            where = source.dataset if crop.table is None else crop.table.path
-            raise UserError(
-                f"{where} has no landmarks for {len(missing):,} of {len(source.samples):,} photographs (first: "
-                f"{missing[0]!r}); give a file that has them, landmarks:FILE.csv, or another crop."
-            )

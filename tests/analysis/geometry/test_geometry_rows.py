@@ -10,7 +10,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from jaxalign import Moments, UserError
 from jaxalign.analysis import geometry
-from jaxalign.analysis.geometry.spectral import first_component_share, person_means, principal_axes
+from jaxalign.analysis.geometry.person_scatter import person_means
+from jaxalign.analysis.geometry.spectral import first_component_share, principal_axes
 
 
 @pytest.mark.parametrize("cloud", [*CLOUDS, "ties"])
