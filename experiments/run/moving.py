@@ -14,7 +14,7 @@ from jaxalign.gallery.map_file import GalleryMap
 from jaxalign.gallery.migration import Migration, Rates, plain_rates
 from jaxalign.gallery.move import affine_transform, move_gallery
 from jaxalign.gallery.reenrol import Ordered
-from jaxalign.gallery.stores.base import KINDS, MIXED
+from jaxalign.gallery.stores.kinds import KINDS, MIXED
 
 
 def told_apart(given: Given, migration: Migration, listed: Ordered) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import unit_rows
-from jaxalign.gallery.choose import Calibration, Mover
+from jaxalign.gallery.choose import CalibrationRows, Mover
 from jaxalign.gallery.doctor import LEAST_MIXED, LIMIT, nearest
 from jaxalign.gallery.fingerprint import UNIT, Fingerprint
 
@@ -62,7 +62,7 @@ class Sides:
 
         return moved
 
-    def wrong(self, calibration: Calibration, movers: Sequence[Mover] = ()) -> dict[str, Wrong]:
+    def wrong(self, calibration: CalibrationRows, movers: Sequence[Mover] = ()) -> dict[str, Wrong]:
         """How many rows of each kind are put on the wrong side.
 
         Args:

@@ -7,8 +7,8 @@ import numpy as np
 
 from jaxalign.biometrics.comparators import TOP
 from jaxalign.core.people import legacy_generator
-from jaxalign.gallery.choose import COSINE, Calibration, Mover, Point
-from jaxalign.gallery.comparisons import Block, Pooled, everyone, sampled
+from jaxalign.gallery.choose import COSINE, CalibrationRows, Mover, Point
+from jaxalign.gallery.comparisons import ComparedFold, Pooled, everyone, sampled
 from jaxalign.moments.moments import nested_moments
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the training people
@@ -24,7 +24,7 @@ class Size(NamedTuple):
 
 
 def people_curve(
-    calibration: Calibration, movers: Sequence[Mover], point: Point, resamples: int = 200
+    calibration: CalibrationRows, movers: Sequence[Mover], point: Point, resamples: int = 200
 ) -> Iterator[Size]:
     """What fewer calibration people reach: nested parts of each fold's training people, always the same comparisons.
 
@@ -32,7 +32,7 @@ def people_curve(
     the way's score takes are left out.
     """
     way, order = movers[0].way, legacy_generator(0).permutation(int(calibration.people.max()) + 1)
-    found: dict[float, list[tuple[int, Block]]] = {share: [] for share in SHARES}
+    found: dict[float, list[tuple[int, ComparedFold]]] = {share: [] for share in SHARES}
     for fold, last in enumerate(movers):
         train = np.flatnonzero(calibration.fold != fold)
         rows = train[np.argsort(order[calibration.people[train]], kind="stable")]

@@ -87,7 +87,7 @@ def test_rows_with_a_large_common_mean_are_compared_in_float64():
     """Cosines of such rows differ in digits that float32 has not: against products in float64."""
     rows, people = planted(people=40, noise=0.6)
     old, new = (LazyRows.of(rows[name] + np.float32(300)).unit() for name in ("alpha", "gamma"))
-    given = Calibration.of(("alpha", "gamma"), old, new, people, folds=4)
+    given = CalibrationRows.of(("alpha", "gamma"), old, new, people, folds=4)
     assert given.dtype == np.float64
     mover = next(given.movers(0, [Way("ridge", True)]))
     block, rows = given.compare(0, mover), given.compared[0]
