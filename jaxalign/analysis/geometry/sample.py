@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxalign.analysis.geometry import neighbours, person_scatter, spectral
+from jaxalign.analysis.geometry import neighbours, spectral
+from jaxalign.analysis.geometry.person_scatter import (
+    identity_subspace,
+    person_means,
+    person_scatter,
+    subspace_null,
+)
 from jaxalign.analysis.geometry.spectral import Basis, Whitened
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError
@@ -160,7 +166,7 @@ class GeometrySample:
     def _prepare(self, name: str) -> EncoderGeometry:
         rows, settings = self.rows[name], self.settings
         axes = spectral.principal_axes(self.moments, name, variance=settings.variance)
-        means = person_scatter.person_means(rows, self.identities)
+        means = person_means(rows, self.identities)
         most = max(settings.neighbours, settings.dimension_neighbours)
         near = neighbours.nearest_neighbours(rows, most, unit=True)
         unit = np.allclose(np.linalg.norm(rows.astype(np.float64), axis=1), 1, rtol=0, atol=1e-5)
@@ -171,14 +177,14 @@ class GeometrySample:
             spectral.scores(self.moments, name, axes, rows),
             neighbours.ranked_cosines(rows[: self._distance_rows]),
             index,
-            person_scatter.identity_subspace(means, min(settings.identity_dimensions, self.people // 2)),
+            identity_subspace(means, min(settings.identity_dimensions, self.people // 2)),
             self._numbers(rows, axes, index, away.distance[:, : settings.dimension_neighbours]),
         )
 
     def _numbers(
         self, rows: np.ndarray, axes: Basis, index: np.ndarray, away: np.ndarray
     ) -> dict[str, float]:
-        values, people = np.asarray(axes.values), person_scatter.person_scatter(rows, self.identities)
+        values, people = np.asarray(axes.values), person_scatter(rows, self.identities)
         numbers = {
             "intrinsic_dimension_twonn": neighbours.intrinsic_dimension_twonn(away),
             "intrinsic_dimension_mle": neighbours.intrinsic_dimension_mle(away),
@@ -212,7 +218,7 @@ class GeometrySample:
         for name, (value, *null) in {
             "rsa_spearman": neighbours.rsa_null(x.ranks, y.ranks, orders["distances"]),
             "mutual_knn": neighbours.mutual_null(x.near, y.near, orders["rows"]),
-            "principal_angles": person_scatter.subspace_null(x.subspace, y.subspace, orders["people"]),
+            "principal_angles": subspace_null(x.subspace, y.subspace, orders["people"]),
         }.items():
             values[name], nulls[name] = value, null  # pyright: ignore[reportArgumentType]
         items = {
