@@ -173,7 +173,7 @@ def test_changes_of_a_private_map_survive(tmp_path):
 
 
 def test_memory_does_not_grow_with_rows(tmp_path):
-    """100 MB more rows on disk need a few MB more memory."""
+    """60 MB more rows on disk need a few MB more memory."""
     code = """
 import sys
 import numpy as np
@@ -184,6 +184,6 @@ Moments.of({"a": array}, chunk_rows=20_000)
 FoldMoments.of({"a": array}, fold=np.arange(rows) % 2, chunk_rows=20_000)
 """
     with open(tmp_path / "rows", "wb") as file:
-        file.truncate(300_000 * 512)
-    small, large = (memory.peak_megabytes(code, tmp_path / "rows", count) for count in (100_000, 300_000))
-    assert large - small < 70, (small, large)
+        file.truncate(180_000 * 512)
+    small, large = (memory.peak_megabytes(code, tmp_path / "rows", count) for count in (60_000, 180_000))
+    assert large - small < 40, (small, large)

@@ -210,14 +210,14 @@ def test_what_is_no_number_of_people_is_refused(size: str) -> None:
 
 
 def test_memory_stays_flat() -> None:
-    """In a process of its own: 3,000 more photographs after the first 1,000 add next to nothing."""
+    """In a process of its own: 1,500 more photographs after the first 500 add next to nothing."""
     code = """
 import resource
 from jaxalign.vision import faces as procedural
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-for _ in procedural.stream(range(100), 10): pass
+for _ in procedural.stream(range(50), 10): pass
 first = peak()
-for _ in procedural.stream(range(100, 400), 10): pass
+for _ in procedural.stream(range(50, 200), 10): pass
 print(peak() - first)
 """
     root = pathlib.Path(__file__).resolve().parents[3]
