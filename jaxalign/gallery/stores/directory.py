@@ -75,7 +75,7 @@ class DirectoryGallery(Gallery):
         if not move.overwrite and _holds(path, name, info, dtype):
             return self.open(f"{path}#{name}")
         require_free(path, move.overwrite)
-        chunks = (rows for _, rows in move.mapped(prefetch(self.stored_chunks(move.size))))
+        chunks = (rows for _, rows in prefetch(move.mapped(prefetch(self.stored_chunks(move.size)))))
         made = write_derived(
             self.store, path, name, chunks, move.width, dtype, info=info, overwrite=move.overwrite
         )
