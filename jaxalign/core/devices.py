@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from jaxalign.core.checks import is_whole
 from jaxalign.core.errors import UserError
@@ -120,12 +121,18 @@ def concurrently(
     if threads < 2:
         yield from map(work, items)
         return
-    # jaxlib imports this at its first decomposition, where two threads may block each other; and the limit applies
+    with _lapack().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(work, items)
+
+
+@functools.cache
+def _lapack() -> ThreadpoolController:
+    """The threads of the libraries that decompositions run in, found once: finding them takes milliseconds."""
+    # jaxlib imports this at its first decomposition, where two threads may block each other; and a limit applies
     # only to libraries that are loaded.
     import scipy.linalg  # noqa: F401
 
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(work, items)
+    return ThreadpoolController()
 
 
 def at_once(items: int, most: int = MOST_WORKERS) -> int:

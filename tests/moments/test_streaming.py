@@ -180,8 +180,8 @@ import numpy as np
 from jaxalign import FoldMoments, Moments
 rows = int(sys.argv[2])
 array = np.memmap(sys.argv[1], np.float16, "r", shape=(rows, 256))
-Moments.of({"a": array}, chunk_rows=20_000)
-FoldMoments.of({"a": array}, fold=np.arange(rows) % 2, chunk_rows=20_000)
+Moments.of({"a": array}, chunk_rows=5_000)
+FoldMoments.of({"a": array}, fold=np.arange(rows) % 2, chunk_rows=5_000)
 """
     with open(tmp_path / "rows", "wb") as file:
         file.truncate(180_000 * 512)

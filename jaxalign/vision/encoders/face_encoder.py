@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pathlib
 import re
@@ -230,8 +231,6 @@ def build(
     Raises:
       UserError: tensors are missing, left over or of other shapes, or a value of ``given`` is not known.
     """
-    from flax import nnx
-
     from jaxalign.vision.encoders.towers.weights import filled, own_names
 
     tower = importlib.import_module(f"jaxalign.vision.encoders.towers.{KINDS[found.kind].tower}")
@@ -245,7 +244,7 @@ def build(
     inside = own_names(tensors, re.escape(found.prefix), tower.NAMES)
     config = Config(specification, {**config.values, "epsilon": epsilon}, config.place)
     network = tower.read(found.kind, config, inside)
-    module, params = filled(specification, lambda: tower.Tower(network, nnx.Rngs(0)), inside, SPARE)
+    module, params = filled(specification, functools.partial(tower.Tower, network), inside, SPARE)
 
     def apply(params: Any, pixels: Array, *key_points: Array) -> Array:
         made = module(params)

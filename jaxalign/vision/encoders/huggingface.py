@@ -1,5 +1,6 @@
 """Vision towers of checkpoints in the Hugging Face hub's format, in JAX."""
 
+import functools
 import importlib
 import pathlib
 import re
@@ -115,8 +116,6 @@ class _LoadedTower(NamedTuple):
 
 def _network(specification: Specification, found: _FoundTower, tensors: dict[str, Tensor]) -> _LoadedTower:
     """The tower with its weights, and the chosen layer and pooling as a function of (weights, pixels)."""
-    from flax import nnx
-
     from jaxalign.vision.encoders.towers.weights import filled, own_names
 
     tower = importlib.import_module(f"jaxalign.vision.encoders.towers.{found.family.tower}")
@@ -124,7 +123,7 @@ def _network(specification: Specification, found: _FoundTower, tensors: dict[str
     inside = own_names(tensors, found.prefix, tower.NAMES)
     config = tower.read(found.kind, found.config, inside)
     module, weights = filled(
-        specification, lambda: tower.Tower(config, nnx.Rngs(0)), inside, found.family.spare
+        specification, functools.partial(tower.Tower, config), inside, found.family.spare
     )
     whole = specification.options.get("pooling", "").lower() in ("pooler", "projected")
     layer = _layer(specification, config.layers, wrapper.layer if wrapper and not whole else None)

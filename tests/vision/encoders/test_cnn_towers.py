@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 import transformers
-from flax import nnx
 
 from jaxalign.core.errors import UserError
 from jaxalign.vision.encoders import load_encoder
@@ -51,7 +50,7 @@ def test_an_empty_configuration_is_that_of_transformers(kind, name, fields):
     tower, family = TOWERS[kind], FAMILIES[kind]
     tensors = own_names(given, family.prefix, tower.NAMES)
     found = tower.read(kind, config(), tensors)
-    filled(SPECIFICATION, lambda: tower.Tower(found, nnx.Rngs(0)), tensors, family.spare)
+    filled(SPECIFICATION, lambda keys: tower.Tower(found, keys), tensors, family.spare)
     assert {key: getattr(found, key) for key in fields} == {
         key: getattr(usual, field) for key, field in fields.items()
     }

@@ -99,9 +99,7 @@ def test_key_points_move_the_embedding_as_in_pytorch(written):
     tensors = list_tensors(specification, [folder / "model.safetensors"])
     inside = own_names(tensors, r"model\.net\.", kprpe.NAMES)
     config = kprpe.read("kprpe", Config(specification, {}), inside)
-    module, weights = filled(
-        specification, lambda: kprpe.Tower(config, kprpe.nnx.Rngs(0)), inside, ".*tracked"
-    )
+    module, weights = filled(specification, lambda keys: kprpe.Tower(config, keys), inside, ".*tracked")
     tower = module(kprpe.jax.tree.map(jnp.asarray, weights))
     pictures = faces("kprpe")
     pixels = jnp.asarray(inputs("kprpe", pictures).transpose(0, 2, 3, 1))

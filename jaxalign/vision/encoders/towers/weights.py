@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -59,7 +59,7 @@ def edge_of(
 
 def filled(
     specification: Specification,
-    build: Callable[[], nnx.Module],
+    build: Callable[[nnx.Rngs], nnx.Module],
     tensors: Mapping[str, Tensor],
     spare: str = "",
 ) -> tuple[Callable[[Any], Any], Any]:
@@ -67,7 +67,7 @@ def filled(
 
     Args:
       specification: that errors name.
-      build: makes the module; it is never run, only its shapes are asked.
+      build: makes the module, given its source of keys; it is never run, only its shapes are asked.
       tensors: of the checkpoint, under the module's names.
       spare: pattern of names that may be there for nothing.
 
@@ -77,7 +77,8 @@ def filled(
     Raises:
       UserError: tensors are missing, left over, or of another shape.
     """
-    graph, shapes = nnx.split(nnx.eval_shape(build))
+    keys = cast(nnx.Rngs, _OneKey(jax.random.key(0)))
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: build(keys)))
     used: set[str] = set()
     missing: list[str] = []
 
@@ -104,6 +105,15 @@ def filled(
             "for."
         )
     return lambda weights: nnx.merge(graph, weights), weights
+
+
+class _OneKey(NamedTuple):
+    """One key for every layer: where only shapes are asked, counting keys would take most of the time."""
+
+    key: jax.Array
+
+    def params(self) -> jax.Array:
+        return self.key
 
 
 def _as_in_file(name: str, tensors: Mapping[str, Tensor]) -> str:
