@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import first_line, regular_file
-from jaxalign.data.readers import array_files, csv_tables, json_files, table_files
+from jaxalign.data.readers import array_files, csv_tables, json_files, matlab_files, table_files
 from jaxalign.data.readers.identity_files import Names, Samples, read_csv, read_list
 
 __all__ = ["Names", "Samples", "read_embeddings", "read_samples"]
@@ -27,7 +27,7 @@ EMBEDDINGS = {
     ".hdf5": array_files.read_hdf5,
     ".pt": array_files.read_torch,
     ".pth": array_files.read_torch,
-    ".mat": array_files.read_matlab,
+    ".mat": matlab_files.read_matlab,
     ".faiss": array_files.read_faiss,
     ".index": array_files.read_faiss,
 }

@@ -1,4 +1,4 @@
-"""Files of named arrays: .npy, .npz, safetensors, PyTorch, HDF5, MATLAB, and flat FAISS indexes.
+"""Files of named arrays: .npy, .npz, safetensors, PyTorch, HDF5, and flat FAISS indexes.
 
 Of each file first the shapes are read, then, if it has room in memory, the array that is meant.
 """
@@ -253,6 +253,11 @@ def read_hdf5(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.nda
     return _read_hdf5(path, key, names, transposed=False)
 
 
+def read_transposed_hdf5(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
+    """The same of a file of MATLAB, which writes columns first."""
+    return _read_hdf5(path, key, names, transposed=True)
+
+
 def _read_hdf5(
     path: pathlib.Path, key: str | None, names: Names, transposed: bool
 ) -> tuple[np.ndarray, Samples]:
@@ -298,29 +303,6 @@ def _require_finite_heaps(path: pathlib.Path) -> None:
                     )
                 place += step
             start = content.find(b"GCOL", start + 4)
-
-
-def read_matlab(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
-    """The matrix that is meant of a .mat file; those of version 7.3 are HDF5 files."""
-    import scipy.io
-
-    with open(path, "rb") as file:
-        if file.read(128).startswith(b"MATLAB 7.3"):
-            return _read_hdf5(path, key, names, transposed=True)
-    with explained(path, ".mat"):
-        found = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(str(path))}
-        headers = {}
-        for name, (shape, kind) in found.items():
-            flat = len(shape) == 2 and min(shape) == 1
-            headers[name] = Header((max(shape),) if flat else tuple(shape), 8, kind in ("double", "single"))
-
-        def load(name: str) -> np.ndarray:
-            array = scipy.io.loadmat(str(path), variable_names=[name])[name]
-            if array.dtype == object:  # a cell for each text
-                return np.array([str(np.squeeze(cell)) for cell in array.ravel()])
-            return array.ravel() if len(headers[name].shape) == 1 else array
-
-        return from_arrays(headers, load, path, key, names)
 
 
 def read_faiss(path: pathlib.Path, key: str | None, names: Names) -> tuple[np.ndarray, Samples]:
