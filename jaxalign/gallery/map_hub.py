@@ -32,7 +32,7 @@ FILE, SUMMARY, CARD = "map.safetensors", "config.json", "README.md"
 LICENSE = re.compile("[a-z0-9]+(?:[.-][a-z0-9]+)*")  # an identifier as the Hub knows them; all else is a note
 # By version: errors of the client and, imported beside them, of its HTTP library, which need not be OSErrors.
 NAMED = (kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception))
-CLIENT = (OSError, ValueError, RuntimeError, *NAMED)
+CLIENT = (OSError, *NAMED)
 TAGS = ["embedding-alignment", "face-recognition"]
 
 
@@ -122,10 +122,13 @@ def load(
 
 @contextlib.contextmanager
 def _problems(sentence: str) -> Iterator[None]:
-    """What the Hub's client refuses within is a ``UserError``; what it does not raise itself is not."""
+    """What the Hub's client refuses within is a ``UserError``; a defect, such as a wrong argument, stays what it is."""
     try:
         yield
-    except CLIENT as error:
+    except (*CLIENT, RuntimeError) as error:
+        # An upload that failed is a RuntimeError of the client's, caused by what it names itself.
+        if not isinstance(error, CLIENT) and not isinstance(error.__cause__, CLIENT):
+            raise
         raise UserError(f"{sentence}: {first_line(error)}.") from error
 
 

@@ -71,11 +71,13 @@ def test_an_upload_is_one_commit_of_the_three_files(two_sided: GalleryMap, monke
 
 
 @pytest.mark.parametrize(
-    "kind", ["HTTPError", "EntryNotFoundError", "HFValidationError", "OSError", "RuntimeError"]
+    "kind",
+    ["HTTPError", "EntryNotFoundError", "HFValidationError", "OSError", "TimeoutError", "RuntimeError"],
 )
 def test_what_the_hub_s_client_raises_is_a_sentence(two_sided: GalleryMap, monkeypatch, kind) -> None:
     def fail(*_, **__):
-        raise getattr(errors, kind, getattr(builtins, kind, OSError))("no connection\nat all")
+        cause = ConnectionError() if kind == "RuntimeError" else None  # as where an upload breaks off
+        raise getattr(errors, kind, getattr(builtins, kind, OSError))("no connection\nat all") from cause
 
     monkeypatch.setattr(HfApi, "create_repo", fail)
     monkeypatch.setattr(map_hub, "hf_hub_download", fail)
@@ -85,9 +87,12 @@ def test_what_the_hub_s_client_raises_is_a_sentence(two_sided: GalleryMap, monke
         GalleryMap.from_pretrained("name/map")
 
 
-def test_a_defect_is_not_taken_for_the_hub_s_refusal(two_sided: GalleryMap, monkeypatch, tmp_path) -> None:
+@pytest.mark.parametrize("kind", [ZeroDivisionError, TypeError, ValueError, RuntimeError])
+def test_a_defect_is_not_taken_for_the_hub_s_refusal(
+    two_sided: GalleryMap, monkeypatch, tmp_path, kind
+) -> None:
     def fail(*_, **__):
-        raise ZeroDivisionError
+        raise kind
 
     two_sided.save_pretrained(tmp_path / "made")
     monkeypatch.setattr(map_hub, "load_map", fail)
@@ -96,7 +101,7 @@ def test_a_defect_is_not_taken_for_the_hub_s_refusal(two_sided: GalleryMap, monk
         lambda: GalleryMap.from_pretrained(tmp_path / "made"),
         lambda: two_sided.push_to_hub("name/map"),
     ):
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(kind):
             call()
 
 

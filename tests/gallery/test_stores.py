@@ -44,6 +44,7 @@ def test_rows_are_moved_and_the_old_ones_stay(kind, tmp_path):
         assert (gallery.rows, gallery.width, gallery.marker) == (ROWS, WIDTH, None)
         read = np.concatenate([rows for _, rows in gallery.chunks(10)])
         np.testing.assert_array_equal(read, before[1].astype(np.float32))
+        np.testing.assert_array_equal(gallery.sample(ROWS), read)
         assert len(np.unique(gallery.sample(20, seed=1), axis=0)) == 20
         people = gallery.identities()
     assert people is None or people.tolist() == [f"p{key % 9}" for key in KEYS]
@@ -82,15 +83,22 @@ def test_a_run_that_died_is_ended_by_the_same_command(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "files"), [("fixed", ["new.parquet"]), ("ids", ["new.faiss", "new.faiss.jaxalign.json"])]
+    ("name", "files"),
+    [
+        ("fixed", ["new.parquet"]),
+        ("ids", ["new.faiss", "new.faiss.jaxalign.json"]),
+        ("directory", ["new"]),
+    ],
 )
 def test_what_killed_runs_left_is_removed(tmp_path, name, files):
     kind = next(kind for kind in KINDS if kind.name == name)
     old = kind.make(tmp_path)
-    for file in (*files, "another"):
-        (tmp_path / f".{file}.0a1b2c3d.unfinished").write_bytes(b"half")
-    moved(kind, old, tmp_path)
-    assert [path.name for path in tmp_path.glob(".*.unfinished")] == [".another.0a1b2c3d.unfinished"]
+    for _ in range(2):  # the second run finds that the first one has ended
+        for file in (*files, "another"):
+            (tmp_path / f".{file}.0a1b2c3d.unfinished").write_bytes(b"half")
+        (tmp_path / f".{files[0]}.lock").touch()
+        moved(kind, old, tmp_path)
+        assert [path.name for path in tmp_path.glob(".*")] == [".another.0a1b2c3d.unfinished"]
 
 
 def test_nothing_is_mapped_twice(kind, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,8 +23,10 @@ from jaxalign.gallery.stores.kinds import (
     as_note,
     drawn,
     pieces_of_file,
+    rows_of_file,
     same_move,
     split_path,
+    swept,
 )
 
 
@@ -59,7 +62,9 @@ class DirectoryGallery(Gallery):
             yield self.store.sample_ids[start : start + len(rows)], wide
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
-        return np.asarray(self.store[self.encoder][drawn(self.rows, count, seed)], np.float32)
+        return rows_of_file(self.store[self.encoder], drawn(self.rows, count, seed)).astype(
+            np.float32, copy=False
+        )
 
     def identities(self) -> np.ndarray:
         return self.store.identities
@@ -73,7 +78,8 @@ class DirectoryGallery(Gallery):
         info: dict[str, Any] = as_note({"translated_from": source, **move.note})
         dtype = move.dtype or self.dtype
         if not move.overwrite and _holds(path, name, info, dtype):
-            return self.open(f"{path}#{name}")
+            with swept(pathlib.Path(os.path.realpath(path))):
+                return self.open(f"{path}#{name}")
         require_free(path, move.overwrite)
         chunks = (rows for _, rows in prefetch(move.mapped(prefetch(self.stored_chunks(move.size)))))
         made = write_derived(

@@ -32,8 +32,10 @@ from jaxalign.gallery.stores.kinds import (
     file_marker,
     pieces_of_file,
     require_new_file,
+    rows_of_file,
     same_move,
     split_path,
+    swept,
     write_new_file,
 )
 
@@ -76,7 +78,7 @@ class FaissGallery(Gallery):
             yield self.ids[start : start + len(rows)], rows
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
-        return self.array[drawn(self.rows, count, seed)]
+        return rows_of_file(self.array, drawn(self.rows, count, seed))
 
     def check(self, out: str | None, move: Move) -> None:
         move.only_dtypes(self.specification, "float32")
@@ -88,7 +90,8 @@ class FaissGallery(Gallery):
         path, _ = split_path(out)
         marker = file_marker(self.path, move)
         if path.exists() and not move.overwrite and same_move(_noted(path), marker):
-            return self.open(out)
+            with swept(path, _beside(path)):
+                return self.open(out)
         require_new_file(self.path, path, move.overwrite)
         write = functools.partial(self._write, path=path, move=move, marker=marker)
         write_new_file(path, write, _beside(path))

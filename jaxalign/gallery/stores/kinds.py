@@ -11,6 +11,7 @@ that have their new vector are left alone, so a run that was killed goes on.
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import glob
 import importlib
@@ -215,6 +216,19 @@ def pieces_of_file(array: np.memmap, size: int) -> Iterator[tuple[int, np.ndarra
             yield start, rows.reshape(count, -1)
 
 
+def rows_of_file(array: np.memmap, chosen: np.ndarray) -> np.ndarray:
+    """Rows of a memory-mapped array by index, shape [m, d], read from the file as ``pieces_of_file`` does."""
+    row_bytes, found = (
+        array.shape[1] * array.dtype.itemsize,
+        np.empty((len(chosen), array.shape[1]), array.dtype),
+    )
+    with open(str(array.filename), "rb", buffering=0) as file:
+        for place, row in enumerate(chosen.tolist()):
+            file.seek(array.offset + row * row_bytes)
+            found[place] = np.frombuffer(file.read(row_bytes), array.dtype)
+    return found
+
+
 def drawn(rows: int, count: int, seed: int) -> np.ndarray:
     """Indices of rows drawn without replacement, in order, shape [min(count, rows)]."""
     return np.sort(np.random.default_rng(seed).choice(rows, min(count, rows), replace=False))
@@ -255,11 +269,18 @@ def require_new_file(source: pathlib.Path, path: pathlib.Path, overwrite: bool) 
         raise UserError(f"{path} exists and is left alone; choose another path.")
 
 
-def write_new_file(path: pathlib.Path, write: Callable[[IO[bytes]], object], *beside: pathlib.Path) -> None:
-    """Writes a file that is there whole or not at all; removes what killed runs left of it, or of files ``beside``."""
+@contextlib.contextmanager
+def swept(path: pathlib.Path, *beside: pathlib.Path) -> Iterator[None]:
+    """Reserves a path; removes what killed runs left of it, or of files ``beside``, their lock among it."""
     with writing(path), claimed(path) as alone:
         for file in (path, *beside) if alone else ():
             remove_left(path.parent, glob.escape(file.name))
+        yield
+
+
+def write_new_file(path: pathlib.Path, write: Callable[[IO[bytes]], object], *beside: pathlib.Path) -> None:
+    """Writes a file that is there whole or not at all; see ``swept``."""
+    with swept(path, *beside):
         write_atomically(path, write)
 
 

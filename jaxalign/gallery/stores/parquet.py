@@ -25,6 +25,7 @@ from jaxalign.gallery.stores.kinds import (
     require_new_file,
     same_move,
     split_path,
+    swept,
     write_new_file,
 )
 
@@ -140,7 +141,8 @@ class ParquetGallery(Gallery):
         marker = file_marker(self.path, move)
         dtype = move.dtype or self.dtype
         if path.exists() and not move.overwrite and _holds(path, self.column, marker, dtype, move.width):
-            return ParquetGallery(out, path, self.column)
+            with swept(path):
+                return ParquetGallery(out, path, self.column)
         require_new_file(self.path, path, move.overwrite)
         write_new_file(path, functools.partial(self._write, move=move, marker=marker, dtype=dtype))
         return ParquetGallery(out, path, self.column)
