@@ -22,7 +22,7 @@ from typing import Any
 from experiments.run import cli, flags
 from jaxalign.core.errors import UserError, extra
 from jaxalign.core.files import first_line, regular_file
-from jaxalign.data.atomic import write_atomically, writing
+from jaxalign.data.atomic import new_file, write_atomically
 from jaxalign.gallery.export import require_free
 from jaxalign.vision.encoders.checkpoint import digest
 from jaxalign.vision.encoders.checkpoint_config import Config
@@ -154,7 +154,7 @@ def write(out: pathlib.Path, tensors: dict[str, Any], metadata: dict[str, str]) 
 
     apart = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
     content = safetensors.torch.save(apart, {"format": "pt", **metadata})
-    with writing(out):
+    with new_file(out):
         write_atomically(out, lambda file: file.write(content))
 
 

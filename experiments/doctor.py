@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from experiments.run import cli, flags
 from experiments.run.progress import Progress
 from jaxalign.core.errors import UserError
-from jaxalign.data.atomic import write_atomically, writing
+from jaxalign.data.atomic import new_file, write_atomically
 from jaxalign.gallery.doctor import Examination, Fingerprinted, examine
 from jaxalign.gallery.map_file import load_map
 from jaxalign.gallery.stores import open_gallery
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     print("\n".join(lines(found)))
     if out:
         text = json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False) + "\n"
-        with writing(out):
+        with new_file(out):
             write_atomically(out, lambda file: file.write(text.encode()))
     return FOUND if found.findings else 0
 

@@ -96,6 +96,7 @@ def _status(
             status = main(rest)
         sys.stdout.flush()
     except UserError as mistake:
+        signals.end_if_asked()  # its files may have been removed under it
         print(f"error: {mistake}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -109,6 +110,7 @@ def _status(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except (MemoryError, RuntimeError, OSError) as error:  # JAX's errors are RuntimeErrors
+        signals.end_if_asked()
         if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
             raise
         print(f"error: memory ran out ({_memory()}). {ADVICE}", file=sys.stderr)

@@ -22,6 +22,7 @@ UNFINISHED = ".unfinished"  # ends the names of temporary files and directories
 ABANDONED_SECONDS = (
     60.0  # after which a temporary file that nobody has locked belongs to a program that is gone
 )
+ATTEMPTS = 100
 _unfinished: set[pathlib.Path] = set()  # what this process would leave if it ended now
 
 
@@ -74,6 +75,23 @@ def new_directory(
 
 
 @contextlib.contextmanager
+def new_file(path: pathlib.Path, *beside: pathlib.Path) -> Iterator[None]:
+    """Claims the name of a file that the block writes, by ``write_atomically`` or under a ``temporary_name``.
+
+    What killed programs have left of it, or of files that are written ``beside`` it, is removed first.
+
+    Raises:
+      UserError: another program is writing the file, there is no such directory, or the disk refuses.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"{path} cannot be written: {os.strerror(errno.ENOENT)}.")
+    with writing(path), claimed(path) as alone:
+        for file in (path, *beside) if alone else ():
+            remove_left(path.parent, glob.escape(file.name))
+        yield
+
+
+@contextlib.contextmanager
 def claimed(path: pathlib.Path) -> Iterator[bool]:
     """Reserves a name, so that two programs do not make one directory; by a locked file beside it, which is removed.
 
@@ -104,9 +122,15 @@ def claimed(path: pathlib.Path) -> Iterator[bool]:
 
 
 def remove_unfinished() -> None:
-    """Removes what this process has not finished; for a program that is about to end without unwinding."""
+    """Removes what this process has not finished; for a program that is about to end without unwinding.
+
+    Another thread may still be writing into a directory: it is emptied until it is gone.
+    """
     for path in list(_unfinished):
-        _remove(path)
+        for _ in range(ATTEMPTS):
+            _remove(path)
+            if not path.exists():
+                break
 
 
 def remove_left(directory: pathlib.Path, name: str = "*") -> None:

@@ -15,7 +15,7 @@ from jaxalign.align.affine import AffineMap
 from jaxalign.align.saved import NORMALIZED
 from jaxalign.core import checks
 from jaxalign.core.errors import UserError, extra
-from jaxalign.data.atomic import write_atomically, writing
+from jaxalign.data.atomic import new_file, write_atomically
 
 TOP = 20  # of the cohort: as the score named "cohort" has it
 
@@ -167,7 +167,7 @@ def write_faiss(exported: Exported, out: str | os.PathLike[str], *, overwrite: b
     index = faiss_index(exported)
     import faiss
 
-    with writing(out):
+    with new_file(out):
         write_atomically(out, lambda file: file.write(faiss.serialize_index(index).tobytes()))
 
 

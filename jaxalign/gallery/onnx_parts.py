@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.files import first_line, regular_file
-from jaxalign.data.atomic import sync_directory, temporary_name, writing
+from jaxalign.data.atomic import new_file, sync_directory, temporary_name
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -54,7 +54,7 @@ def write(
     import onnx
 
     data = out.with_name(out.name + ".data")
-    with writing(out):
+    with new_file(out):
         with temporary_name(out) as place:  # a folder, in which weights have the name that the graph says
             place.mkdir()
             if weights:

@@ -1,8 +1,11 @@
 """Directories that are whole or not there: claimed by one program, replaced in one step, cleaned up after a kill."""
 
+import contextlib
 import os
 import pathlib
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +13,13 @@ from processes import finished, start
 
 from jaxalign.core.errors import UserError
 from jaxalign.data import EmbeddingStore
-from jaxalign.data.atomic import new_directory, remove_unfinished
+from jaxalign.data.atomic import (
+    new_directory,
+    new_file,
+    remove_unfinished,
+    temporary_name,
+    write_atomically,
+)
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kills a process")
 
@@ -103,6 +112,50 @@ def test_a_program_that_ends_removes_what_it_has_not_finished(tmp_path):
         remove_unfinished()
         assert names(tmp_path) == []
         directory.mkdir()
+
+
+def test_what_a_thread_still_writes_is_removed(tmp_path):
+    ended = threading.Event()
+
+    def write(directory):
+        number = 0
+        with contextlib.suppress(FileNotFoundError):
+            while not ended.is_set():
+                (directory / str(number)).write_text("")
+                number += 1
+
+    for _ in range(20):
+        with temporary_name(tmp_path / "a") as directory, ThreadPoolExecutor(1) as pool:
+            directory.mkdir()
+            pool.submit(write, directory)
+            while len(names(directory)) < 50:
+                pass
+            remove_unfinished()
+            ended.set()
+            assert names(tmp_path) == []
+        ended.clear()
+
+
+KILLED_FILE = """
+import os, pathlib, signal, sys
+from jaxalign.data.atomic import new_file, temporary_name
+with new_file(pathlib.Path(sys.argv[1])), temporary_name(pathlib.Path(sys.argv[1])) as temporary:
+    temporary.mkdir()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@posix
+def test_what_is_left_of_a_file_is_removed_by_the_next(tmp_path, caplog):
+    (killed,) = finished([start("-c", KILLED_FILE, tmp_path / "a", cache=tmp_path / "cache")])
+    assert killed.returncode == -9, killed.stderr
+    (tmp_path / ".b.01234567.unfinished").touch()
+    with new_file(tmp_path / "a"):
+        with pytest.raises(UserError, match="another program is writing"), new_file(tmp_path / "a"):
+            pass
+        write_atomically(tmp_path / "a", lambda file: file.write(b"next"))
+    assert names(tmp_path) == [".b.01234567.unfinished", "a"]
+    assert "which a killed program had left" in caplog.text
 
 
 @posix

@@ -13,7 +13,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-import glob
 import importlib
 import json
 import os
@@ -25,7 +24,7 @@ import numpy as np
 
 from jaxalign.core.errors import UserError
 from jaxalign.core.rows import narrowed
-from jaxalign.data.atomic import claimed, remove_left, write_atomically, writing
+from jaxalign.data.atomic import new_file, write_atomically, writing
 
 Transform = Callable[[np.ndarray], Any]  # rows [c, d] float32, or float16 as stored, to rows [c, e]
 Rows = tuple[Any, np.ndarray]  # keys of c rows, and the rows [c, d]
@@ -272,9 +271,9 @@ def require_new_file(source: pathlib.Path, path: pathlib.Path, overwrite: bool) 
 @contextlib.contextmanager
 def swept(path: pathlib.Path, *beside: pathlib.Path) -> Iterator[None]:
     """Reserves a path; removes what killed runs left of it, or of files ``beside``, their lock among it."""
-    with writing(path), claimed(path) as alone:
-        for file in (path, *beside) if alone else ():
-            remove_left(path.parent, glob.escape(file.name))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path, *beside):
         yield
 
 
