@@ -21,6 +21,8 @@ from jaxalign.core import devices
 from jaxalign.data import EmbeddingStore
 from jaxalign.moments import accumulate
 
+DEFAULT = ["--controls=none", "--seeds=42,7", "--save_maps", "--fmr=0.001,0.1", "--heatmaps=none"]
+DEFAULT += ["--methods=identity,translation,orthogonal,linear,ridge,canonical,shared"]
 CONTRACT = ["store", "models", "methods", "ranks", "l2", "seeds", "protocol", "normalize", "out", "overwrite"]
 
 
@@ -37,9 +39,7 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def default_run(store, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "default"
-    flags = ("--seeds=42,7", "--save_maps", "--fmr=0.001,0.1", "--heatmaps=none")
-    flags += ("--methods=identity,translation,orthogonal,linear,ridge,canonical,shared",)
-    return out, succeed(pairwise, "--controls=none", f"--store={store}", f"--out={out}", *flags)
+    return out, succeed(pairwise, f"--store={store}", f"--out={out}", *DEFAULT)
 
 
 @pytest.fixture(scope="module")
@@ -514,6 +514,18 @@ def test_results_do_not_depend_on_what_is_in_memory_nor_on_devices(tmp_path, mon
         for name in ("source", "target", "method", "measure", "comparisons"):
             assert one[name] == other[name]
         np.testing.assert_allclose(*(np.float64(row["value"] or "nan") for row in (one, other)), atol=1e-4)
+
+
+def test_programs_compiled_as_usual_give_the_same_numbers(default_run, store, cache, tmp_path):
+    """The suite has XLA compile quickly; a run from the shell has its programs as users have them."""
+    flags = ["-m", "experiments.pairwise", f"--store={store}", "--out=out", *DEFAULT]
+    (done,) = finished([start(*flags, cache=cache, cwd=tmp_path, XLA_FLAGS="")])
+    assert done.returncode == 0, done.stderr
+    pairs = list(zip(read(default_run[0]), read(tmp_path / "out"), strict=True))
+    for name in ("source", "target", "method", "score", "seed", "measure"):
+        assert all(one[name] == other[name] for one, other in pairs)
+    one, other = (np.array([float(pair[side]["value"] or "nan") for pair in pairs]) for side in (0, 1))
+    np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_a_refusal_from_the_shell(cache, tmp_path):
